@@ -1,0 +1,230 @@
+//! The records that cross from the probes to the loader.
+
+use crate::evidence::{Evidence, Facts};
+
+/// Version of these layouts; the loader refuses an object with another one.
+pub const ABI_VERSION: u32 = 1;
+
+/// [`Request::op`]
+pub const OP_READ: u8 = 0;
+pub const OP_WRITE: u8 = 1;
+
+/// [`Request::api`]: how the program asked. 0 means no marker.
+pub const API_NONE: u8 = 0;
+/// read, pread
+pub const API_READ: u8 = 1;
+/// readv, preadv, preadv2
+pub const API_READV: u8 = 2;
+/// io_submit
+pub const API_LIBAIO: u8 = 3;
+pub const API_IO_URING: u8 = 4;
+/// splice, sendfile
+pub const API_SPLICE: u8 = 5;
+
+/// [`Request::flags`]: the file is a block device.
+pub const REQ_BLOCK_DEVICE: u8 = 1 << 0;
+/// [`Request::flags`]: went asynchronous or was retried; lives in the map of kiocbs.
+pub const REQ_ASYNC: u8 = 1 << 1;
+/// [`Request::flags`]: io_uring returned -EAGAIN for this attempt; another one is expected.
+pub const REQ_PUNTED: u8 = 1 << 2;
+/// [`Request::flags`]: [`Request::user`] points to `nr_segs` iovecs, not to the buffer.
+pub const REQ_VECTORED: u8 = 1 << 3;
+
+/// One read or write, from its begin to its end.
+///
+/// The probes keep it while the request is open and send it as it stands when it ends.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Always [`EVENT_REQUEST`]: the record is sent as it stands.
+    pub kind: u32,
+    pub nr_segs: u32,
+    /// CLOCK_MONOTONIC in ns; also the request's identity among those of one kiocb address.
+    pub begin_ns: u64,
+    /// CLOCK_MONOTONIC in ns.
+    pub end_ns: u64,
+    /// Kernel address of the kiocb of an asynchronous request, else 0.
+    pub kiocb: u64,
+    /// Kernel address of the inode: with dev, ino and generation the identity while traced.
+    pub inode: u64,
+    /// Kernel address of the `address_space` the data lives in.
+    pub mapping: u64,
+    /// User address of the buffer, or of the iovecs.
+    pub user: u64,
+    /// File offset in bytes.
+    pub pos: i64,
+    /// Bytes asked for.
+    pub len: u64,
+    /// Bytes or -errno.
+    pub ret: i64,
+    /// Bytes earlier attempts delivered (io_uring continues a short inline read in io-wq).
+    pub done_before: u64,
+    /// Size of file or device at begin, in bytes.
+    pub size_begin: i64,
+    /// The same at the end; taken anew only if fewer bytes came than asked for.
+    pub size_end: i64,
+    pub ino: u64,
+    pub evidence: Evidence,
+    /// Kernel `dev_t` (major << 20 | minor): of the file system, or the block device itself.
+    pub dev: u32,
+    pub generation: u32,
+    /// `super_block.s_magic`.
+    pub magic: u32,
+    pub tgid: u32,
+    pub tid: u32,
+    pub reserved: u32,
+    pub op: u8,
+    pub api: u8,
+    pub flags: u8,
+    pub verdict: u8,
+    pub outcome: u8,
+    pub finding: u8,
+    pub pad: [u8; 2],
+    pub comm: [u8; 16],
+}
+
+impl Request {
+    /// The verdict's view of this record.
+    #[must_use]
+    #[inline(always)]
+    pub fn facts(&self, cache_probes_complete: bool) -> Facts {
+        Facts {
+            write: self.op == OP_WRITE,
+            block_device: self.flags & REQ_BLOCK_DEVICE != 0,
+            magic: self.magic,
+            len: self.len,
+            pos: self.pos,
+            ret: self.ret,
+            size_begin: self.size_begin,
+            size_end: self.size_end,
+            cache_probes_complete,
+        }
+    }
+}
+
+/// First word of every ring-buffer record.
+pub const EVENT_REQUEST: u32 = 1;
+pub const EVENT_FILE: u32 = 2;
+
+/// Bytes of path one [`FileEvent`] carries.
+pub const PATH_BYTES: usize = 2048;
+/// Longest name of one path component (NAME_MAX) and its NUL.
+pub const NAME_BYTES: usize = 256;
+/// Deepest path walked.
+pub const PATH_DEPTH: u32 = 40;
+
+/// [`FileEvent::flags`]: the dentry was unhashed: deleted, or never had a name.
+pub const FILE_UNHASHED: u32 = 1;
+/// [`FileEvent::flags`]: the walk stopped before the root of the mount.
+pub const FILE_TRUNCATED: u32 = 2;
+
+/// A file seen for the first time: its names from the leaf up to the root of its mount.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct FileEvent {
+    pub kind: u32,
+    pub flags: u32,
+    pub inode: u64,
+    pub ino: u64,
+    pub dev: u32,
+    /// The process it was seen in.
+    pub tgid: u32,
+    /// `mount.mnt_id`, as in /proc/PID/mountinfo.
+    pub mnt_id: i32,
+    /// Bytes used of `names`.
+    pub names_len: u32,
+    /// `file_system_type.name`, NUL-terminated.
+    pub fs_name: [u8; 16],
+    /// NUL-terminated names, leaf first.
+    pub names: [u8; PATH_BYTES + NAME_BYTES],
+}
+
+/// Key of the per-CPU counters.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CounterKey {
+    pub inode: u64,
+    pub ino: u64,
+    pub dev: u32,
+    pub tgid: u32,
+    pub op: u8,
+    pub verdict: u8,
+    pub outcome: u8,
+    pub finding: u8,
+    /// Low bits of -ret for refused and failed, so that EAGAIN and EINVAL stay apart.
+    pub errno: u16,
+    pub pad: [u8; 2],
+}
+
+/// Buckets of the latency histogram: bucket n holds [2^n, 2^(n+1)) ns.
+pub const LATENCY_BUCKETS: usize = 36;
+
+/// What is added up under one [`CounterKey`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Counter {
+    pub requests: u64,
+    pub bytes: u64,
+    pub direct_bytes: u64,
+    pub cached_bytes: u64,
+    pub latency_ns: u64,
+    pub latency: [u32; LATENCY_BUCKETS],
+}
+
+macro_rules! stats {
+    ($($(#[$m:meta])* $name:ident = $text:literal,)+) => {
+        /// Indices of the per-CPU statistics: what the tracer did and what it lost.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Stat { $($(#[$m])* $name,)+ }
+        impl Stat {
+            /// Every index with its name in reports.
+            pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$name, $text),)+];
+        }
+    };
+}
+
+stats! {
+    /// Requests begun.
+    Begun = "begun",
+    /// Requests ended and counted.
+    Ended = "ended",
+    /// Requests whose end was never seen, found when their thread or kiocb began another.
+    Unmatched = "unmatched",
+    /// Requests not begun: no per-thread state to be had.
+    LostThread = "no thread state",
+    /// Requests not begun: the map of kiocbs was full.
+    LostKiocb = "kiocb map full",
+    /// Child processes not followed: the set of traced processes was full.
+    LostChild = "process set full",
+    /// Events handed to the ring buffer.
+    Events = "events",
+    /// Events lost: the ring buffer was full.
+    LostEvent = "ring buffer full",
+    /// File names lost: the ring buffer was full.
+    LostFile = "file name: ring buffer full",
+    /// Ended requests that found no counter: the counter map was full.
+    LostCounter = "counter map full",
+}
+
+/// Number of [`Stat`] indices.
+pub const STATS: usize = Stat::ALL.len();
+
+// No padding anywhere: the verifier refuses to send uninitialised bytes, and user space
+// must not read them.
+const _: () = {
+    assert!(size_of::<Evidence>() == 56);
+    assert!(size_of::<Request>() == 14 * 8 + 56 + 6 * 4 + 8 + 16);
+    assert!(size_of::<FileEvent>() == 40 + 16 + PATH_BYTES + NAME_BYTES);
+    assert!(size_of::<CounterKey>() == 32);
+    assert!(size_of::<Counter>() == 40 + 4 * LATENCY_BUCKETS);
+};
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{Counter, CounterKey};
+    // SAFETY: repr(C), integers only, no padding (asserted above): any bytes are a value.
+    unsafe impl aya::Pod for CounterKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Counter {}
+}

@@ -1,0 +1,79 @@
+//! What the probes saw of one request: the only input of the verdict.
+
+/// Bits of [`Evidence::seen`]: which machinery the kernel entered for this request.
+pub mod seen {
+    /// `iomap_dio_complete` ran: the iomap direct path was used (fs/iomap/direct-io.c).
+    pub const IOMAP_DIO: u32 = 1 << 0;
+    /// `iomap_dio_simple_complete` ran: the short iomap read path of 7.x.
+    pub const IOMAP_SIMPLE: u32 = 1 << 1;
+    /// `__blockdev_direct_IO` was entered: the legacy direct path (fs/direct-io.c).
+    pub const LEGACY_DIO: u32 = 1 << 2;
+    /// `filemap_read` returned: the buffered read path (mm/filemap.c). Says nothing by itself:
+    /// a short direct read may enter it for its end-of-file check.
+    pub const BUFFERED_READ: u32 = 1 << 3;
+    /// `dax_iomap_rw` was entered (fs/dax.c).
+    pub const DAX: u32 = 1 << 4;
+    /// The request's file has a mapping flush in front of it (`do_writepages` for its mapping).
+    pub const FLUSHED: u32 = 1 << 5;
+    /// `invalidate_inode_pages2_range` ran for the request's mapping.
+    pub const INVALIDATED: u32 = 1 << 6;
+    /// The direct path bounces through kernel pages (`IOMAP_DIO_BOUNCE`, 7.x).
+    pub const BOUNCED: u32 = 1 << 7;
+    /// A direct path was entered for a kiocb, whatever became of it.
+    pub const DIRECT_TRIED: u32 = IOMAP_DIO | IOMAP_SIMPLE | LEGACY_DIO;
+}
+
+/// What one request left behind in the probes. All counters add up over its attempts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// Bytes the direct machinery reported, before the kernel trims at end of file.
+    pub direct_bytes: u64,
+    /// Bytes that went through the page cache (`filemap_read`: return value minus its third
+    /// argument, the bytes already read directly).
+    pub cached_bytes: u64,
+    /// See [`seen`].
+    pub seen: u32,
+    /// Last error of the direct machinery (0 or -errno).
+    pub direct_err: i32,
+    /// Last error of the buffered path (0 or -errno).
+    pub buffered_err: i32,
+    /// Times the request was issued to the file system (io_uring: inline, then io-wq).
+    pub attempts: u32,
+    /// Dirty pages written back first; approximate, `nr_to_write` counts folios on some kernels.
+    pub flushed_pages: u32,
+    /// Pages taken out of the cache; approximate, an `nrpages` difference may race.
+    pub invalidated_pages: u32,
+    /// Pages this thread put into the file's page cache for the request, read-ahead included.
+    pub added_pages: u32,
+    /// OR of all user buffer addresses, offsets aside (only its low bits matter); valid if
+    /// [`Evidence::segments`] is not 0.
+    pub addr_bits: u32,
+    /// OR of all segment lengths; valid if [`Evidence::segments`] is not 0.
+    pub len_bits: u32,
+    /// Segments looked at to explain an EINVAL; 0 if none was.
+    pub segments: u32,
+}
+
+/// The request as a whole, as the verdict needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// True for a write.
+    pub write: bool,
+    /// True if the file is a block device.
+    pub block_device: bool,
+    /// `super_block.s_magic` of the file's file system (meaningless for a block device).
+    pub magic: u32,
+    /// Bytes asked for; never 0.
+    pub len: u64,
+    /// File offset in bytes.
+    pub pos: i64,
+    /// Bytes or -errno, as the program gets it.
+    pub ret: i64,
+    /// Size of the file or device when the request began, in bytes.
+    pub size_begin: i64,
+    /// The same when it ended.
+    pub size_end: i64,
+    /// Every probe that can see a read or write through the page cache is attached.
+    pub cache_probes_complete: bool,
+}

@@ -1,0 +1,70 @@
+//! The kernel struct members the probes read.
+//!
+//! One table. The eBPF side makes a `.rodata` global of each row; the loader resolves struct and
+//! member from the running kernel's BTF and sets it before the verifier sees the program, which
+//! then folds it to a constant.
+
+/// Value of an offset whose member this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// Calls `$with!` with every row: `NAME "struct" "member" must|may`; `may` marks a member that
+/// some kernels lack (the probe that reads it is not attached there, or tests for [`ABSENT`]).
+#[macro_export]
+macro_rules! kernel_offsets {
+    ($with:ident) => {
+        $with! {
+            FILE_F_FLAGS "file" "f_flags" must;
+            FILE_F_INODE "file" "f_inode" must;
+            FILE_F_MAPPING "file" "f_mapping" must;
+            FILE_F_PATH "file" "f_path" must;
+            PATH_MNT "path" "mnt" must;
+            PATH_DENTRY "path" "dentry" must;
+            VFSMOUNT_MNT_ROOT "vfsmount" "mnt_root" must;
+            MOUNT_MNT "mount" "mnt" must;
+            MOUNT_MNT_ID "mount" "mnt_id" must;
+            DENTRY_D_NAME "dentry" "d_name" must;
+            DENTRY_D_PARENT "dentry" "d_parent" must;
+            DENTRY_D_HASH "dentry" "d_hash" must;
+            HLIST_BL_NODE_PPREV "hlist_bl_node" "pprev" must;
+            QSTR_NAME "qstr" "name" must;
+            INODE_I_MODE "inode" "i_mode" must;
+            INODE_I_INO "inode" "i_ino" must;
+            INODE_I_SB "inode" "i_sb" must;
+            INODE_I_SIZE "inode" "i_size" must;
+            INODE_I_RDEV "inode" "i_rdev" must;
+            INODE_I_GENERATION "inode" "i_generation" must;
+            SUPER_BLOCK_S_DEV "super_block" "s_dev" must;
+            SUPER_BLOCK_S_MAGIC "super_block" "s_magic" must;
+            SUPER_BLOCK_S_TYPE "super_block" "s_type" must;
+            FILE_SYSTEM_TYPE_NAME "file_system_type" "name" must;
+            ADDRESS_SPACE_HOST "address_space" "host" must;
+            ADDRESS_SPACE_NRPAGES "address_space" "nrpages" must;
+            KIOCB_KI_FILP "kiocb" "ki_filp" must;
+            KIOCB_KI_POS "kiocb" "ki_pos" must;
+            KIOCB_KI_COMPLETE "kiocb" "ki_complete" must;
+            IOMAP_DIO_IOCB "iomap_dio" "iocb" must;
+            IOMAP_DIO_SIZE "iomap_dio" "size" must;
+            IOMAP_DIO_ERROR "iomap_dio" "error" must;
+            IOMAP_DIO_SIMPLE_IOCB "iomap_dio_simple" "iocb" may;
+            IOMAP_DIO_SIMPLE_SIZE "iomap_dio_simple" "size" may;
+            DIO_IOCB "dio" "iocb" may;
+            DIO_RESULT "dio" "result" may;
+            WRITEBACK_CONTROL_NR_TO_WRITE "writeback_control" "nr_to_write" must;
+            AIO_IOCB_BUF "iocb" "aio_buf" may;
+            AIO_IOCB_NBYTES "iocb" "aio_nbytes" may;
+            AIO_IOCB_OPCODE "iocb" "aio_lio_opcode" may;
+            IO_KIOCB_OPCODE "io_kiocb" "opcode" may;
+            IO_RW_ADDR "io_rw" "addr" may;
+            IO_RW_LEN "io_rw" "len" may;
+            IO_URING_CQE_RES "io_uring_cqe" "res" may;
+            TASK_GROUP_LEADER "task_struct" "group_leader" must;
+            TASK_COMM "task_struct" "comm" must;
+            TASK_TGID "task_struct" "tgid" must;
+            TASK_PID "task_struct" "pid" must;
+            FOLIO_MAPPING "page" "mapping" must;
+            FOLIO_FLAGS "page" "flags" must;
+            FOLIO_NR_PAGES "folio" "_nr_pages" may;
+            FOLIO_NR_PAGES_OLD "folio" "_folio_nr_pages" may;
+        }
+    };
+}

@@ -1,0 +1,211 @@
+//! The one place that decides: a pure function from evidence to verdict.
+//!
+//! It runs in the probes (to count and to choose findings) and in user space (live and from a
+//! recording). It knows nothing of kernel versions.
+
+use crate::evidence::{Evidence, Facts, seen};
+
+/// Linux errno values the verdict distinguishes (asm-generic/errno-base.h, errno.h).
+mod errno {
+    pub(super) const EAGAIN: i64 = 11;
+    pub(super) const EINVAL: i64 = 22;
+    pub(super) const EOPNOTSUPP: i64 = 95;
+}
+
+/// Largest transfer of one request: `MAX_RW_COUNT` with 4 KiB pages (include/linux/fs.h).
+pub const MAX_RW_COUNT: u64 = 0x7fff_f000;
+
+/// `super_block.s_magic` values with a rule of their own (include/uapi/linux/magic.h).
+pub mod magic {
+    pub const TMPFS: u32 = 0x0102_1994;
+    pub const FUSE: u32 = 0x6573_5546;
+    pub const NFS: u32 = 0x6969;
+    pub const V9FS: u32 = 0x0102_1997;
+    pub const CEPH: u32 = 0x00c3_6400;
+    pub const CIFS: u32 = 0xff53_4d42;
+    pub const SMB2: u32 = 0xfe53_4d42;
+
+    /// File systems whose server may cache behind a request that is direct here.
+    #[must_use]
+    pub const fn is_client(magic: u32) -> bool {
+        matches!(magic, FUSE | NFS | V9FS | CEPH | CIFS | SMB2)
+    }
+}
+
+macro_rules! byte_enum {
+    ($(#[$m:meta])* $name:ident { $($(#[$vm:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$m])*
+        #[repr(u8)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vm])* $variant,)+ }
+        impl $name {
+            /// Every value, in declaration order (index = byte value).
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// The word used in output and docs.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+            /// Back from the byte the other side wrote; `None` for an unknown one.
+            #[must_use]
+            pub fn from_u8(byte: u8) -> Option<Self> {
+                Self::ALL.get(usize::from(byte)).copied()
+            }
+        }
+    };
+}
+
+byte_enum! {
+    /// How the bytes of a request travelled. In the order of decision: the first match wins.
+    Verdict {
+        /// The request cannot be served as asked: EINVAL, EOPNOTSUPP, EAGAIN of NOWAIT.
+        Refused = "refused",
+        /// Any other error.
+        Failed = "failed",
+        /// A read of length > 0 returned 0 at or past the end.
+        Eof = "eof",
+        /// DAX: no page cache, no block layer.
+        Dax = "dax",
+        /// tmpfs: the page cache is the storage.
+        Memory = "memory",
+        /// All bytes went through the page cache.
+        Fallback = "fallback",
+        /// Some bytes went through the page cache.
+        Partial = "partial",
+        /// Direct as far as this client: the server may cache.
+        Client = "client",
+        /// Past the page cache, to the device.
+        Direct = "direct",
+        /// The evidence does not tell.
+        Unknown = "unknown",
+    }
+}
+
+byte_enum! {
+    /// What became of the length that was asked for.
+    Outcome {
+        /// No count: an error, or 0 at the end of the file.
+        None = "none",
+        Full = "full",
+        Eof = "short:eof",
+        DeviceEnd = "short:device-end",
+        MaxRw = "short:max-rw",
+        Signal = "short:signal",
+        Fault = "short:fault",
+        Server = "short:server",
+        Media = "short:media",
+        Race = "short:race",
+        Other = "short:other",
+    }
+}
+
+impl Outcome {
+    /// True for 0 < result < length.
+    #[must_use]
+    pub const fn is_short(self) -> bool {
+        !matches!(self, Self::None | Self::Full)
+    }
+}
+
+/// The decision on one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub verdict: Verdict,
+    pub outcome: Outcome,
+    /// Bytes of the result that went past the page cache.
+    pub direct_bytes: u64,
+    /// Bytes of the result that went through the page cache.
+    pub cached_bytes: u64,
+    /// Worth a line of its own (docs/findings in README): see [`decide`].
+    pub finding: bool,
+}
+
+/// Decides one request.
+///
+/// Never guesses: bytes that no probe accounts for make the verdict [`Verdict::Unknown`], except
+/// on a block device while every page-cache probe is attached (what did not pass the cache there
+/// was direct; block/fops.c has no third way).
+#[must_use]
+#[inline(always)]
+pub fn decide(facts: &Facts, ev: &Evidence) -> Decision {
+    let done = if facts.ret > 0 { facts.ret as u64 } else { 0 };
+    let outcome = outcome(facts, ev, done);
+    let cached = if ev.cached_bytes < done { ev.cached_bytes } else { done };
+    let (verdict, direct_bytes, cached_bytes) = path(facts, ev, done, cached);
+    let disturbed = ev.flushed_pages != 0 || ev.invalidated_pages != 0;
+    let finding = match verdict {
+        Verdict::Fallback | Verdict::Partial | Verdict::Failed | Verdict::Unknown => true,
+        Verdict::Refused => facts.ret != -errno::EAGAIN,
+        Verdict::Direct | Verdict::Client => outcome.is_short() || disturbed,
+        Verdict::Eof => disturbed,
+        Verdict::Dax | Verdict::Memory => outcome.is_short(),
+    };
+    Decision { verdict, outcome, direct_bytes, cached_bytes, finding }
+}
+
+/// The path verdict with its bytes: (verdict, direct, cached).
+#[inline(always)]
+fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, u64) {
+    if facts.ret < 0 {
+        return match -facts.ret {
+            errno::EINVAL | errno::EOPNOTSUPP | errno::EAGAIN => (Verdict::Refused, 0, 0),
+            _ => (Verdict::Failed, 0, 0),
+        };
+    }
+    if done == 0 && !facts.write && at_end(facts, 0) {
+        return (Verdict::Eof, 0, 0);
+    }
+    if ev.seen & seen::DAX != 0 {
+        return (Verdict::Dax, 0, 0);
+    }
+    if !facts.block_device && facts.magic == magic::TMPFS {
+        return (Verdict::Memory, 0, done);
+    }
+    if done != 0 && cached == done {
+        return (Verdict::Fallback, 0, cached);
+    }
+    let rest = done - cached;
+    let proven = ev.seen & seen::DIRECT_TRIED != 0 && ev.direct_bytes >= rest;
+    let by_elimination = facts.block_device && facts.cache_probes_complete;
+    if !proven && !by_elimination {
+        return (Verdict::Unknown, 0, cached);
+    }
+    if cached != 0 {
+        return (Verdict::Partial, rest, cached);
+    }
+    if !facts.block_device && magic::is_client(facts.magic) {
+        return (Verdict::Client, rest, 0);
+    }
+    (Verdict::Direct, rest, 0)
+}
+
+/// True if a read that got `done` bytes ended at or past the end of the file, taken when it
+/// began or when it ended: the kernel samples the size somewhere in between.
+#[inline(always)]
+fn at_end(facts: &Facts, done: u64) -> bool {
+    let stop = facts.pos.saturating_add(done as i64);
+    stop >= facts.size_end || stop >= facts.size_begin
+}
+
+#[inline(always)]
+fn outcome(facts: &Facts, ev: &Evidence, done: u64) -> Outcome {
+    if facts.ret <= 0 {
+        return Outcome::None;
+    }
+    if done >= facts.len {
+        return Outcome::Full;
+    }
+    if done == MAX_RW_COUNT {
+        return Outcome::MaxRw;
+    }
+    if at_end(facts, done) && (!facts.write || facts.block_device) {
+        return if facts.block_device { Outcome::DeviceEnd } else { Outcome::Eof };
+    }
+    if ev.seen & seen::DAX != 0 {
+        return Outcome::Media;
+    }
+    if !facts.block_device && magic::is_client(facts.magic) {
+        return Outcome::Server;
+    }
+    Outcome::Other
+}

@@ -1,0 +1,321 @@
+//! Where a request begins.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid,
+    generated::{bpf_get_current_task, bpf_ktime_get_ns},
+};
+use dio_trace_common::{
+    abi::{
+        API_IO_URING, API_NONE, API_READ, EVENT_REQUEST, OP_READ, OP_WRITE, REQ_ASYNC,
+        REQ_BLOCK_DEVICE, REQ_PUNTED, Request, Stat,
+    },
+    evidence::Evidence,
+};
+
+use crate::{
+    config::{CACHE_PROBES_COMPLETE, FILTER_PIDS, O_DIRECT},
+    kernel::{
+        ADDRESS_SPACE_HOST, Args, FILE_F_FLAGS, FILE_F_INODE, FILE_F_MAPPING, INODE_I_GENERATION,
+        INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, INODE_I_SIZE, SUPER_BLOCK_S_DEV,
+        SUPER_BLOCK_S_MAGIC, TASK_COMM, TASK_GROUP_LEADER, read,
+    },
+    maps::{ASYNC, IDLE, REQUESTS, SYNC, TARGETS, Thread, count, thread, thread_or_new},
+};
+
+const S_IFMT: u16 = 0o170_000;
+const S_IFREG: u16 = 0o100_000;
+const S_IFBLK: u16 = 0o060_000;
+
+/// True if the file was opened with O_DIRECT and is a regular file or a block device; everything
+/// else (pipes in packet mode, sockets, terminals) leaves here, before any map.
+#[inline(always)]
+pub fn is_direct<A: Args>(ctx: &A, file: u64) -> bool {
+    let flags: u32 = ctx.load(file, &FILE_F_FLAGS);
+    if flags & O_DIRECT.load() == 0 {
+        return false;
+    }
+    let inode: u64 = ctx.load(file, &FILE_F_INODE);
+    let mode: u16 = ctx.load(inode, &INODE_I_MODE);
+    matches!(mode & S_IFMT, S_IFREG | S_IFBLK)
+}
+
+/// True if requests of the current process are wanted.
+#[inline(always)]
+pub fn is_wanted() -> bool {
+    FILTER_PIDS.load() == 0
+        || TARGETS.get_ptr((bpf_get_current_pid_tgid() >> 32) as u32).is_some()
+}
+
+/// What a begin knows beside the file.
+pub struct Ask {
+    pub op: u8,
+    pub api: u8,
+    /// `REQ_VECTORED` or 0.
+    pub flags: u8,
+    pub pos: i64,
+    pub len: u64,
+    pub user: u64,
+    pub nr_segs: u32,
+    /// Of an asynchronous request, else 0.
+    pub kiocb: u64,
+}
+
+/// A marker: remembers what this thread is about to submit, for `rw_verify_area` to begin.
+#[inline(always)]
+pub fn mark<A: Args>(ctx: &A, file: u64, api: u8, kiocb: u64, user: u64, nr_segs: u32, flags: u8) {
+    if !is_direct(ctx, file) || !is_wanted() {
+        return;
+    }
+    let Some(thread) = thread_or_new() else {
+        count(Stat::LostThread);
+        return;
+    };
+    // SAFETY: a value of THREADS, used by its own thread alone.
+    unsafe {
+        close_stale(thread);
+        (*thread).marker = u32::from(api);
+        (*thread).file = file;
+        (*thread).user = user;
+        (*thread).kiocb = kiocb;
+        (*thread).nr_segs = nr_segs;
+        (*thread).flags = u32::from(flags);
+    }
+}
+
+/// A synchronous request is still open when its thread submits anew: its return was missed.
+#[inline(always)]
+unsafe fn close_stale(thread: *mut Thread) {
+    // SAFETY: per the caller, a value of THREADS.
+    unsafe {
+        if (*thread).state == SYNC {
+            count(Stat::Unmatched);
+        }
+        (*thread).state = IDLE;
+        (*thread).marker = u32::from(API_NONE);
+    }
+}
+
+/// `ssize_t vfs_read(struct file *, char __user *, size_t, loff_t *pos)`: read and pread begin
+/// here, where everything is known; `rw_verify_area` would cost every reader one more probe.
+#[inline(always)]
+pub fn vfs_read<A: Args>(ctx: &A) {
+    let file = ctx.arg(0);
+    if !is_direct(ctx, file) || !is_wanted() {
+        return;
+    }
+    let len = ctx.arg(2);
+    if len == 0 {
+        return; // a request of length 0 is no request
+    }
+    let Some(thread) = thread_or_new() else {
+        count(Stat::LostThread);
+        return;
+    };
+    // SAFETY: a value of THREADS, used by its own thread alone.
+    unsafe { close_stale(thread) };
+    let ask = Ask {
+        op: OP_READ,
+        api: API_READ,
+        flags: 0,
+        pos: position(ctx.arg(3)),
+        len,
+        user: ctx.arg(1),
+        nr_segs: 1,
+        kiocb: 0,
+    };
+    begin(ctx, thread, file, &ask);
+}
+
+/// `*ppos`; a pointer to a scalar has no BTF type to load through.
+#[inline(always)]
+fn position(ppos: u64) -> i64 {
+    // SAFETY: the helper checks the address.
+    unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(ppos as *const i64) }.unwrap_or_default()
+}
+
+/// `int rw_verify_area(int rw, struct file *, const loff_t *ppos, size_t count)`: begins what a
+/// marker announced, once position and length are final. Its other callers (splice,
+/// copy_file_range, nfsd, overlayfs) have set no marker and leave.
+#[inline(always)]
+pub fn rw_verify_area<A: Args>(ctx: &A) {
+    let file = ctx.arg(1);
+    if !is_direct(ctx, file) {
+        return;
+    }
+    let Some(thread) = thread() else { return };
+    // SAFETY: a value of THREADS, used by its own thread alone.
+    let (marker, state, marked) =
+        unsafe { ((*thread).marker, (*thread).state, (*thread).file) };
+    if marker == u32::from(API_NONE) || state != IDLE || marked != file {
+        return;
+    }
+    let len = ctx.arg(3);
+    if len == 0 {
+        return;
+    }
+    // SAFETY: as above.
+    let ask = unsafe {
+        Ask {
+            op: if ctx.arg(0) as u32 == 0 { OP_READ } else { OP_WRITE },
+            api: marker as u8,
+            flags: (*thread).flags as u8,
+            pos: position(ctx.arg(2)),
+            len,
+            user: (*thread).user,
+            nr_segs: (*thread).nr_segs,
+            kiocb: (*thread).kiocb,
+        }
+    };
+    if ask.op != OP_READ {
+        return;
+    }
+    begin(ctx, thread, file, &ask);
+}
+
+/// Opens a request in the thread's record, and in [`REQUESTS`] if it has a kiocb.
+#[inline(always)]
+fn begin<A: Args>(ctx: &A, thread: *mut Thread, file: u64, ask: &Ask) {
+    if ask.kiocb != 0 && continue_attempt(thread, ask) {
+        return;
+    }
+    // SAFETY: a value of THREADS, used by its own thread alone.
+    unsafe {
+        (*thread).file = file;
+        let request = &raw mut (*thread).request;
+        fill(ctx, request, file, ask);
+        if ask.kiocb == 0 {
+            (*thread).state = SYNC;
+        } else {
+            if REQUESTS.insert(ask.kiocb, &*request, 0).is_err() {
+                count(Stat::LostKiocb);
+                return;
+            }
+            (*thread).state = ASYNC;
+        }
+    }
+    count(Stat::Begun);
+}
+
+/// io_uring issues a request again, under the same kiocb: in io-wq after -EAGAIN, or for the
+/// rest after a short inline read (io_uring/rw.c). It is the same request if it asks for the
+/// same end of the same file; anything else is a recycled kiocb whose end was missed.
+#[inline(always)]
+fn continue_attempt(thread: *mut Thread, ask: &Ask) -> bool {
+    let Some(open) = REQUESTS.get_ptr_mut(ask.kiocb) else { return false };
+    // SAFETY: a value of REQUESTS; between two attempts nobody else touches it.
+    unsafe {
+        let end = (*open).pos as u64 + (*open).len;
+        let same = (*open).flags & REQ_PUNTED != 0
+            && (*open).user == ask.user
+            && ask.pos >= (*open).pos
+            && ask.pos as u64 + ask.len == end;
+        if !same {
+            count(Stat::Unmatched);
+            return false; // the insert overwrites it
+        }
+        let done = (ask.pos - (*open).pos) as u64;
+        let evidence = &raw mut (*open).evidence;
+        (*evidence).attempts += 1;
+        // What an earlier attempt read beyond `done` is read again.
+        if (*evidence).cached_bytes > done {
+            (*evidence).cached_bytes = done;
+        }
+        let direct = done - (*evidence).cached_bytes;
+        if (*evidence).direct_bytes > direct {
+            (*evidence).direct_bytes = direct;
+        }
+        (*open).done_before = done;
+        (*open).flags &= !REQ_PUNTED;
+        (*thread).request.begin_ns = (*open).begin_ns;
+        (*thread).request.kiocb = ask.kiocb;
+        (*thread).state = ASYNC;
+    }
+    true
+}
+
+#[inline(always)]
+unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
+    let inode: u64 = ctx.load(file, &FILE_F_INODE);
+    let sb: u64 = ctx.load(inode, &INODE_I_SB);
+    let mode: u16 = ctx.load(inode, &INODE_I_MODE);
+    let mapping: u64 = ctx.load(file, &FILE_F_MAPPING);
+    // The size of a block device is its bdev inode's; f_inode is the node in devtmpfs.
+    let host: u64 = ctx.load(mapping, &ADDRESS_SPACE_HOST);
+    let size: i64 = ctx.load(host, &INODE_I_SIZE);
+    let magic: u64 = ctx.load(sb, &SUPER_BLOCK_S_MAGIC);
+    let block_device = mode & S_IFMT == S_IFBLK;
+    // Both are loaded, then one is chosen: a load from "one of two pointers" does not verify.
+    let device: u32 = ctx.load(inode, &INODE_I_RDEV);
+    let volume: u32 = ctx.load(sb, &SUPER_BLOCK_S_DEV);
+    let dev = if block_device { device } else { volume };
+    let ids = bpf_get_current_pid_tgid();
+    // SAFETY: per the caller, a Request inside a value of THREADS. Written member by member: a
+    // struct literal would be built on the 512-byte stack first.
+    unsafe {
+        (*request).kind = EVENT_REQUEST;
+        (*request).begin_ns = bpf_ktime_get_ns();
+        (*request).end_ns = 0;
+        (*request).kiocb = ask.kiocb;
+        (*request).inode = inode;
+        (*request).mapping = mapping;
+        (*request).user = ask.user;
+        (*request).pos = ask.pos;
+        (*request).len = ask.len;
+        (*request).ret = 0;
+        (*request).done_before = 0;
+        (*request).size_begin = size;
+        (*request).size_end = size;
+        (*request).ino = ctx.load(inode, &INODE_I_INO);
+        clear(&raw mut (*request).evidence);
+        (*request).dev = dev;
+        (*request).generation = ctx.load(inode, &INODE_I_GENERATION);
+        (*request).magic = magic as u32;
+        (*request).tgid = (ids >> 32) as u32;
+        (*request).tid = ids as u32;
+        (*request).nr_segs = ask.nr_segs;
+        (*request).reserved = 0;
+        (*request).op = ask.op;
+        (*request).api = ask.api;
+        (*request).flags = ask.flags
+            | if block_device { REQ_BLOCK_DEVICE } else { 0 }
+            | if ask.kiocb != 0 { REQ_ASYNC } else { 0 };
+        (*request).pad = [0; 2];
+        (*request).comm = bpf_get_current_comm().unwrap_or([0; 16]);
+        // io-wq and SQPOLL threads are the process's own, under a name of the kernel's making.
+        if ask.api == API_IO_URING && starts_with_iou(&(*request).comm) {
+            let leader: u64 = read(bpf_get_current_task(), &TASK_GROUP_LEADER);
+            (*request).comm = read(leader, &TASK_COMM);
+        }
+    }
+}
+
+/// `comm` begins with "iou-" (compared as one word: a slice comparison is a call).
+#[inline(always)]
+fn starts_with_iou(comm: &[u8; 16]) -> bool {
+    u32::from_ne_bytes([comm[0], comm[1], comm[2], comm[3]]) == u32::from_ne_bytes(*b"iou-")
+}
+
+#[inline(always)]
+unsafe fn clear(evidence: *mut Evidence) {
+    // SAFETY: per the caller.
+    unsafe {
+        (*evidence).direct_bytes = 0;
+        (*evidence).cached_bytes = 0;
+        (*evidence).seen = 0;
+        (*evidence).direct_err = 0;
+        (*evidence).buffered_err = 0;
+        (*evidence).attempts = 1;
+        (*evidence).flushed_pages = 0;
+        (*evidence).invalidated_pages = 0;
+        (*evidence).added_pages = 0;
+        (*evidence).addr_bits = 0;
+        (*evidence).len_bits = 0;
+        (*evidence).segments = 0;
+    }
+}
+
+/// See [`CACHE_PROBES_COMPLETE`].
+#[inline(always)]
+pub fn cache_probes_complete() -> bool {
+    CACHE_PROBES_COMPLETE.load() != 0
+}

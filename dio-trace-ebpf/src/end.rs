@@ -1,0 +1,338 @@
+//! Where a request ends: it is decided, counted and, if it is a finding, sent.
+
+use aya_ebpf::helpers::generated::{
+    bpf_ktime_get_ns, bpf_map_update_elem, bpf_probe_read_user, bpf_ringbuf_output,
+    bpf_ringbuf_query,
+};
+use dio_trace_common::{
+    abi::{
+        API_NONE, Counter, CounterKey, LATENCY_BUCKETS, REQ_PUNTED, REQ_VECTORED, Request, Stat,
+    },
+    evidence::seen,
+    verdict::decide,
+};
+
+use crate::{
+    begin::{cache_probes_complete, is_direct},
+    config::EMIT_ALL,
+    files,
+    kernel::{ADDRESS_SPACE_HOST, Args, INODE_I_SIZE, KIOCB_KI_FILP, read},
+    maps::{ASYNC, COUNTERS, EVENTS, IDLE, REQUESTS, SYNC, Thread, count, open_request, thread},
+};
+
+const EAGAIN: i64 = -11;
+const EINVAL: i64 = -22;
+/// The request was queued; its completion ends it (include/linux/errno.h). io_uring returns the
+/// same value for "no completion to post here" (IOU_ISSUE_SKIP_COMPLETE).
+const EIOCBQUEUED: i64 = -529;
+/// IOU_REQUEUE, a kernel-internal verdict of io_uring from 6.15 on.
+const IOU_REQUEUE: i64 = -3072;
+
+/// Return of vfs_read or vfs_readv in the submitter's thread.
+#[inline(always)]
+pub fn sync<A: Args>(ctx: &A, file: u64, ret: i64) {
+    if is_direct(ctx, file) {
+        sync_thread(ret);
+    }
+}
+
+/// The same where only the thread tells: a kretprobe has no arguments.
+#[inline(always)]
+pub fn sync_thread(ret: i64) {
+    let Some(thread) = thread() else { return };
+    // SAFETY: a value of THREADS, used by its own thread alone.
+    unsafe {
+        let open = (*thread).state == SYNC;
+        (*thread).state = IDLE;
+        (*thread).marker = u32::from(API_NONE);
+        if open {
+            finish(&raw mut (*thread).request, ret, (*thread).file, 1);
+        }
+    }
+}
+
+/// Return of `int aio_read`: an error means that the request never reached its callback.
+#[inline(always)]
+pub fn aio_return(ret: i64) {
+    let ret = i64::from(ret as i32);
+    let Some(thread) = thread() else { return };
+    let request = leave(thread);
+    if ret < 0 && ret != EIOCBQUEUED {
+        if let Some(request) = request {
+            end_async(request, ret, 1);
+        }
+    }
+}
+
+/// Return of `int io_read`. Errors of reads come only this way (6.1 on); -EAGAIN means another
+/// attempt, or the end: io_uring_complete tells.
+#[inline(always)]
+pub fn io_return(ret: i64) {
+    let ret = i64::from(ret as i32);
+    let Some(thread) = thread() else { return };
+    let Some(request) = leave(thread) else { return };
+    if ret >= 0 || ret == EIOCBQUEUED || ret == IOU_REQUEUE {
+        return;
+    }
+    // SAFETY: a request of REQUESTS that this thread is submitting.
+    let progress = unsafe { (*request).done_before } != 0;
+    if ret == EAGAIN || progress {
+        // SAFETY: as above. The CQE says what an error after progress amounts to.
+        unsafe { (*request).flags |= REQ_PUNTED };
+        return;
+    }
+    end_async(request, ret, 1);
+}
+
+/// Ends the thread's part in an asynchronous request; the request itself, if it is still open.
+#[inline(always)]
+fn leave(thread: *mut Thread) -> Option<*mut Request> {
+    // SAFETY: a value of THREADS, used by its own thread alone.
+    unsafe {
+        let request = if (*thread).state == ASYNC { open_request(thread) } else { None };
+        (*thread).state = IDLE;
+        (*thread).marker = u32::from(API_NONE);
+        request
+    }
+}
+
+/// `io_complete_rw(struct kiocb *, long res, …)`, `io_complete_rw_iopoll` and `kiocb_done`:
+/// io_uring is told the result of an attempt. (`kiocb_done` takes an io_kiocb from 6.1 on; its
+/// first member is the kiocb.)
+#[inline(always)]
+pub fn io_complete<A: Args>(ctx: &A) {
+    let kiocb = ctx.arg(0);
+    let ret = ctx.arg(1) as i64;
+    let file: u64 = ctx.load(kiocb, &KIOCB_KI_FILP);
+    if !is_direct(ctx, file) || ret == EIOCBQUEUED {
+        return;
+    }
+    let Some(request) = REQUESTS.get_ptr_mut(kiocb) else { return };
+    // SAFETY: a request of REQUESTS; its completion runs once.
+    let done = unsafe { (*request).done_before } as i64;
+    if ret == EAGAIN || (ret < 0 && done != 0) {
+        // io_uring may issue it anew (io_rw_should_reissue), or count the earlier bytes.
+        // SAFETY: as above.
+        unsafe { (*request).flags |= REQ_PUNTED };
+        return;
+    }
+    // The submitter may still be on its way out of the kernel, in this very thread or on
+    // another CPU; only in the first case is its memory ours to read.
+    let in_thread = thread().is_some_and(|t| open_request(t) == Some(request));
+    end_async(request, if ret < 0 { ret } else { done + ret }, u32::from(in_thread));
+}
+
+/// `aio_complete_rw(struct kiocb *, long res, …)`: libaio has no retries, -EAGAIN is final.
+#[inline(always)]
+pub fn aio_complete<A: Args>(ctx: &A) {
+    let kiocb = ctx.arg(0);
+    let file: u64 = ctx.load(kiocb, &KIOCB_KI_FILP);
+    if !is_direct(ctx, file) {
+        return;
+    }
+    let Some(request) = REQUESTS.get_ptr_mut(kiocb) else { return };
+    let in_thread = thread().is_some_and(|t| open_request(t) == Some(request));
+    end_async(request, ctx.arg(1) as i64, u32::from(in_thread));
+}
+
+/// Tracepoint io_uring_complete: the CQE is the last word on what no earlier end took.
+#[inline(always)]
+pub fn cqe(kiocb: u64, res: i64) {
+    if let Some(request) = REQUESTS.get_ptr_mut(kiocb) {
+        end_async(request, res, 0);
+    }
+}
+
+#[inline(always)]
+fn end_async(request: *mut Request, ret: i64, in_thread: u32) {
+    // SAFETY: a request of REQUESTS. The kiocb is still the request's, so its file is held.
+    unsafe {
+        let kiocb = (*request).kiocb;
+        let file: u64 = read(kiocb, &KIOCB_KI_FILP);
+        finish(request, ret, file, in_thread);
+        let _ = REQUESTS.remove(kiocb);
+    }
+}
+
+/// Decides, counts and sends a request that ended.
+#[inline(never)]
+unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32) {
+    // SAFETY: per the callers, a request of a map that nobody else ends.
+    unsafe {
+        (*request).end_ns = bpf_ktime_get_ns();
+        (*request).ret = ret;
+        if ret == EINVAL && in_thread != 0 {
+            explain(request);
+        }
+        if ret >= 0 && (ret as u64) < (*request).len {
+            let host: u64 = read((*request).mapping, &ADDRESS_SPACE_HOST);
+            (*request).size_end = read(host, &INODE_I_SIZE);
+        }
+        let evidence = &raw mut (*request).evidence;
+        if (*evidence).seen & seen::BUFFERED_READ == 0 {
+            // Pages came in for this mapping, yet nobody read through the cache: the user
+            // buffer is a mapping of the same file, and faulted.
+            (*evidence).added_pages = 0;
+        }
+        let decision = decide(&(*request).facts(cache_probes_complete()), &(*request).evidence);
+        (*request).verdict = decision.verdict as u8;
+        (*request).outcome = decision.outcome as u8;
+        (*request).finding = u8::from(decision.finding);
+        count(Stat::Ended);
+        add(request, decision.direct_bytes, decision.cached_bytes, file);
+        if decision.finding || EMIT_ALL.load() != 0 {
+            emit(request);
+        }
+    }
+}
+
+/// Sends the record as it stands.
+#[inline(always)]
+unsafe fn emit(request: *mut Request) {
+    count(Stat::Events);
+    // SAFETY: a whole Request of a map.
+    let sent = unsafe {
+        bpf_ringbuf_output(
+            (&raw const EVENTS).cast_mut().cast(),
+            request.cast(),
+            size_of::<Request>() as u64,
+            wakeup(),
+        )
+    };
+    if sent != 0 {
+        count(Stat::LostEvent);
+    }
+}
+
+/// Wakes the reader only when much is waiting; its own timer fetches the rest. Measured: the
+/// default policy costs more than all the rest of an event.
+#[inline(always)]
+pub fn wakeup() -> u64 {
+    const NO_WAKEUP: u64 = 1;
+    const FORCE_WAKEUP: u64 = 2;
+    const AVAILABLE: u64 = 0; // BPF_RB_AVAIL_DATA
+    const MUCH: u64 = 64 << 10;
+    // SAFETY: only asks.
+    let waiting = unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), AVAILABLE) };
+    if waiting >= MUCH { FORCE_WAKEUP } else { NO_WAKEUP }
+}
+
+/// Adds a request to its counter; the first of a counter also names its file.
+#[inline(always)]
+unsafe fn add(request: *const Request, direct: u64, cached: u64, file: u64) {
+    // SAFETY: per the caller, a request of a map.
+    unsafe {
+        let ret = (*request).ret;
+        let key = CounterKey {
+            inode: (*request).inode,
+            ino: (*request).ino,
+            dev: (*request).dev,
+            tgid: (*request).tgid,
+            op: (*request).op,
+            verdict: (*request).verdict,
+            outcome: (*request).outcome,
+            finding: (*request).finding,
+            errno: if ret < 0 { (-ret) as u16 } else { 0 },
+            pad: [0; 2],
+        };
+        let counter = match COUNTERS.get_ptr_mut(key) {
+            Some(counter) => counter,
+            None => {
+                files::emit(file, (*request).tgid);
+                bpf_map_update_elem(
+                    (&raw const COUNTERS).cast_mut().cast(),
+                    (&raw const key).cast_mut().cast(),
+                    (&raw const ZERO).cast_mut().cast(),
+                    1, // BPF_NOEXIST: another CPU may have been first
+                );
+                let Some(counter) = COUNTERS.get_ptr_mut(key) else {
+                    count(Stat::LostCounter);
+                    return;
+                };
+                counter
+            }
+        };
+        let latency = (*request).end_ns - (*request).begin_ns;
+        (*counter).requests += 1;
+        (*counter).bytes += if ret > 0 { ret as u64 } else { 0 };
+        (*counter).direct_bytes += direct;
+        (*counter).cached_bytes += cached;
+        (*counter).latency_ns += latency;
+        let bucket = log2(latency);
+        if bucket < LATENCY_BUCKETS {
+            (*counter).latency[bucket] += 1;
+        }
+    }
+}
+
+/// A new counter.
+static ZERO: Counter = Counter {
+    requests: 0,
+    bytes: 0,
+    direct_bytes: 0,
+    cached_bytes: 0,
+    latency_ns: 0,
+    latency: [0; LATENCY_BUCKETS],
+};
+
+/// Position of the highest bit (0 for 0), at most the last bucket. By hand: BPF has no such
+/// instruction, and the compiler's expansion of `leading_zeros` is longer.
+#[inline(always)]
+fn log2(mut n: u64) -> usize {
+    let mut bit = 0;
+    if n >= 1 << 32 {
+        n >>= 32;
+        bit += 32;
+    }
+    if n >= 1 << 16 {
+        n >>= 16;
+        bit += 16;
+    }
+    if n >= 1 << 8 {
+        n >>= 8;
+        bit += 8;
+    }
+    if n >= 1 << 4 {
+        n >>= 4;
+        bit += 4;
+    }
+    if n >= 1 << 2 {
+        n >>= 2;
+        bit += 2;
+    }
+    if n >= 2 {
+        bit += 1;
+    }
+    if bit < LATENCY_BUCKETS { bit } else { LATENCY_BUCKETS - 1 }
+}
+
+/// Collects what alignment the caller offered, to explain an EINVAL: the buffer, or up to
+/// [`MAX_SEGMENTS`] iovecs read from user memory.
+#[inline(always)]
+unsafe fn explain(request: *mut Request) {
+    const MAX_SEGMENTS: u32 = 16;
+    // SAFETY: per the caller; user memory is read through the checking helper.
+    unsafe {
+        let evidence = &raw mut (*request).evidence;
+        if (*request).flags & REQ_VECTORED == 0 {
+            (*evidence).addr_bits = (*request).user as u32;
+            (*evidence).len_bits = (*request).len as u32;
+            (*evidence).segments = 1;
+            return;
+        }
+        for i in 0..MAX_SEGMENTS {
+            if i >= (*request).nr_segs {
+                break;
+            }
+            let mut iovec = [0u64; 2]; // struct iovec: base, length
+            let at = (*request).user + u64::from(i) * 16;
+            let failed = bpf_probe_read_user((&raw mut iovec).cast(), 16, at as *const _) != 0;
+            if failed {
+                break;
+            }
+            (*evidence).addr_bits |= iovec[0] as u32;
+            (*evidence).len_bits |= iovec[1] as u32;
+            (*evidence).segments += 1;
+        }
+    }
+}

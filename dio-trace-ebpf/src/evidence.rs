@@ -1,0 +1,254 @@
+//! What the kernel does for an open request.
+//!
+//! Submission runs in the submitter's thread and is found by it; completion may run in an
+//! interrupt on top of a thread with a request of its own, so it is found by kiocb, unless the
+//! kiocb is synchronous.
+
+use dio_trace_common::{abi::Request, evidence::seen};
+
+use crate::{
+    begin::is_direct,
+    kernel::{
+        ADDRESS_SPACE_NRPAGES, Args, DIO_IOCB, DIO_RESULT, FOLIO_FLAGS, FOLIO_MAPPING,
+        FOLIO_NR_PAGES, FOLIO_NR_PAGES_OLD, IOMAP_DIO_ERROR, IOMAP_DIO_IOCB, IOMAP_DIO_SIMPLE_IOCB,
+        IOMAP_DIO_SIMPLE_SIZE, IOMAP_DIO_SIZE, KIOCB_KI_COMPLETE, KIOCB_KI_FILP,
+        WRITEBACK_CONTROL_NR_TO_WRITE, read,
+    },
+    maps::{IDLE, REQUESTS, Thread, current_request, open_request, thread},
+};
+use dio_trace_common::offsets::ABSENT;
+
+/// The request a completing kiocb belongs to.
+#[inline(always)]
+fn request_of<A: Args>(ctx: &A, kiocb: u64) -> Option<*mut Request> {
+    let complete: u64 = ctx.load(kiocb, &KIOCB_KI_COMPLETE);
+    if complete == 0 { current_request() } else { REQUESTS.get_ptr_mut(kiocb) }
+}
+
+#[inline(always)]
+fn add_direct(request: *mut Request, bit: u32, bytes: i64, error: i32) {
+    // SAFETY: a request of a map; one CPU at a time completes it.
+    unsafe {
+        let evidence = &raw mut (*request).evidence;
+        (*evidence).seen |= bit;
+        if error != 0 {
+            (*evidence).direct_err = error;
+        } else if bytes > 0 {
+            (*evidence).direct_bytes += bytes as u64;
+        }
+    }
+}
+
+/// `ssize_t iomap_dio_complete(struct iomap_dio *)`: the end of every iomap direct request that
+/// submitted, synchronous or not. Read at entry: at the return the dio is freed.
+#[inline(always)]
+pub fn iomap_dio_complete<A: Args>(ctx: &A) {
+    let dio = ctx.arg(0);
+    let kiocb: u64 = ctx.load(dio, &IOMAP_DIO_IOCB);
+    let Some(request) = request_of(ctx, kiocb) else { return };
+    let error: i32 = ctx.load(dio, &IOMAP_DIO_ERROR);
+    let size: i64 = ctx.load(dio, &IOMAP_DIO_SIZE);
+    add_direct(request, seen::IOMAP_DIO, size, error);
+}
+
+/// `iomap_dio_simple_complete(struct iomap_dio_simple *)`: the same for the one-bio read path
+/// of 7.x (fs/iomap/direct-io.c).
+#[inline(always)]
+pub fn iomap_dio_simple_complete<A: Args>(ctx: &A) {
+    let sr = ctx.arg(0);
+    let kiocb: u64 = ctx.load(sr, &IOMAP_DIO_SIMPLE_IOCB);
+    let Some(request) = request_of(ctx, kiocb) else { return };
+    // An error shows in the request's own result; the size then proves nothing and does no harm.
+    let size: u64 = ctx.load(sr, &IOMAP_DIO_SIMPLE_SIZE);
+    add_direct(request, seen::IOMAP_SIMPLE, size as i64, 0);
+}
+
+/// `dio_complete(struct dio *, ssize_t ret, …)`: the end of the legacy direct path
+/// (fs/direct-io.c).
+#[inline(always)]
+pub fn dio_complete<A: Args>(ctx: &A) {
+    let dio = ctx.arg(0);
+    let kiocb: u64 = ctx.load(dio, &DIO_IOCB);
+    let Some(request) = request_of(ctx, kiocb) else { return };
+    let bytes: i64 = ctx.load(dio, &DIO_RESULT);
+    add_direct(request, seen::LEGACY_DIO, bytes, 0);
+}
+
+/// `dax_iomap_rw(struct kiocb *, …)`
+#[inline(always)]
+pub fn dax_iomap_rw<A: Args>(_ctx: &A) {
+    let Some(request) = current_request() else { return };
+    // SAFETY: a request of a map.
+    unsafe { (*request).evidence.seen |= seen::DAX };
+}
+
+/// Return of `ssize_t filemap_read(struct kiocb *, struct iov_iter *, ssize_t already)`: what
+/// it returns includes the bytes read directly before it was called.
+#[inline(always)]
+pub fn filemap_read<A: Args>(ctx: &A, kiocb: u64, already: i64, ret: i64) {
+    let file: u64 = ctx.load(kiocb, &KIOCB_KI_FILP);
+    if is_direct(ctx, file) {
+        add_cached(already, ret);
+    }
+}
+
+/// kprobe alone: keeps the third argument for the return.
+#[inline(always)]
+pub fn filemap_read_begin<A: Args>(ctx: &A) {
+    let file: u64 = ctx.load(ctx.arg(0), &KIOCB_KI_FILP);
+    if !is_direct(ctx, file) {
+        return;
+    }
+    if let Some(thread) = thread() {
+        // SAFETY: a value of THREADS.
+        unsafe { (*thread).already = 1 + ctx.arg(2) };
+    }
+}
+
+/// kprobe alone: its return.
+#[inline(always)]
+pub fn filemap_read_end(ret: i64) {
+    let Some(thread) = thread() else { return };
+    // SAFETY: a value of THREADS.
+    let already = unsafe { core::mem::replace(&mut (*thread).already, 0) };
+    if already != 0 {
+        add_cached(already as i64 - 1, ret);
+    }
+}
+
+/// Adds what `filemap_read` read to the current thread's request.
+#[inline(always)]
+pub fn add_cached(already: i64, ret: i64) {
+    let Some(request) = current_request() else { return };
+    // SAFETY: a request of a map; submission is its thread's alone.
+    unsafe {
+        let evidence = &raw mut (*request).evidence;
+        (*evidence).seen |= seen::BUFFERED_READ;
+        if ret < 0 {
+            (*evidence).buffered_err = ret as i32;
+        } else if ret > already {
+            (*evidence).cached_bytes += (ret - already) as u64;
+        }
+    }
+}
+
+/// The open request of this thread, if `mapping` is the one its data lives in. The same thread
+/// may meanwhile fault in a buffer that is another file's mapping, read metadata, or reclaim.
+#[inline(always)]
+fn request_on(mapping: u64) -> Option<(*mut Thread, *mut Request)> {
+    let thread = thread()?;
+    // SAFETY: a value of THREADS.
+    if unsafe { (*thread).state } == IDLE {
+        return None;
+    }
+    let request = open_request(thread)?;
+    // SAFETY: a request of a map.
+    (unsafe { (*request).mapping } == mapping).then_some((thread, request))
+}
+
+/// Return of `int do_writepages(struct address_space *, struct writeback_control *)`: reached
+/// only if the mapping has dirty pages; `nr_to_write` starts at LONG_MAX for a range flush.
+#[inline(always)]
+pub fn do_writepages<A: Args>(ctx: &A, mapping: u64, wbc: u64) {
+    let Some((_, request)) = request_on(mapping) else { return };
+    add_flushed(request, ctx.load(wbc, &WRITEBACK_CONTROL_NR_TO_WRITE));
+}
+
+/// `left` is what remains of LONG_MAX.
+#[inline(always)]
+fn add_flushed(request: *mut Request, left: i64) {
+    let written = i64::MAX - left;
+    if written > 0 {
+        // SAFETY: a request of a map.
+        unsafe {
+            (*request).evidence.seen |= seen::FLUSHED;
+            (*request).evidence.flushed_pages += written as u32;
+        }
+    }
+}
+
+/// kprobe alone: keeps the control block, which lives on the caller's stack, for the return.
+#[inline(always)]
+pub fn do_writepages_begin<A: Args>(ctx: &A) {
+    let Some((thread, _)) = request_on(ctx.arg(0)) else { return };
+    // SAFETY: a value of THREADS.
+    unsafe { (*thread).wbc = ctx.arg(1) };
+}
+
+/// kprobe alone: its return.
+#[inline(always)]
+pub fn do_writepages_end() {
+    let Some(thread) = thread() else { return };
+    // SAFETY: a value of THREADS.
+    let wbc = unsafe { core::mem::replace(&mut (*thread).wbc, 0) };
+    if wbc == 0 {
+        return;
+    }
+    if let Some(request) = open_request(thread) {
+        add_flushed(request, read(wbc, &WRITEBACK_CONTROL_NR_TO_WRITE));
+    }
+}
+
+/// `int invalidate_inode_pages2_range(struct address_space *, pgoff_t, pgoff_t)`
+#[inline(always)]
+pub fn invalidate_begin<A: Args>(ctx: &A) {
+    let mapping = ctx.arg(0);
+    let Some((thread, _)) = request_on(mapping) else { return };
+    let pages: u64 = ctx.load(mapping, &ADDRESS_SPACE_NRPAGES);
+    // SAFETY: a value of THREADS.
+    unsafe { (*thread).nrpages = pages + 1 };
+}
+
+/// Its return: the mapping has fewer pages by those invalidated, give or take what others did to
+/// it meanwhile.
+#[inline(always)]
+pub fn invalidate_end() {
+    let Some(thread) = thread() else { return };
+    // SAFETY: a value of THREADS.
+    let before = unsafe { core::mem::replace(&mut (*thread).nrpages, 0) };
+    if before == 0 {
+        return;
+    }
+    let Some(request) = open_request(thread) else { return };
+    // SAFETY: a request of a map.
+    unsafe {
+        let now: u64 = read((*request).mapping, &ADDRESS_SPACE_NRPAGES);
+        (*request).evidence.seen |= seen::INVALIDATED;
+        if before > now + 1 {
+            (*request).evidence.invalidated_pages += (before - 1 - now) as u32;
+        }
+    }
+}
+
+/// Tracepoint `mm_filemap_add_to_page_cache(struct folio *)` (5.10: `struct page *`).
+#[inline(always)]
+pub fn added_to_page_cache<A: Args>(ctx: &A) {
+    let folio = ctx.arg(0);
+    let Some(thread) = thread() else { return };
+    // SAFETY: a value of THREADS.
+    if unsafe { (*thread).state } == IDLE {
+        return;
+    }
+    let Some((_, request)) = request_on(read(folio, &FOLIO_MAPPING)) else { return };
+    // SAFETY: a request of a map.
+    unsafe { (*request).evidence.added_pages += pages_of(folio) };
+}
+
+/// Pages of a folio: 1, or its own count if it is a large one.
+#[inline(always)]
+fn pages_of(folio: u64) -> u32 {
+    // PG_head marks a large folio (include/linux/page-flags.h).
+    let head = 1u64 << (crate::PG_HEAD.load() & 63);
+    let flags: u64 = read(folio, &FOLIO_FLAGS);
+    if flags & head == 0 {
+        return 1;
+    }
+    let pages: u32 = if FOLIO_NR_PAGES.load() != ABSENT {
+        read(folio, &FOLIO_NR_PAGES)
+    } else if FOLIO_NR_PAGES_OLD.load() != ABSENT {
+        read(folio, &FOLIO_NR_PAGES_OLD)
+    } else {
+        1
+    };
+    if pages == 0 { 1 } else { pages }
+}

@@ -1,0 +1,205 @@
+//! The probes: thin entry points, each once for fentry/fexit and once for kprobe/kretprobe.
+//!
+//! `fe_`/`fx_`/`kp_`/`kr_` before the kernel function's name; the loader picks one family and
+//! gives each program the function it found (dio-trace/src/kernel/probes.rs has the table).
+//!
+//! - [`begin`]: where a request begins
+//! - [`evidence`]: what the kernel does for it
+//! - [`end`]: where it ends, is decided, counted and sent
+//! - [`files`]: the names of its file
+//! - [`follow`]: children of traced processes
+#![no_std]
+#![no_main]
+
+mod begin;
+mod config;
+mod end;
+mod evidence;
+mod files;
+mod follow;
+mod kernel;
+mod maps;
+mod mark;
+
+use aya_ebpf::{
+    Global,
+    macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
+    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+};
+use kernel::{Args, Return};
+
+/// Bit number of `PG_head`, from the enum `pageflags` in BTF.
+#[unsafe(no_mangle)]
+pub static PG_HEAD: Global<u32> = Global::new(0);
+
+/// An entry probe: one body for fentry and kprobe.
+macro_rules! entry {
+    ($fe:ident, $kp:ident, $body:expr) => {
+        #[fentry]
+        pub fn $fe(ctx: FEntryContext) -> i32 {
+            $body(&ctx);
+            0
+        }
+        #[kprobe]
+        pub fn $kp(ctx: ProbeContext) -> u32 {
+            $body(&ctx);
+            0
+        }
+    };
+}
+
+/// A return probe that needs no arguments: one body for fexit and kretprobe. `$args` is the
+/// number of arguments of the probed function.
+macro_rules! exit {
+    ($fx:ident, $kr:ident, $args:literal, $body:expr) => {
+        #[fexit]
+        pub fn $fx(ctx: FExitContext) -> i32 {
+            $body(Return::<$args>::ret(&ctx));
+            0
+        }
+        #[kretprobe]
+        pub fn $kr(ctx: RetProbeContext) -> u32 {
+            $body(Return::<$args>::ret(&ctx));
+            0
+        }
+    };
+}
+
+// ---- begin and end: read, pread
+entry!(fe_vfs_read, kp_vfs_read, begin::vfs_read);
+#[fexit]
+pub fn fx_vfs_read(ctx: FExitContext) -> i32 {
+    end::sync(&ctx, Args::arg(&ctx, 0), Return::<4>::ret(&ctx));
+    0
+}
+#[kretprobe]
+pub fn kr_vfs_read(ctx: RetProbeContext) -> u32 {
+    end::sync_thread(Return::<4>::ret(&ctx));
+    0
+}
+
+// ---- begin and end: readv, preadv, preadv2
+entry!(fe_vfs_readv, kp_vfs_readv, mark::vfs_readv);
+#[fexit]
+pub fn fx_vfs_readv(ctx: FExitContext) -> i32 {
+    end::sync(&ctx, Args::arg(&ctx, 0), Return::<5>::ret(&ctx));
+    0
+}
+#[kretprobe]
+pub fn kr_vfs_readv(ctx: RetProbeContext) -> u32 {
+    end::sync_thread(Return::<5>::ret(&ctx));
+    0
+}
+entry!(fe_rw_verify_area, kp_rw_verify_area, begin::rw_verify_area);
+
+// ---- begin and end: libaio
+entry!(fe_aio_read, kp_aio_read, mark::aio_read);
+exit!(fx_aio_read, kr_aio_read, 4, end::aio_return);
+entry!(fe_aio_complete_rw, kp_aio_complete_rw, end::aio_complete);
+
+// ---- begin and end: io_uring
+entry!(fe_io_read, kp_io_read, mark::io_read);
+exit!(fx_io_read, kr_io_read, 2, end::io_return);
+entry!(fe_io_complete_rw, kp_io_complete_rw, end::io_complete);
+entry!(fe_io_complete_rw_iopoll, kp_io_complete_rw_iopoll, end::io_complete);
+entry!(fe_kiocb_done, kp_kiocb_done, end::io_complete);
+/// `(ctx, req, user_data, res, …)`
+#[raw_tracepoint]
+pub fn tp_io_uring_complete_res(ctx: RawTracePointContext) -> i32 {
+    end::cqe(ctx.arg(1), i64::from(ctx.arg::<i32>(3)));
+    0
+}
+/// `(ctx, req, struct io_uring_cqe *)`
+#[raw_tracepoint]
+pub fn tp_io_uring_complete_cqe(ctx: RawTracePointContext) -> i32 {
+    let res: i32 = kernel::read(ctx.arg(2), &kernel::IO_URING_CQE_RES);
+    end::cqe(ctx.arg(1), i64::from(res));
+    0
+}
+
+// ---- evidence: direct
+entry!(fe_iomap_dio_complete, kp_iomap_dio_complete, evidence::iomap_dio_complete);
+entry!(
+    fe_iomap_dio_simple_complete,
+    kp_iomap_dio_simple_complete,
+    evidence::iomap_dio_simple_complete
+);
+entry!(fe_dio_complete, kp_dio_complete, evidence::dio_complete);
+entry!(fe_dax_iomap_rw, kp_dax_iomap_rw, evidence::dax_iomap_rw);
+
+// ---- evidence: page cache
+#[fexit]
+pub fn fx_filemap_read(ctx: FExitContext) -> i32 {
+    let already = Args::arg(&ctx, 2) as i64;
+    evidence::filemap_read(&ctx, Args::arg(&ctx, 0), already, Return::<3>::ret(&ctx));
+    0
+}
+/// A kretprobe has no arguments: the entry keeps the third.
+#[kprobe]
+pub fn kp_filemap_read(ctx: ProbeContext) -> u32 {
+    evidence::filemap_read_begin(&ctx);
+    0
+}
+#[kretprobe]
+pub fn kr_filemap_read(ctx: RetProbeContext) -> u32 {
+    evidence::filemap_read_end(Return::<3>::ret(&ctx));
+    0
+}
+#[raw_tracepoint]
+pub fn tp_added_to_page_cache(ctx: RawTracePointContext) -> i32 {
+    evidence::added_to_page_cache(&ctx);
+    0
+}
+
+// ---- side effects
+#[fexit]
+pub fn fx_do_writepages(ctx: FExitContext) -> i32 {
+    evidence::do_writepages(&ctx, Args::arg(&ctx, 0), Args::arg(&ctx, 1));
+    0
+}
+#[kprobe]
+pub fn kp_do_writepages(ctx: ProbeContext) -> u32 {
+    evidence::do_writepages_begin(&ctx);
+    0
+}
+#[kretprobe]
+pub fn kr_do_writepages(_ctx: RetProbeContext) -> u32 {
+    evidence::do_writepages_end();
+    0
+}
+
+entry!(fe_invalidate, kp_invalidate, evidence::invalidate_begin);
+#[fexit]
+pub fn fx_invalidate(_ctx: FExitContext) -> i32 {
+    evidence::invalidate_end();
+    0
+}
+#[kretprobe]
+pub fn kr_invalidate(_ctx: RetProbeContext) -> u32 {
+    evidence::invalidate_end();
+    0
+}
+
+// ---- children
+#[raw_tracepoint]
+pub fn tp_sched_process_fork(ctx: RawTracePointContext) -> i32 {
+    follow::fork(&ctx);
+    0
+}
+#[raw_tracepoint]
+pub fn tp_sched_process_free(ctx: RawTracePointContext) -> i32 {
+    follow::free(&ctx);
+    0
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // Never reached: the verifier accepts no program with a loop without end.
+    loop {}
+}
+
+// The helpers used are GPL-only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

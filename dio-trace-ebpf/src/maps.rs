@@ -1,0 +1,144 @@
+//! The maps, and what is kept of each thread.
+
+use aya_ebpf::{
+    btf_maps::{HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get},
+};
+use dio_trace_common::abi::{Counter, CounterKey, Request, STATS, Stat};
+
+/// [`Thread::state`]: no request open.
+pub const IDLE: u32 = 0;
+/// [`Thread::state`]: the open request is [`Thread::request`].
+pub const SYNC: u32 = 1;
+/// [`Thread::state`]: the open request is in [`REQUESTS`] under [`Request::kiocb`].
+pub const ASYNC: u32 = 2;
+
+/// What a thread is submitting.
+#[repr(C)]
+pub struct Thread {
+    /// Set between entry and return of a function that may begin a request: an `API_*`.
+    pub marker: u32,
+    pub state: u32,
+    /// The file the marker is for.
+    pub file: u64,
+    /// User address of buffer or iovecs, as the marker saw it.
+    pub user: u64,
+    pub kiocb: u64,
+    pub nr_segs: u32,
+    /// `REQ_VECTORED` or 0.
+    pub flags: u32,
+    /// 1 + `address_space.nrpages` when the invalidation in progress began, 0 if none is.
+    pub nrpages: u64,
+    /// kprobe alone, for kretprobes have no arguments: 1 + third argument of the `filemap_read`
+    /// in progress, 0 if none is.
+    pub already: u64,
+    /// kprobe alone: the `writeback_control` of the `do_writepages` in progress, or 0.
+    pub wbc: u64,
+    pub request: Request,
+}
+
+/// Task-local storage; aya-ebpf has no type for it.
+#[repr(C)]
+pub struct TaskStorage<T> {
+    r#type: *const [i32; 29], // BPF_MAP_TYPE_TASK_STORAGE
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; 1], // BPF_F_NO_PREALLOC, required
+}
+
+// SAFETY: only a definition for the loader; the pointers are never followed.
+unsafe impl<T> Sync for TaskStorage<T> {}
+
+impl<T> TaskStorage<T> {
+    const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            key: core::ptr::null(),
+            value: core::ptr::null(),
+            max_entries: core::ptr::null(),
+            map_flags: core::ptr::null(),
+        }
+    }
+
+    #[inline(always)]
+    fn of_current(&self, create: bool) -> Option<*mut T> {
+        // SAFETY: the map outlives the program; the helper takes a NULL initial value as zeroes
+        // and returns NULL or a value of this map.
+        let value = unsafe {
+            bpf_task_storage_get(
+                core::ptr::from_ref(self).cast_mut().cast(),
+                bpf_get_current_task_btf().cast(),
+                core::ptr::null_mut(),
+                u64::from(create),
+            )
+        };
+        if value.is_null() { None } else { Some(value.cast()) }
+    }
+}
+
+#[aya_ebpf::macros::btf_map]
+pub static THREADS: TaskStorage<Thread> = TaskStorage::new();
+
+/// Open asynchronous requests by kiocb address.
+#[aya_ebpf::macros::btf_map]
+pub static REQUESTS: HashMap<u64, Request, 16384> = HashMap::new();
+
+/// Traced thread-group ids (if [`crate::config::FILTER_PIDS`]).
+#[aya_ebpf::macros::btf_map]
+pub static TARGETS: HashMap<u32, u32, 16384> = HashMap::new();
+
+#[aya_ebpf::macros::btf_map]
+pub static COUNTERS: PerCpuHashMap<CounterKey, Counter, 16384> = PerCpuHashMap::new();
+
+#[aya_ebpf::macros::btf_map]
+pub static STATS_BY_CPU: PerCpuArray<u64, { STATS }> = PerCpuArray::new();
+
+/// The size is set by the loader.
+#[aya_ebpf::macros::btf_map]
+pub static EVENTS: RingBuf<Request, { 1 << 22 }> = RingBuf::new();
+
+/// The current thread's record, if it ever began a request.
+#[inline(always)]
+pub fn thread() -> Option<*mut Thread> {
+    THREADS.of_current(false)
+}
+
+/// The current thread's record, made if need be.
+#[inline(always)]
+pub fn thread_or_new() -> Option<*mut Thread> {
+    THREADS.of_current(true)
+}
+
+/// Adds one to a statistic of this CPU.
+#[inline(always)]
+pub fn count(stat: Stat) {
+    if let Some(n) = STATS_BY_CPU.get_ptr_mut(stat as u32) {
+        // SAFETY: a valid slot of this CPU; programs on one CPU may nest, and a lost increment
+        // then is what per-CPU counters accept everywhere in the kernel.
+        unsafe { *n += 1 };
+    }
+}
+
+/// The request the thread is submitting, if any.
+#[inline(always)]
+pub fn open_request(thread: *mut Thread) -> Option<*mut Request> {
+    // SAFETY: `thread` is a value of THREADS.
+    unsafe {
+        match (*thread).state {
+            SYNC => Some(&raw mut (*thread).request),
+            ASYNC => {
+                let request = REQUESTS.get_ptr_mut((*thread).request.kiocb)?;
+                // The kiocb may have ended and be recycled by another request already.
+                ((*request).begin_ns == (*thread).request.begin_ns).then_some(request)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The request the current thread is submitting, if any.
+#[inline(always)]
+pub fn current_request() -> Option<*mut Request> {
+    open_request(thread()?)
+}

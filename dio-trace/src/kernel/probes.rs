@@ -1,0 +1,211 @@
+//! The probe table: which kernel functions are probed, under which names, by which programs.
+//!
+//! Chosen by what the running kernel has (BTF function and prototype), never by its version.
+
+use super::btf::Param;
+
+/// What is lost if a probe cannot be attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// Without it there is no verdict: the tracer does not start.
+    Must,
+    /// Without it requests of one API are not seen at all.
+    Api(&'static str),
+    /// Only on kernels or file systems that have it: its absence loses nothing there.
+    Optional,
+    /// Without it a side effect is not known; verdicts stay right.
+    Effect(&'static str),
+}
+
+/// One probed place.
+pub struct Probe {
+    /// Its names over the kernels; the first one present is taken.
+    pub functions: &'static [&'static str],
+    pub duty: Duty,
+    /// Arguments the return probe expects; a function with another number is probed by kprobe.
+    pub args: Option<usize>,
+    /// Programs for fentry and fexit.
+    pub fentry: &'static [&'static str],
+    /// Programs for kprobe and kretprobe.
+    pub kprobe: &'static [&'static str],
+}
+
+const fn entry(
+    functions: &'static [&'static str],
+    duty: Duty,
+    fentry: &'static [&'static str],
+    kprobe: &'static [&'static str],
+) -> Probe {
+    Probe { functions, duty, args: None, fentry, kprobe }
+}
+
+const fn exit(
+    functions: &'static [&'static str],
+    duty: Duty,
+    args: usize,
+    fentry: &'static [&'static str],
+    kprobe: &'static [&'static str],
+) -> Probe {
+    Probe { functions, duty, args: Some(args), fentry, kprobe }
+}
+
+const LIBAIO: Duty = Duty::Api("libaio");
+const IO_URING: Duty = Duty::Api("io_uring");
+
+/// Evidence first, begins last: no request is begun before all that it may meet is watched.
+pub const PROBES: &[Probe] = &[
+    exit(
+        // 5.10: mm/filemap.c had it under another name, with the same three arguments.
+        &["filemap_read", "generic_file_buffered_read"],
+        Duty::Must,
+        3,
+        &["fx_filemap_read"],
+        &["kp_filemap_read", "kr_filemap_read"],
+    ),
+    entry(
+        &["iomap_dio_complete"],
+        Duty::Must,
+        &["fe_iomap_dio_complete"],
+        &["kp_iomap_dio_complete"],
+    ),
+    entry(
+        &["iomap_dio_simple_complete"],
+        Duty::Optional,
+        &["fe_iomap_dio_simple_complete"],
+        &["kp_iomap_dio_simple_complete"],
+    ),
+    entry(&["dio_complete"], Duty::Optional, &["fe_dio_complete"], &["kp_dio_complete"]),
+    entry(&["dax_iomap_rw"], Duty::Optional, &["fe_dax_iomap_rw"], &["kp_dax_iomap_rw"]),
+    exit(
+        &["do_writepages"],
+        Duty::Effect("dirty pages flushed first"),
+        2,
+        &["fx_do_writepages"],
+        &["kp_do_writepages", "kr_do_writepages"],
+    ),
+    entry(
+        &["invalidate_inode_pages2_range"],
+        Duty::Effect("pages invalidated"),
+        &["fx_invalidate", "fe_invalidate"],
+        &["kr_invalidate", "kp_invalidate"],
+    ),
+    entry(
+        &["aio_complete_rw"],
+        LIBAIO,
+        &["fe_aio_complete_rw"],
+        &["kp_aio_complete_rw"],
+    ),
+    entry(
+        &["io_complete_rw"],
+        IO_URING,
+        &["fe_io_complete_rw"],
+        &["kp_io_complete_rw"],
+    ),
+    entry(
+        &["io_complete_rw_iopoll"],
+        IO_URING,
+        &["fe_io_complete_rw_iopoll"],
+        &["kp_io_complete_rw_iopoll"],
+    ),
+    entry(&["kiocb_done"], IO_URING, &["fe_kiocb_done"], &["kp_kiocb_done"]),
+    entry(
+        &["rw_verify_area"],
+        Duty::Must,
+        &["fe_rw_verify_area"],
+        &["kp_rw_verify_area"],
+    ),
+    exit(
+        &["aio_read"],
+        LIBAIO,
+        4,
+        &["fx_aio_read", "fe_aio_read"],
+        &["kr_aio_read", "kp_aio_read"],
+    ),
+    exit(
+        &["io_read"],
+        IO_URING,
+        2,
+        &["fx_io_read", "fe_io_read"],
+        &["kr_io_read", "kp_io_read"],
+    ),
+    exit(
+        &["vfs_readv"],
+        Duty::Must,
+        5,
+        &["fx_vfs_readv", "fe_vfs_readv"],
+        &["kr_vfs_readv", "kp_vfs_readv"],
+    ),
+    exit(
+        &["vfs_read"],
+        Duty::Must,
+        4,
+        &["fx_vfs_read", "fe_vfs_read"],
+        &["kr_vfs_read", "kp_vfs_read"],
+    ),
+];
+
+/// A tracepoint, by its raw arguments.
+pub struct Tracepoint {
+    pub name: &'static str,
+    pub duty: Duty,
+    /// (program, test on the tracepoint's arguments); the first that fits is taken.
+    pub programs: &'static [(&'static str, fn(&[Param]) -> bool)],
+    /// Only if processes are filtered.
+    pub only_filtered: bool,
+}
+
+fn any(_: &[Param]) -> bool {
+    true
+}
+
+/// 7.3: `(ctx, req, struct io_uring_cqe *)`
+fn has_cqe(params: &[Param]) -> bool {
+    params.get(2) == Some(&Param::StructPtr("io_uring_cqe".into()))
+}
+
+/// 6.1: `(ctx, req, user_data, res, …)`. 5.10 has no req: `(ctx, user_data, res, …)`.
+fn has_req_and_res(params: &[Param]) -> bool {
+    params.get(1).is_some_and(|p| *p != Param::Value)
+        && params.get(2) == Some(&Param::Value)
+        && params.get(3) == Some(&Param::Value)
+}
+
+/// The tracepoints, attached in this order.
+pub const TRACEPOINTS: &[Tracepoint] = &[
+    Tracepoint {
+        name: "sched_process_fork",
+        duty: Duty::Must,
+        programs: &[("tp_sched_process_fork", any)],
+        only_filtered: true,
+    },
+    Tracepoint {
+        name: "sched_process_free",
+        duty: Duty::Must,
+        programs: &[("tp_sched_process_free", any)],
+        only_filtered: true,
+    },
+    Tracepoint {
+        name: "mm_filemap_add_to_page_cache",
+        duty: Duty::Effect("pages read ahead"),
+        programs: &[("tp_added_to_page_cache", any)],
+        only_filtered: false,
+    },
+    Tracepoint {
+        name: "io_uring_complete",
+        duty: IO_URING,
+        programs: &[
+            ("tp_io_uring_complete_cqe", has_cqe),
+            ("tp_io_uring_complete_res", has_req_and_res),
+        ],
+        only_filtered: false,
+    },
+];
+
+/// True if BTF should be indexed under this name: everything the tables mention.
+#[must_use]
+pub fn wants(name: &str) -> bool {
+    PROBES.iter().any(|p| p.functions.contains(&name))
+        || name
+            .strip_prefix("btf_trace_")
+            .is_some_and(|t| TRACEPOINTS.iter().any(|p| p.name == t))
+}

@@ -1,0 +1,196 @@
+//! The attach plan: every probe by fentry/fexit or by kprobe/kretprobe.
+
+use anyhow::{Context as _, Error, Result, anyhow};
+use aya::{
+    Ebpf,
+    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
+};
+
+use super::{Attach, Missing, load::Kernel};
+use crate::kernel::probes::{Duty, PROBES, Probe, TRACEPOINTS, Tracepoint};
+
+/// What was attached and what not.
+pub(super) struct Coverage {
+    pub(super) attach: Attach,
+    pub(super) attached: Vec<String>,
+    pub(super) missing: Vec<Missing>,
+    /// Names of the programs in use, in the order of attaching.
+    pub(super) programs: Vec<&'static str>,
+}
+
+/// Attaches everything: tracepoints, evidence and ends, then begins.
+///
+/// # Errors
+/// If a probe that every verdict needs cannot be attached; what is attached already goes with
+/// `bpf`.
+pub(super) fn attach_all(
+    bpf: &mut Ebpf,
+    kernel: &Kernel,
+    wish: Option<Attach>,
+    filtered: bool,
+) -> Result<Coverage> {
+    let attach = choose(bpf, kernel, wish)?;
+    let mut coverage =
+        Coverage { attach, attached: Vec::new(), missing: Vec::new(), programs: Vec::new() };
+    for tracepoint in TRACEPOINTS.iter().filter(|t| filtered || !t.only_filtered) {
+        coverage.tracepoint(bpf, kernel, tracepoint)?;
+    }
+    for probe in PROBES {
+        coverage.probe(bpf, kernel, probe)?;
+    }
+    Ok(coverage)
+}
+
+/// fentry if the kernel takes it, else kprobe. Tried, not guessed: by attaching one program.
+fn choose(bpf: &mut Ebpf, kernel: &Kernel, wish: Option<Attach>) -> Result<Attach> {
+    if let Some(attach) = wish {
+        return Ok(attach);
+    }
+    const TRIAL: (&str, &str) = ("fe_iomap_dio_complete", "iomap_dio_complete");
+    let fentry = attach_fentry(bpf, kernel, TRIAL.0, TRIAL.1);
+    if let Some(program) = bpf.program_mut(TRIAL.0) {
+        let _ = unload(program);
+    }
+    match fentry {
+        Ok(()) => Ok(Attach::Fentry),
+        Err(refused) => {
+            if !std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+                return Err(anyhow!(
+                    "this kernel can be probed neither by fentry ({}) nor by kprobes (not built \
+                     with CONFIG_KPROBE_EVENTS): use a kernel with one of them, as the \
+                     distributions' are",
+                    plain(&refused)
+                ));
+            }
+            Ok(Attach::Kprobe)
+        }
+    }
+}
+
+impl Coverage {
+    fn probe(&mut self, bpf: &mut Ebpf, kernel: &Kernel, probe: &Probe) -> Result<()> {
+        let Some(function) = probe.functions.iter().find(|f| kernel.types.has_func(f)) else {
+            return self.without(probe.functions[0], probe.duty, anyhow!("not in this kernel"));
+        };
+        let fits = probe.args.is_none_or(|args| {
+            kernel.types.func_params(function).is_some_and(|params| params.len() == args)
+        });
+        let result = if self.attach == Attach::Fentry && fits {
+            self.programs_of(bpf, probe.fentry, |bpf, name| {
+                attach_fentry(bpf, kernel, name, function)
+            })
+        } else {
+            self.programs_of(bpf, probe.kprobe, |bpf, name| attach_kprobe(bpf, name, function))
+        };
+        match result {
+            Ok(()) => {
+                self.attached.push((*function).to_owned());
+                Ok(())
+            }
+            Err(why) => self.without(function, probe.duty, why),
+        }
+    }
+
+    fn programs_of(
+        &mut self,
+        bpf: &mut Ebpf,
+        names: &'static [&'static str],
+        attach: impl Fn(&mut Ebpf, &'static str) -> Result<()>,
+    ) -> Result<()> {
+        for name in names {
+            attach(bpf, name)?;
+            self.programs.push(name);
+        }
+        Ok(())
+    }
+
+    fn tracepoint(&mut self, bpf: &mut Ebpf, kernel: &Kernel, tp: &Tracepoint) -> Result<()> {
+        let Some(params) = kernel.types.tracepoint_params(tp.name) else {
+            return self.without(tp.name, tp.duty, anyhow!("not in this kernel"));
+        };
+        let Some((program, _)) = tp.programs.iter().find(|(_, fits)| fits(&params)) else {
+            return self.without(tp.name, tp.duty, anyhow!("its arguments are not as known"));
+        };
+        match attach_tracepoint(bpf, program, tp.name) {
+            Ok(()) => {
+                self.programs.push(program);
+                self.attached.push(tp.name.to_owned());
+                Ok(())
+            }
+            Err(why) => self.without(tp.name, tp.duty, why),
+        }
+    }
+
+    /// Notes a probe that is not there, or fails if nothing works without it.
+    fn without(&mut self, name: &str, duty: Duty, why: Error) -> Result<()> {
+        let reason = plain(&why);
+        let loses = match duty {
+            Duty::Must => {
+                return Err(why.context(format!(
+                    "cannot attach to {name}, which every verdict needs ({reason})"
+                )));
+            }
+            // A kernel without it has no such path: nothing is lost.
+            Duty::Optional => return Ok(()),
+            Duty::Api(api) => format!("{reason}; {api} requests may be missed"),
+            Duty::Effect(effect) => format!("{reason}; not known: {effect}"),
+        };
+        self.missing.push(Missing { probe: name.to_owned(), why: loses });
+        Ok(())
+    }
+}
+
+/// The error in one line: a verifier log has thousands.
+fn plain(error: &Error) -> String {
+    let text = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    text.lines().next().unwrap_or_default().chars().take(300).collect()
+}
+
+fn program<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+    bpf.program_mut(name).with_context(|| format!("the object has no program {name}"))
+}
+
+fn attach_fentry(bpf: &mut Ebpf, kernel: &Kernel, name: &str, function: &str) -> Result<()> {
+    match program(bpf, name)? {
+        Program::FEntry(p) => fentry(p, kernel, function),
+        Program::FExit(p) => fexit(p, kernel, function),
+        _ => Err(anyhow!("program {name} is no fentry program")),
+    }
+}
+
+fn fentry(program: &mut FEntry, kernel: &Kernel, function: &str) -> Result<()> {
+    program.load(function, &kernel.btf).context("fentry refused at load")?;
+    program.attach().context("fentry refused at attach")?;
+    Ok(())
+}
+
+fn fexit(program: &mut FExit, kernel: &Kernel, function: &str) -> Result<()> {
+    program.load(function, &kernel.btf).context("fexit refused at load")?;
+    program.attach().context("fexit refused at attach")?;
+    Ok(())
+}
+
+fn attach_kprobe(bpf: &mut Ebpf, name: &str, function: &str) -> Result<()> {
+    let program: &mut KProbe = program(bpf, name)?.try_into()?;
+    program.load().context("kprobe refused at load")?;
+    program.attach(function, 0).context("kprobe refused at attach")?;
+    Ok(())
+}
+
+fn attach_tracepoint(bpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()> {
+    let program: &mut RawTracePoint = program(bpf, name)?.try_into()?;
+    program.load().context("raw tracepoint refused at load")?;
+    program.attach(tracepoint).context("raw tracepoint refused at attach")?;
+    Ok(())
+}
+
+/// Detaches and unloads, whatever the type.
+pub(super) fn unload(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::FEntry(p) => p.unload(),
+        Program::FExit(p) => p.unload(),
+        Program::KProbe(p) => p.unload(),
+        Program::RawTracePoint(p) => p.unload(),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,49 @@
+//! Ring-buffer bytes to events.
+
+use dio_trace_common::abi::{EVENT_FILE, EVENT_REQUEST, FileEvent, Request};
+
+use super::Event;
+
+/// One record; `None` if it is none of ours (wrong kind or size).
+pub(super) fn decode(bytes: &[u8]) -> Option<Event> {
+    let kind = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
+    match kind {
+        EVENT_REQUEST => Some(Event::Request(Box::new(copy::<Request>(bytes)?))),
+        EVENT_FILE => Some(Event::File(Box::new(copy::<FileEvent>(bytes)?))),
+        _ => None,
+    }
+}
+
+/// Types that any bytes are a value of.
+///
+/// # Safety
+/// `repr(C)`, integers only.
+unsafe trait Plain: Copy {}
+// SAFETY: as the trait asks.
+unsafe impl Plain for Request {}
+// SAFETY: as the trait asks.
+unsafe impl Plain for FileEvent {}
+
+fn copy<T: Plain>(bytes: &[u8]) -> Option<T> {
+    (bytes.len() >= size_of::<T>())
+        // SAFETY: long enough, and any bytes are a T; the source need not be aligned.
+        .then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_records_are_none() {
+        assert!(decode(&[]).is_none());
+        assert!(decode(&EVENT_REQUEST.to_ne_bytes()).is_none());
+        let mut bytes = vec![0; size_of::<FileEvent>()];
+        assert!(decode(&bytes).is_none());
+        bytes[..4].copy_from_slice(&EVENT_FILE.to_ne_bytes());
+        assert!(matches!(decode(&bytes), Some(Event::File(_))));
+        bytes[..4].copy_from_slice(&EVENT_REQUEST.to_ne_bytes());
+        assert!(matches!(decode(&bytes), Some(Event::Request(_))));
+        assert!(decode(&bytes[..size_of::<Request>() - 1]).is_none());
+    }
+}

@@ -1,0 +1,101 @@
+//! The object, and what is settled before the verifier sees it.
+
+use std::{collections::HashSet, fs};
+
+use anyhow::{Context as _, Result};
+use aya::{Btf, Ebpf, EbpfLoader};
+use dio_trace_common::offsets::ABSENT;
+
+use super::{Options, Scope};
+use crate::kernel::{btf::Types, probes};
+
+/// An aligned copy of the committed object (an ELF file must start on an 8-byte boundary).
+#[repr(C, align(32))]
+struct Aligned<T: ?Sized>(T);
+
+static ALIGNED: &Aligned<[u8]> =
+    &Aligned(*include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/dio-trace.bpf.o")));
+
+/// The eBPF object, as committed; `cargo xtask bpf --check` proves that its source builds it.
+pub static OBJECT: &[u8] = &ALIGNED.0;
+
+/// Bytes of ring buffer: findings are rare; recording every request is not.
+const RING_FINDINGS: u32 = 4 << 20;
+const RING_ALL: u32 = 16 << 20;
+
+struct Offset {
+    global: &'static str,
+    strukt: &'static str,
+    member: &'static str,
+    must: bool,
+}
+
+macro_rules! rows {
+    ($($name:ident $struct:literal $member:literal $duty:ident;)*) => {
+        &[$(Offset {
+            global: stringify!($name),
+            strukt: $struct,
+            member: $member,
+            must: matches!(stringify!($duty).as_bytes(), b"must"),
+        },)*]
+    };
+}
+const OFFSETS: &[Offset] = dio_trace_common::kernel_offsets!(rows);
+
+/// The kernel's types: our index, and aya's own for loading.
+pub(super) struct Kernel {
+    pub(super) types: Types,
+    pub(super) btf: Btf,
+}
+
+impl Kernel {
+    /// Reads and indexes /sys/kernel/btf/vmlinux.
+    pub(super) fn read() -> Result<Self> {
+        const PATH: &str = "/sys/kernel/btf/vmlinux";
+        let data = fs::read(PATH).with_context(|| format!("cannot read {PATH}"))?;
+        let structs: HashSet<&str> = OFFSETS.iter().map(|o| o.strukt).collect();
+        let btf = Btf::parse(&data, aya::Endianness::default())
+            .with_context(|| format!("cannot parse {PATH}"))?;
+        let types = Types::parse(data, |name| structs.contains(name) || probes::wants(name))
+            .with_context(|| format!("cannot parse {PATH}"))?;
+        Ok(Self { types, btf })
+    }
+}
+
+/// Parses the object and creates its maps, with offsets and options as constants.
+pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(&kernel.btf)).allow_unsupported_maps();
+    let offsets = resolve(&kernel.types)?;
+    for (global, offset) in &offsets {
+        loader.override_global(global, offset, true);
+    }
+    let filter = u32::from(!matches!(options.scope, Scope::System));
+    let follow = u32::from(matches!(options.scope, Scope::Processes { children: true, .. }));
+    let o_direct = libc::O_DIRECT as u32;
+    let all = u32::from(options.all);
+    let pg_head = kernel.types.enumerator("PG_head").context("no PG_head in BTF")?;
+    loader
+        .override_global("O_DIRECT", &o_direct, true)
+        .override_global("FILTER_PIDS", &filter, true)
+        .override_global("FOLLOW_CHILDREN", &follow, true)
+        .override_global("EMIT_ALL", &all, true)
+        .override_global("PG_HEAD", &pg_head, true)
+        // Every probe of the page cache is a must: without one the tracer does not start.
+        .override_global("CACHE_PROBES_COMPLETE", &1u32, true)
+        .map_max_entries("EVENTS", if options.all { RING_ALL } else { RING_FINDINGS });
+    loader.load(OBJECT).context("cannot load the eBPF object")
+}
+
+fn resolve(types: &Types) -> Result<Vec<(&'static str, u32)>> {
+    OFFSETS
+        .iter()
+        .map(|row| match types.offset(row.strukt, row.member) {
+            Ok(offset) => Ok((row.global, offset)),
+            Err(_) if !row.must => Ok((row.global, ABSENT)),
+            Err(e) => Err(e.context(
+                "this kernel's structs are not as known: please report it with `uname -r`",
+            )),
+        })
+        .collect()
+}

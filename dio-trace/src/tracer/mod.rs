@@ -1,0 +1,94 @@
+//! Load, attach, filter, read the ring; counters, loss, coverage.
+
+mod attach;
+mod decode;
+mod info;
+mod load;
+mod run;
+mod totals;
+
+use dio_trace_common::abi::{Counter, CounterKey, FileEvent, Request, STATS, Stat};
+
+pub use load::OBJECT;
+pub use run::Tracer;
+
+/// How the probes are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    Fentry,
+    Kprobe,
+}
+
+impl Attach {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+        }
+    }
+}
+
+/// Whose requests are traced.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// Every process.
+    System,
+    /// These processes (thread-group ids), with all their threads; with what they fork if
+    /// `children`.
+    Processes { pids: Vec<u32>, children: bool },
+}
+
+/// What to trace and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub scope: Scope,
+    /// `None`: fentry where BTF allows, else kprobe.
+    pub attach: Option<Attach>,
+    /// An event for every request, not for findings alone.
+    pub all: bool,
+}
+
+/// One record from the ring buffer.
+pub enum Event {
+    Request(Box<Request>),
+    File(Box<FileEvent>),
+}
+
+/// A probe that could not be attached, and what that means.
+#[derive(Clone, Debug)]
+pub struct Missing {
+    pub probe: String,
+    pub why: String,
+}
+
+/// What the tracer saw, lost and could not see; complete once it is stopped.
+#[derive(Clone, Debug)]
+pub struct Totals {
+    pub attach: Attach,
+    /// Probe names as `function` (or `function (alternative)`).
+    pub attached: Vec<String>,
+    pub missing: Vec<Missing>,
+    /// Probes the self-test could reach and that stayed dark, with the verdicts they weaken.
+    pub dark: Vec<Missing>,
+    pub stats: [u64; STATS],
+    /// Runs of a program that BPF itself skipped, by program (`recursion_misses`).
+    pub skipped: Vec<(String, u64)>,
+    pub counters: Vec<(CounterKey, Counter)>,
+}
+
+impl Totals {
+    /// One statistic.
+    #[must_use]
+    pub const fn stat(&self, stat: Stat) -> u64 {
+        self.stats[stat as usize]
+    }
+
+    /// Requests begun whose end was not seen by the time the tracer stopped.
+    #[must_use]
+    pub const fn in_flight(&self) -> u64 {
+        self.stat(Stat::Begun)
+            .saturating_sub(self.stat(Stat::Ended))
+            .saturating_sub(self.stat(Stat::Unmatched))
+    }
+}

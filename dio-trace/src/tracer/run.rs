@@ -1,0 +1,162 @@
+//! A running tracer: start, read events, stop.
+
+use std::{process, time::Duration};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, RingBuf},
+};
+use dio_trace_common::abi::Stat;
+use tokio::{
+    io::unix::AsyncFd,
+    time::{Interval, MissedTickBehavior, interval},
+};
+
+use super::{
+    Attach, Event, Missing, Options, Scope, Totals,
+    attach::{Coverage, attach_all, unload},
+    decode::decode,
+    info::skipped_runs,
+    load::{self, Kernel},
+    totals,
+};
+use crate::kernel::preflight;
+
+/// How long an event may wait in the ring before it is fetched; the probes wake the reader only
+/// when 64 KiB are waiting.
+const FETCH_EVERY: Duration = Duration::from_millis(20);
+
+/// Probes attached to the running kernel; dropping it detaches them.
+pub struct Tracer {
+    bpf: Ebpf,
+    ring: AsyncFd<RingBuf<MapData>>,
+    tick: Interval,
+    coverage: Coverage,
+}
+
+impl Tracer {
+    /// Checks, loads, attaches. Must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// In plain words, what is missing and what to do; nothing stays attached.
+    pub fn start(options: &Options) -> Result<Self> {
+        preflight::check()?;
+        let kernel = Kernel::read()?;
+        let mut bpf = load::load(&kernel, options)?;
+        if let Scope::Processes { pids, .. } = &options.scope {
+            for pid in pids {
+                target(&mut bpf, *pid)?;
+            }
+        }
+        let filtered = !matches!(options.scope, Scope::System);
+        let coverage = attach_all(&mut bpf, &kernel, options.attach, filtered)?;
+        let ring = bpf.take_map("EVENTS").context("the object has no map EVENTS")?;
+        // SAFETY: the RingBuf owns its descriptor and keeps it open as long as it lives.
+        let ring = unsafe { AsyncFd::register(RingBuf::try_from(ring)?) }?;
+        let mut tick = interval(FETCH_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { bpf, ring, tick, coverage })
+    }
+
+    /// Probes attached, and those that are not.
+    #[must_use]
+    pub fn coverage(&self) -> (&[String], &[Missing]) {
+        (&self.coverage.attached, &self.coverage.missing)
+    }
+
+    /// How they are attached.
+    #[must_use]
+    pub const fn attach(&self) -> Attach {
+        self.coverage.attach
+    }
+
+    /// Adds a process to a [`Scope::Processes`].
+    ///
+    /// # Errors
+    /// If the set is full.
+    pub fn add_process(&mut self, pid: u32) -> Result<()> {
+        target(&mut self.bpf, pid)
+    }
+
+    /// The next event; waits for one. May be cancelled without loss.
+    ///
+    /// # Errors
+    /// If the ring buffer cannot be waited for.
+    pub async fn next(&mut self) -> Result<Event> {
+        loop {
+            while let Some(item) = self.ring.get_mut().next() {
+                if let Some(event) = decode(&item).filter(foreign) {
+                    return Ok(event);
+                }
+            }
+            tokio::select! {
+                ready = self.ring.readable() => ready?.clear_ready(),
+                _ = self.tick.tick() => {}
+            }
+        }
+    }
+
+    /// Detaches, hands the rest of the ring to `sink`, and reads the totals.
+    ///
+    /// # Errors
+    /// If the maps cannot be read.
+    pub fn stop(mut self, sink: &mut dyn FnMut(Event)) -> Result<Totals> {
+        let skipped = self.skipped();
+        // Begins were attached last and go first: what is open may still end.
+        for name in self.coverage.programs.iter().rev() {
+            if let Some(program) = self.bpf.program_mut(name) {
+                let _ = unload(program);
+            }
+        }
+        while let Some(item) = self.ring.get_mut().next() {
+            if let Some(event) = decode(&item).filter(foreign) {
+                sink(event);
+            }
+        }
+        let mut stats = totals::stats(&self.bpf)?;
+        let (own, counters): (Vec<_>, Vec<_>) = totals::counters(&self.bpf)?
+            .into_iter()
+            .partition(|(key, _)| key.tgid == process::id());
+        // The tracer's own requests (its self-test) are nobody's business.
+        let own: u64 = own.iter().map(|(_, counter)| counter.requests).sum();
+        for stat in [Stat::Begun, Stat::Ended] {
+            stats[stat as usize] = stats[stat as usize].saturating_sub(own);
+        }
+        Ok(Totals {
+            attach: self.coverage.attach,
+            attached: self.coverage.attached,
+            missing: self.coverage.missing,
+            dark: Vec::new(),
+            stats,
+            skipped,
+            counters,
+        })
+    }
+
+    fn skipped(&self) -> Vec<(String, u64)> {
+        self.coverage
+            .programs
+            .iter()
+            .filter_map(|name| {
+                let runs = skipped_runs(self.bpf.program(name)?);
+                (runs != 0).then(|| ((*name).to_owned(), runs))
+            })
+            .collect()
+    }
+}
+
+fn target(bpf: &mut Ebpf, pid: u32) -> Result<()> {
+    let map = bpf.map_mut("TARGETS").context("the object has no map TARGETS")?;
+    HashMap::<_, u32, u32>::try_from(map)?
+        .insert(pid, 1, 0)
+        .with_context(|| format!("cannot trace process {pid}: the set of processes is full"))
+}
+
+/// True for everything but the tracer's own requests.
+fn foreign(event: &Event) -> bool {
+    match event {
+        Event::Request(request) => request.tgid != process::id(),
+        Event::File(_) => true,
+    }
+}

@@ -1,0 +1,45 @@
+//! Counters and statistics out of the maps.
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{PerCpuArray, PerCpuHashMap},
+};
+use dio_trace_common::abi::{Counter, CounterKey, STATS};
+
+/// Sums the per-CPU statistics.
+pub(super) fn stats(bpf: &Ebpf) -> Result<[u64; STATS]> {
+    let map = bpf.map("STATS_BY_CPU").context("the object has no map STATS_BY_CPU")?;
+    let map = PerCpuArray::<_, u64>::try_from(map)?;
+    let mut sums = [0; STATS];
+    for (index, sum) in sums.iter_mut().enumerate() {
+        *sum = map.get(&(index as u32), 0)?.iter().sum();
+    }
+    Ok(sums)
+}
+
+/// Sums the per-CPU counters.
+pub(super) fn counters(bpf: &Ebpf) -> Result<Vec<(CounterKey, Counter)>> {
+    let map = bpf.map("COUNTERS").context("the object has no map COUNTERS")?;
+    let map = PerCpuHashMap::<_, CounterKey, Counter>::try_from(map)?;
+    map.iter()
+        .map(|row| {
+            let (key, by_cpu) = row?;
+            let mut by_cpu = by_cpu.iter();
+            let first = *by_cpu.next().context("a counter without a CPU")?;
+            Ok((key, by_cpu.fold(first, |sum, c| add(sum, c))))
+        })
+        .collect()
+}
+
+fn add(mut sum: Counter, other: &Counter) -> Counter {
+    sum.requests += other.requests;
+    sum.bytes += other.bytes;
+    sum.direct_bytes += other.direct_bytes;
+    sum.cached_bytes += other.cached_bytes;
+    sum.latency_ns += other.latency_ns;
+    for (a, b) in sum.latency.iter_mut().zip(other.latency) {
+        *a = a.saturating_add(b);
+    }
+    sum
+}

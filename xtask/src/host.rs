@@ -1,0 +1,135 @@
+//! What the host must have, and getting it.
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::cmd::{mask_hosts, output, quote, run, say, which};
+
+/// A program and the Debian package it comes in.
+pub(crate) struct Need {
+    tool: &'static str,
+    package: &'static str,
+}
+
+const fn need(tool: &'static str, package: &'static str) -> Need {
+    Need { tool, package }
+}
+
+/// To boot a VM at all.
+pub(crate) const VM: &[Need] = &[
+    need("qemu-system-x86_64", "qemu-system-x86"),
+    need("busybox", "busybox-static"),
+    need("depmod", "kmod"),
+    need("xz", "xz-utils"),
+];
+
+/// What the scenarios use; the guest sees the host's programs.
+pub(crate) const SCENARIOS: &[Need] = &[
+    need("mkfs.ext4", "e2fsprogs"),
+    need("mkfs.xfs", "xfsprogs"),
+    need("mkfs.btrfs", "btrfs-progs"),
+    need("mount", "mount"),
+    need("bash", "bash"),
+];
+
+/// To fetch Debian packages without touching the system's apt.
+pub(crate) const APT: &[Need] = &[
+    need("apt-get", "apt"),
+    need("dpkg-deb", "dpkg"),
+    need("tar", "tar"),
+];
+
+/// Makes sure that all of these are there, installing what is missing where that is possible
+/// without a question; else says what to install, and stops.
+pub(crate) fn ensure(needs: &[&[Need]]) -> Result<()> {
+    let mut packages: Vec<&str> = needs
+        .iter()
+        .flat_map(|group| group.iter())
+        .filter(|need| !present(need.tool))
+        .map(|need| need.package)
+        .collect();
+    packages.sort_unstable();
+    packages.dedup();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let Some(apt) = which("apt-get") else {
+        bail!(
+            "missing on this machine (by their Debian package names): {}. \
+             Install them with this distribution's package manager and run it again.",
+            packages.join(" ")
+        );
+    };
+    let apt = apt.to_string_lossy().into_owned();
+    let mut install = vec![apt.as_str(), "install", "-y", "--no-install-recommends"];
+    install.extend(&packages);
+    if !present("sudo") && !is_root() || !is_root() && !sudo_is_free() {
+        let words: Vec<String> = install.iter().map(|word| quote(word)).collect();
+        bail!(
+            "missing on this machine: {}. Install it and run this again:\n  sudo {}",
+            packages.join(" "),
+            words.join(" ")
+        );
+    }
+    say(format!("missing on this machine: {}", packages.join(" ")));
+    // Fails at once where the lists are empty or too old; only then are they worth fetching.
+    if let Err(error) = as_root(&install) {
+        say(format!("{error:#}"));
+        say("again with fresh package lists");
+        as_root(&[&apt, "update", "-q"])?;
+        as_root(&install)?;
+    }
+    let still: Vec<&str> = needs
+        .iter()
+        .flat_map(|group| group.iter())
+        .filter(|need| !present(need.tool))
+        .map(|need| need.tool)
+        .collect();
+    if !still.is_empty() {
+        bail!("apt installed {}, yet still missing: {}", packages.join(" "), still.join(" "));
+    }
+    Ok(())
+}
+
+fn present(tool: &str) -> bool {
+    match which(tool) {
+        // Debian's package `busybox` is linked dynamically and useless in an initramfs.
+        Some(path) if tool == "busybox" => crate::initrd::is_static(&path),
+        Some(_) => true,
+        None => false,
+    }
+}
+
+fn is_root() -> bool {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// sudo that asks nothing.
+fn sudo_is_free() -> bool {
+    output(Command::new("sudo").args(["-n", "true"])).is_ok()
+}
+
+fn as_root(words: &[&str]) -> Result<()> {
+    let mut command = if is_root() {
+        Command::new(words[0])
+    } else {
+        let mut sudo = Command::new("sudo");
+        sudo.args(["-n", "DEBIAN_FRONTEND=noninteractive", words[0]]);
+        sudo
+    };
+    command.args(&words[1..]).env("DEBIAN_FRONTEND", "noninteractive");
+    say(format!("+ {}", crate::cmd::shown(&command)));
+    // apt names its mirrors in every line; the log keeps what matters.
+    if words.contains(&"update") {
+        let talk = output(&mut command)?;
+        say(mask_hosts(talk.lines().last().unwrap_or("")));
+        return Ok(());
+    }
+    let command = command.args(["-q", "-o", "Dpkg::Use-Pty=0"]);
+    if std::env::var_os("CI").is_some() {
+        output(command).map(drop)
+    } else {
+        run(command.stdout(std::process::Stdio::null()))
+    }
+}

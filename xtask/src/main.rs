@@ -1,0 +1,50 @@
+//! The project's own tasks. `cargo xtask help` lists them.
+//!
+//! - [`bpf`], [`strip`]: the eBPF object
+//! - [`kernels`], [`initrd`], [`qemu`], [`vm`]: real kernels to test in
+//! - [`test`], [`demo`]: the two commands of the README
+//! - [`host`], [`apt`], [`places`], [`cmd`]: what they all stand on
+//! - [`guest`]: what runs inside the VM
+mod apt;
+mod bpf;
+mod cmd;
+mod guest;
+mod host;
+mod initrd;
+mod kernels;
+mod places;
+mod strip;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// dio-trace's own tasks: build the eBPF object, boot kernels, test, demo
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Bpf(bpf::BpfArgs),
+    /// Fetch and list the kernels that VMs boot
+    Kernel(kernels::KernelArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.task {
+        Task::Bpf(args) => bpf::main(args).map(|()| 0),
+        Task::Kernel(args) => kernels::main(args).map(|()| 0),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("xtask: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

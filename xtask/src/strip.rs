@@ -1,0 +1,25 @@
+//! Taking the debug information out of the eBPF object. BTF stays: the loader needs it.
+use anyhow::{Context, Result};
+use object::build::elf::{Builder, SectionData};
+
+/// The object without its `.debug_*` sections and what refers to them.
+pub(crate) fn debug(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut elf = Builder::read(bytes).context("no ELF object")?;
+    let is_debug = |name: &[u8]| {
+        [b".debug_".as_slice(), b".rel.debug_", b".rela.debug_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+    };
+    for section in elf.sections.iter_mut() {
+        if is_debug(&section.name) {
+            section.delete = true;
+        }
+        if let SectionData::Note(_) = section.data {
+            section.delete = true;
+        }
+    }
+    elf.delete_orphans();
+    let mut out = Vec::new();
+    elf.write(&mut out).context("cannot write the ELF object")?;
+    Ok(out)
+}
