@@ -314,7 +314,6 @@ fn build(pins: &Pins, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
     let mut flags = vec![
         "-Cdebuginfo=2".to_owned(),
         format!("-Clinker={}", linker.display()),
-        "-Clinker-flavor=bpf".to_owned(),
         "-Clink-arg=--btf".to_owned(),
     ];
     let mut remap = |from: &Path, to: &str| {

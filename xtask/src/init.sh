@@ -33,6 +33,7 @@ mount -t bpf bpf /new/sys/fs/bpf
 mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
 
 # The host's own modules are another kernel's.
+mkdir -p /new/lib/modules
 mount -t tmpfs tmpfs /new/lib/modules
 mkdir "/new/lib/modules/$(uname -r)"
 mount -t 9p -o "ro,$P9,cache=loose" modules "/new/lib/modules/$(uname -r)" || die "cannot mount the modules"

@@ -13,7 +13,9 @@ mod host;
 mod initrd;
 mod kernels;
 mod places;
+mod qemu;
 mod strip;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,7 @@ enum Task {
     Bpf(bpf::BpfArgs),
     /// Fetch and list the kernels that VMs boot
     Kernel(kernels::KernelArgs),
+    Vm(vm::VmArgs),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let result = match &cli.task {
         Task::Bpf(args) => bpf::main(args).map(|()| 0),
         Task::Kernel(args) => kernels::main(args).map(|()| 0),
+        Task::Vm(args) => vm::main(args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -10,13 +10,18 @@ pub(crate) fn debug(bytes: &[u8]) -> Result<Vec<u8>> {
             .iter()
             .any(|prefix| name.starts_with(prefix))
     };
+    let mut names = false;
     for section in elf.sections.iter_mut() {
-        if is_debug(&section.name) {
-            section.delete = true;
-        }
-        if let SectionData::Note(_) = section.data {
-            section.delete = true;
-        }
+        section.delete |= is_debug(&section.name);
+        names |= matches!(section.data, SectionData::SectionString);
+    }
+    // LLVM keeps section and symbol names in one table; the builder wants two.
+    if !names {
+        let section = elf.sections.add();
+        section.name = b".shstrtab".as_slice().into();
+        section.sh_type = object::elf::SHT_STRTAB;
+        section.sh_addralign = 1;
+        section.data = SectionData::SectionString;
     }
     elf.delete_orphans();
     let mut out = Vec::new();
