@@ -13,12 +13,16 @@ pub mod seen {
     pub const BUFFERED_READ: u32 = 1 << 3;
     /// `dax_iomap_rw` was entered (fs/dax.c).
     pub const DAX: u32 = 1 << 4;
-    /// The request's file has a mapping flush in front of it (`do_writepages` for its mapping).
-    pub const FLUSHED: u32 = 1 << 5;
+    /// `balance_dirty_pages_ratelimited` was called for the request's mapping while it wrote: a
+    /// write loop through the page cache ran.
+    pub const BUFFERED_WRITE: u32 = 1 << 5;
     /// `invalidate_inode_pages2_range` ran for the request's mapping.
     pub const INVALIDATED: u32 = 1 << 6;
     /// The direct path bounces through kernel pages (`IOMAP_DIO_BOUNCE`, 7.x).
     pub const BOUNCED: u32 = 1 << 7;
+    /// After [`BUFFERED_WRITE`], `do_writepages` wrote pages of the mapping back before the
+    /// request returned.
+    pub const WRITTEN_BACK: u32 = 1 << 8;
     /// A direct path was entered for a kiocb, whatever became of it.
     pub const DIRECT_TRIED: u32 = IOMAP_DIO | IOMAP_SIMPLE | LEGACY_DIO;
 }

@@ -130,7 +130,7 @@ pub struct Decision {
 pub fn decide(facts: &Facts, ev: &Evidence) -> Decision {
     let done = if facts.ret > 0 { facts.ret as u64 } else { 0 };
     let outcome = outcome(facts, ev, done);
-    let cached = if ev.cached_bytes < done { ev.cached_bytes } else { done };
+    let cached = cached(facts, ev, done);
     let (verdict, direct_bytes, cached_bytes) = path(facts, ev, done, cached);
     let disturbed = ev.flushed_pages != 0 || ev.invalidated_pages != 0;
     let finding = match verdict {
@@ -141,6 +141,19 @@ pub fn decide(facts: &Facts, ev: &Evidence) -> Decision {
         Verdict::Dax | Verdict::Memory => outcome.is_short(),
     };
     Decision { verdict, outcome, direct_bytes, cached_bytes, finding }
+}
+
+/// Bytes of the result that went through the page cache. A read counts them where it reads; of a
+/// write that entered a buffered loop, they are what the direct path did not write.
+#[inline(always)]
+fn cached(facts: &Facts, ev: &Evidence, done: u64) -> u64 {
+    if !facts.write {
+        return if ev.cached_bytes < done { ev.cached_bytes } else { done };
+    }
+    if ev.seen & seen::BUFFERED_WRITE == 0 {
+        return 0;
+    }
+    if ev.direct_bytes < done { done - ev.direct_bytes } else { 0 }
 }
 
 /// The path verdict with its bytes: (verdict, direct, cached).

@@ -13,7 +13,7 @@ use dio_trace_common::{
 };
 
 use crate::{
-    config::{CACHE_PROBES_COMPLETE, FILTER_PIDS, O_DIRECT},
+    config::{CACHE_PROBES_COMPLETE, FILTER_PIDS, O_APPEND, O_DIRECT},
     kernel::{
         ADDRESS_SPACE_HOST, Args, FILE_F_FLAGS, FILE_F_INODE, FILE_F_MAPPING, INODE_I_GENERATION,
         INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, INODE_I_SIZE, SUPER_BLOCK_S_DEV,
@@ -42,8 +42,7 @@ pub fn is_direct<A: Args>(ctx: &A, file: u64) -> bool {
 /// True if requests of the current process are wanted.
 #[inline(always)]
 pub fn is_wanted() -> bool {
-    FILTER_PIDS.load() == 0
-        || TARGETS.get_ptr((bpf_get_current_pid_tgid() >> 32) as u32).is_some()
+    FILTER_PIDS.load() == 0 || TARGETS.get_ptr((bpf_get_current_pid_tgid() >> 32) as u32).is_some()
 }
 
 /// What a begin knows beside the file.
@@ -95,10 +94,11 @@ unsafe fn close_stale(thread: *mut Thread) {
     }
 }
 
-/// `ssize_t vfs_read(struct file *, char __user *, size_t, loff_t *pos)`: read and pread begin
-/// here, where everything is known; `rw_verify_area` would cost every reader one more probe.
+/// `ssize_t vfs_read(struct file *, char __user *, size_t, loff_t *pos)` and `vfs_write`: read,
+/// pread and their twins begin here, where everything is known; `rw_verify_area` would cost
+/// every reader one more probe.
 #[inline(always)]
-pub fn vfs_read<A: Args>(ctx: &A) {
+fn vfs_rw<A: Args>(ctx: &A, op: u8) {
     let file = ctx.arg(0);
     if !is_direct(ctx, file) || !is_wanted() {
         return;
@@ -111,13 +111,17 @@ pub fn vfs_read<A: Args>(ctx: &A) {
         count(Stat::LostThread);
         return;
     };
+    let ppos = ctx.arg(3);
     // SAFETY: a value of THREADS, used by its own thread alone.
-    unsafe { close_stale(thread) };
+    unsafe {
+        close_stale(thread);
+        (*thread).ppos = ppos;
+    }
     let ask = Ask {
-        op: OP_READ,
+        op,
         api: API_READ,
         flags: 0,
-        pos: position(ctx.arg(3)),
+        pos: position(ppos),
         len,
         user: ctx.arg(1),
         nr_segs: 1,
@@ -126,9 +130,21 @@ pub fn vfs_read<A: Args>(ctx: &A) {
     begin(ctx, thread, file, &ask);
 }
 
+/// See [`vfs_rw`].
+#[inline(always)]
+pub fn vfs_read<A: Args>(ctx: &A) {
+    vfs_rw(ctx, OP_READ);
+}
+
+/// See [`vfs_rw`].
+#[inline(always)]
+pub fn vfs_write<A: Args>(ctx: &A) {
+    vfs_rw(ctx, OP_WRITE);
+}
+
 /// `*ppos`; a pointer to a scalar has no BTF type to load through.
 #[inline(always)]
-fn position(ppos: u64) -> i64 {
+pub fn position(ppos: u64) -> i64 {
     // SAFETY: the helper checks the address.
     unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(ppos as *const i64) }.unwrap_or_default()
 }
@@ -144,8 +160,7 @@ pub fn rw_verify_area<A: Args>(ctx: &A) {
     }
     let Some(thread) = thread() else { return };
     // SAFETY: a value of THREADS, used by its own thread alone.
-    let (marker, state, marked) =
-        unsafe { ((*thread).marker, (*thread).state, (*thread).file) };
+    let (marker, state, marked) = unsafe { ((*thread).marker, (*thread).state, (*thread).file) };
     if marker == u32::from(API_NONE) || state != IDLE || marked != file {
         return;
     }
@@ -153,22 +168,21 @@ pub fn rw_verify_area<A: Args>(ctx: &A) {
     if len == 0 {
         return;
     }
+    let ppos = ctx.arg(2);
     // SAFETY: as above.
     let ask = unsafe {
+        (*thread).ppos = ppos;
         Ask {
             op: if ctx.arg(0) as u32 == 0 { OP_READ } else { OP_WRITE },
             api: marker as u8,
             flags: (*thread).flags as u8,
-            pos: position(ctx.arg(2)),
+            pos: position(ppos),
             len,
             user: (*thread).user,
             nr_segs: (*thread).nr_segs,
             kiocb: (*thread).kiocb,
         }
     };
-    if ask.op != OP_READ {
-        return;
-    }
     begin(ctx, thread, file, &ask);
 }
 
@@ -248,6 +262,7 @@ unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
     let device: u32 = ctx.load(inode, &INODE_I_RDEV);
     let volume: u32 = ctx.load(sb, &SUPER_BLOCK_S_DEV);
     let dev = if block_device { device } else { volume };
+    let flags: u32 = ctx.load(file, &FILE_F_FLAGS);
     let ids = bpf_get_current_pid_tgid();
     // SAFETY: per the caller, a Request inside a value of THREADS. Written member by member: a
     // struct literal would be built on the 512-byte stack first.
@@ -259,7 +274,11 @@ unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
         (*request).inode = inode;
         (*request).mapping = mapping;
         (*request).user = ask.user;
-        (*request).pos = ask.pos;
+        (*request).pos = if ask.op == OP_WRITE && flags & O_APPEND.load() != 0 {
+            size // where it will go; the end corrects it
+        } else {
+            ask.pos
+        };
         (*request).len = ask.len;
         (*request).ret = 0;
         (*request).done_before = 0;

@@ -6,6 +6,9 @@ use aya_ebpf::Global;
 /// O_DIRECT of this architecture (it differs: x86 0o40000, arm64 0o200000, …).
 #[unsafe(no_mangle)]
 pub static O_DIRECT: Global<u32> = Global::new(0);
+/// O_APPEND of this architecture.
+#[unsafe(no_mangle)]
+pub static O_APPEND: Global<u32> = Global::new(0);
 /// Not 0: only processes in `TARGETS`.
 #[unsafe(no_mangle)]
 pub static FILTER_PIDS: Global<u32> = Global::new(0);

@@ -6,17 +6,22 @@ use aya_ebpf::helpers::generated::{
 };
 use dio_trace_common::{
     abi::{
-        API_NONE, Counter, CounterKey, LATENCY_BUCKETS, REQ_PUNTED, REQ_VECTORED, Request, Stat,
+        API_NONE, Counter, CounterKey, LATENCY_BUCKETS, OP_WRITE, REQ_PUNTED, REQ_VECTORED,
+        Request, Stat,
     },
     evidence::seen,
+    offsets::ABSENT,
     verdict::decide,
 };
 
 use crate::{
-    begin::{cache_probes_complete, is_direct},
+    begin::{cache_probes_complete, is_direct, position},
     config::EMIT_ALL,
     files,
-    kernel::{ADDRESS_SPACE_HOST, Args, INODE_I_SIZE, KIOCB_KI_FILP, read},
+    kernel::{
+        ADDRESS_SPACE_HOST, Args, INODE_I_SIZE, KIOCB_DIO_COMPLETE, KIOCB_KI_FILP, KIOCB_KI_FLAGS,
+        KIOCB_KI_POS, read,
+    },
     maps::{ASYNC, COUNTERS, EVENTS, IDLE, REQUESTS, SYNC, Thread, count, open_request, thread},
 };
 
@@ -46,7 +51,21 @@ pub fn sync_thread(ret: i64) {
         (*thread).state = IDLE;
         (*thread).marker = u32::from(API_NONE);
         if open {
-            finish(&raw mut (*thread).request, ret, (*thread).file, 1);
+            let request = &raw mut (*thread).request;
+            appended(request, ret, position((*thread).ppos));
+            finish(request, ret, (*thread).file, 1);
+        }
+    }
+}
+
+/// A write may have gone elsewhere than its begin could know (O_APPEND, RWF_APPEND): what it
+/// wrote ends at the position it left behind.
+#[inline(always)]
+unsafe fn appended(request: *mut Request, ret: i64, position: i64) {
+    // SAFETY: per the caller, a request of a map.
+    unsafe {
+        if (*request).op == OP_WRITE && ret > 0 {
+            (*request).pos = position - ret;
         }
     }
 }
@@ -109,8 +128,9 @@ pub fn io_complete<A: Args>(ctx: &A) {
     }
     let Some(request) = REQUESTS.get_ptr_mut(kiocb) else { return };
     // SAFETY: a request of REQUESTS; its completion runs once.
-    let done = unsafe { (*request).done_before } as i64;
-    if ret == EAGAIN || (ret < 0 && done != 0) {
+    let (done, op) = unsafe { ((*request).done_before as i64, (*request).op) };
+    let provisional = op == OP_WRITE && completes_later(kiocb);
+    if provisional || ret == EAGAIN || (ret < 0 && done != 0) {
         // io_uring may issue it anew (io_rw_should_reissue), or count the earlier bytes.
         // SAFETY: as above.
         unsafe { (*request).flags |= REQ_PUNTED };
@@ -120,6 +140,20 @@ pub fn io_complete<A: Args>(ctx: &A) {
     // another CPU; only in the first case is its memory ours to read.
     let in_thread = thread().is_some_and(|t| open_request(t) == Some(request));
     end_async(request, if ret < 0 { ret } else { done + ret }, u32::from(in_thread));
+}
+
+/// 6.6 to 6.18: an asynchronous iomap write tells its owner 0 first and completes itself when
+/// the owner asks (`IOCB_DIO_CALLER_COMP`, fs/iomap/direct-io.c); the CQE has the true result.
+#[inline(always)]
+fn completes_later(kiocb: u64) -> bool {
+    // The bit means something else on kernels without the member.
+    const IOCB_DIO_CALLER_COMP: u32 = 1 << 22;
+    if KIOCB_DIO_COMPLETE.load() == ABSENT {
+        return false;
+    }
+    let flags: u32 = read(kiocb, &KIOCB_KI_FLAGS);
+    let callback: u64 = read(kiocb, &KIOCB_DIO_COMPLETE);
+    flags & IOCB_DIO_CALLER_COMP != 0 && callback != 0
 }
 
 /// `aio_complete_rw(struct kiocb *, long res, …)`: libaio has no retries, -EAGAIN is final.
@@ -149,6 +183,7 @@ fn end_async(request: *mut Request, ret: i64, in_thread: u32) {
     unsafe {
         let kiocb = (*request).kiocb;
         let file: u64 = read(kiocb, &KIOCB_KI_FILP);
+        appended(request, ret, read(kiocb, &KIOCB_KI_POS));
         finish(request, ret, file, in_thread);
         let _ = REQUESTS.remove(kiocb);
     }

@@ -4,7 +4,10 @@
 //! interrupt on top of a thread with a request of its own, so it is found by kiocb, unless the
 //! kiocb is synchronous.
 
-use dio_trace_common::{abi::Request, evidence::seen};
+use dio_trace_common::{
+    abi::{OP_WRITE, Request},
+    evidence::seen,
+};
 
 use crate::{
     begin::is_direct,
@@ -146,6 +149,21 @@ fn request_on(mapping: u64) -> Option<(*mut Thread, *mut Request)> {
     (unsafe { (*request).mapping } == mapping).then_some((thread, request))
 }
 
+/// `balance_dirty_pages_ratelimited(struct address_space *)` and `…_flags`: every loop that
+/// writes through the page cache calls it (mm/page-writeback.c), whatever its file system names
+/// that loop. How many bytes it wrote is what the direct path did not.
+#[inline(always)]
+pub fn balance_dirty<A: Args>(ctx: &A) {
+    let Some((_, request)) = request_on(ctx.arg(0)) else { return };
+    // SAFETY: a request of a map.
+    unsafe {
+        // A read may come here too, when its user buffer is a mapping of the same file.
+        if (*request).op == OP_WRITE {
+            (*request).evidence.seen |= seen::BUFFERED_WRITE;
+        }
+    }
+}
+
 /// Return of `int do_writepages(struct address_space *, struct writeback_control *)`: reached
 /// only if the mapping has dirty pages; `nr_to_write` starts at LONG_MAX for a range flush.
 #[inline(always)]
@@ -161,8 +179,12 @@ fn add_flushed(request: *mut Request, left: i64) {
     if written > 0 {
         // SAFETY: a request of a map.
         unsafe {
-            (*request).evidence.seen |= seen::FLUSHED;
-            (*request).evidence.flushed_pages += written as u32;
+            let evidence = &raw mut (*request).evidence;
+            if (*evidence).seen & seen::BUFFERED_WRITE != 0 {
+                (*evidence).seen |= seen::WRITTEN_BACK; // its own pages
+            } else {
+                (*evidence).flushed_pages += written as u32;
+            }
         }
     }
 }

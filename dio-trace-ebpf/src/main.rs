@@ -65,41 +65,47 @@ macro_rules! exit {
     };
 }
 
-// ---- begin and end: read, pread
-entry!(fe_vfs_read, kp_vfs_read, begin::vfs_read);
-#[fexit]
-pub fn fx_vfs_read(ctx: FExitContext) -> i32 {
-    end::sync(&ctx, Args::arg(&ctx, 0), Return::<4>::ret(&ctx));
-    0
-}
-#[kretprobe]
-pub fn kr_vfs_read(ctx: RetProbeContext) -> u32 {
-    end::sync_thread(Return::<4>::ret(&ctx));
-    0
+/// A return probe on a synchronous entry point: fexit can filter by the file.
+macro_rules! sync_exit {
+    ($fx:ident, $kr:ident, $args:literal) => {
+        #[fexit]
+        pub fn $fx(ctx: FExitContext) -> i32 {
+            end::sync(&ctx, Args::arg(&ctx, 0), Return::<$args>::ret(&ctx));
+            0
+        }
+        #[kretprobe]
+        pub fn $kr(ctx: RetProbeContext) -> u32 {
+            end::sync_thread(Return::<$args>::ret(&ctx));
+            0
+        }
+    };
 }
 
-// ---- begin and end: readv, preadv, preadv2
-entry!(fe_vfs_readv, kp_vfs_readv, mark::vfs_readv);
-#[fexit]
-pub fn fx_vfs_readv(ctx: FExitContext) -> i32 {
-    end::sync(&ctx, Args::arg(&ctx, 0), Return::<5>::ret(&ctx));
-    0
-}
-#[kretprobe]
-pub fn kr_vfs_readv(ctx: RetProbeContext) -> u32 {
-    end::sync_thread(Return::<5>::ret(&ctx));
-    0
-}
+// ---- begin and end: read, pread, write, pwrite
+entry!(fe_vfs_read, kp_vfs_read, begin::vfs_read);
+sync_exit!(fx_vfs_read, kr_vfs_read, 4);
+entry!(fe_vfs_write, kp_vfs_write, begin::vfs_write);
+sync_exit!(fx_vfs_write, kr_vfs_write, 4);
+
+// ---- begin and end: readv, preadv, preadv2, writev, pwritev, pwritev2
+entry!(fe_vfs_readv, kp_vfs_readv, mark::vfs_iov);
+sync_exit!(fx_vfs_readv, kr_vfs_readv, 5);
+entry!(fe_vfs_writev, kp_vfs_writev, mark::vfs_iov);
+sync_exit!(fx_vfs_writev, kr_vfs_writev, 5);
 entry!(fe_rw_verify_area, kp_rw_verify_area, begin::rw_verify_area);
 
 // ---- begin and end: libaio
-entry!(fe_aio_read, kp_aio_read, mark::aio_read);
+entry!(fe_aio_read, kp_aio_read, mark::aio_rw);
 exit!(fx_aio_read, kr_aio_read, 4, end::aio_return);
+entry!(fe_aio_write, kp_aio_write, mark::aio_rw);
+exit!(fx_aio_write, kr_aio_write, 4, end::aio_return);
 entry!(fe_aio_complete_rw, kp_aio_complete_rw, end::aio_complete);
 
 // ---- begin and end: io_uring
-entry!(fe_io_read, kp_io_read, mark::io_read);
+entry!(fe_io_read, kp_io_read, mark::io_rw);
 exit!(fx_io_read, kr_io_read, 2, end::io_return);
+entry!(fe_io_write, kp_io_write, mark::io_rw);
+exit!(fx_io_write, kr_io_write, 2, end::io_return);
 entry!(fe_io_complete_rw, kp_io_complete_rw, end::io_complete);
 entry!(fe_io_complete_rw_iopoll, kp_io_complete_rw_iopoll, end::io_complete);
 entry!(fe_kiocb_done, kp_kiocb_done, end::io_complete);
@@ -150,6 +156,9 @@ pub fn tp_added_to_page_cache(ctx: RawTracePointContext) -> i32 {
     evidence::added_to_page_cache(&ctx);
     0
 }
+
+entry!(fe_balance_dirty, kp_balance_dirty, evidence::balance_dirty);
+entry!(fe_balance_dirty_flags, kp_balance_dirty_flags, evidence::balance_dirty);
 
 // ---- side effects
 #[fexit]

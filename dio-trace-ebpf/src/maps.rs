@@ -24,6 +24,8 @@ pub struct Thread {
     /// User address of buffer or iovecs, as the marker saw it.
     pub user: u64,
     pub kiocb: u64,
+    /// Kernel address of the position of a synchronous request.
+    pub ppos: u64,
     pub nr_segs: u32,
     /// `REQ_VECTORED` or 0.
     pub flags: u32,

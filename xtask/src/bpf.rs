@@ -313,7 +313,6 @@ fn build(pins: &Pins, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
     }
     let mut flags = vec![
         "-Cdebuginfo=2".to_owned(),
-        format!("-Clinker={}", linker.display()),
         "-Clink-arg=--btf".to_owned(),
     ];
     let mut remap = |from: &Path, to: &str| {
@@ -333,6 +332,8 @@ fn build(pins: &Pins, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
         .args(["-Z", "build-std=core", "--target", "bpfel-unknown-none", "--target-dir"])
         .arg(target)
         .current_dir(&workspace)
+        // Not in the flags: cargo hashes those into symbols, and this path is this machine's.
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("__CARGO_TESTS_ONLY_SRC_ROOT", link.join("library"))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))

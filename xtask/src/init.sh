@@ -4,7 +4,7 @@ export PATH=/bin:/sbin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
-for m in $(cat /modules); do insmod "/m/$m" || echo "xtask init: insmod $m failed"; done
+for m in $(cat /load-order); do insmod "/m/$m" || echo "xtask init: insmod $m failed"; done
 
 P9=trans=virtio,version=9p2000.L,msize=512000,access=any
 die() { echo "xtask init: $*"; poweroff -f; }

@@ -47,7 +47,7 @@ pub(crate) fn build(kernel: &Kernel, settings: &[(&str, String)]) -> Result<Vec<
         cpio.file(&format!("m/{name}"), 0o644, &plain(&module)?);
         list += &format!("{name}\n");
     }
-    cpio.file("modules", 0o644, list.as_bytes());
+    cpio.file("load-order", 0o644, list.as_bytes());
     // The kernel itself calls modprobe by this name, in init's root.
     cpio.file(
         "sbin/modprobe",

@@ -298,13 +298,13 @@ mod tests {
 
     fn sample() -> Types {
         let types: &[(u32, u32, u32, u32, &[u32])] = &[
-            (0, KIND_INT, 0, 4, &[32]),                                    // 1 int
-            (0, KIND_UNION, 1, 4, &[9, 1, 0]),                             // 2 union { int b }
-            (1, KIND_STRUCT, 2, 8, &[7, 1, 0, 0, 2, 32]),                  // 3 struct outer
-            (13, KIND_STRUCT, 0, 4, &[]),                                  // 4 struct cqe
-            (0, KIND_PTR, 0, 4, &[]),                                      // 5 cqe *
-            (0, KIND_FUNC_PROTO, 2, 0, &[0, 5, 0, 1]),                     // 6 (cqe *, int)
-            (11, KIND_FUNC, 0, 6, &[]),                                    // 7 f
+            (0, KIND_INT, 0, 4, &[32]),                   // 1 int
+            (0, KIND_UNION, 1, 4, &[9, 1, 0]),            // 2 union { int b }
+            (1, KIND_STRUCT, 2, 8, &[7, 1, 0, 0, 2, 32]), // 3 struct outer
+            (13, KIND_STRUCT, 0, 4, &[]),                 // 4 struct cqe
+            (0, KIND_PTR, 0, 4, &[]),                     // 5 cqe *
+            (0, KIND_FUNC_PROTO, 2, 0, &[0, 5, 0, 1]),    // 6 (cqe *, int)
+            (11, KIND_FUNC, 0, 6, &[]),                   // 7 f
         ];
         Types::parse(blob(STRINGS, types), |_| true).unwrap()
     }

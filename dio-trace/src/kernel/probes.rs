@@ -76,6 +76,19 @@ pub const PROBES: &[Probe] = &[
     ),
     entry(&["dio_complete"], Duty::Optional, &["fe_dio_complete"], &["kp_dio_complete"]),
     entry(&["dax_iomap_rw"], Duty::Optional, &["fe_dax_iomap_rw"], &["kp_dax_iomap_rw"]),
+    entry(
+        &["balance_dirty_pages_ratelimited"],
+        Duty::Must,
+        &["fe_balance_dirty"],
+        &["kp_balance_dirty"],
+    ),
+    // 6.1 on; the other calls it there.
+    entry(
+        &["balance_dirty_pages_ratelimited_flags"],
+        Duty::Optional,
+        &["fe_balance_dirty_flags"],
+        &["kp_balance_dirty_flags"],
+    ),
     exit(
         &["do_writepages"],
         Duty::Effect("dirty pages flushed first"),
@@ -89,18 +102,8 @@ pub const PROBES: &[Probe] = &[
         &["fx_invalidate", "fe_invalidate"],
         &["kr_invalidate", "kp_invalidate"],
     ),
-    entry(
-        &["aio_complete_rw"],
-        LIBAIO,
-        &["fe_aio_complete_rw"],
-        &["kp_aio_complete_rw"],
-    ),
-    entry(
-        &["io_complete_rw"],
-        IO_URING,
-        &["fe_io_complete_rw"],
-        &["kp_io_complete_rw"],
-    ),
+    entry(&["aio_complete_rw"], LIBAIO, &["fe_aio_complete_rw"], &["kp_aio_complete_rw"]),
+    entry(&["io_complete_rw"], IO_URING, &["fe_io_complete_rw"], &["kp_io_complete_rw"]),
     entry(
         &["io_complete_rw_iopoll"],
         IO_URING,
@@ -108,11 +111,13 @@ pub const PROBES: &[Probe] = &[
         &["kp_io_complete_rw_iopoll"],
     ),
     entry(&["kiocb_done"], IO_URING, &["fe_kiocb_done"], &["kp_kiocb_done"]),
-    entry(
-        &["rw_verify_area"],
-        Duty::Must,
-        &["fe_rw_verify_area"],
-        &["kp_rw_verify_area"],
+    entry(&["rw_verify_area"], Duty::Must, &["fe_rw_verify_area"], &["kp_rw_verify_area"]),
+    exit(
+        &["aio_write"],
+        LIBAIO,
+        4,
+        &["fx_aio_write", "fe_aio_write"],
+        &["kr_aio_write", "kp_aio_write"],
     ),
     exit(
         &["aio_read"],
@@ -122,11 +127,19 @@ pub const PROBES: &[Probe] = &[
         &["kr_aio_read", "kp_aio_read"],
     ),
     exit(
-        &["io_read"],
+        &["io_write"],
         IO_URING,
         2,
-        &["fx_io_read", "fe_io_read"],
-        &["kr_io_read", "kp_io_read"],
+        &["fx_io_write", "fe_io_write"],
+        &["kr_io_write", "kp_io_write"],
+    ),
+    exit(&["io_read"], IO_URING, 2, &["fx_io_read", "fe_io_read"], &["kr_io_read", "kp_io_read"]),
+    exit(
+        &["vfs_writev"],
+        Duty::Must,
+        5,
+        &["fx_vfs_writev", "fe_vfs_writev"],
+        &["kr_vfs_writev", "kp_vfs_writev"],
     ),
     exit(
         &["vfs_readv"],
@@ -134,6 +147,13 @@ pub const PROBES: &[Probe] = &[
         5,
         &["fx_vfs_readv", "fe_vfs_readv"],
         &["kr_vfs_readv", "kp_vfs_readv"],
+    ),
+    exit(
+        &["vfs_write"],
+        Duty::Must,
+        4,
+        &["fx_vfs_write", "fe_vfs_write"],
+        &["kr_vfs_write", "kp_vfs_write"],
     ),
     exit(
         &["vfs_read"],
@@ -205,7 +225,5 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
 #[must_use]
 pub fn wants(name: &str) -> bool {
     PROBES.iter().any(|p| p.functions.contains(&name))
-        || name
-            .strip_prefix("btf_trace_")
-            .is_some_and(|t| TRACEPOINTS.iter().any(|p| p.name == t))
+        || name.strip_prefix("btf_trace_").is_some_and(|t| TRACEPOINTS.iter().any(|p| p.name == t))
 }

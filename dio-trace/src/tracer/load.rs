@@ -73,10 +73,12 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let filter = u32::from(!matches!(options.scope, Scope::System));
     let follow = u32::from(matches!(options.scope, Scope::Processes { children: true, .. }));
     let o_direct = libc::O_DIRECT as u32;
+    let o_append = libc::O_APPEND as u32;
     let all = u32::from(options.all);
     let pg_head = kernel.types.enumerator("PG_head").context("no PG_head in BTF")?;
     loader
         .override_global("O_DIRECT", &o_direct, true)
+        .override_global("O_APPEND", &o_append, true)
         .override_global("FILTER_PIDS", &filter, true)
         .override_global("FOLLOW_CHILDREN", &follow, true)
         .override_global("EMIT_ALL", &all, true)

@@ -5,6 +5,7 @@ mod decode;
 mod info;
 mod load;
 mod run;
+mod selftest;
 mod totals;
 
 use dio_trace_common::abi::{Counter, CounterKey, FileEvent, Request, STATS, Stat};

@@ -19,7 +19,7 @@ use super::{
     decode::decode,
     info::skipped_runs,
     load::{self, Kernel},
-    totals,
+    selftest, totals,
 };
 use crate::kernel::preflight;
 
@@ -33,6 +33,8 @@ pub struct Tracer {
     ring: AsyncFd<RingBuf<MapData>>,
     tick: Interval,
     coverage: Coverage,
+    /// See [`Totals::dark`].
+    dark: Vec<Missing>,
 }
 
 impl Tracer {
@@ -56,7 +58,27 @@ impl Tracer {
         let ring = unsafe { AsyncFd::register(RingBuf::try_from(ring)?) }?;
         let mut tick = interval(FETCH_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { bpf, ring, tick, coverage })
+        let mut tracer = Self { bpf, ring, tick, coverage, dark: Vec::new() };
+        tracer.self_test(filtered)?;
+        Ok(tracer)
+    }
+
+    /// Lights the probes with requests of our own, which no report shows.
+    fn self_test(&mut self, filtered: bool) -> Result<()> {
+        if filtered {
+            target(&mut self.bpf, process::id())?;
+        }
+        self.dark = selftest::run(|| own_requests(&self.bpf))?;
+        if filtered {
+            forget(&mut self.bpf, process::id())?;
+        }
+        Ok(())
+    }
+
+    /// Probes that the self-test could reach and that stayed dark.
+    #[must_use]
+    pub fn dark(&self) -> &[Missing] {
+        &self.dark
     }
 
     /// Probes attached, and those that are not.
@@ -127,7 +149,7 @@ impl Tracer {
             attach: self.coverage.attach,
             attached: self.coverage.attached,
             missing: self.coverage.missing,
-            dark: Vec::new(),
+            dark: self.dark,
             stats,
             skipped,
             counters,
@@ -151,6 +173,20 @@ fn target(bpf: &mut Ebpf, pid: u32) -> Result<()> {
     HashMap::<_, u32, u32>::try_from(map)?
         .insert(pid, 1, 0)
         .with_context(|| format!("cannot trace process {pid}: the set of processes is full"))
+}
+
+fn forget(bpf: &mut Ebpf, pid: u32) -> Result<()> {
+    let map = bpf.map_mut("TARGETS").context("the object has no map TARGETS")?;
+    Ok(HashMap::<_, u32, u32>::try_from(map)?.remove(&pid)?)
+}
+
+/// This process's own requests so far, and how many of them have an unknown verdict.
+fn own_requests(bpf: &Ebpf) -> Result<selftest::Seen> {
+    let own = totals::counters(bpf)?.into_iter().filter(|(key, _)| key.tgid == process::id());
+    Ok(own.fold((0, 0), |(all, unknown), (key, counter)| {
+        let dark = if selftest::is_unknown(key.verdict) { counter.requests } else { 0 };
+        (all + counter.requests, unknown + dark)
+    }))
 }
 
 /// True for everything but the tracer's own requests.

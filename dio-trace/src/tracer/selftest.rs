@@ -1,0 +1,200 @@
+//! The self-test: small requests of the tracer's own, to see the probes light up.
+//!
+//! Reads only: a block of the program's own file where that lies on a disk file system, else of
+//! an unnamed, empty temporary file on one. Nothing is written to disk.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::{
+        fd::{AsRawFd as _, RawFd},
+        unix::fs::{FileExt as _, OpenOptionsExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use dio_trace_common::verdict::Verdict;
+
+use super::Missing;
+
+/// Bytes of one test read, and its alignment.
+const BLOCK: usize = 4096;
+
+/// What the tracer counted for this process so far: requests, and those of verdict unknown.
+pub(super) type Seen = (u64, u64);
+
+#[repr(C, align(4096))]
+struct Block([u8; BLOCK]);
+
+/// Makes the requests and asks `seen` after each whether it was counted.
+///
+/// Returns the probes that stayed dark, with what that weakens.
+pub(super) fn run(mut seen: impl FnMut() -> Result<Seen>) -> Result<Vec<Missing>> {
+    let Some(file) = test_file() else {
+        return Ok(vec![Missing {
+            probe: "self-test".to_owned(),
+            why: "no ext4, xfs, btrfs or f2fs file can be read here with O_DIRECT: not proven \
+                  that the probes see this kernel's requests"
+                .to_owned(),
+        }]);
+    };
+    let mut block = Box::new(Block([0; BLOCK]));
+    let mut dark = Vec::new();
+    let fd = file.as_raw_fd();
+    for (api, read) in APIS {
+        let before = seen()?;
+        if read(fd, &mut block).is_err() {
+            continue; // not to be had here: seccomp, io_uring_disabled, no such syscall
+        }
+        let after = seen()?;
+        if after.0 != before.0 + 1 {
+            dark.push(Missing {
+                probe: (*api).to_owned(),
+                why: format!("a test read was not seen: {api} requests may be missed"),
+            });
+        } else if after.1 != before.1 {
+            dark.push(Missing {
+                probe: (*api).to_owned(),
+                why: format!("no evidence for a test read: {api} verdicts may be `unknown`"),
+            });
+        }
+    }
+    Ok(dark)
+}
+
+/// True if a counter's verdict byte says unknown.
+pub(super) fn is_unknown(verdict: u8) -> bool {
+    Verdict::from_u8(verdict) == Some(Verdict::Unknown)
+}
+
+type Read = fn(RawFd, &mut Block) -> io::Result<()>;
+
+const APIS: &[(&str, Read)] =
+    &[("read", pread), ("readv", preadv), ("libaio", libaio), ("io_uring", io_uring)];
+
+/// A file of at least one block, open with O_DIRECT, on a file system with a direct path.
+fn test_file() -> Option<File> {
+    let own = open_direct(Path::new("/proc/self/exe")).ok().filter(on_disk);
+    own.or_else(|| disk_mounts().iter().find_map(|mount| temporary(mount).ok()))
+        .filter(|file| file.read_at(&mut Box::new(Block([0; BLOCK])).0, 0).is_ok())
+}
+
+fn open_direct(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECT | libc::O_CLOEXEC).open(path)
+}
+
+/// An unnamed file with one block of hole.
+fn temporary(dir: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_TMPFILE | libc::O_DIRECT | libc::O_CLOEXEC)
+        .mode(0o600)
+        .open(dir)?;
+    file.set_len(BLOCK as u64)?;
+    Ok(file)
+}
+
+/// `s_magic` of file systems with a direct path (include/uapi/linux/magic.h).
+const DISK_MAGICS: &[u32] = &[0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010];
+
+fn on_disk(file: &File) -> bool {
+    // SAFETY: all-zero is a value of this plain struct, and the kernel fills it.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: an open descriptor and a struct of the right type.
+    let failed = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut stat) } != 0;
+    !failed && DISK_MAGICS.contains(&(stat.f_type as u32))
+}
+
+/// Mount points of writable disk file systems.
+fn disk_mounts() -> Vec<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            let (_, dir, fs, options) =
+                (words.next()?, words.next()?, words.next()?, words.next()?);
+            let disk = matches!(fs, "ext4" | "xfs" | "btrfs" | "f2fs");
+            (disk && options.split(',').any(|o| o == "rw")).then(|| PathBuf::from(dir))
+        })
+        .collect()
+}
+
+fn check(result: libc::ssize_t) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn pread(fd: RawFd, block: &mut Block) -> io::Result<()> {
+    // SAFETY: the buffer has BLOCK bytes.
+    check(unsafe { libc::pread(fd, block.0.as_mut_ptr().cast(), BLOCK, 0) })
+}
+
+fn preadv(fd: RawFd, block: &mut Block) -> io::Result<()> {
+    let iov = libc::iovec { iov_base: block.0.as_mut_ptr().cast(), iov_len: BLOCK };
+    // SAFETY: one iovec over a buffer of BLOCK bytes.
+    check(unsafe { libc::preadv(fd, &raw const iov, 1, 0) })
+}
+
+/// include/uapi/linux/aio_abi.h
+#[repr(C)]
+#[derive(Default)]
+struct Iocb {
+    data: u64,
+    key: u32,
+    rw_flags: i32,
+    opcode: u16,
+    reqprio: i16,
+    fildes: u32,
+    buf: u64,
+    nbytes: u64,
+    offset: i64,
+    reserved: u64,
+    flags: u32,
+    resfd: u32,
+}
+
+fn libaio(fd: RawFd, block: &mut Block) -> io::Result<()> {
+    let mut context: u64 = 0;
+    // SAFETY: the kernel writes one handle.
+    check(unsafe { libc::syscall(libc::SYS_io_setup, 1, &raw mut context) } as _)?;
+    let mut iocb = Iocb {
+        fildes: fd as u32,
+        buf: block.0.as_mut_ptr() as u64,
+        nbytes: BLOCK as u64,
+        ..Iocb::default()
+    };
+    let mut list = [&raw mut iocb];
+    let mut event = [0u64; 4]; // struct io_event
+    // SAFETY: one iocb over a buffer of BLOCK bytes, all alive until the event is fetched or the
+    // context is destroyed, which waits for it.
+    let result = unsafe {
+        check(libc::syscall(libc::SYS_io_submit, context, 1, list.as_mut_ptr()) as _).and_then(
+            |()| {
+                let none = std::ptr::null::<libc::timespec>();
+                check(
+                    libc::syscall(libc::SYS_io_getevents, context, 1, 1, event.as_mut_ptr(), none)
+                        as _,
+                )
+            },
+        )
+    };
+    // SAFETY: made above.
+    unsafe { libc::syscall(libc::SYS_io_destroy, context) };
+    result
+}
+
+fn io_uring(fd: RawFd, block: &mut Block) -> io::Result<()> {
+    let mut ring = io_uring::IoUring::new(1)?;
+    let read =
+        io_uring::opcode::Read::new(io_uring::types::Fd(fd), block.0.as_mut_ptr(), BLOCK as u32)
+            .build();
+    // SAFETY: buffer and descriptor outlive the wait below.
+    unsafe { ring.submission().push(&read) }.map_err(io::Error::other)?;
+    ring.submit_and_wait(1)?;
+    match ring.completion().next() {
+        Some(cqe) if cqe.result() < 0 => Err(io::Error::from_raw_os_error(-cqe.result())),
+        _ => Ok(()),
+    }
+}
