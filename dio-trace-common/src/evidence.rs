@@ -23,6 +23,8 @@ pub mod seen {
     /// After [`BUFFERED_WRITE`], `do_writepages` wrote pages of the mapping back before the
     /// request returned.
     pub const WRITTEN_BACK: u32 = 1 << 8;
+    /// The return of a page-cache probe was missed: bytes may be unaccounted for.
+    pub const MISSED: u32 = 1 << 9;
     /// A direct path was entered for a kiocb, whatever became of it.
     pub const DIRECT_TRIED: u32 = IOMAP_DIO | IOMAP_SIMPLE | LEGACY_DIO;
 }

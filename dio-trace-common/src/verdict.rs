@@ -179,7 +179,8 @@ fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, 
     }
     let rest = done - cached;
     let proven = ev.seen & seen::DIRECT_TRIED != 0 && ev.direct_bytes >= rest;
-    let by_elimination = facts.block_device && facts.cache_probes_complete;
+    let by_elimination =
+        facts.block_device && facts.cache_probes_complete && ev.seen & seen::MISSED == 0;
     if !proven && !by_elimination {
         return (Verdict::Unknown, 0, cached);
     }

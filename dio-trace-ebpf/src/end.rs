@@ -16,7 +16,7 @@ use dio_trace_common::{
 
 use crate::{
     begin::{cache_probes_complete, is_direct, position},
-    config::EMIT_ALL,
+    config::{EMIT_ALL, O_APPEND},
     files,
     kernel::{
         ADDRESS_SPACE_HOST, Args, INODE_I_SIZE, KIOCB_DIO_COMPLETE, KIOCB_KI_FILP, KIOCB_KI_FLAGS,
@@ -33,28 +33,56 @@ const EIOCBQUEUED: i64 = -529;
 /// IOU_REQUEUE, a kernel-internal verdict of io_uring from 6.15 on.
 const IOU_REQUEUE: i64 = -3072;
 
-/// Return of vfs_read or vfs_readv in the submitter's thread.
+/// Return of vfs_read, vfs_write, vfs_readv or vfs_writev in the submitter's thread.
 #[inline(always)]
 pub fn sync<A: Args>(ctx: &A, file: u64, ret: i64) {
-    if is_direct(ctx, file) {
-        sync_thread(ret);
+    if !is_direct(ctx, file) {
+        return;
     }
-}
-
-/// The same where only the thread tells: a kretprobe has no arguments.
-#[inline(always)]
-pub fn sync_thread(ret: i64) {
     let Some(thread) = thread() else { return };
     // SAFETY: a value of THREADS, used by its own thread alone.
     unsafe {
-        let open = (*thread).state == SYNC;
-        (*thread).state = IDLE;
-        (*thread).marker = u32::from(API_NONE);
-        if open {
+        if leave_sync(thread) {
             let request = &raw mut (*thread).request;
             appended(request, ret, position((*thread).ppos));
-            finish(request, ret, (*thread).file, 1);
+            finish(request, ret, file, 1);
         }
+    }
+}
+
+/// The same at the return of the system call; the position was on its stack.
+#[inline(always)]
+pub fn sys_exit(ret: i64) {
+    let Some(thread) = thread() else { return };
+    // SAFETY: a value of THREADS, used by its own thread alone.
+    unsafe {
+        if leave_sync(thread) {
+            let request = &raw mut (*thread).request;
+            let file = (*thread).file;
+            let flags: u32 = read(file, &FILE_F_FLAGS);
+            if flags & O_APPEND.load() != 0 {
+                let host: u64 = read((*request).mapping, &ADDRESS_SPACE_HOST);
+                appended(request, ret, read(host, &INODE_I_SIZE));
+            }
+            finish(request, ret, file, 1);
+        }
+    }
+}
+
+/// Closes the thread's synchronous request; true if there was one.
+#[inline(always)]
+unsafe fn leave_sync(thread: *mut Thread) -> bool {
+    // SAFETY: per the caller, a value of THREADS.
+    unsafe {
+        let open = (*thread).state == SYNC;
+        if open && (*thread).already != 0 {
+            // The return of a filemap_read went by unseen: its bytes are not known.
+            (*thread).request.evidence.seen |= seen::MISSED;
+            (*thread).already = 0;
+        }
+        (*thread).state = IDLE;
+        (*thread).marker = u32::from(API_NONE);
+        open
     }
 }
 

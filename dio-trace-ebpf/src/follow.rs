@@ -5,7 +5,7 @@ use dio_trace_common::abi::Stat;
 use crate::{
     config::{FILTER_PIDS, FOLLOW_CHILDREN},
     kernel::{Args, TASK_PID, TASK_TGID, read},
-    maps::{TARGETS, count},
+    maps::{TARGETS, count, forget_thread},
 };
 
 /// Tracepoint `sched_process_fork(struct task_struct *parent, struct task_struct *child)`
@@ -25,14 +25,15 @@ pub fn fork<A: Args>(ctx: &A) {
     }
 }
 
-/// Tracepoint `sched_process_free(struct task_struct *)`: the last of a process is its leader,
-/// reaped when all its threads are gone. Its id may be used again.
+/// Tracepoint `sched_process_free(struct task_struct *)`, once for every thread: the last of a
+/// process is its leader, reaped when all others are gone. Its id may be used again.
 #[inline(always)]
 pub fn free<A: Args>(ctx: &A) {
     let task = ctx.arg(0);
     let tgid: u32 = read(task, &TASK_TGID);
     let pid: u32 = read(task, &TASK_PID);
-    if pid == tgid {
+    forget_thread(pid);
+    if pid == tgid && FILTER_PIDS.load() != 0 {
         let _ = TARGETS.remove(tgid);
     }
 }

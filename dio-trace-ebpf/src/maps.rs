@@ -2,9 +2,15 @@
 
 use aya_ebpf::{
     btf_maps::{HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
-    helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get},
+    cty::c_void,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_map_delete_elem, bpf_map_lookup_elem, bpf_map_update_elem,
+        generated::{bpf_get_current_task_btf, bpf_task_storage_get},
+    },
 };
 use dio_trace_common::abi::{Counter, CounterKey, Request, STATS, Stat};
+
+use crate::config::TASK_STORAGE;
 
 /// [`Thread::state`]: no request open.
 pub const IDLE: u32 = 0;
@@ -63,13 +69,14 @@ impl<T> TaskStorage<T> {
         }
     }
 
+    /// The value of the current thread, made if `create`.
     #[inline(always)]
     fn of_current(&self, create: bool) -> Option<*mut T> {
         // SAFETY: the map outlives the program; the helper takes a NULL initial value as zeroes
         // and returns NULL or a value of this map.
         let value = unsafe {
             bpf_task_storage_get(
-                core::ptr::from_ref(self).cast_mut().cast(),
+                self.as_ptr(),
                 bpf_get_current_task_btf().cast(),
                 core::ptr::null_mut(),
                 u64::from(create),
@@ -77,7 +84,49 @@ impl<T> TaskStorage<T> {
         };
         if value.is_null() { None } else { Some(value.cast()) }
     }
+
+    const fn as_ptr(&self) -> *mut c_void {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
 }
+
+/// The same map where the loader has made a hash map of it: key is the thread id.
+impl TaskStorage<Thread> {
+    #[inline(always)]
+    fn by_tid(&self, create: bool) -> Option<*mut Thread> {
+        let tid = bpf_get_current_pid_tgid() as u32;
+        let found = self.look_up(tid);
+        if found.is_some() || !create {
+            return found;
+        }
+        // SAFETY: key and value are of the map's sizes.
+        unsafe {
+            bpf_map_update_elem(
+                self.as_ptr(),
+                (&raw const tid).cast(),
+                (&raw const NO_THREAD).cast(),
+                0,
+            );
+        }
+        self.look_up(tid)
+    }
+
+    #[inline(always)]
+    fn look_up(&self, tid: u32) -> Option<*mut Thread> {
+        // SAFETY: a key of the map's size; returns NULL or a value of this map.
+        let value = unsafe { bpf_map_lookup_elem(self.as_ptr(), (&raw const tid).cast()) };
+        if value.is_null() { None } else { Some(value.cast()) }
+    }
+
+    #[inline(always)]
+    fn forget(&self, tid: u32) {
+        // SAFETY: a key of the map's size.
+        unsafe { bpf_map_delete_elem(self.as_ptr(), (&raw const tid).cast()) };
+    }
+}
+
+/// A new thread's record, in `.rodata`.
+static NO_THREAD: [u64; size_of::<Thread>() / 8] = [0; size_of::<Thread>() / 8];
 
 #[aya_ebpf::macros::btf_map]
 pub static THREADS: TaskStorage<Thread> = TaskStorage::new();
@@ -103,13 +152,21 @@ pub static EVENTS: RingBuf<Request, { 1 << 22 }> = RingBuf::new();
 /// The current thread's record, if it ever began a request.
 #[inline(always)]
 pub fn thread() -> Option<*mut Thread> {
-    THREADS.of_current(false)
+    if TASK_STORAGE.load() != 0 { THREADS.of_current(false) } else { THREADS.by_tid(false) }
 }
 
 /// The current thread's record, made if need be.
 #[inline(always)]
 pub fn thread_or_new() -> Option<*mut Thread> {
-    THREADS.of_current(true)
+    if TASK_STORAGE.load() != 0 { THREADS.of_current(true) } else { THREADS.by_tid(true) }
+}
+
+/// A thread is gone; the kernel itself drops what is in task-local storage.
+#[inline(always)]
+pub fn forget_thread(tid: u32) {
+    if TASK_STORAGE.load() == 0 {
+        THREADS.forget(tid);
+    }
 }
 
 /// Adds one to a statistic of this CPU.

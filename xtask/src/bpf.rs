@@ -1,8 +1,8 @@
 //! `cargo xtask bpf`: the eBPF object, from source, reproducibly.
 //!
 //! The object is committed so that users need stable Rust alone. It is the same, byte for byte,
-//! from every checkout: paths are remapped, rust-src is reached by a path inside the checkout
-//! (cargo hashes it into symbol names), and the release profile is fixed here.
+//! from every checkout: paths are remapped, crates get
+//! names that do not depend on them (see rustc.rs), and the release profile is fixed here.
 use std::{
     env, fs,
     os::unix::fs::symlink,
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use crate::{
     apt::{self, Apt},
     cmd::{output, run, say, which},
-    places, strip,
+    places, rustc, strip,
 };
 
 /// Where the committed object is, in the checkout.
@@ -298,8 +298,7 @@ fn build(pins: &Pins, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
     let workspace = places::workspace()?;
     let linker = toolchain.bpf_linker(pins)?;
     let rust_src = toolchain.rust_src(pins)?;
-    // cargo hashes the path of core into its symbols, relative to the workspace when inside it:
-    // through this link it is the same in every checkout.
+    // One path for what is here and there on other machines; it is remapped below.
     let link = workspace.join("target/bpf-rust-src");
     fs::create_dir_all(target).with_context(|| format!("cannot make {}", target.display()))?;
     if fs::read_link(&link).ok().as_ref() != Some(&rust_src) {
@@ -329,10 +328,11 @@ fn build(pins: &Pins, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
     clean_env(&mut command);
     command
         .args(["build", "--locked", "--package", "dio-trace-ebpf", "--release"])
-        .args(["-Z", "build-std=core", "--target", "bpfel-unknown-none", "--target-dir"])
+        .args(["-Z", "build-std=core", "--target", rustc::TARGET, "--target-dir"])
         .arg(target)
         .current_dir(&workspace)
-        // Not in the flags: cargo hashes those into symbols, and this path is this machine's.
+        .env("RUSTC_WRAPPER", env::current_exe().context("xtask cannot find itself")?)
+        .env(rustc::MARK, "1")
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("__CARGO_TESTS_ONLY_SRC_ROOT", link.join("library"))
@@ -345,7 +345,7 @@ fn build(pins: &Pins, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
     say("building the eBPF object");
     run(&mut command).context("the eBPF crate does not build")?;
-    let linked = target.join("bpfel-unknown-none/release/dio-trace-ebpf");
+    let linked = target.join(rustc::TARGET).join("release/dio-trace-ebpf");
     let bytes = fs::read(&linked).with_context(|| format!("cannot read {}", linked.display()))?;
     strip::debug(&bytes).with_context(|| format!("cannot strip {}", linked.display()))
 }

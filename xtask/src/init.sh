@@ -47,7 +47,7 @@ mount -o bind /vm /new/run/vm
 
 hostname dio-trace-vm
 ifconfig lo 127.0.0.1 up
-chroot /new /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin modprobe -a nvme ext4 xfs btrfs loop >/dev/null 2>&1
+chroot /new /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin modprobe -a nvme loop >/dev/null 2>&1
 read -r up _ </proc/uptime
 echo "xtask init: up after $up s"
 echo "$up" >/vm/up

@@ -81,8 +81,10 @@ fn in_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     let path = kernel.modules.join("modules.dep");
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let builtin = fs::read_to_string(kernel.modules.join("modules.builtin")).unwrap_or_default();
-    let builtin: HashSet<String> = builtin.lines().map(module_name).collect();
+    // Debian's packages from 7.3 on have no list of what is built in: then what is no module is.
+    let builtin = fs::read_to_string(kernel.modules.join("modules.builtin")).ok();
+    let builtin: Option<HashSet<String>> =
+        builtin.map(|text| text.lines().map(module_name).collect());
     let mut needs: HashMap<String, (&str, Vec<&str>)> = HashMap::new();
     for line in text.lines() {
         if let Some((file, rest)) = line.split_once(':') {
@@ -100,7 +102,7 @@ fn in_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
                     }
                 }
             }
-            None if builtin.contains(*module) => {}
+            None if builtin.as_ref().is_none_or(|builtin| builtin.contains(*module)) => {}
             None => bail!("{} has no module {module}: a 9p root needs it", kernel.modules.display()),
         }
     }

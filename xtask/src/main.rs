@@ -1,20 +1,24 @@
 //! The project's own tasks. `cargo xtask help` lists them.
 //!
-//! - [`bpf`], [`strip`]: the eBPF object
+//! - [`bpf`], [`rustc`], [`strip`]: the eBPF object
 //! - [`kernels`], [`initrd`], [`qemu`], [`vm`]: real kernels to test in
 //! - [`test`], [`demo`]: the two commands of the README
-//! - [`host`], [`apt`], [`places`], [`cmd`]: what they all stand on
+//! - [`host`], [`apt`], [`build`], [`places`], [`cmd`]: what they all stand on
 //! - [`guest`]: what runs inside the VM
 mod apt;
 mod bpf;
+mod build;
 mod cmd;
+mod demo;
 mod guest;
 mod host;
 mod initrd;
 mod kernels;
 mod places;
 mod qemu;
+mod rustc;
 mod strip;
+mod test;
 mod vm;
 
 use std::process::ExitCode;
@@ -35,14 +39,29 @@ enum Task {
     /// Fetch and list the kernels that VMs boot
     Kernel(kernels::KernelArgs),
     Vm(vm::VmArgs),
+    Test(test::TestArgs),
+    Demo(demo::DemoArgs),
+    /// What runs inside the VM
+    #[command(hide = true, disable_help_flag = true)]
+    Guest {
+        // guest::main reads them from the process itself.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _args: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
+    if std::env::var_os(rustc::MARK).is_some() {
+        return rustc::main();
+    }
     let cli = Cli::parse();
     let result = match &cli.task {
         Task::Bpf(args) => bpf::main(args).map(|()| 0),
         Task::Kernel(args) => kernels::main(args).map(|()| 0),
         Task::Vm(args) => vm::main(args),
+        Task::Test(args) => test::main(args),
+        Task::Demo(args) => demo::main(args),
+        Task::Guest { .. } => guest::main().map(|()| 0),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -17,7 +17,8 @@ pub enum Duty {
     Effect(&'static str),
 }
 
-/// One probed place.
+/// One end of one probed function. Entry and return are rows of their own, so that one may be
+/// by fentry and the other by kprobe.
 pub struct Probe {
     /// Its names over the kernels; the first one present is taken.
     pub functions: &'static [&'static str],
@@ -26,7 +27,7 @@ pub struct Probe {
     pub args: Option<usize>,
     /// Programs for fentry and fexit.
     pub fentry: &'static [&'static str],
-    /// Programs for kprobe and kretprobe.
+    /// Programs for kprobe and kretprobe; none where a tracepoint does it ([`When::Kprobe`]).
     pub kprobe: &'static [&'static str],
 }
 
@@ -96,11 +97,18 @@ pub const PROBES: &[Probe] = &[
         &["fx_do_writepages"],
         &["kp_do_writepages", "kr_do_writepages"],
     ),
+    exit(
+        &["invalidate_inode_pages2_range"],
+        Duty::Effect("pages invalidated"),
+        3,
+        &["fx_invalidate"],
+        &["kr_invalidate"],
+    ),
     entry(
         &["invalidate_inode_pages2_range"],
         Duty::Effect("pages invalidated"),
-        &["fx_invalidate", "fe_invalidate"],
-        &["kr_invalidate", "kp_invalidate"],
+        &["fe_invalidate"],
+        &["kp_invalidate"],
     ),
     entry(&["aio_complete_rw"], LIBAIO, &["fe_aio_complete_rw"], &["kp_aio_complete_rw"]),
     entry(&["io_complete_rw"], IO_URING, &["fe_io_complete_rw"], &["kp_io_complete_rw"]),
@@ -112,57 +120,37 @@ pub const PROBES: &[Probe] = &[
     ),
     entry(&["kiocb_done"], IO_URING, &["fe_kiocb_done"], &["kp_kiocb_done"]),
     entry(&["rw_verify_area"], Duty::Must, &["fe_rw_verify_area"], &["kp_rw_verify_area"]),
-    exit(
-        &["aio_write"],
-        LIBAIO,
-        4,
-        &["fx_aio_write", "fe_aio_write"],
-        &["kr_aio_write", "kp_aio_write"],
-    ),
-    exit(
-        &["aio_read"],
-        LIBAIO,
-        4,
-        &["fx_aio_read", "fe_aio_read"],
-        &["kr_aio_read", "kp_aio_read"],
-    ),
-    exit(
-        &["io_write"],
-        IO_URING,
-        2,
-        &["fx_io_write", "fe_io_write"],
-        &["kr_io_write", "kp_io_write"],
-    ),
+    exit(&["aio_write"], LIBAIO, 4, &["fx_aio_write"], &["kr_aio_write"]),
+    entry(&["aio_write"], LIBAIO, &["fe_aio_write"], &["kp_aio_write"]),
+    exit(&["aio_read"], LIBAIO, 4, &["fx_aio_read"], &["kr_aio_read"]),
+    entry(&["aio_read"], LIBAIO, &["fe_aio_read"], &["kp_aio_read"]),
+    exit(&["io_write"], IO_URING, 2, &["fx_io_write"], &["kr_io_write"]),
+    entry(&["io_write"], IO_URING, &["fe_io_write"], &["kp_io_write"]),
     exit(&["io_read"], IO_URING, 2, &["fx_io_read", "fe_io_read"], &["kr_io_read", "kp_io_read"]),
-    exit(
-        &["vfs_writev"],
-        Duty::Must,
-        5,
-        &["fx_vfs_writev", "fe_vfs_writev"],
-        &["kr_vfs_writev", "kp_vfs_writev"],
-    ),
-    exit(
-        &["vfs_readv"],
-        Duty::Must,
-        5,
-        &["fx_vfs_readv", "fe_vfs_readv"],
-        &["kr_vfs_readv", "kp_vfs_readv"],
-    ),
-    exit(
-        &["vfs_write"],
-        Duty::Must,
-        4,
-        &["fx_vfs_write", "fe_vfs_write"],
-        &["kr_vfs_write", "kp_vfs_write"],
-    ),
-    exit(
-        &["vfs_read"],
-        Duty::Must,
-        4,
-        &["fx_vfs_read", "fe_vfs_read"],
-        &["kr_vfs_read", "kp_vfs_read"],
-    ),
+    exit(&["vfs_writev"], Duty::Must, 5, &["fx_vfs_writev"], &[]),
+    entry(&["vfs_writev"], Duty::Must, &["fe_vfs_writev"], &["kp_vfs_writev"]),
+    exit(&["vfs_readv"], Duty::Must, 5, &["fx_vfs_readv"], &[]),
+    entry(&["vfs_readv"], Duty::Must, &["fe_vfs_readv"], &["kp_vfs_readv"]),
+    exit(&["vfs_write"], Duty::Must, 4, &["fx_vfs_write"], &[]),
+    entry(&["vfs_write"], Duty::Must, &["fe_vfs_write"], &["kp_vfs_write"]),
+    exit(&["vfs_read"], Duty::Must, 4, &["fx_vfs_read"], &[]),
+    entry(&["vfs_read"], Duty::Must, &["fe_vfs_read"], &["kp_vfs_read"]),
 ];
+
+/// When a tracepoint is of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Always,
+    /// Processes are filtered.
+    Filtered,
+    /// Probes are attached by kprobe.
+    Kprobe,
+    /// Processes are filtered, or what is kept of a thread must be dropped by hand.
+    FilteredOrHashed,
+}
+
+/// The kernel function whose presence shows that there is task-local storage (5.11).
+pub const TASK_STORAGE_HELPER: &str = "bpf_task_storage_get";
 
 /// A tracepoint, by its raw arguments.
 pub struct Tracepoint {
@@ -170,8 +158,7 @@ pub struct Tracepoint {
     pub duty: Duty,
     /// (program, test on the tracepoint's arguments); the first that fits is taken.
     pub programs: &'static [(&'static str, fn(&[Param]) -> bool)],
-    /// Only if processes are filtered.
-    pub only_filtered: bool,
+    pub when: When,
 }
 
 fn any(_: &[Param]) -> bool {
@@ -196,19 +183,25 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
         name: "sched_process_fork",
         duty: Duty::Must,
         programs: &[("tp_sched_process_fork", any)],
-        only_filtered: true,
+        when: When::Filtered,
     },
     Tracepoint {
         name: "sched_process_free",
         duty: Duty::Must,
         programs: &[("tp_sched_process_free", any)],
-        only_filtered: true,
+        when: When::FilteredOrHashed,
+    },
+    Tracepoint {
+        name: "sys_exit",
+        duty: Duty::Must,
+        programs: &[("tp_sys_exit", any)],
+        when: When::Kprobe,
     },
     Tracepoint {
         name: "mm_filemap_add_to_page_cache",
         duty: Duty::Effect("pages read ahead"),
         programs: &[("tp_added_to_page_cache", any)],
-        only_filtered: false,
+        when: When::Always,
     },
     Tracepoint {
         name: "io_uring_complete",
@@ -217,13 +210,14 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
             ("tp_io_uring_complete_cqe", has_cqe),
             ("tp_io_uring_complete_res", has_req_and_res),
         ],
-        only_filtered: false,
+        when: When::Always,
     },
 ];
 
 /// True if BTF should be indexed under this name: everything the tables mention.
 #[must_use]
 pub fn wants(name: &str) -> bool {
-    PROBES.iter().any(|p| p.functions.contains(&name))
+    name == TASK_STORAGE_HELPER
+        || PROBES.iter().any(|p| p.functions.contains(&name))
         || name.strip_prefix("btf_trace_").is_some_and(|t| TRACEPOINTS.iter().any(|p| p.name == t))
 }

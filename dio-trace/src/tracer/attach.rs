@@ -7,7 +7,7 @@ use aya::{
 };
 
 use super::{Attach, Missing, load::Kernel};
-use crate::kernel::probes::{Duty, PROBES, Probe, TRACEPOINTS, Tracepoint};
+use crate::kernel::probes::{Duty, PROBES, Probe, TRACEPOINTS, Tracepoint, When};
 
 /// What was attached and what not.
 pub(super) struct Coverage {
@@ -32,7 +32,14 @@ pub(super) fn attach_all(
     let attach = choose(bpf, kernel, wish)?;
     let mut coverage =
         Coverage { attach, attached: Vec::new(), missing: Vec::new(), programs: Vec::new() };
-    for tracepoint in TRACEPOINTS.iter().filter(|t| filtered || !t.only_filtered) {
+    let hashed = !kernel.has_task_storage();
+    let wanted = |when| match when {
+        When::Always => true,
+        When::Filtered => filtered,
+        When::Kprobe => attach == Attach::Kprobe,
+        When::FilteredOrHashed => filtered || hashed,
+    };
+    for tracepoint in TRACEPOINTS.iter().filter(|t| wanted(t.when)) {
         coverage.tracepoint(bpf, kernel, tracepoint)?;
     }
     for probe in PROBES {
@@ -69,26 +76,60 @@ fn choose(bpf: &mut Ebpf, kernel: &Kernel, wish: Option<Attach>) -> Result<Attac
 
 impl Coverage {
     fn probe(&mut self, bpf: &mut Ebpf, kernel: &Kernel, probe: &Probe) -> Result<()> {
-        let Some(function) = probe.functions.iter().find(|f| kernel.types.has_func(f)) else {
+        let Some(&function) = probe.functions.iter().find(|f| kernel.types.has_func(f)) else {
             return self.without(probe.functions[0], probe.duty, anyhow!("not in this kernel"));
         };
-        let fits = probe.args.is_none_or(|args| {
-            kernel.types.func_params(function).is_some_and(|params| params.len() == args)
-        });
-        let result = if self.attach == Attach::Fentry && fits {
-            self.programs_of(bpf, probe.fentry, |bpf, name| {
-                attach_fentry(bpf, kernel, name, function)
-            })
-        } else {
-            self.programs_of(bpf, probe.kprobe, |bpf, name| attach_kprobe(bpf, name, function))
-        };
-        match result {
-            Ok(()) => {
-                self.attached.push((*function).to_owned());
+        match self.attach_probe(bpf, kernel, probe, function) {
+            Ok(name) => {
+                if !self.attached.contains(&name) {
+                    self.attached.push(name);
+                }
                 Ok(())
             }
             Err(why) => self.without(function, probe.duty, why),
         }
+    }
+
+    /// By fentry if that is the mode and this function's prototype allows it, else by kprobe:
+    /// 5.10 hands fentry programs no pointers to scalars, and arities differ between kernels.
+    fn attach_probe(
+        &mut self,
+        bpf: &mut Ebpf,
+        kernel: &Kernel,
+        probe: &Probe,
+        function: &'static str,
+    ) -> Result<String> {
+        let fits = probe.args.is_none_or(|args| {
+            kernel.types.func_params(function).is_some_and(|params| params.len() == args)
+        });
+        if self.attach == Attach::Kprobe {
+            self.programs_of(bpf, probe.kprobe, |bpf, name| attach_kprobe(bpf, name, function))?;
+            return Ok(function.to_owned());
+        }
+        let refused = if fits {
+            let done = self.programs.len();
+            match self.programs_of(bpf, probe.fentry, |bpf, name| {
+                attach_fentry(bpf, kernel, name, function)
+            }) {
+                Ok(()) => return Ok(function.to_owned()),
+                Err(why) => {
+                    for name in self.programs.drain(done..) {
+                        if let Some(program) = bpf.program_mut(name) {
+                            let _ = unload(program);
+                        }
+                    }
+                    why
+                }
+            }
+        } else {
+            anyhow!("its arguments are not as known")
+        };
+        if probe.kprobe.is_empty() {
+            return Err(refused.context("try --attach kprobe"));
+        }
+        self.programs_of(bpf, probe.kprobe, |bpf, name| attach_kprobe(bpf, name, function))
+            .with_context(|| plain(&refused))?;
+        Ok(format!("{function} (kprobe)"))
     }
 
     fn programs_of(

@@ -1,12 +1,12 @@
 //! The object, and what is settled before the verifier sees it.
 
-use std::{collections::HashSet, fs};
+use std::{borrow::Cow, collections::HashSet, fs};
 
 use anyhow::{Context as _, Result};
 use aya::{Btf, Ebpf, EbpfLoader};
 use dio_trace_common::offsets::ABSENT;
 
-use super::{Options, Scope};
+use super::{Options, Scope, hashed};
 use crate::kernel::{btf::Types, probes};
 
 /// An aligned copy of the committed object (an ELF file must start on an 8-byte boundary).
@@ -22,6 +22,9 @@ pub static OBJECT: &[u8] = &ALIGNED.0;
 /// Bytes of ring buffer: findings are rare; recording every request is not.
 const RING_FINDINGS: u32 = 4 << 20;
 const RING_ALL: u32 = 16 << 20;
+
+/// Threads that may have begun a request, where they are kept in a hash map.
+const HASHED_THREADS: u32 = 16_384;
 
 struct Offset {
     global: &'static str,
@@ -60,6 +63,11 @@ impl Kernel {
             .with_context(|| format!("cannot parse {PATH}"))?;
         Ok(Self { types, btf })
     }
+
+    /// True if eBPF programs can keep state with a task (5.11).
+    pub(super) fn has_task_storage(&self) -> bool {
+        self.types.has_func(probes::TASK_STORAGE_HELPER)
+    }
 }
 
 /// Parses the object and creates its maps, with offsets and options as constants.
@@ -86,7 +94,15 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
         // Every probe of the page cache is a must: without one the tracer does not start.
         .override_global("CACHE_PROBES_COMPLETE", &1u32, true)
         .map_max_entries("EVENTS", if options.all { RING_ALL } else { RING_FINDINGS });
-    loader.load(OBJECT).context("cannot load the eBPF object")
+    let task_storage = u32::from(kernel.has_task_storage());
+    loader.override_global("TASK_STORAGE", &task_storage, true);
+    let object = if kernel.has_task_storage() {
+        Cow::Borrowed(OBJECT)
+    } else {
+        loader.map_max_entries("THREADS", HASHED_THREADS);
+        Cow::Owned(hashed::threads_by_hash(OBJECT)?)
+    };
+    loader.load(&object).context("cannot load the eBPF object")
 }
 
 fn resolve(types: &Types) -> Result<Vec<(&'static str, u32)>> {

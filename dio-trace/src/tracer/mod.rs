@@ -2,6 +2,7 @@
 
 mod attach;
 mod decode;
+mod hashed;
 mod info;
 mod load;
 mod run;
