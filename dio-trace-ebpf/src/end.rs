@@ -19,8 +19,8 @@ use crate::{
     config::{EMIT_ALL, O_APPEND},
     files,
     kernel::{
-        ADDRESS_SPACE_HOST, Args, INODE_I_SIZE, KIOCB_DIO_COMPLETE, KIOCB_KI_FILP, KIOCB_KI_FLAGS,
-        KIOCB_KI_POS, read,
+        ADDRESS_SPACE_HOST, Args, FILE_F_FLAGS, INODE_I_SIZE, KIOCB_DIO_COMPLETE, KIOCB_KI_FILP,
+        KIOCB_KI_FLAGS, KIOCB_KI_POS, read,
     },
     maps::{ASYNC, COUNTERS, EVENTS, IDLE, REQUESTS, SYNC, Thread, count, open_request, thread},
 };

@@ -203,7 +203,6 @@ fn scenario(name: &str, series: &str, attach: &str) -> Result<(Outcome, Option<S
     let out = places::target()?.join("vm-test").join(name);
     places::fresh(&out)?;
     let mut setup = Setup::new(kernels::find(series, None)?);
-    setup.name = Some(format!("test-{}-{}", name, std::process::id()));
     setup.out = Some(out.clone());
     let (xtask, tool) = (binaries.join("xtask"), binaries.join("dio-trace"));
     let command = [

@@ -9,7 +9,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -195,6 +195,9 @@ impl Setup {
         let mut vm = self.boot(Mode::Once(&script))?;
         let code = vm.follow("1", timeout, sink)?;
         vm.wait_for_end(Duration::from_secs(20));
+        if self.name.is_none() {
+            vm.sweep()?;
+        }
         Ok(code)
     }
 
@@ -207,6 +210,9 @@ impl Setup {
         let mut vm = self.launch(&Mode::Shell)?;
         let child = vm.child.as_mut().context("QEMU is gone")?;
         let status = child.wait().context("cannot wait for QEMU")?;
+        if self.name.is_none() {
+            vm.sweep()?;
+        }
         Ok(if status.success() { 0 } else { 1 })
     }
 
@@ -237,7 +243,11 @@ impl Setup {
         let kernel = &self.machine.kernel;
         let name = match &self.name {
             Some(name) => name.clone(),
-            None => format!("{}-{}", kernel.name, std::process::id()),
+            None => {
+                static NEXT: AtomicU32 = AtomicU32::new(1);
+                let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                format!("{}-{}-{number}", kernel.name, std::process::id())
+            }
         };
         let run = run_folder(&name)?;
         if let Some(pid) = running(&run) {
@@ -443,6 +453,15 @@ impl Vm {
         }
         let _ = fs::remove_file(self.run.join("pid"));
         qemu::drop_disks(&self.run);
+    }
+
+    /// Removes the run folder of a VM that ended well, but for what was put in /out.
+    fn sweep(&self) -> Result<()> {
+        if self.out.starts_with(&self.run) && fs::remove_dir(&self.out).is_err() {
+            say(format!("the guest's /out is {}", self.out.display()));
+            return Ok(());
+        }
+        places::remove(&self.run)
     }
 
     fn console_tail(&self) -> String {
