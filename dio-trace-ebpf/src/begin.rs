@@ -1,8 +1,8 @@
 //! Where a request begins.
 
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid,
-    generated::{bpf_get_current_task, bpf_ktime_get_ns},
+    bpf_get_current_pid_tgid,
+    generated::{bpf_get_current_comm, bpf_get_current_task, bpf_ktime_get_ns},
 };
 use dio_trace_common::{
     abi::{
@@ -265,12 +265,13 @@ unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
     let flags: u32 = ctx.load(file, &FILE_F_FLAGS);
     let ids = bpf_get_current_pid_tgid();
     // SAFETY: per the caller, a Request inside a value of THREADS. Written member by member: a
-    // struct literal would be built on the 512-byte stack first.
+    // struct literal would be built on the 512-byte stack first. Neighbours that are zero are
+    // written volatile, lest the compiler calls its byte-by-byte `memset` for them.
     unsafe {
         (*request).kind = EVENT_REQUEST;
         (*request).begin_ns = bpf_ktime_get_ns();
-        (*request).end_ns = 0;
-        (*request).kiocb = ask.kiocb;
+        (&raw mut (*request).end_ns).write_volatile(0);
+        (&raw mut (*request).kiocb).write_volatile(ask.kiocb);
         (*request).inode = inode;
         (*request).mapping = mapping;
         (*request).user = ask.user;
@@ -280,8 +281,8 @@ unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
             ask.pos
         };
         (*request).len = ask.len;
-        (*request).ret = 0;
-        (*request).done_before = 0;
+        (&raw mut (*request).ret).write_volatile(0);
+        (&raw mut (*request).done_before).write_volatile(0);
         (*request).size_begin = size;
         (*request).size_end = size;
         (*request).ino = ctx.load(inode, &INODE_I_INO);
@@ -299,7 +300,7 @@ unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
             | if block_device { REQ_BLOCK_DEVICE } else { 0 }
             | if ask.kiocb != 0 { REQ_ASYNC } else { 0 };
         (*request).pad = [0; 2];
-        (*request).comm = bpf_get_current_comm().unwrap_or([0; 16]);
+        bpf_get_current_comm((&raw mut (*request).comm).cast(), 16);
         // io-wq and SQPOLL threads are the process's own, under a name of the kernel's making.
         if ask.api == API_IO_URING && starts_with_iou(&(*request).comm) {
             let leader: u64 = read(bpf_get_current_task(), &TASK_GROUP_LEADER);
@@ -314,22 +315,17 @@ fn starts_with_iou(comm: &[u8; 16]) -> bool {
     u32::from_ne_bytes([comm[0], comm[1], comm[2], comm[3]]) == u32::from_ne_bytes(*b"iou-")
 }
 
+/// Evidence of a first attempt: all zero but the count of attempts. In words and volatile:
+/// otherwise the compiler calls its `memset`, which goes byte by byte.
 #[inline(always)]
 unsafe fn clear(evidence: *mut Evidence) {
-    // SAFETY: per the caller.
+    // SAFETY: per the caller; the struct is made of whole words.
     unsafe {
-        (*evidence).direct_bytes = 0;
-        (*evidence).cached_bytes = 0;
-        (*evidence).seen = 0;
-        (*evidence).direct_err = 0;
-        (*evidence).buffered_err = 0;
+        let words = evidence.cast::<u64>();
+        for word in 0..size_of::<Evidence>() / 8 {
+            words.add(word).write_volatile(0);
+        }
         (*evidence).attempts = 1;
-        (*evidence).flushed_pages = 0;
-        (*evidence).invalidated_pages = 0;
-        (*evidence).added_pages = 0;
-        (*evidence).addr_bits = 0;
-        (*evidence).len_bits = 0;
-        (*evidence).segments = 0;
     }
 }
 

@@ -5,7 +5,7 @@ async fn main() -> anyhow::Result<()> {
     let a: Vec<String> = std::env::args().collect();
     let attach = match a[1].as_str() { "kprobe" => Some(Attach::Kprobe), "fentry" => Some(Attach::Fentry), _ => None };
     let t0 = std::time::Instant::now();
-    let mut t = Tracer::start(&Options { scope: Scope::System, attach, all: true })?;
+    let mut t = Tracer::start(&Options { scope: Scope::System, attach, all: std::env::var_os("NOALL").is_none() })?;
     eprintln!("started {:?} in {:?} {:?}", t.attach(), t0.elapsed(), t.coverage());
     let show = |e: Event| match e {
         Event::Request(r) => println!("REQ {} pid={} tid={} api={} dev={}:{} ino={} pos={} len={} ret={} {} {} lat={} ev={:?}",

@@ -43,8 +43,13 @@ impl Apt {
             lay_out(&root)?;
             say("fetching Debian's package lists (a private copy, the system's apt is untouched)");
             // Without Error-Mode=any a dead mirror still returns 0.
-            output(apt.command("apt-get").args(["-q", "-o", "APT::Update::Error-Mode=any", "update"]))
-                .context("cannot fetch Debian's package lists")?;
+            output(apt.command("apt-get").args([
+                "-q",
+                "-o",
+                "APT::Update::Error-Mode=any",
+                "update",
+            ]))
+            .context("cannot fetch Debian's package lists")?;
             fs::write(&stamp, "").with_context(|| format!("cannot write {}", stamp.display()))?;
         }
         Ok(apt)
@@ -65,7 +70,11 @@ impl Apt {
     /// The versions there are of a package, newest first.
     pub(crate) fn versions(&self, package: &str) -> Result<Vec<String>> {
         let text = output(self.command("apt-cache").args(["madison", package]))?;
-        Ok(text.lines().filter_map(|line| line.split('|').nth(1)).map(|v| v.trim().to_owned()).collect())
+        Ok(text
+            .lines()
+            .filter_map(|line| line.split('|').nth(1))
+            .map(|v| v.trim().to_owned())
+            .collect())
     }
 
     /// What a package depends on directly.
@@ -140,7 +149,13 @@ fn lay_out(root: &Path) -> Result<()> {
              or bring your own kernel with --kernel VMLINUZ --modules DIR"
         );
     }
-    let folders = ["etc/apt.conf.d", "etc/preferences.d", "state/lists/partial", "cache/archives/partial", "log"];
+    let folders = [
+        "etc/apt.conf.d",
+        "etc/preferences.d",
+        "state/lists/partial",
+        "cache/archives/partial",
+        "log",
+    ];
     for folder in folders {
         let folder = root.join(folder);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -195,7 +210,11 @@ fn carried_over() -> Result<String> {
         .map(|line| format!("{line}\n"))
         .collect();
     let shell = output(Command::new("apt-config").args([
-        "shell", "NETRC", "Dir::Etc::netrc/f", "PARTS", "Dir::Etc::netrcparts/d",
+        "shell",
+        "NETRC",
+        "Dir::Etc::netrc/f",
+        "PARTS",
+        "Dir::Etc::netrcparts/d",
     ]))?;
     for line in shell.lines() {
         let Some((name, value)) = line.split_once('=') else { continue };
@@ -215,7 +234,8 @@ fn mirrors() -> Result<(String, String)> {
         "--format",
         "$(REPO_URI) $(RELEASE)",
     ]))?;
-    let (mut main, mut security) = (env::var("DIO_TRACE_DEBIAN").ok(), env::var("DIO_TRACE_DEBIAN_SECURITY").ok());
+    let (mut main, mut security) =
+        (env::var("DIO_TRACE_DEBIAN").ok(), env::var("DIO_TRACE_DEBIAN_SECURITY").ok());
     for line in text.lines() {
         let Some((uri, release)) = line.split_once(' ') else { continue };
         let path = uri.trim_end_matches('/');

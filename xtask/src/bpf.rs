@@ -90,7 +90,12 @@ pub(crate) fn main(args: &BpfArgs) -> Result<()> {
     if !same {
         fs::write(into, &object).with_context(|| format!("cannot write {}", into.display()))?;
     }
-    println!("{} ({} bytes{})", into.display(), object.len(), if same { ", unchanged" } else { "" });
+    println!(
+        "{} ({} bytes{})",
+        into.display(),
+        object.len(),
+        if same { ", unchanged" } else { "" }
+    );
     Ok(())
 }
 
@@ -282,14 +287,17 @@ impl Toolchain {
         clean_env(&mut command);
         run(&mut command).context("cannot build bpf-linker")?;
         places::remove(&folder.join("build"))?;
-        output(Command::new(&linker).arg("--version")).context("the new bpf-linker does not run")?;
+        output(Command::new(&linker).arg("--version"))
+            .context("the new bpf-linker does not run")?;
         Ok(linker)
     }
 }
 
 /// Cargo hands its own settings down to what it runs; an inner cargo must not see them.
 fn clean_env(command: &mut Command) {
-    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
+    for name in
+        ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"]
+    {
         command.env_remove(name);
     }
 }
@@ -310,10 +318,7 @@ fn build(pins: &Pins, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
         }
         symlink(&rust_src, &link).with_context(|| format!("cannot link {}", link.display()))?;
     }
-    let mut flags = vec![
-        "-Cdebuginfo=2".to_owned(),
-        "-Clink-arg=--btf".to_owned(),
-    ];
+    let mut flags = vec!["-Cdebuginfo=2".to_owned(), "-Clink-arg=--btf".to_owned()];
     let mut remap = |from: &Path, to: &str| {
         flags.push(format!("--remap-path-prefix={}={to}", from.display()));
     };
@@ -352,9 +357,9 @@ fn build(pins: &Pins, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
 
 /// The folders cargo unpacks crates into; their names depend on how the registry is reached.
 fn registries() -> Vec<PathBuf> {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
-        env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"))
-    });
+    let home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
     home.and_then(|home| fs::read_dir(home.join("registry/src")).ok())
         .into_iter()
         .flatten()

@@ -44,10 +44,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// Runs it quietly and gives its stdout; its stderr goes into the error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let line = shown(command);
-    let out = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start `{line}`"))?;
+    let out =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{line}`"))?;
     if !out.status.success() {
         let talk = String::from_utf8_lossy(&out.stderr);
         bail!("`{line}` failed ({}): {}", out.status, mask_hosts(talk.trim()));
@@ -85,7 +83,10 @@ mod tests {
 
     #[test]
     fn masks_hosts() {
-        assert_eq!(mask_hosts("Err http://a.b:80/x y https://c"), "Err http://HOST/x y https://HOST");
+        assert_eq!(
+            mask_hosts("Err http://a.b:80/x y https://c"),
+            "Err http://HOST/x y https://HOST"
+        );
         assert_eq!(mask_hosts("nothing"), "nothing");
     }
 

@@ -67,10 +67,10 @@ once)
   job 1
   ;;
 shell)
-  cd /
-  setsid -c chroot /new /usr/bin/env -i PS1='dio-trace-vm:\w\$ ' HOME=/root TERM="$TERM_OF_HOST" LANG=C.UTF-8 DM_DISABLE_UDEV=1 DIO_TRACE_VM=1 \
-    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    /bin/bash -c "cd $WORKSPACE; exec bash --norc --noprofile -i" </dev/ttyS0 >/dev/ttyS0 2>&1
+  setsid -c chroot /new /usr/bin/env -i -C "$WORKSPACE" PS1='dio-trace-vm:\w\$ ' HOME=/root \
+    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
+    TERM="$TERM_OF_HOST" DM_DISABLE_UDEV=1 DIO_TRACE_VM=1 \
+    /bin/bash --norc --noprofile -i </dev/ttyS0 >/dev/ttyS0 2>&1
   ;;
 keep)
   while [ ! -e /vm/stop ]; do

@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// What must be loaded before the host's file system is there; what these need comes along.
-const MODULES: &[&str] = &["virtio_pci", "virtio_blk", "9pnet_virtio", "9p", "overlay", "virtio_rng"];
+const MODULES: &[&str] =
+    &["virtio_pci", "virtio_blk", "9pnet_virtio", "9p", "overlay", "virtio_rng"];
 const INIT: &str = include_str!("init.sh");
 /// busybox applets that the init script calls by name.
 const APPLETS: &[&str] = &[
@@ -33,9 +34,8 @@ pub(crate) fn build(kernel: &Kernel, settings: &[(&str, String)]) -> Result<Vec<
     for folder in ["bin", "sbin", "proc", "sys", "dev", "lower", "rw", "new", "vm", "m"] {
         cpio.folder(folder);
     }
-    let read = |path: &Path| {
-        fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-    };
+    let read =
+        |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     cpio.file("bin/busybox", 0o755, &read(&busybox)?);
     for applet in APPLETS {
         cpio.link(&format!("bin/{applet}"), "busybox");
@@ -103,7 +103,9 @@ fn in_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
                 }
             }
             None if builtin.as_ref().is_none_or(|builtin| builtin.contains(*module)) => {}
-            None => bail!("{} has no module {module}: a 9p root needs it", kernel.modules.display()),
+            None => {
+                bail!("{} has no module {module}: a 9p root needs it", kernel.modules.display())
+            }
         }
     }
     Ok(order.into_iter().map(|file| kernel.modules.join(file)).collect())
@@ -157,8 +159,21 @@ impl Cpio {
     fn entry(&mut self, name: &str, mode: u32, bytes: &[u8]) {
         self.inode += 1;
         // ino mode uid gid nlink mtime size devmajor devminor rdevmajor rdevminor namesize check
-        let fields =
-            [self.inode, mode, 0, 0, 1, 0, bytes.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
+        let fields = [
+            self.inode,
+            mode,
+            0,
+            0,
+            1,
+            0,
+            bytes.len() as u32,
+            0,
+            0,
+            0,
+            0,
+            name.len() as u32 + 1,
+            0,
+        ];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
             self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());

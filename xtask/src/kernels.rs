@@ -22,13 +22,45 @@ pub(crate) const SERIES: &[&str] = &["5.10", "6.1", "6.12", "6.18", "7.3"];
 /// What of a module tree the guests need; the rest (sound, graphics, wireless…) would only cost
 /// time to unpack.
 const WANTED: &[&str] = &[
-    "arch", "block", "crypto", "fs", "lib", "mm", "security", "virt",
-    "drivers/ata", "drivers/base", "drivers/block", "drivers/cdrom", "drivers/char", "drivers/crypto",
-    "drivers/dax", "drivers/md", "drivers/mtd", "drivers/nvdimm", "drivers/nvme", "drivers/scsi",
-    "drivers/target", "drivers/virtio", "drivers/acpi/nfit", "drivers/net/virtio_net.ko",
+    "arch",
+    "block",
+    "crypto",
+    "fs",
+    "lib",
+    "mm",
+    "security",
+    "virt",
+    "drivers/ata",
+    "drivers/base",
+    "drivers/block",
+    "drivers/cdrom",
+    "drivers/char",
+    "drivers/crypto",
+    "drivers/dax",
+    "drivers/md",
+    "drivers/mtd",
+    "drivers/nvdimm",
+    "drivers/nvme",
+    "drivers/scsi",
+    "drivers/target",
+    "drivers/virtio",
+    "drivers/acpi/nfit",
+    "drivers/net/virtio_net.ko",
     "drivers/net/net_failover.ko",
-    "net/9p", "net/802", "net/ceph", "net/core", "net/dns_resolver", "net/handshake", "net/ipv4",
-    "net/ipv6", "net/llc", "net/rxrpc", "net/sunrpc", "net/tls", "net/unix", "net/vmw_vsock",
+    "net/9p",
+    "net/802",
+    "net/ceph",
+    "net/core",
+    "net/dns_resolver",
+    "net/handshake",
+    "net/ipv4",
+    "net/ipv6",
+    "net/llc",
+    "net/rxrpc",
+    "net/sunrpc",
+    "net/tls",
+    "net/unix",
+    "net/vmw_vsock",
 ];
 
 #[derive(Args)]
@@ -69,7 +101,9 @@ pub(crate) fn main(args: &KernelArgs) -> Result<()> {
         Verb::List => {
             for series in SERIES {
                 match cached(series)? {
-                    Some(kernel) => println!("{series}\t{}\t{}", kernel.version, kernel.image.display()),
+                    Some(kernel) => {
+                        println!("{series}\t{}\t{}", kernel.version, kernel.image.display());
+                    }
                     None => println!("{series}\t-\tnot fetched"),
                 }
             }
@@ -97,10 +131,7 @@ pub(crate) fn find(kernel: &str, modules: Option<&Path>) -> Result<Kernel> {
         return debian(kernel);
     }
     if !path.is_file() {
-        bail!(
-            "--kernel {kernel} is neither a series ({}) nor a kernel image",
-            SERIES.join(", ")
-        );
+        bail!("--kernel {kernel} is neither a series ({}) nor a kernel image", SERIES.join(", "));
     }
     let Some(modules) = modules else {
         bail!(
@@ -179,11 +210,8 @@ fn debian(series: &str) -> Result<Kernel> {
 fn fetch(series: &str, into: &Path) -> Result<Vec<PathBuf>> {
     let apt = Apt::open()?;
     // Point versions vanish from the archive: only a pattern lasts.
-    let mut images: Vec<String> = apt
-        .names("linux-image-")?
-        .into_iter()
-        .filter(|name| is_image_of(name, series))
-        .collect();
+    let mut images: Vec<String> =
+        apt.names("linux-image-")?.into_iter().filter(|name| is_image_of(name, series)).collect();
     images.sort_by(|a, b| by_version(a, b));
     let Some(image) = images.pop() else {
         bail!("Debian's archive has no kernel of the series {series} (any more)");
@@ -213,7 +241,8 @@ fn is_image_of(name: &str, series: &str) -> bool {
     let (point, tail) = rest.split_at(point_end);
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     !point.is_empty()
-        && (tail.strip_prefix('-').is_some_and(number) || tail.strip_prefix("+deb").is_some_and(number))
+        && (tail.strip_prefix('-').is_some_and(number)
+            || tail.strip_prefix("+deb").is_some_and(number))
 }
 
 /// Orders by the numbers in the names.
@@ -307,10 +336,12 @@ fn decompress(tree: &Path) -> Result<()> {
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
-        let kind = entry.file_type().with_context(|| format!("cannot look at {:?}", entry.path()))?;
+        let kind =
+            entry.file_type().with_context(|| format!("cannot look at {:?}", entry.path()))?;
         if kind.is_dir() {
             walk(&entry.path(), files)?;
         } else if kind.is_file() {
@@ -348,7 +379,10 @@ mod tests {
 
     #[test]
     fn newest_by_number() {
-        assert_eq!(by_version("linux-image-6.1.0-9-amd64", "linux-image-6.1.0-10-amd64"), Ordering::Less);
+        assert_eq!(
+            by_version("linux-image-6.1.0-9-amd64", "linux-image-6.1.0-10-amd64"),
+            Ordering::Less
+        );
         assert_eq!(by_version("a-6.12.99+deb12", "a-6.12.100+deb12"), Ordering::Less);
     }
 }

@@ -38,7 +38,7 @@ enum Task {
     Bpf(bpf::BpfArgs),
     /// Fetch and list the kernels that VMs boot
     Kernel(kernels::KernelArgs),
-    Vm(vm::VmArgs),
+    Vm(Box<vm::VmArgs>),
     Test(test::TestArgs),
     Demo(demo::DemoArgs),
     /// What runs inside the VM

@@ -96,7 +96,12 @@ pub(crate) fn command(
     let accel = if machine.icount { Accel::Tcg } else { Accel::here() };
     match (machine.icount, accel) {
         (true, _) => command.args([
-            "-accel", "tcg,thread=single,tb-size=512", "-icount", "shift=0,sleep=off", "-cpu", "max",
+            "-accel",
+            "tcg,thread=single,tb-size=512",
+            "-icount",
+            "shift=0,sleep=off",
+            "-cpu",
+            "max",
         ]),
         (false, Accel::Kvm) => command.args(["-accel", "kvm", "-cpu", "host"]),
         (false, Accel::Tcg) => {
@@ -107,11 +112,21 @@ pub(crate) fn command(
     command
         .args(["-m", &machine.memory, "-smp", &cpus.to_string()])
         // No devices but those below: no network either.
-        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-monitor",
+            "none",
+        ])
         .args(["-device", "virtio-rng-pci"]);
     match console {
         Console::Log(path) => command.arg("-serial").arg(format!("file:{}", escaped(path)?)),
-        Console::Terminal => command.args(["-chardev", "stdio,id=tty,signal=off", "-serial", "chardev:tty"]),
+        Console::Terminal => {
+            command.args(["-chardev", "stdio,id=tty,signal=off", "-serial", "chardev:tty"])
+        }
     };
     // panic=-1 with -no-reboot: a panic ends QEMU at once. no_timer_check: a timer that emulation
     // serves late is no broken timer. nokaslr and mitigations=off: the same, quick kernel each time.
@@ -127,7 +142,9 @@ pub(crate) fn command(
         let readonly = if share.writable { "" } else { ",readonly=on" };
         command
             .arg("-fsdev")
-            .arg(format!("local,id=fs{number},path={path},security_model=none,multidevs=remap{readonly}"))
+            .arg(format!(
+                "local,id=fs{number},path={path},security_model=none,multidevs=remap{readonly}"
+            ))
             .arg("-device")
             .arg(format!("virtio-9p-pci,fsdev=fs{number},mount_tag={}", share.tag));
     }

@@ -11,7 +11,7 @@ pub(crate) fn debug(bytes: &[u8]) -> Result<Vec<u8>> {
             .any(|prefix| name.starts_with(prefix))
     };
     let mut names = false;
-    for section in elf.sections.iter_mut() {
+    for section in &mut elf.sections {
         section.delete |= is_debug(&section.name);
         names |= matches!(section.data, SectionData::SectionString);
     }

@@ -2,7 +2,7 @@
 use std::{
     collections::VecDeque,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Mutex,
     thread,
     time::{Duration, Instant},
@@ -66,9 +66,11 @@ struct Step {
     suite: Option<Suite>,
 }
 
+type Run = fn() -> Result<Outcome>;
+
 pub(crate) fn main(args: &TestArgs) -> Result<u8> {
     vm::catch_interrupts();
-    let plain: [(&str, fn() -> Result<Outcome>); 4] =
+    let plain: [(&str, Run); 4] =
         [("format", format), ("lint", lint), ("unit", unit), ("object", object)];
     let vms: Vec<(String, &str, &str)> = SCENARIOS
         .iter()
@@ -79,9 +81,15 @@ pub(crate) fn main(args: &TestArgs) -> Result<u8> {
             || plain.iter().any(|(name, _)| name == wanted)
             || vms.iter().any(|(name, ..)| name == wanted);
         if !known {
-            let names: Vec<&str> =
-                plain.iter().map(|(name, _)| *name).chain(vms.iter().map(|(name, ..)| &**name)).collect();
-            bail!("no step is called `{wanted}`; there are {}, and vm for all VMs", names.join(", "));
+            let names: Vec<&str> = plain
+                .iter()
+                .map(|(name, _)| *name)
+                .chain(vms.iter().map(|(name, ..)| &**name))
+                .collect();
+            bail!(
+                "no step is called `{wanted}`; there are {}, and vm for all VMs",
+                names.join(", ")
+            );
         }
     }
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
@@ -206,8 +214,17 @@ fn scenario(name: &str, series: &str, attach: &str) -> Result<(Outcome, Option<S
     setup.out = Some(out.clone());
     let (xtask, tool) = (binaries.join("xtask"), binaries.join("dio-trace"));
     let command = [
-        text(&xtask)?, "guest", "suite", "--tool", text(&tool)?, "--attach", attach, "--series", series,
-        "--out", "/out/suite.json",
+        text(&xtask)?,
+        "guest",
+        "suite",
+        "--tool",
+        text(&tool)?,
+        "--attach",
+        attach,
+        "--series",
+        series,
+        "--out",
+        "/out/suite.json",
     ]
     .map(str::to_owned);
     let prefix = name.strip_prefix("vm-").unwrap_or(name);
@@ -324,8 +341,9 @@ mod tests {
 
     #[test]
     fn reads_a_summary() {
-        let path = PathBuf::from(std::env::temp_dir()).join(format!("suite-{}", std::process::id()));
-        fs::write(&path, r#"{"cells":3,"wrong":0,"missed":1,"extra":0,"setups":["xfs"],"more":1}"#).unwrap();
+        let path = std::env::temp_dir().join(format!("suite-{}", std::process::id()));
+        fs::write(&path, r#"{"cells":3,"wrong":0,"missed":1,"extra":0,"setups":["xfs"],"more":1}"#)
+            .unwrap();
         let suite = read_suite(&path).unwrap();
         fs::remove_file(&path).unwrap();
         assert_eq!((suite.cells, suite.missed, suite.setups.len()), (3, 1, 1));

@@ -190,7 +190,12 @@ struct Vm {
 
 impl Setup {
     /// Boots it, runs one command, ends it.
-    pub(crate) fn once(&self, command: &[String], timeout: Option<Duration>, sink: Sink<'_>) -> Result<u8> {
+    pub(crate) fn once(
+        &self,
+        command: &[String],
+        timeout: Option<Duration>,
+        sink: Sink<'_>,
+    ) -> Result<u8> {
         let script = script(command, timeout)?;
         let mut vm = self.boot(Mode::Once(&script))?;
         let code = vm.follow("1", timeout, sink)?;
@@ -260,7 +265,8 @@ impl Setup {
             fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make {}", folder.display()))?;
         }
-        let out = out.canonicalize().with_context(|| format!("cannot resolve {}", out.display()))?;
+        let out =
+            out.canonicalize().with_context(|| format!("cannot resolve {}", out.display()))?;
         let word = match mode {
             Mode::Once(script) => {
                 put(&control.join("jobs/1.sh"), script)?;
@@ -308,10 +314,11 @@ impl Setup {
             let errors = fs::File::create(run.join("qemu.err")).context("cannot make qemu.err")?;
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         }
-        if matches!(mode, Mode::Keep) {
-            // Its own group: Ctrl-C at this terminal is not for it.
+        if !shell {
+            // Its own group: Ctrl-C at this terminal is for us, who end it in order.
             command.process_group(0);
-        } else {
+        }
+        if !matches!(mode, Mode::Keep) {
             die_with_us(&mut command);
         }
         let child = command.spawn().context("cannot start QEMU")?;
@@ -371,7 +378,8 @@ impl Vm {
     fn follow(&mut self, id: &str, timeout: Option<Duration>, sink: Sink<'_>) -> Result<u8> {
         let file = |end: &str| self.run.join(format!("control/jobs/{id}.{end}"));
         let (result, kill) = (file("rc"), file("kill"));
-        let mut tails = [(Stream::Out, Tail::new(file("out"))), (Stream::Err, Tail::new(file("err")))];
+        let mut tails =
+            [(Stream::Out, Tail::new(file("out"))), (Stream::Err, Tail::new(file("err")))];
         // The guest's own `timeout` comes first; this one is for a guest that hangs.
         let deadline = timeout.map(|timeout| Instant::now() + timeout + Duration::from_secs(30));
         let mut asked = None;
@@ -474,11 +482,8 @@ impl Vm {
             return String::new();
         }
         // The guest's console is foreign text for our terminal.
-        let clean: String = tail
-            .join("\n    ")
-            .chars()
-            .filter(|c| *c == '\n' || !c.is_control())
-            .collect();
+        let clean: String =
+            tail.join("\n    ").chars().filter(|c| *c == '\n' || !c.is_control()).collect();
         format!("\n  the end of {}:\n    {clean}", log.display())
     }
 }
