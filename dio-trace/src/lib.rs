@@ -2,5 +2,17 @@
 //!
 //! Data flows one way: kernel -> events -> enrich -> verdict -> cause -> sinks.
 
+pub mod cause;
+pub mod cli;
+pub mod clock;
+pub mod enrich;
+pub mod errno;
+pub mod escape;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod kernel;
+pub mod record;
+pub mod summary;
 pub mod tracer;
+pub mod ui;
+pub mod version;

@@ -167,10 +167,18 @@ fn lay_out(root: &Path) -> Result<()> {
     write("status", "")?;
     let (main, security) = mirrors()?;
     let mut sources = String::new();
-    for (uri, suites) in [(&main, MAIN), (&security, SECURITY)] {
+    let mut add = |uri: &str, suites: &[&str]| {
         for suite in suites {
             sources += &format!("deb [signed-by={KEYRING} arch=amd64] {uri} {suite} main\n");
         }
+    };
+    add(&main, MAIN);
+    match &security {
+        Some(uri) => add(uri, SECURITY),
+        None => say(
+            "this machine's apt has no security mirror, so there is no kernel 5.10 and perhaps an \
+             older 6.1 and 6.12 (DIO_TRACE_DEBIAN_SECURITY names one)",
+        ),
     }
     write("etc/sources.list", &sources)?;
     write("apt.conf", &format!("{}{}", config(&root.display().to_string()), carried_over()?))
@@ -225,8 +233,8 @@ fn carried_over() -> Result<String> {
     Ok(out)
 }
 
-/// The main and the security mirror this machine already uses.
-fn mirrors() -> Result<(String, String)> {
+/// The main and, if any, the security mirror that this machine already uses.
+fn mirrors() -> Result<(String, Option<String>)> {
     // Without --no-release-info it prints nothing on a machine that never ran `apt-get update`.
     let text = output(Command::new("apt-get").args([
         "indextargets",
@@ -245,12 +253,11 @@ fn mirrors() -> Result<(String, String)> {
             main.get_or_insert_with(|| uri.to_owned());
         }
     }
-    match (main, security) {
-        (Some(main), Some(security)) => Ok((main, security)),
-        _ => bail!(
-            "this machine's apt sources name no Debian mirror (main and security). Set \
-             DIO_TRACE_DEBIAN and DIO_TRACE_DEBIAN_SECURITY to their addresses, or bring your own \
-             kernel with --kernel VMLINUZ --modules DIR"
-        ),
-    }
+    let Some(main) = main else {
+        bail!(
+            "this machine's apt sources name no Debian mirror. Set DIO_TRACE_DEBIAN to the address \
+             of one, or bring your own kernel with --kernel VMLINUZ --modules DIR"
+        );
+    };
+    Ok((main, security))
 }

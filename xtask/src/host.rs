@@ -69,8 +69,11 @@ pub(crate) fn ensure(needs: &[&[Need]]) -> Result<()> {
         );
     }
     say(format!("missing on this machine: {}", packages.join(" ")));
-    // Fails at once where the lists are empty or too old; only then are they worth fetching.
-    if let Err(error) = as_root(&install) {
+    // The lists may be empty, as on a new machine, or too old to install from.
+    if packages.iter().any(|package| !is_listed(package)) {
+        as_root(&[&apt, "update", "-q"])?;
+        as_root(&install)?;
+    } else if let Err(error) = as_root(&install) {
         say(format!("{error:#}"));
         say("again with fresh package lists");
         as_root(&[&apt, "update", "-q"])?;
@@ -95,6 +98,12 @@ fn present(tool: &str) -> bool {
         Some(_) => true,
         None => false,
     }
+}
+
+/// Whether apt knows a version of it to install.
+fn is_listed(package: &str) -> bool {
+    let listed = Command::new("apt-cache").args(["show", "--no-all-versions", package]).output();
+    listed.is_ok_and(|out| out.status.success() && !out.stdout.is_empty())
 }
 
 fn is_root() -> bool {

@@ -7,7 +7,7 @@ mount -t devtmpfs dev /dev
 for m in $(cat /load-order); do insmod "/m/$m" || echo "xtask init: insmod $m failed"; done
 
 P9=trans=virtio,version=9p2000.L,msize=512000,access=any
-die() { echo "xtask init: $*"; poweroff -f; }
+die() { echo "xtask init: $*"; echo "$*" >/vm/died; poweroff -f; }
 mount -t 9p -o "ro,$P9,cache=loose" root /lower || die "cannot mount the host's root"
 mount -t 9p -o "$P9,cache=none" control /vm || die "cannot mount the control folder"
 mount -t tmpfs -o size=75% rw /rw
@@ -39,7 +39,9 @@ mkdir "/new/lib/modules/$(uname -r)"
 mount -t 9p -o "ro,$P9,cache=loose" modules "/new/lib/modules/$(uname -r)" || die "cannot mount the modules"
 mount -t 9p -o "$P9,cache=none" out /new/out || die "cannot mount /out"
 # What the host changes while a guest runs must not come from the guest's cache.
+# (A checkout in /tmp is below a tmpfs by now, so its folder may be missing.)
 for f in $FRESH; do
+  mkdir -p "/new${f#*=}"
   mount -t 9p -o "ro,$P9,cache=none" "${f%%=*}" "/new${f#*=}" || die "cannot mount ${f#*=}"
 done
 mkdir -p /new/run/vm

@@ -179,6 +179,8 @@ pub(crate) fn to_terminal(stream: Stream, bytes: &[u8]) {
 /// A machine that is up.
 struct Vm {
     name: String,
+    /// For messages.
+    title: String,
     run: PathBuf,
     out: PathBuf,
     pid: i32,
@@ -226,7 +228,8 @@ impl Setup {
         host::ensure(&[host::VM])?;
         let mut vm = self.launch(&mode)?;
         if let Err(error) = vm.wait_until_up(self.limit()) {
-            if interrupted() {
+            // What init itself gave up on would fail again.
+            if interrupted() || vm.run.join("control/died").exists() {
                 return Err(error);
             }
             say(format!("{error:#}"));
@@ -308,8 +311,9 @@ impl Setup {
         let shell = matches!(mode, Mode::Shell);
         let console = if shell { Console::Terminal } else { Console::Log(&log) };
         let mut command = qemu::command(&self.machine, &image, &run, &shares, &console)?;
+        let title = format!("Linux {}", kernel.version);
         let accel = if self.machine.icount { Accel::Tcg } else { Accel::here() };
-        say(format!("booting Linux {} ({})", kernel.version, accel.name()));
+        say(format!("booting {title} ({})", accel.name()));
         if !shell {
             let errors = fs::File::create(run.join("qemu.err")).context("cannot make qemu.err")?;
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
@@ -325,7 +329,7 @@ impl Setup {
         let pid = i32::try_from(child.id()).context("QEMU's pid is too large")?;
         put(&run.join("pid"), &pid.to_string())?;
         put(&run.join("out-is"), &out.display().to_string())?;
-        Ok(Vm { name, run, out, pid, child: Some(child), kept: false })
+        Ok(Vm { name, title, run, out, pid, child: Some(child), kept: false })
     }
 }
 
@@ -351,7 +355,8 @@ impl Vm {
             bail!("no VM named {name} is running: cargo xtask vm --kernel 6.12 --keep {name}");
         };
         let out = fs::read_to_string(run.join("out-is")).unwrap_or_default().into();
-        Ok(Self { name: name.to_owned(), run, out, pid, child: None, kept: true })
+        let title = format!("the VM {name}");
+        Ok(Self { name: name.to_owned(), title, run, out, pid, child: None, kept: true })
     }
 
     fn jobs(&self) -> PathBuf {
@@ -430,7 +435,7 @@ impl Vm {
             }
             thread::sleep(Duration::from_millis(100));
         }
-        say(format!("up after {:.0} s", start.elapsed().as_secs_f32()));
+        say(format!("{} is up after {:.0} s", self.title, start.elapsed().as_secs_f32()));
         Ok(())
     }
 

@@ -101,6 +101,14 @@ impl Tracer {
         target(&mut self.bpf, pid)
     }
 
+    /// Takes a process out again; what it started meanwhile stays in.
+    ///
+    /// # Errors
+    /// If it is not in.
+    pub fn remove_process(&mut self, pid: u32) -> Result<()> {
+        forget(&mut self.bpf, pid)
+    }
+
     /// The next event; waits for one. May be cancelled without loss.
     ///
     /// # Errors

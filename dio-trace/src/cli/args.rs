@@ -1,0 +1,146 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::tracer::Attach;
+
+/// Was it really direct? Which file, why not, what to do
+///
+/// Follows every O_DIRECT read and write through the kernel and says whether it went past the
+/// page cache. Findings go to stdout as they happen, a summary at the end.
+#[derive(Debug, Parser)]
+#[command(
+    version = crate::version::TEXT.as_str(),
+    max_term_width = 80,
+    after_help = "Examples:\n  \
+        sudo dio-trace audit -d 10             the whole system for ten seconds\n  \
+        sudo dio-trace attach -p 1234          one process, until Ctrl-C\n  \
+        sudo dio-trace run -- fio job.fio      a command, from its first request\n  \
+        sudo dio-trace audit --json | jq .     for programs\n\n\
+        Exit codes: 0 done, 1 failure, 2 usage; run passes its command's code on."
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Trace a command and what it starts, from its first request to its exit
+    Run {
+        #[command(flatten)]
+        common: Common,
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// Trace running processes, with all their threads
+    Attach {
+        #[command(flatten)]
+        common: Common,
+        /// Process id; several with commas
+        #[arg(short, long, required = true, value_delimiter = ',', value_name = "PID",
+              value_parser = clap::value_parser!(u32).range(1..))]
+        pid: Vec<u32>,
+        /// Leave out what they start
+        #[arg(long)]
+        no_children: bool,
+    },
+    /// Trace the whole system
+    Audit {
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Common {
+    /// Stop after this time: 10, 10s, 500ms, 2m, 1h
+    #[arg(short, long, value_parser = duration)]
+    pub(super) duration: Option<Duration>,
+    /// Show every O_DIRECT request, not findings alone
+    #[arg(long)]
+    pub(super) all: bool,
+    /// JSON lines (docs/json.md)
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Write the report to this file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// How to attach the probes
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    pub(super) attach: Mode,
+    /// Say more on stderr; twice for the probes' own messages
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Mode {
+    /// fentry where the kernel takes it, else kprobe
+    Auto,
+    Fentry,
+    Kprobe,
+}
+
+impl Mode {
+    pub(super) const fn wish(self) -> Option<Attach> {
+        match self {
+            Self::Auto => None,
+            Self::Fentry => Some(Attach::Fentry),
+            Self::Kprobe => Some(Attach::Kprobe),
+        }
+    }
+}
+
+impl Verb {
+    pub(super) const fn common(&self) -> &Common {
+        match self {
+            Self::Run { common, .. } | Self::Attach { common, .. } | Self::Audit { common } => {
+                common
+            }
+        }
+    }
+}
+
+/// Parses "10", "10s", "500ms", "2m", "1h".
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let scale = match unit {
+        "" | "s" => 1.0,
+        "ms" => 1e-3,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("unknown unit `{unit}`: use ms, s, m or h")),
+    };
+    let value: f64 = number.parse().map_err(|_| format!("`{number}` is no number"))?;
+    Duration::try_from_secs_f64(value * scale)
+        .ok()
+        .filter(|d| !d.is_zero())
+        .ok_or_else(|| "must be more than 0 and not absurdly long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        for bad in ["", "x", "-1", "0", "5d", "1e300h", "NaN"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,34 @@
+//! The verbs.
+
+mod args;
+mod session;
+mod sink;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+/// Parses the command line and runs the verb.
+///
+/// Exit codes: 0 done, 1 failure, 2 usage; `run` passes its command's on.
+pub fn main() -> ExitCode {
+    // A pipe that closes ends us as it ends any filter; Rust ignores SIGPIPE by default.
+    // SAFETY: no other thread runs yet, and SIG_DFL is a valid disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let args = args::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    match runtime.block_on(session::run(&args)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => fail(&error),
+    }
+}
+
+/// One line: what, why, what to do.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let text = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    eprintln!("dio-trace: {}", text.lines().next().unwrap_or("failed"));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,262 @@
+//! One run of the tracer, from attach to summary.
+
+use std::{
+    ffi::OsString,
+    os::{fd::FromRawFd as _, unix::process::ExitStatusExt as _},
+    path::Path,
+    process::ExitStatus,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    process::{Child, Command},
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, interval, sleep_until},
+};
+
+use super::{
+    args::{Cli, Common, Verb},
+    sink::Sink,
+};
+use crate::{
+    clock::Clock,
+    enrich::{Enricher, direct_fds},
+    record::{Record, Watched},
+    summary::Summary,
+    tracer::{Event, Options, Scope, Tracer},
+};
+
+/// A year: no `-d`.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How long a line may wait in the output buffer.
+const FLUSH_EVERY: Duration = Duration::from_millis(200);
+/// How long a command may take to end by itself after Ctrl-C.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Runs a verb; the exit code.
+pub(super) async fn run(cli: &Cli) -> Result<u8> {
+    let common = cli.verb.common();
+    let scope = match &cli.verb {
+        Verb::Run { .. } => Scope::Processes { pids: Vec::new(), children: true },
+        Verb::Attach { pid, no_children, .. } => {
+            check_processes(pid)?;
+            Scope::Processes { pids: pid.clone(), children: !no_children }
+        }
+        Verb::Audit { .. } => Scope::System,
+    };
+    let sink = Sink::open(common)?;
+    eprintln!("dio-trace: attaching…");
+    let options = Options { scope, attach: common.attach.wish(), all: common.all };
+    let mut tracer = Tracer::start(&options)?;
+    let (watch, subject) = subject(&cli.verb, &mut tracer)?;
+    announce(&tracer, &subject, common);
+    if let Verb::Attach { pid, .. } = &cli.verb {
+        list_open(pid);
+    }
+    let session = Session::new(tracer, sink);
+    session.run(watch, common.duration.unwrap_or(FOREVER)).await
+}
+
+/// What ends the run beside time and signals.
+enum Watch {
+    Nothing,
+    Child(Box<Child>),
+    Processes(Vec<AsyncFd<std::fs::File>>),
+}
+
+fn check_processes(pids: &[u32]) -> Result<()> {
+    for pid in pids {
+        if !Path::new(&format!("/proc/{pid}")).exists() {
+            bail!("there is no process {pid}: `pgrep -a NAME` finds it");
+        }
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let tgid = status.lines().find_map(|l| l.strip_prefix("Tgid:")).map(str::trim);
+        if let Some(tgid) = tgid.filter(|tgid| *tgid != pid.to_string()) {
+            bail!("{pid} is a thread of process {tgid}: use -p {tgid}");
+        }
+    }
+    Ok(())
+}
+
+fn subject(verb: &Verb, tracer: &mut Tracer) -> Result<(Watch, String)> {
+    match verb {
+        Verb::Audit { .. } => Ok((Watch::Nothing, "the whole system".to_owned())),
+        Verb::Attach { pid, .. } => {
+            let text = pid.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+            let fds: Result<Vec<_>> = pid.iter().map(|pid| pidfd(*pid)).collect();
+            Ok((Watch::Processes(fds?), format!("process {text}")))
+        }
+        Verb::Run { command, .. } => {
+            let child = spawn(tracer, command)?;
+            let text = command[0].to_string_lossy().into_owned();
+            Ok((Watch::Child(Box::new(child)), crate::escape::escape(text.as_bytes())))
+        }
+    }
+}
+
+/// Starts the command as a child of a traced process (ourselves, for that moment): the kernel
+/// side adds it at its fork, before it can make a request.
+fn spawn(tracer: &mut Tracer, command: &[OsString]) -> Result<Child> {
+    let own = std::process::id();
+    tracer.add_process(own)?;
+    let child = Command::new(&command[0]).args(&command[1..]).spawn();
+    tracer.remove_process(own)?;
+    child.with_context(|| {
+        format!("cannot start `{}` (is it in PATH and executable?)", command[0].to_string_lossy())
+    })
+}
+
+/// A descriptor that becomes readable when the process exits (pidfd_open(2), 5.3).
+fn pidfd(pid: u32) -> Result<AsyncFd<std::fs::File>> {
+    // SAFETY: plain system call; a descriptor or -1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        bail!("process {pid} ended before it could be traced");
+    }
+    // SAFETY: a descriptor of our own, just made.
+    let file = unsafe { std::fs::File::from_raw_fd(fd as i32) };
+    // SAFETY: the File owns the descriptor and keeps it open as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) }?)
+}
+
+fn announce(tracer: &Tracer, subject: &str, common: &Common) {
+    let until = if common.duration.is_some() { "" } else { "; Ctrl-C to stop" };
+    let (attached, missing) = tracer.coverage();
+    eprintln!(
+        "dio-trace: tracing {subject} with {} probes by {}{until}",
+        attached.len(),
+        tracer.attach().as_str()
+    );
+    for gap in missing.iter().chain(tracer.dark()) {
+        eprintln!("dio-trace: note: {}: {}", gap.probe, gap.why);
+    }
+    if common.verbose > 0 {
+        eprintln!("dio-trace: probes: {}", attached.join(" "));
+    }
+}
+
+struct Session {
+    tracer: Tracer,
+    sink: Sink,
+    enricher: Enricher,
+    clock: Clock,
+    watched: Watched,
+}
+
+impl Session {
+    fn new(tracer: Tracer, sink: Sink) -> Self {
+        let has = |name: &str| tracer.coverage().0.iter().any(|probe| probe.starts_with(name));
+        let watched = Watched {
+            flushes: has("do_writepages"),
+            invalidations: has("invalidate_inode_pages2_range"),
+            additions: has("mm_filemap_add_to_page_cache"),
+        };
+        Self { tracer, sink, enricher: Enricher::default(), clock: Clock::now(), watched }
+    }
+
+    async fn run(mut self, mut watch: Watch, limit: Duration) -> Result<u8> {
+        let mut end = Instant::now() + limit;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut flush = interval(FLUSH_EVERY);
+        let mut interrupted = false;
+        let mut status = None;
+        loop {
+            tokio::select! {
+                event = self.tracer.next() => {
+                    self.take(event?)?;
+                    continue;
+                }
+                _ = flush.tick() => self.sink.flush()?,
+                () = sleep_until(end) => break,
+                exited = ended(&mut watch) => {
+                    status = exited?;
+                    break;
+                }
+                () = either(&mut interrupt, &mut terminate) => {
+                    if interrupted || !matches!(watch, Watch::Child(_)) {
+                        break;
+                    }
+                    // The command has the signal too and may want to end in good order.
+                    interrupted = true;
+                    end = end.min(Instant::now() + GRACE);
+                }
+            }
+        }
+        self.finish()?;
+        Ok(status.map_or(0, exit_code))
+    }
+
+    fn take(&mut self, event: Event) -> Result<()> {
+        let Self { sink, enricher, clock, watched, .. } = self;
+        handle(event, sink, enricher, clock, *watched)
+    }
+
+    fn finish(self) -> Result<()> {
+        let Self { tracer, mut sink, mut enricher, clock, watched } = self;
+        let mut result = Ok(());
+        let totals = tracer.stop(&mut |event| {
+            if result.is_ok() {
+                result = handle(event, &mut sink, &mut enricher, &clock, watched);
+            }
+        })?;
+        result?;
+        sink.summary(&Summary::new(&totals, &mut enricher))?;
+        Ok(())
+    }
+}
+
+fn handle(
+    event: Event,
+    sink: &mut Sink,
+    enricher: &mut Enricher,
+    clock: &Clock,
+    watched: Watched,
+) -> Result<()> {
+    match event {
+        Event::File(file) => enricher.add(&file),
+        Event::Request(request) => {
+            sink.record(&Record::new(&request, enricher, clock, watched))?;
+        }
+    }
+    Ok(())
+}
+
+async fn either(a: &mut Signal, b: &mut Signal) {
+    tokio::select! {
+        _ = a.recv() => {}
+        _ = b.recv() => {}
+    }
+}
+
+/// Waits until what is watched has ended; a command's exit status.
+async fn ended(watch: &mut Watch) -> Result<Option<ExitStatus>> {
+    match watch {
+        Watch::Nothing => std::future::pending().await,
+        Watch::Child(child) => Ok(Some(child.wait().await?)),
+        Watch::Processes(fds) => {
+            for fd in fds {
+                // Stays readable: a process that has ended once has ended.
+                let _ = fd.readable().await?;
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// As a shell has it: the code, or 128 + signal.
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+/// Says which descriptors are open with O_DIRECT already.
+fn list_open(pids: &[u32]) {
+    for pid in pids {
+        for open in direct_fds(*pid) {
+            eprintln!("dio-trace: open with O_DIRECT: process {pid} fd {} {}", open.fd, open.path);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Where records go: the screen or JSON lines.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, IsTerminal as _, Write},
+};
+
+use anyhow::{Context as _, Result};
+
+use super::args::Common;
+use crate::{
+    record::Record,
+    summary::Summary,
+    ui::{Screen, Style},
+};
+
+pub(super) enum Sink {
+    Screen(Screen<Box<dyn Write>>),
+    Json(BufWriter<Box<dyn Write>>),
+}
+
+impl Sink {
+    /// Opens the output that the options name.
+    pub(super) fn open(common: &Common) -> Result<Self> {
+        let (out, terminal): (Box<dyn Write>, bool) = match &common.output {
+            Some(path) => {
+                let file = File::create(path)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+                (Box::new(file), false)
+            }
+            None => (Box::new(io::stdout()), io::stdout().is_terminal()),
+        };
+        if common.json {
+            return Ok(Self::Json(BufWriter::new(out)));
+        }
+        let style = Style {
+            width: width(terminal),
+            colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+            cut: terminal,
+            all: common.all,
+        };
+        Ok(Self::Screen(Screen::new(out, style)))
+    }
+
+    pub(super) fn record(&mut self, record: &Record) -> io::Result<()> {
+        match self {
+            Self::Screen(screen) => screen.record(record),
+            Self::Json(out) => line(out, record),
+        }
+    }
+
+    pub(super) fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        match self {
+            Self::Screen(screen) => screen.summary(summary),
+            Self::Json(out) => {
+                line(out, summary)?;
+                out.flush()
+            }
+        }
+    }
+
+    /// Hands on what is buffered; called when there is nothing to read.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Screen(_) => Ok(()),
+            Self::Json(out) => out.flush(),
+        }
+    }
+}
+
+fn line<T: serde::Serialize>(out: &mut impl Write, value: &T) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
+}
+
+/// Columns: COLUMNS if set, the terminal's own, else 80.
+fn width(terminal: bool) -> usize {
+    let set = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let asked = || {
+        let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the kernel writes one winsize.
+        let failed = unsafe { libc::ioctl(1, libc::TIOCGWINSZ, &raw mut size) } != 0;
+        (terminal && !failed && size.ws_col > 0).then(|| usize::from(size.ws_col))
+    };
+    set.or_else(asked).unwrap_or(80).clamp(60, 400)
+}

@@ -1,0 +1,257 @@
+//! Process, path, mount and file facts: what the events alone do not say.
+
+mod facts;
+mod fds;
+mod mounts;
+
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    fs::File,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
+
+use dio_trace_common::abi::{
+    CounterKey, FILE_TRUNCATED, FILE_UNHASHED, FileEvent, REQ_BLOCK_DEVICE, Request,
+};
+
+use crate::escape::{escape, escape_c};
+pub use facts::{Facts, extent, flag};
+pub use fds::{DirectFd, direct_fds};
+use mounts::{Mount, Mounts};
+
+/// Files and processes remembered at the same time; more are looked up anew.
+const MAX_FILES: usize = 65_536;
+const MAX_PROCESSES: usize = 4_096;
+/// Files kept open for their extents.
+const MAX_OPEN: usize = 64;
+
+/// A file's identity while it is traced: an inode number alone is not unique on btrfs, where all
+/// subvolumes share `s_dev`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileKey {
+    pub inode: u64,
+    pub ino: u64,
+    pub dev: u32,
+}
+
+impl From<&Request> for FileKey {
+    fn from(r: &Request) -> Self {
+        Self { inode: r.inode, ino: r.ino, dev: r.dev }
+    }
+}
+
+impl From<&CounterKey> for FileKey {
+    fn from(k: &CounterKey) -> Self {
+        Self { inode: k.inode, ino: k.ino, dev: k.dev }
+    }
+}
+
+/// A file as it is shown.
+#[derive(Clone, Debug)]
+pub struct FileInfo {
+    /// Escaped, absolute as its process sees it; "(deleted)" behind it if it has no name left.
+    pub path: String,
+    /// File system type; "" if unknown.
+    pub fs: String,
+    /// Options of the file system, comma-separated.
+    pub options: String,
+    /// "major:minor" as stat(2) shows it.
+    pub dev: String,
+    pub facts: Facts,
+    /// Unescaped, as the tracer can open it.
+    real: PathBuf,
+    ino: u64,
+}
+
+impl FileInfo {
+    /// Opens the file anew for its extents.
+    fn open(&self) -> Option<File> {
+        facts::open(&self.real, self.ino).ok()
+    }
+}
+
+/// Caches over everything that was asked.
+#[derive(Default)]
+pub struct Enricher {
+    files: HashMap<FileKey, FileInfo>,
+    mounts: HashMap<u32, Mounts>,
+    open: HashMap<FileKey, Option<File>>,
+    exes: HashMap<u32, String>,
+}
+
+impl Enricher {
+    /// Takes the names of a file; does nothing if it is known.
+    pub fn add(&mut self, event: &FileEvent) {
+        let key = FileKey { inode: event.inode, ino: event.ino, dev: event.dev };
+        if self.files.get(&key).is_some_and(|known| !known.path.starts_with('<')) {
+            return;
+        }
+        if self.files.len() >= MAX_FILES {
+            self.files.clear();
+        }
+        let mount = self.mount(event.tgid, event.mnt_id);
+        let info = describe(event, mount.as_ref());
+        self.files.insert(key, info);
+    }
+
+    /// The file of a request or counter. One whose name was lost is looked for among the open
+    /// descriptors of `tgid`.
+    pub fn file(&mut self, key: FileKey, tgid: u32) -> &FileInfo {
+        self.files.entry(key).or_insert_with(|| lost_name(key, tgid))
+    }
+
+    /// OR of the extent flags in a request's range.
+    pub fn extent_flags(&mut self, request: &Request) -> Option<u32> {
+        if request.flags & REQ_BLOCK_DEVICE != 0 || request.pos < 0 {
+            return None;
+        }
+        let key = FileKey::from(request);
+        let info = self.files.get(&key)?;
+        if self.open.len() >= MAX_OPEN {
+            self.open.clear();
+        }
+        let file = self.open.entry(key).or_insert_with(|| info.open());
+        facts::extent_flags(file.as_ref()?, request.pos as u64, request.len)
+    }
+
+    /// The name of a process: that of its program, from /proc, else `comm` of the thread.
+    pub fn process(&mut self, tgid: u32, comm: Option<&[u8; 16]>) -> String {
+        if let Some(comm) = comm {
+            let name = escape_c(comm);
+            if self.exes.len() >= MAX_PROCESSES {
+                self.exes.clear();
+            }
+            self.exes.entry(tgid).or_insert_with(|| name.clone());
+            return name;
+        }
+        self.exes
+            .entry(tgid)
+            .or_insert_with(|| {
+                let comm = std::fs::read(format!("/proc/{tgid}/comm")).unwrap_or_default();
+                escape(comm.trim_ascii_end())
+            })
+            .clone()
+    }
+
+    fn mount(&mut self, tgid: u32, id: i32) -> Option<Mount> {
+        if self.mounts.len() >= MAX_PROCESSES {
+            self.mounts.clear();
+        }
+        let known = self.mounts.entry(tgid).or_insert_with(|| mounts::of_process(tgid));
+        if let Some(mount) = known.get(&id) {
+            return Some(mount.clone());
+        }
+        // Mounted since, or the process is gone: our own namespace may know it.
+        *known = mounts::of_process(tgid);
+        known.get(&id).cloned().or_else(|| mounts::of_process(std::process::id()).remove(&id))
+    }
+}
+
+/// The bytes of the path, from the names (leaf first) and the mount.
+fn join(names: &[u8], mount: Option<&Mount>) -> Vec<u8> {
+    let mut path = mount.map_or_else(|| b"<mount?>".to_vec(), |m| m.point.clone());
+    if path == b"/" {
+        path.clear();
+    }
+    let names: Vec<&[u8]> = names.split(|&b| b == 0).filter(|name| !name.is_empty()).collect();
+    for name in names.iter().rev() {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    if path.is_empty() { b"/".to_vec() } else { path }
+}
+
+fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
+    let len = (event.names_len as usize).min(event.names.len());
+    let path = join(&event.names[..len], mount);
+    let mut shown = escape(&path);
+    if event.flags & FILE_TRUNCATED != 0 {
+        shown.insert_str(0, "…");
+    }
+    if event.flags & FILE_UNHASHED != 0 {
+        shown.push_str(" (deleted)");
+    }
+    // Another mount namespace has other paths: go through the process's own root.
+    let local = Path::new(OsStr::from_bytes(&path));
+    let foreign = Path::new("/proc").join(event.tgid.to_string()).join("root");
+    let foreign = foreign.join(local.strip_prefix("/").unwrap_or(local));
+    let (real, facts) = [foreign, local.to_path_buf()]
+        .into_iter()
+        .find_map(|real| {
+            let file = facts::open(&real, event.ino).ok()?;
+            Some((real, facts::ask(&file)))
+        })
+        .unwrap_or_else(|| (local.to_path_buf(), Facts::default()));
+    FileInfo {
+        path: shown,
+        fs: escape_c(&event.fs_name),
+        options: mount.map(|m| m.options.clone()).unwrap_or_default(),
+        dev: device(facts.dev, event.dev),
+        facts,
+        real,
+        ino: event.ino,
+    }
+}
+
+/// What is shown of a file whose name never arrived.
+fn lost_name(key: FileKey, tgid: u32) -> FileInfo {
+    let found = fds::find(tgid, key.ino);
+    let facts = found
+        .as_ref()
+        .and_then(|(real, _)| Some(facts::ask(&facts::open(real, key.ino).ok()?)))
+        .unwrap_or_default();
+    let (real, path) = found.map_or_else(
+        || (PathBuf::new(), format!("<inode {}>", key.ino)),
+        |(real, shown)| (real, shown),
+    );
+    FileInfo {
+        path,
+        fs: String::new(),
+        options: String::new(),
+        dev: device(facts.dev, key.dev),
+        facts,
+        real,
+        ino: key.ino,
+    }
+}
+
+/// stat's device where it is known, else the kernel's `dev_t`.
+fn device(stat: Option<(u32, u32)>, kernel: u32) -> String {
+    let (major, minor) = stat.unwrap_or((kernel >> 20, kernel & 0xf_ffff));
+    format!("{major}:{minor}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(point: &str) -> Mount {
+        Mount {
+            root: b"/".to_vec(),
+            point: point.into(),
+            fs: "ext4".to_owned(),
+            options: String::new(),
+        }
+    }
+
+    #[test]
+    fn names_are_joined_from_the_root() {
+        assert_eq!(join(b"f\0dir\0", Some(&mount("/mnt/t"))), b"/mnt/t/dir/f");
+        assert_eq!(join(b"f\0", Some(&mount("/"))), b"/f");
+        assert_eq!(join(b"", Some(&mount("/"))), b"/");
+        assert_eq!(join(b"f\0", None), b"<mount?>/f");
+    }
+
+    #[test]
+    fn a_lost_name_is_said_to_be_lost() {
+        let mut enricher = Enricher::default();
+        let key = FileKey { inode: 1, ino: u64::MAX, dev: 8 << 20 | 1 };
+        let info = enricher.file(key, u32::MAX);
+        assert_eq!(
+            (info.path.as_str(), info.dev.as_str()),
+            ("<inode 18446744073709551615>", "8:1")
+        );
+    }
+}

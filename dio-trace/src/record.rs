@@ -1,0 +1,185 @@
+//! A request with everything known about it: what both the screen and JSON show.
+
+use dio_trace_common::{
+    abi::{API_IO_URING, API_LIBAIO, API_READ, API_READV, API_SPLICE, OP_WRITE, Request},
+    evidence::seen,
+    verdict::{Outcome, Verdict, decide},
+};
+use serde::Serialize;
+
+use crate::{
+    cause::{Case, Explanation, explain, wants_extents},
+    clock::Clock,
+    enrich::{Enricher, FileKey},
+    errno,
+};
+
+/// Version of the JSON contract (docs/json.md).
+pub const SCHEMA: u32 = 1;
+
+/// What a request cost behind its caller's back.
+#[derive(Clone, Debug, Serialize)]
+pub struct Effects {
+    /// Dirty pages written back before the request.
+    pub flushed_pages: Option<u32>,
+    /// Pages taken out of the page cache.
+    pub invalidated_pages: Option<u32>,
+    /// Pages put into the page cache of the file, read-ahead included.
+    pub readahead_pages: Option<u32>,
+    /// Dirty pages a write left in the page cache.
+    pub dirty_left_pages: Option<u32>,
+    /// True if one of the above is not exact.
+    pub approximate: bool,
+}
+
+/// One request, as JSON has it (docs/json.md says type, unit and null rule of each field).
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    pub v: u32,
+    pub kind: &'static str,
+    pub time: u64,
+    pub pid: u32,
+    pub tid: u32,
+    pub comm: String,
+    pub op: &'static str,
+    pub api: &'static str,
+    pub dev: String,
+    pub ino: u64,
+    pub fs: String,
+    pub path: String,
+    pub offset: i64,
+    pub len: u64,
+    pub ret: i64,
+    pub latency_ns: u64,
+    pub verdict: &'static str,
+    pub direct_bytes: u64,
+    pub cached_bytes: u64,
+    pub outcome: Option<&'static str>,
+    pub errno: Option<String>,
+    pub cause: Option<&'static str>,
+    pub why: Option<String>,
+    pub fix: Option<String>,
+    pub effects: Effects,
+    pub attempts: u32,
+    /// Worth a line of its own on the screen.
+    pub finding: bool,
+    /// Not shown: for folding and the summary.
+    #[serde(skip)]
+    pub file: FileKey,
+    #[serde(skip)]
+    pub decided: (Verdict, Outcome),
+}
+
+/// Which side effects are watched.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched {
+    pub flushes: bool,
+    pub invalidations: bool,
+    pub additions: bool,
+}
+
+impl Record {
+    /// Enriches, decides and explains a request.
+    #[must_use]
+    pub fn new(
+        request: &Request,
+        enricher: &mut Enricher,
+        clock: &Clock,
+        watched: Watched,
+    ) -> Self {
+        // The probes decided with the same function; here it runs anew, as for a recording.
+        let decision = decide(&request.facts(true), &request.evidence);
+        let key = FileKey::from(request);
+        let fs_name = enricher.file(key, request.tgid).fs.clone();
+        let extents =
+            wants_extents(&decision, &fs_name).then(|| enricher.extent_flags(request)).flatten();
+        let comm = enricher.process(request.tgid, Some(&request.comm));
+        let file = enricher.file(key, request.tgid);
+        let explanation = explain(&Case {
+            request,
+            decision: &decision,
+            fs: &file.fs,
+            options: &file.options,
+            facts: &file.facts,
+            extents,
+        });
+        let Explanation { id, why, fix } =
+            explanation.unwrap_or(Explanation { id: "", why: String::new(), fix: String::new() });
+        let explained = !id.is_empty();
+        Self {
+            v: SCHEMA,
+            kind: "request",
+            time: clock.wall(request.end_ns),
+            pid: request.tgid,
+            tid: request.tid,
+            comm,
+            op: op(request.op),
+            api: api(request.api),
+            dev: file.dev.clone(),
+            ino: request.ino,
+            fs: file.fs.clone(),
+            path: file.path.clone(),
+            offset: request.pos,
+            len: request.len,
+            ret: request.ret,
+            latency_ns: request.end_ns.saturating_sub(request.begin_ns),
+            verdict: decision.verdict.as_str(),
+            direct_bytes: decision.direct_bytes,
+            cached_bytes: decision.cached_bytes,
+            outcome: (decision.outcome != Outcome::None).then(|| decision.outcome.as_str()),
+            errno: (request.ret < 0).then(|| errno::name(-request.ret)),
+            cause: explained.then_some(id),
+            why: explained.then_some(why),
+            fix: explained.then_some(fix),
+            effects: effects(request, decision.cached_bytes, decision.direct_bytes, watched),
+            attempts: request.evidence.attempts,
+            finding: decision.finding,
+            file: key,
+            decided: (decision.verdict, decision.outcome),
+        }
+    }
+}
+
+/// The word for an `OP_*`.
+#[must_use]
+pub const fn op(op: u8) -> &'static str {
+    if op == OP_WRITE { "write" } else { "read" }
+}
+
+const fn api(api: u8) -> &'static str {
+    match api {
+        API_READ => "read",
+        API_READV => "readv",
+        API_LIBAIO => "libaio",
+        API_IO_URING => "io_uring",
+        API_SPLICE => "splice",
+        _ => "unknown",
+    }
+}
+
+fn effects(request: &Request, cached: u64, direct: u64, watched: Watched) -> Effects {
+    let evidence = &request.evidence;
+    let seen = |watched: bool, pages: u32| watched.then_some(pages);
+    Effects {
+        flushed_pages: seen(watched.flushes, evidence.flushed_pages),
+        invalidated_pages: seen(watched.invalidations, evidence.invalidated_pages),
+        readahead_pages: seen(watched.additions, evidence.added_pages),
+        dirty_left_pages: dirty_left(request, cached, direct, watched),
+        approximate: evidence.flushed_pages != 0 || evidence.invalidated_pages != 0,
+    }
+}
+
+/// Pages of the buffered part of a write that nobody wrote back before it returned; null for a
+/// read, and where the write-back was not watched.
+fn dirty_left(request: &Request, cached: u64, direct: u64, watched: Watched) -> Option<u32> {
+    const PAGE: u64 = 4096;
+    if request.op != OP_WRITE || !watched.flushes || request.pos < 0 {
+        return None;
+    }
+    if cached == 0 || request.evidence.seen & seen::WRITTEN_BACK != 0 {
+        return Some(0);
+    }
+    let start = request.pos as u64 + direct;
+    let pages = (start + cached - 1) / PAGE - start / PAGE + 1;
+    Some(u32::try_from(pages).unwrap_or(u32::MAX))
+}

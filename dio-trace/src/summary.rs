@@ -1,0 +1,255 @@
+//! The end of a run: what was seen, by file and verdict, and what was not.
+
+use std::collections::BTreeMap;
+
+use dio_trace_common::{
+    abi::{Counter, CounterKey, LATENCY_BUCKETS, Stat},
+    verdict::{Outcome, Verdict},
+};
+use serde::Serialize;
+
+use crate::{
+    enrich::{Enricher, FileKey},
+    record::{SCHEMA, op},
+    tracer::{Missing, Totals},
+};
+
+/// Bytes moved, in all and by path.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Bytes {
+    pub total: u64,
+    pub direct: u64,
+    pub cached: u64,
+}
+
+/// A row of the summary: one process, file, operation and verdict.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    pub pid: u32,
+    pub comm: String,
+    pub path: String,
+    pub dev: String,
+    pub ino: u64,
+    pub fs: String,
+    pub op: &'static str,
+    pub verdict: &'static str,
+    pub outcome: Option<&'static str>,
+    pub requests: u64,
+    pub findings: u64,
+    pub bytes: Bytes,
+    /// Mean, and upper bounds of the power-of-two bucket the percentile falls into.
+    pub latency_mean_ns: u64,
+    pub latency_p50_ns: u64,
+    pub latency_p99_ns: u64,
+}
+
+/// Which probes there are.
+#[derive(Clone, Debug, Serialize)]
+pub struct Probes {
+    pub attached: Vec<String>,
+    pub missing: Vec<MissingProbe>,
+}
+
+/// A probe that is not there, or did not light up in the self-test.
+#[derive(Clone, Debug, Serialize)]
+pub struct MissingProbe {
+    pub probe: String,
+    pub why: String,
+}
+
+/// The last line of JSON, and the source of the closing screen (docs/json.md).
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    pub v: u32,
+    pub kind: &'static str,
+    /// Requests by verdict; every verdict is there.
+    pub requests: BTreeMap<&'static str, u64>,
+    pub findings: u64,
+    pub bytes: Bytes,
+    /// Losses by reason; every reason is there.
+    pub lost: BTreeMap<&'static str, u64>,
+    pub unmatched: u64,
+    pub in_flight: u64,
+    /// Runs of probes that BPF skipped, by program.
+    pub skipped_runs: BTreeMap<String, u64>,
+    pub probes: Probes,
+    pub attach: &'static str,
+    pub kernel: String,
+    pub files: Vec<Row>,
+}
+
+const LOSSES: &[Stat] = &[
+    Stat::LostThread,
+    Stat::LostKiocb,
+    Stat::LostChild,
+    Stat::LostEvent,
+    Stat::LostFile,
+    Stat::LostCounter,
+];
+
+impl Summary {
+    /// Sums the totals up; the rows with findings and most requests come first.
+    #[must_use]
+    pub fn new(totals: &Totals, enricher: &mut Enricher) -> Self {
+        let mut requests: BTreeMap<_, _> =
+            Verdict::ALL.iter().map(|verdict| (verdict.as_str(), 0)).collect();
+        let mut bytes = Bytes::default();
+        let mut findings = 0;
+        for (key, counter) in &totals.counters {
+            if let Some(verdict) = Verdict::from_u8(key.verdict) {
+                *requests.entry(verdict.as_str()).or_default() += counter.requests;
+            }
+            bytes.add(counter);
+            findings += if key.finding != 0 { counter.requests } else { 0 };
+        }
+        let lost = Stat::ALL
+            .iter()
+            .filter(|(stat, _)| LOSSES.contains(stat))
+            .map(|(stat, name)| (*name, totals.stat(*stat)))
+            .collect();
+        let mut files: Vec<Row> =
+            merge(&totals.counters).iter().map(|(key, c)| row(key, c, enricher)).collect();
+        files.sort_by_key(|row| std::cmp::Reverse((row.findings, row.requests)));
+        Self {
+            v: SCHEMA,
+            kind: "summary",
+            requests,
+            findings,
+            bytes,
+            lost,
+            unmatched: totals.stat(Stat::Unmatched),
+            in_flight: totals.in_flight(),
+            skipped_runs: totals.skipped.iter().cloned().collect(),
+            probes: Probes {
+                attached: totals.attached.clone(),
+                missing: totals.missing.iter().chain(&totals.dark).map(missing).collect(),
+            },
+            attach: totals.attach.as_str(),
+            kernel: kernel(),
+            files,
+        }
+    }
+
+    /// Requests seen to their end.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.requests.values().sum()
+    }
+
+    /// Everything lost, whatever the reason.
+    #[must_use]
+    pub fn lost_total(&self) -> u64 {
+        self.lost.values().sum()
+    }
+}
+
+impl Bytes {
+    fn add(&mut self, counter: &Counter) {
+        self.total += counter.bytes;
+        self.direct += counter.direct_bytes;
+        self.cached += counter.cached_bytes;
+    }
+}
+
+/// What a row is told apart by: errno and finding are not.
+type RowKey = (u32, FileKey, u8, u8, u8);
+
+/// A row's counters, and how many of its requests are findings.
+type RowCounter = (Counter, u64);
+
+fn merge(counters: &[(CounterKey, Counter)]) -> Vec<(RowKey, RowCounter)> {
+    let mut rows: Vec<(RowKey, RowCounter)> = Vec::new();
+    let mut index = std::collections::HashMap::new();
+    for (key, counter) in counters {
+        let row_key = (key.tgid, FileKey::from(key), key.op, key.verdict, key.outcome);
+        let findings = if key.finding != 0 { counter.requests } else { 0 };
+        let at = *index.entry(row_key).or_insert_with(|| {
+            let empty = Counter {
+                requests: 0,
+                bytes: 0,
+                direct_bytes: 0,
+                cached_bytes: 0,
+                latency_ns: 0,
+                latency: [0; LATENCY_BUCKETS],
+            };
+            rows.push((row_key, (empty, 0)));
+            rows.len() - 1
+        });
+        let (sum, found) = &mut rows[at].1;
+        sum.requests += counter.requests;
+        sum.bytes += counter.bytes;
+        sum.direct_bytes += counter.direct_bytes;
+        sum.cached_bytes += counter.cached_bytes;
+        sum.latency_ns += counter.latency_ns;
+        for (a, b) in sum.latency.iter_mut().zip(counter.latency) {
+            *a = a.saturating_add(b);
+        }
+        *found += findings;
+    }
+    rows
+}
+
+fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) -> Row {
+    let (tgid, file_key, op_byte, verdict, outcome) = *key;
+    let comm = enricher.process(tgid, None);
+    let file = enricher.file(file_key, tgid);
+    let outcome = Outcome::from_u8(outcome).filter(|outcome| *outcome != Outcome::None);
+    let mut bytes = Bytes::default();
+    bytes.add(counter);
+    Row {
+        pid: tgid,
+        comm,
+        path: file.path.clone(),
+        dev: file.dev.clone(),
+        ino: file_key.ino,
+        fs: file.fs.clone(),
+        op: op(op_byte),
+        verdict: Verdict::from_u8(verdict).unwrap_or(Verdict::Unknown).as_str(),
+        outcome: outcome.map(Outcome::as_str),
+        requests: counter.requests,
+        findings: *findings,
+        bytes,
+        latency_mean_ns: counter.latency_ns / counter.requests.max(1),
+        latency_p50_ns: percentile(&counter.latency, 50),
+        latency_p99_ns: percentile(&counter.latency, 99),
+    }
+}
+
+/// Upper bound in ns of the bucket in which the percentile lies.
+fn percentile(buckets: &[u32; LATENCY_BUCKETS], percent: u64) -> u64 {
+    let all: u64 = buckets.iter().map(|n| u64::from(*n)).sum();
+    let rank = (all * percent).div_ceil(100);
+    let mut below = 0;
+    for (bit, count) in buckets.iter().enumerate() {
+        below += u64::from(*count);
+        if below >= rank && rank > 0 {
+            return 1 << (bit + 1);
+        }
+    }
+    0
+}
+
+fn missing(missing: &Missing) -> MissingProbe {
+    MissingProbe { probe: missing.probe.clone(), why: missing.why.clone() }
+}
+
+/// `uname -r`.
+fn kernel() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_upper_bounds() {
+        let mut buckets = [0; LATENCY_BUCKETS];
+        assert_eq!(percentile(&buckets, 50), 0);
+        buckets[10] = 98;
+        buckets[20] = 2;
+        assert_eq!(percentile(&buckets, 50), 1 << 11);
+        assert_eq!(percentile(&buckets, 99), 1 << 21);
+    }
+}

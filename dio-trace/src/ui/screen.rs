@@ -1,0 +1,251 @@
+//! What a person sees.
+
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+};
+
+use dio_trace_common::verdict::{Outcome, Verdict};
+
+use super::columns::{about, bytes, count, duration, head, tail, wrap};
+use crate::{
+    clock::time_of_day,
+    enrich::FileKey,
+    record::Record,
+    summary::{Row, Summary},
+};
+
+/// How to draw.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    pub width: usize,
+    pub colour: bool,
+    /// Cut paths to the width; off where a program reads.
+    pub cut: bool,
+    /// Every request has its line.
+    pub all: bool,
+}
+
+/// Lines of one kind shown before they are only counted.
+const SHOWN: u64 = 3;
+/// Kinds of findings remembered.
+const MAX_KINDS: usize = 65_536;
+/// Rows of the closing table.
+const MAX_ROWS: usize = 20;
+
+/// What makes two findings alike.
+type Kind = (u32, FileKey, &'static str, Verdict, Outcome, Option<&'static str>);
+
+/// Writes findings and the summary.
+pub struct Screen<W> {
+    out: W,
+    style: Style,
+    seen: HashMap<Kind, u64>,
+    headed: bool,
+}
+
+impl<W: Write> Screen<W> {
+    pub fn new(out: W, style: Style) -> Self {
+        Self { out, style, seen: HashMap::new(), headed: false }
+    }
+
+    /// Shows a request, with cause and remedy the first time its kind appears.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn record(&mut self, record: &Record) -> io::Result<()> {
+        if !record.finding && !self.style.all {
+            return Ok(());
+        }
+        let kind =
+            (record.pid, record.file, record.op, record.decided.0, record.decided.1, record.cause);
+        if self.seen.len() >= MAX_KINDS {
+            self.seen.clear();
+        }
+        let times = self.seen.entry(kind).or_insert(0);
+        *times += 1;
+        let times = *times;
+        // A tail read is expected once a file, and says nothing new the next time.
+        let shown = if record.decided.1 == Outcome::Eof { 1 } else { SHOWN };
+        if times > shown && !self.style.all {
+            return Ok(());
+        }
+        self.heading()?;
+        self.line(record)?;
+        if times == 1 {
+            self.reason(record)?;
+        }
+        if times == shown && shown > 1 && !self.style.all {
+            writeln!(self.out, "  more like this are only counted")?;
+        }
+        self.out.flush()
+    }
+
+    fn heading(&mut self) -> io::Result<()> {
+        if self.headed {
+            return Ok(());
+        }
+        self.headed = true;
+        writeln!(
+            self.out,
+            "{:<8} {:<15} {:<2} {:>8} {:>5} {:>6} {:<8} FILE",
+            "TIME", "PROCESS/PID", "OP", "OFFSET", "LEN", "GOT", "VERDICT"
+        )
+    }
+
+    fn line(&mut self, r: &Record) -> io::Result<()> {
+        let pid = r.pid.to_string();
+        let process = format!("{}/{pid}", head(&r.comm, 14_usize.saturating_sub(pid.len())));
+        let got = r.errno.clone().unwrap_or_else(|| bytes(r.ret.unsigned_abs()));
+        let word = verdict_word(r);
+        let fixed = format!(
+            "{} {process:<15} {:<2} {:>8} {:>5} {got:>6} ",
+            &time_of_day(r.time)[..8],
+            if r.op == "write" { "W" } else { "R" },
+            bytes(r.offset.max(0).unsigned_abs()),
+            bytes(r.len),
+        );
+        let path = self.path(&r.path, fixed.chars().count() + word.len().max(8) + 1);
+        writeln!(self.out, "{fixed}{} {path}", self.paint(r.decided, &word))
+    }
+
+    fn reason(&mut self, record: &Record) -> io::Result<()> {
+        if let (Some(why), Some(fix)) = (&record.why, &record.fix) {
+            writeln!(self.out, "{}", wrap("  why: ", why, self.style.width))?;
+            writeln!(self.out, "{}", wrap("  fix: ", fix, self.style.width))?;
+        }
+        Ok(())
+    }
+
+    /// A path in what is left of the line.
+    fn path(&self, path: &str, before: usize) -> String {
+        if self.style.cut {
+            tail(path, self.style.width.saturating_sub(before).max(12))
+        } else {
+            path.to_owned()
+        }
+    }
+
+    /// The padded word, coloured by how bad it is.
+    fn paint(&self, (verdict, outcome): (Verdict, Outcome), word: &str) -> String {
+        let padded = format!("{word:<8}");
+        if !self.style.colour {
+            return padded;
+        }
+        let colour = match verdict {
+            Verdict::Fallback | Verdict::Partial | Verdict::Failed => 31,
+            Verdict::Refused | Verdict::Unknown => 33,
+            _ if outcome.is_short() => 36,
+            _ => 32,
+        };
+        format!("\x1b[{colour}m{padded}\x1b[0m")
+    }
+
+    /// Shows the end: per file and verdict, then what the tool did and did not see.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        if self.headed {
+            writeln!(self.out)?;
+        }
+        self.headline(summary)?;
+        if !summary.files.is_empty() {
+            self.table(&summary.files)?;
+        }
+        self.coverage(summary)?;
+        self.out.flush()
+    }
+
+    fn headline(&mut self, s: &Summary) -> io::Result<()> {
+        let ended = s.ended();
+        let direct = s.requests.get("direct").copied().unwrap_or(0);
+        let text = if ended == 0 {
+            "No O_DIRECT request was seen. Does the program open its files with O_DIRECT? \
+             `grep flags /proc/PID/fdinfo/*` shows it: the octal flags have 040000 then (x86)."
+                .to_owned()
+        } else if s.findings == 0 && direct == ended {
+            format!("All {} requests were direct.", count(ended))
+        } else if s.findings == 0 {
+            format!("{} requests, {} direct; nothing to report.", count(ended), count(direct))
+        } else {
+            format!(
+                "{} of {} requests have a finding; {} were direct.",
+                count(s.findings),
+                count(ended),
+                count(direct)
+            )
+        };
+        writeln!(self.out, "{}", wrap("", &text, self.style.width))
+    }
+
+    fn table(&mut self, rows: &[Row]) -> io::Result<()> {
+        writeln!(
+            self.out,
+            "{:>9} {:>7} {:>7} {:>7} {:<2} {:<18} FILE",
+            "REQUESTS", "BYTES", "P50<", "P99<", "OP", "VERDICT"
+        )?;
+        for row in rows.iter().take(MAX_ROWS) {
+            let word = match row.outcome {
+                Some(outcome) if outcome != "full" => format!("{} {outcome}", row.verdict),
+                _ => row.verdict.to_owned(),
+            };
+            let fixed = format!(
+                "{:>9} {:>7} {:>7} {:>7} {:<2} {word:<18} ",
+                count(row.requests),
+                about(row.bytes.total),
+                duration(row.latency_p50_ns),
+                duration(row.latency_p99_ns),
+                if row.op == "write" { "W" } else { "R" },
+            );
+            let path = self.path(&row.path, fixed.chars().count());
+            writeln!(self.out, "{fixed}{path}")?;
+        }
+        if rows.len() > MAX_ROWS {
+            writeln!(self.out, "{:>9} further rows (--json has them all)", rows.len() - MAX_ROWS)?;
+        }
+        Ok(())
+    }
+
+    fn coverage(&mut self, s: &Summary) -> io::Result<()> {
+        let lost: Vec<String> = s
+            .lost
+            .iter()
+            .filter(|(_, n)| **n != 0)
+            .map(|(reason, n)| format!("{} ({reason})", count(*n)))
+            .collect();
+        let skipped: u64 = s.skipped_runs.values().sum();
+        let mut seen = format!(
+            "{} ended, {} in flight, {} unmatched; lost {}; cannot tell {}",
+            count(s.ended()),
+            count(s.in_flight),
+            count(s.unmatched),
+            if lost.is_empty() { "none".to_owned() } else { lost.join(", ") },
+            count(s.requests.get("unknown").copied().unwrap_or(0)),
+        );
+        if skipped != 0 {
+            seen.push_str(&format!("; probe runs skipped by the kernel {}", count(skipped)));
+        }
+        writeln!(self.out, "{}", wrap("seen:   ", &seen, self.style.width))?;
+        let probes =
+            format!("{} attached by {}, kernel {}", s.probes.attached.len(), s.attach, s.kernel);
+        writeln!(self.out, "{}", wrap("probes: ", &probes, self.style.width))?;
+        for missing in &s.probes.missing {
+            let text = format!("{}: {}", missing.probe, missing.why);
+            writeln!(self.out, "{}", wrap("missing: ", &text, self.style.width))?;
+        }
+        Ok(())
+    }
+}
+
+/// The verdict, or the outcome where that is the news.
+fn verdict_word(record: &Record) -> String {
+    let (verdict, outcome) = record.decided;
+    let healthy =
+        matches!(verdict, Verdict::Direct | Verdict::Client | Verdict::Dax | Verdict::Memory);
+    if healthy && outcome.is_short() {
+        outcome.as_str().to_owned()
+    } else {
+        verdict.as_str().to_owned()
+    }
+}
