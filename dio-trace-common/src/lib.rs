@@ -11,5 +11,6 @@
 
 pub mod abi;
 pub mod evidence;
+pub mod kfunc;
 pub mod offsets;
 pub mod verdict;

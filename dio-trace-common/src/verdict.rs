@@ -123,8 +123,9 @@ pub struct Decision {
 /// Decides one request.
 ///
 /// Never guesses: bytes that no probe accounts for make the verdict [`Verdict::Unknown`], except
-/// on a block device while every page-cache probe is attached (what did not pass the cache there
-/// was direct; block/fops.c has no third way).
+/// while every page-cache probe is attached on a block device (what did not pass the cache there
+/// was direct; block/fops.c has no third way) and on a network or FUSE client (what did not pass
+/// its cache went to the server; each calls `filemap_read` or dirties pages for the rest).
 #[must_use]
 #[inline(always)]
 pub fn decide(facts: &Facts, ev: &Evidence) -> Decision {
@@ -179,15 +180,17 @@ fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, 
     }
     let rest = done - cached;
     let proven = ev.seen & seen::DIRECT_TRIED != 0 && ev.direct_bytes >= rest;
-    let by_elimination =
-        facts.block_device && facts.cache_probes_complete && ev.seen & seen::MISSED == 0;
+    let client = !facts.block_device && magic::is_client(facts.magic);
+    let by_elimination = (facts.block_device || client)
+        && facts.cache_probes_complete
+        && ev.seen & seen::MISSED == 0;
     if !proven && !by_elimination {
         return (Verdict::Unknown, 0, cached);
     }
     if cached != 0 {
         return (Verdict::Partial, rest, cached);
     }
-    if !facts.block_device && magic::is_client(facts.magic) {
+    if client {
         return (Verdict::Client, rest, 0);
     }
     (Verdict::Direct, rest, 0)

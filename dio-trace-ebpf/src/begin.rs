@@ -20,6 +20,7 @@ use crate::{
         SUPER_BLOCK_S_MAGIC, TASK_COMM, TASK_GROUP_LEADER, read,
     },
     maps::{ASYNC, IDLE, REQUESTS, SYNC, TARGETS, Thread, count, thread, thread_or_new},
+    steady::Steady,
 };
 
 const S_IFMT: u16 = 0o170_000;
@@ -65,6 +66,7 @@ pub fn mark<A: Args>(ctx: &A, file: u64, api: u8, kiocb: u64, user: u64, nr_segs
     if !is_direct(ctx, file) || !is_wanted() {
         return;
     }
+    let _steady = Steady::new();
     let Some(thread) = thread_or_new() else {
         count(Stat::LostThread);
         return;
@@ -107,6 +109,7 @@ fn vfs_rw<A: Args>(ctx: &A, op: u8) {
     if len == 0 {
         return; // a request of length 0 is no request
     }
+    let _steady = Steady::new();
     let Some(thread) = thread_or_new() else {
         count(Stat::LostThread);
         return;
@@ -158,6 +161,7 @@ pub fn rw_verify_area<A: Args>(ctx: &A) {
     if !is_direct(ctx, file) {
         return;
     }
+    let _steady = Steady::new();
     let Some(thread) = thread() else { return };
     // SAFETY: a value of THREADS, used by its own thread alone.
     let (marker, state, marked) = unsafe { ((*thread).marker, (*thread).state, (*thread).file) };
@@ -230,6 +234,7 @@ fn continue_attempt(thread: *mut Thread, ask: &Ask) -> bool {
         let done = (ask.pos - (*open).pos) as u64;
         let evidence = &raw mut (*open).evidence;
         (*evidence).attempts += 1;
+        (*evidence).buffered_err = 0;
         // What an earlier attempt read beyond `done` is read again.
         if (*evidence).cached_bytes > done {
             (*evidence).cached_bytes = done;

@@ -23,6 +23,7 @@ use crate::{
         KIOCB_KI_FLAGS, KIOCB_KI_POS, read,
     },
     maps::{ASYNC, COUNTERS, EVENTS, IDLE, REQUESTS, SYNC, Thread, count, open_request, thread},
+    steady::Steady,
 };
 
 const EAGAIN: i64 = -11;
@@ -39,6 +40,7 @@ pub fn sync<A: Args>(ctx: &A, file: u64, ret: i64) {
     if !is_direct(ctx, file) {
         return;
     }
+    let _steady = Steady::new();
     let Some(thread) = thread() else { return };
     // SAFETY: a value of THREADS, used by its own thread alone.
     unsafe {
@@ -102,6 +104,7 @@ unsafe fn appended(request: *mut Request, ret: i64, position: i64) {
 #[inline(always)]
 pub fn aio_return(ret: i64) {
     let ret = i64::from(ret as i32);
+    let _steady = Steady::new();
     let Some(thread) = thread() else { return };
     let request = leave(thread);
     if ret < 0 && ret != EIOCBQUEUED {
@@ -116,9 +119,14 @@ pub fn aio_return(ret: i64) {
 #[inline(always)]
 pub fn io_return(ret: i64) {
     let ret = i64::from(ret as i32);
+    let _steady = Steady::new();
     let Some(thread) = thread() else { return };
     let Some(request) = leave(thread) else { return };
-    if ret >= 0 || ret == EIOCBQUEUED || ret == IOU_REQUEUE {
+    if ret == EIOCBQUEUED {
+        waits_for_a_page(request);
+        return;
+    }
+    if ret >= 0 || ret == IOU_REQUEUE {
         return;
     }
     // SAFETY: a request of REQUESTS that this thread is submitting.
@@ -129,6 +137,20 @@ pub fn io_return(ret: i64) {
         return;
     }
     end_async(request, ret, 1);
+}
+
+/// A fallback that io_uring serves with IOCB_WAITQ: `filemap_read` has queued the request until
+/// the page is read, and task work of this same thread then issues it anew
+/// (io_uring/rw.c:io_async_buf_func). A direct request that is queued completes instead, and may
+/// have done so by now: this only reads our own record of it.
+#[inline(always)]
+fn waits_for_a_page(request: *mut Request) {
+    // SAFETY: a request of REQUESTS.
+    unsafe {
+        if i64::from((*request).evidence.buffered_err) == EIOCBQUEUED {
+            (*request).flags |= REQ_PUNTED;
+        }
+    }
 }
 
 /// Ends the thread's part in an asynchronous request; the request itself, if it is still open.
@@ -154,6 +176,7 @@ pub fn io_complete<A: Args>(ctx: &A) {
     if !is_direct(ctx, file) || ret == EIOCBQUEUED {
         return;
     }
+    let _steady = Steady::new();
     let Some(request) = REQUESTS.get_ptr_mut(kiocb) else { return };
     // SAFETY: a request of REQUESTS; its completion runs once.
     let (done, op) = unsafe { ((*request).done_before as i64, (*request).op) };
@@ -167,7 +190,23 @@ pub fn io_complete<A: Args>(ctx: &A) {
     // The submitter may still be on its way out of the kernel, in this very thread or on
     // another CPU; only in the first case is its memory ours to read.
     let in_thread = thread().is_some_and(|t| open_request(t) == Some(request));
-    end_async(request, if ret < 0 { ret } else { done + ret }, u32::from(in_thread));
+    let all = if ret < 0 { ret } else { moved(request, kiocb, done + ret) };
+    end_async(request, all, u32::from(in_thread));
+}
+
+/// Bytes of a read whose last part is `done` with those of earlier attempts. io_uring may call
+/// the file system again inside one attempt, for the rest after a short read, and reports the
+/// last part alone here (io_uring/rw.c:__io_read); the position has moved by all of them.
+#[inline(always)]
+fn moved(request: *mut Request, kiocb: u64, done: i64) -> i64 {
+    // SAFETY: a request of REQUESTS.
+    let (op, begin, len) = unsafe { ((*request).op, (*request).pos, (*request).len) };
+    if op == OP_WRITE || done as u64 >= len {
+        return done;
+    }
+    let position: i64 = read(kiocb, &KIOCB_KI_POS);
+    let moved = position - begin;
+    if moved > done && moved as u64 <= len { moved } else { done }
 }
 
 /// 6.6 to 6.18: an asynchronous iomap write tells its owner 0 first and completes itself when
@@ -192,6 +231,7 @@ pub fn aio_complete<A: Args>(ctx: &A) {
     if !is_direct(ctx, file) {
         return;
     }
+    let _steady = Steady::new();
     let Some(request) = REQUESTS.get_ptr_mut(kiocb) else { return };
     let in_thread = thread().is_some_and(|t| open_request(t) == Some(request));
     end_async(request, ctx.arg(1) as i64, u32::from(in_thread));
@@ -200,6 +240,7 @@ pub fn aio_complete<A: Args>(ctx: &A) {
 /// Tracepoint io_uring_complete: the CQE is the last word on what no earlier end took.
 #[inline(always)]
 pub fn cqe(kiocb: u64, res: i64) {
+    let _steady = Steady::new();
     if let Some(request) = REQUESTS.get_ptr_mut(kiocb) {
         end_async(request, res, 0);
     }

@@ -18,6 +18,7 @@ use crate::{
         WRITEBACK_CONTROL_NR_TO_WRITE, read,
     },
     maps::{IDLE, REQUESTS, Thread, current_request, open_request, thread},
+    steady::Steady,
 };
 use dio_trace_common::offsets::ABSENT;
 
@@ -46,6 +47,7 @@ fn add_direct(request: *mut Request, bit: u32, bytes: i64, error: i32) {
 /// submitted, synchronous or not. Read at entry: at the return the dio is freed.
 #[inline(always)]
 pub fn iomap_dio_complete<A: Args>(ctx: &A) {
+    let _steady = Steady::new();
     let dio = ctx.arg(0);
     let kiocb: u64 = ctx.load(dio, &IOMAP_DIO_IOCB);
     let Some(request) = request_of(ctx, kiocb) else { return };
@@ -58,6 +60,7 @@ pub fn iomap_dio_complete<A: Args>(ctx: &A) {
 /// of 7.x (fs/iomap/direct-io.c).
 #[inline(always)]
 pub fn iomap_dio_simple_complete<A: Args>(ctx: &A) {
+    let _steady = Steady::new();
     let sr = ctx.arg(0);
     let kiocb: u64 = ctx.load(sr, &IOMAP_DIO_SIMPLE_IOCB);
     let Some(request) = request_of(ctx, kiocb) else { return };
@@ -70,6 +73,7 @@ pub fn iomap_dio_simple_complete<A: Args>(ctx: &A) {
 /// (fs/direct-io.c).
 #[inline(always)]
 pub fn dio_complete<A: Args>(ctx: &A) {
+    let _steady = Steady::new();
     let dio = ctx.arg(0);
     let kiocb: u64 = ctx.load(dio, &DIO_IOCB);
     let Some(request) = request_of(ctx, kiocb) else { return };
@@ -80,6 +84,7 @@ pub fn dio_complete<A: Args>(ctx: &A) {
 /// `dax_iomap_rw(struct kiocb *, …)`
 #[inline(always)]
 pub fn dax_iomap_rw<A: Args>(_ctx: &A) {
+    let _steady = Steady::new();
     let Some(request) = current_request() else { return };
     // SAFETY: a request of a map.
     unsafe { (*request).evidence.seen |= seen::DAX };
@@ -91,6 +96,7 @@ pub fn dax_iomap_rw<A: Args>(_ctx: &A) {
 pub fn filemap_read<A: Args>(ctx: &A, kiocb: u64, already: i64, ret: i64) {
     let file: u64 = ctx.load(kiocb, &KIOCB_KI_FILP);
     if is_direct(ctx, file) {
+        let _steady = Steady::new();
         add_cached(already, ret);
     }
 }
@@ -154,6 +160,7 @@ fn request_on(mapping: u64) -> Option<(*mut Thread, *mut Request)> {
 /// that loop. How many bytes it wrote is what the direct path did not.
 #[inline(always)]
 pub fn balance_dirty<A: Args>(ctx: &A) {
+    let _steady = Steady::new();
     let Some((_, request)) = request_on(ctx.arg(0)) else { return };
     // SAFETY: a request of a map.
     unsafe {
@@ -168,6 +175,7 @@ pub fn balance_dirty<A: Args>(ctx: &A) {
 /// only if the mapping has dirty pages; `nr_to_write` starts at LONG_MAX for a range flush.
 #[inline(always)]
 pub fn do_writepages<A: Args>(ctx: &A, mapping: u64, wbc: u64) {
+    let _steady = Steady::new();
     let Some((_, request)) = request_on(mapping) else { return };
     add_flushed(request, ctx.load(wbc, &WRITEBACK_CONTROL_NR_TO_WRITE));
 }
@@ -214,6 +222,7 @@ pub fn do_writepages_end() {
 /// `int invalidate_inode_pages2_range(struct address_space *, pgoff_t, pgoff_t)`
 #[inline(always)]
 pub fn invalidate_begin<A: Args>(ctx: &A) {
+    let _steady = Steady::new();
     let mapping = ctx.arg(0);
     let Some((thread, _)) = request_on(mapping) else { return };
     let pages: u64 = ctx.load(mapping, &ADDRESS_SPACE_NRPAGES);
@@ -225,6 +234,7 @@ pub fn invalidate_begin<A: Args>(ctx: &A) {
 /// it meanwhile.
 #[inline(always)]
 pub fn invalidate_end() {
+    let _steady = Steady::new();
     let Some(thread) = thread() else { return };
     // SAFETY: a value of THREADS.
     let before = unsafe { core::mem::replace(&mut (*thread).nrpages, 0) };
@@ -245,6 +255,7 @@ pub fn invalidate_end() {
 /// Tracepoint `mm_filemap_add_to_page_cache(struct folio *)` (5.10: `struct page *`).
 #[inline(always)]
 pub fn added_to_page_cache<A: Args>(ctx: &A) {
+    let _steady = Steady::new();
     let folio = ctx.arg(0);
     let Some(thread) = thread() else { return };
     // SAFETY: a value of THREADS.

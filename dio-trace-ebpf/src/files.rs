@@ -8,10 +8,10 @@ use dio_trace_common::abi::{
 use crate::{
     end::wakeup,
     kernel::{
-        DENTRY_D_HASH, DENTRY_D_NAME, DENTRY_D_PARENT, FILE_F_INODE, FILE_F_PATH,
-        FILE_SYSTEM_TYPE_NAME, HLIST_BL_NODE_PPREV, INODE_I_INO, INODE_I_MODE, INODE_I_RDEV,
-        INODE_I_SB, MOUNT_MNT, MOUNT_MNT_ID, PATH_DENTRY, PATH_MNT, QSTR_NAME, SUPER_BLOCK_S_DEV,
-        SUPER_BLOCK_S_TYPE, VFSMOUNT_MNT_ROOT, read,
+        ADDRESS_SPACE_HOST, DENTRY_D_HASH, DENTRY_D_NAME, DENTRY_D_PARENT, FILE_F_INODE,
+        FILE_F_MAPPING, FILE_F_PATH, FILE_SYSTEM_TYPE_NAME, HLIST_BL_NODE_PPREV, INODE_I_INO,
+        INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, MOUNT_MNT, MOUNT_MNT_ID, PATH_DENTRY, PATH_MNT,
+        QSTR_NAME, SUPER_BLOCK_S_DEV, SUPER_BLOCK_S_TYPE, VFSMOUNT_MNT_ROOT, read,
     },
     maps::{EVENTS, count},
 };
@@ -26,12 +26,20 @@ pub fn emit(file: u64, tgid: u32) {
     let event = entry.as_mut_ptr();
     let inode: u64 = read(file, &FILE_F_INODE);
     let sb: u64 = read(inode, &INODE_I_SB);
-    let fs_type: u64 = read(sb, &SUPER_BLOCK_S_TYPE);
+    let mode: u16 = read(inode, &INODE_I_MODE);
+    let block_device = mode & 0o170_000 == 0o060_000;
+    // A block device's node lies in devtmpfs, its data in the pseudo file system "bdev".
+    let data_sb: u64 = if block_device {
+        let mapping: u64 = read(file, &FILE_F_MAPPING);
+        let host: u64 = read(mapping, &ADDRESS_SPACE_HOST);
+        read(host, &INODE_I_SB)
+    } else {
+        sb
+    };
+    let fs_type: u64 = read(data_sb, &SUPER_BLOCK_S_TYPE);
     let name: u64 = read(fs_type, &FILE_SYSTEM_TYPE_NAME);
     let path = file + u64::from(FILE_F_PATH.load());
     let mnt: u64 = read(path, &PATH_MNT);
-    let mode: u16 = read(inode, &INODE_I_MODE);
-    let block_device = mode & 0o170_000 == 0o060_000;
     // SAFETY: reserved above with this very size; every member is written before it is sent,
     // but for the tail of `names` beyond `names_len`, which nobody reads.
     unsafe {

@@ -8,6 +8,7 @@
 //! - [`end`]: where it ends, is decided, counted and sent
 //! - [`files`]: the names of its file
 //! - [`follow`]: children of traced processes
+//! - [`steady`]: no preemption in the middle of a probe
 #![no_std]
 #![no_main]
 
@@ -20,6 +21,7 @@ mod follow;
 mod kernel;
 mod maps;
 mod mark;
+mod steady;
 
 use aya_ebpf::{
     Global,

@@ -28,6 +28,7 @@ pub(crate) const SCENARIOS: &[Need] = &[
     need("mkfs.ext4", "e2fsprogs"),
     need("mkfs.xfs", "xfsprogs"),
     need("mkfs.btrfs", "btrfs-progs"),
+    need("sfdisk", "fdisk"),
     need("mount", "mount"),
     need("bash", "bash"),
 ];

@@ -42,12 +42,8 @@ enum Task {
     Test(test::TestArgs),
     Demo(demo::DemoArgs),
     /// What runs inside the VM
-    #[command(hide = true, disable_help_flag = true)]
-    Guest {
-        // guest::main reads them from the process itself.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        _args: Vec<String>,
-    },
+    #[command(hide = true, subcommand)]
+    Guest(guest::Guest),
 }
 
 fn main() -> ExitCode {
@@ -61,7 +57,7 @@ fn main() -> ExitCode {
         Task::Vm(args) => vm::main(args),
         Task::Test(args) => test::main(args),
         Task::Demo(args) => demo::main(args),
-        Task::Guest { .. } => guest::main().map(|()| 0),
+        Task::Guest(part) => guest::main(part),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -37,10 +37,10 @@ struct Disk {
 
 /// In this order vda, vdb, vdc, nvme0n1.
 const DISKS: &[Disk] = &[
-    Disk { name: "a512", gib: 3, device: "virtio-blk-pci,serial=A512" },
+    Disk { name: "a512", gib: 16, device: "virtio-blk-pci,serial=A512" },
     Disk {
         name: "b4kn",
-        gib: 3,
+        gib: 16,
         device: "virtio-blk-pci,serial=B4KN,logical_block_size=4096,physical_block_size=4096",
     },
     Disk {

@@ -71,6 +71,12 @@ pub const RULES: &[Rule] = &[
         test: btrfs_compressed,
     },
     Rule {
+        id: "btrfs-buffer-fault",
+        fix: "touch (write to) the buffer before the read, and read into buffers that no forked \
+              child shares: btrfs gives a direct read up whose buffer must be faulted in",
+        test: btrfs_buffer_fault,
+    },
+    Rule {
         id: "btrfs-checksums",
         fix: "`chattr +C` on the empty file (no checksums, no copy on write) makes writes direct; \
               kernels that bounce (7.x) do not need it",
@@ -282,6 +288,18 @@ fn btrfs_compressed(case: &Case<'_>) -> Option<String> {
     (has(case, flag::COMPRESSED) || (case.extents.is_none() && compresses)).then(|| {
         "likely compressed: btrfs compression is on for this file, and it reads compressed extents \
          cached"
+            .to_owned()
+    })
+}
+
+/// fs/btrfs/direct-io.c:btrfs_direct_read runs with page faults disabled; when it makes no
+/// progress after faulting the buffer in, the rest is read through the page cache.
+fn btrfs_buffer_fault(case: &Case<'_>) -> Option<String> {
+    const EFAULT: i32 = -14;
+    let faulted = case.request.evidence.direct_err == EFAULT;
+    (cached(case) && case.fs == "btrfs" && !is_write(case) && faulted).then(|| {
+        "the buffer was not writable in memory (untouched, or shared since a fork), and btrfs gave \
+         the direct read up"
             .to_owned()
     })
 }

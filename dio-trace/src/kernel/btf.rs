@@ -109,6 +109,12 @@ impl Types {
         self.funcs.contains_key(name)
     }
 
+    /// The BTF id of a function.
+    #[must_use]
+    pub fn func_id(&self, name: &str) -> Option<u32> {
+        self.funcs.get(name).copied()
+    }
+
     /// The parameters of a function; `None` if there is no such function.
     #[must_use]
     pub fn func_params(&self, name: &str) -> Option<Vec<Param>> {

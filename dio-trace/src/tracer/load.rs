@@ -1,12 +1,12 @@
 //! The object, and what is settled before the verifier sees it.
 
-use std::{borrow::Cow, collections::HashSet, fs};
+use std::{collections::HashSet, fs};
 
 use anyhow::{Context as _, Result};
 use aya::{Btf, Ebpf, EbpfLoader};
-use dio_trace_common::offsets::ABSENT;
+use dio_trace_common::{kfunc::ALL as KFUNCS, offsets::ABSENT};
 
-use super::{Options, Scope, hashed};
+use super::{Options, Scope, hashed, kfunc};
 use crate::kernel::{btf::Types, probes};
 
 /// An aligned copy of the committed object (an ELF file must start on an 8-byte boundary).
@@ -59,8 +59,10 @@ impl Kernel {
         let structs: HashSet<&str> = OFFSETS.iter().map(|o| o.strukt).collect();
         let btf = Btf::parse(&data, aya::Endianness::default())
             .with_context(|| format!("cannot parse {PATH}"))?;
-        let types = Types::parse(data, |name| structs.contains(name) || probes::wants(name))
-            .with_context(|| format!("cannot parse {PATH}"))?;
+        let kfunc = |name: &str| KFUNCS.iter().any(|(_, kfunc)| *kfunc == name);
+        let types =
+            Types::parse(data, |name| structs.contains(name) || probes::wants(name) || kfunc(name))
+                .with_context(|| format!("cannot parse {PATH}"))?;
         Ok(Self { types, btf })
     }
 
@@ -96,12 +98,13 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
         .map_max_entries("EVENTS", if options.all { RING_ALL } else { RING_FINDINGS });
     let task_storage = u32::from(kernel.has_task_storage());
     loader.override_global("TASK_STORAGE", &task_storage, true);
-    let object = if kernel.has_task_storage() {
-        Cow::Borrowed(OBJECT)
+    let mut object = if kernel.has_task_storage() {
+        OBJECT.to_vec()
     } else {
         loader.map_max_entries("THREADS", HASHED_THREADS);
-        Cow::Owned(hashed::threads_by_hash(OBJECT)?)
+        hashed::threads_by_hash(OBJECT)?
     };
+    kfunc::link(&mut object, |name| kernel.types.func_id(name))?;
     loader.load(&object).context("cannot load the eBPF object")
 }
 

@@ -4,6 +4,7 @@ mod attach;
 mod decode;
 mod hashed;
 mod info;
+mod kfunc;
 mod load;
 mod run;
 mod selftest;

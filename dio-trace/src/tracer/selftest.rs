@@ -8,7 +8,7 @@ use std::{
     io,
     os::{
         fd::{AsRawFd as _, RawFd},
-        unix::fs::{FileExt as _, OpenOptionsExt as _},
+        unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
 };
@@ -96,15 +96,22 @@ fn temporary(dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// `s_magic` of file systems with a direct path (include/uapi/linux/magic.h).
-const DISK_MAGICS: &[u32] = &[0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010];
-
+/// True if the file lies on a mounted disk file system. Not by statfs: 9p passes its server's
+/// answer on (fs/9p/vfs_super.c:v9fs_statfs).
 fn on_disk(file: &File) -> bool {
-    // SAFETY: all-zero is a value of this plain struct, and the kernel fills it.
-    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: an open descriptor and a struct of the right type.
-    let failed = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut stat) } != 0;
-    !failed && DISK_MAGICS.contains(&(stat.f_type as u32))
+    let Ok(dev) = file.metadata().map(|meta| meta.dev()) else { return false };
+    let dev = format!("{}:{}", libc::major(dev), libc::minor(dev));
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().any(|line| {
+        // id parent major:minor root mount-point options [tags…] - type source options
+        let fs = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').next());
+        line.split(' ').nth(2) == Some(&dev) && fs.is_some_and(is_disk)
+    })
+}
+
+/// File systems with a direct path of their own.
+fn is_disk(fs: &str) -> bool {
+    matches!(fs, "ext4" | "xfs" | "btrfs" | "f2fs")
 }
 
 /// Mount points of writable disk file systems.
@@ -116,8 +123,7 @@ fn disk_mounts() -> Vec<PathBuf> {
             let mut words = line.split(' ');
             let (_, dir, fs, options) =
                 (words.next()?, words.next()?, words.next()?, words.next()?);
-            let disk = matches!(fs, "ext4" | "xfs" | "btrfs" | "f2fs");
-            (disk && options.split(',').any(|o| o == "rw")).then(|| PathBuf::from(dir))
+            (is_disk(fs) && options.split(',').any(|o| o == "rw")).then(|| PathBuf::from(dir))
         })
         .collect()
 }

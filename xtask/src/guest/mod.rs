@@ -1,2 +1,44 @@
-//! What runs inside the VM: set-ups, the workload with its own tally, the judge.
-pub(crate) fn main() -> anyhow::Result<()> { Ok(()) }
+//! What runs inside the VM.
+//!
+//! - [`suite`]: makes the set-ups, runs the workload under dio-trace, judges what it said
+//! - [`setups`], [`cells`], [`cases`]: the scenarios as data
+//! - [`workload`], [`request`]: the program that is watched, and its own tally
+//! - [`judge`]: the comparison
+//! - [`demo`]: the demonstration
+mod cases;
+mod cells;
+mod demo;
+mod judge;
+mod request;
+mod setups;
+mod suite;
+mod workload;
+
+use anyhow::{Result, bail};
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Guest {
+    /// All scenarios on this kernel
+    Suite(suite::SuiteArgs),
+    /// Makes the scenarios' requests
+    Workload(workload::WorkloadArgs),
+    /// Shows dio-trace at work
+    Demo(demo::DemoArgs),
+    /// The program that the demonstration watches
+    DemoReader(demo::ReaderArgs),
+}
+
+/// Runs a part; the exit code.
+pub(crate) fn main(guest: &Guest) -> Result<u8> {
+    // The suite partitions and formats disks.
+    if std::env::var_os("DIO_TRACE_VM").is_none() {
+        bail!("this runs inside a VM alone: cargo xtask vm, test or demo start it there");
+    }
+    match guest {
+        Guest::Suite(args) => suite::main(args),
+        Guest::Workload(args) => workload::main(args).map(|()| 0),
+        Guest::Demo(args) => demo::main(args),
+        Guest::DemoReader(args) => demo::reader(args).map(|()| 0),
+    }
+}

@@ -1,0 +1,38 @@
+//! Keeping the CPU while a probe does its work.
+//!
+//! BPF runs a program once per CPU at a time: while a task is preempted inside one, every other
+//! task of that CPU passes the probe unseen (kernel/bpf/trampoline.c:__bpf_prog_enter_recur counts
+//! it in `recursion_misses`). fentry and fexit run preemptible, and on a kernel with full or lazy
+//! preemption that happens. Kernels from 6.10 on let a program disable preemption.
+
+use dio_trace_common::kfunc;
+
+/// Preemption is off as long as this lives; a no-op where the kernel has no such call.
+pub struct Steady(());
+
+impl Steady {
+    /// After the cheap tests that send bystanders away, before any work.
+    #[inline(always)]
+    pub fn new() -> Self {
+        call::<{ kfunc::PREEMPT_DISABLE }>();
+        Self(())
+    }
+}
+
+impl Drop for Steady {
+    #[inline(always)]
+    fn drop(&mut self) {
+        call::<{ kfunc::PREEMPT_ENABLE }>();
+    }
+}
+
+/// A call of a number that is no helper's: the loader puts the kernel function, or nothing, there.
+#[inline(always)]
+fn call<const NUMBER: usize>() {
+    // SAFETY: compiles to one call instruction with this number, which the loader replaces before
+    // the kernel sees it; both functions take and return nothing.
+    unsafe {
+        let function: unsafe extern "C" fn() = core::mem::transmute(NUMBER);
+        function();
+    }
+}

@@ -1,0 +1,150 @@
+//! The cases: what a file is like before the request, and how the request is made.
+use anyhow::{Context, Result};
+
+/// What the file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Data from start to end.
+    Bytes(u64),
+    /// A hole of 256 KiB.
+    Hole,
+    /// 256 KiB allocated and never written.
+    Unwritten,
+    /// Data, a hole from 8 to 16 KiB, data up to 256 KiB.
+    Mixed,
+}
+
+/// What the page cache holds of the request's range just before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cache {
+    Nothing,
+    /// Pages written and not yet written back.
+    Dirty,
+    /// Clean pages.
+    Clean,
+    /// One clean page.
+    OnePage,
+    /// Clean pages that are mapped and were touched.
+    Mapped,
+}
+
+/// How the program comes by its descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Open {
+    Direct,
+    /// Without O_DIRECT: no request of ours.
+    Buffered,
+    /// O_DIRECT by fcntl(F_SETFL).
+    Setfl,
+}
+
+/// Where a vectored request is cut in two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    Nowhere,
+    At(usize),
+    Half,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Case {
+    name: &'static str,
+    pub(super) content: Content,
+    pub(super) cache: Cache,
+    pub(super) open: Open,
+    pub(super) cut: Cut,
+    /// RWF_* flags of preadv2.
+    pub(super) flags: i32,
+}
+
+/// RWF_DONTCACHE (include/uapi/linux/fs.h, 6.14); not yet in libc.
+const RWF_DONTCACHE: i32 = 0x80;
+
+const FULL: Content = Content::Bytes(256 << 10);
+const PLAIN: Case = Case {
+    name: "",
+    content: FULL,
+    cache: Cache::Nothing,
+    open: Open::Direct,
+    cut: Cut::Nowhere,
+    flags: 0,
+};
+
+const fn case(name: &'static str) -> Case {
+    Case { name, ..PLAIN }
+}
+
+const fn holds(name: &'static str, content: Content) -> Case {
+    Case { name, content, ..PLAIN }
+}
+
+const fn cached(name: &'static str, cache: Cache) -> Case {
+    Case { name, cache, ..PLAIN }
+}
+
+const fn cut(name: &'static str, cut: Cut) -> Case {
+    Case { name, cut, ..PLAIN }
+}
+
+const fn flags(name: &'static str, flags: i32) -> Case {
+    Case { name, flags, ..PLAIN }
+}
+
+const CASES: &[Case] = &[
+    case("r_aligned4k"),
+    case("r_aligned64k"),
+    case("r_512"),
+    case("r_off512"),
+    case("r_len512"),
+    case("r_mem512"),
+    case("r_mem256"),
+    case("r_mem4"),
+    case("r_mem1"),
+    case("r_memoff64k_m512"),
+    case("r_off100"),
+    case("r_len100"),
+    case("r_len4097"),
+    case("r_len0"),
+    case("r_eof_cross"),
+    case("r_eof_at"),
+    case("r_eof_beyond"),
+    flags("r_nowait", libc::RWF_NOWAIT),
+    flags("r_dontcache", RWF_DONTCACHE),
+    Case { open: Open::Buffered, ..flags("r_dontcache_nodirect", RWF_DONTCACHE) },
+    Case { open: Open::Buffered, ..case("r_ctl_nodirect") },
+    Case { open: Open::Setfl, ..case("r_setfl") },
+    cut("r_iov512", Cut::At(512)),
+    cut("r_iovhalf", Cut::Half),
+    cut("r_iov100", Cut::At(100)),
+    holds("r_tail_4k", Content::Bytes(10_000)),
+    holds("r_tail_all", Content::Bytes(10_000)),
+    holds("r_tail_after", Content::Bytes(10_000)),
+    holds("r_tail_ateof_una", Content::Bytes(10_000)),
+    holds("r_tail_una", Content::Bytes(10_000)),
+    holds("r_tail_512", Content::Bytes(10_000)),
+    holds("r_t512_4k", Content::Bytes(8704)),
+    Case { content: Content::Bytes(10_000), ..cached("r_dirtytail", Cache::Dirty) },
+    holds("r_hole", Content::Hole),
+    holds("r_hole4k", Content::Hole),
+    holds("r_hole_una", Content::Hole),
+    holds("r_unwritten", Content::Unwritten),
+    holds("r_mix", Content::Mixed),
+    cached("r_dirty", Cache::Dirty),
+    Case { cache: Cache::Dirty, ..flags("r_dirty_nowait", libc::RWF_NOWAIT) },
+    cached("r_dirty_una", Cache::Dirty),
+    cached("r_cached", Cache::Clean),
+    cached("r_cached_una", Cache::Clean),
+    cached("r_partcached", Cache::OnePage),
+    cached("r_mmapd", Cache::Mapped),
+    holds("r_small", Content::Bytes(100)),
+    holds("r_small512", Content::Bytes(100)),
+    holds("r_small_una", Content::Bytes(100)),
+    Case { content: Content::Bytes(100), ..cached("r_small_unsynced", Cache::Dirty) },
+    holds("r_empty", Content::Bytes(0)),
+    holds("r_empty_una", Content::Bytes(0)),
+];
+
+/// The case of that name.
+pub(super) fn find(name: &str) -> Result<&'static Case> {
+    CASES.iter().find(|case| case.name == name).with_context(|| format!("no case is called {name}"))
+}

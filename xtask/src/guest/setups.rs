@@ -1,0 +1,217 @@
+//! The set-ups: file systems and devices that the cells run on, all at once.
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cmd;
+
+/// Room for each file system: xfs wants 300 MiB, btrfs likes more.
+const MIB: u64 = 700;
+
+/// A disk of the VM (see qemu.rs), by its logical sector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Disk {
+    Sector512,
+    Sector4096,
+}
+
+impl Disk {
+    const fn device(self) -> &'static str {
+        match self {
+            Self::Sector512 => "/dev/vda",
+            Self::Sector4096 => "/dev/vdb",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// A file system on a partition: the command that makes it (the device is appended), mount
+    /// options, and `chattr` flags for the folder.
+    Disk { disk: Disk, mkfs: &'static [&'static str], options: &'static str, chattr: &'static str },
+    /// One without a disk.
+    Memory,
+    /// A partition itself.
+    Device(Disk),
+}
+
+/// A line of the table below.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setup {
+    pub(super) name: &'static str,
+    /// The scenario file; set-ups that must behave alike share one.
+    pub(super) rows: &'static str,
+    /// As mount and dio-trace have it.
+    pub(super) fs: &'static str,
+    pub(super) kind: Kind,
+    /// Why an aligned request falls back here, if it does: one of these causes.
+    pub(super) causes: &'static [&'static str],
+}
+
+const EXT4: &[&str] = &["mkfs.ext4", "-q", "-F", "-b", "4096"];
+const INLINE: &[&str] = &["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "inline_data", "-I", "512"];
+const XFS: &[&str] = &["mkfs.xfs", "-q", "-f"];
+const BTRFS: &[&str] = &["mkfs.btrfs", "-q", "-f"];
+
+const fn disk(mkfs: &'static [&'static str], options: &'static str) -> Kind {
+    Kind::Disk { disk: Disk::Sector512, mkfs, options, chattr: "" }
+}
+
+const fn flagged(options: &'static str, chattr: &'static str) -> Kind {
+    Kind::Disk { disk: Disk::Sector512, mkfs: EXT4, options, chattr }
+}
+
+const fn setup(
+    name: &'static str,
+    rows: &'static str,
+    fs: &'static str,
+    kind: Kind,
+    causes: &'static [&'static str],
+) -> Setup {
+    Setup { name, rows, fs, kind, causes }
+}
+
+const EXT4_4KN: Kind = Kind::Disk { disk: Disk::Sector4096, mkfs: EXT4, options: "", chattr: "" };
+
+/// Every set-up. chattr +j bites only without delayed allocation: hence two of them.
+pub(super) const ALL: &[Setup] = &[
+    setup("ext4-512", "ext4-512", "ext4", disk(EXT4, ""), &[]),
+    setup("ext4-4kn", "ext4-4kn", "ext4", EXT4_4KN, &[]),
+    setup("ext4-journal", "ext4-journal", "ext4", disk(EXT4, "data=journal"), &["data-journal"]),
+    setup("ext4-jattr", "ext4-jattr", "ext4", flagged("", "+j"), &[]),
+    setup(
+        "ext4-jattr-nodelalloc",
+        "ext4-journal",
+        "ext4",
+        flagged("nodelalloc", "+j"),
+        &["data-journal"],
+    ),
+    setup("ext4-inline", "ext4-inline", "ext4", disk(INLINE, ""), &["inline-data"]),
+    setup("xfs-512", "xfs-512", "xfs", disk(XFS, ""), &[]),
+    setup(
+        "btrfs",
+        "btrfs",
+        "btrfs",
+        disk(BTRFS, ""),
+        &["inline-data", "dirty-flush", "btrfs-buffer-fault"],
+    ),
+    setup(
+        "btrfs-zstd",
+        "btrfs-zstd",
+        "btrfs",
+        disk(BTRFS, "compress-force=zstd"),
+        &["btrfs-compressed", "inline-data", "dirty-flush"],
+    ),
+    setup("tmpfs", "tmpfs", "tmpfs", Kind::Memory, &[]),
+    setup("bdev-512", "bdev-512", "bdev", Kind::Device(Disk::Sector512), &[]),
+];
+
+/// Where a set-up's files are.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) setup: &'static Setup,
+    /// A folder, or a block device.
+    pub(super) path: PathBuf,
+}
+
+/// Makes and mounts these set-ups below `root`.
+pub(super) fn make(setups: &[&'static Setup], root: &Path) -> Result<Vec<Place>> {
+    unmount_below(root)?;
+    for disk in [Disk::Sector512, Disk::Sector4096] {
+        let count = setups.iter().filter(|setup| on(setup) == Some(disk)).count();
+        partition(disk, count)?;
+    }
+    let mut used = [0_u32; 2];
+    setups.iter().map(|setup| place(setup, root, &mut used)).collect()
+}
+
+/// Clears what an earlier suite left mounted in a VM that was kept.
+fn unmount_below(root: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("no /proc/self/mounts")?;
+    let folders = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+    let ours: Vec<&Path> = folders.filter(|f| f.starts_with(root) && *f != root).collect();
+    for folder in ours.iter().rev() {
+        cmd::output(Command::new("umount").arg(folder))?;
+    }
+    Ok(())
+}
+
+const fn on(setup: &Setup) -> Option<Disk> {
+    match setup.kind {
+        Kind::Disk { disk, .. } | Kind::Device(disk) => Some(disk),
+        Kind::Memory => None,
+    }
+}
+
+/// Cuts a disk into partitions of equal size.
+fn partition(disk: Disk, count: usize) -> Result<()> {
+    if count == 0 {
+        return Ok(());
+    }
+    let table = "label: gpt\n".to_owned() + &format!("size={MIB}MiB\n").repeat(count);
+    let line =
+        format!("printf %s {} | sfdisk -q --wipe always {}", cmd::quote(&table), disk.device());
+    cmd::output(Command::new("sh").args(["-c", &line]))?;
+    let last = format!("{}{count}", disk.device());
+    let start = Instant::now();
+    while !Path::new(&last).exists() {
+        if start.elapsed() > Duration::from_secs(10) {
+            bail!("{last} did not appear");
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn place(setup: &'static Setup, root: &Path, used: &mut [u32; 2]) -> Result<Place> {
+    let mut next = |disk: Disk| {
+        let used = &mut used[disk as usize];
+        *used += 1;
+        format!("{}{used}", disk.device())
+    };
+    let folder = root.join(setup.name);
+    let path = match setup.kind {
+        Kind::Device(disk) => next(disk).into(),
+        Kind::Memory => {
+            fs::create_dir_all(&folder)?;
+            mount(&["-t", setup.fs, setup.name], &folder)?;
+            folder
+        }
+        Kind::Disk { disk, mkfs, options, chattr } => {
+            let device = next(disk);
+            cmd::output(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&device))?;
+            fs::create_dir_all(&folder)?;
+            let mut words = vec!["-t", setup.fs];
+            if !options.is_empty() {
+                words.extend(["-o", options]);
+            }
+            words.push(&device);
+            mount(&words, &folder)?;
+            if !chattr.is_empty() {
+                cmd::output(Command::new("chattr").arg(chattr).arg(&folder))?;
+            }
+            folder
+        }
+    };
+    Ok(Place { setup, path })
+}
+
+fn mount(words: &[&str], folder: &Path) -> Result<()> {
+    cmd::output(Command::new("mount").args(words).arg(folder))
+        .map(drop)
+        .with_context(|| format!("cannot mount {}", folder.display()))
+}
+
+/// The set-up of that name.
+pub(super) fn find(name: &str) -> Result<&'static Setup> {
+    ALL.iter().find(|setup| setup.name == name).with_context(|| {
+        let names: Vec<&str> = ALL.iter().map(|setup| setup.name).collect();
+        format!("no set-up is called {name}; there are {}", names.join(", "))
+    })
+}

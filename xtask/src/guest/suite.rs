@@ -1,0 +1,296 @@
+//! One kernel, all scenarios.
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    cells::{self, Cell, Expect},
+    judge::{self, Asked, Judge, Report},
+    setups::{self, Place, Setup},
+    workload,
+};
+use crate::cmd::say;
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SuiteArgs {
+    /// dio-trace
+    #[arg(long)]
+    tool: PathBuf,
+    /// fentry or kprobe: how dio-trace must attach
+    #[arg(long)]
+    attach: String,
+    /// The kernel series, which chooses the scenarios' column
+    #[arg(long)]
+    series: String,
+    /// Where the result goes
+    #[arg(long)]
+    out: PathBuf,
+    /// Only these set-ups
+    #[arg(long)]
+    setup: Vec<String>,
+}
+
+/// What `cargo xtask test` reads.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    cells: u64,
+    wrong: u64,
+    missed: u64,
+    extra: u64,
+    setups: &'a [judge::Score],
+    complaints: &'a [String],
+}
+
+/// Complaints shown; the rest is in the result.
+const SHOWN: usize = 40;
+
+pub(super) fn main(args: &SuiteArgs) -> Result<u8> {
+    let wanted: Vec<&'static Setup> = match &args.setup[..] {
+        [] => setups::ALL.iter().collect(),
+        names => names.iter().map(|name| setups::find(name)).collect::<Result<_>>()?,
+    };
+    let root = Path::new("/mnt");
+    say(format!("making {} set-ups", wanted.len()));
+    let mut places = Vec::new();
+    for place in setups::make(&wanted, root)? {
+        let cells = cells::load(place.setup.name, place.setup.rows, &args.series)?;
+        places.push((place, cells));
+    }
+    let mut judge = Judge::default();
+    let run = Run { args, places: &places };
+    run.attached(&mut judge).context("with attach -p --all")?;
+    run.findings(&mut judge).context("with run")?;
+    let sum = |part: fn(&judge::Score) -> u64| judge.scores.iter().map(part).sum();
+    let outcome = Outcome {
+        cells: sum(|score| score.cells),
+        wrong: sum(|score| score.wrong),
+        missed: sum(|score| score.missed),
+        extra: sum(|score| score.extra),
+        setups: &judge.scores,
+        complaints: &judge.complaints,
+    };
+    for complaint in judge.complaints.iter().take(SHOWN) {
+        say(complaint);
+    }
+    if judge.complaints.len() > SHOWN {
+        say(format!("and {} more, in the result", judge.complaints.len() - SHOWN));
+    }
+    fs::write(&args.out, serde_json::to_vec_pretty(&outcome)?)
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    Ok(u8::from(!judge.complaints.is_empty()))
+}
+
+struct Run<'a> {
+    args: &'a SuiteArgs,
+    places: &'a [(Place, Vec<Cell>)],
+}
+
+/// Files that one run leaves in the result's folder.
+struct Traces {
+    tally: PathBuf,
+    json: PathBuf,
+    talk: PathBuf,
+}
+
+impl Run<'_> {
+    fn traces(&self, name: &str) -> Traces {
+        let folder = self.args.out.parent().unwrap_or(Path::new("/"));
+        let file = |end: &str| folder.join(format!("{name}.{end}"));
+        Traces { tally: file("tally"), json: file("jsonl"), talk: file("talk") }
+    }
+
+    fn workload(&self, traces: &Traces) -> Result<Vec<String>> {
+        let me = std::env::current_exe().context("xtask cannot find itself")?;
+        let mut words = vec![text(&me)?, "guest".into(), "workload".into()];
+        words.extend(["--series".into(), self.args.series.clone()]);
+        words.extend(["--tally".into(), text(&traces.tally)?]);
+        for (place, _) in self.places {
+            words.push("--place".into());
+            words.push(format!("{}={}", place.setup.name, text(&place.path)?));
+        }
+        Ok(words)
+    }
+
+    fn tool(&self, traces: &Traces) -> Result<Command> {
+        let mut command = Command::new(&self.args.tool);
+        let talk = File::create(&traces.talk).context("cannot make a file for stderr")?;
+        command.stderr(talk);
+        Ok(command)
+    }
+
+    /// `attach -p` to a running process, every request, and a bystander that must not be seen.
+    fn attached(&self, judge: &mut Judge) -> Result<()> {
+        let traces = self.traces("attach-all");
+        let words = self.workload(&traces)?;
+        let mut program = Program::start(Command::new(&words[0]).args(&words[1..]))?;
+        say("files are ready; attaching");
+        let start = Instant::now();
+        let mut tool = self
+            .tool(&traces)?
+            .args(["attach", "-p", &program.child.id().to_string(), "--all", "--json"])
+            .args(["--attach", &self.args.attach, "-o", &text(&traces.json)?])
+            .spawn()
+            .context("cannot start dio-trace")?;
+        wait_until_tracing(&mut tool, &traces)?;
+        say(format!("attached after {:.1} s", start.elapsed().as_secs_f32()));
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let place = &self.places[0].0.path;
+            let other = scope.spawn(|| bystander(place, &stop));
+            let result = program.go();
+            stop.store(true, Ordering::Relaxed);
+            let seen = other.join().map_err(|_| anyhow::anyhow!("the bystander died"))?;
+            result.and(seen)
+        })?;
+        end(tool, &traces)?;
+        self.judge(judge, "attach -p --all", &traces, Asked::All)
+    }
+
+    /// `run`, findings alone.
+    fn findings(&self, judge: &mut Judge) -> Result<()> {
+        let traces = self.traces("run-findings");
+        let mut command = self.tool(&traces)?;
+        command.args(["run", "--json", "--attach", &self.args.attach, "-o", &text(&traces.json)?]);
+        command.arg("--").args(self.workload(&traces)?);
+        let mut program = Program::start(&mut command)?;
+        program.go()?;
+        self.judge(judge, "run", &traces, Asked::Findings)
+    }
+
+    fn judge(&self, judge: &mut Judge, name: &str, traces: &Traces, asked: Asked) -> Result<()> {
+        let tally = workload::tally(&traces.tally)?;
+        let json = fs::read_to_string(&traces.json).context("dio-trace wrote no JSON")?;
+        let report = judge::report(&json)?;
+        let before = judge.complaints.len();
+        let first = judge.scores.len();
+        judge.cells(self.places, &tally, &report, asked);
+        let counts = expected(self.places, &report);
+        judge.summary(&report.summary, &self.args.attach, &counts);
+        for score in &mut judge.scores[first..] {
+            let right = score.wrong + score.missed + score.extra == 0;
+            let word = if right { "right" } else { "NOT RIGHT" };
+            say(format!("{name}: {}: {} cells, {word}", score.name, score.cells));
+        }
+        for complaint in &mut judge.complaints[before..] {
+            *complaint = format!("{name}: {complaint}");
+        }
+        Ok(())
+    }
+}
+
+/// Requests by verdict, as the scenarios have it. Where the kernel may do either, dio-trace's own
+/// word counts; that it is one of the two was judged before.
+fn expected(places: &[(Place, Vec<Cell>)], report: &Report) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for (place, cells) in places {
+        for cell in cells {
+            let file = place.path.join(cell.name());
+            let said = report.verdict_of(&file);
+            let of = |expect: &Expect| match expect {
+                Expect::Request { verdict, .. } => Some(*verdict),
+                Expect::NoRequest { .. } => None,
+            };
+            let verdicts: Vec<&str> = cell.expect.iter().filter_map(of).collect();
+            let one = verdicts.iter().find(|verdict| said == Some(**verdict)).or(verdicts.first());
+            if let Some(verdict) = one {
+                *counts.entry((*verdict).to_owned()).or_default() += 1;
+            }
+        }
+    }
+    counts
+}
+
+/// A process that says `ready`, and waits for a word on stdin.
+struct Program {
+    child: Child,
+    talk: BufReader<ChildStdout>,
+}
+
+impl Program {
+    fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the workload")?;
+        let mut talk = BufReader::new(child.stdout.take().context("no stdout")?);
+        let mut line = String::new();
+        talk.read_line(&mut line)?;
+        if line.trim() != "ready" {
+            let status = child.wait()?;
+            bail!("the workload did not get ready ({status}): {line}");
+        }
+        Ok(Self { child, talk })
+    }
+
+    /// Lets it make its requests, and waits for its end.
+    fn go(&mut self) -> Result<()> {
+        let mut stdin = self.child.stdin.take().context("no stdin")?;
+        stdin.write_all(b"go\n")?;
+        drop(stdin);
+        let mut rest = String::new();
+        self.talk.read_line(&mut rest)?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("the workload failed ({status}) {rest}");
+        }
+        Ok(())
+    }
+}
+
+/// Direct reads by somebody else: dio-trace must not say a word about them.
+fn bystander(place: &Path, stop: &AtomicBool) -> Result<()> {
+    let path = place.join("bystander");
+    fs::write(&path, vec![1; 64 << 10])?;
+    let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(&path)?;
+    // Refused or direct by luck of the buffer's address: a request either way.
+    let mut buffer = vec![0; 8192];
+    while !stop.load(Ordering::Relaxed) {
+        // The result does not matter, only that a request is made.
+        let _ = file.read_at(&mut buffer, 0);
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn wait_until_tracing(tool: &mut Child, traces: &Traces) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let talk = fs::read_to_string(&traces.talk).unwrap_or_default();
+        if talk.contains("dio-trace: tracing") {
+            return Ok(());
+        }
+        if let Some(status) = tool.try_wait()? {
+            bail!("dio-trace ended ({status}): {}", talk.trim());
+        }
+        if start.elapsed() > Duration::from_secs(120) {
+            bail!("dio-trace did not attach within 120 s: {}", talk.trim());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn end(mut tool: Child, traces: &Traces) -> Result<()> {
+    let status = tool.wait()?;
+    if !status.success() {
+        let talk = fs::read_to_string(&traces.talk).unwrap_or_default();
+        bail!("dio-trace failed ({status}): {}", talk.trim());
+    }
+    Ok(())
+}
+
+fn text(path: &Path) -> Result<String> {
+    Ok(crate::demo::text(path)?.to_owned())
+}

@@ -1,0 +1,371 @@
+//! The program that is watched: makes each cell's request once, and keeps a tally of its own.
+//!
+//! It prepares all files, says `ready` on stdout, waits for a line on stdin, makes the requests one
+//! after the other, and writes the tally. Nothing but a cell's request uses O_DIRECT.
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io::{self, BufRead, Write},
+    os::{
+        fd::{AsRawFd, FromRawFd, RawFd},
+        unix::{ffi::OsStrExt, fs::FileExt},
+    },
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    cases::{self, Cache, Case, Content, Cut, Open},
+    cells::{self, Cell},
+    request::{Apis, Read},
+    setups,
+};
+
+const PAGE: usize = 4096;
+/// Residency is asked for so much of a block device.
+const MOST: u64 = 1 << 20;
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct WorkloadArgs {
+    /// Kernel series, which says what the scenarios know
+    #[arg(long)]
+    pub(super) series: String,
+    /// SETUP=FOLDER or SETUP=DEVICE
+    #[arg(long, required = true)]
+    pub(super) place: Vec<String>,
+    /// Where the tally goes
+    #[arg(long)]
+    pub(super) tally: PathBuf,
+}
+
+/// What happened to a cell, in the workload's own words.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Entry {
+    pub(super) setup: String,
+    pub(super) cell: String,
+    pub(super) path: PathBuf,
+    /// Who made the request.
+    pub(super) pid: u32,
+    /// `open`, `fcntl` or `call`: how far it came.
+    pub(super) stage: String,
+    /// Bytes, or -errno.
+    pub(super) result: i64,
+    /// CLOCK_REALTIME in ns around the call.
+    pub(super) begin: u64,
+    pub(super) end: u64,
+    /// Pages of the request's range in the page cache, before and after (mincore).
+    pub(super) before: u64,
+    pub(super) after: u64,
+    /// Pages that the range has, up to the end of the file.
+    pub(super) pages: u64,
+    /// Bytes this process read from storage meanwhile (/proc/self/io).
+    pub(super) storage: u64,
+}
+
+pub(super) fn main(args: &WorkloadArgs) -> Result<()> {
+    let mut prepared = Vec::new();
+    for place in &args.place {
+        let (name, path) = place.split_once('=').context("--place is SETUP=PATH")?;
+        let setup = setups::find(name)?;
+        let cells = cells::load(setup.name, setup.rows, &args.series)?;
+        prepared.extend(prepare(cells, Path::new(path))?);
+    }
+    fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the page cache")?;
+    let mut apis = Apis::new()?;
+    println!("ready");
+    io::stdout().flush()?;
+    io::stdin().lock().read_line(&mut String::new())?;
+    let tally: Result<Vec<Entry>> = prepared.iter().map(|ready| ready.run(&mut apis)).collect();
+    let text = serde_json::to_vec(&tally?)?;
+    fs::write(&args.tally, text).context("cannot write the tally")
+}
+
+struct Prepared {
+    cell: Cell,
+    case: &'static Case,
+    path: PathBuf,
+    /// Stays open: at its last close a block device drops its cache, and with it the state that a
+    /// cell is about.
+    file: File,
+    device: bool,
+}
+
+fn prepare(cells: Vec<Cell>, place: &Path) -> Result<Vec<Prepared>> {
+    let device = !place.is_dir();
+    let mut all = Vec::new();
+    for cell in cells {
+        let case = cases::find(cell.case)?;
+        let path = if device { place.to_owned() } else { place.join(cell.name()) };
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(!device).open(&path);
+        let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+        let content = if device { Content::Bytes(MOST) } else { case.content };
+        fill(&file, content).with_context(|| format!("cannot fill {}", path.display()))?;
+        file.sync_all()?;
+        all.push(Prepared { cell, case, path, file, device });
+    }
+    Ok(all)
+}
+
+fn fill(file: &File, content: Content) -> io::Result<()> {
+    let text = |len: u64| -> Vec<u8> {
+        // Compresses well, and no block is like another.
+        (0..len).map(|at| if at % 64 < 8 { (at / 64 >> (at % 8)) as u8 } else { b'.' }).collect()
+    };
+    match content {
+        Content::Bytes(len) => file.write_all_at(&text(len), 0),
+        Content::Hole => file.set_len(256 << 10),
+        Content::Unwritten => {
+            // SAFETY: no memory is involved.
+            let done = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, 256 << 10) };
+            if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        }
+        Content::Mixed => {
+            file.write_all_at(&text(8 << 10), 0)?;
+            file.write_all_at(&text(240 << 10), 16 << 10)
+        }
+    }
+}
+
+impl Prepared {
+    fn run(&self, apis: &mut Apis) -> Result<Entry> {
+        let shown = || format!("{} on {}", self.cell.name(), self.path.display());
+        self.set_cache().with_context(|| format!("cannot set up the cache for {}", shown()))?;
+        let (mut entry, mapped) = (self.entry(), Map::new(&self.file, self.end()?)?);
+        if self.case.cache == Cache::Mapped {
+            mapped.touch(self.cell.offset as usize, self.cell.len);
+        }
+        entry.pages = mapped.pages(self.cell.offset, self.cell.len).len() as u64;
+        entry.before = mapped.resident(self.cell.offset, self.cell.len)?;
+        let storage = storage_read()?;
+        entry.begin = now();
+        let direct = match open(&self.path, self.case.open) {
+            Ok(file) => file,
+            Err((stage, errno)) => {
+                entry.end = now();
+                stage.clone_into(&mut entry.stage);
+                entry.result = -i64::from(errno);
+                return Ok(entry);
+            }
+        };
+        let mut buffer = Buffer::new(self.cell.off_by + self.cell.len)?;
+        let cut = match self.case.cut {
+            Cut::Nowhere => 0,
+            Cut::At(at) => at,
+            Cut::Half => self.cell.len / 2,
+        };
+        let read = Read {
+            fd: direct.as_raw_fd(),
+            buffer: buffer.at(self.cell.off_by),
+            len: self.cell.len,
+            offset: self.cell.offset,
+            cut,
+            flags: self.case.flags,
+        };
+        let made = apis.make(self.cell.api, &read).with_context(shown)?;
+        (entry.pid, entry.result, entry.end) = (made.pid, made.result, now());
+        entry.storage = storage_read()? - storage;
+        entry.after = mapped.resident(self.cell.offset, self.cell.len)?;
+        Ok(entry)
+    }
+
+    fn entry(&self) -> Entry {
+        Entry {
+            setup: self.cell.setup.to_owned(),
+            cell: self.cell.name(),
+            path: self.path.clone(),
+            pid: std::process::id(),
+            stage: "call".to_owned(),
+            result: 0,
+            begin: 0,
+            end: 0,
+            before: 0,
+            after: 0,
+            pages: 0,
+            storage: 0,
+        }
+    }
+
+    /// End of the file, or of what is used of the device.
+    fn end(&self) -> Result<u64> {
+        Ok(if self.device { MOST } else { self.file.metadata()?.len() })
+    }
+
+    /// Brings the request's range into the state that the case is about.
+    fn set_cache(&self) -> io::Result<()> {
+        let (offset, len) = (self.cell.offset as u64, self.cell.len);
+        if self.device {
+            // Cells share the device: the one before may have left something.
+            // SAFETY: no memory is involved.
+            unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        }
+        // No read-ahead: the case says which pages.
+        // SAFETY: no memory is involved.
+        unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+        let mut bytes = vec![b'x'; len];
+        match self.case.cache {
+            Cache::Nothing | Cache::Mapped => Ok(()),
+            Cache::Dirty => {
+                let end = self.file.metadata()?.len();
+                let used = if self.device { len } else { (end - offset).min(len as u64) as usize };
+                self.file.write_all_at(&bytes[..used], offset)
+            }
+            Cache::Clean => self.file.read_at(&mut bytes, offset).map(drop),
+            Cache::OnePage => self.file.read_at(&mut bytes[..PAGE], offset).map(drop),
+        }
+    }
+}
+
+/// A descriptor for the request, or where and why there is none.
+fn open(path: &Path, how: Open) -> Result<File, (&'static str, i32)> {
+    let errno = || io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| ("open", libc::EINVAL))?;
+    let flags = if how == Open::Direct { libc::O_DIRECT } else { 0 };
+    // SAFETY: the name is NUL-terminated.
+    let fd: RawFd = unsafe { libc::open(name.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC | flags) };
+    if fd < 0 {
+        return Err(("open", errno()));
+    }
+    // SAFETY: just opened, and nobody else's.
+    let file = unsafe { File::from_raw_fd(fd) };
+    // SAFETY: no memory is involved.
+    if how == Open::Setfl && unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_DIRECT) } < 0 {
+        return Err(("fcntl", errno()));
+    }
+    Ok(file)
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// `read_bytes` of this process: what it had storage read for it.
+fn storage_read() -> Result<u64> {
+    let text = fs::read_to_string("/proc/self/io").context("no /proc/self/io")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("read_bytes: "));
+    line.and_then(|number| number.parse().ok()).context("/proc/self/io has no read_bytes")
+}
+
+/// Page-aligned memory of our own.
+struct Buffer {
+    start: *mut u8,
+    len: usize,
+}
+
+impl Buffer {
+    fn new(len: usize) -> Result<Self> {
+        let len = len.max(1);
+        // SAFETY: a new anonymous mapping; populated, so that no request faults it in.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            bail!("no memory for {len} bytes");
+        }
+        Ok(Self { start: start.cast(), len })
+    }
+
+    fn at(&mut self, offset: usize) -> *mut u8 {
+        self.start.wrapping_add(offset)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping; every request into it has ended.
+        unsafe { libc::munmap(self.start.cast(), self.len) };
+    }
+}
+
+/// A file mapped to ask for residency; nothing is touched unless asked for.
+struct Map {
+    start: *mut libc::c_void,
+    len: usize,
+}
+
+impl Map {
+    fn new(file: &File, end: u64) -> Result<Self> {
+        let len = end as usize;
+        if len == 0 {
+            return Ok(Self { start: std::ptr::null_mut(), len });
+        }
+        // SAFETY: a new mapping of a file that is not truncated while it lives.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error()).context("cannot map the file");
+        }
+        // SAFETY: our own mapping. No read-ahead by faults: the case says which pages.
+        unsafe { libc::madvise(start, len, libc::MADV_RANDOM) };
+        Ok(Self { start, len })
+    }
+
+    /// The pages of the file that a range touches, as page numbers.
+    fn pages(&self, offset: i64, len: usize) -> std::ops::Range<usize> {
+        let last = (offset as usize + len).min(self.len);
+        let first = offset as usize / PAGE;
+        first..last.div_ceil(PAGE).max(first)
+    }
+
+    fn resident(&self, offset: i64, len: usize) -> Result<u64> {
+        let pages = self.pages(offset, len);
+        if pages.is_empty() {
+            return Ok(0);
+        }
+        let mut there = vec![0_u8; pages.len()];
+        // SAFETY: within our mapping, and one byte of room per page.
+        let asked = unsafe {
+            libc::mincore(
+                self.start.wrapping_byte_add(pages.start * PAGE),
+                pages.len() * PAGE,
+                there.as_mut_ptr(),
+            )
+        };
+        if asked < 0 {
+            return Err(io::Error::last_os_error()).context("mincore");
+        }
+        Ok(there.iter().filter(|page| **page & 1 != 0).count() as u64)
+    }
+
+    fn touch(&self, offset: usize, len: usize) {
+        for page in self.pages(offset as i64, len) {
+            // SAFETY: within our mapping, below the end of the file.
+            unsafe { self.start.cast::<u8>().wrapping_add(page * PAGE).read_volatile() };
+        }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        if self.len != 0 {
+            // SAFETY: our own mapping.
+            unsafe { libc::munmap(self.start, self.len) };
+        }
+    }
+}
+
+/// Reads a tally.
+pub(super) fn tally(path: &Path) -> Result<Vec<Entry>> {
+    let text = fs::read(path).with_context(|| format!("no tally at {}", path.display()))?;
+    serde_json::from_slice(&text).context("the tally is damaged")
+}
