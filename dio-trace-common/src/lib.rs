@@ -3,6 +3,7 @@
 //! - [`abi`]: the records that cross from the probes to the loader;
 //! - [`evidence`]: what the probes saw of one request;
 //! - [`verdict`]: one pure function from evidence to verdict, called on both sides;
+//! - [`kfunc`]: kernel functions the probes call, linked at load;
 //! - [`offsets`]: the kernel struct members the probes read, resolved from BTF at load.
 //!
 //! Everything here is `no_std`, has explicit widths and no padding, and never carries a Rust

@@ -226,3 +226,172 @@ fn outcome(facts: &Facts, ev: &Evidence, done: u64) -> Outcome {
     }
     Outcome::Other
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXT4: u32 = 0xef53;
+
+    /// A 4 KiB read inside a regular file of 1 MiB that returned everything.
+    fn read() -> Facts {
+        Facts {
+            write: false,
+            block_device: false,
+            magic: EXT4,
+            len: 4096,
+            pos: 8192,
+            ret: 4096,
+            size_begin: 1 << 20,
+            size_end: 1 << 20,
+            cache_probes_complete: true,
+        }
+    }
+
+    fn direct(bytes: u64) -> Evidence {
+        Evidence { direct_bytes: bytes, seen: seen::IOMAP_DIO, attempts: 1, ..Evidence::default() }
+    }
+
+    fn cached(bytes: u64) -> Evidence {
+        Evidence {
+            cached_bytes: bytes,
+            seen: seen::BUFFERED_READ,
+            attempts: 1,
+            ..Evidence::default()
+        }
+    }
+
+    fn verdict(facts: &Facts, evidence: &Evidence) -> (Verdict, Outcome, bool) {
+        let decision = decide(facts, evidence);
+        (decision.verdict, decision.outcome, decision.finding)
+    }
+
+    #[test]
+    fn bytes_decide_between_direct_and_cached() {
+        assert_eq!(verdict(&read(), &direct(4096)), (Verdict::Direct, Outcome::Full, false));
+        assert_eq!(verdict(&read(), &cached(4096)), (Verdict::Fallback, Outcome::Full, true));
+        let mixed = Evidence { cached_bytes: 1024, ..direct(3072) };
+        let decision = decide(&read(), &mixed);
+        assert_eq!(decision.verdict, Verdict::Partial);
+        assert_eq!((decision.direct_bytes, decision.cached_bytes), (3072, 1024));
+    }
+
+    #[test]
+    fn nothing_is_direct_without_evidence() {
+        assert_eq!(verdict(&read(), &Evidence::default()).0, Verdict::Unknown);
+        // The direct machinery ran, but reports fewer bytes than the program got.
+        assert_eq!(verdict(&read(), &direct(1024)).0, Verdict::Unknown);
+        // Entered, for its end-of-file check, and read nothing.
+        let entered = Evidence { seen: seen::IOMAP_DIO | seen::BUFFERED_READ, ..direct(4096) };
+        assert_eq!(verdict(&read(), &entered).0, Verdict::Direct);
+    }
+
+    #[test]
+    fn devices_and_clients_are_judged_by_elimination() {
+        let device = Facts { block_device: true, ..read() };
+        let client = Facts { magic: magic::NFS, ..read() };
+        let none = Evidence::default();
+        assert_eq!(verdict(&device, &none).0, Verdict::Direct);
+        assert_eq!(verdict(&client, &none).0, Verdict::Client);
+        for facts in [device, client] {
+            assert_eq!(verdict(&facts, &cached(4096)).0, Verdict::Fallback);
+            let blind = Facts { cache_probes_complete: false, ..facts };
+            assert_eq!(verdict(&blind, &none).0, Verdict::Unknown);
+            let missed = Evidence { seen: seen::MISSED, ..none };
+            assert_eq!(verdict(&facts, &missed).0, Verdict::Unknown);
+        }
+    }
+
+    #[test]
+    fn errors_come_first() {
+        for (errno, expected, finding) in [
+            (22, Verdict::Refused, true),
+            (95, Verdict::Refused, true),
+            (11, Verdict::Refused, false),
+            (5, Verdict::Failed, true),
+            (14, Verdict::Failed, true),
+        ] {
+            let facts = Facts { ret: -errno, ..read() };
+            let said = verdict(&facts, &direct(4096));
+            assert_eq!(said, (expected, Outcome::None, finding), "errno {errno}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_file_is_no_failure_of_the_path() {
+        let at_end = Facts { pos: 1 << 20, ret: 0, ..read() };
+        assert_eq!(verdict(&at_end, &cached(0)), (Verdict::Eof, Outcome::None, false));
+        let flushed = Evidence { flushed_pages: 1, ..Evidence::default() };
+        assert_eq!(verdict(&at_end, &flushed), (Verdict::Eof, Outcome::None, true));
+        // 0 bytes in the middle of a file are not explained by its end.
+        let middle = Facts { ret: 0, ..read() };
+        assert_ne!(verdict(&middle, &Evidence::default()).0, Verdict::Eof);
+    }
+
+    #[test]
+    fn short_counts_say_why() {
+        let outcome = |facts: &Facts| verdict(facts, &direct(4096)).1;
+        let short = Facts { ret: 1000, ..read() };
+        let tail = Facts { size_begin: 9192, size_end: 9192, ..short };
+        assert_eq!(outcome(&tail), Outcome::Eof);
+        // Truncated meanwhile, or grown meanwhile: the size at either time explains it.
+        assert_eq!(outcome(&Facts { size_end: 9192, ..short }), Outcome::Eof);
+        assert_eq!(outcome(&Facts { size_begin: 9192, ..short }), Outcome::Eof);
+        assert_eq!(outcome(&Facts { block_device: true, ..tail }), Outcome::DeviceEnd);
+        assert_eq!(outcome(&short), Outcome::Other);
+        assert_eq!(outcome(&Facts { magic: magic::FUSE, ..short }), Outcome::Server);
+        let large = Facts { len: 3 << 30, ret: MAX_RW_COUNT as i64, ..read() };
+        assert_eq!(outcome(&large), Outcome::MaxRw);
+        assert!(Outcome::ALL.iter().filter(|outcome| outcome.is_short()).count() == 9);
+    }
+
+    #[test]
+    fn what_the_kernel_trims_at_the_end_is_not_counted() {
+        // The direct machinery reads whole blocks; the program gets the tail.
+        let tail = Facts { ret: 1808, size_begin: 10_000, size_end: 10_000, ..read() };
+        let decision = decide(&tail, &direct(4096));
+        assert_eq!((decision.verdict, decision.direct_bytes), (Verdict::Direct, 1808));
+        assert!(decision.finding);
+    }
+
+    #[test]
+    fn tmpfs_and_dax_have_words_of_their_own() {
+        let tmpfs = Facts { magic: magic::TMPFS, ..read() };
+        assert_eq!(verdict(&tmpfs, &cached(4096)), (Verdict::Memory, Outcome::Full, false));
+        let dax = Evidence { seen: seen::DAX, ..Evidence::default() };
+        assert_eq!(verdict(&read(), &dax), (Verdict::Dax, Outcome::Full, false));
+    }
+
+    #[test]
+    fn a_write_went_through_the_cache_if_its_loop_ran() {
+        let write = Facts { write: true, ..read() };
+        let buffered = Evidence { seen: seen::BUFFERED_WRITE, ..Evidence::default() };
+        assert_eq!(verdict(&write, &buffered).0, Verdict::Fallback);
+        let part = Evidence { seen: seen::BUFFERED_WRITE | seen::IOMAP_DIO, ..direct(1024) };
+        let decision = decide(&write, &part);
+        assert_eq!(decision.verdict, Verdict::Partial);
+        assert_eq!((decision.direct_bytes, decision.cached_bytes), (1024, 3072));
+        assert_eq!(verdict(&write, &direct(4096)).0, Verdict::Direct);
+    }
+
+    #[test]
+    fn every_byte_is_accounted_for() {
+        for ret in [1, 512, 4095, 4096] {
+            for evidence in [direct(4096), cached(4096), cached(100), Evidence::default()] {
+                let facts = Facts { ret, ..read() };
+                let decision = decide(&facts, &evidence);
+                let sum = decision.direct_bytes + decision.cached_bytes;
+                assert!(sum <= ret as u64);
+                assert!(decision.verdict == Verdict::Unknown || sum == ret as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn words_and_bytes_agree() {
+        for (index, verdict) in Verdict::ALL.iter().enumerate() {
+            assert_eq!(Verdict::from_u8(index as u8), Some(*verdict));
+        }
+        assert_eq!(Verdict::from_u8(Verdict::ALL.len() as u8), None);
+    }
+}

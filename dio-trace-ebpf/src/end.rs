@@ -6,8 +6,8 @@ use aya_ebpf::helpers::generated::{
 };
 use dio_trace_common::{
     abi::{
-        API_NONE, Counter, CounterKey, LATENCY_BUCKETS, OP_WRITE, REQ_PUNTED, REQ_VECTORED,
-        Request, Stat,
+        API_LIBAIO, API_NONE, Counter, CounterKey, LATENCY_BUCKETS, OP_WRITE, REQ_PUNTED,
+        REQ_VECTORED, Request, Stat,
     },
     evidence::seen,
     offsets::ABSENT,
@@ -52,12 +52,21 @@ pub fn sync<A: Args>(ctx: &A, file: u64, ret: i64) {
     }
 }
 
-/// The same at the return of the system call; the position was on its stack.
+/// The same at the return of the system call; the position was on its stack. Also the return of
+/// io_submit: an error there is that of its first request, which never reached its callback.
 #[inline(always)]
 pub fn sys_exit(ret: i64) {
     let Some(thread) = thread() else { return };
     // SAFETY: a value of THREADS, used by its own thread alone.
     unsafe {
+        if (*thread).state == ASYNC {
+            if let Some(request) = leave(thread) {
+                if ret < 0 && (*request).api == API_LIBAIO {
+                    end_async(request, ret, 1);
+                }
+            }
+            return;
+        }
         if leave_sync(thread) {
             let request = &raw mut (*thread).request;
             let file = (*thread).file;

@@ -67,6 +67,17 @@ macro_rules! exit {
     };
 }
 
+/// A return probe whose part the tracepoint sys_exit plays with kprobes.
+macro_rules! exit_only {
+    ($fx:ident, $args:literal, $body:expr) => {
+        #[fexit]
+        pub fn $fx(ctx: FExitContext) -> i32 {
+            $body(Return::<$args>::ret(&ctx));
+            0
+        }
+    };
+}
+
 /// Return of a synchronous entry point.
 macro_rules! sync_exit {
     ($fx:ident, $args:literal) => {
@@ -102,9 +113,9 @@ pub fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
 
 // ---- begin and end: libaio
 entry!(fe_aio_read, kp_aio_read, mark::aio_rw);
-exit!(fx_aio_read, kr_aio_read, 4, end::aio_return);
+exit_only!(fx_aio_read, 4, end::aio_return);
 entry!(fe_aio_write, kp_aio_write, mark::aio_rw);
-exit!(fx_aio_write, kr_aio_write, 4, end::aio_return);
+exit_only!(fx_aio_write, 4, end::aio_return);
 entry!(fe_aio_complete_rw, kp_aio_complete_rw, end::aio_complete);
 
 // ---- begin and end: io_uring

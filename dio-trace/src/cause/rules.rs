@@ -293,13 +293,15 @@ fn btrfs_compressed(case: &Case<'_>) -> Option<String> {
 }
 
 /// fs/btrfs/direct-io.c:btrfs_direct_read runs with page faults disabled; when it makes no
-/// progress after faulting the buffer in, the rest is read through the page cache.
+/// progress after faulting the buffer in, the rest is read through the page cache. That leaves no
+/// error behind: what remains once the extents are known to be plain and nothing was dirty.
 fn btrfs_buffer_fault(case: &Case<'_>) -> Option<String> {
-    const EFAULT: i32 = -14;
-    let faulted = case.request.evidence.direct_err == EFAULT;
-    (cached(case) && case.fs == "btrfs" && !is_write(case) && faulted).then(|| {
-        "the buffer was not writable in memory (untouched, or shared since a fork), and btrfs gave \
-         the direct read up"
+    let plain = case.extents.is_some_and(|flags| flags & (extent::ENCODED | extent::INLINE) == 0);
+    let evidence = &case.request.evidence;
+    let tried = evidence.seen & seen::DIRECT_TRIED != 0 && evidence.flushed_pages == 0;
+    (cached(case) && case.fs == "btrfs" && !is_write(case) && tried && plain).then(|| {
+        "likely the buffer was not writable in memory (untouched, or shared since a fork), and \
+         btrfs gave the direct read up"
             .to_owned()
     })
 }
@@ -427,7 +429,8 @@ mod tests {
             id(tried, "btrfs", "rw,compress=zstd:3", &plain, None),
             Some("btrfs-compressed")
         );
-        assert_eq!(id(tried, "btrfs", "rw", &plain, Some(0)), Some("not-explained"));
+        assert_eq!(id(tried, "btrfs", "rw", &plain, Some(0)), Some("btrfs-buffer-fault"));
+        assert_eq!(id(tried, "btrfs", "rw", &plain, None), Some("not-explained"));
     }
 
     #[test]

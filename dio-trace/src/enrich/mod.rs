@@ -60,15 +60,16 @@ pub struct FileInfo {
     /// "major:minor" as stat(2) shows it.
     pub dev: String,
     pub facts: Facts,
-    /// Unescaped, as the tracer can open it.
-    real: PathBuf,
+    /// Unescaped: where the tracer may find it. Through its process first, whose mount namespace
+    /// may be another; by itself once that process is gone.
+    places: Vec<PathBuf>,
     ino: u64,
 }
 
 impl FileInfo {
     /// Opens the file anew for its extents.
     fn open(&self) -> Option<File> {
-        facts::open(&self.real, self.ino).ok()
+        self.places.iter().find_map(|place| facts::open(place, self.ino).ok())
     }
 }
 
@@ -177,20 +178,16 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
     let local = Path::new(OsStr::from_bytes(&path));
     let foreign = Path::new("/proc").join(event.tgid.to_string()).join("root");
     let foreign = foreign.join(local.strip_prefix("/").unwrap_or(local));
-    let (real, facts) = [foreign, local.to_path_buf()]
-        .into_iter()
-        .find_map(|real| {
-            let file = facts::open(&real, event.ino).ok()?;
-            Some((real, facts::ask(&file)))
-        })
-        .unwrap_or_else(|| (local.to_path_buf(), Facts::default()));
+    let places = vec![foreign, local.to_path_buf()];
+    let file = places.iter().find_map(|place| facts::open(place, event.ino).ok());
+    let facts = file.map(|file| facts::ask(&file)).unwrap_or_default();
     FileInfo {
         path: shown,
         fs: escape_c(&event.fs_name),
         options: mount.map(|m| m.options.clone()).unwrap_or_default(),
         dev: device(facts.dev, event.dev),
         facts,
-        real,
+        places,
         ino: event.ino,
     }
 }
@@ -202,9 +199,9 @@ fn lost_name(key: FileKey, tgid: u32) -> FileInfo {
         .as_ref()
         .and_then(|(real, _)| Some(facts::ask(&facts::open(real, key.ino).ok()?)))
         .unwrap_or_default();
-    let (real, path) = found.map_or_else(
-        || (PathBuf::new(), format!("<inode {}>", key.ino)),
-        |(real, shown)| (real, shown),
+    let (places, path) = found.map_or_else(
+        || (Vec::new(), format!("<inode {}>", key.ino)),
+        |(real, shown)| (vec![real], shown),
     );
     FileInfo {
         path,
@@ -212,7 +209,7 @@ fn lost_name(key: FileKey, tgid: u32) -> FileInfo {
         options: String::new(),
         dev: device(facts.dev, key.dev),
         facts,
-        real,
+        places,
         ino: key.ino,
     }
 }

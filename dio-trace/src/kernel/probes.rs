@@ -120,9 +120,11 @@ pub const PROBES: &[Probe] = &[
     ),
     entry(&["kiocb_done"], IO_URING, &["fe_kiocb_done"], &["kp_kiocb_done"]),
     entry(&["rw_verify_area"], Duty::Must, &["fe_rw_verify_area"], &["kp_rw_verify_area"]),
-    exit(&["aio_write"], LIBAIO, 4, &["fx_aio_write"], &["kr_aio_write"]),
+    // No kretprobe on these two: the completion's interrupt comes right then, and a kprobe that
+    // interrupts another is skipped (kernel/kprobes.c). sys_exit does their work.
+    exit(&["aio_write"], LIBAIO, 4, &["fx_aio_write"], &[]),
     entry(&["aio_write"], LIBAIO, &["fe_aio_write"], &["kp_aio_write"]),
-    exit(&["aio_read"], LIBAIO, 4, &["fx_aio_read"], &["kr_aio_read"]),
+    exit(&["aio_read"], LIBAIO, 4, &["fx_aio_read"], &[]),
     entry(&["aio_read"], LIBAIO, &["fe_aio_read"], &["kp_aio_read"]),
     exit(&["io_write"], IO_URING, 2, &["fx_io_write"], &["kr_io_write"]),
     entry(&["io_write"], IO_URING, &["fe_io_write"], &["kp_io_write"]),
