@@ -154,7 +154,7 @@ fn cached(facts: &Facts, ev: &Evidence, done: u64) -> u64 {
     if ev.seen & seen::BUFFERED_WRITE == 0 {
         return 0;
     }
-    if ev.direct_bytes < done { done - ev.direct_bytes } else { 0 }
+    done.saturating_sub(ev.direct_bytes)
 }
 
 /// The path verdict with its bytes: (verdict, direct, cached).

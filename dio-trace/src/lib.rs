@@ -10,6 +10,8 @@ pub mod errno;
 pub mod escape;
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod golden;
 pub mod kernel;
 pub mod record;
 pub mod summary;

@@ -21,8 +21,8 @@ const EOPNOTSUPP: i64 = -95;
 pub const RULES: &[Rule] = &[
     Rule {
         id: "misaligned",
-        fix: "align buffer address, file offset and length to those limits (posix_memalign; \
-              `stat -f`/statx STATX_DIOALIGN tells them), or read this file without O_DIRECT",
+        fix: "align file offset, length and buffer address to those limits (posix_memalign for \
+              the buffer), or open this file without O_DIRECT",
         test: misaligned,
     },
     Rule {
@@ -85,7 +85,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         id: "dirty-flush",
         fix: "find who writes this file without O_DIRECT (fuser, lsof) and stop mixing, or let it \
-              fsync before you read",
+              fsync before the direct requests",
         test: dirty_flush,
     },
     Rule {

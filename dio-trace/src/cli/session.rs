@@ -1,8 +1,11 @@
 //! One run of the tracer, from attach to summary.
 
 use std::{
-    ffi::OsString,
-    os::{fd::FromRawFd as _, unix::process::ExitStatusExt as _},
+    ffi::{OsStr, OsString},
+    os::{
+        fd::FromRawFd as _,
+        unix::{fs::MetadataExt as _, process::ExitStatusExt as _},
+    },
     path::Path,
     process::ExitStatus,
     time::Duration,
@@ -39,7 +42,10 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(super) async fn run(cli: &Cli) -> Result<u8> {
     let common = cli.verb.common();
     let scope = match &cli.verb {
-        Verb::Run { .. } => Scope::Processes { pids: Vec::new(), children: true },
+        Verb::Run { command, .. } => {
+            check_command(&command[0])?;
+            Scope::Processes { pids: Vec::new(), children: true }
+        }
         Verb::Attach { pid, no_children, .. } => {
             check_processes(pid)?;
             Scope::Processes { pids: pid.clone(), children: !no_children }
@@ -64,6 +70,28 @@ enum Watch {
     Nothing,
     Child(Box<Child>),
     Processes(Vec<AsyncFd<std::fs::File>>),
+}
+
+/// Before anything is attached: seconds later is late to learn of a typing error.
+fn check_command(command: &OsStr) -> Result<()> {
+    let is_program = |path: &Path| {
+        let mode = |meta: std::fs::Metadata| meta.is_file() && meta.mode() & 0o111 != 0;
+        std::fs::metadata(path).is_ok_and(mode)
+    };
+    let found = if command.as_encoded_bytes().contains(&b'/') {
+        is_program(Path::new(command))
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|folder| is_program(&folder.join(command)))
+    };
+    if !found {
+        bail!(
+            "cannot run `{}`: there is no such program (under sudo, PATH may be another: give the \
+             full path)",
+            crate::escape::escape(command.as_encoded_bytes())
+        );
+    }
+    Ok(())
 }
 
 fn check_processes(pids: &[u32]) -> Result<()> {

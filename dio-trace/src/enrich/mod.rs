@@ -97,6 +97,21 @@ impl Enricher {
         self.files.insert(key, info);
     }
 
+    /// Takes what is known of a file, for tests.
+    #[cfg(test)]
+    pub(crate) fn know(&mut self, key: FileKey, path: &str, fs: &str, options: &str, facts: Facts) {
+        let info = FileInfo {
+            path: path.to_owned(),
+            fs: fs.to_owned(),
+            options: options.to_owned(),
+            dev: device(facts.dev, key.dev),
+            facts,
+            places: Vec::new(),
+            ino: key.ino,
+        };
+        self.files.insert(key, info);
+    }
+
     /// The file of a request or counter. One whose name was lost is looked for among the open
     /// descriptors of `tgid`.
     pub fn file(&mut self, key: FileKey, tgid: u32) -> &FileInfo {
@@ -169,7 +184,7 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
     let path = join(&event.names[..len], mount);
     let mut shown = escape(&path);
     if event.flags & FILE_TRUNCATED != 0 {
-        shown.insert_str(0, "…");
+        shown.insert(0, '…');
     }
     if event.flags & FILE_UNHASHED != 0 {
         shown.push_str(" (deleted)");

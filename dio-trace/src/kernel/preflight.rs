@@ -15,7 +15,8 @@ const CAP_BPF: u32 = 39;
 pub fn check() -> Result<()> {
     let caps = effective_caps(&fs::read_to_string("/proc/self/status").unwrap_or_default());
     let has = |cap: u32| caps & (1 << cap) != 0;
-    if !has(CAP_SYS_ADMIN) && !(has(CAP_BPF) && has(CAP_PERFMON)) {
+    let enough = has(CAP_SYS_ADMIN) || (has(CAP_BPF) && has(CAP_PERFMON));
+    if !enough {
         let missing: Vec<_> = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")]
             .iter()
             .filter(|(cap, _)| !has(*cap))

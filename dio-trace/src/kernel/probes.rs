@@ -154,12 +154,15 @@ pub enum When {
 /// The kernel function whose presence shows that there is task-local storage (5.11).
 pub const TASK_STORAGE_HELPER: &str = "bpf_task_storage_get";
 
+/// A test on a tracepoint's arguments.
+pub type Fits = fn(&[Param]) -> bool;
+
 /// A tracepoint, by its raw arguments.
 pub struct Tracepoint {
     pub name: &'static str,
     pub duty: Duty,
     /// (program, test on the tracepoint's arguments); the first that fits is taken.
-    pub programs: &'static [(&'static str, fn(&[Param]) -> bool)],
+    pub programs: &'static [(&'static str, Fits)],
     pub when: When,
 }
 

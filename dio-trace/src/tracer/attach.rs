@@ -50,6 +50,9 @@ pub(super) fn attach_all(
 
 /// fentry if the kernel takes it, else kprobe. Tried, not guessed: by attaching one program.
 fn choose(bpf: &mut Ebpf, kernel: &Kernel, wish: Option<Attach>) -> Result<Attach> {
+    if wish == Some(Attach::Kprobe) && !has_kprobes() {
+        return Err(anyhow!("--attach kprobe: {NO_KPROBES}; try --attach fentry"));
+    }
     if let Some(attach) = wish {
         return Ok(attach);
     }
@@ -61,17 +64,23 @@ fn choose(bpf: &mut Ebpf, kernel: &Kernel, wish: Option<Attach>) -> Result<Attac
     match fentry {
         Ok(()) => Ok(Attach::Fentry),
         Err(refused) => {
-            if !std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+            if !has_kprobes() {
                 return Err(anyhow!(
-                    "this kernel can be probed neither by fentry ({}) nor by kprobes (not built \
-                     with CONFIG_KPROBE_EVENTS): use a kernel with one of them, as the \
-                     distributions' are",
+                    "this kernel can be probed neither by fentry ({}) nor by kprobes ({NO_KPROBES}): \
+                     use a kernel with one of them, as the distributions' are; inside a container \
+                     or sandbox, run dio-trace outside of it",
                     plain(&refused)
                 ));
             }
             Ok(Attach::Kprobe)
         }
     }
+}
+
+const NO_KPROBES: &str = "this kernel is built without CONFIG_KPROBE_EVENTS";
+
+fn has_kprobes() -> bool {
+    std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists()
 }
 
 impl Coverage {
@@ -124,8 +133,8 @@ impl Coverage {
         } else {
             anyhow!("its arguments are not as known")
         };
-        if probe.kprobe.is_empty() {
-            return Err(refused.context("try --attach kprobe"));
+        if probe.kprobe.is_empty() || !has_kprobes() {
+            return Err(refused);
         }
         self.programs_of(bpf, probe.kprobe, |bpf, name| attach_kprobe(bpf, name, function))
             .with_context(|| plain(&refused))?;
@@ -167,9 +176,9 @@ impl Coverage {
         let reason = plain(&why);
         let loses = match duty {
             Duty::Must => {
-                return Err(why.context(format!(
-                    "cannot attach to {name}, which every verdict needs ({reason})"
-                )));
+                return Err(anyhow!(
+                    "cannot attach to {name}, which every verdict needs: {reason}"
+                ));
             }
             // A kernel without it has no such path: nothing is lost.
             Duty::Optional => return Ok(()),
@@ -181,9 +190,21 @@ impl Coverage {
     }
 }
 
-/// The error in one line: a verifier log has thousands.
+/// The error in one line: what was tried, and the kernel's own word. A verifier log has thousands
+/// of lines, of which the last says why.
 fn plain(error: &Error) -> String {
-    let text = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    let mut text = error.chain().next().map(ToString::to_string).unwrap_or_default();
+    let load = error.chain().find_map(|e| e.downcast_ref::<ProgramError>());
+    if let Some(ProgramError::LoadError { verifier_log, .. }) = load {
+        let log = verifier_log.to_string();
+        let last = |line: &&str| !line.is_empty() && !line.starts_with("processed ");
+        if let Some(line) = log.lines().rev().map(str::trim).find(last) {
+            text = format!("{text}: {line}");
+        }
+    }
+    if let Some(kernel) = error.root_cause().downcast_ref::<std::io::Error>() {
+        text = format!("{text}: {kernel}");
+    }
     text.lines().next().unwrap_or_default().chars().take(300).collect()
 }
 

@@ -27,7 +27,7 @@ pub(super) fn counters(bpf: &Ebpf) -> Result<Vec<(CounterKey, Counter)>> {
             let (key, by_cpu) = row?;
             let mut by_cpu = by_cpu.iter();
             let first = *by_cpu.next().context("a counter without a CPU")?;
-            Ok((key, by_cpu.fold(first, |sum, c| add(sum, c))))
+            Ok((key, by_cpu.fold(first, add)))
         })
         .collect()
 }

@@ -114,7 +114,7 @@ fn prepare(cells: Vec<Cell>, place: &Path) -> Result<Vec<Prepared>> {
 fn fill(file: &File, content: Content) -> io::Result<()> {
     let text = |len: u64| -> Vec<u8> {
         // Compresses well, and no block is like another.
-        (0..len).map(|at| if at % 64 < 8 { (at / 64 >> (at % 8)) as u8 } else { b'.' }).collect()
+        (0..len).map(|at| if at % 64 < 8 { ((at / 64) >> (at % 8)) as u8 } else { b'.' }).collect()
     };
     match content {
         Content::Bytes(len) => file.write_all_at(&text(len), 0),

@@ -1,0 +1,266 @@
+//! Goldens: what programs and people get for a fixed set of requests.
+//!
+//! A wanted change: `BLESS=1 cargo test -p dio-trace golden`, then read the diff.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use dio_trace_common::{
+    abi::{
+        API_IO_URING, API_LIBAIO, API_READV, Counter, CounterKey, LATENCY_BUCKETS, OP_WRITE,
+        Request, STATS, Stat,
+    },
+    evidence::seen,
+    verdict::{Decision, decide, magic},
+};
+use serde_json::Value;
+
+use crate::{
+    clock::Clock,
+    enrich::{Enricher, Facts, FileKey, flag},
+    fixture,
+    record::{Record, Watched},
+    summary::Summary,
+    tracer::{Attach, Missing, Totals},
+    ui::{Screen, Style},
+};
+
+const ALL_WATCHED: Watched = Watched { flushes: true, invalidations: true, additions: true };
+/// 2026-01-02 03:04:05 UTC
+const START: i128 = 1_767_323_045_000_000_000;
+
+/// One request of each kind that people meet, each on a file of its own.
+fn requests() -> Vec<(Request, &'static str, &'static str, &'static str, Facts)> {
+    let nothing = Facts::default;
+    let change = |n: u64, change: &dyn Fn(&mut Request)| {
+        let mut request = fixture::request();
+        request.inode = n;
+        request.ino = n;
+        request.begin_ns += n * 1_000_000_000;
+        request.end_ns += n * 1_000_000_000;
+        change(&mut request);
+        request
+    };
+    let cached = |r: &mut Request| {
+        r.evidence.direct_bytes = 0;
+        r.evidence.cached_bytes = r.len;
+        r.evidence.seen = seen::BUFFERED_READ;
+        r.evidence.added_pages = 1;
+    };
+    vec![
+        (change(1, &|_| ()), "/data/table.db", "ext4", "rw", nothing()),
+        (
+            change(2, &|r| cached(r)),
+            "/journal/with/a/rather/long/path/to/the/table.db",
+            "ext4",
+            "rw,data=journal",
+            nothing(),
+        ),
+        (
+            change(3, &|r| {
+                cached(r);
+                r.api = API_IO_URING;
+                r.evidence.attempts = 2;
+                r.evidence.seen |= seen::IOMAP_DIO;
+            }),
+            "/btrfs/table.db",
+            "btrfs",
+            "rw,compress=zstd:3",
+            Facts { flags: Some(flag::COMPRESSED), block: Some(4096), ..nothing() },
+        ),
+        (
+            change(4, &|r| {
+                r.ret = 1808;
+                r.size_begin = 10_000;
+                r.size_end = 10_000;
+            }),
+            "/data/wal.log",
+            "xfs",
+            "rw",
+            nothing(),
+        ),
+        (
+            change(5, &|r| {
+                r.ret = -22;
+                r.pos = 100;
+                r.user = 0x1004;
+            }),
+            "/data/odd.db",
+            "xfs",
+            "rw",
+            Facts { dio_align: Some((512, 512)), ..nothing() },
+        ),
+        (
+            change(6, &|r| {
+                r.magic = magic::TMPFS;
+                cached(r);
+                r.api = API_READV;
+            }),
+            "/dev/shm/x",
+            "tmpfs",
+            "rw",
+            nothing(),
+        ),
+        (
+            change(7, &|r| {
+                r.op = OP_WRITE;
+                r.api = API_LIBAIO;
+                r.evidence.flushed_pages = 3;
+                r.evidence.invalidated_pages = 2;
+            }),
+            "/data/mixed.db",
+            "ext4",
+            "rw",
+            nothing(),
+        ),
+        (change(8, &|r| r.ret = -11), "/data/nowait.db", "ext4", "rw", nothing()),
+        (change(9, &|r| r.ret = -5), "/data/evil\\x1b[2J name.db", "xfs", "rw", nothing()),
+    ]
+}
+
+fn enricher() -> Enricher {
+    let mut enricher = Enricher::default();
+    for (request, path, fs, options, facts) in requests() {
+        enricher.know(FileKey::from(&request), path, fs, options, facts);
+    }
+    enricher
+}
+
+fn records() -> Vec<Record> {
+    let mut enricher = enricher();
+    let clock = Clock::fixed(START);
+    requests()
+        .iter()
+        .map(|(request, ..)| Record::new(request, &mut enricher, &clock, ALL_WATCHED))
+        .collect()
+}
+
+fn counter(request: &Request, decision: &Decision) -> (CounterKey, Counter) {
+    let key = CounterKey {
+        inode: request.inode,
+        ino: request.ino,
+        dev: request.dev,
+        tgid: request.tgid,
+        op: request.op,
+        verdict: decision.verdict as u8,
+        outcome: decision.outcome as u8,
+        finding: u8::from(decision.finding),
+        errno: 0,
+        pad: [0; 2],
+    };
+    let mut latency = [0; LATENCY_BUCKETS];
+    latency[16] = 1;
+    let value = Counter {
+        requests: 1,
+        bytes: request.ret.max(0) as u64,
+        direct_bytes: decision.direct_bytes,
+        cached_bytes: decision.cached_bytes,
+        latency_ns: 80_000,
+        latency,
+    };
+    (key, value)
+}
+
+fn summary() -> Summary {
+    let counters: Vec<_> = requests()
+        .iter()
+        .map(|(request, ..)| counter(request, &decide(&request.facts(true), &request.evidence)))
+        .collect();
+    let mut stats = [0; STATS];
+    stats[Stat::Begun as usize] = 12;
+    stats[Stat::Ended as usize] = 9;
+    stats[Stat::Unmatched as usize] = 1;
+    stats[Stat::LostEvent as usize] = 4;
+    let totals = Totals {
+        attach: Attach::Fentry,
+        attached: vec!["vfs_read".to_owned(), "filemap_read".to_owned()],
+        missing: vec![Missing {
+            probe: "io_uring_complete".to_owned(),
+            why: "not in this kernel; io_uring requests may be missed".to_owned(),
+        }],
+        dark: Vec::new(),
+        stats,
+        skipped: vec![("fe_vfs_read".to_owned(), 2)],
+        counters,
+    };
+    let mut summary = Summary::new(&totals, &mut enricher());
+    "6.12.117".clone_into(&mut summary.kernel);
+    summary
+}
+
+/// Compares with a committed file, or writes it.
+fn compare(name: &str, text: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/golden").join(name);
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_default();
+    assert!(golden == text, "{} differs; is now:\n{text}", path.display());
+}
+
+#[test]
+fn golden_json() {
+    let mut lines: Vec<String> =
+        records().iter().map(|record| serde_json::to_string(record).unwrap()).collect();
+    lines.push(serde_json::to_string(&summary()).unwrap());
+    compare("all.jsonl", &(lines.join("\n") + "\n"));
+}
+
+fn screen(all: bool) -> String {
+    let mut out = Vec::new();
+    let style = Style { width: 80, colour: false, cut: true, all };
+    let mut screen = Screen::new(&mut out, style);
+    for record in records() {
+        screen.record(&record).unwrap();
+    }
+    screen.summary(&summary()).unwrap();
+    // Local time is the reader's affair.
+    let mut text = String::new();
+    for line in String::from_utf8(out).unwrap().lines() {
+        let timed = line.as_bytes().get(2) == Some(&b':') && line.as_bytes().get(5) == Some(&b':');
+        text += if timed { "hh:mm:ss" } else { "" };
+        text += if timed { &line[8..] } else { line };
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn golden_screens_fit_80_columns() {
+    for (name, all) in [("findings.txt", false), ("every-request.txt", true)] {
+        let text = screen(all);
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{name}: {line}");
+            assert!(!line.chars().any(char::is_control), "{name}: {line:?}");
+        }
+        compare(name, &text);
+    }
+}
+
+/// The first column of every table row in the section of docs/json.md that starts with `heading`.
+fn documented(heading: &str) -> BTreeSet<String> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/json.md");
+    let text = fs::read_to_string(path).unwrap();
+    let section = text.split(heading).nth(1).unwrap_or_else(|| panic!("no `{heading}`"));
+    let rows = section.lines().skip_while(|line| !line.starts_with("|---"));
+    rows.skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .flat_map(|line| {
+            let cell = line.split('|').nth(1).unwrap_or_default();
+            cell.split(',').map(|word| word.trim().trim_matches('`').to_owned()).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn keys(value: &Value) -> BTreeSet<String> {
+    value.as_object().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn every_field_is_documented_and_every_documented_field_is_there() {
+    let record = serde_json::to_value(&records()[0]).unwrap();
+    let summary = serde_json::to_value(summary()).unwrap();
+    assert_eq!(documented("\n## request\n"), keys(&record));
+    assert_eq!(documented("\n`effects`:\n"), keys(&record["effects"]));
+    assert_eq!(documented("\n## summary\n"), keys(&summary));
+    assert_eq!(documented("\nEach of `files`:\n"), keys(&summary["files"][0]));
+}

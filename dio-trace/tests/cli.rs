@@ -1,0 +1,81 @@
+//! The command line, as far as it goes without a tracer: bad input gets one clear line.
+
+use std::process::{Command, Output};
+
+fn run(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dio-trace")).args(words).output().unwrap()
+}
+
+/// Fails with this code and one line (usage errors: a paragraph) that has all of `says`.
+fn refuses(words: &[&str], code: i32, says: &[&str]) {
+    let out = run(words);
+    let text = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(code), "{words:?}: {text}");
+    assert!(out.stdout.is_empty(), "{words:?} wrote to stdout");
+    assert!(!text.contains("panicked"), "{text}");
+    for part in says {
+        assert!(text.contains(part), "{words:?} should say `{part}`: {text}");
+    }
+    if code == 1 {
+        let lines = text.lines().filter(|line| !line.contains("attaching")).count();
+        assert_eq!(lines, 1, "{words:?}: {text}");
+    }
+}
+
+#[test]
+fn usage_errors_are_2() {
+    refuses(&["frobnicate"], 2, &["unrecognized subcommand"]);
+    refuses(&["audit", "--frobnicate"], 2, &["unexpected argument"]);
+    refuses(&["attach"], 2, &["--pid"]);
+    refuses(&["attach", "-p", "0"], 2, &["not in 1.."]);
+    refuses(&["attach", "-p", "postgres"], 2, &["invalid digit"]);
+    refuses(&["audit", "-d", "0"], 2, &["more than 0"]);
+    refuses(&["audit", "-d", "5 parsecs"], 2, &["unknown unit"]);
+    refuses(&["audit", "--attach", "uprobe"], 2, &["fentry", "kprobe"]);
+    refuses(&["run"], 2, &["COMMAND"]);
+}
+
+#[test]
+fn failures_are_1_and_one_line() {
+    refuses(&["attach", "-p", "4194305"], 1, &["no process 4194305", "pgrep"]);
+    refuses(&["run", "--", "/nonexistent/program"], 1, &["no such program"]);
+    refuses(&["run", "--", "no-such-program-anywhere"], 1, &["no such program", "PATH"]);
+    refuses(&["run", "--", "/etc/passwd"], 1, &["no such program"]);
+    refuses(&["audit", "-o", "/nonexistent/file"], 1, &["cannot write /nonexistent/file"]);
+}
+
+#[test]
+fn names_from_outside_cannot_reach_the_terminal() {
+    refuses(&["run", "--", "\x1b[2Jevil"], 1, &["\\x1b[2Jevil"]);
+}
+
+#[test]
+fn a_thread_is_no_process() {
+    let thread = std::thread::spawn(|| {
+        // SAFETY: gettid has no preconditions.
+        let tid = unsafe { libc::gettid() };
+        refuses(&["attach", "-p", &tid.to_string()], 1, &["is a thread of process"]);
+    });
+    thread.join().unwrap();
+}
+
+#[test]
+fn version_names_commit_and_object() {
+    let out = run(&["--version"]);
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.success());
+    assert!(text.starts_with("dio-trace ") && text.contains("object "), "{text}");
+}
+
+#[test]
+fn help_has_examples_and_fits() {
+    for words in [&["--help"][..], &["audit", "--help"], &["attach", "--help"], &["run", "--help"]]
+    {
+        let out = run(words);
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(out.status.success());
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+    let text = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    assert!(text.contains("sudo dio-trace attach -p"), "{text}");
+}
