@@ -64,6 +64,10 @@ pub struct Request {
     /// The same at the end; taken anew only if fewer bytes came than asked for.
     pub size_end: i64,
     pub ino: u64,
+    /// As decided: bytes of the result that went past the page cache.
+    pub direct_bytes: u64,
+    /// As decided: bytes of the result that went through the page cache.
+    pub cached_bytes: u64,
     pub evidence: Evidence,
     /// Kernel `dev_t` (major << 20 | minor): of the file system, or the block device itself.
     pub dev: u32,
@@ -195,6 +199,8 @@ stats! {
     LostThread = "no thread state",
     /// Requests not begun: the map of kiocbs was full.
     LostKiocb = "kiocb map full",
+    /// Vectored requests not begun: their iovecs could not be read.
+    LostLength = "iovec not readable",
     /// Child processes not followed: the set of traced processes was full.
     LostChild = "process set full",
     /// Events handed to the ring buffer.
@@ -214,7 +220,7 @@ pub const STATS: usize = Stat::ALL.len();
 // must not read them.
 const _: () = {
     assert!(size_of::<Evidence>() == 56);
-    assert!(size_of::<Request>() == 14 * 8 + 56 + 6 * 4 + 8 + 16);
+    assert!(size_of::<Request>() == 16 * 8 + 56 + 6 * 4 + 8 + 16);
     assert!(size_of::<FileEvent>() == 40 + 16 + PATH_BYTES + NAME_BYTES);
     assert!(size_of::<CounterKey>() == 32);
     assert!(size_of::<Counter>() == 40 + 4 * LATENCY_BUCKETS);

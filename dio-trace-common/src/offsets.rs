@@ -17,6 +17,7 @@ macro_rules! kernel_offsets {
             FILE_F_INODE "file" "f_inode" must;
             FILE_F_MAPPING "file" "f_mapping" must;
             FILE_F_PATH "file" "f_path" must;
+            FILE_F_POS "file" "f_pos" must;
             PATH_MNT "path" "mnt" must;
             PATH_DENTRY "path" "dentry" must;
             VFSMOUNT_MNT_ROOT "vfsmount" "mnt_root" must;
@@ -54,6 +55,7 @@ macro_rules! kernel_offsets {
             WRITEBACK_CONTROL_NR_TO_WRITE "writeback_control" "nr_to_write" must;
             AIO_IOCB_BUF "iocb" "aio_buf" may;
             AIO_IOCB_NBYTES "iocb" "aio_nbytes" may;
+            AIO_IOCB_OFFSET "iocb" "aio_offset" may;
             AIO_IOCB_OPCODE "iocb" "aio_lio_opcode" may;
             IO_KIOCB_OPCODE "io_kiocb" "opcode" may;
             IO_RW_ADDR "io_rw" "addr" may;

@@ -6,8 +6,8 @@ use aya_ebpf::helpers::{
 };
 use dio_trace_common::{
     abi::{
-        API_IO_URING, API_NONE, API_READ, EVENT_REQUEST, OP_READ, OP_WRITE, REQ_ASYNC,
-        REQ_BLOCK_DEVICE, REQ_PUNTED, Request, Stat,
+        API_IO_URING, EVENT_REQUEST, OP_WRITE, REQ_ASYNC, REQ_BLOCK_DEVICE, REQ_PUNTED, Request,
+        Stat,
     },
     evidence::Evidence,
 };
@@ -19,8 +19,7 @@ use crate::{
         INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, INODE_I_SIZE, SUPER_BLOCK_S_DEV,
         SUPER_BLOCK_S_MAGIC, TASK_COMM, TASK_GROUP_LEADER, read,
     },
-    maps::{ASYNC, IDLE, REQUESTS, SYNC, TARGETS, Thread, count, thread, thread_or_new},
-    steady::Steady,
+    maps::{ASYNC, IDLE, REQUESTS, SYNC, TARGETS, Thread, count},
 };
 
 const S_IFMT: u16 = 0o170_000;
@@ -58,91 +57,31 @@ pub struct Ask {
     pub nr_segs: u32,
     /// Of an asynchronous request, else 0.
     pub kiocb: u64,
-}
-
-/// A marker: remembers what this thread is about to submit, for `rw_verify_area` to begin.
-#[inline(always)]
-pub fn mark<A: Args>(ctx: &A, file: u64, api: u8, kiocb: u64, user: u64, nr_segs: u32, flags: u8) {
-    if !is_direct(ctx, file) || !is_wanted() {
-        return;
-    }
-    let _steady = Steady::new();
-    let Some(thread) = thread_or_new() else {
-        count(Stat::LostThread);
-        return;
-    };
-    // SAFETY: a value of THREADS, used by its own thread alone.
-    unsafe {
-        close_stale(thread);
-        (*thread).marker = u32::from(api);
-        (*thread).file = file;
-        (*thread).user = user;
-        (*thread).kiocb = kiocb;
-        (*thread).nr_segs = nr_segs;
-        (*thread).flags = u32::from(flags);
-    }
+    /// Kernel address of a synchronous request's position, else 0.
+    pub ppos: u64,
+    /// The end of each attempt is probed too.
+    pub paired: bool,
 }
 
 /// A synchronous request is still open when its thread submits anew: its return was missed.
 #[inline(always)]
-unsafe fn close_stale(thread: *mut Thread) {
+unsafe fn close_stale<A: Args>(ctx: &A, thread: *mut Thread) {
     // SAFETY: per the caller, a value of THREADS.
     unsafe {
         if (*thread).state == SYNC {
+            let request = &raw const (*thread).request;
+            aya_log_ebpf::debug!(
+                ctx,
+                "thread {}: no end seen of inode {} offset {} length {}",
+                (*request).tid,
+                (*request).ino,
+                (*request).pos,
+                (*request).len
+            );
             count(Stat::Unmatched);
         }
         (*thread).state = IDLE;
-        (*thread).marker = u32::from(API_NONE);
     }
-}
-
-/// `ssize_t vfs_read(struct file *, char __user *, size_t, loff_t *pos)` and `vfs_write`: read,
-/// pread and their twins begin here, where everything is known; `rw_verify_area` would cost
-/// every reader one more probe.
-#[inline(always)]
-fn vfs_rw<A: Args>(ctx: &A, op: u8) {
-    let file = ctx.arg(0);
-    if !is_direct(ctx, file) || !is_wanted() {
-        return;
-    }
-    let len = ctx.arg(2);
-    if len == 0 {
-        return; // a request of length 0 is no request
-    }
-    let _steady = Steady::new();
-    let Some(thread) = thread_or_new() else {
-        count(Stat::LostThread);
-        return;
-    };
-    let ppos = ctx.arg(3);
-    // SAFETY: a value of THREADS, used by its own thread alone.
-    unsafe {
-        close_stale(thread);
-        (*thread).ppos = ppos;
-    }
-    let ask = Ask {
-        op,
-        api: API_READ,
-        flags: 0,
-        pos: position(ppos),
-        len,
-        user: ctx.arg(1),
-        nr_segs: 1,
-        kiocb: 0,
-    };
-    begin(ctx, thread, file, &ask);
-}
-
-/// See [`vfs_rw`].
-#[inline(always)]
-pub fn vfs_read<A: Args>(ctx: &A) {
-    vfs_rw(ctx, OP_READ);
-}
-
-/// See [`vfs_rw`].
-#[inline(always)]
-pub fn vfs_write<A: Args>(ctx: &A) {
-    vfs_rw(ctx, OP_WRITE);
 }
 
 /// `*ppos`; a pointer to a scalar has no BTF type to load through.
@@ -152,53 +91,21 @@ pub fn position(ppos: u64) -> i64 {
     unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(ppos as *const i64) }.unwrap_or_default()
 }
 
-/// `int rw_verify_area(int rw, struct file *, const loff_t *ppos, size_t count)`: begins what a
-/// marker announced, once position and length are final. Its other callers (splice,
-/// copy_file_range, nfsd, overlayfs) have set no marker and leave.
-#[inline(always)]
-pub fn rw_verify_area<A: Args>(ctx: &A) {
-    let file = ctx.arg(1);
-    if !is_direct(ctx, file) {
-        return;
-    }
-    let _steady = Steady::new();
-    let Some(thread) = thread() else { return };
-    // SAFETY: a value of THREADS, used by its own thread alone.
-    let (marker, state, marked) = unsafe { ((*thread).marker, (*thread).state, (*thread).file) };
-    if marker == u32::from(API_NONE) || state != IDLE || marked != file {
-        return;
-    }
-    let len = ctx.arg(3);
-    if len == 0 {
-        return;
-    }
-    let ppos = ctx.arg(2);
-    // SAFETY: as above.
-    let ask = unsafe {
-        (*thread).ppos = ppos;
-        Ask {
-            op: if ctx.arg(0) as u32 == 0 { OP_READ } else { OP_WRITE },
-            api: marker as u8,
-            flags: (*thread).flags as u8,
-            pos: position(ppos),
-            len,
-            user: (*thread).user,
-            nr_segs: (*thread).nr_segs,
-            kiocb: (*thread).kiocb,
-        }
-    };
-    begin(ctx, thread, file, &ask);
-}
-
 /// Opens a request in the thread's record, and in [`REQUESTS`] if it has a kiocb.
 #[inline(always)]
-fn begin<A: Args>(ctx: &A, thread: *mut Thread, file: u64, ask: &Ask) {
-    if ask.kiocb != 0 && continue_attempt(thread, ask) {
-        return;
+pub fn begin<A: Args>(ctx: &A, thread: *mut Thread, file: u64, ask: &Ask) {
+    if ask.len == 0 {
+        return; // a request of length 0 is no request
     }
     // SAFETY: a value of THREADS, used by its own thread alone.
+    unsafe { close_stale(ctx, thread) };
+    if ask.kiocb != 0 && continue_attempt(ctx, thread, ask) {
+        return;
+    }
+    // SAFETY: as above.
     unsafe {
         (*thread).file = file;
+        (*thread).ppos = ask.ppos;
         let request = &raw mut (*thread).request;
         fill(ctx, request, file, ask);
         if ask.kiocb == 0 {
@@ -216,18 +123,26 @@ fn begin<A: Args>(ctx: &A, thread: *mut Thread, file: u64, ask: &Ask) {
 
 /// io_uring issues a request again, under the same kiocb: in io-wq after -EAGAIN, or for the
 /// rest after a short inline read (io_uring/rw.c). It is the same request if it asks for the
-/// same end of the same file; anything else is a recycled kiocb whose end was missed.
+/// same, from a position inside it; anything else is a recycled kiocb whose end was missed.
 #[inline(always)]
-fn continue_attempt(thread: *mut Thread, ask: &Ask) -> bool {
+fn continue_attempt<A: Args>(ctx: &A, thread: *mut Thread, ask: &Ask) -> bool {
     let Some(open) = REQUESTS.get_ptr_mut(ask.kiocb) else { return false };
     // SAFETY: a value of REQUESTS; between two attempts nobody else touches it.
     unsafe {
-        let end = (*open).pos as u64 + (*open).len;
-        let same = (*open).flags & REQ_PUNTED != 0
+        let same = ((*open).flags & REQ_PUNTED != 0 || !ask.paired)
             && (*open).user == ask.user
+            && (*open).len == ask.len
             && ask.pos >= (*open).pos
-            && ask.pos as u64 + ask.len == end;
+            && ((ask.pos - (*open).pos) as u64) < ask.len;
         if !same {
+            aya_log_ebpf::debug!(
+                ctx,
+                "kiocb {:x} begins anew: no end seen of inode {} offset {} length {}",
+                ask.kiocb,
+                (*open).ino,
+                (*open).pos,
+                (*open).len
+            );
             count(Stat::Unmatched);
             return false; // the insert overwrites it
         }
@@ -291,6 +206,8 @@ unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
         (*request).size_begin = size;
         (*request).size_end = size;
         (*request).ino = ctx.load(inode, &INODE_I_INO);
+        (&raw mut (*request).direct_bytes).write_volatile(0);
+        (&raw mut (*request).cached_bytes).write_volatile(0);
         clear(&raw mut (*request).evidence);
         (*request).dev = dev;
         (*request).generation = ctx.load(inode, &INODE_I_GENERATION);

@@ -6,8 +6,8 @@ use aya_ebpf::helpers::generated::{
 };
 use dio_trace_common::{
     abi::{
-        API_LIBAIO, API_NONE, Counter, CounterKey, LATENCY_BUCKETS, OP_WRITE, REQ_PUNTED,
-        REQ_VECTORED, Request, Stat,
+        API_LIBAIO, Counter, CounterKey, LATENCY_BUCKETS, OP_WRITE, REQ_PUNTED, REQ_VECTORED,
+        Request, Stat,
     },
     evidence::seen,
     offsets::ABSENT,
@@ -92,7 +92,6 @@ unsafe fn leave_sync(thread: *mut Thread) -> bool {
             (*thread).already = 0;
         }
         (*thread).state = IDLE;
-        (*thread).marker = u32::from(API_NONE);
         open
     }
 }
@@ -169,7 +168,6 @@ fn leave(thread: *mut Thread) -> Option<*mut Request> {
     unsafe {
         let request = if (*thread).state == ASYNC { open_request(thread) } else { None };
         (*thread).state = IDLE;
-        (*thread).marker = u32::from(API_NONE);
         request
     }
 }
@@ -288,12 +286,16 @@ unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32) {
             (*evidence).added_pages = 0;
         }
         let decision = decide(&(*request).facts(cache_probes_complete()), &(*request).evidence);
-        (*request).verdict = decision.verdict as u8;
-        (*request).outcome = decision.outcome as u8;
-        (*request).finding = u8::from(decision.finding);
+        // Through memory and back: what stays in registers the verifier follows, and it would
+        // walk all that comes below for every pair of verdict and outcome by itself.
+        (&raw mut (*request).verdict).write_volatile(decision.verdict as u8);
+        (&raw mut (*request).outcome).write_volatile(decision.outcome as u8);
+        (&raw mut (*request).finding).write_volatile(u8::from(decision.finding));
+        (&raw mut (*request).direct_bytes).write_volatile(decision.direct_bytes);
+        (&raw mut (*request).cached_bytes).write_volatile(decision.cached_bytes);
         count(Stat::Ended);
-        add(request, decision.direct_bytes, decision.cached_bytes, file);
-        if decision.finding || EMIT_ALL.load() != 0 {
+        add(request, file);
+        if (&raw const (*request).finding).read_volatile() != 0 || EMIT_ALL.load() != 0 {
             emit(request);
         }
     }
@@ -332,7 +334,7 @@ pub fn wakeup() -> u64 {
 
 /// Adds a request to its counter; the first of a counter also names its file.
 #[inline(always)]
-unsafe fn add(request: *const Request, direct: u64, cached: u64, file: u64) {
+unsafe fn add(request: *const Request, file: u64) {
     // SAFETY: per the caller, a request of a map.
     unsafe {
         let ret = (*request).ret;
@@ -342,9 +344,9 @@ unsafe fn add(request: *const Request, direct: u64, cached: u64, file: u64) {
             dev: (*request).dev,
             tgid: (*request).tgid,
             op: (*request).op,
-            verdict: (*request).verdict,
-            outcome: (*request).outcome,
-            finding: (*request).finding,
+            verdict: (&raw const (*request).verdict).read_volatile(),
+            outcome: (&raw const (*request).outcome).read_volatile(),
+            finding: (&raw const (*request).finding).read_volatile(),
             errno: if ret < 0 { (-ret) as u16 } else { 0 },
             pad: [0; 2],
         };
@@ -368,8 +370,8 @@ unsafe fn add(request: *const Request, direct: u64, cached: u64, file: u64) {
         let latency = (*request).end_ns - (*request).begin_ns;
         (*counter).requests += 1;
         (*counter).bytes += if ret > 0 { ret as u64 } else { 0 };
-        (*counter).direct_bytes += direct;
-        (*counter).cached_bytes += cached;
+        (*counter).direct_bytes += (&raw const (*request).direct_bytes).read_volatile();
+        (*counter).cached_bytes += (&raw const (*request).cached_bytes).read_volatile();
         (*counter).latency_ns += latency;
         let bucket = log2(latency);
         if bucket < LATENCY_BUCKETS {

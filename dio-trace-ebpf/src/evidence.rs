@@ -56,6 +56,14 @@ pub fn iomap_dio_complete<A: Args>(ctx: &A) {
     add_direct(request, seen::IOMAP_DIO, size, error);
 }
 
+/// Tracepoint `iomap_dio_complete(struct kiocb *, int error, ssize_t ret)`: the same, for kprobe mode.
+#[inline(always)]
+pub fn iomap_dio_completed<A: Args>(ctx: &A) {
+    let kiocb = ctx.arg(0);
+    let Some(request) = request_of(ctx, kiocb) else { return };
+    add_direct(request, seen::IOMAP_DIO, ctx.arg(2) as i64, ctx.arg(1) as i32);
+}
+
 /// `iomap_dio_simple_complete(struct iomap_dio_simple *)`: the same for the one-bio read path
 /// of 7.x (fs/iomap/direct-io.c).
 #[inline(always)]

@@ -44,7 +44,6 @@ pub fn emit(file: u64, tgid: u32) {
     // but for the tail of `names` beyond `names_len`, which nobody reads.
     unsafe {
         (*event).kind = EVENT_FILE;
-        (*event).flags = 0;
         (*event).inode = inode;
         (*event).ino = read(inode, &INODE_I_INO);
         (*event).dev =
@@ -60,39 +59,44 @@ pub fn emit(file: u64, tgid: u32) {
 }
 
 /// Writes the names from `dentry` up to, not including, the mount's `root`.
+///
+/// What one step hands to the next lies in the event, not in registers: so every step looks alike
+/// to the verifier, which would otherwise follow each way out of the loop by itself.
 #[inline(always)]
 unsafe fn walk(event: *mut FileEvent, mut dentry: u64, root: u64) {
     let pprev: u64 = read(dentry + u64::from(DENTRY_D_HASH.load()), &HLIST_BL_NODE_PPREV);
-    let mut used = 0u32;
-    // d_unhashed(): include/linux/dcache.h
-    let mut flags = if pprev == 0 { FILE_UNHASHED } else { 0 };
-    let mut left = PATH_DEPTH;
-    while dentry != root {
+    // SAFETY: per the caller, reserved.
+    let (flags, len) = unsafe { (&raw mut (*event).flags, &raw mut (*event).names_len) };
+    // SAFETY: as above; also below.
+    unsafe {
+        // d_unhashed(): include/linux/dcache.h
+        flags.write_volatile(if pprev == 0 { FILE_UNHASHED } else { 0 });
+        len.write_volatile(0);
+    }
+    for step in 0..PATH_DEPTH {
+        if dentry == root {
+            return;
+        }
         let parent: u64 = read(dentry, &DENTRY_D_PARENT);
         if parent == dentry || parent == 0 {
-            break;
-        }
-        left -= 1;
-        if left == 0 || used as usize >= PATH_BYTES {
-            flags |= FILE_TRUNCATED;
-            break;
+            return;
         }
         let name: u64 = read(dentry + u64::from(DENTRY_D_NAME.load()), &QSTR_NAME);
         // SAFETY: the mask keeps the start inside PATH_BYTES, NAME_BYTES follow it.
         let wrote = unsafe {
-            let at = (&raw mut (*event).names).cast::<u8>().add(used as usize & (PATH_BYTES - 1));
+            let used = len.read_volatile() as usize;
+            let at = (&raw mut (*event).names).cast::<u8>().add(used & (PATH_BYTES - 1));
             bpf_probe_read_kernel_str(at.cast(), NAME_BYTES as u32, name as *const _)
         };
-        if wrote <= 0 {
-            flags |= FILE_TRUNCATED;
-            break;
+        // SAFETY: as above.
+        unsafe {
+            let used = len.read_volatile();
+            if wrote <= 0 || used as usize >= PATH_BYTES || step == PATH_DEPTH - 1 {
+                flags.write_volatile(flags.read_volatile() | FILE_TRUNCATED);
+                return;
+            }
+            len.write_volatile(used + wrote as u32);
         }
-        used += wrote as u32;
         dentry = parent;
-    }
-    // SAFETY: reserved by the caller.
-    unsafe {
-        (*event).flags = flags;
-        (*event).names_len = used;
     }
 }

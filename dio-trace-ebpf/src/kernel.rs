@@ -1,7 +1,7 @@
 //! Reading kernel memory: member offsets from BTF, and the two ways to load a member.
 
 use aya_ebpf::{
-    Global,
+    EbpfContext, Global,
     helpers::bpf_probe_read_kernel,
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
@@ -25,7 +25,7 @@ pub fn read<T: Copy + Default>(base: u64, offset: &Global<u32>) -> T {
 }
 
 /// Arguments of a probed function, however the probe is attached.
-pub trait Args {
+pub trait Args: EbpfContext {
     /// The `n`th argument as it stands in its register (or stack slot).
     fn arg(&self, n: usize) -> u64;
 

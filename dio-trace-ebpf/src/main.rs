@@ -3,7 +3,7 @@
 //! `fe_`/`fx_`/`kp_`/`kr_` before the kernel function's name; the loader picks one family and
 //! gives each program the function it found (dio-trace/src/kernel/probes.rs has the table).
 //!
-//! - [`begin`]: where a request begins
+//! - [`entry`], [`begin`]: where a request begins
 //! - [`evidence`]: what the kernel does for it
 //! - [`end`]: where it ends, is decided, counted and sent
 //! - [`files`]: the names of its file
@@ -15,12 +15,12 @@
 mod begin;
 mod config;
 mod end;
+mod entry;
 mod evidence;
 mod files;
 mod follow;
 mod kernel;
 mod maps;
-mod mark;
 mod steady;
 
 use aya_ebpf::{
@@ -37,14 +37,17 @@ pub static PG_HEAD: Global<u32> = Global::new(0);
 /// An entry probe: one body for fentry and kprobe.
 macro_rules! entry {
     ($fe:ident, $kp:ident, $body:expr) => {
+        entry!($fe, $body, $kp, $body);
+    };
+    ($fe:ident, $fe_body:expr, $kp:ident, $kp_body:expr) => {
         #[fentry]
         pub fn $fe(ctx: FEntryContext) -> i32 {
-            $body(&ctx);
+            $fe_body(&ctx);
             0
         }
         #[kprobe]
         pub fn $kp(ctx: ProbeContext) -> u32 {
-            $body(&ctx);
+            $kp_body(&ctx);
             0
         }
     };
@@ -90,17 +93,16 @@ macro_rules! sync_exit {
 }
 
 // ---- begin and end: read, pread, write, pwrite
-entry!(fe_vfs_read, kp_vfs_read, begin::vfs_read);
+entry!(fe_vfs_read, kp_vfs_read, entry::vfs_read);
 sync_exit!(fx_vfs_read, 4);
-entry!(fe_vfs_write, kp_vfs_write, begin::vfs_write);
+entry!(fe_vfs_write, kp_vfs_write, entry::vfs_write);
 sync_exit!(fx_vfs_write, 4);
 
 // ---- begin and end: readv, preadv, preadv2, writev, pwritev, pwritev2
-entry!(fe_vfs_readv, kp_vfs_readv, mark::vfs_iov);
+entry!(fe_vfs_readv, kp_vfs_readv, entry::vfs_readv);
 sync_exit!(fx_vfs_readv, 5);
-entry!(fe_vfs_writev, kp_vfs_writev, mark::vfs_iov);
+entry!(fe_vfs_writev, kp_vfs_writev, entry::vfs_writev);
 sync_exit!(fx_vfs_writev, 5);
-entry!(fe_rw_verify_area, kp_rw_verify_area, begin::rw_verify_area);
 
 /// The end of all of these where fexit is not to be had: `sys_exit(struct pt_regs *, long ret)`.
 /// A kretprobe has a limited number of instances and every blocked reader of a pipe or socket
@@ -112,16 +114,16 @@ pub fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
 }
 
 // ---- begin and end: libaio
-entry!(fe_aio_read, kp_aio_read, mark::aio_rw);
+entry!(fe_aio_read, kp_aio_read, entry::aio_read);
 exit_only!(fx_aio_read, 4, end::aio_return);
-entry!(fe_aio_write, kp_aio_write, mark::aio_rw);
+entry!(fe_aio_write, kp_aio_write, entry::aio_write);
 exit_only!(fx_aio_write, 4, end::aio_return);
 entry!(fe_aio_complete_rw, kp_aio_complete_rw, end::aio_complete);
 
 // ---- begin and end: io_uring
-entry!(fe_io_read, kp_io_read, mark::io_rw);
+entry!(fe_io_read, entry::io_read, kp_io_read, entry::io_read_unpaired);
 exit!(fx_io_read, kr_io_read, 2, end::io_return);
-entry!(fe_io_write, kp_io_write, mark::io_rw);
+entry!(fe_io_write, entry::io_write, kp_io_write, entry::io_write_unpaired);
 exit!(fx_io_write, kr_io_write, 2, end::io_return);
 entry!(fe_io_complete_rw, kp_io_complete_rw, end::io_complete);
 entry!(fe_io_complete_rw_iopoll, kp_io_complete_rw_iopoll, end::io_complete);
@@ -142,6 +144,11 @@ pub fn tp_io_uring_complete_cqe(ctx: RawTracePointContext) -> i32 {
 
 // ---- evidence: direct
 entry!(fe_iomap_dio_complete, kp_iomap_dio_complete, evidence::iomap_dio_complete);
+#[raw_tracepoint]
+pub fn tp_iomap_dio_complete(ctx: RawTracePointContext) -> i32 {
+    evidence::iomap_dio_completed(&ctx);
+    0
+}
 entry!(
     fe_iomap_dio_simple_complete,
     kp_iomap_dio_simple_complete,

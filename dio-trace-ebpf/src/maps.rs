@@ -22,19 +22,13 @@ pub const ASYNC: u32 = 2;
 /// What a thread is submitting.
 #[repr(C)]
 pub struct Thread {
-    /// Set between entry and return of a function that may begin a request: an `API_*`.
-    pub marker: u32,
     pub state: u32,
-    /// The file the marker is for.
+    /// Segments of the request that is about to begin.
+    pub nr_segs: u32,
+    /// The request's file.
     pub file: u64,
-    /// User address of buffer or iovecs, as the marker saw it.
-    pub user: u64,
-    pub kiocb: u64,
     /// Kernel address of the position of a synchronous request.
     pub ppos: u64,
-    pub nr_segs: u32,
-    /// `REQ_VECTORED` or 0.
-    pub flags: u32,
     /// 1 + `address_space.nrpages` when the invalidation in progress began, 0 if none is.
     pub nrpages: u64,
     /// kprobe alone, for kretprobes have no arguments: 1 + third argument of the `filemap_read`

@@ -23,6 +23,8 @@ pub(crate) fn request() -> Request {
         size_begin: 1 << 20,
         size_end: 1 << 20,
         ino: 12,
+        direct_bytes: 4096,
+        cached_bytes: 0,
         evidence: Evidence {
             direct_bytes: 4096,
             seen: seen::IOMAP_DIO,

@@ -81,6 +81,7 @@ pub struct Summary {
 const LOSSES: &[Stat] = &[
     Stat::LostThread,
     Stat::LostKiocb,
+    Stat::LostLength,
     Stat::LostChild,
     Stat::LostEvent,
     Stat::LostFile,

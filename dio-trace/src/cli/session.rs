@@ -54,7 +54,8 @@ pub(super) async fn run(cli: &Cli) -> Result<u8> {
     };
     let sink = Sink::open(common)?;
     eprintln!("dio-trace: attaching…");
-    let options = Options { scope, attach: common.attach.wish(), all: common.all };
+    let options =
+        Options { scope, attach: common.attach.wish(), all: common.all, log: common.verbose > 1 };
     let mut tracer = Tracer::start(&options)?;
     let (watch, subject) = subject(&cli.verb, &mut tracer)?;
     announce(&tracer, &subject, common);

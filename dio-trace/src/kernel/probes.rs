@@ -27,8 +27,18 @@ pub struct Probe {
     pub args: Option<usize>,
     /// Programs for fentry and fexit.
     pub fentry: &'static [&'static str],
-    /// Programs for kprobe and kretprobe; none where a tracepoint does it ([`When::Kprobe`]).
+    /// Programs for kprobe and kretprobe.
     pub kprobe: &'static [&'static str],
+    /// A tracepoint that does the same; where it is attached, no kprobe is. A kretprobe runs out of
+    /// instances, and a kprobe that interrupts another one is skipped (kernel/kprobes.c), as the
+    /// interrupt of a completion does that comes right after its submission.
+    pub tracepoint: Option<&'static str>,
+}
+
+impl Probe {
+    const fn or(self, tracepoint: &'static str) -> Self {
+        Self { tracepoint: Some(tracepoint), ..self }
+    }
 }
 
 const fn entry(
@@ -37,7 +47,7 @@ const fn entry(
     fentry: &'static [&'static str],
     kprobe: &'static [&'static str],
 ) -> Probe {
-    Probe { functions, duty, args: None, fentry, kprobe }
+    Probe { functions, duty, args: None, fentry, kprobe, tracepoint: None }
 }
 
 const fn exit(
@@ -47,7 +57,7 @@ const fn exit(
     fentry: &'static [&'static str],
     kprobe: &'static [&'static str],
 ) -> Probe {
-    Probe { functions, duty, args: Some(args), fentry, kprobe }
+    Probe { functions, duty, args: Some(args), fentry, kprobe, tracepoint: None }
 }
 
 const LIBAIO: Duty = Duty::Api("libaio");
@@ -68,7 +78,8 @@ pub const PROBES: &[Probe] = &[
         Duty::Must,
         &["fe_iomap_dio_complete"],
         &["kp_iomap_dio_complete"],
-    ),
+    )
+    .or("iomap_dio_complete"),
     entry(
         &["iomap_dio_simple_complete"],
         Duty::Optional,
@@ -119,23 +130,21 @@ pub const PROBES: &[Probe] = &[
         &["kp_io_complete_rw_iopoll"],
     ),
     entry(&["kiocb_done"], IO_URING, &["fe_kiocb_done"], &["kp_kiocb_done"]),
-    entry(&["rw_verify_area"], Duty::Must, &["fe_rw_verify_area"], &["kp_rw_verify_area"]),
-    // No kretprobe on these two: the completion's interrupt comes right then, and a kprobe that
-    // interrupts another is skipped (kernel/kprobes.c). sys_exit does their work.
-    exit(&["aio_write"], LIBAIO, 4, &["fx_aio_write"], &[]),
+    exit(&["aio_write"], LIBAIO, 4, &["fx_aio_write"], &[]).or("sys_exit"),
     entry(&["aio_write"], LIBAIO, &["fe_aio_write"], &["kp_aio_write"]),
-    exit(&["aio_read"], LIBAIO, 4, &["fx_aio_read"], &[]),
+    exit(&["aio_read"], LIBAIO, 4, &["fx_aio_read"], &[]).or("sys_exit"),
     entry(&["aio_read"], LIBAIO, &["fe_aio_read"], &["kp_aio_read"]),
-    exit(&["io_write"], IO_URING, 2, &["fx_io_write"], &["kr_io_write"]),
+    exit(&["io_write"], IO_URING, 2, &["fx_io_write"], &["kr_io_write"]).or("io_uring_complete"),
     entry(&["io_write"], IO_URING, &["fe_io_write"], &["kp_io_write"]),
-    exit(&["io_read"], IO_URING, 2, &["fx_io_read", "fe_io_read"], &["kr_io_read", "kp_io_read"]),
-    exit(&["vfs_writev"], Duty::Must, 5, &["fx_vfs_writev"], &[]),
+    exit(&["io_read"], IO_URING, 2, &["fx_io_read"], &["kr_io_read"]).or("io_uring_complete"),
+    entry(&["io_read"], IO_URING, &["fe_io_read"], &["kp_io_read"]),
+    exit(&["vfs_writev"], Duty::Must, 5, &["fx_vfs_writev"], &[]).or("sys_exit"),
     entry(&["vfs_writev"], Duty::Must, &["fe_vfs_writev"], &["kp_vfs_writev"]),
-    exit(&["vfs_readv"], Duty::Must, 5, &["fx_vfs_readv"], &[]),
+    exit(&["vfs_readv"], Duty::Must, 5, &["fx_vfs_readv"], &[]).or("sys_exit"),
     entry(&["vfs_readv"], Duty::Must, &["fe_vfs_readv"], &["kp_vfs_readv"]),
-    exit(&["vfs_write"], Duty::Must, 4, &["fx_vfs_write"], &[]),
+    exit(&["vfs_write"], Duty::Must, 4, &["fx_vfs_write"], &[]).or("sys_exit"),
     entry(&["vfs_write"], Duty::Must, &["fe_vfs_write"], &["kp_vfs_write"]),
-    exit(&["vfs_read"], Duty::Must, 4, &["fx_vfs_read"], &[]),
+    exit(&["vfs_read"], Duty::Must, 4, &["fx_vfs_read"], &[]).or("sys_exit"),
     entry(&["vfs_read"], Duty::Must, &["fe_vfs_read"], &["kp_vfs_read"]),
 ];
 
@@ -200,6 +209,13 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
         name: "sys_exit",
         duty: Duty::Must,
         programs: &[("tp_sys_exit", any)],
+        when: When::Kprobe,
+    },
+    Tracepoint {
+        // 6.6 on.
+        name: "iomap_dio_complete",
+        duty: Duty::Optional,
+        programs: &[("tp_iomap_dio_complete", any)],
         when: When::Kprobe,
     },
     Tracepoint {

@@ -112,6 +112,12 @@ impl Coverage {
             kernel.types.func_params(function).is_some_and(|params| params.len() == args)
         });
         if self.attach == Attach::Kprobe {
+            if probe.tracepoint.is_some_and(|name| self.attached.iter().any(|a| a == name)) {
+                return Ok(function.to_owned());
+            }
+            if probe.kprobe.is_empty() {
+                return Err(anyhow!("only the tracepoint {:?} does this", probe.tracepoint));
+            }
             self.programs_of(bpf, probe.kprobe, |bpf, name| attach_kprobe(bpf, name, function))?;
             return Ok(function.to_owned());
         }

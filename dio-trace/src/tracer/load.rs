@@ -86,7 +86,10 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let o_append = libc::O_APPEND as u32;
     let all = u32::from(options.all);
     let pg_head = kernel.types.enumerator("PG_head").context("no PG_head in BTF")?;
+    // 0 turns the messages off, and the verifier then drops their code.
+    let log_level = if options.log { log::Level::Trace as u8 } else { 0 };
     loader
+        .override_global(aya_log::LEVEL, &log_level, true)
         .override_global("O_DIRECT", &o_direct, true)
         .override_global("O_APPEND", &o_append, true)
         .override_global("FILTER_PIDS", &filter, true)

@@ -50,6 +50,8 @@ pub struct Options {
     pub attach: Option<Attach>,
     /// An event for every request, not for findings alone.
     pub all: bool,
+    /// The probes' own messages go to stderr.
+    pub log: bool,
 }
 
 /// One record from the ring buffer.

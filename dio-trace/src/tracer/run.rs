@@ -7,6 +7,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData, RingBuf},
 };
+use aya_log::EbpfLogger;
 use dio_trace_common::abi::Stat;
 use tokio::{
     io::unix::AsyncFd,
@@ -35,6 +36,23 @@ pub struct Tracer {
     coverage: Coverage,
     /// See [`Totals::dark`].
     dark: Vec<Missing>,
+    /// See [`Options::log`].
+    log: Option<EbpfLogger<Talk>>,
+}
+
+/// The probes' messages, as lines on stderr.
+struct Talk;
+
+impl log::Log for Talk {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        eprintln!("dio-trace: probe: {}", record.args());
+    }
+
+    fn flush(&self) {}
 }
 
 impl Tracer {
@@ -58,7 +76,12 @@ impl Tracer {
         let ring = unsafe { AsyncFd::register(RingBuf::try_from(ring)?) }?;
         let mut tick = interval(FETCH_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut tracer = Self { bpf, ring, tick, coverage, dark: Vec::new() };
+        let log = if options.log {
+            Some(EbpfLogger::init_with_logger(&mut bpf, Talk).context("cannot read the messages")?)
+        } else {
+            None
+        };
+        let mut tracer = Self { bpf, ring, tick, coverage, dark: Vec::new(), log };
         tracer.self_test(filtered)?;
         Ok(tracer)
     }
@@ -120,6 +143,7 @@ impl Tracer {
                     return Ok(event);
                 }
             }
+            self.flush_log();
             tokio::select! {
                 ready = self.ring.readable() => ready?.clear_ready(),
                 _ = self.tick.tick() => {}
@@ -144,6 +168,7 @@ impl Tracer {
                 sink(event);
             }
         }
+        self.flush_log();
         let mut stats = totals::stats(&self.bpf)?;
         let (own, counters): (Vec<_>, Vec<_>) = totals::counters(&self.bpf)?
             .into_iter()
@@ -162,6 +187,12 @@ impl Tracer {
             skipped,
             counters,
         })
+    }
+
+    fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 
     fn skipped(&self) -> Vec<(String, u64)> {

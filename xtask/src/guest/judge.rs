@@ -430,3 +430,184 @@ fn number(name: &str) -> i64 {
         _ => i32::MAX,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::guest::{cells, setups};
+
+    /// A request that one cell of a scenario file expects, as a right tool would report it.
+    fn told(setup: &str, name: &str) -> (Place, Cell, Entry, Value) {
+        let setup = setups::find(setup).unwrap();
+        let cells = cells::load(setup.name, setup.rows, "6.12").unwrap();
+        let cell = cells.into_iter().find(|cell| cell.name() == name).unwrap();
+        let path = PathBuf::from("/mnt").join(setup.name).join(name);
+        let Expect::Request { verdict, result, flush } = &cell.expect[0] else { panic!() };
+        let (ret, outcome, errno) = match *result {
+            Ending::Full => (cell.len as i64, Some("full"), None),
+            Ending::Count(outcome, count) => (count, outcome, None),
+            Ending::Errno(errno) => (-number(errno), None, Some(errno)),
+        };
+        let done = ret.max(0) as u64;
+        let direct = if *verdict == "direct" { done } else { 0 };
+        let cached = if *verdict == "fallback" { done } else { 0 };
+        let causes = causes(setup, &cell, &cell.expect[0]);
+        let pages = if cached != 0 { 1 } else { 0 };
+        let entry = Entry {
+            setup: setup.name.to_owned(),
+            cell: name.to_owned(),
+            path: path.clone(),
+            pid: 7,
+            stage: "call".to_owned(),
+            result: ret,
+            begin: 1_000_000_000,
+            end: 1_000_100_000,
+            before: 0,
+            after: pages,
+            pages: 1,
+            storage: cell.len as u64,
+        };
+        let cause = causes.map(|causes| causes[0]);
+        let event = json!({
+            "v": 1, "kind": "request", "time": 1_000_050_000_u64, "pid": 7, "tid": 7,
+            "comm": "workload", "op": "read", "api": api(cell.api), "dev": "254:1", "ino": 12,
+            "fs": setup.fs, "path": path, "offset": cell.offset, "len": cell.len, "ret": ret,
+            "latency_ns": 50_000, "verdict": verdict, "direct_bytes": direct,
+            "cached_bytes": cached, "outcome": outcome, "errno": errno, "cause": cause,
+            "why": cause.map(|_| "because"), "fix": cause.map(|_| "do"),
+            "effects": {
+                "flushed_pages": u32::from(*flush), "invalidated_pages": 0,
+                "readahead_pages": pages, "dirty_left_pages": null, "approximate": false,
+            },
+            "attempts": 1, "finding": true,
+        });
+        let place = Place { setup, path: path.parent().unwrap().to_owned() };
+        (place, cell, entry, event)
+    }
+
+    fn judged(place: &Place, cell: &Cell, entry: &Entry, events: &[Value]) -> Judge {
+        let events =
+            events.iter().map(|event| serde_json::from_value(event.clone()).unwrap()).collect();
+        let report = Report { events, summary: Summary::default() };
+        let mut judge = Judge::default();
+        judge.cells(
+            &[(place.clone(), vec![cell.clone()])],
+            std::slice::from_ref(entry),
+            &report,
+            Asked::All,
+        );
+        judge
+    }
+
+    const TOLD: &[(&str, &str)] = &[
+        ("ext4-512", "r_aligned4k.pread"),
+        ("ext4-512", "r_off100.aio"),
+        ("ext4-512", "r_tail_4k.uring"),
+        ("ext4-512", "r_dirty.pread"),
+        ("ext4-512", "r_eof_at.pread"),
+        ("ext4-journal", "r_aligned4k.preadv2"),
+        ("ext4-512", "r_dirty_nowait.preadv2"),
+    ];
+
+    #[test]
+    fn a_right_tool_passes() {
+        for (setup, name) in TOLD {
+            let (place, cell, entry, event) = told(setup, name);
+            let judge = judged(&place, &cell, &entry, &[event]);
+            assert!(judge.complaints.is_empty(), "{name}: {:?}", judge.complaints);
+            assert_eq!(judge.scores[0].cells, 1);
+        }
+    }
+
+    #[test]
+    fn every_flipped_field_is_noticed() {
+        let flips = [
+            ("verdict", json!("unknown")),
+            ("outcome", json!("short:other")),
+            ("errno", json!("EIO")),
+            ("ret", json!(1)),
+            ("offset", json!(1)),
+            ("len", json!(1)),
+            ("op", json!("write")),
+            ("api", json!("splice")),
+            ("fs", json!("vfat")),
+            ("pid", json!(8)),
+            ("direct_bytes", json!(1)),
+            ("cached_bytes", json!(1)),
+            ("attempts", json!(0)),
+            ("effects", json!({"flushed_pages": null, "readahead_pages": 0})),
+        ];
+        for (setup, name) in TOLD {
+            for (field, value) in &flips {
+                let (place, cell, entry, mut event) = told(setup, name);
+                event[*field] = value.clone();
+                let judge = judged(&place, &cell, &entry, &[event]);
+                assert_eq!(judge.scores[0].wrong, 1, "{name}: {field} went unnoticed");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_cause_is_noticed() {
+        let (place, cell, entry, mut event) = told("ext4-journal", "r_aligned4k.preadv2");
+        event["cause"] = json!("inline-data");
+        assert_eq!(judged(&place, &cell, &entry, &[event]).scores[0].wrong, 1);
+    }
+
+    #[test]
+    fn missed_and_extra_requests_are_noticed() {
+        let (place, cell, entry, event) = told("ext4-512", "r_aligned4k.pread");
+        assert_eq!(judged(&place, &cell, &entry, &[]).scores[0].missed, 1);
+        let twice = [event.clone(), event.clone()];
+        assert_eq!(judged(&place, &cell, &entry, &twice).scores[0].extra, 1);
+        // Somebody else's request, on a file of no cell.
+        let mut other = event.clone();
+        other["path"] = json!("/mnt/ext4-512/bystander");
+        assert_eq!(judged(&place, &cell, &entry, &[event, other]).scores[0].extra, 1);
+    }
+
+    #[test]
+    fn the_kernels_own_word_outweighs_a_consistent_story() {
+        let (place, cell, mut entry, event) = told("ext4-512", "r_aligned4k.pread");
+        entry.after = 1;
+        let events = std::slice::from_ref(&event);
+        assert_eq!(judged(&place, &cell, &entry, events).scores[0].wrong, 1, "mincore");
+        (entry.after, entry.storage) = (0, 0);
+        assert_eq!(judged(&place, &cell, &entry, events).scores[0].wrong, 1, "/proc/self/io");
+    }
+
+    #[test]
+    fn losses_and_counts_are_checked() {
+        let right = || Summary {
+            requests: [("direct".to_owned(), 2), ("unknown".to_owned(), 0)].into(),
+            lost: [("ring buffer full".to_owned(), 0)].into(),
+            attach: "fentry".to_owned(),
+            ..Summary::default()
+        };
+        let wrong = |summary: Summary| {
+            let mut judge = Judge::default();
+            judge.summary(&summary, "fentry", &[("direct".to_owned(), 2)].into());
+            judge.complaints.len()
+        };
+        assert_eq!(wrong(right()), 0);
+        assert_eq!(wrong(Summary { attach: "kprobe".to_owned(), ..right() }), 1);
+        assert_eq!(wrong(Summary { unmatched: 1, ..right() }), 1);
+        assert_eq!(wrong(Summary { in_flight: 1, ..right() }), 1);
+        let lost = [("ring buffer full".to_owned(), 1)].into();
+        assert_eq!(wrong(Summary { lost, ..right() }), 1);
+        let requests = [("direct".to_owned(), 1)].into();
+        assert_eq!(wrong(Summary { requests, ..right() }), 1);
+    }
+
+    #[test]
+    fn a_cut_report_is_an_error() {
+        assert!(report("").is_err());
+        assert!(report("{\"kind\":\"request\"}").is_err());
+        assert!(report("{\"kind\":\"what\"}").is_err());
+        assert!(report("not json").is_err());
+    }
+}

@@ -1,0 +1,272 @@
+//! The functions that a request enters the kernel's I/O by, and what each knows of it.
+//!
+//! Position and length are read here, at the entry, rather than in `rw_verify_area`, where all of
+//! them meet: every read and write of the system goes through that one, and bystanders would pay
+//! for it.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use dio_trace_common::abi::{
+    API_IO_URING, API_LIBAIO, API_READ, API_READV, OP_READ, OP_WRITE, REQ_VECTORED, Stat,
+};
+
+use crate::{
+    begin::{Ask, begin, is_direct, is_wanted, position},
+    kernel::{
+        AIO_IOCB_BUF, AIO_IOCB_NBYTES, AIO_IOCB_OFFSET, AIO_IOCB_OPCODE, Args, FILE_F_POS,
+        IO_KIOCB_OPCODE, IO_RW_ADDR, IO_RW_LEN, KIOCB_KI_FILP, KIOCB_KI_POS, read,
+    },
+    maps::{Thread, count, thread_or_new},
+    steady::Steady,
+};
+
+/// A thread that may begin a request, and does so undisturbed.
+struct Admitted {
+    thread: *mut Thread,
+    _steady: Steady,
+}
+
+/// Sends away who is not traced: a few loads and, for a direct file, one lookup.
+#[inline(always)]
+fn admitted<A: Args>(ctx: &A, file: u64) -> Option<Admitted> {
+    if !is_direct(ctx, file) || !is_wanted() {
+        return None;
+    }
+    let steady = Steady::new();
+    let Some(thread) = thread_or_new() else {
+        count(Stat::LostThread);
+        return None;
+    };
+    Some(Admitted { thread, _steady: steady })
+}
+
+/// `ssize_t vfs_read(struct file *, char __user *, size_t, loff_t *pos)` and `vfs_write`: read,
+/// pread and their twins.
+#[inline(always)]
+fn vfs_rw<A: Args>(ctx: &A, op: u8) {
+    let file = ctx.arg(0);
+    let Some(admitted) = admitted(ctx, file) else { return };
+    let ppos = ctx.arg(3);
+    let ask = Ask {
+        op,
+        api: API_READ,
+        flags: 0,
+        pos: position(ppos),
+        len: ctx.arg(2),
+        user: ctx.arg(1),
+        nr_segs: 1,
+        kiocb: 0,
+        ppos,
+        paired: true,
+    };
+    begin(ctx, admitted.thread, file, &ask);
+}
+
+/// See [`vfs_rw`].
+#[inline(always)]
+pub fn vfs_read<A: Args>(ctx: &A) {
+    vfs_rw(ctx, OP_READ);
+}
+
+/// See [`vfs_rw`].
+#[inline(always)]
+pub fn vfs_write<A: Args>(ctx: &A) {
+    vfs_rw(ctx, OP_WRITE);
+}
+
+/// `ssize_t vfs_readv(struct file *, const struct iovec __user *, unsigned long vlen, loff_t *pos,
+/// rwf_t)` and `vfs_writev`.
+#[inline(always)]
+fn vfs_iov<A: Args>(ctx: &A, op: u8) {
+    let file = ctx.arg(0);
+    let Some(admitted) = admitted(ctx, file) else { return };
+    let (user, nr_segs, ppos) = (ctx.arg(1), ctx.arg(2) as u32, ctx.arg(3));
+    let ask = Ask {
+        op,
+        api: API_READV,
+        flags: REQ_VECTORED,
+        pos: position(ppos),
+        len: total(admitted.thread, user, nr_segs),
+        user,
+        nr_segs,
+        kiocb: 0,
+        ppos,
+        paired: true,
+    };
+    begin(ctx, admitted.thread, file, &ask);
+}
+
+/// See [`vfs_iov`].
+#[inline(always)]
+pub fn vfs_readv<A: Args>(ctx: &A) {
+    vfs_iov(ctx, OP_READ);
+}
+
+/// See [`vfs_iov`].
+#[inline(always)]
+pub fn vfs_writev<A: Args>(ctx: &A) {
+    vfs_iov(ctx, OP_WRITE);
+}
+
+/// `int aio_read(struct kiocb *, const struct iocb *, bool vectored, bool compat)` and `aio_write`;
+/// position and flags of the kiocb are not set yet, its file is. The iocb is the kernel's copy.
+#[inline(always)]
+fn aio_rw<A: Args>(ctx: &A, op: u8) {
+    const IOCB_CMD_PREADV: u16 = 7; // include/uapi/linux/aio_abi.h
+    const IOCB_CMD_PWRITEV: u16 = 8;
+    let kiocb = ctx.arg(0);
+    let file: u64 = ctx.load(kiocb, &KIOCB_KI_FILP);
+    let Some(admitted) = admitted(ctx, file) else { return };
+    let iocb = ctx.arg(1);
+    let user: u64 = ctx.load(iocb, &AIO_IOCB_BUF);
+    let nbytes: u64 = ctx.load(iocb, &AIO_IOCB_NBYTES);
+    let opcode: u16 = ctx.load(iocb, &AIO_IOCB_OPCODE);
+    let vectored = matches!(opcode, IOCB_CMD_PREADV | IOCB_CMD_PWRITEV);
+    let ask = Ask {
+        op,
+        api: API_LIBAIO,
+        flags: if vectored { REQ_VECTORED } else { 0 },
+        pos: ctx.load(iocb, &AIO_IOCB_OFFSET),
+        len: if vectored { total(admitted.thread, user, nbytes as u32) } else { nbytes },
+        user,
+        nr_segs: if vectored { nbytes as u32 } else { 1 },
+        kiocb,
+        ppos: 0,
+        paired: true,
+    };
+    begin(ctx, admitted.thread, file, &ask);
+}
+
+/// See [`aio_rw`].
+#[inline(always)]
+pub fn aio_read<A: Args>(ctx: &A) {
+    aio_rw(ctx, OP_READ);
+}
+
+/// See [`aio_rw`].
+#[inline(always)]
+pub fn aio_write<A: Args>(ctx: &A) {
+    aio_rw(ctx, OP_WRITE);
+}
+
+/// `int io_read(struct io_kiocb *, …)` and `io_write`; the kiocb is the request's first member. It
+/// is called anew for every attempt, then with the position that the last one reached.
+#[inline(always)]
+fn io_rw<A: Args>(ctx: &A, op: u8, paired: bool) {
+    const IORING_OP_READV: u8 = 1; // include/uapi/linux/io_uring.h
+    const IORING_OP_WRITEV: u8 = 2;
+    /// "At the file's own position" (io_uring/rw.c:io_kiocb_update_pos).
+    const CURRENT: i64 = -1;
+    let req = ctx.arg(0);
+    let file: u64 = ctx.load(req, &KIOCB_KI_FILP);
+    let Some(admitted) = admitted(ctx, file) else { return };
+    // `struct io_rw` overlays the request's command area; BTF does not know that.
+    let user: u64 = read(req, &IO_RW_ADDR);
+    let len: u32 = read(req, &IO_RW_LEN);
+    let opcode: u8 = read(req, &IO_KIOCB_OPCODE);
+    let pos: i64 = read(req, &KIOCB_KI_POS);
+    let vectored = matches!(opcode, IORING_OP_READV | IORING_OP_WRITEV);
+    let ask = Ask {
+        op,
+        api: API_IO_URING,
+        flags: if vectored { REQ_VECTORED } else { 0 },
+        pos: if pos == CURRENT { read(file, &FILE_F_POS) } else { pos },
+        len: if vectored { total(admitted.thread, user, len) } else { u64::from(len) },
+        user,
+        nr_segs: if vectored { len } else { 1 },
+        kiocb: req,
+        ppos: 0,
+        paired,
+    };
+    begin(ctx, admitted.thread, file, &ask);
+}
+
+/// See [`io_rw`].
+#[inline(always)]
+pub fn io_read<A: Args>(ctx: &A) {
+    io_rw(ctx, OP_READ, true);
+}
+
+/// See [`io_rw`].
+#[inline(always)]
+pub fn io_write<A: Args>(ctx: &A) {
+    io_rw(ctx, OP_WRITE, true);
+}
+
+/// Without a probe at the return, which would have said that another attempt follows.
+#[inline(always)]
+pub fn io_read_unpaired<A: Args>(ctx: &A) {
+    io_rw(ctx, OP_READ, false);
+}
+
+/// See [`io_read_unpaired`].
+#[inline(always)]
+pub fn io_write_unpaired<A: Args>(ctx: &A) {
+    io_rw(ctx, OP_WRITE, false);
+}
+
+/// Sum of the lengths of `segments` iovecs in user memory; 0, which is no request, if they cannot
+/// be read (they could a moment ago, or the call fails with EFAULT).
+///
+/// Sixteen at a time, then the rest one by one. The number lies in the thread's record, not in a
+/// register: so every step looks alike to the verifier, which would otherwise follow each way out
+/// of the loops by itself, in every program anew.
+#[inline(never)]
+fn total(thread: *mut Thread, user: u64, segments: u32) -> u64 {
+    const UIO_MAXIOV: u32 = 1024; // include/uapi/linux/uio.h
+    const CHUNK: u32 = 16;
+    // SAFETY: per the callers, a value of THREADS, used by its own thread alone; also below.
+    let kept = unsafe { &raw mut (*thread).nr_segs };
+    // SAFETY: as above.
+    unsafe { kept.write_volatile(segments) };
+    let mut sum: u64 = 0;
+    for chunk in 0..UIO_MAXIOV / CHUNK {
+        // SAFETY: as above.
+        if (chunk + 1) * CHUNK > unsafe { kept.read_volatile() } {
+            break;
+        }
+        let at = user + u64::from(chunk) * size_of::<[Iovec; CHUNK as usize]>() as u64;
+        let Some(iovecs) = read_user::<[Iovec; CHUNK as usize]>(at) else { return 0 };
+        for iovec in &iovecs {
+            sum += iovec.len;
+        }
+    }
+    for rest in 0..CHUNK {
+        // SAFETY: as above.
+        let segments = unsafe { kept.read_volatile() };
+        let segment = (segments & !(CHUNK - 1)) + rest;
+        if segment >= segments {
+            break;
+        }
+        let at = user + u64::from(segment) * size_of::<Iovec>() as u64;
+        let Some(iovec) = read_user::<Iovec>(at) else { return 0 };
+        sum += iovec.len;
+    }
+    sum
+}
+
+/// struct iovec (include/uapi/linux/uio.h)
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Iovec {
+    base: u64,
+    len: u64,
+}
+
+/// Reads user memory; counts the request as lost if that fails.
+#[inline(always)]
+fn read_user<T: Copy>(at: u64) -> Option<T> {
+    // Not zeroed first: the compiler's `memset` goes byte by byte.
+    let mut to = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper checks the address and writes all bytes, or zeroes them and fails.
+    let failed = unsafe {
+        bpf_probe_read_user(to.as_mut_ptr().cast(), size_of::<T>() as u32, at as *const _)
+    } != 0;
+    if failed {
+        count(Stat::LostLength);
+        return None;
+    }
+    // SAFETY: written by the helper; T is made of integers.
+    Some(unsafe { to.assume_init() })
+}
