@@ -272,7 +272,7 @@ unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32) {
     unsafe {
         (*request).end_ns = bpf_ktime_get_ns();
         (*request).ret = ret;
-        if ret == EINVAL && in_thread != 0 {
+        if in_thread != 0 && wants_explaining(request, ret) {
             explain(request);
         }
         if ret >= 0 && (ret as u64) < (*request).len {
@@ -298,6 +298,17 @@ unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32) {
         if (&raw const (*request).finding).read_volatile() != 0 || EMIT_ALL.load() != 0 {
             emit(request);
         }
+    }
+}
+
+/// True if the alignment of the buffers may be the reason: a refusal, or a vector that the file
+/// system served through the cache without trying otherwise.
+#[inline(always)]
+unsafe fn wants_explaining(request: *const Request, ret: i64) -> bool {
+    // SAFETY: per the caller, a request of a map.
+    unsafe {
+        let untried = (*request).evidence.seen & seen::DIRECT_TRIED == 0;
+        ret == EINVAL || (ret > 0 && untried && (*request).flags & REQ_VECTORED != 0)
     }
 }
 

@@ -242,6 +242,11 @@ fn inline_data(case: &Case<'_>) -> Option<String> {
     if !cached(case) {
         return None;
     }
+    // A write turns inline data into blocks, so that the file no longer shows what it was.
+    let small = case.request.size_begin < case.facts.block.unwrap_or(4096).into();
+    if is_write(case) && small && case.request.size_begin > 0 && may_have_been_inline(case) {
+        return Some("likely the data was inline in the metadata until this write".to_owned());
+    }
     let inline = if case.fs == "ext4" {
         has(case, flag::INLINE_DATA)
     } else {
@@ -251,14 +256,23 @@ fn inline_data(case: &Case<'_>) -> Option<String> {
         .then(|| "the data is stored inline in the metadata, there is no block to read".to_owned())
 }
 
+/// ext4 never tries the direct path then; btrfs does, and is told to fall back.
+fn may_have_been_inline(case: &Case<'_>) -> bool {
+    let tried = case.request.evidence.seen & seen::DIRECT_TRIED != 0;
+    (case.fs == "ext4" && !tried) || (case.fs == "btrfs" && tried)
+}
+
 fn btrfs_misaligned(case: &Case<'_>) -> Option<String> {
     if !cached(case) || case.fs != "btrfs" || case.request.evidence.seen & seen::DIRECT_TRIED != 0 {
         return None;
     }
     let block = case.facts.block.unwrap_or(4096);
+    let evidence = &case.request.evidence;
+    let segments = (evidence.segments > 1).then_some(u64::from(evidence.len_bits));
     let wrong: Vec<String> = [
         ("offset", Some(case.request.pos as u64)),
         ("length", Some(case.request.len)),
+        ("a segment's length", segments),
         ("buffer address", address_bits(case)),
     ]
     .into_iter()
@@ -270,24 +284,28 @@ fn btrfs_misaligned(case: &Case<'_>) -> Option<String> {
     if !wrong.is_empty() {
         return Some(format!("off a multiple of btrfs's {block}-byte block: {}", wrong.join(", ")));
     }
-    (case.request.flags & REQ_VECTORED != 0 && !is_write(case)).then(|| {
+    (case.request.flags & REQ_VECTORED != 0 && evidence.segments == 0).then(|| {
         format!("likely a segment of the vector is off a multiple of btrfs's {block}-byte block")
     })
 }
 
 fn btrfs_compressed(case: &Case<'_>) -> Option<String> {
-    if !cached(case) || case.fs != "btrfs" || is_write(case) {
+    let tried = case.request.evidence.seen & seen::DIRECT_TRIED != 0;
+    if !cached(case) || case.fs != "btrfs" || (is_write(case) && !tried) {
         return None;
     }
     if extents_have(case, extent::ENCODED) {
-        return Some(
-            "extents in this range are compressed (FIEMAP): btrfs reads them cached".to_owned(),
-        );
+        let how = if is_write(case) { "reads and overwrites" } else { "reads" };
+        return Some(format!(
+            "extents in this range are compressed (FIEMAP): btrfs {how} them through the page cache"
+        ));
     }
     let compresses = case.options.split(',').any(|o| o.starts_with("compress"));
-    (has(case, flag::COMPRESSED) || (case.extents.is_none() && compresses)).then(|| {
-        "likely compressed: btrfs compression is on for this file, and it reads compressed extents \
-         cached"
+    // What a write has replaced can no longer be asked.
+    let asked = case.extents.is_some() && !is_write(case);
+    (has(case, flag::COMPRESSED) || (compresses && !asked)).then(|| {
+        "likely compressed: btrfs compression is on for this file, and compressed extents go \
+         through the page cache"
             .to_owned()
     })
 }

@@ -53,8 +53,17 @@ pub(super) struct Case {
     pub(super) cache: Cache,
     pub(super) open: Open,
     pub(super) cut: Cut,
-    /// RWF_* flags of preadv2.
+    /// RWF_* flags of preadv2 and pwritev2.
     pub(super) flags: i32,
+    /// O_* flags beside O_DIRECT.
+    pub(super) also: i32,
+}
+
+impl Case {
+    /// Cases that write begin with `w`.
+    pub(super) fn writes(&self) -> bool {
+        self.name.starts_with('w')
+    }
 }
 
 /// RWF_DONTCACHE (include/uapi/linux/fs.h, 6.14); not yet in libc.
@@ -68,6 +77,7 @@ const PLAIN: Case = Case {
     open: Open::Direct,
     cut: Cut::Nowhere,
     flags: 0,
+    also: 0,
 };
 
 const fn case(name: &'static str) -> Case {
@@ -88,6 +98,10 @@ const fn cut(name: &'static str, cut: Cut) -> Case {
 
 const fn flags(name: &'static str, flags: i32) -> Case {
     Case { name, flags, ..PLAIN }
+}
+
+const fn also(name: &'static str, also: i32) -> Case {
+    Case { name, also, ..PLAIN }
 }
 
 const CASES: &[Case] = &[
@@ -142,6 +156,44 @@ const CASES: &[Case] = &[
     Case { content: Content::Bytes(100), ..cached("r_small_unsynced", Cache::Dirty) },
     holds("r_empty", Content::Bytes(0)),
     holds("r_empty_una", Content::Bytes(0)),
+    case("w_over4k"),
+    case("w_over64k"),
+    case("w_512"),
+    case("w_off512"),
+    case("w_mem512"),
+    case("w_mem4"),
+    case("w_mem1"),
+    case("w_off100"),
+    case("w_len100"),
+    case("w_extend"),
+    case("w_extend_gap"),
+    flags("w_nowait", libc::RWF_NOWAIT),
+    Case { open: Open::Buffered, ..case("w_ctl_nodirect") },
+    Case { open: Open::Buffered, ..flags("w_dontcache_nodirect", RWF_DONTCACHE) },
+    Case { open: Open::Setfl, ..case("w_setfl") },
+    cut("w_iov512", Cut::At(512)),
+    cut("w_iov100", Cut::At(100)),
+    also("w_append", libc::O_APPEND),
+    also("w_append_512", libc::O_APPEND),
+    also("w_append_una", libc::O_APPEND),
+    Case { content: Content::Bytes(10_000), ..also("w_append_tail", libc::O_APPEND) },
+    also("w_osync", libc::O_SYNC),
+    also("w_odsync", libc::O_DSYNC),
+    holds("w_empty_4k", Content::Bytes(0)),
+    holds("w_hole", Content::Hole),
+    holds("w_hole_512", Content::Hole),
+    holds("w_unwritten", Content::Unwritten),
+    holds("w_unwritten_512", Content::Unwritten),
+    holds("w_mix", Content::Mixed),
+    holds("w_mix_cached", Content::Mixed),
+    holds("w_tail_4k", Content::Bytes(10_000)),
+    holds("w_tail_512in", Content::Bytes(10_000)),
+    cached("w_cached", Cache::Clean),
+    cached("w_dirty", Cache::Dirty),
+    Case { cache: Cache::Dirty, ..flags("w_dirty_nowait", libc::RWF_NOWAIT) },
+    cached("w_mmapd", Cache::Mapped),
+    holds("w_small_4k", Content::Bytes(100)),
+    holds("w_small_512", Content::Bytes(100)),
 ];
 
 /// The case of that name.

@@ -5,13 +5,15 @@
 //! each kernel series:
 //!
 //! ```text
-//! VERDICT [short:WHY=BYTES] [+flush]     a request with this verdict; +flush: dirty pages first
-//! VERDICT:ERRNO [+flush]                 a request that fails with this errno
+//! VERDICT [short:WHY=BYTES] [TAG…]       a request with this verdict
+//! VERDICT:ERRNO [TAG…]                   a request that fails with this errno
 //! none | none:ERRNO                      no direct request, though the call returns data or fails
 //! open:ERRNO | fcntl:ERRNO               refused before there can be a request
 //! A|B                                    either, where the kernel itself races
 //! ?                                      not measured
 //! ```
+//!
+//! Tags: `+flush`, dirty pages are written back first; `+drop`, a write takes pages out of the cache.
 use anyhow::{Context, Result, bail};
 
 /// The series that have a column, in its order.
@@ -66,7 +68,7 @@ impl Cell {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Expect {
     /// A direct request reaches the kernel.
-    Request { verdict: &'static str, result: Ending, flush: bool },
+    Request { verdict: &'static str, result: Ending, flush: bool, drop: bool },
     /// No direct request is made; the call's errno if it fails.
     NoRequest { at: Stage, errno: Option<&'static str> },
 }
@@ -152,17 +154,18 @@ fn expectation(text: &'static str) -> Result<Expect> {
         (_, None) => Ending::Full,
         (_, Some(_)) => bail!("`{text}` has an errno, but `{head}` is no error"),
     };
-    let mut flush = false;
+    let (mut flush, mut drop) = (false, false);
     for word in words {
         match split(word, '=') {
             ("+flush", None) => flush = true,
+            ("+drop", None) => drop = true,
             (outcome, Some(bytes)) if outcome.starts_with("short:") => {
                 result = Ending::Count(Some(outcome), bytes.parse().context("bytes")?);
             }
             _ => bail!("`{word}` in `{text}` is not known"),
         }
     }
-    Ok(Expect::Request { verdict: head, result, flush })
+    Ok(Expect::Request { verdict: head, result, flush, drop })
 }
 
 fn split(text: &'static str, at: char) -> (&'static str, Option<&'static str>) {
@@ -193,7 +196,8 @@ mod tests {
 
     #[test]
     fn expectations_are_understood() {
-        let full = |verdict| Expect::Request { verdict, result: Ending::Full, flush: false };
+        let full =
+            |verdict| Expect::Request { verdict, result: Ending::Full, flush: false, drop: false };
         assert_eq!(expectations("direct").unwrap(), [full("direct")]);
         assert_eq!(expectations("direct|fallback").unwrap(), [full("direct"), full("fallback")]);
         assert_eq!(
@@ -201,7 +205,8 @@ mod tests {
             [Expect::Request {
                 verdict: "fallback",
                 result: Ending::Count(Some("short:eof"), 100),
-                flush: true
+                flush: true,
+                drop: false,
             }]
         );
         assert_eq!(

@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::{
-    request::{Apis, Read},
+    request::{Apis, Call},
     setups::{self, Setup},
 };
 use crate::cmd::say;
@@ -118,7 +118,8 @@ pub(super) fn reader(args: &ReaderArgs) -> Result<()> {
         let block = round % 64;
         for table in &tables {
             for api in ["pread", "uring"] {
-                let read = Read {
+                let read = Call {
+                    write: false,
                     fd: table.as_raw_fd(),
                     buffer: memory[skip..].as_mut_ptr(),
                     len: PAGE,

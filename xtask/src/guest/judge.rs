@@ -38,6 +38,7 @@ pub(super) struct Event {
 #[derive(Clone, Debug, Deserialize)]
 struct Effects {
     flushed_pages: Option<u32>,
+    invalidated_pages: Option<u32>,
     readahead_pages: Option<u32>,
 }
 
@@ -245,13 +246,13 @@ fn owners<'a>(events: &'a [Event], tally: &[Entry]) -> BTreeMap<Option<usize>, V
 
 /// A finding, as README has it.
 fn is_finding(expect: &Expect) -> bool {
-    let Expect::Request { verdict, result, flush } = expect else { return false };
+    let Expect::Request { verdict, result, flush, drop } = expect else { return false };
     let short = matches!(result, Ending::Count(Some(_), _));
     match *verdict {
         "fallback" | "partial" | "failed" | "unknown" => true,
         "refused" => *result != Ending::Errno("EAGAIN"),
         "eof" => *flush,
-        "direct" | "client" => short || *flush,
+        "direct" | "client" => short || *flush || *drop,
         _ => short,
     }
 }
@@ -304,7 +305,7 @@ fn compare(
 
 /// What is wrong with an event.
 fn about(setup: &Setup, cell: &Cell, expect: &Expect, entry: &Entry, event: &Event) -> Vec<String> {
-    let Expect::Request { verdict, result, flush } = expect else { return Vec::new() };
+    let Expect::Request { verdict, result, flush, drop } = expect else { return Vec::new() };
     let mut wrong = Vec::new();
     let mut same = |what: &str, said: &dyn std::fmt::Debug, truth: &dyn std::fmt::Debug| {
         let (said, truth) = (format!("{said:?}"), format!("{truth:?}"));
@@ -329,7 +330,7 @@ fn about(setup: &Setup, cell: &Cell, expect: &Expect, entry: &Entry, event: &Eve
     same("ret", &event.ret, &entry.result);
     same("offset", &event.offset, &cell.offset);
     same("len", &event.len, &(cell.len as u64));
-    same("op", &event.op, &"read");
+    same("op", &event.op, &if cell.case.starts_with('w') { "write" } else { "read" });
     same("api", &event.api, &api(cell.api));
     same("fs", &event.fs, &setup.fs);
     same("path", &event.path, &entry.path.to_string_lossy());
@@ -337,6 +338,10 @@ fn about(setup: &Setup, cell: &Cell, expect: &Expect, entry: &Entry, event: &Eve
     same("direct_bytes", &event.direct_bytes, &direct);
     same("cached_bytes", &event.cached_bytes, &cached);
     same("flushed", &event.effects.flushed_pages.map(|pages| pages != 0), &Some(*flush));
+    if *verdict == "direct" {
+        let dropped = event.effects.invalidated_pages.map(|pages| pages != 0);
+        same("invalidated", &dropped, &Some(*drop));
+    }
     same("attempts > 0", &(event.attempts > 0), &true);
     if let Some(causes) = causes(setup, cell, expect) {
         let cause = event.cause.as_deref();
@@ -351,8 +356,8 @@ fn about(setup: &Setup, cell: &Cell, expect: &Expect, entry: &Entry, event: &Eve
 /// The word of the contract for an API of the workload.
 fn api(name: &str) -> &'static str {
     match name {
-        "read" | "pread" | "thread" | "child" => "read",
-        "readv" | "preadv" | "preadv2" => "readv",
+        "read" | "pread" | "write" | "pwrite" | "thread" | "child" => "read",
+        "readv" | "preadv" | "preadv2" | "writev" | "pwritev" | "pwritev2" => "readv",
         "aio" => "libaio",
         _ => "io_uring",
     }
@@ -361,19 +366,22 @@ fn api(name: &str) -> &'static str {
 /// The causes that explain a cell; none where nothing is to be explained.
 fn causes(setup: &Setup, cell: &Cell, expect: &Expect) -> Option<Vec<&'static str>> {
     const BLOCK: usize = 4096;
-    let Expect::Request { verdict, result, flush } = expect else { return None };
+    let Expect::Request { verdict, result, flush, drop } = expect else { return None };
+    let writes = cell.case.starts_with('w');
     let off = [cell.offset as usize, cell.len, cell.off_by].iter().any(|n| n % BLOCK != 0)
-        || cell.case.starts_with("r_iov");
+        || ["_iov512", "_iov100"].iter().any(|cut| cell.case.ends_with(cut));
     Some(match (*verdict, *result) {
         (_, Ending::Errno("EINVAL")) => vec!["misaligned"],
         (_, Ending::Errno("EOPNOTSUPP")) => vec!["flag-unsupported"],
         (_, Ending::Errno("EAGAIN")) => vec!["would-block"],
         ("memory", _) => vec!["tmpfs"],
-        ("fallback", _) if setup.fs == "btrfs" && off => {
-            [&["btrfs-misaligned"][..], setup.causes].concat()
+        ("fallback", _) if setup.fs == "btrfs" && off => vec!["btrfs-misaligned", "inline-data"],
+        ("fallback", _) if setup.fs == "btrfs" && writes => {
+            [&["btrfs-checksums"][..], setup.causes].concat()
         }
         ("fallback", _) => setup.causes.to_vec(),
         _ if *flush => vec!["dirty-flush"],
+        _ if *drop => vec!["cache-invalidated"],
         (_, Ending::Count(Some("short:eof"), _)) => vec!["end-of-file"],
         _ => return None,
     })
@@ -392,9 +400,10 @@ fn independent(cell: &Cell, entry: &Entry, event: &Event) -> Vec<String> {
                 let pages = event.effects.readahead_pages;
                 wrong.push(format!("direct, but {pages:?} pages were added to the cache"));
             }
-            // What was written: a hole is read from nowhere. The kernel reads whole sectors.
-            let stored =
-                !matches!(cell.case, "r_unwritten" | "r_mix") && !cell.case.starts_with("r_hole");
+            // A hole is read from nowhere. The kernel reads whole sectors.
+            let stored = cell.case.starts_with('r')
+                && !matches!(cell.case, "r_unwritten" | "r_mix")
+                && !cell.case.starts_with("r_hole");
             if stored && entry.result > 0 && (entry.storage as i64) < entry.result {
                 wrong.push(format!(
                     "direct, but storage gave {} of {} bytes",
@@ -402,7 +411,8 @@ fn independent(cell: &Cell, entry: &Entry, event: &Event) -> Vec<String> {
                 ));
             }
         }
-        "fallback" if cell.case != "r_dontcache" => {
+        // What a write put there may have been written back and dropped.
+        "fallback" if cell.case.starts_with('r') && cell.case != "r_dontcache" => {
             if after != pages {
                 wrong.push(format!("fallback, but mincore saw {after} of {pages} pages"));
             }
@@ -446,7 +456,7 @@ mod tests {
         let cells = cells::load(setup.name, setup.rows, "6.12").unwrap();
         let cell = cells.into_iter().find(|cell| cell.name() == name).unwrap();
         let path = PathBuf::from("/mnt").join(setup.name).join(name);
-        let Expect::Request { verdict, result, flush } = &cell.expect[0] else { panic!() };
+        let Expect::Request { verdict, result, flush, drop } = &cell.expect[0] else { panic!() };
         let (ret, outcome, errno) = match *result {
             Ending::Full => (cell.len as i64, Some("full"), None),
             Ending::Count(outcome, count) => (count, outcome, None),
@@ -472,15 +482,16 @@ mod tests {
             storage: cell.len as u64,
         };
         let cause = causes.map(|causes| causes[0]);
+        let op = if name.starts_with('w') { "write" } else { "read" };
         let event = json!({
             "v": 1, "kind": "request", "time": 1_000_050_000_u64, "pid": 7, "tid": 7,
-            "comm": "workload", "op": "read", "api": api(cell.api), "dev": "254:1", "ino": 12,
+            "comm": "workload", "op": op, "api": api(cell.api), "dev": "254:1", "ino": 12,
             "fs": setup.fs, "path": path, "offset": cell.offset, "len": cell.len, "ret": ret,
             "latency_ns": 50_000, "verdict": verdict, "direct_bytes": direct,
             "cached_bytes": cached, "outcome": outcome, "errno": errno, "cause": cause,
             "why": cause.map(|_| "because"), "fix": cause.map(|_| "do"),
             "effects": {
-                "flushed_pages": u32::from(*flush), "invalidated_pages": 0,
+                "flushed_pages": u32::from(*flush), "invalidated_pages": u32::from(*drop),
                 "readahead_pages": pages, "dirty_left_pages": null, "approximate": false,
             },
             "attempts": 1, "finding": true,
@@ -511,6 +522,8 @@ mod tests {
         ("ext4-512", "r_eof_at.pread"),
         ("ext4-journal", "r_aligned4k.preadv2"),
         ("ext4-512", "r_dirty_nowait.preadv2"),
+        ("ext4-512", "w_cached.pwrite"),
+        ("ext4-512", "w_dirty.aio"),
     ];
 
     #[test]
@@ -532,14 +545,17 @@ mod tests {
             ("ret", json!(1)),
             ("offset", json!(1)),
             ("len", json!(1)),
-            ("op", json!("write")),
+            ("op", json!("erase")),
             ("api", json!("splice")),
             ("fs", json!("vfat")),
             ("pid", json!(8)),
             ("direct_bytes", json!(1)),
             ("cached_bytes", json!(1)),
             ("attempts", json!(0)),
-            ("effects", json!({"flushed_pages": null, "readahead_pages": 0})),
+            (
+                "effects",
+                json!({"flushed_pages": null, "invalidated_pages": null, "readahead_pages": 0}),
+            ),
         ];
         for (setup, name) in TOLD {
             for (field, value) in &flips {

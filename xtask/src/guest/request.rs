@@ -4,9 +4,10 @@ use std::{io, os::fd::RawFd, thread};
 use anyhow::{Context, Result, bail};
 use io_uring::{IoUring, opcode, squeue, types};
 
-/// What to read, and where to.
+/// What to read or write.
 #[derive(Clone, Copy)]
-pub(super) struct Read {
+pub(super) struct Call {
+    pub(super) write: bool,
     pub(super) fd: RawFd,
     pub(super) buffer: *mut u8,
     pub(super) len: usize,
@@ -18,7 +19,7 @@ pub(super) struct Read {
 }
 
 // SAFETY: the pointer is handed to the kernel alone; whoever makes the request waits for its end.
-unsafe impl Send for Read {}
+unsafe impl Send for Call {}
 
 /// Who made the request, and what came of it.
 #[derive(Clone, Copy, Debug)]
@@ -49,33 +50,35 @@ impl Apis {
     }
 
     /// Makes the request by the API of that name.
-    pub(super) fn make(&mut self, api: &str, read: &Read) -> Result<Made> {
+    pub(super) fn make(&mut self, api: &str, call: &Call) -> Result<Made> {
         let mine = |result| Made { pid: std::process::id(), result };
         Ok(match api {
-            "read" => mine(seek_and_read(read)),
-            "pread" => mine(pread(read)),
-            "readv" | "preadv" | "preadv2" => mine(vectored(api, read)),
-            "aio" => mine(self.libaio(read)?),
-            "uring" => mine(submit(&mut self.ring, &plain(read))?),
-            "uring_async" => {
-                mine(submit(&mut self.ring, &plain(read).flags(squeue::Flags::ASYNC))?)
+            "read" | "write" => mine(at_position(call)),
+            "pread" | "pwrite" => mine(positioned(call)),
+            "readv" | "writev" | "preadv" | "pwritev" | "preadv2" | "pwritev2" => {
+                mine(vectored(api, call))
             }
-            "uring_sqpoll" => mine(submit(&mut self.polled, &plain(read))?),
-            "uring_fixed" => mine(fixed(&mut self.ring, read)?),
+            "aio" => mine(self.libaio(call)?),
+            "uring" => mine(submit(&mut self.ring, &plain(call))?),
+            "uring_async" => {
+                mine(submit(&mut self.ring, &plain(call).flags(squeue::Flags::ASYNC))?)
+            }
+            "uring_sqpoll" => mine(submit(&mut self.polled, &plain(call))?),
+            "uring_fixed" => mine(fixed(&mut self.ring, call)?),
             "thread" => {
-                let read = *read;
+                let call = *call;
                 let made = thread::spawn(move || {
-                    let read = read;
-                    pread(&read)
+                    let call = call;
+                    positioned(&call)
                 });
                 mine(made.join().ok().context("the reading thread died")?)
             }
-            "child" => child(read)?,
+            "child" => child(call)?,
             _ => bail!("no API is called {api}"),
         })
     }
 
-    fn libaio(&self, read: &Read) -> Result<i64> {
+    fn libaio(&self, call: &Call) -> Result<i64> {
         /// struct iocb (include/uapi/linux/aio_abi.h), little-endian.
         #[repr(C)]
         struct Iocb {
@@ -104,13 +107,13 @@ impl Apis {
         let mut iocb = Iocb {
             data: 0,
             key: 0,
-            flags: read.flags,
-            opcode: 0, // IOCB_CMD_PREAD
+            flags: call.flags,
+            opcode: u16::from(call.write), // IOCB_CMD_PREAD, IOCB_CMD_PWRITE
             priority: 0,
-            fd: read.fd as u32,
-            buffer: read.buffer as u64,
-            len: read.len as u64,
-            offset: read.offset,
+            fd: call.fd as u32,
+            buffer: call.buffer as u64,
+            len: call.len as u64,
+            offset: call.offset,
             reserved: 0,
             event_flags: 0,
             event_fd: 0,
@@ -140,21 +143,27 @@ impl Apis {
     }
 }
 
-fn plain(read: &Read) -> squeue::Entry {
-    opcode::Read::new(types::Fd(read.fd), read.buffer, read.len as u32)
-        .offset(read.offset as u64)
-        .build()
+fn plain(call: &Call) -> squeue::Entry {
+    let (fd, len, offset) = (types::Fd(call.fd), call.len as u32, call.offset as u64);
+    if call.write {
+        opcode::Write::new(fd, call.buffer, len).offset(offset).build()
+    } else {
+        opcode::Read::new(fd, call.buffer, len).offset(offset).build()
+    }
 }
 
 /// With a registered buffer and a registered file.
-fn fixed(ring: &mut IoUring, read: &Read) -> Result<i64> {
-    let buffer = libc::iovec { iov_base: read.buffer.cast(), iov_len: read.len };
+fn fixed(ring: &mut IoUring, call: &Call) -> Result<i64> {
+    let buffer = libc::iovec { iov_base: call.buffer.cast(), iov_len: call.len };
     // SAFETY: the buffer is unregistered below, before the caller can free it.
     unsafe { ring.submitter().register_buffers(&[buffer]) }.context("cannot register a buffer")?;
-    ring.submitter().register_files(&[read.fd]).context("cannot register a file")?;
-    let entry = opcode::ReadFixed::new(types::Fixed(0), read.buffer, read.len as u32, 0)
-        .offset(read.offset as u64)
-        .build();
+    ring.submitter().register_files(&[call.fd]).context("cannot register a file")?;
+    let (file, len, offset) = (types::Fixed(0), call.len as u32, call.offset as u64);
+    let entry = if call.write {
+        opcode::WriteFixed::new(file, call.buffer, len, 0).offset(offset).build()
+    } else {
+        opcode::ReadFixed::new(file, call.buffer, len, 0).offset(offset).build()
+    };
     let result = submit(ring, &entry);
     ring.submitter().unregister_files().context("cannot unregister the file")?;
     ring.submitter().unregister_buffers().context("cannot unregister the buffer")?;
@@ -182,54 +191,70 @@ fn count(result: isize) -> i64 {
     if result < 0 { last_error() } else { result as i64 }
 }
 
-fn seek_and_read(read: &Read) -> i64 {
+/// read or write at the descriptor's position.
+fn at_position(call: &Call) -> i64 {
     // SAFETY: no memory is involved.
-    if unsafe { libc::lseek(read.fd, read.offset, libc::SEEK_SET) } < 0 {
+    if unsafe { libc::lseek(call.fd, call.offset, libc::SEEK_SET) } < 0 {
         return last_error();
     }
-    // SAFETY: the buffer has room for len bytes.
-    count(unsafe { libc::read(read.fd, read.buffer.cast(), read.len) })
-}
-
-fn pread(read: &Read) -> i64 {
-    // SAFETY: the buffer has room for len bytes.
-    count(unsafe { libc::pread(read.fd, read.buffer.cast(), read.len, read.offset) })
-}
-
-fn vectored(api: &str, read: &Read) -> i64 {
-    let first = if read.cut == 0 { read.len } else { read.cut };
-    let part = |at: usize, len: usize| libc::iovec {
-        // wrapping_add: at is within the buffer, or its end.
-        iov_base: read.buffer.wrapping_add(at).cast(),
-        iov_len: len,
-    };
-    let parts = [part(0, first), part(first, read.len - first)];
-    let parts = if first == read.len { &parts[..1] } else { &parts[..] };
-    let (list, segments) = (parts.as_ptr(), parts.len() as i32);
-    // SAFETY: both segments lie in the buffer, which has room for len bytes.
+    let (fd, buffer, len) = (call.fd, call.buffer.cast(), call.len);
+    // SAFETY: the buffer has len bytes.
     count(unsafe {
-        match api {
-            "readv" => {
-                libc::lseek(read.fd, read.offset, libc::SEEK_SET);
-                libc::readv(read.fd, list, segments)
-            }
-            "preadv" => libc::preadv(read.fd, list, segments, read.offset),
-            _ => libc::preadv2(read.fd, list, segments, read.offset, read.flags),
+        if call.write { libc::write(fd, buffer, len) } else { libc::read(fd, buffer, len) }
+    })
+}
+
+/// pread or pwrite.
+fn positioned(call: &Call) -> i64 {
+    let (fd, buffer, len) = (call.fd, call.buffer.cast(), call.len);
+    // SAFETY: the buffer has len bytes.
+    count(unsafe {
+        if call.write {
+            libc::pwrite(fd, buffer, len, call.offset)
+        } else {
+            libc::pread(fd, buffer, len, call.offset)
         }
     })
 }
 
-/// pread in a child process.
-fn child(read: &Read) -> Result<Made> {
+fn vectored(api: &str, call: &Call) -> i64 {
+    let first = if call.cut == 0 { call.len } else { call.cut };
+    let part = |at: usize, len: usize| libc::iovec {
+        // wrapping_add: at is within the buffer, or its end.
+        iov_base: call.buffer.wrapping_add(at).cast(),
+        iov_len: len,
+    };
+    let parts = [part(0, first), part(first, call.len - first)];
+    let parts = if first == call.len { &parts[..1] } else { &parts[..] };
+    let (fd, list, segments) = (call.fd, parts.as_ptr(), parts.len() as i32);
+    let (offset, flags) = (call.offset, call.flags);
+    // SAFETY: both segments lie in the buffer, which has len bytes.
+    count(unsafe {
+        if matches!(api, "readv" | "writev") {
+            libc::lseek(fd, offset, libc::SEEK_SET);
+        }
+        match api {
+            "readv" => libc::readv(fd, list, segments),
+            "writev" => libc::writev(fd, list, segments),
+            "preadv" => libc::preadv(fd, list, segments, offset),
+            "pwritev" => libc::pwritev(fd, list, segments, offset),
+            "pwritev2" => libc::pwritev2(fd, list, segments, offset, flags),
+            _ => libc::preadv2(fd, list, segments, offset, flags),
+        }
+    })
+}
+
+/// pread or pwrite in a child process.
+fn child(call: &Call) -> Result<Made> {
     let mut ends = [0; 2];
     // SAFETY: pipe writes two descriptors.
     if unsafe { libc::pipe(ends.as_mut_ptr()) } < 0 {
         bail!("no pipe");
     }
-    // SAFETY: the child calls only pread, write and _exit, which are async-signal-safe.
+    // SAFETY: the child calls only pread or pwrite, write and _exit, which are async-signal-safe.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        let result = pread(read);
+        let result = positioned(call);
         // SAFETY: eight bytes of our own stack, and the end of this process.
         unsafe {
             libc::write(ends[1], (&raw const result).cast(), 8);

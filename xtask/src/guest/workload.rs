@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cases::{self, Cache, Case, Content, Cut, Open},
     cells::{self, Cell},
-    request::{Apis, Read},
+    request::{Apis, Call},
     setups,
 };
 
@@ -67,6 +67,7 @@ pub(super) struct Entry {
 }
 
 pub(super) fn main(args: &WorkloadArgs) -> Result<()> {
+    allow_many_files()?;
     let mut prepared = Vec::new();
     for place in &args.place {
         let (name, path) = place.split_once('=').context("--place is SETUP=PATH")?;
@@ -82,6 +83,16 @@ pub(super) fn main(args: &WorkloadArgs) -> Result<()> {
     let tally: Result<Vec<Entry>> = prepared.iter().map(|ready| ready.run(&mut apis)).collect();
     let text = serde_json::to_vec(&tally?)?;
     fs::write(&args.tally, text).context("cannot write the tally")
+}
+
+/// Every cell keeps a descriptor.
+fn allow_many_files() -> Result<()> {
+    let limit = libc::rlimit { rlim_cur: 65_536, rlim_max: 65_536 };
+    // SAFETY: reads one struct.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } < 0 {
+        return Err(io::Error::last_os_error()).context("cannot raise the limit of open files");
+    }
+    Ok(())
 }
 
 struct Prepared {
@@ -100,6 +111,10 @@ fn prepare(cells: Vec<Cell>, place: &Path) -> Result<Vec<Prepared>> {
     for cell in cells {
         let case = cases::find(cell.case)?;
         let path = if device { place.to_owned() } else { place.join(cell.name()) };
+        if !device {
+            // A new inode each time: what a file once was, inline for one, it does not become again.
+            let _ = fs::remove_file(&path);
+        }
         let mut options = File::options();
         let file = options.read(true).write(true).create(!device).open(&path);
         let file = file.with_context(|| format!("cannot open {}", path.display()))?;
@@ -143,7 +158,7 @@ impl Prepared {
         entry.before = mapped.resident(self.cell.offset, self.cell.len)?;
         let storage = storage_read()?;
         entry.begin = now();
-        let direct = match open(&self.path, self.case.open) {
+        let direct = match open(&self.path, self.case) {
             Ok(file) => file,
             Err((stage, errno)) => {
                 entry.end = now();
@@ -158,7 +173,8 @@ impl Prepared {
             Cut::At(at) => at,
             Cut::Half => self.cell.len / 2,
         };
-        let read = Read {
+        let call = Call {
+            write: self.case.writes(),
             fd: direct.as_raw_fd(),
             buffer: buffer.at(self.cell.off_by),
             len: self.cell.len,
@@ -166,7 +182,7 @@ impl Prepared {
             cut,
             flags: self.case.flags,
         };
-        let made = apis.make(self.cell.api, &read).with_context(shown)?;
+        let made = apis.make(self.cell.api, &call).with_context(shown)?;
         (entry.pid, entry.result, entry.end) = (made.pid, made.result, now());
         entry.storage = storage_read()? - storage;
         entry.after = mapped.resident(self.cell.offset, self.cell.len)?;
@@ -221,19 +237,20 @@ impl Prepared {
 }
 
 /// A descriptor for the request, or where and why there is none.
-fn open(path: &Path, how: Open) -> Result<File, (&'static str, i32)> {
+fn open(path: &Path, case: &Case) -> Result<File, (&'static str, i32)> {
     let errno = || io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| ("open", libc::EINVAL))?;
-    let flags = if how == Open::Direct { libc::O_DIRECT } else { 0 };
+    let direct = if case.open == Open::Direct { libc::O_DIRECT } else { 0 };
+    let flags = libc::O_RDWR | libc::O_CLOEXEC | direct | case.also;
     // SAFETY: the name is NUL-terminated.
-    let fd: RawFd = unsafe { libc::open(name.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC | flags) };
+    let fd: RawFd = unsafe { libc::open(name.as_ptr(), flags) };
     if fd < 0 {
         return Err(("open", errno()));
     }
     // SAFETY: just opened, and nobody else's.
     let file = unsafe { File::from_raw_fd(fd) };
     // SAFETY: no memory is involved.
-    if how == Open::Setfl && unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_DIRECT) } < 0 {
+    if case.open == Open::Setfl && unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_DIRECT) } < 0 {
         return Err(("fcntl", errno()));
     }
     Ok(file)
