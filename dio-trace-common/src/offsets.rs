@@ -45,6 +45,7 @@ macro_rules! kernel_offsets {
             KIOCB_KI_COMPLETE "kiocb" "ki_complete" must;
             KIOCB_KI_FLAGS "kiocb" "ki_flags" must;
             KIOCB_DIO_COMPLETE "kiocb" "dio_complete" may;
+            BACKING_AIO_ORIG_IOCB "backing_aio" "orig_iocb" may;
             IOMAP_DIO_IOCB "iomap_dio" "iocb" must;
             IOMAP_DIO_SIZE "iomap_dio" "size" must;
             IOMAP_DIO_ERROR "iomap_dio" "error" must;

@@ -106,6 +106,7 @@ pub fn begin<A: Args>(ctx: &A, thread: *mut Thread, file: u64, ask: &Ask) {
     unsafe {
         (*thread).file = file;
         (*thread).ppos = ask.ppos;
+        (*thread).nested = 0;
         let request = &raw mut (*thread).request;
         fill(ctx, request, file, ask);
         if ask.kiocb == 0 {

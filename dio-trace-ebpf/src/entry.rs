@@ -44,9 +44,17 @@ fn admitted<A: Args>(ctx: &A, file: u64) -> Option<Admitted> {
 /// `ssize_t vfs_read(struct file *, char __user *, size_t, loff_t *pos)` and `vfs_write`: read,
 /// pread and their twins.
 #[inline(always)]
-fn vfs_rw<A: Args>(ctx: &A, op: u8) {
+fn vfs_rw<A: Args>(ctx: &A, op: u8, copy: u32) {
     let file = ctx.arg(0);
     let Some(admitted) = admitted(ctx, file) else { return };
+    // SAFETY: a value of THREADS, used by its own thread alone.
+    unsafe {
+        let begun_by = core::mem::replace(&mut (*admitted.thread).begun_by, copy);
+        if begun_by == OTHER - copy {
+            (*admitted.thread).begun_by = NOBODY;
+            return; // the other copy has begun this very request
+        }
+    }
     let ppos = ctx.arg(3);
     let ask = Ask {
         op,
@@ -63,16 +71,22 @@ fn vfs_rw<A: Args>(ctx: &A, op: u8) {
     begin(ctx, admitted.thread, file, &ask);
 }
 
-/// See [`vfs_rw`].
+/// [`Thread::begun_by`]: no copy has begun a request whose other copy is still to come.
+const NOBODY: u32 = 0;
+/// The copies are 1 and 2: `OTHER - copy` is the other one.
+const OTHER: u32 = 3;
+
+/// See [`vfs_rw`]. `COPY` is 1 or 2: where the kernel is preemptible a second copy of the program
+/// is attached, which begins what the first one was skipped for (see `steady`).
 #[inline(always)]
-pub fn vfs_read<A: Args>(ctx: &A) {
-    vfs_rw(ctx, OP_READ);
+pub fn vfs_read<A: Args, const COPY: u32>(ctx: &A) {
+    vfs_rw(ctx, OP_READ, COPY);
 }
 
-/// See [`vfs_rw`].
+/// See [`vfs_read`].
 #[inline(always)]
-pub fn vfs_write<A: Args>(ctx: &A) {
-    vfs_rw(ctx, OP_WRITE);
+pub fn vfs_write<A: Args, const COPY: u32>(ctx: &A) {
+    vfs_rw(ctx, OP_WRITE, COPY);
 }
 
 /// `ssize_t vfs_readv(struct file *, const struct iovec __user *, unsigned long vlen, loff_t *pos,

@@ -12,10 +12,10 @@ use dio_trace_common::{
 use crate::{
     begin::is_direct,
     kernel::{
-        ADDRESS_SPACE_NRPAGES, Args, DIO_IOCB, DIO_RESULT, FOLIO_FLAGS, FOLIO_MAPPING,
-        FOLIO_NR_PAGES, FOLIO_NR_PAGES_OLD, IOMAP_DIO_ERROR, IOMAP_DIO_IOCB, IOMAP_DIO_SIMPLE_IOCB,
-        IOMAP_DIO_SIMPLE_SIZE, IOMAP_DIO_SIZE, KIOCB_KI_COMPLETE, KIOCB_KI_FILP,
-        WRITEBACK_CONTROL_NR_TO_WRITE, read,
+        ADDRESS_SPACE_NRPAGES, Args, BACKING_AIO_ORIG_IOCB, DIO_IOCB, DIO_RESULT, FILE_F_MAPPING,
+        FOLIO_FLAGS, FOLIO_MAPPING, FOLIO_NR_PAGES, FOLIO_NR_PAGES_OLD, IOMAP_DIO_ERROR,
+        IOMAP_DIO_IOCB, IOMAP_DIO_SIMPLE_IOCB, IOMAP_DIO_SIMPLE_SIZE, IOMAP_DIO_SIZE,
+        KIOCB_KI_COMPLETE, KIOCB_KI_FILP, WRITEBACK_CONTROL_NR_TO_WRITE, read,
     },
     maps::{IDLE, REQUESTS, Thread, current_request, open_request, thread},
     steady::Steady,
@@ -26,7 +26,36 @@ use dio_trace_common::offsets::ABSENT;
 #[inline(always)]
 fn request_of<A: Args>(ctx: &A, kiocb: u64) -> Option<*mut Request> {
     let complete: u64 = ctx.load(kiocb, &KIOCB_KI_COMPLETE);
-    if complete == 0 { current_request() } else { REQUESTS.get_ptr_mut(kiocb) }
+    if complete == 0 {
+        return current_request();
+    }
+    REQUESTS.get_ptr_mut(kiocb).or_else(|| nested_request(kiocb))
+}
+
+/// The request behind the kiocb that a stacked file system made for it: it holds a pointer to the
+/// original (fs/backing-file.c, `struct backing_aio`). Any other kiocb has something else there,
+/// which is no request's address.
+#[inline(always)]
+fn nested_request(kiocb: u64) -> Option<*mut Request> {
+    if BACKING_AIO_ORIG_IOCB.load() == ABSENT {
+        return None;
+    }
+    let original: u64 = read(kiocb, &BACKING_AIO_ORIG_IOCB);
+    REQUESTS.get_ptr_mut(original)
+}
+
+/// `vfs_iter_read(struct file *, …)`, `vfs_iocb_iter_read(struct file *, …)` and their twins: a
+/// stacked file system (overlayfs, FUSE passthrough) passes the thread's request on to this file.
+#[inline(always)]
+pub fn passed_on<A: Args>(ctx: &A) {
+    let Some(thread) = thread() else { return };
+    let mapping: u64 = ctx.load(ctx.arg(0), &FILE_F_MAPPING);
+    // SAFETY: a value of THREADS.
+    unsafe {
+        if (*thread).state != IDLE {
+            (*thread).nested = mapping;
+        }
+    }
 }
 
 #[inline(always)]
@@ -159,8 +188,9 @@ fn request_on(mapping: u64) -> Option<(*mut Thread, *mut Request)> {
         return None;
     }
     let request = open_request(thread)?;
-    // SAFETY: a request of a map.
-    (unsafe { (*request).mapping } == mapping).then_some((thread, request))
+    // SAFETY: a request of a map, and a value of THREADS.
+    let (own, nested) = unsafe { ((*request).mapping, (*thread).nested) };
+    (own == mapping || nested == mapping).then_some((thread, request))
 }
 
 /// `balance_dirty_pages_ratelimited(struct address_space *)` and `…_flags`: every loop that
@@ -191,8 +221,10 @@ pub fn do_writepages<A: Args>(ctx: &A, mapping: u64, wbc: u64) {
 /// `left` is what remains of LONG_MAX.
 #[inline(always)]
 fn add_flushed(request: *mut Request, left: i64) {
+    // Write-back for metadata's sake starts at 0 (fs/fs-writeback.c:sync_inode_metadata).
+    const FAR_FROM_LONG_MAX: i64 = 1 << 62;
     let written = i64::MAX - left;
-    if written > 0 {
+    if written > 0 && left > FAR_FROM_LONG_MAX {
         // SAFETY: a request of a map.
         unsafe {
             let evidence = &raw mut (*request).evidence;
@@ -235,7 +267,10 @@ pub fn invalidate_begin<A: Args>(ctx: &A) {
     let Some((thread, _)) = request_on(mapping) else { return };
     let pages: u64 = ctx.load(mapping, &ADDRESS_SPACE_NRPAGES);
     // SAFETY: a value of THREADS.
-    unsafe { (*thread).nrpages = pages + 1 };
+    unsafe {
+        (*thread).nrpages = pages + 1;
+        (*thread).invalidating = mapping;
+    }
 }
 
 /// Its return: the mapping has fewer pages by those invalidated, give or take what others did to
@@ -252,7 +287,7 @@ pub fn invalidate_end() {
     let Some(request) = open_request(thread) else { return };
     // SAFETY: a request of a map.
     unsafe {
-        let now: u64 = read((*request).mapping, &ADDRESS_SPACE_NRPAGES);
+        let now: u64 = read((*thread).invalidating, &ADDRESS_SPACE_NRPAGES);
         (*request).evidence.seen |= seen::INVALIDATED;
         if before > now + 1 {
             (*request).evidence.invalidated_pages += (before - 1 - now) as u32;

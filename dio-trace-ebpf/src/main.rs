@@ -53,6 +53,17 @@ macro_rules! entry {
     };
 }
 
+/// A second copy of an entry probe, for fentry alone.
+macro_rules! second_entry {
+    ($fe:ident, $body:expr) => {
+        #[fentry]
+        pub fn $fe(ctx: FEntryContext) -> i32 {
+            $body(&ctx);
+            0
+        }
+    };
+}
+
 /// A return probe that needs no arguments: one body for fexit and kretprobe. `$args` is the
 /// number of arguments of the probed function.
 macro_rules! exit {
@@ -93,10 +104,15 @@ macro_rules! sync_exit {
 }
 
 // ---- begin and end: read, pread, write, pwrite
-entry!(fe_vfs_read, kp_vfs_read, entry::vfs_read);
+// Twice: see `steady`. The second of two exits finds nothing left to end.
+entry!(fe_vfs_read, kp_vfs_read, entry::vfs_read::<_, 1>);
 sync_exit!(fx_vfs_read, 4);
-entry!(fe_vfs_write, kp_vfs_write, entry::vfs_write);
+second_entry!(fe_vfs_read_2, entry::vfs_read::<_, 2>);
+sync_exit!(fx_vfs_read_2, 4);
+entry!(fe_vfs_write, kp_vfs_write, entry::vfs_write::<_, 1>);
 sync_exit!(fx_vfs_write, 4);
+second_entry!(fe_vfs_write_2, entry::vfs_write::<_, 2>);
+sync_exit!(fx_vfs_write_2, 4);
 
 // ---- begin and end: readv, preadv, preadv2, writev, pwritev, pwritev2
 entry!(fe_vfs_readv, kp_vfs_readv, entry::vfs_readv);
@@ -183,6 +199,12 @@ pub fn tp_added_to_page_cache(ctx: RawTracePointContext) -> i32 {
 
 entry!(fe_balance_dirty, kp_balance_dirty, evidence::balance_dirty);
 entry!(fe_balance_dirty_flags, kp_balance_dirty_flags, evidence::balance_dirty);
+
+// ---- stacked file systems
+entry!(fe_vfs_iter_read, kp_vfs_iter_read, evidence::passed_on);
+entry!(fe_vfs_iter_write, kp_vfs_iter_write, evidence::passed_on);
+entry!(fe_vfs_iocb_iter_read, kp_vfs_iocb_iter_read, evidence::passed_on);
+entry!(fe_vfs_iocb_iter_write, kp_vfs_iocb_iter_write, evidence::passed_on);
 
 // ---- side effects
 #[fexit]

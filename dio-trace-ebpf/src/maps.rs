@@ -25,10 +25,17 @@ pub struct Thread {
     pub state: u32,
     /// Segments of the request that is about to begin.
     pub nr_segs: u32,
+    /// Which copy of an entry probe began the request that the other copy has yet to see; 0: none.
+    pub begun_by: u32,
+    pub pad: u32,
     /// The request's file.
     pub file: u64,
     /// Kernel address of the position of a synchronous request.
     pub ppos: u64,
+    /// `address_space` of the file that a stacked file system passed the request on to, or 0.
+    pub nested: u64,
+    /// The `address_space` of the invalidation in progress.
+    pub invalidating: u64,
     /// 1 + `address_space.nrpages` when the invalidation in progress began, 0 if none is.
     pub nrpages: u64,
     /// kprobe alone, for kretprobes have no arguments: 1 + third argument of the `filemap_read`

@@ -3,7 +3,9 @@
 //! BPF runs a program once per CPU at a time: while a task is preempted inside one, every other
 //! task of that CPU passes the probe unseen (kernel/bpf/trampoline.c:__bpf_prog_enter_recur counts
 //! it in `recursion_misses`). fentry and fexit run preemptible, and on a kernel with full or lazy
-//! preemption that happens. Kernels from 6.10 on let a program disable preemption.
+//! preemption that happens. Kernels from 6.10 on let a program disable preemption. That leaves the
+//! kernel's own instructions around it, which bystanders run too: so the probes that every read and
+//! write passes are there twice on such a kernel. A task is preempted in one of them at most.
 
 use dio_trace_common::kfunc;
 

@@ -65,6 +65,24 @@ pub const RULES: &[Rule] = &[
         test: btrfs_misaligned,
     },
     Rule {
+        id: "f2fs-misaligned",
+        fix: "use multiples of 4096 for offset, length and buffer address: f2fs reads and writes \
+              what only keeps to the device's sectors through the page cache",
+        test: f2fs_misaligned,
+    },
+    Rule {
+        id: "xfs-unaligned-cow",
+        fix: "write whole blocks to files that share extents (reflink, snapshots), or unshare the \
+              file first (`xfs_io -c unshare`)",
+        test: xfs_unaligned_cow,
+    },
+    Rule {
+        id: "allocating-write",
+        fix: "write the range once through the page cache (or dd) before, so that the blocks are \
+              there; ext4 with extents and xfs also allocate for direct writes",
+        test: allocating_write,
+    },
+    Rule {
         id: "btrfs-compressed",
         fix: "`chattr +m` (or +C) on the directory, mount without compress=, then rewrite the file: \
               compressed extents are always read through the page cache",
@@ -263,10 +281,19 @@ fn may_have_been_inline(case: &Case<'_>) -> bool {
 }
 
 fn btrfs_misaligned(case: &Case<'_>) -> Option<String> {
-    if !cached(case) || case.fs != "btrfs" || case.request.evidence.seen & seen::DIRECT_TRIED != 0 {
+    if case.fs == "btrfs" { off_block(case, case.facts.block.unwrap_or(4096)) } else { None }
+}
+
+/// fs/f2fs/file.c:f2fs_force_buffered_io; its block is a page.
+fn f2fs_misaligned(case: &Case<'_>) -> Option<String> {
+    if case.fs == "f2fs" { off_block(case, 4096) } else { None }
+}
+
+/// What is off a multiple of the file system's block, in a request it did not try directly.
+fn off_block(case: &Case<'_>, block: u32) -> Option<String> {
+    if !cached(case) || case.request.evidence.seen & seen::DIRECT_TRIED != 0 {
         return None;
     }
-    let block = case.facts.block.unwrap_or(4096);
     let evidence = &case.request.evidence;
     let segments = (evidence.segments > 1).then_some(u64::from(evidence.len_bits));
     let wrong: Vec<String> = [
@@ -281,11 +308,48 @@ fn btrfs_misaligned(case: &Case<'_>) -> Option<String> {
         (by != 0).then(|| format!("{what} by {by}"))
     })
     .collect();
+    let fs = case.fs;
     if !wrong.is_empty() {
-        return Some(format!("off a multiple of btrfs's {block}-byte block: {}", wrong.join(", ")));
+        return Some(format!("off a multiple of {fs}'s {block}-byte block: {}", wrong.join(", ")));
     }
     (case.request.flags & REQ_VECTORED != 0 && evidence.segments == 0).then(|| {
-        format!("likely a segment of the vector is off a multiple of btrfs's {block}-byte block")
+        format!("likely a segment of the vector is off a multiple of {fs}'s {block}-byte block")
+    })
+}
+
+/// fs/xfs/xfs_file.c:xfs_file_dio_write_unaligned, xfs_iomap.c:xfs_direct_write_iomap_begin.
+fn xfs_unaligned_cow(case: &Case<'_>) -> Option<String> {
+    let block = case.facts.block.unwrap_or(4096);
+    let unaligned = off(case.request.pos as u64, block) != 0 || off(case.request.len, block) != 0;
+    (cached(case) && case.fs == "xfs" && is_write(case) && unaligned).then(|| {
+        format!(
+            "likely the file shares extents (reflink), and the write does not cover whole \
+             {block}-byte blocks: xfs copies such blocks through the page cache"
+        )
+    })
+}
+
+/// Legacy direct writes do not fill holes (fs/direct-io.c:get_more_blocks, DIO_SKIP_HOLES), ext4
+/// without extents neither (fs/ext4/inode.c:ext4_iomap_alloc), and fat does not extend
+/// (fs/fat/inode.c:fat_direct_IO).
+fn allocating_write(case: &Case<'_>) -> Option<String> {
+    let tried = case.request.evidence.seen & seen::DIRECT_TRIED != 0;
+    let extends = case.request.pos as u64 + case.request.len > case.request.size_begin as u64;
+    if !cached(case) || !is_write(case) || matches!(case.fs, "btrfs" | "xfs" | "f2fs" | "tmpfs") {
+        return None;
+    }
+    if extends {
+        return Some(format!(
+            "likely because it extends the file, which {} does through the page cache",
+            case.fs
+        ));
+    }
+    tried.then(|| {
+        format!(
+            "likely a part of the range had no blocks yet (a hole), which {} fills through the \
+             page cache",
+            case.fs
+        )
     })
 }
 

@@ -33,9 +33,15 @@ pub struct Probe {
     /// instances, and a kprobe that interrupts another one is skipped (kernel/kprobes.c), as the
     /// interrupt of a completion does that comes right after its submission.
     pub tracepoint: Option<&'static str>,
+    /// Only where the kernel may preempt a running fentry program.
+    pub second_copy: bool,
 }
 
 impl Probe {
+    const fn second_copy(self) -> Self {
+        Self { second_copy: true, ..self }
+    }
+
     const fn or(self, tracepoint: &'static str) -> Self {
         Self { tracepoint: Some(tracepoint), ..self }
     }
@@ -47,7 +53,7 @@ const fn entry(
     fentry: &'static [&'static str],
     kprobe: &'static [&'static str],
 ) -> Probe {
-    Probe { functions, duty, args: None, fentry, kprobe, tracepoint: None }
+    Probe { functions, duty, args: None, fentry, kprobe, tracepoint: None, second_copy: false }
 }
 
 const fn exit(
@@ -57,11 +63,20 @@ const fn exit(
     fentry: &'static [&'static str],
     kprobe: &'static [&'static str],
 ) -> Probe {
-    Probe { functions, duty, args: Some(args), fentry, kprobe, tracepoint: None }
+    Probe {
+        functions,
+        duty,
+        args: Some(args),
+        fentry,
+        kprobe,
+        tracepoint: None,
+        second_copy: false,
+    }
 }
 
 const LIBAIO: Duty = Duty::Api("libaio");
 const IO_URING: Duty = Duty::Api("io_uring");
+const STACKED: Duty = Duty::Effect("pages flushed or invalidated below overlayfs");
 
 /// Evidence first, begins last: no request is begun before all that it may meet is watched.
 pub const PROBES: &[Probe] = &[
@@ -121,6 +136,15 @@ pub const PROBES: &[Probe] = &[
         &["fe_invalidate"],
         &["kp_invalidate"],
     ),
+    entry(&["vfs_iter_read"], STACKED, &["fe_vfs_iter_read"], &["kp_vfs_iter_read"]),
+    entry(&["vfs_iter_write"], STACKED, &["fe_vfs_iter_write"], &["kp_vfs_iter_write"]),
+    entry(&["vfs_iocb_iter_read"], STACKED, &["fe_vfs_iocb_iter_read"], &["kp_vfs_iocb_iter_read"]),
+    entry(
+        &["vfs_iocb_iter_write"],
+        STACKED,
+        &["fe_vfs_iocb_iter_write"],
+        &["kp_vfs_iocb_iter_write"],
+    ),
     entry(&["aio_complete_rw"], LIBAIO, &["fe_aio_complete_rw"], &["kp_aio_complete_rw"]),
     entry(&["io_complete_rw"], IO_URING, &["fe_io_complete_rw"], &["kp_io_complete_rw"]),
     entry(
@@ -143,8 +167,12 @@ pub const PROBES: &[Probe] = &[
     exit(&["vfs_readv"], Duty::Must, 5, &["fx_vfs_readv"], &[]).or("sys_exit"),
     entry(&["vfs_readv"], Duty::Must, &["fe_vfs_readv"], &["kp_vfs_readv"]),
     exit(&["vfs_write"], Duty::Must, 4, &["fx_vfs_write"], &[]).or("sys_exit"),
+    exit(&["vfs_write"], Duty::Must, 4, &["fx_vfs_write_2"], &[]).second_copy(),
+    entry(&["vfs_write"], Duty::Must, &["fe_vfs_write_2"], &[]).second_copy(),
     entry(&["vfs_write"], Duty::Must, &["fe_vfs_write"], &["kp_vfs_write"]),
     exit(&["vfs_read"], Duty::Must, 4, &["fx_vfs_read"], &[]).or("sys_exit"),
+    exit(&["vfs_read"], Duty::Must, 4, &["fx_vfs_read_2"], &[]).second_copy(),
+    entry(&["vfs_read"], Duty::Must, &["fe_vfs_read_2"], &[]).second_copy(),
     entry(&["vfs_read"], Duty::Must, &["fe_vfs_read"], &["kp_vfs_read"]),
 ];
 

@@ -7,6 +7,7 @@ use aya::{
 };
 
 use super::{Attach, Missing, load::Kernel};
+use crate::kernel::preempt::preemptible;
 use crate::kernel::probes::{Duty, PROBES, Probe, TRACEPOINTS, Tracepoint, When};
 
 /// What was attached and what not.
@@ -42,7 +43,8 @@ pub(super) fn attach_all(
     for tracepoint in TRACEPOINTS.iter().filter(|t| wanted(t.when)) {
         coverage.tracepoint(bpf, kernel, tracepoint)?;
     }
-    for probe in PROBES {
+    let copies = attach == Attach::Fentry && preemptible();
+    for probe in PROBES.iter().filter(|probe| copies || !probe.second_copy) {
         coverage.probe(bpf, kernel, probe)?;
     }
     Ok(coverage)

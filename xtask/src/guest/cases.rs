@@ -69,7 +69,8 @@ impl Case {
 /// RWF_DONTCACHE (include/uapi/linux/fs.h, 6.14); not yet in libc.
 const RWF_DONTCACHE: i32 = 0x80;
 
-const FULL: Content = Content::Bytes(256 << 10);
+/// 256 KiB of data.
+pub(super) const FULL: Content = Content::Bytes(256 << 10);
 const PLAIN: Case = Case {
     name: "",
     content: FULL,

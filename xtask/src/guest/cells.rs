@@ -31,16 +31,29 @@ macro_rules! scenarios {
     };
 }
 scenarios!(
+    "9p-none",
+    "bdev-4kn",
     "bdev-512",
+    "bdev-512e",
     "btrfs",
+    "btrfs-nocow",
     "btrfs-zstd",
     "ext4-4kn",
     "ext4-512",
     "ext4-inline",
     "ext4-jattr",
     "ext4-journal",
+    "ext4-noextent",
+    "ext4-nojournal",
+    "dm-linear",
+    "f2fs",
+    "loop-buffered",
+    "loop-dio",
+    "overlay-ext4",
     "tmpfs",
+    "vfat",
     "xfs-512",
+    "xfs-reflink",
 );
 
 /// One request to make, and what is known to become of it.

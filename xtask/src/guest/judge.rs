@@ -245,14 +245,14 @@ fn owners<'a>(events: &'a [Event], tally: &[Entry]) -> BTreeMap<Option<usize>, V
 }
 
 /// A finding, as README has it.
-fn is_finding(expect: &Expect) -> bool {
+fn is_finding(expect: &Expect, entry: &Entry) -> bool {
     let Expect::Request { verdict, result, flush, drop } = expect else { return false };
     let short = matches!(result, Ending::Count(Some(_), _));
     match *verdict {
         "fallback" | "partial" | "failed" | "unknown" => true,
         "refused" => *result != Ending::Errno("EAGAIN"),
         "eof" => *flush,
-        "direct" | "client" => short || *flush || *drop,
+        "direct" | "client" => short || *flush || (*drop && entry.before != 0),
         _ => short,
     }
 }
@@ -292,8 +292,14 @@ fn compare(
             };
             check(entry.stage == "call", &|| format!("refused at {}", entry.stage));
             check(entry.result == ret, &|| format!("the program got {}, not {ret}", entry.result));
-            let wanted = usize::from(asked == Asked::All || is_finding(expect));
-            check(events.len() == wanted, &|| format!("{} events, not {wanted}", events.len()));
+            let wanted = usize::from(asked == Asked::All || is_finding(expect, entry));
+            let unsure = asked == Asked::Findings && entry.before == 0 && events.len() == 1 && {
+                // A finding for pages that came and went within the request.
+                events[0].verdict == "direct" && events[0].effects.invalidated_pages > Some(0)
+            };
+            check(unsure || events.len() == wanted, &|| {
+                format!("{} events, not {wanted}", events.len())
+            });
             if let [event] = events {
                 wrong.extend(about(setup, cell, expect, entry, event));
                 wrong.extend(independent(cell, entry, event));
@@ -322,6 +328,10 @@ fn about(setup: &Setup, cell: &Cell, expect: &Expect, entry: &Entry, event: &Eve
     let (direct, cached) = match *verdict {
         "direct" | "client" => (done, 0),
         "fallback" | "memory" => (0, done),
+        // How the bytes divide is the file's layout; that they do, and are all there, is the point.
+        "partial" if !event.direct_bytes.is_multiple_of(done) => {
+            (event.direct_bytes, done.saturating_sub(event.direct_bytes))
+        }
         _ => (0, 0),
     };
     same("verdict", &event.verdict, verdict);
@@ -338,12 +348,14 @@ fn about(setup: &Setup, cell: &Cell, expect: &Expect, entry: &Entry, event: &Eve
     same("direct_bytes", &event.direct_bytes, &direct);
     same("cached_bytes", &event.cached_bytes, &cached);
     same("flushed", &event.effects.flushed_pages.map(|pages| pages != 0), &Some(*flush));
-    if *verdict == "direct" {
+    // Pages that come and go within the request (inline data, for one) mincore cannot see.
+    let drop = *drop && entry.before != 0;
+    if *verdict == "direct" && (drop || entry.before != 0) {
         let dropped = event.effects.invalidated_pages.map(|pages| pages != 0);
-        same("invalidated", &dropped, &Some(*drop));
+        same("invalidated", &dropped, &Some(drop));
     }
     same("attempts > 0", &(event.attempts > 0), &true);
-    if let Some(causes) = causes(setup, cell, expect) {
+    if let Some(causes) = causes(setup, cell, expect, drop) {
         let cause = event.cause.as_deref();
         let explained = event.why.is_some() && event.fix.is_some();
         if !cause.is_some_and(|cause| causes.contains(&cause)) || !explained {
@@ -364,9 +376,9 @@ fn api(name: &str) -> &'static str {
 }
 
 /// The causes that explain a cell; none where nothing is to be explained.
-fn causes(setup: &Setup, cell: &Cell, expect: &Expect) -> Option<Vec<&'static str>> {
+fn causes(setup: &Setup, cell: &Cell, expect: &Expect, drop: bool) -> Option<Vec<&'static str>> {
     const BLOCK: usize = 4096;
-    let Expect::Request { verdict, result, flush, drop } = expect else { return None };
+    let Expect::Request { verdict, result, flush, .. } = expect else { return None };
     let writes = cell.case.starts_with('w');
     let off = [cell.offset as usize, cell.len, cell.off_by].iter().any(|n| n % BLOCK != 0)
         || ["_iov512", "_iov100"].iter().any(|cut| cell.case.ends_with(cut));
@@ -381,7 +393,7 @@ fn causes(setup: &Setup, cell: &Cell, expect: &Expect) -> Option<Vec<&'static st
         }
         ("fallback", _) => setup.causes.to_vec(),
         _ if *flush => vec!["dirty-flush"],
-        _ if *drop => vec!["cache-invalidated"],
+        _ if drop => vec!["cache-invalidated"],
         (_, Ending::Count(Some("short:eof"), _)) => vec!["end-of-file"],
         _ => return None,
     })
@@ -465,7 +477,7 @@ mod tests {
         let done = ret.max(0) as u64;
         let direct = if *verdict == "direct" { done } else { 0 };
         let cached = if *verdict == "fallback" { done } else { 0 };
-        let causes = causes(setup, &cell, &cell.expect[0]);
+        let causes = causes(setup, &cell, &cell.expect[0], *drop);
         let pages = if cached != 0 { 1 } else { 0 };
         let entry = Entry {
             setup: setup.name.to_owned(),
@@ -476,7 +488,7 @@ mod tests {
             result: ret,
             begin: 1_000_000_000,
             end: 1_000_100_000,
-            before: 0,
+            before: u64::from(*drop),
             after: pages,
             pages: 1,
             storage: cell.len as u64,

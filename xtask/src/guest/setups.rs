@@ -19,6 +19,8 @@ const MIB: u64 = 700;
 pub(super) enum Disk {
     Sector512,
     Sector4096,
+    /// 512-byte sectors on 4096-byte physical ones.
+    Sector512e,
 }
 
 impl Disk {
@@ -26,6 +28,7 @@ impl Disk {
         match self {
             Self::Sector512 => "/dev/vda",
             Self::Sector4096 => "/dev/vdb",
+            Self::Sector512e => "/dev/vdc",
         }
     }
 }
@@ -39,6 +42,14 @@ pub(super) enum Kind {
     Memory,
     /// A partition itself.
     Device(Disk),
+    /// An overlay whose layers lie on a partition with this file system.
+    Overlay { mkfs: &'static [&'static str], lower: &'static str },
+    /// A loop device on a file of a partition with ext4.
+    Loop { direct: bool },
+    /// A device-mapper target on a partition.
+    Linear,
+    /// A folder of the VM's own /out: 9p with cache=none.
+    Shared,
 }
 
 /// A line of the table below.
@@ -50,12 +61,18 @@ pub(super) struct Setup {
     /// As mount and dio-trace have it.
     pub(super) fs: &'static str,
     pub(super) kind: Kind,
+    /// Files of 256 KiB are cloned after they are filled.
+    pub(super) cloned: bool,
     /// Why an aligned request falls back here, if it does: one of these causes.
     pub(super) causes: &'static [&'static str],
 }
 
 const EXT4: &[&str] = &["mkfs.ext4", "-q", "-F", "-b", "4096"];
 const INLINE: &[&str] = &["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "inline_data", "-I", "512"];
+const NOEXTENT: &[&str] = &["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^extent,^64bit"];
+const NOJOURNAL: &[&str] = &["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^has_journal"];
+const F2FS: &[&str] = &["mkfs.f2fs", "-q", "-f"];
+const VFAT: &[&str] = &["mkfs.vfat", "-F", "32", "-s", "8"];
 const XFS: &[&str] = &["mkfs.xfs", "-q", "-f"];
 const BTRFS: &[&str] = &["mkfs.btrfs", "-q", "-f"];
 
@@ -74,7 +91,13 @@ const fn setup(
     kind: Kind,
     causes: &'static [&'static str],
 ) -> Setup {
-    Setup { name, rows, fs, kind, causes }
+    Setup { name, rows, fs, kind, cloned: false, causes }
+}
+
+impl Setup {
+    const fn cloned(self) -> Self {
+        Self { cloned: true, ..self }
+    }
 }
 
 const EXT4_4KN: Kind = Kind::Disk { disk: Disk::Sector4096, mkfs: EXT4, options: "", chattr: "" };
@@ -108,6 +131,31 @@ pub(super) const ALL: &[Setup] = &[
         disk(BTRFS, "compress-force=zstd"),
         &["btrfs-compressed", "inline-data", "dirty-flush"],
     ),
+    setup("ext4-noextent", "ext4-noextent", "ext4", disk(NOEXTENT, ""), &["allocating-write"]),
+    setup("ext4-nojournal", "ext4-nojournal", "ext4", disk(NOJOURNAL, ""), &[]),
+    setup("xfs-reflink", "xfs-reflink", "xfs", disk(XFS, ""), &["xfs-unaligned-cow"]).cloned(),
+    setup(
+        "btrfs-nocow",
+        "btrfs-nocow",
+        "btrfs",
+        Kind::Disk { disk: Disk::Sector512, mkfs: BTRFS, options: "", chattr: "+C" },
+        &["inline-data", "dirty-flush", "btrfs-buffer-fault"],
+    ),
+    setup("f2fs", "f2fs", "f2fs", disk(F2FS, ""), &["f2fs-misaligned", "inline-data"]),
+    setup("vfat", "vfat", "vfat", disk(VFAT, ""), &["allocating-write"]),
+    setup(
+        "overlay-ext4",
+        "overlay-ext4",
+        "overlay",
+        Kind::Overlay { mkfs: EXT4, lower: "ext4" },
+        &[],
+    ),
+    setup("9p-none", "9p-none", "9p", Kind::Shared, &[]),
+    setup("bdev-4kn", "bdev-4kn", "bdev", Kind::Device(Disk::Sector4096), &[]),
+    setup("bdev-512e", "bdev-512e", "bdev", Kind::Device(Disk::Sector512e), &[]),
+    setup("loop-buffered", "loop-buffered", "bdev", Kind::Loop { direct: false }, &[]),
+    setup("loop-dio", "loop-dio", "bdev", Kind::Loop { direct: true }, &[]),
+    setup("dm-linear", "dm-linear", "bdev", Kind::Linear, &[]),
     setup("tmpfs", "tmpfs", "tmpfs", Kind::Memory, &[]),
     setup("bdev-512", "bdev-512", "bdev", Kind::Device(Disk::Sector512), &[]),
 ];
@@ -123,11 +171,11 @@ pub(super) struct Place {
 /// Makes and mounts these set-ups below `root`.
 pub(super) fn make(setups: &[&'static Setup], root: &Path) -> Result<Vec<Place>> {
     unmount_below(root)?;
-    for disk in [Disk::Sector512, Disk::Sector4096] {
+    for disk in [Disk::Sector512, Disk::Sector4096, Disk::Sector512e] {
         let count = setups.iter().filter(|setup| on(setup) == Some(disk)).count();
         partition(disk, count)?;
     }
-    let mut used = [0_u32; 2];
+    let mut used = [0_u32; 3];
     setups.iter().map(|setup| place(setup, root, &mut used)).collect()
 }
 
@@ -145,7 +193,8 @@ fn unmount_below(root: &Path) -> Result<()> {
 const fn on(setup: &Setup) -> Option<Disk> {
     match setup.kind {
         Kind::Disk { disk, .. } | Kind::Device(disk) => Some(disk),
-        Kind::Memory => None,
+        Kind::Overlay { .. } | Kind::Loop { .. } | Kind::Linear => Some(Disk::Sector512),
+        Kind::Memory | Kind::Shared => None,
     }
 }
 
@@ -169,7 +218,7 @@ fn partition(disk: Disk, count: usize) -> Result<()> {
     Ok(())
 }
 
-fn place(setup: &'static Setup, root: &Path, used: &mut [u32; 2]) -> Result<Place> {
+fn place(setup: &'static Setup, root: &Path, used: &mut [u32; 3]) -> Result<Place> {
     let mut next = |disk: Disk| {
         let used = &mut used[disk as usize];
         *used += 1;
@@ -184,22 +233,72 @@ fn place(setup: &'static Setup, root: &Path, used: &mut [u32; 2]) -> Result<Plac
             folder
         }
         Kind::Disk { disk, mkfs, options, chattr } => {
-            let device = next(disk);
-            cmd::output(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&device))?;
-            fs::create_dir_all(&folder)?;
-            let mut words = vec!["-t", setup.fs];
-            if !options.is_empty() {
-                words.extend(["-o", options]);
-            }
-            words.push(&device);
-            mount(&words, &folder)?;
+            file_system(mkfs, setup.fs, options, &next(disk), &folder)?;
             if !chattr.is_empty() {
-                cmd::output(Command::new("chattr").arg(chattr).arg(&folder))?;
+                run("chattr", &[chattr, text(&folder)?])?;
             }
+            folder
+        }
+        Kind::Overlay { mkfs, lower } => {
+            let below = root.join(format!("{}.layers", setup.name));
+            file_system(mkfs, lower, "", &next(Disk::Sector512), &below)?;
+            for layer in ["lower", "upper", "work"] {
+                fs::create_dir_all(below.join(layer))?;
+            }
+            let below = below.display();
+            let options =
+                format!("lowerdir={below}/lower,upperdir={below}/upper,workdir={below}/work");
+            fs::create_dir_all(&folder)?;
+            mount(&["-t", "overlay", "-o", &options, setup.name], &folder)?;
+            folder
+        }
+        Kind::Loop { direct } => {
+            let below = root.join(format!("{}.file", setup.name));
+            file_system(EXT4, "ext4", "", &next(Disk::Sector512), &below)?;
+            let image = below.join("image");
+            fs::File::create(&image)?.set_len(MIB << 18)?; // a quarter, in bytes
+            let mode = format!("--direct-io={}", if direct { "on" } else { "off" });
+            let device = run("losetup", &["--find", "--show", &mode, text(&image)?])?;
+            device.trim().into()
+        }
+        Kind::Linear => {
+            let sectors = MIB << 10; // half of it, in sectors of 512 bytes
+            let table = format!("0 {sectors} linear {} 0", next(Disk::Sector512));
+            run("dmsetup", &["create", setup.name, "--table", &table])?;
+            Path::new("/dev/mapper").join(setup.name)
+        }
+        Kind::Shared => {
+            let folder = Path::new("/out").join(setup.name);
+            fs::create_dir_all(&folder)?;
             folder
         }
     };
     Ok(Place { setup, path })
+}
+
+fn file_system(
+    mkfs: &[&str],
+    fs_type: &str,
+    options: &str,
+    device: &str,
+    folder: &Path,
+) -> Result<()> {
+    run(mkfs[0], &[&mkfs[1..], &[device]].concat())?;
+    fs::create_dir_all(folder)?;
+    let mut words = vec!["-t", fs_type];
+    if !options.is_empty() {
+        words.extend(["-o", options]);
+    }
+    words.push(device);
+    mount(&words, folder)
+}
+
+fn run(program: &str, words: &[&str]) -> Result<String> {
+    cmd::output(Command::new(program).args(words))
+}
+
+fn text(path: &Path) -> Result<&str> {
+    crate::demo::text(path)
 }
 
 fn mount(words: &[&str], folder: &Path) -> Result<()> {

@@ -73,7 +73,7 @@ pub(super) fn main(args: &WorkloadArgs) -> Result<()> {
         let (name, path) = place.split_once('=').context("--place is SETUP=PATH")?;
         let setup = setups::find(name)?;
         let cells = cells::load(setup.name, setup.rows, &args.series)?;
-        prepared.extend(prepare(cells, Path::new(path))?);
+        prepared.extend(prepare(cells, Path::new(path), setup.cloned)?);
     }
     fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the page cache")?;
     let mut apis = Apis::new()?;
@@ -105,7 +105,7 @@ struct Prepared {
     device: bool,
 }
 
-fn prepare(cells: Vec<Cell>, place: &Path) -> Result<Vec<Prepared>> {
+fn prepare(cells: Vec<Cell>, place: &Path, cloned: bool) -> Result<Vec<Prepared>> {
     let device = !place.is_dir();
     let mut all = Vec::new();
     for cell in cells {
@@ -121,9 +121,23 @@ fn prepare(cells: Vec<Cell>, place: &Path) -> Result<Vec<Prepared>> {
         let content = if device { Content::Bytes(MOST) } else { case.content };
         fill(&file, content).with_context(|| format!("cannot fill {}", path.display()))?;
         file.sync_all()?;
+        if cloned && case.content == cases::FULL {
+            clone(&file, &path.with_file_name(format!("{}.clone", cell.name())))?;
+        }
         all.push(Prepared { cell, case, path, file, device });
     }
     Ok(all)
+}
+
+/// A second file that shares all extents (FICLONE, include/uapi/linux/fs.h).
+fn clone(file: &File, path: &Path) -> Result<()> {
+    const FICLONE: libc::c_ulong = 0x4004_9409;
+    let twin = File::create(path)?;
+    // SAFETY: two descriptors, no memory.
+    if unsafe { libc::ioctl(twin.as_raw_fd(), FICLONE, file.as_raw_fd()) } < 0 {
+        return Err(io::Error::last_os_error()).context("cannot clone the file");
+    }
+    Ok(())
 }
 
 fn fill(file: &File, content: Content) -> io::Result<()> {
@@ -318,17 +332,16 @@ impl Map {
         if len == 0 {
             return Ok(Self { start: std::ptr::null_mut(), len });
         }
-        // SAFETY: a new mapping of a file that is not truncated while it lives.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                file.as_raw_fd(),
-                0,
-            )
+        let map = |how| {
+            // SAFETY: a new mapping of a file that is not truncated while it lives.
+            unsafe {
+                libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, how, file.as_raw_fd(), 0)
+            }
         };
+        let mut start = map(libc::MAP_SHARED);
+        if start == libc::MAP_FAILED {
+            start = map(libc::MAP_PRIVATE); // 9p without a cache shares nothing
+        }
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error()).context("cannot map the file");
         }

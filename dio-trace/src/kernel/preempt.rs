@@ -1,0 +1,38 @@
+//! Whether the kernel may preempt a task inside a probe.
+
+use std::fs;
+
+/// True unless the kernel is known to preempt nothing: by the model it runs with, else, where
+/// debugfs is not to be read, by what it was built for.
+#[must_use]
+pub fn preemptible() -> bool {
+    let model = fs::read_to_string("/sys/kernel/debug/sched/preempt").ok();
+    let build = fs::read_to_string("/proc/sys/kernel/version").unwrap_or_default();
+    judge(model.as_deref(), &build)
+}
+
+/// `model` has the current one in parentheses: "none (voluntary) full"
+/// (kernel/sched/debug.c:sched_dynamic_show); `build` is `uname -v`.
+fn judge(model: Option<&str>, build: &str) -> bool {
+    let current = model.and_then(|text| text.split(['(', ')']).nth(1));
+    current.map_or_else(|| build.contains("PREEMPT"), |model| matches!(model, "full" | "lazy"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_in_parentheses_counts() {
+        assert!(judge(Some("full (lazy)\n"), "#1 SMP PREEMPT_DYNAMIC"));
+        assert!(judge(Some("none voluntary (full)\n"), ""));
+        assert!(!judge(Some("none (voluntary) full\n"), "#1 SMP PREEMPT_DYNAMIC"));
+    }
+
+    #[test]
+    fn without_it_the_build_does() {
+        assert!(judge(None, "#1 SMP PREEMPT_DYNAMIC Debian"));
+        assert!(!judge(None, "#1 SMP Debian"));
+        assert!(!judge(Some("something else"), "#1 SMP Debian"));
+    }
+}
