@@ -131,7 +131,10 @@ impl Record {
             cause: explained.then_some(id),
             why: explained.then_some(why),
             fix: explained.then_some(fix),
-            effects: effects(request, decision.cached_bytes, decision.direct_bytes, watched),
+            effects: Effects {
+                flushed_pages: flushed(request, &file.fs, watched),
+                ..effects(request, decision.cached_bytes, decision.direct_bytes, watched)
+            },
             attempts: request.evidence.attempts,
             finding: decision.finding,
             file: key,
@@ -167,6 +170,13 @@ fn effects(request: &Request, cached: u64, direct: u64, watched: Watched) -> Eff
         dirty_left_pages: dirty_left(request, cached, direct, watched),
         approximate: evidence.flushed_pages != 0 || evidence.invalidated_pages != 0,
     }
+}
+
+/// f2fs does not count in `nr_to_write` what it writes in place (fs/f2fs/data.c): there, none seen
+/// does not mean none.
+fn flushed(request: &Request, fs: &str, watched: Watched) -> Option<u32> {
+    let pages = request.evidence.flushed_pages;
+    (watched.flushes && (pages != 0 || fs != "f2fs")).then_some(pages)
 }
 
 /// Pages of the buffered part of a write that nobody wrote back before it returned; null for a

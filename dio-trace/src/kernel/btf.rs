@@ -153,6 +153,17 @@ impl Types {
         }
     }
 
+    /// Size in bytes of a struct of that name, if all agree.
+    #[must_use]
+    pub fn size(&self, name: &str) -> Option<u32> {
+        let mut sizes = self.structs.get(name)?.iter().map(|&id| {
+            let at = *self.types.get(id as usize)? as usize;
+            word_at(&self.data, at + 8)
+        });
+        let first = sizes.next()??;
+        sizes.all(|size| size == Some(first)).then_some(first)
+    }
+
     /// Value of an enumerator anywhere in the kernel; a scan of all enums.
     #[must_use]
     pub fn enumerator(&self, name: &str) -> Option<u32> {
@@ -364,6 +375,7 @@ mod tests {
         assert_eq!(types.offset("outer", "a").unwrap(), 0);
         assert_eq!(types.offset("outer", "b").unwrap(), 4);
         assert!(types.offset("outer", "c").is_err());
+        assert!(types.size("outer").is_some() && types.size("nothing").is_none());
         assert!(types.offset("nothing", "a").is_err());
     }
 

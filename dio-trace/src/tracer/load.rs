@@ -112,6 +112,18 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
 }
 
 fn resolve(types: &Types) -> Result<Vec<(&'static str, u32)>> {
+    let mut offsets = resolve_members(types)?;
+    // Before 6.8 that struct was overlayfs's own (`struct ovl_aio_req`, fs/overlayfs/file.c), a
+    // module's: a kiocb, a reference count, then the pointer.
+    const ORIGINAL: &str = "BACKING_AIO_ORIG_IOCB";
+    let original = offsets.iter_mut().find(|(name, offset)| *name == ORIGINAL && *offset == ABSENT);
+    if let (Some((_, offset)), Some(kiocb)) = (original, types.size("kiocb")) {
+        *offset = (kiocb + 4).next_multiple_of(8);
+    }
+    Ok(offsets)
+}
+
+fn resolve_members(types: &Types) -> Result<Vec<(&'static str, u32)>> {
     OFFSETS
         .iter()
         .map(|row| match types.offset(row.strukt, row.member) {

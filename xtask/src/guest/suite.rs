@@ -61,6 +61,11 @@ pub(super) fn main(args: &SuiteArgs) -> Result<u8> {
         [] => setups::ALL.iter().collect(),
         names => names.iter().map(|name| setups::find(name)).collect::<Result<_>>()?,
     };
+    // A legacy direct request (fs/direct-io.c) that completes in an interrupt has no tracepoint to
+    // take the place of a kprobe that was skipped (docs/limitations.md).
+    let legacy = |setup: &Setup| setup.fs == "vfat";
+    let wanted: Vec<_> =
+        wanted.into_iter().filter(|s| args.attach == "fentry" || !legacy(s)).collect();
     let root = Path::new("/mnt");
     say(format!("making {} set-ups", wanted.len()));
     let mut places = Vec::new();

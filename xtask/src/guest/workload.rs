@@ -230,6 +230,7 @@ impl Prepared {
         let (offset, len) = (self.cell.offset as u64, self.cell.len);
         if self.device {
             // Cells share the device: the one before may have left something.
+            self.file.sync_all()?;
             // SAFETY: no memory is involved.
             unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
         }
