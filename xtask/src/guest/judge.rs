@@ -369,7 +369,7 @@ fn about(setup: &Setup, cell: &Cell, expect: &Expect, entry: &Entry, event: &Eve
     // Pages that come and go within the request (inline data, for one) mincore cannot see.
     // A device may have been left with cached pages by the cell before.
     let drop = dropped(entry) && event.op == "write";
-    if *drop_expected && entry.before != 0 {
+    if *verdict == "direct" && *drop_expected && entry.before != 0 {
         same("dropped, by mincore", &drop, &true);
     }
     if *verdict == "direct" && (drop || entry.before != 0) {
