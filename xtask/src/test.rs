@@ -23,8 +23,13 @@ use crate::{
 
 /// The kernels the scenarios run on, and how dio-trace attaches there. The slowest come first, so
 /// that two at once end together.
-const SCENARIOS: &[(&str, &str)] =
-    &[("7.3", "fentry"), ("6.12", "kprobe"), ("6.12", "fentry"), ("6.1", "fentry")];
+const SCENARIOS: &[(&str, &str)] = &[
+    ("7.3", "fentry"),
+    ("6.12", "kprobe"),
+    ("6.12", "fentry"),
+    ("6.1", "fentry"),
+    ("6.18", "fentry"),
+];
 /// A suite that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
