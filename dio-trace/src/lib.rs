@@ -13,6 +13,7 @@ pub(crate) mod fixture;
 #[cfg(test)]
 mod golden;
 pub mod kernel;
+mod mounts;
 pub mod record;
 pub mod summary;
 pub mod tracer;

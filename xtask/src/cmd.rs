@@ -1,6 +1,6 @@
 //! Running other programs: progress on stderr, errors that name the command.
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -51,6 +51,11 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         bail!("`{line}` failed ({}): {}", out.status, mask_hosts(talk.trim()));
     }
     String::from_utf8(out.stdout).with_context(|| format!("`{line}` printed no valid UTF-8"))
+}
+
+/// A path as a word of a command line.
+pub(crate) fn text(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
 /// Where a program is. The sbin folders are searched too: an ordinary user's PATH lacks them.

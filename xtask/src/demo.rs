@@ -1,12 +1,12 @@
 //! `cargo xtask demo`: dio-trace at work, on a kernel and disks that are thrown away.
-use std::{fs, path::Path, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::{
     build,
-    cmd::say,
+    cmd::{say, text},
     host, kernels, places,
     vm::{self, Setup},
 };
@@ -40,8 +40,4 @@ pub(crate) fn main(args: &DemoArgs) -> Result<u8> {
     setup.out = Some(out);
     let command = ["/out/xtask", "guest", "demo", "--tool", text(&tool)?].map(str::to_owned);
     setup.once(&command, Some(Duration::from_secs(300)), &mut vm::to_terminal)
-}
-
-pub(crate) fn text(path: &Path) -> Result<&str> {
-    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }

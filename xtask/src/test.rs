@@ -15,8 +15,7 @@ use serde::Deserialize;
 use crate::{
     bpf::{self, Checked},
     build,
-    cmd::{self, say},
-    demo::text,
+    cmd::{self, say, text},
     host, kernels, places,
     vm::{self, Setup, Stream},
 };

@@ -2,7 +2,6 @@
 
 mod facts;
 mod fds;
-mod mounts;
 
 use std::{
     collections::HashMap,
@@ -16,10 +15,12 @@ use dio_trace_common::abi::{
     CounterKey, FILE_TRUNCATED, FILE_UNHASHED, FileEvent, REQ_BLOCK_DEVICE, Request,
 };
 
-use crate::escape::{escape, escape_c};
+use crate::{
+    escape::{escape, escape_c},
+    mounts::{self, Mount, Mounts},
+};
 pub use facts::{Facts, extent, flag};
 pub use fds::{DirectFd, direct_fds};
-use mounts::{Mount, Mounts};
 
 /// Files and processes remembered at the same time; more are looked up anew.
 const MAX_FILES: usize = 65_536;
@@ -241,6 +242,7 @@ mod tests {
 
     fn mount(point: &str) -> Mount {
         Mount {
+            dev: "8:1".to_owned(),
             root: b"/".to_vec(),
             point: point.into(),
             fs: "ext4".to_owned(),

@@ -4,11 +4,15 @@
 //! an unnamed, empty temporary file on one. Nothing is written to disk.
 
 use std::{
+    ffi::OsString,
     fs::{File, OpenOptions},
     io,
     os::{
         fd::{AsRawFd as _, RawFd},
-        unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+        unix::{
+            ffi::OsStringExt as _,
+            fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+        },
     },
     path::{Path, PathBuf},
 };
@@ -17,6 +21,7 @@ use anyhow::Result;
 use dio_trace_common::verdict::Verdict;
 
 use super::Missing;
+use crate::mounts::{self, Mount};
 
 /// Bytes of one test read, and its alignment.
 const BLOCK: usize = 4096;
@@ -101,12 +106,7 @@ fn temporary(dir: &Path) -> io::Result<File> {
 fn on_disk(file: &File) -> bool {
     let Ok(dev) = file.metadata().map(|meta| meta.dev()) else { return false };
     let dev = format!("{}:{}", libc::major(dev), libc::minor(dev));
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts.lines().any(|line| {
-        // id parent major:minor root mount-point options [tags…] - type source options
-        let fs = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').next());
-        line.split(' ').nth(2) == Some(&dev) && fs.is_some_and(is_disk)
-    })
+    own_mounts().iter().any(|mount| mount.dev == dev && is_disk(&mount.fs))
 }
 
 /// File systems with a direct path of their own.
@@ -114,18 +114,19 @@ fn is_disk(fs: &str) -> bool {
     matches!(fs, "ext4" | "xfs" | "btrfs" | "f2fs")
 }
 
-/// Mount points of writable disk file systems.
+/// Mount points of writable disk file systems, the oldest mount first.
 fn disk_mounts() -> Vec<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    mounts
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split(' ');
-            let (_, dir, fs, options) =
-                (words.next()?, words.next()?, words.next()?, words.next()?);
-            (is_disk(fs) && options.split(',').any(|o| o == "rw")).then(|| PathBuf::from(dir))
-        })
+    own_mounts()
+        .into_iter()
+        .filter(|mount| is_disk(&mount.fs) && mount.options.split(',').any(|o| o == "rw"))
+        .map(|mount| PathBuf::from(OsString::from_vec(mount.point)))
         .collect()
+}
+
+fn own_mounts() -> Vec<Mount> {
+    let mut mounts: Vec<_> = mounts::of_process(std::process::id()).into_iter().collect();
+    mounts.sort_by_key(|(id, _)| *id);
+    mounts.into_iter().map(|(_, mount)| mount).collect()
 }
 
 fn check(result: libc::ssize_t) -> io::Result<()> {

@@ -343,8 +343,8 @@ fn about(setup: &Setup, cell: &Cell, expect: &Expect, entry: &Entry, event: &Eve
         "direct" | "client" => (done, 0),
         "fallback" | "memory" => (0, done),
         // How the bytes divide is the file's layout; that they do, and are all there, is the point.
-        "partial" if !event.direct_bytes.is_multiple_of(done) => {
-            (event.direct_bytes, done.saturating_sub(event.direct_bytes))
+        "partial" if (1..done).contains(&event.direct_bytes) => {
+            (event.direct_bytes, done - event.direct_bytes)
         }
         _ => (0, 0),
     };

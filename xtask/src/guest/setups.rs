@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::cmd;
+use crate::cmd::{self, text};
 
 /// Room for each file system: xfs wants 300 MiB, btrfs likes more.
 const MIB: u64 = 700;
@@ -77,24 +77,31 @@ const XFS: &[&str] = &["mkfs.xfs", "-q", "-f"];
 const BTRFS: &[&str] = &["mkfs.btrfs", "-q", "-f"];
 
 const fn disk(mkfs: &'static [&'static str], options: &'static str) -> Kind {
-    Kind::Disk { disk: Disk::Sector512, mkfs, options, chattr: "" }
+    flagged(mkfs, options, "")
 }
 
-const fn flagged(options: &'static str, chattr: &'static str) -> Kind {
-    Kind::Disk { disk: Disk::Sector512, mkfs: EXT4, options, chattr }
+const fn flagged(
+    mkfs: &'static [&'static str],
+    options: &'static str,
+    chattr: &'static str,
+) -> Kind {
+    Kind::Disk { disk: Disk::Sector512, mkfs, options, chattr }
 }
 
 const fn setup(
     name: &'static str,
-    rows: &'static str,
     fs: &'static str,
     kind: Kind,
     causes: &'static [&'static str],
 ) -> Setup {
-    Setup { name, rows, fs, kind, cloned: false, causes }
+    Setup { name, rows: name, fs, kind, cloned: false, causes }
 }
 
 impl Setup {
+    const fn like(self, rows: &'static str) -> Self {
+        Self { rows, ..self }
+    }
+
     const fn cloned(self) -> Self {
         Self { cloned: true, ..self }
     }
@@ -104,60 +111,41 @@ const EXT4_4KN: Kind = Kind::Disk { disk: Disk::Sector4096, mkfs: EXT4, options:
 
 /// Every set-up. chattr +j bites only without delayed allocation: hence two of them.
 pub(super) const ALL: &[Setup] = &[
-    setup("ext4-512", "ext4-512", "ext4", disk(EXT4, ""), &[]),
-    setup("ext4-4kn", "ext4-4kn", "ext4", EXT4_4KN, &[]),
-    setup("ext4-journal", "ext4-journal", "ext4", disk(EXT4, "data=journal"), &["data-journal"]),
-    setup("ext4-jattr", "ext4-jattr", "ext4", flagged("", "+j"), &[]),
+    setup("ext4-512", "ext4", disk(EXT4, ""), &[]),
+    setup("ext4-4kn", "ext4", EXT4_4KN, &[]),
+    setup("ext4-journal", "ext4", disk(EXT4, "data=journal"), &["data-journal"]),
+    setup("ext4-jattr", "ext4", flagged(EXT4, "", "+j"), &[]),
+    setup("ext4-jattr-nodelalloc", "ext4", flagged(EXT4, "nodelalloc", "+j"), &["data-journal"])
+        .like("ext4-journal"),
+    setup("ext4-inline", "ext4", disk(INLINE, ""), &["inline-data"]),
+    setup("xfs-512", "xfs", disk(XFS, ""), &[]),
+    setup("btrfs", "btrfs", disk(BTRFS, ""), &["inline-data", "dirty-flush", "btrfs-buffer-fault"]),
     setup(
-        "ext4-jattr-nodelalloc",
-        "ext4-journal",
-        "ext4",
-        flagged("nodelalloc", "+j"),
-        &["data-journal"],
-    ),
-    setup("ext4-inline", "ext4-inline", "ext4", disk(INLINE, ""), &["inline-data"]),
-    setup("xfs-512", "xfs-512", "xfs", disk(XFS, ""), &[]),
-    setup(
-        "btrfs",
-        "btrfs",
-        "btrfs",
-        disk(BTRFS, ""),
-        &["inline-data", "dirty-flush", "btrfs-buffer-fault"],
-    ),
-    setup(
-        "btrfs-zstd",
         "btrfs-zstd",
         "btrfs",
         disk(BTRFS, "compress-force=zstd"),
         &["btrfs-compressed", "inline-data", "dirty-flush"],
     ),
-    setup("ext4-noextent", "ext4-noextent", "ext4", disk(NOEXTENT, ""), &["allocating-write"]),
-    setup("ext4-nojournal", "ext4-nojournal", "ext4", disk(NOJOURNAL, ""), &[]),
-    setup("xfs-reflink", "xfs-reflink", "xfs", disk(XFS, ""), &["xfs-unaligned-cow"]).cloned(),
+    setup("ext4-noextent", "ext4", disk(NOEXTENT, ""), &["allocating-write"]),
+    setup("ext4-nojournal", "ext4", disk(NOJOURNAL, ""), &[]),
+    setup("xfs-reflink", "xfs", disk(XFS, ""), &["xfs-unaligned-cow"]).cloned(),
     setup(
-        "btrfs-nocow",
         "btrfs-nocow",
         "btrfs",
-        Kind::Disk { disk: Disk::Sector512, mkfs: BTRFS, options: "", chattr: "+C" },
+        flagged(BTRFS, "", "+C"),
         &["inline-data", "dirty-flush", "btrfs-buffer-fault"],
     ),
-    setup("f2fs", "f2fs", "f2fs", disk(F2FS, ""), &["f2fs-misaligned", "inline-data"]),
-    setup("vfat", "vfat", "vfat", disk(VFAT, ""), &["allocating-write"]),
-    setup(
-        "overlay-ext4",
-        "overlay-ext4",
-        "overlay",
-        Kind::Overlay { mkfs: EXT4, lower: "ext4" },
-        &[],
-    ),
-    setup("9p-none", "9p-none", "9p", Kind::Shared, &[]),
-    setup("bdev-4kn", "bdev-4kn", "bdev", Kind::Device(Disk::Sector4096), &[]),
-    setup("bdev-512e", "bdev-512e", "bdev", Kind::Device(Disk::Sector512e), &[]),
-    setup("loop-buffered", "loop-buffered", "bdev", Kind::Loop { direct: false }, &[]),
-    setup("loop-dio", "loop-dio", "bdev", Kind::Loop { direct: true }, &[]),
-    setup("dm-linear", "dm-linear", "bdev", Kind::Linear, &[]),
-    setup("tmpfs", "tmpfs", "tmpfs", Kind::Memory, &[]),
-    setup("bdev-512", "bdev-512", "bdev", Kind::Device(Disk::Sector512), &[]),
+    setup("f2fs", "f2fs", disk(F2FS, ""), &["f2fs-misaligned", "inline-data"]),
+    setup("vfat", "vfat", disk(VFAT, ""), &["allocating-write"]),
+    setup("overlay-ext4", "overlay", Kind::Overlay { mkfs: EXT4, lower: "ext4" }, &[]),
+    setup("9p-none", "9p", Kind::Shared, &[]),
+    setup("bdev-4kn", "bdev", Kind::Device(Disk::Sector4096), &[]),
+    setup("bdev-512e", "bdev", Kind::Device(Disk::Sector512e), &[]),
+    setup("loop-buffered", "bdev", Kind::Loop { direct: false }, &[]),
+    setup("loop-dio", "bdev", Kind::Loop { direct: true }, &[]),
+    setup("dm-linear", "bdev", Kind::Linear, &[]),
+    setup("tmpfs", "tmpfs", Kind::Memory, &[]),
+    setup("bdev-512", "bdev", Kind::Device(Disk::Sector512), &[]),
 ];
 
 /// Where a set-up's files are.
@@ -295,10 +283,6 @@ fn file_system(
 
 fn run(program: &str, words: &[&str]) -> Result<String> {
     cmd::output(Command::new(program).args(words))
-}
-
-fn text(path: &Path) -> Result<&str> {
-    crate::demo::text(path)
 }
 
 fn mount(words: &[&str], folder: &Path) -> Result<()> {

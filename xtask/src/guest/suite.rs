@@ -21,7 +21,7 @@ use super::{
     setups::{self, Place, Setup},
     workload,
 };
-use crate::cmd::say;
+use crate::cmd::{say, text};
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SuiteArgs {
@@ -118,9 +118,9 @@ impl Run<'_> {
 
     fn workload(&self, traces: &Traces) -> Result<Vec<String>> {
         let me = std::env::current_exe().context("xtask cannot find itself")?;
-        let mut words = vec![text(&me)?, "guest".into(), "workload".into()];
+        let mut words = vec![text(&me)?.into(), "guest".into(), "workload".into()];
         words.extend(["--series".into(), self.args.series.clone()]);
-        words.extend(["--tally".into(), text(&traces.tally)?]);
+        words.extend(["--tally".into(), text(&traces.tally)?.into()]);
         for (place, _) in self.places {
             words.push("--place".into());
             words.push(format!("{}={}", place.setup.name, text(&place.path)?));
@@ -145,7 +145,7 @@ impl Run<'_> {
         let mut tool = self
             .tool(&traces)?
             .args(["attach", "-p", &program.child.id().to_string(), "--all", "--json"])
-            .args(["--attach", &self.args.attach, "-o", &text(&traces.json)?])
+            .args(["--attach", &self.args.attach, "-o", text(&traces.json)?])
             .spawn()
             .context("cannot start dio-trace")?;
         wait_until_tracing(&mut tool, &traces)?;
@@ -167,7 +167,7 @@ impl Run<'_> {
     fn findings(&self, judge: &mut Judge) -> Result<()> {
         let traces = self.traces("run-findings");
         let mut command = self.tool(&traces)?;
-        command.args(["run", "--json", "--attach", &self.args.attach, "-o", &text(&traces.json)?]);
+        command.args(["run", "--json", "--attach", &self.args.attach, "-o", text(&traces.json)?]);
         command.arg("--").args(self.workload(&traces)?);
         let mut program = Program::start(&mut command)?;
         program.go()?;
@@ -294,8 +294,4 @@ fn end(mut tool: Child, traces: &Traces) -> Result<()> {
         bail!("dio-trace failed ({status}): {}", talk.trim());
     }
     Ok(())
-}
-
-fn text(path: &Path) -> Result<String> {
-    Ok(crate::demo::text(path)?.to_owned())
 }

@@ -5,6 +5,8 @@ use std::{collections::HashMap, fs};
 /// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
+    /// "major:minor" of the file system.
+    pub dev: String,
     /// Path inside the file system that is the root of this mount.
     pub root: Vec<u8>,
     /// Where it is mounted, as the process sees it.
@@ -15,15 +17,15 @@ pub struct Mount {
 }
 
 /// The mounts of one process by mount id.
-pub(super) type Mounts = HashMap<i32, Mount>;
+pub(crate) type Mounts = HashMap<i32, Mount>;
 
 /// Reads /proc/PID/mountinfo; empty if the process is gone.
-pub(super) fn of_process(pid: u32) -> Mounts {
+pub(crate) fn of_process(pid: u32) -> Mounts {
     fs::read(format!("/proc/{pid}/mountinfo")).map_or_else(|_| Mounts::new(), |text| parse(&text))
 }
 
 /// Parses mountinfo; a line that is not as documented is left out.
-pub(super) fn parse(text: &[u8]) -> Mounts {
+pub(crate) fn parse(text: &[u8]) -> Mounts {
     text.split(|&b| b == b'\n').filter_map(parse_line).collect()
 }
 
@@ -34,6 +36,7 @@ fn parse_line(line: &[u8]) -> Option<(i32, Mount)> {
     let dash = words.iter().skip(6).position(|w| *w == b"-")? + 6;
     let text = |word: Option<&&[u8]>| Some(String::from_utf8_lossy(word?).into_owned());
     let mount = Mount {
+        dev: text(words.get(2))?,
         root: unescape(words.get(3)?),
         point: unescape(words.get(4)?),
         fs: text(words.get(dash + 1))?,
@@ -73,6 +76,7 @@ mod tests {
         let mounts = parse(text);
         assert_eq!(mounts.len(), 1);
         let mount = &mounts[&36];
+        assert_eq!(mount.dev, "98:0");
         assert_eq!(mount.root, b"/a b");
         assert_eq!(mount.point, b"/mnt/x\\y");
         assert_eq!((mount.fs.as_str(), mount.options.as_str()), ("ext4", "rw,data=journal"));
