@@ -94,6 +94,7 @@ impl Request {
     pub fn facts(&self, cache_probes_complete: bool) -> Facts {
         Facts {
             write: self.op == OP_WRITE,
+            spliced: self.api == API_SPLICE,
             block_device: self.flags & REQ_BLOCK_DEVICE != 0,
             magic: self.magic,
             len: self.len,
@@ -109,6 +110,8 @@ impl Request {
 /// First word of every ring-buffer record.
 pub const EVENT_REQUEST: u32 = 1;
 pub const EVENT_FILE: u32 = 2;
+pub const EVENT_REFUSAL: u32 = 3;
+pub const EVENT_MIXER: u32 = 4;
 
 /// Bytes of path one [`FileEvent`] carries.
 pub const PATH_BYTES: usize = 2048;
@@ -141,6 +144,63 @@ pub struct FileEvent {
     pub fs_name: [u8; 16],
     /// NUL-terminated names, leaf first.
     pub names: [u8; PATH_BYTES + NAME_BYTES],
+}
+
+/// [`Refusal::by`]: open(2) and its kin.
+pub const REFUSED_OPEN: u32 = 1;
+/// [`Refusal::by`]: fcntl(2) with F_SETFL.
+pub const REFUSED_FCNTL: u32 = 2;
+
+/// O_DIRECT itself was refused with EINVAL: there is no request, and no descriptor that could make
+/// one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal {
+    /// Always [`EVENT_REFUSAL`].
+    pub kind: u32,
+    /// `REFUSED_*`
+    pub by: u32,
+    /// CLOCK_MONOTONIC in ns.
+    pub time_ns: u64,
+    pub inode: u64,
+    pub ino: u64,
+    pub dev: u32,
+    pub tgid: u32,
+    pub tid: u32,
+    pub reserved: u32,
+    pub comm: [u8; 16],
+}
+
+/// [`Mixer::how`]: brought pages of the file into the page cache (a buffered read, a mapping).
+pub const MIXED_CACHED: u32 = 1;
+/// [`Mixer::how`]: made pages of the file dirty in the page cache (a buffered write, a mapping).
+pub const MIXED_DIRTIED: u32 = 2;
+
+/// A process that uses a file through the page cache which somebody uses directly. Pages are
+/// counted under it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mixer {
+    pub inode: u64,
+    pub ino: u64,
+    pub dev: u32,
+    pub tgid: u32,
+    /// `MIXED_*`
+    pub how: u32,
+    pub pad: u32,
+}
+
+/// A [`Mixer`] seen for the first time.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct MixerEvent {
+    /// Always [`EVENT_MIXER`].
+    pub kind: u32,
+    pub tid: u32,
+    /// CLOCK_MONOTONIC in ns.
+    pub time_ns: u64,
+    pub mixer: Mixer,
+    pub comm: [u8; 16],
 }
 
 /// Key of the per-CPU counters.
@@ -207,6 +267,10 @@ stats! {
     Events = "events",
     /// Events lost: the ring buffer was full.
     LostEvent = "ring buffer full",
+    /// Refusals of O_DIRECT itself lost: the ring buffer was full.
+    LostRefusal = "refusal: ring buffer full",
+    /// Other users of directly used files not counted: the map of them was full.
+    LostMixer = "mixed access map full",
     /// File names lost: the ring buffer was full.
     LostFile = "file name: ring buffer full",
     /// Ended requests that found no counter: the counter map was full.
@@ -222,15 +286,20 @@ const _: () = {
     assert!(size_of::<Evidence>() == 56);
     assert!(size_of::<Request>() == 16 * 8 + 56 + 6 * 4 + 8 + 16);
     assert!(size_of::<FileEvent>() == 40 + 16 + PATH_BYTES + NAME_BYTES);
+    assert!(size_of::<Refusal>() == 2 * 4 + 3 * 8 + 4 * 4 + 16);
+    assert!(size_of::<Mixer>() == 32);
+    assert!(size_of::<MixerEvent>() == 16 + 32 + 16);
     assert!(size_of::<CounterKey>() == 32);
     assert!(size_of::<Counter>() == 40 + 4 * LATENCY_BUCKETS);
 };
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Counter, CounterKey};
+    use super::{Counter, CounterKey, Mixer};
     // SAFETY: repr(C), integers only, no padding (asserted above): any bytes are a value.
     unsafe impl aya::Pod for CounterKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Counter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Mixer {}
 }

@@ -25,6 +25,13 @@ pub mod seen {
     pub const WRITTEN_BACK: u32 = 1 << 8;
     /// The return of a page-cache probe was missed: bytes may be unaccounted for.
     pub const MISSED: u32 = 1 << 9;
+    /// `invalidate_inode_pages2_range` could not take every page out of the cache (-EBUSY): the
+    /// direct write behind it must fall back.
+    pub const INVALIDATE_FAILED: u32 = 1 << 10;
+    /// The count stopped where the user's buffer cannot be accessed.
+    pub const BUFFER_FAULT: u32 = 1 << 11;
+    /// The count stopped while the thread was being killed.
+    pub const KILLED: u32 = 1 << 12;
     /// A direct path was entered for a kiocb, whatever became of it.
     pub const DIRECT_TRIED: u32 = IOMAP_DIO | IOMAP_SIMPLE | LEGACY_DIO;
 }
@@ -66,6 +73,8 @@ pub struct Evidence {
 pub struct Facts {
     /// True for a write.
     pub write: bool,
+    /// True if a pipe is the other side (splice, sendfile): it bounds the count.
+    pub spliced: bool,
     /// True if the file is a block device.
     pub block_device: bool,
     /// `super_block.s_magic` of the file's file system (meaningless for a block device).

@@ -23,6 +23,7 @@ macro_rules! kernel_offsets {
             VFSMOUNT_MNT_ROOT "vfsmount" "mnt_root" must;
             MOUNT_MNT "mount" "mnt" must;
             MOUNT_MNT_ID "mount" "mnt_id" must;
+            DENTRY_D_INODE "dentry" "d_inode" must;
             DENTRY_D_NAME "dentry" "d_name" must;
             DENTRY_D_PARENT "dentry" "d_parent" must;
             DENTRY_D_HASH "dentry" "d_hash" must;
@@ -66,6 +67,8 @@ macro_rules! kernel_offsets {
             TASK_COMM "task_struct" "comm" must;
             TASK_TGID "task_struct" "tgid" must;
             TASK_PID "task_struct" "pid" must;
+            TASK_PENDING "task_struct" "pending" must;
+            SIGPENDING_SIGNAL "sigpending" "signal" must;
             FOLIO_MAPPING "page" "mapping" must;
             FOLIO_FLAGS "page" "flags" must;
             FOLIO_NR_PAGES "folio" "_nr_pages" may;

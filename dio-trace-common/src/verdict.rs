@@ -86,6 +86,7 @@ byte_enum! {
     Outcome {
         /// No count: an error, or 0 at the end of the file.
         None = "none",
+        /// All that was asked for; of splice and sendfile, all that the pipe had room for or held.
         Full = "full",
         Eof = "short:eof",
         DeviceEnd = "short:device-end",
@@ -218,11 +219,23 @@ fn outcome(facts: &Facts, ev: &Evidence, done: u64) -> Outcome {
     if at_end(facts, done) && (!facts.write || facts.block_device) {
         return if facts.block_device { Outcome::DeviceEnd } else { Outcome::Eof };
     }
+    if facts.spliced {
+        return Outcome::Full; // all that the pipe had room for, or held
+    }
+    if ev.seen & seen::BUFFER_FAULT != 0 {
+        return Outcome::Fault;
+    }
+    if ev.seen & seen::KILLED != 0 {
+        return Outcome::Signal;
+    }
     if ev.seen & seen::DAX != 0 {
         return Outcome::Media;
     }
     if !facts.block_device && magic::is_client(facts.magic) {
         return Outcome::Server;
+    }
+    if !facts.write && facts.size_begin != facts.size_end {
+        return Outcome::Race; // cut and grown again meanwhile: its end was here for a moment
     }
     Outcome::Other
 }
@@ -237,6 +250,7 @@ mod tests {
     fn read() -> Facts {
         Facts {
             write: false,
+            spliced: false,
             block_device: false,
             magic: EXT4,
             len: 4096,
@@ -340,6 +354,13 @@ mod tests {
         assert_eq!(outcome(&Facts { block_device: true, ..tail }), Outcome::DeviceEnd);
         assert_eq!(outcome(&short), Outcome::Other);
         assert_eq!(outcome(&Facts { magic: magic::FUSE, ..short }), Outcome::Server);
+        let race = Facts { size_begin: 1 << 20, size_end: 1 << 21, ..short };
+        assert_eq!(outcome(&race), Outcome::Race);
+        assert_eq!(outcome(&Facts { write: true, ..race }), Outcome::Other);
+        assert_eq!(outcome(&Facts { spliced: true, ..short }), Outcome::Full);
+        let stopped = |bit| verdict(&short, &Evidence { seen: bit, ..direct(4096) }).1;
+        assert_eq!(stopped(seen::BUFFER_FAULT), Outcome::Fault);
+        assert_eq!(stopped(seen::KILLED), Outcome::Signal);
         let large = Facts { len: 3 << 30, ret: MAX_RW_COUNT as i64, ..read() };
         assert_eq!(outcome(&large), Outcome::MaxRw);
         assert!(Outcome::ALL.iter().filter(|outcome| outcome.is_short()).count() == 9);

@@ -6,8 +6,8 @@ use aya_ebpf::helpers::generated::{
 };
 use dio_trace_common::{
     abi::{
-        API_LIBAIO, Counter, CounterKey, LATENCY_BUCKETS, OP_WRITE, REQ_PUNTED, REQ_VECTORED,
-        Request, Stat,
+        API_LIBAIO, API_SPLICE, Counter, CounterKey, LATENCY_BUCKETS, OP_WRITE, REQ_PUNTED,
+        REQ_VECTORED, Request, Stat,
     },
     evidence::seen,
     offsets::ABSENT,
@@ -23,7 +23,9 @@ use crate::{
         KIOCB_KI_FLAGS, KIOCB_KI_POS, read,
     },
     maps::{ASYNC, COUNTERS, EVENTS, IDLE, REQUESTS, SYNC, Thread, count, open_request, thread},
+    mixed,
     steady::Steady,
+    stops,
 };
 
 const EAGAIN: i64 = -11;
@@ -48,6 +50,21 @@ pub fn sync<A: Args>(ctx: &A, file: u64, ret: i64) {
             let request = &raw mut (*thread).request;
             appended(request, ret, position((*thread).ppos));
             finish(request, ret, file, 1);
+        }
+    }
+}
+
+/// Return of one part of a splice or sendfile. The other side of a sendfile is a part of its own.
+#[inline(always)]
+pub fn spliced(ret: i64) {
+    let Some(thread) = thread() else { return };
+    let _steady = Steady::new();
+    // SAFETY: a value of THREADS, used by its own thread alone.
+    unsafe {
+        if (*thread).request.api == API_SPLICE && leave_sync(thread) {
+            let request = &raw mut (*thread).request;
+            appended(request, ret, position((*thread).ppos));
+            finish(request, ret, (*thread).file, 1);
         }
     }
 }
@@ -275,6 +292,9 @@ unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32) {
         if in_thread != 0 && wants_explaining(request, ret) {
             explain(request);
         }
+        if in_thread != 0 && ret > 0 && (ret as u64) < (*request).len {
+            stops::look(request, ret as u64);
+        }
         if ret >= 0 && (ret as u64) < (*request).len {
             let host: u64 = read((*request).mapping, &ADDRESS_SPACE_HOST);
             (*request).size_end = read(host, &INODE_I_SIZE);
@@ -365,6 +385,7 @@ unsafe fn add(request: *const Request, file: u64) {
             Some(counter) => counter,
             None => {
                 files::emit(file, (*request).tgid);
+                mixed::remember(request, (*request).mapping);
                 bpf_map_update_elem(
                     (&raw const COUNTERS).cast_mut().cast(),
                     (&raw const key).cast_mut().cast(),

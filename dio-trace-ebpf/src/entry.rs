@@ -8,14 +8,16 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use dio_trace_common::abi::{
-    API_IO_URING, API_LIBAIO, API_READ, API_READV, OP_READ, OP_WRITE, REQ_VECTORED, Stat,
+    API_IO_URING, API_LIBAIO, API_READ, API_READV, API_SPLICE, OP_READ, OP_WRITE, REQ_VECTORED,
+    Stat,
 };
 
 use crate::{
     begin::{Ask, begin, is_direct, is_wanted, position},
     kernel::{
-        AIO_IOCB_BUF, AIO_IOCB_NBYTES, AIO_IOCB_OFFSET, AIO_IOCB_OPCODE, Args, FILE_F_POS,
-        IO_KIOCB_OPCODE, IO_RW_ADDR, IO_RW_LEN, KIOCB_KI_FILP, KIOCB_KI_POS, read,
+        AIO_IOCB_BUF, AIO_IOCB_NBYTES, AIO_IOCB_OFFSET, AIO_IOCB_OPCODE, Args, ByRead,
+        FILE_F_MAPPING, FILE_F_POS, IO_KIOCB_OPCODE, IO_RW_ADDR, IO_RW_LEN, KIOCB_KI_FILP,
+        KIOCB_KI_POS, read,
     },
     maps::{Thread, count, thread_or_new},
     steady::Steady,
@@ -121,6 +123,58 @@ pub fn vfs_readv<A: Args>(ctx: &A) {
 #[inline(always)]
 pub fn vfs_writev<A: Args>(ctx: &A) {
     vfs_iov(ctx, OP_WRITE);
+}
+
+/// `long do_splice(struct file *in, loff_t *, struct file *out, loff_t *, size_t, unsigned)` and
+/// `do_splice_direct` (sendfile), which have `out` in the same place: the file that is written may
+/// be a stacked one, whose file system hands the pipe on to the file below.
+#[inline(always)]
+pub fn splice<A: Args>(ctx: &A) {
+    let out = ctx.arg(2);
+    let Some(admitted) = admitted(ctx, out) else { return };
+    // SAFETY: a value of THREADS, used by its own thread alone.
+    unsafe { (*admitted.thread).splice_to = out };
+}
+
+/// `ssize_t do_splice_read(struct file *, loff_t *, struct pipe_inode_info *, size_t, unsigned)`
+/// (before 6.8: `do_splice_to`): one part of a splice or sendfile, at most what the pipe has room
+/// for.
+#[inline(always)]
+pub fn splice_read<A: Args>(ctx: &A) {
+    let file = ctx.arg(0);
+    let Some(admitted) = admitted(ctx, file) else { return };
+    begin(ctx, admitted.thread, file, &spliced(ctx, OP_READ));
+}
+
+/// `ssize_t iter_file_splice_write(struct pipe_inode_info *, struct file *, loff_t *, size_t,
+/// unsigned)`: the same for writing.
+#[inline(always)]
+pub fn splice_write<A: Args>(ctx: &A) {
+    let below = ctx.arg(1);
+    let Some(admitted) = admitted(ctx, below) else { return };
+    // SAFETY: a value of THREADS, used by its own thread alone.
+    let named = unsafe { (*admitted.thread).splice_to };
+    let file = if named == 0 { below } else { named };
+    begin(&ByRead(ctx), admitted.thread, file, &spliced(ctx, OP_WRITE));
+    // SAFETY: as above.
+    unsafe { (*admitted.thread).nested = read(below, &FILE_F_MAPPING) };
+}
+
+#[inline(always)]
+fn spliced<A: Args>(ctx: &A, op: u8) -> Ask {
+    let ppos = ctx.arg(if op == OP_WRITE { 2 } else { 1 });
+    Ask {
+        op,
+        api: API_SPLICE,
+        flags: 0,
+        pos: position(ppos),
+        len: ctx.arg(3),
+        user: 0,
+        nr_segs: 0,
+        kiocb: 0,
+        ppos,
+        paired: true,
+    }
 }
 
 /// `int aio_read(struct kiocb *, const struct iocb *, bool vectored, bool compat)` and `aio_write`;

@@ -5,7 +5,7 @@
 //! kiocb is synchronous.
 
 use dio_trace_common::{
-    abi::{OP_WRITE, Request},
+    abi::{MIXED_CACHED, MIXED_DIRTIED, OP_WRITE, Request},
     evidence::seen,
 };
 
@@ -17,7 +17,8 @@ use crate::{
         IOMAP_DIO_IOCB, IOMAP_DIO_SIMPLE_IOCB, IOMAP_DIO_SIMPLE_SIZE, IOMAP_DIO_SIZE,
         KIOCB_KI_COMPLETE, KIOCB_KI_FILP, WRITEBACK_CONTROL_NR_TO_WRITE, read,
     },
-    maps::{IDLE, REQUESTS, Thread, current_request, open_request, thread},
+    maps::{DIRECT_FILES, IDLE, REQUESTS, Thread, current_request, open_request, thread},
+    mixed,
     steady::Steady,
 };
 use dio_trace_common::offsets::ABSENT;
@@ -52,8 +53,14 @@ pub fn passed_on<A: Args>(ctx: &A) {
     let mapping: u64 = ctx.load(ctx.arg(0), &FILE_F_MAPPING);
     // SAFETY: a value of THREADS.
     unsafe {
-        if (*thread).state != IDLE {
-            (*thread).nested = mapping;
+        if (*thread).state == IDLE {
+            return;
+        }
+        (*thread).nested = mapping;
+        if DIRECT_FILES.get_ptr(mapping).is_none() {
+            if let Some(request) = open_request(thread) {
+                mixed::remember(request, mapping);
+            }
         }
     }
 }
@@ -274,9 +281,9 @@ pub fn invalidate_begin<A: Args>(ctx: &A) {
 }
 
 /// Its return: the mapping has fewer pages by those invalidated, give or take what others did to
-/// it meanwhile.
+/// it meanwhile. An error says that some could not be (mm/truncate.c: -EBUSY).
 #[inline(always)]
-pub fn invalidate_end() {
+pub fn invalidate_end(ret: i64) {
     let _steady = Steady::new();
     let Some(thread) = thread() else { return };
     // SAFETY: a value of THREADS.
@@ -289,6 +296,9 @@ pub fn invalidate_end() {
     unsafe {
         let now: u64 = read((*thread).invalidating, &ADDRESS_SPACE_NRPAGES);
         (*request).evidence.seen |= seen::INVALIDATED;
+        if ret as i32 != 0 {
+            (*request).evidence.seen |= seen::INVALIDATE_FAILED;
+        }
         if before > now + 1 {
             (*request).evidence.invalidated_pages += (before - 1 - now) as u32;
         }
@@ -300,14 +310,23 @@ pub fn invalidate_end() {
 pub fn added_to_page_cache<A: Args>(ctx: &A) {
     let _steady = Steady::new();
     let folio = ctx.arg(0);
-    let Some(thread) = thread() else { return };
-    // SAFETY: a value of THREADS.
-    if unsafe { (*thread).state } == IDLE {
-        return;
+    let mapping = read(folio, &FOLIO_MAPPING);
+    match request_on(mapping) {
+        // SAFETY: a request of a map.
+        Some((_, request)) => unsafe { (*request).evidence.added_pages += pages_of(folio) },
+        None => mixed::pages(mapping, MIXED_CACHED, u64::from(pages_of(folio))),
     }
-    let Some((_, request)) = request_on(read(folio, &FOLIO_MAPPING)) else { return };
-    // SAFETY: a request of a map.
-    unsafe { (*request).evidence.added_pages += pages_of(folio) };
+}
+
+/// Tracepoint `writeback_dirty_folio(struct folio *, struct address_space *)` (before 5.18:
+/// `writeback_dirty_page`): a clean page became dirty (mm/page-writeback.c:folio_account_dirtied).
+#[inline(always)]
+pub fn dirtied<A: Args>(ctx: &A) {
+    let _steady = Steady::new();
+    let mapping = ctx.arg(1);
+    if request_on(mapping).is_none() {
+        mixed::pages(mapping, MIXED_DIRTIED, u64::from(pages_of(ctx.arg(0))));
+    }
 }
 
 /// Pages of a folio: 1, or its own count if it is a large one.

@@ -16,6 +16,12 @@ use crate::{
     maps::{EVENTS, count},
 };
 
+/// The inode of an open file, or of one that was refused to be opened.
+#[inline(always)]
+pub fn inode(file: u64) -> u64 {
+    read(file, &FILE_F_INODE)
+}
+
 /// Sends the names of `file`; at most once per counter, so its cost does not matter.
 #[inline(never)]
 pub fn emit(file: u64, tgid: u32) {
@@ -24,7 +30,7 @@ pub fn emit(file: u64, tgid: u32) {
         return;
     };
     let event = entry.as_mut_ptr();
-    let inode: u64 = read(file, &FILE_F_INODE);
+    let inode = inode(file);
     let sb: u64 = read(inode, &INODE_I_SB);
     let mode: u16 = read(inode, &INODE_I_MODE);
     let block_device = mode & 0o170_000 == 0o060_000;

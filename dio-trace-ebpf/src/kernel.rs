@@ -2,6 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext, Global,
+    cty::c_void,
     helpers::bpf_probe_read_kernel,
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
@@ -73,6 +74,28 @@ impl Args for RawTracePointContext {
     #[inline(always)]
     fn arg(&self, n: usize) -> u64 {
         Self::arg(self, n)
+    }
+
+    #[inline(always)]
+    fn load<T: Copy + Default>(&self, base: u64, offset: &Global<u32>) -> T {
+        read(base, offset)
+    }
+}
+
+/// The arguments of a probe whose pointers are no longer typed: they came out of a map, or from
+/// another probe.
+pub struct ByRead<'a, A>(pub &'a A);
+
+impl<A: EbpfContext> EbpfContext for ByRead<'_, A> {
+    fn as_ptr(&self) -> *mut c_void {
+        self.0.as_ptr()
+    }
+}
+
+impl<A: Args> Args for ByRead<'_, A> {
+    #[inline(always)]
+    fn arg(&self, n: usize) -> u64 {
+        self.0.arg(n)
     }
 
     #[inline(always)]

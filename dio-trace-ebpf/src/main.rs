@@ -6,7 +6,10 @@
 //! - [`entry`], [`begin`]: where a request begins
 //! - [`evidence`]: what the kernel does for it
 //! - [`end`]: where it ends, is decided, counted and sent
+//! - [`stops`]: why it ended short
 //! - [`files`]: the names of its file
+//! - [`mixed`]: who else uses that file, through the page cache
+//! - [`refused`]: O_DIRECT itself refused
 //! - [`follow`]: children of traced processes
 //! - [`steady`]: no preemption in the middle of a probe
 #![no_std]
@@ -21,7 +24,10 @@ mod files;
 mod follow;
 mod kernel;
 mod maps;
+mod mixed;
+mod refused;
 mod steady;
+mod stops;
 
 use aya_ebpf::{
     Global,
@@ -119,6 +125,46 @@ entry!(fe_vfs_readv, kp_vfs_readv, entry::vfs_readv);
 sync_exit!(fx_vfs_readv, 5);
 entry!(fe_vfs_writev, kp_vfs_writev, entry::vfs_writev);
 sync_exit!(fx_vfs_writev, 5);
+
+// ---- begin and end: splice, sendfile
+entry!(fe_do_splice, kp_do_splice, entry::splice);
+entry!(fe_do_splice_direct, kp_do_splice_direct, entry::splice);
+entry!(fe_splice_read, kp_splice_read, entry::splice_read);
+exit!(fx_splice_read, kr_splice_read, 5, end::spliced);
+entry!(fe_splice_write, kp_splice_write, entry::splice_write);
+exit!(fx_splice_write, kr_splice_write, 5, end::spliced);
+
+// ---- O_DIRECT refused
+#[fexit]
+pub fn fx_vfs_open(ctx: FExitContext) -> i32 {
+    refused::opened(&ctx, Return::<2>::ret(&ctx));
+    0
+}
+#[kprobe]
+pub fn kp_vfs_open(ctx: ProbeContext) -> u32 {
+    refused::open_begin(&ctx);
+    0
+}
+#[kretprobe]
+pub fn kr_vfs_open(ctx: RetProbeContext) -> u32 {
+    refused::open_end(Return::<2>::ret(&ctx));
+    0
+}
+#[fexit]
+pub fn fx_do_fcntl(ctx: FExitContext) -> i32 {
+    refused::fcntl(&ctx, Return::<4>::ret(&ctx));
+    0
+}
+#[kprobe]
+pub fn kp_do_fcntl(ctx: ProbeContext) -> u32 {
+    refused::fcntl_begin(&ctx);
+    0
+}
+#[kretprobe]
+pub fn kr_do_fcntl(ctx: RetProbeContext) -> u32 {
+    refused::fcntl_end(Return::<4>::ret(&ctx));
+    0
+}
 
 /// The end of all of these where fexit is not to be had: `sys_exit(struct pt_regs *, long ret)`.
 /// A kretprobe has a limited number of instances and every blocked reader of a pipe or socket
@@ -224,14 +270,10 @@ pub fn kr_do_writepages(_ctx: RetProbeContext) -> u32 {
 }
 
 entry!(fe_invalidate, kp_invalidate, evidence::invalidate_begin);
-#[fexit]
-pub fn fx_invalidate(_ctx: FExitContext) -> i32 {
-    evidence::invalidate_end();
-    0
-}
-#[kretprobe]
-pub fn kr_invalidate(_ctx: RetProbeContext) -> u32 {
-    evidence::invalidate_end();
+exit!(fx_invalidate, kr_invalidate, 3, evidence::invalidate_end);
+#[raw_tracepoint]
+pub fn tp_dirtied(ctx: RawTracePointContext) -> i32 {
+    evidence::dirtied(&ctx);
     0
 }
 

@@ -1,14 +1,14 @@
 //! The maps, and what is kept of each thread.
 
 use aya_ebpf::{
-    btf_maps::{HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    btf_maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
     cty::c_void,
     helpers::{
         bpf_get_current_pid_tgid, bpf_map_delete_elem, bpf_map_lookup_elem, bpf_map_update_elem,
         generated::{bpf_get_current_task_btf, bpf_task_storage_get},
     },
 };
-use dio_trace_common::abi::{Counter, CounterKey, Request, STATS, Stat};
+use dio_trace_common::abi::{Counter, CounterKey, Mixer, Request, STATS, Stat};
 
 use crate::config::TASK_STORAGE;
 
@@ -38,7 +38,12 @@ pub struct Thread {
     pub invalidating: u64,
     /// 1 + `address_space.nrpages` when the invalidation in progress began, 0 if none is.
     pub nrpages: u64,
-    /// kprobe alone, for kretprobes have no arguments: 1 + third argument of the `filemap_read`
+    /// The file that the splice or sendfile in progress names as the one to write, 0 before any.
+    pub splice_to: u64,
+    /// kprobe alone, for kretprobes have no arguments: the file being opened or asked for
+    /// O_DIRECT, else 0.
+    pub asking: u64,
+    /// kprobe alone: 1 + third argument of the `filemap_read`
     /// in progress, 0 if none is.
     pub already: u64,
     /// kprobe alone: the `writeback_control` of the `do_writepages` in progress, or 0.
@@ -142,6 +147,26 @@ pub static TARGETS: HashMap<u32, u32, 16384> = HashMap::new();
 
 #[aya_ebpf::macros::btf_map]
 pub static COUNTERS: PerCpuHashMap<CounterKey, Counter, 16384> = PerCpuHashMap::new();
+
+/// A file that was used directly, as its requests name it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct DirectFile {
+    pub inode: u64,
+    pub ino: u64,
+    /// Inode number of the mapping's host: the file below, where a stacked one was asked for.
+    pub host_ino: u64,
+    pub dev: u32,
+    pub pad: u32,
+}
+
+/// Files used directly, by the `address_space` of their data.
+#[aya_ebpf::macros::btf_map]
+pub static DIRECT_FILES: LruHashMap<u64, DirectFile, 16384> = LruHashMap::new();
+
+/// Pages by who uses such a file through the page cache.
+#[aya_ebpf::macros::btf_map]
+pub static MIXERS: PerCpuHashMap<Mixer, u64, 4096> = PerCpuHashMap::new();
 
 #[aya_ebpf::macros::btf_map]
 pub static STATS_BY_CPU: PerCpuArray<u64, { STATS }> = PerCpuArray::new();

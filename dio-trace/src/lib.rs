@@ -2,6 +2,7 @@
 //!
 //! Data flows one way: kernel -> events -> enrich -> verdict -> cause -> sinks.
 
+pub mod beside;
 pub mod cause;
 pub mod cli;
 pub mod clock;

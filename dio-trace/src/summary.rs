@@ -9,6 +9,7 @@ use dio_trace_common::{
 use serde::Serialize;
 
 use crate::{
+    beside::{Beside, MixedRow, RefusalRow},
     enrich::{Enricher, FileKey},
     record::{SCHEMA, op},
     tracer::{Missing, Totals},
@@ -76,6 +77,10 @@ pub struct Summary {
     pub attach: &'static str,
     pub kernel: String,
     pub files: Vec<Row>,
+    /// O_DIRECT itself refused: no request followed.
+    pub refusals: Vec<RefusalRow>,
+    /// Files used directly and through the page cache.
+    pub mixed: Vec<MixedRow>,
 }
 
 const LOSSES: &[Stat] = &[
@@ -85,13 +90,15 @@ const LOSSES: &[Stat] = &[
     Stat::LostChild,
     Stat::LostEvent,
     Stat::LostFile,
+    Stat::LostRefusal,
+    Stat::LostMixer,
     Stat::LostCounter,
 ];
 
 impl Summary {
     /// Sums the totals up; the rows with findings and most requests come first.
     #[must_use]
-    pub fn new(totals: &Totals, enricher: &mut Enricher) -> Self {
+    pub fn new(totals: &Totals, beside: &Beside, enricher: &mut Enricher) -> Self {
         let mut requests: BTreeMap<_, _> =
             Verdict::ALL.iter().map(|verdict| (verdict.as_str(), 0)).collect();
         let mut bytes = Bytes::default();
@@ -128,6 +135,8 @@ impl Summary {
             attach: totals.attach.as_str(),
             kernel: kernel(),
             files,
+            refusals: beside.refusals(),
+            mixed: beside.mixed(totals, enricher),
         }
     }
 

@@ -56,6 +56,34 @@ pub fn explain(case: &Case<'_>) -> Option<Explanation> {
     })
 }
 
+/// Why O_DIRECT itself was refused for a file of this file system.
+#[must_use]
+pub fn explain_refusal(fs: &str) -> Explanation {
+    Explanation {
+        id: "no-direct-io",
+        why: format!(
+            "{fs} offers no direct I/O for this file: its open neither sets FMODE_CAN_ODIRECT nor \
+             has it a direct_IO (fs/open.c:do_dentry_open)"
+        ),
+        fix: "open it without O_DIRECT, or keep the data on a file system that has direct I/O \
+              (ext4, xfs, btrfs, f2fs)"
+            .to_owned(),
+    }
+}
+
+/// What it means that a file is used directly by one and through the page cache by another.
+#[must_use]
+pub fn explain_mixed(writes: bool) -> Explanation {
+    let how = if writes { "writes" } else { "reads or maps" };
+    Explanation {
+        id: "mixed-access",
+        why: format!("{how} through the page cache what others use with O_DIRECT"),
+        fix: "use one way for one file: mixed access costs flushes and invalidations, and the \
+              page cache may show old data"
+            .to_owned(),
+    }
+}
+
 /// True if explaining needs the extents of the file.
 #[must_use]
 pub fn wants_extents(decision: &Decision, fs: &str) -> bool {

@@ -24,6 +24,7 @@ use super::{
     sink::Sink,
 };
 use crate::{
+    beside::{Beside, Mixing},
     clock::Clock,
     enrich::{Enricher, direct_fds},
     record::{Record, Watched},
@@ -168,10 +169,16 @@ fn announce(tracer: &Tracer, subject: &str, common: &Common) {
 
 struct Session {
     tracer: Tracer,
+    view: View,
+}
+
+/// Everything behind the events.
+struct View {
     sink: Sink,
     enricher: Enricher,
     clock: Clock,
     watched: Watched,
+    beside: Beside,
 }
 
 impl Session {
@@ -182,7 +189,16 @@ impl Session {
             invalidations: has("invalidate_inode_pages2_range"),
             additions: has("mm_filemap_add_to_page_cache"),
         };
-        Self { tracer, sink, enricher: Enricher::default(), clock: Clock::now(), watched }
+        Self {
+            tracer,
+            view: View {
+                sink,
+                enricher: Enricher::default(),
+                clock: Clock::now(),
+                watched,
+                beside: Beside::default(),
+            },
+        }
     }
 
     async fn run(mut self, mut watch: Watch, limit: Duration) -> Result<u8> {
@@ -195,10 +211,10 @@ impl Session {
         loop {
             tokio::select! {
                 event = self.tracer.next() => {
-                    self.take(event?)?;
+                    self.view.take(event?)?;
                     continue;
                 }
-                _ = flush.tick() => self.sink.flush()?,
+                _ = flush.tick() => self.view.sink.flush()?,
                 () = sleep_until(end) => break,
                 exited = ended(&mut watch) => {
                     status = exited?;
@@ -218,39 +234,40 @@ impl Session {
         Ok(status.map_or(0, exit_code))
     }
 
-    fn take(&mut self, event: Event) -> Result<()> {
-        let Self { sink, enricher, clock, watched, .. } = self;
-        handle(event, sink, enricher, clock, *watched)
-    }
-
     fn finish(self) -> Result<()> {
-        let Self { tracer, mut sink, mut enricher, clock, watched } = self;
+        let Self { tracer, mut view } = self;
         let mut result = Ok(());
         let totals = tracer.stop(&mut |event| {
             if result.is_ok() {
-                result = handle(event, &mut sink, &mut enricher, &clock, watched);
+                result = view.take(event);
             }
         })?;
         result?;
-        sink.summary(&Summary::new(&totals, &mut enricher))?;
+        let View { mut sink, mut enricher, beside, .. } = view;
+        sink.summary(&Summary::new(&totals, &beside, &mut enricher))?;
         Ok(())
     }
 }
 
-fn handle(
-    event: Event,
-    sink: &mut Sink,
-    enricher: &mut Enricher,
-    clock: &Clock,
-    watched: Watched,
-) -> Result<()> {
-    match event {
-        Event::File(file) => enricher.add(&file),
-        Event::Request(request) => {
-            sink.record(&Record::new(&request, enricher, clock, watched))?;
+impl View {
+    fn take(&mut self, event: Event) -> Result<()> {
+        let Self { sink, enricher, clock, watched, beside } = self;
+        match event {
+            Event::File(file) => enricher.add(&file),
+            Event::Request(request) => {
+                let record = Record::new(&request, enricher, clock, *watched);
+                beside.request(&record);
+                sink.record(&record)?;
+            }
+            Event::Refusal(refusal) => {
+                if let Some(row) = beside.refusal(&refusal, enricher, clock) {
+                    sink.refusal(row)?;
+                }
+            }
+            Event::Mixer(event) => sink.mixing(&Mixing::new(&event, enricher, clock))?,
         }
+        Ok(())
     }
-    Ok(())
 }
 
 async fn either(a: &mut Signal, b: &mut Signal) {

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::args::Common;
 use crate::{
+    beside::{Mixing, RefusalRow},
     record::Record,
     summary::Summary,
     ui::{Screen, Style},
@@ -46,6 +47,22 @@ impl Sink {
         match self {
             Self::Screen(screen) => screen.record(record),
             Self::Json(out) => line(out, record),
+        }
+    }
+
+    /// The first refusal of its kind; JSON has it in its summary.
+    pub(super) fn refusal(&mut self, row: &RefusalRow) -> io::Result<()> {
+        match self {
+            Self::Screen(screen) => screen.refusal(row),
+            Self::Json(_) => Ok(()),
+        }
+    }
+
+    /// The first sight of a process that mixes; JSON has it in its summary.
+    pub(super) fn mixing(&mut self, mixing: &Mixing) -> io::Result<()> {
+        match self {
+            Self::Screen(screen) => screen.mixing(mixing),
+            Self::Json(_) => Ok(()),
         }
     }
 

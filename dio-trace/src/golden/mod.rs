@@ -6,8 +6,9 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use dio_trace_common::{
     abi::{
-        API_IO_URING, API_LIBAIO, API_READV, Counter, CounterKey, LATENCY_BUCKETS, OP_WRITE,
-        Request, STATS, Stat,
+        API_IO_URING, API_LIBAIO, API_READV, Counter, CounterKey, EVENT_MIXER, EVENT_REFUSAL,
+        LATENCY_BUCKETS, MIXED_CACHED, MIXED_DIRTIED, Mixer, MixerEvent, OP_WRITE, REFUSED_OPEN,
+        Refusal, Request, STATS, Stat,
     },
     evidence::seen,
     verdict::{Decision, decide, magic},
@@ -15,6 +16,7 @@ use dio_trace_common::{
 use serde_json::Value;
 
 use crate::{
+    beside::{Beside, Mixing},
     clock::Clock,
     enrich::{Enricher, Facts, FileKey, flag},
     fixture,
@@ -160,6 +162,36 @@ fn counter(request: &Request, decision: &Decision) -> (CounterKey, Counter) {
     (key, value)
 }
 
+/// Somebody who uses the first file through the page cache.
+const fn mixer(how: u32) -> Mixer {
+    Mixer { inode: 1, ino: 1, dev: 8 << 20 | 1, tgid: 77, how, pad: 0 }
+}
+
+fn mixing() -> MixerEvent {
+    MixerEvent {
+        kind: EVENT_MIXER,
+        tid: 77,
+        time_ns: 1_000,
+        mixer: mixer(MIXED_DIRTIED),
+        comm: *b"logger\0\0\0\0\0\0\0\0\0\0",
+    }
+}
+
+const fn refusal() -> Refusal {
+    Refusal {
+        kind: EVENT_REFUSAL,
+        by: REFUSED_OPEN,
+        time_ns: 1_000,
+        inode: 1,
+        ino: 1,
+        dev: 8 << 20 | 1,
+        tgid: 42,
+        tid: 42,
+        reserved: 0,
+        comm: *b"postgres\0\0\0\0\0\0\0\0",
+    }
+}
+
 fn summary() -> Summary {
     let counters: Vec<_> = requests()
         .iter()
@@ -181,8 +213,15 @@ fn summary() -> Summary {
         stats,
         skipped: vec![("fe_vfs_read".to_owned(), 2)],
         counters,
+        mixers: vec![(mixer(MIXED_CACHED), 3), (mixer(MIXED_DIRTIED), 2)],
     };
-    let mut summary = Summary::new(&totals, &mut enricher());
+    let mut enricher = enricher();
+    let mut beside = Beside::default();
+    for _ in 0..2 {
+        beside.refusal(&refusal(), &mut enricher, &Clock::fixed(START));
+    }
+    enricher.process(77, Some(&mixing().comm));
+    let mut summary = Summary::new(&totals, &beside, &mut enricher);
     "6.12.117".clone_into(&mut summary.kernel);
     summary
 }
@@ -212,6 +251,11 @@ fn screen(all: bool) -> String {
     for record in records() {
         screen.record(&record).unwrap();
     }
+    let clock = Clock::fixed(START);
+    let mut enricher = enricher();
+    let row = Beside::default().refusal(&refusal(), &mut enricher, &clock).cloned();
+    screen.refusal(&row.unwrap()).unwrap();
+    screen.mixing(&Mixing::new(&mixing(), &mut enricher, &clock)).unwrap();
     screen.summary(&summary()).unwrap();
     // Local time is the reader's affair.
     let mut text = String::new();
@@ -263,4 +307,6 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     assert_eq!(documented("\n`effects`:\n"), keys(&record["effects"]));
     assert_eq!(documented("\n## summary\n"), keys(&summary));
     assert_eq!(documented("\nEach of `files`:\n"), keys(&summary["files"][0]));
+    assert_eq!(documented("\nEach of `refusals`:\n"), keys(&summary["refusals"][0]));
+    assert_eq!(documented("\nEach of `mixed`:\n"), keys(&summary["mixed"][0]));
 }

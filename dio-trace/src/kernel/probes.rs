@@ -76,6 +76,8 @@ const fn exit(
 
 const LIBAIO: Duty = Duty::Api("libaio");
 const IO_URING: Duty = Duty::Api("io_uring");
+const SPLICE: Duty = Duty::Api("splice");
+const REFUSALS: Duty = Duty::Effect("files that refuse O_DIRECT at open or fcntl");
 const STACKED: Duty = Duty::Effect("pages flushed or invalidated below overlayfs");
 
 /// Evidence first, begins last: no request is begun before all that it may meet is watched.
@@ -154,6 +156,15 @@ pub const PROBES: &[Probe] = &[
         &["kp_io_complete_rw_iopoll"],
     ),
     entry(&["kiocb_done"], IO_URING, &["fe_kiocb_done"], &["kp_kiocb_done"]),
+    exit(&["do_fcntl"], REFUSALS, 4, &["fx_do_fcntl"], &["kp_do_fcntl", "kr_do_fcntl"]),
+    exit(&["vfs_open"], REFUSALS, 2, &["fx_vfs_open"], &["kp_vfs_open", "kr_vfs_open"]),
+    exit(&["iter_file_splice_write"], SPLICE, 5, &["fx_splice_write"], &["kr_splice_write"]),
+    entry(&["iter_file_splice_write"], SPLICE, &["fe_splice_write"], &["kp_splice_write"]),
+    entry(&["do_splice_direct"], SPLICE, &["fe_do_splice_direct"], &["kp_do_splice_direct"]),
+    entry(&["do_splice"], SPLICE, &["fe_do_splice"], &["kp_do_splice"]),
+    // 6.8 on, and before.
+    exit(&["do_splice_read", "do_splice_to"], SPLICE, 5, &["fx_splice_read"], &["kr_splice_read"]),
+    entry(&["do_splice_read", "do_splice_to"], SPLICE, &["fe_splice_read"], &["kp_splice_read"]),
     exit(&["aio_write"], LIBAIO, 4, &["fx_aio_write"], &[]).or("sys_exit"),
     entry(&["aio_write"], LIBAIO, &["fe_aio_write"], &["kp_aio_write"]),
     exit(&["aio_read"], LIBAIO, 4, &["fx_aio_read"], &[]).or("sys_exit"),
@@ -196,7 +207,8 @@ pub type Fits = fn(&[Param]) -> bool;
 
 /// A tracepoint, by its raw arguments.
 pub struct Tracepoint {
-    pub name: &'static str,
+    /// Its names over the kernels; the first one present is taken.
+    pub names: &'static [&'static str],
     pub duty: Duty,
     /// (program, test on the tracepoint's arguments); the first that fits is taken.
     pub programs: &'static [(&'static str, Fits)],
@@ -222,38 +234,45 @@ fn has_req_and_res(params: &[Param]) -> bool {
 /// The tracepoints, attached in this order.
 pub const TRACEPOINTS: &[Tracepoint] = &[
     Tracepoint {
-        name: "sched_process_fork",
+        names: &["sched_process_fork"],
         duty: Duty::Must,
         programs: &[("tp_sched_process_fork", any)],
         when: When::Filtered,
     },
     Tracepoint {
-        name: "sched_process_free",
+        names: &["sched_process_free"],
         duty: Duty::Must,
         programs: &[("tp_sched_process_free", any)],
         when: When::FilteredOrHashed,
     },
     Tracepoint {
-        name: "sys_exit",
+        names: &["sys_exit"],
         duty: Duty::Must,
         programs: &[("tp_sys_exit", any)],
         when: When::Kprobe,
     },
     Tracepoint {
         // 6.6 on.
-        name: "iomap_dio_complete",
+        names: &["iomap_dio_complete"],
         duty: Duty::Optional,
         programs: &[("tp_iomap_dio_complete", any)],
         when: When::Kprobe,
     },
     Tracepoint {
-        name: "mm_filemap_add_to_page_cache",
+        names: &["mm_filemap_add_to_page_cache"],
         duty: Duty::Effect("pages read ahead"),
         programs: &[("tp_added_to_page_cache", any)],
         when: When::Always,
     },
     Tracepoint {
-        name: "io_uring_complete",
+        // 5.18 on, and before.
+        names: &["writeback_dirty_folio", "writeback_dirty_page"],
+        duty: Duty::Effect("who makes pages dirty of files used directly"),
+        programs: &[("tp_dirtied", any)],
+        when: When::Always,
+    },
+    Tracepoint {
+        names: &["io_uring_complete"],
         duty: IO_URING,
         programs: &[
             ("tp_io_uring_complete_cqe", has_cqe),
@@ -268,5 +287,7 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
 pub fn wants(name: &str) -> bool {
     name == TASK_STORAGE_HELPER
         || PROBES.iter().any(|p| p.functions.contains(&name))
-        || name.strip_prefix("btf_trace_").is_some_and(|t| TRACEPOINTS.iter().any(|p| p.name == t))
+        || name
+            .strip_prefix("btf_trace_")
+            .is_some_and(|t| TRACEPOINTS.iter().any(|p| p.names.contains(&t)))
 }

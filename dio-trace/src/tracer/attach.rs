@@ -163,19 +163,22 @@ impl Coverage {
     }
 
     fn tracepoint(&mut self, bpf: &mut Ebpf, kernel: &Kernel, tp: &Tracepoint) -> Result<()> {
-        let Some(params) = kernel.types.tracepoint_params(tp.name) else {
-            return self.without(tp.name, tp.duty, anyhow!("not in this kernel"));
+        let known = |name: &&'static str| {
+            kernel.types.tracepoint_params(name).map(|params| (*name, params))
+        };
+        let Some((name, params)) = tp.names.iter().find_map(known) else {
+            return self.without(tp.names[0], tp.duty, anyhow!("not in this kernel"));
         };
         let Some((program, _)) = tp.programs.iter().find(|(_, fits)| fits(&params)) else {
-            return self.without(tp.name, tp.duty, anyhow!("its arguments are not as known"));
+            return self.without(name, tp.duty, anyhow!("its arguments are not as known"));
         };
-        match attach_tracepoint(bpf, program, tp.name) {
+        match attach_tracepoint(bpf, program, name) {
             Ok(()) => {
                 self.programs.push(program);
-                self.attached.push(tp.name.to_owned());
+                self.attached.push(name.to_owned());
                 Ok(())
             }
-            Err(why) => self.without(tp.name, tp.duty, why),
+            Err(why) => self.without(name, tp.duty, why),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Ring-buffer bytes to events.
 
-use dio_trace_common::abi::{EVENT_FILE, EVENT_REQUEST, FileEvent, Request};
+use dio_trace_common::abi::{
+    EVENT_FILE, EVENT_MIXER, EVENT_REFUSAL, EVENT_REQUEST, FileEvent, MixerEvent, Refusal, Request,
+};
 
 use super::Event;
 
@@ -10,6 +12,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Event> {
     match kind {
         EVENT_REQUEST => Some(Event::Request(Box::new(copy::<Request>(bytes)?))),
         EVENT_FILE => Some(Event::File(Box::new(copy::<FileEvent>(bytes)?))),
+        EVENT_REFUSAL => Some(Event::Refusal(copy(bytes)?)),
+        EVENT_MIXER => Some(Event::Mixer(copy(bytes)?)),
         _ => None,
     }
 }
@@ -23,6 +27,10 @@ unsafe trait Plain: Copy {}
 unsafe impl Plain for Request {}
 // SAFETY: as the trait asks.
 unsafe impl Plain for FileEvent {}
+// SAFETY: as the trait asks.
+unsafe impl Plain for Refusal {}
+// SAFETY: as the trait asks.
+unsafe impl Plain for MixerEvent {}
 
 fn copy<T: Plain>(bytes: &[u8]) -> Option<T> {
     (bytes.len() >= size_of::<T>())
@@ -45,5 +53,12 @@ mod tests {
         bytes[..4].copy_from_slice(&EVENT_REQUEST.to_ne_bytes());
         assert!(matches!(decode(&bytes), Some(Event::Request(_))));
         assert!(decode(&bytes[..size_of::<Request>() - 1]).is_none());
+        for (kind, size) in
+            [(EVENT_REFUSAL, size_of::<Refusal>()), (EVENT_MIXER, size_of::<MixerEvent>())]
+        {
+            bytes[..4].copy_from_slice(&kind.to_ne_bytes());
+            assert!(decode(&bytes[..size]).is_some());
+            assert!(decode(&bytes[..size - 1]).is_none());
+        }
     }
 }

@@ -10,7 +10,9 @@ mod run;
 mod selftest;
 mod totals;
 
-use dio_trace_common::abi::{Counter, CounterKey, FileEvent, Request, STATS, Stat};
+use dio_trace_common::abi::{
+    Counter, CounterKey, FileEvent, Mixer, MixerEvent, Refusal, Request, STATS, Stat,
+};
 
 pub use load::OBJECT;
 pub use run::Tracer;
@@ -58,6 +60,8 @@ pub struct Options {
 pub enum Event {
     Request(Box<Request>),
     File(Box<FileEvent>),
+    Refusal(Refusal),
+    Mixer(MixerEvent),
 }
 
 /// A probe that could not be attached, and what that means.
@@ -80,6 +84,8 @@ pub struct Totals {
     /// Runs of a program that BPF itself skipped, by program (`recursion_misses`).
     pub skipped: Vec<(String, u64)>,
     pub counters: Vec<(CounterKey, Counter)>,
+    /// Pages by who uses a file through the page cache that is used directly.
+    pub mixers: Vec<(Mixer, u64)>,
 }
 
 impl Totals {

@@ -175,6 +175,8 @@ impl Tracer {
             .partition(|(key, _)| key.tgid == process::id());
         // The tracer's own requests (its self-test) are nobody's business.
         let own: u64 = own.iter().map(|(_, counter)| counter.requests).sum();
+        let mut mixers = totals::mixers(&self.bpf)?;
+        mixers.retain(|(mixer, _)| mixer.tgid != process::id());
         for stat in [Stat::Begun, Stat::Ended] {
             stats[stat as usize] = stats[stat as usize].saturating_sub(own);
         }
@@ -186,6 +188,7 @@ impl Tracer {
             stats,
             skipped,
             counters,
+            mixers,
         })
     }
 
@@ -233,5 +236,7 @@ fn foreign(event: &Event) -> bool {
     match event {
         Event::Request(request) => request.tgid != process::id(),
         Event::File(_) => true,
+        Event::Refusal(refusal) => refusal.tgid != process::id(),
+        Event::Mixer(event) => event.mixer.tgid != process::id(),
     }
 }

@@ -5,7 +5,7 @@ use aya::{
     Ebpf,
     maps::{PerCpuArray, PerCpuHashMap},
 };
-use dio_trace_common::abi::{Counter, CounterKey, STATS};
+use dio_trace_common::abi::{Counter, CounterKey, Mixer, STATS};
 
 /// Sums the per-CPU statistics.
 pub(super) fn stats(bpf: &Ebpf) -> Result<[u64; STATS]> {
@@ -28,6 +28,18 @@ pub(super) fn counters(bpf: &Ebpf) -> Result<Vec<(CounterKey, Counter)>> {
             let mut by_cpu = by_cpu.iter();
             let first = *by_cpu.next().context("a counter without a CPU")?;
             Ok((key, by_cpu.fold(first, add)))
+        })
+        .collect()
+}
+
+/// Sums the pages of those who use files through the page cache that are used directly.
+pub(super) fn mixers(bpf: &Ebpf) -> Result<Vec<(Mixer, u64)>> {
+    let map = bpf.map("MIXERS").context("the object has no map MIXERS")?;
+    let map = PerCpuHashMap::<_, Mixer, u64>::try_from(map)?;
+    map.iter()
+        .map(|row| {
+            let (key, by_cpu) = row?;
+            Ok((key, by_cpu.iter().sum()))
         })
         .collect()
 }

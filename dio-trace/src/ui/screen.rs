@@ -9,6 +9,7 @@ use dio_trace_common::verdict::{Outcome, Verdict};
 
 use super::columns::{about, bytes, count, duration, head, tail, wrap};
 use crate::{
+    beside::{MixedRow, Mixing, RefusalRow},
     clock::time_of_day,
     enrich::FileKey,
     record::Record,
@@ -72,13 +73,51 @@ impl<W: Write> Screen<W> {
         }
         self.heading()?;
         self.line(record)?;
-        if times == 1 {
-            self.reason(record)?;
+        if let (1, Some(why), Some(fix)) = (times, &record.why, &record.fix) {
+            self.reason(why, fix)?;
         }
         if times == shown && shown > 1 && !self.style.all {
             writeln!(self.out, "  more like this are only counted")?;
         }
         self.out.flush()
+    }
+
+    /// Shows that O_DIRECT itself was refused, with the reason.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn refusal(&mut self, row: &RefusalRow) -> io::Result<()> {
+        let decided = (Verdict::Refused, Outcome::None);
+        self.beside(row.time, (&row.comm, row.pid), row.call, row.errno, decided, &row.path)?;
+        self.reason(&row.why, &row.fix)
+    }
+
+    /// Shows that a process uses a file through the page cache which others use directly.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn mixing(&mut self, m: &Mixing) -> io::Result<()> {
+        let decided = (Verdict::Partial, Outcome::None);
+        let op = if m.writes { "W" } else { "R" };
+        self.beside(m.time, (&m.comm, m.pid), op, "mixed", decided, &m.path)?;
+        self.reason(&m.why, &m.fix)
+    }
+
+    /// A line about something that is no request.
+    fn beside(
+        &mut self,
+        time: u64,
+        (comm, pid): (&str, u32),
+        op: &str,
+        word: &str,
+        decided: (Verdict, Outcome),
+        path: &str,
+    ) -> io::Result<()> {
+        self.heading()?;
+        let process = process(comm, pid);
+        let fixed = format!("{} {process:<15} {op:<24} ", &time_of_day(time)[..8]);
+        let path = self.path(path, fixed.chars().count() + word.len().max(8) + 1);
+        writeln!(self.out, "{fixed}{} {path}", self.paint(decided, word))
     }
 
     fn heading(&mut self) -> io::Result<()> {
@@ -94,8 +133,7 @@ impl<W: Write> Screen<W> {
     }
 
     fn line(&mut self, r: &Record) -> io::Result<()> {
-        let pid = r.pid.to_string();
-        let process = format!("{}/{pid}", head(&r.comm, 14_usize.saturating_sub(pid.len())));
+        let process = process(&r.comm, r.pid);
         let got = r.errno.clone().unwrap_or_else(|| bytes(r.ret.unsigned_abs()));
         let word = verdict_word(r);
         let fixed = format!(
@@ -109,12 +147,9 @@ impl<W: Write> Screen<W> {
         writeln!(self.out, "{fixed}{} {path}", self.paint(r.decided, &word))
     }
 
-    fn reason(&mut self, record: &Record) -> io::Result<()> {
-        if let (Some(why), Some(fix)) = (&record.why, &record.fix) {
-            writeln!(self.out, "{}", wrap("  why: ", why, self.style.width))?;
-            writeln!(self.out, "{}", wrap("  fix: ", fix, self.style.width))?;
-        }
-        Ok(())
+    fn reason(&mut self, why: &str, fix: &str) -> io::Result<()> {
+        writeln!(self.out, "{}", wrap("  why: ", why, self.style.width))?;
+        writeln!(self.out, "{}", wrap("  fix: ", fix, self.style.width))
     }
 
     /// A path in what is left of the line.
@@ -152,6 +187,9 @@ impl<W: Write> Screen<W> {
         self.headline(summary)?;
         if !summary.files.is_empty() {
             self.table(&summary.files)?;
+        }
+        for row in summary.mixed.iter().take(MAX_ROWS) {
+            self.mixed(row)?;
         }
         self.coverage(summary)?;
         self.out.flush()
@@ -207,6 +245,30 @@ impl<W: Write> Screen<W> {
         Ok(())
     }
 
+    /// Who mixes with whom, and what that cost.
+    fn mixed(&mut self, row: &MixedRow) -> io::Result<()> {
+        let direct: Vec<String> =
+            row.direct.iter().map(|u| format!("{}/{}", u.comm, u.pid)).collect();
+        let cached: Vec<String> = row
+            .cached
+            .iter()
+            .map(|u| {
+                let (cached, dirtied) = (count(u.pages_cached), count(u.pages_dirtied));
+                format!("{}/{} (pages cached {cached}, dirtied {dirtied})", u.comm, u.pid)
+            })
+            .collect();
+        let text = format!(
+            "{}: directly by {}; through the page cache by {}; cost direct requests {} pages \
+             flushed, {} dropped",
+            row.path,
+            direct.join(", "),
+            cached.join(", "),
+            count(row.flushed_pages),
+            count(row.invalidated_pages),
+        );
+        writeln!(self.out, "{}", wrap("mixed:  ", &text, self.style.width))
+    }
+
     fn coverage(&mut self, s: &Summary) -> io::Result<()> {
         let lost: Vec<String> = s
             .lost
@@ -236,6 +298,12 @@ impl<W: Write> Screen<W> {
         }
         Ok(())
     }
+}
+
+/// `comm/pid` in the width of its column.
+fn process(comm: &str, pid: u32) -> String {
+    let pid = pid.to_string();
+    format!("{}/{pid}", head(comm, 14_usize.saturating_sub(pid.len())))
 }
 
 /// The verdict, or the outcome where that is the news.
