@@ -3,6 +3,7 @@
 //! - [`bpf`], [`rustc`], [`strip`]: the eBPF object
 //! - [`kernels`], [`initrd`], [`qemu`], [`vm`]: real kernels to test in
 //! - [`test`], [`demo`]: the two commands of the README
+//! - [`truth`]: every scenario on every kernel; [`suites`], [`steps`]: what it shares with the test
 //! - [`host`], [`apt`], [`build`], [`places`], [`cmd`]: what they all stand on
 //! - [`guest`]: what runs inside the VM
 mod apt;
@@ -17,8 +18,11 @@ mod kernels;
 mod places;
 mod qemu;
 mod rustc;
+mod steps;
 mod strip;
+mod suites;
 mod test;
+mod truth;
 mod vm;
 
 use std::process::ExitCode;
@@ -40,6 +44,7 @@ enum Task {
     Kernel(kernels::KernelArgs),
     Vm(Box<vm::VmArgs>),
     Test(test::TestArgs),
+    Truth(truth::TruthArgs),
     Demo(demo::DemoArgs),
     /// What runs inside the VM
     #[command(hide = true, subcommand)]
@@ -56,6 +61,7 @@ fn main() -> ExitCode {
         Task::Kernel(args) => kernels::main(args).map(|()| 0),
         Task::Vm(args) => vm::main(args),
         Task::Test(args) => test::main(args),
+        Task::Truth(args) => truth::main(args),
         Task::Demo(args) => demo::main(args),
         Task::Guest(part) => guest::main(part),
     };

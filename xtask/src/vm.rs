@@ -610,6 +610,14 @@ pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
+/// An error if it was.
+pub(crate) fn stop_if_interrupted() -> Result<()> {
+    if interrupted() {
+        bail!("interrupted");
+    }
+    Ok(())
+}
+
 /// Ctrl-C and SIGTERM: end the VM, or the command in it, and clean up.
 pub(crate) fn catch_interrupts() {
     extern "C" fn note(_signal: i32) {

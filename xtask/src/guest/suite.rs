@@ -40,6 +40,9 @@ pub(crate) struct SuiteArgs {
     /// Only these set-ups
     #[arg(long)]
     setup: Vec<String>,
+    /// Those too that `cargo xtask test` has no time for
+    #[arg(long)]
+    all_setups: bool,
 }
 
 /// What `cargo xtask test` reads.
