@@ -59,13 +59,6 @@ pub(super) struct Case {
     pub(super) also: i32,
 }
 
-impl Case {
-    /// Cases that write begin with `w`.
-    pub(super) fn writes(&self) -> bool {
-        self.name.starts_with('w')
-    }
-}
-
 /// RWF_DONTCACHE (include/uapi/linux/fs.h, 6.14); not yet in libc.
 const RWF_DONTCACHE: i32 = 0x80;
 
@@ -195,6 +188,43 @@ const CASES: &[Case] = &[
     cached("w_mmapd", Cache::Mapped),
     holds("w_small_4k", Content::Bytes(100)),
     holds("w_small_512", Content::Bytes(100)),
+    case("r_mmap"),
+    case("w_mmap"),
+    // The end of a device, by offset and length.
+    case("tail"),
+    case("oddtail"),
+    Case { open: Open::Buffered, ..case("tail_nod") },
+    Case { open: Open::Buffered, ..case("oddtail_nod") },
+    // Around what cannot be read.
+    case("err_in"),
+    case("err_cross_after"),
+    case("err_mid64k"),
+    case("err_mid1m"),
+    case("err_mid4m"),
+    case("err_clean"),
+    case("err_clean_before"),
+    Case { open: Open::Buffered, ..case("err_nod") },
+    Case { open: Open::Buffered, ..case("err_buffered_ctl") },
+    case("werr_in"),
+    case("werr_mid64k"),
+    case("med_at"),
+    case("med_mid64k"),
+    case("med_mid1m"),
+    case("med_exact512"),
+    case("med_cross512"),
+    case("med_in512"),
+    case("med_in4k"),
+    Case { open: Open::Buffered, ..case("med_nod") },
+    // Alignment, named after what is asked.
+    case("al_r_off0_len4096_mis0"),
+    case("al_r_off512_len4096_mis0"),
+    case("al_r_off0_len512_mis0"),
+    case("al_r_off0_len4096_mis512"),
+    case("al_r_off0_len4096_mis4"),
+    case("al_r_off0_len4096_mis2"),
+    case("al_r_off0_len4096_mis1"),
+    case("al_w_off512_len512_mis0"),
+    case("al_w_off0_len4096_mis4"),
 ];
 
 /// The case of that name.

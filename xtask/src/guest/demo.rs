@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::{
+    cells::Cell,
     request::{Apis, Call},
     setups::{self, Setup},
 };
@@ -42,12 +43,12 @@ const CUT: u64 = 10_000;
 
 pub(super) fn main(args: &DemoArgs) -> Result<u8> {
     say("making an ext4 with data=journal, an xfs and a btrfs with compression");
-    let wanted: Vec<&Setup> = ["ext4-journal", "xfs-512", "btrfs-zstd"]
+    let wanted: Vec<(&Setup, Vec<Cell>)> = ["ext4-journal", "xfs-512", "btrfs-zstd"]
         .iter()
-        .map(|name| setups::find(name))
+        .map(|name| setups::find(name).map(|setup| (setup, Vec::new())))
         .collect::<Result<_>>()?;
     let mut folders = Vec::new();
-    for place in setups::make(&wanted, Path::new("/mnt"))? {
+    for (place, _) in setups::make(wanted, Path::new("/mnt"))? {
         fill(&place.path)?;
         folders.push(place.path);
     }

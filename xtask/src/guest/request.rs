@@ -74,6 +74,7 @@ impl Apis {
                 mine(made.join().ok().context("the reading thread died")?)
             }
             "child" => child(call)?,
+            "mmap" => mine(mapped(call)),
             _ => bail!("no API is called {api}"),
         })
     }
@@ -242,6 +243,28 @@ fn vectored(api: &str, call: &Call) -> i64 {
             _ => libc::preadv2(fd, list, segments, offset, flags),
         }
     })
+}
+
+/// A load or a store through a shared mapping. No request, whatever the descriptor is.
+fn mapped(call: &Call) -> i64 {
+    let access = if call.write { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+    let (shared, none) = (libc::MAP_SHARED, std::ptr::null_mut());
+    // SAFETY: a new mapping.
+    let map = unsafe { libc::mmap(none, call.len, access, shared, call.fd, call.offset) };
+    if map == libc::MAP_FAILED {
+        return last_error();
+    }
+    // SAFETY: our own mapping, within the file, synced and given back.
+    unsafe {
+        if call.write {
+            map.cast::<u8>().write_volatile(b'm');
+            libc::msync(map, call.len, libc::MS_SYNC);
+        } else {
+            map.cast::<u8>().read_volatile();
+        }
+        libc::munmap(map, call.len);
+    }
+    call.len as i64
 }
 
 /// pread or pwrite in a child process.

@@ -8,7 +8,10 @@ use std::{
     io::{self, BufRead, Write},
     os::{
         fd::{AsRawFd, FromRawFd, RawFd},
-        unix::{ffi::OsStrExt, fs::FileExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileExt, FileTypeExt},
+        },
     },
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -34,7 +37,7 @@ pub(crate) struct WorkloadArgs {
     /// Kernel series, which says what the scenarios know
     #[arg(long)]
     pub(super) series: String,
-    /// SETUP=FOLDER or SETUP=DEVICE
+    /// SETUP:PATH, of a folder, a device or a file
     #[arg(long, required = true)]
     pub(super) place: Vec<String>,
     /// Where the tally goes
@@ -70,7 +73,7 @@ pub(super) fn main(args: &WorkloadArgs) -> Result<()> {
     allow_many_files()?;
     let mut prepared = Vec::new();
     for place in &args.place {
-        let (name, path) = place.split_once('=').context("--place is SETUP=PATH")?;
+        let (name, path) = place.split_once(':').context("--place is SETUP:PATH")?;
         let setup = setups::find(name)?;
         let cells = cells::load(setup.name, setup.rows, &args.series)?;
         prepared.extend(prepare(cells, Path::new(path), setup.cloned)?);
@@ -102,37 +105,96 @@ struct Prepared {
     /// Stays open: at its last close a block device drops its cache, and with it the state that a
     /// cell is about.
     file: File,
-    device: bool,
+    how: Holds,
+}
+
+/// What a place is, and so what is to be done for its cells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// A folder, empty.
+    Files,
+    /// A folder that is read-only and has the files.
+    Image,
+    /// One block device for all cells.
+    Device,
+    /// One file for all cells, which it was made with.
+    File,
+}
+
+impl Holds {
+    fn of(place: &Path) -> Result<Self> {
+        let about = place.metadata().with_context(|| format!("no {}", place.display()))?;
+        Ok(if about.file_type().is_block_device() {
+            Self::Device
+        } else if about.is_file() {
+            Self::File
+        } else if is_read_only(place)? {
+            Self::Image
+        } else {
+            Self::Files
+        })
+    }
+
+    /// The cells share one file.
+    const fn one(self) -> bool {
+        matches!(self, Self::Device | Self::File)
+    }
+}
+
+fn is_read_only(place: &Path) -> Result<bool> {
+    let name = CString::new(place.as_os_str().as_bytes())?;
+    // SAFETY: all zeroes are a statvfs.
+    let mut about: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the name is NUL-terminated, and there is room for the answer.
+    if unsafe { libc::statvfs(name.as_ptr(), &raw mut about) } < 0 {
+        return Err(io::Error::last_os_error()).context("statvfs");
+    }
+    Ok(about.f_flag & libc::ST_RDONLY != 0)
 }
 
 fn prepare(cells: Vec<Cell>, place: &Path, cloned: bool) -> Result<Vec<Prepared>> {
-    let device = !place.is_dir();
+    let how = Holds::of(place)?;
     let mut all = Vec::new();
     for cell in cells {
         let case = cases::find(cell.case)?;
-        let path = if device { place.to_owned() } else { place.join(cell.name()) };
-        if !device {
-            // A new inode each time: what a file once was, inline for one, it does not become again.
-            let _ = fs::remove_file(&path);
+        let path = if how.one() { place.to_owned() } else { place.join(cell.name()) };
+        if how == Holds::Files {
+            make_file(&path, case)?;
+            if cloned && case.content == cases::FULL {
+                clone(&path, &path.with_file_name(format!("{}.clone", cell.name())))?;
+            }
         }
-        let mut options = File::options();
-        let file = options.read(true).write(true).create(!device).open(&path);
+        let file = File::options().read(true).write(how != Holds::Image).open(&path);
         let file = file.with_context(|| format!("cannot open {}", path.display()))?;
-        let content = if device { Content::Bytes(MOST) } else { case.content };
-        fill(&file, content).with_context(|| format!("cannot fill {}", path.display()))?;
-        file.sync_all()?;
-        if cloned && case.content == cases::FULL {
-            clone(&file, &path.with_file_name(format!("{}.clone", cell.name())))?;
+        if how == Holds::Device {
+            fill(&file, Content::Bytes(MOST)).context("cannot fill the device")?;
+            file.sync_all()?;
         }
-        all.push(Prepared { cell, case, path, file, device });
+        all.push(Prepared { cell, case, path, file, how });
     }
     Ok(all)
 }
 
+fn make_file(path: &Path, case: &Case) -> Result<()> {
+    // A new inode each time: what a file once was, inline for one, it does not become again.
+    let _ = fs::remove_file(path);
+    let make = || {
+        let file = File::create(path)?;
+        fill(&file, case.content)?;
+        file.sync_all()
+    };
+    make().with_context(|| format!("cannot make {}", path.display()))
+}
+
+/// Fills a folder with the cells' files, to make an image of.
+pub(super) fn fill_folder(cells: &[Cell], folder: &Path) -> Result<()> {
+    cells.iter().try_for_each(|cell| make_file(&folder.join(cell.name()), cases::find(cell.case)?))
+}
+
 /// A second file that shares all extents (FICLONE, include/uapi/linux/fs.h).
-fn clone(file: &File, path: &Path) -> Result<()> {
+fn clone(file: &Path, path: &Path) -> Result<()> {
     const FICLONE: libc::c_ulong = 0x4004_9409;
-    let twin = File::create(path)?;
+    let (file, twin) = (File::open(file)?, File::create(path)?);
     // SAFETY: two descriptors, no memory.
     if unsafe { libc::ioctl(twin.as_raw_fd(), FICLONE, file.as_raw_fd()) } < 0 {
         return Err(io::Error::last_os_error()).context("cannot clone the file");
@@ -169,10 +231,9 @@ impl Prepared {
             mapped.touch(self.cell.offset as usize, self.cell.len);
         }
         entry.pages = mapped.pages(self.cell.offset, self.cell.len).len() as u64;
-        entry.before = mapped.resident(self.cell.offset, self.cell.len)?;
         let storage = storage_read()?;
         entry.begin = now();
-        let direct = match open(&self.path, self.case) {
+        let direct = match open(&self.path, self.case, self.cell.writes()) {
             Ok(file) => file,
             Err((stage, errno)) => {
                 entry.end = now();
@@ -181,6 +242,8 @@ impl Prepared {
                 return Ok(entry);
             }
         };
+        // Opening a file of FUSE drops what was cached of it.
+        entry.before = mapped.resident(self.cell.offset, self.cell.len)?;
         let mut buffer = Buffer::new(self.cell.off_by + self.cell.len)?;
         let cut = match self.case.cut {
             Cut::Nowhere => 0,
@@ -188,7 +251,7 @@ impl Prepared {
             Cut::Half => self.cell.len / 2,
         };
         let call = Call {
-            write: self.case.writes(),
+            write: self.cell.writes(),
             fd: direct.as_raw_fd(),
             buffer: buffer.at(self.cell.off_by),
             len: self.cell.len,
@@ -222,14 +285,18 @@ impl Prepared {
 
     /// End of the file, or of what is used of the device.
     fn end(&self) -> Result<u64> {
-        Ok(if self.device { MOST } else { self.file.metadata()?.len() })
+        let asked = self.cell.offset as u64 + self.cell.len as u64;
+        Ok(match self.how {
+            Holds::Device => MOST.max(asked),
+            _ => self.file.metadata()?.len(),
+        })
     }
 
     /// Brings the request's range into the state that the case is about.
     fn set_cache(&self) -> io::Result<()> {
         let (offset, len) = (self.cell.offset as u64, self.cell.len);
-        if self.device {
-            // Cells share the device: the one before may have left something.
+        if self.how.one() {
+            // The cell before may have left something.
             self.file.sync_all()?;
             // SAFETY: no memory is involved.
             unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
@@ -242,7 +309,8 @@ impl Prepared {
             Cache::Nothing | Cache::Mapped => Ok(()),
             Cache::Dirty => {
                 let end = self.file.metadata()?.len();
-                let used = if self.device { len } else { (end - offset).min(len as u64) as usize };
+                let device = self.how == Holds::Device;
+                let used = if device { len } else { (end - offset).min(len as u64) as usize };
                 self.file.write_all_at(&bytes[..used], offset)
             }
             Cache::Clean => self.file.read_at(&mut bytes, offset).map(drop),
@@ -252,11 +320,12 @@ impl Prepared {
 }
 
 /// A descriptor for the request, or where and why there is none.
-fn open(path: &Path, case: &Case) -> Result<File, (&'static str, i32)> {
+fn open(path: &Path, case: &Case, write: bool) -> Result<File, (&'static str, i32)> {
     let errno = || io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| ("open", libc::EINVAL))?;
     let direct = if case.open == Open::Direct { libc::O_DIRECT } else { 0 };
-    let flags = libc::O_RDWR | libc::O_CLOEXEC | direct | case.also;
+    let mode = if write { libc::O_RDWR } else { libc::O_RDONLY };
+    let flags = mode | libc::O_CLOEXEC | direct | case.also;
     // SAFETY: the name is NUL-terminated.
     let fd: RawFd = unsafe { libc::open(name.as_ptr(), flags) };
     if fd < 0 {

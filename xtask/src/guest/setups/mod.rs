@@ -1,0 +1,190 @@
+//! The set-ups: file systems and devices that the cells run on.
+//!
+//! - [`table`]: what there is, a line each
+//! - [`make`]: making and clearing them
+//! - [`broken`]: those with sectors that cannot be read
+mod broken;
+mod make;
+mod table;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+pub(super) use make::{clear, make, renew};
+pub(super) use table::ALL;
+
+/// A disk of the VM (see qemu.rs), by its logical sector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Disk {
+    Sector512,
+    Sector4096,
+    /// 512-byte sectors on 4096-byte physical ones.
+    Sector512e,
+}
+
+impl Disk {
+    const ALL: [Self; 3] = [Self::Sector512, Self::Sector4096, Self::Sector512e];
+
+    const fn device(self) -> &'static str {
+        match self {
+            Self::Sector512 => "/dev/vda",
+            Self::Sector4096 => "/dev/vdb",
+            Self::Sector512e => "/dev/vdc",
+        }
+    }
+
+    /// Partitions that find room, see `make`.
+    const fn room(self) -> usize {
+        match self {
+            Self::Sector512 | Self::Sector4096 => 23,
+            Self::Sector512e => 1,
+        }
+    }
+}
+
+/// A block device: to lie below a file system, or to be asked itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Store {
+    /// A partition.
+    Part(Disk),
+    /// A loop device on a file of that size, on a partition with ext4.
+    Loop { direct: bool, bytes: u64 },
+    /// A device-mapper target on a partition, of so many sectors of 512 bytes.
+    Linear(u64),
+    /// One whose 8 sectors at 1 MiB cannot be read or written.
+    Broken,
+    /// Of scsi_debug, with this logical sector and errors from sector 0x1234 on. There is one such
+    /// device at a time.
+    Scsi(u32),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// A file system on a block device: the command that makes it (the device is appended), mount
+    /// options, and `chattr` flags for the folder.
+    Made { on: Store, mkfs: &'static [&'static str], options: &'static str, chattr: &'static str },
+    /// One that is read-only and made with its files in it; FOLDER and DEVICE stand for theirs.
+    Image { mkfs: &'static [&'static str] },
+    /// One without a disk.
+    Memory,
+    /// A block device itself.
+    Device(Store),
+    /// An overlay whose layers lie on a partition with this file system.
+    Overlay { mkfs: &'static [&'static str], lower: &'static str },
+    /// A folder of a partition with ext4 that a FUSE server shows elsewhere.
+    Fuse { server: &'static [&'static str] },
+    /// A file system with one file, whose 4096 bytes at 1 MiB cannot be read or written in place.
+    Broken { mkfs: &'static [&'static str] },
+    /// A folder of the VM's own /out: 9p with cache=none.
+    Shared,
+}
+
+impl Kind {
+    /// The block device that it needs.
+    const fn store(self) -> Option<Store> {
+        match self {
+            Self::Made { on, .. } | Self::Device(on) => Some(on),
+            Self::Broken { .. } => Some(Store::Broken),
+            Self::Overlay { .. } | Self::Image { .. } | Self::Fuse { .. } => {
+                Some(Store::Part(Disk::Sector512))
+            }
+            Self::Memory | Self::Shared => None,
+        }
+    }
+}
+
+/// A line of the table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setup {
+    pub(super) name: &'static str,
+    /// The scenario file; set-ups that must behave alike share one.
+    pub(super) rows: &'static str,
+    /// As mount and dio-trace have it.
+    pub(super) fs: &'static str,
+    pub(super) kind: Kind,
+    /// Files of 256 KiB are cloned after they are filled.
+    pub(super) cloned: bool,
+    /// Why an aligned request falls back here, if it does: one of these causes.
+    pub(super) causes: &'static [&'static str],
+    /// Left out unless it is named, or all are asked for.
+    pub(super) rare: bool,
+}
+
+impl Setup {
+    /// The disk that it has a partition of.
+    const fn disk(&self) -> Option<Disk> {
+        match self.kind.store() {
+            Some(Store::Part(disk)) => Some(disk),
+            Some(Store::Loop { .. } | Store::Linear(_) | Store::Broken) => Some(Disk::Sector512),
+            Some(Store::Scsi(_)) | None => None,
+        }
+    }
+
+    const fn scsi(&self) -> Option<u32> {
+        match self.kind.store() {
+            Some(Store::Scsi(sector)) => Some(sector),
+            _ => None,
+        }
+    }
+
+    /// Whether it can be made beside these.
+    fn fits(&self, others: &[&Self]) -> bool {
+        let room = self.disk().is_none_or(|disk| {
+            others.iter().filter(|other| other.disk() == Some(disk)).count() < disk.room()
+        });
+        let differs = |other: &&Self| {
+            self.scsi().zip(other.scsi()).is_some_and(|(one, another)| one != another)
+        };
+        room && !others.iter().any(differs)
+    }
+}
+
+/// Sorts set-ups into as few rounds as it can; those of a round can be there at once.
+pub(super) fn rounds(setups: &[&'static Setup]) -> Vec<Vec<&'static Setup>> {
+    let mut rounds: Vec<Vec<&'static Setup>> = Vec::new();
+    for setup in setups {
+        match rounds.iter_mut().find(|round| setup.fits(round)) {
+            Some(round) => round.push(setup),
+            None => rounds.push(vec![setup]),
+        }
+    }
+    rounds
+}
+
+/// Where a set-up's files are.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) setup: &'static Setup,
+    /// A folder, or the one file or block device that all cells share.
+    pub(super) path: PathBuf,
+}
+
+/// The set-up of that name.
+pub(super) fn find(name: &str) -> Result<&'static Setup> {
+    ALL.iter().find(|setup| setup.name == name).with_context(|| {
+        let names: Vec<&str> = ALL.iter().map(|setup| setup.name).collect();
+        format!("no set-up is called {name}; there are {}", names.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_up_has_its_round_and_room_there() {
+        let all: Vec<&Setup> = ALL.iter().collect();
+        let rounds = rounds(&all);
+        assert_eq!(rounds.iter().map(Vec::len).sum::<usize>(), ALL.len());
+        for round in rounds {
+            for disk in Disk::ALL {
+                let used = round.iter().filter(|setup| setup.disk() == Some(disk)).count();
+                assert!(used <= disk.room());
+            }
+            let sectors: std::collections::BTreeSet<_> =
+                round.iter().filter_map(|setup| setup.scsi()).collect();
+            assert!(sectors.len() <= 1);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The set-ups that there are, a line each.
+use super::{Disk, Kind, Setup, Store};
+
+type Words = &'static [&'static str];
+
+const EXT4: Words = &["mkfs.ext4", "-q", "-F", "-b", "4096"];
+const INLINE: Words = &["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "inline_data", "-I", "512"];
+const NOEXTENT: Words = &["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^extent,^64bit"];
+const NOJOURNAL: Words = &["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^has_journal"];
+const F2FS: Words = &["mkfs.f2fs", "-q", "-f"];
+const VFAT: Words = &["mkfs.vfat", "-F", "32", "-s", "8"];
+const XFS: Words = &["mkfs.xfs", "-q", "-f"];
+const BTRFS: Words = &["mkfs.btrfs", "-q", "-f"];
+const SQUASHFS: Words = &["mksquashfs", "FOLDER", "DEVICE", "-noappend", "-quiet"];
+const EROFS: Words = &["mkfs.erofs", "DEVICE", "FOLDER"];
+
+const SECTOR_512: Store = Store::Part(Disk::Sector512);
+const SECTOR_4096: Store = Store::Part(Disk::Sector4096);
+const SECTOR_512E: Store = Store::Part(Disk::Sector512e);
+/// A quarter of a partition, as a file.
+const QUARTER: u64 = 175 << 20;
+/// Half of one, in sectors of 512 bytes.
+const HALF: u64 = 350 << 11;
+
+const fn disk(mkfs: Words, options: &'static str) -> Kind {
+    flagged(mkfs, options, "")
+}
+
+const fn flagged(mkfs: Words, options: &'static str, chattr: &'static str) -> Kind {
+    Kind::Made { on: SECTOR_512, mkfs, options, chattr }
+}
+
+const fn setup(name: &'static str, fs: &'static str, kind: Kind, causes: Words) -> Setup {
+    Setup { name, rows: name, fs, kind, cloned: false, causes, rare: false }
+}
+
+const fn device(name: &'static str, store: Store) -> Setup {
+    setup(name, "bdev", Kind::Device(store), &[])
+}
+
+const fn broken(name: &'static str, fs: &'static str, mkfs: Words, causes: Words) -> Setup {
+    setup(name, fs, Kind::Broken { mkfs }, causes)
+}
+
+impl Setup {
+    const fn like(self, rows: &'static str) -> Self {
+        Self { rows, ..self }
+    }
+
+    const fn cloned(self) -> Self {
+        Self { cloned: true, ..self }
+    }
+}
+
+const EXT4_4KN: Kind = Kind::Made { on: SECTOR_4096, mkfs: EXT4, options: "", chattr: "" };
+
+/// Every set-up. chattr +j bites only without delayed allocation: hence two of them.
+pub(in crate::guest) const ALL: &[Setup] = &[
+    setup("ext4-512", "ext4", disk(EXT4, ""), &[]),
+    setup("ext4-4kn", "ext4", EXT4_4KN, &[]),
+    setup("ext4-journal", "ext4", disk(EXT4, "data=journal"), &["data-journal"]),
+    setup("ext4-jattr", "ext4", flagged(EXT4, "", "+j"), &[]),
+    setup("ext4-jattr-nodelalloc", "ext4", flagged(EXT4, "nodelalloc", "+j"), &["data-journal"])
+        .like("ext4-journal"),
+    setup("ext4-inline", "ext4", disk(INLINE, ""), &["inline-data"]),
+    setup("xfs-512", "xfs", disk(XFS, ""), &[]),
+    setup("btrfs", "btrfs", disk(BTRFS, ""), &["inline-data", "dirty-flush", "btrfs-buffer-fault"]),
+    setup(
+        "btrfs-zstd",
+        "btrfs",
+        disk(BTRFS, "compress-force=zstd"),
+        &["btrfs-compressed", "inline-data", "dirty-flush"],
+    ),
+    setup("ext4-noextent", "ext4", disk(NOEXTENT, ""), &["allocating-write"]),
+    setup("ext4-nojournal", "ext4", disk(NOJOURNAL, ""), &[]),
+    setup("xfs-reflink", "xfs", disk(XFS, ""), &["xfs-unaligned-cow"]).cloned(),
+    setup(
+        "btrfs-nocow",
+        "btrfs",
+        flagged(BTRFS, "", "+C"),
+        &["inline-data", "dirty-flush", "btrfs-buffer-fault"],
+    ),
+    setup("f2fs", "f2fs", disk(F2FS, ""), &["f2fs-misaligned", "inline-data"]),
+    setup("vfat", "vfat", disk(VFAT, ""), &["allocating-write"]),
+    setup("overlay-ext4", "overlay", Kind::Overlay { mkfs: EXT4, lower: "ext4" }, &[]),
+    setup("squashfs", "squashfs", Kind::Image { mkfs: SQUASHFS }, &[]),
+    setup("erofs-plain", "erofs", Kind::Image { mkfs: EROFS }, &[]),
+    setup("9p-none", "9p", Kind::Shared, &[]),
+    setup("fuse-bindfs", "fuse", Kind::Fuse { server: &["bindfs"] }, &[]),
+    device("bdev-4kn", SECTOR_4096),
+    device("bdev-512e", SECTOR_512E),
+    device("loop-buffered", Store::Loop { direct: false, bytes: QUARTER }),
+    device("loop-dio", Store::Loop { direct: true, bytes: QUARTER }),
+    device("loop-odd", Store::Loop { direct: false, bytes: (1 << 20) + 512 }),
+    device("dm-linear", Store::Linear(HALF)),
+    device("dm-linear-tail", Store::Linear(204_801)),
+    setup("tmpfs", "tmpfs", Kind::Memory, &[]),
+    device("bdev-512", SECTOR_512),
+    device("scsi-medium", Store::Scsi(512)),
+    device("scsi-sector_size=512", Store::Scsi(512)),
+    device("scsi-sector_size=4096", Store::Scsi(4096)),
+    device("dm-error-bdev", Store::Broken),
+    broken("err-ext4", "ext4", EXT4, &[]),
+    broken("err-ext4-noextent", "ext4", NOEXTENT, &[]),
+    broken("err-xfs", "xfs", XFS, &[]),
+    broken("err-btrfs", "btrfs", BTRFS, &[]),
+    broken("err-f2fs", "f2fs", F2FS, &[]),
+    broken("err-vfat", "vfat", VFAT, &[]),
+];
