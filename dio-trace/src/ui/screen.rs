@@ -41,12 +41,14 @@ pub struct Screen<W> {
     out: W,
     style: Style,
     seen: HashMap<Kind, u64>,
+    /// Causes whose reason was shown, in that order.
+    causes: Vec<&'static str>,
     headed: bool,
 }
 
 impl<W: Write> Screen<W> {
     pub fn new(out: W, style: Style) -> Self {
-        Self { out, style, seen: HashMap::new(), headed: false }
+        Self { out, style, seen: HashMap::new(), causes: Vec::new(), headed: false }
     }
 
     /// Shows a request, with cause and remedy the first time its kind appears.
@@ -114,6 +116,9 @@ impl<W: Write> Screen<W> {
             writeln!(self.out, "{}", wrap("  why: ", why, self.style.width))?;
             writeln!(self.out, "{}", wrap("  fix: ", fix, self.style.width))?;
         }
+        if let Some(cause) = record.cause.filter(|cause| !self.causes.contains(cause)) {
+            self.causes.push(cause);
+        }
         Ok(())
     }
 
@@ -152,6 +157,10 @@ impl<W: Write> Screen<W> {
         self.headline(summary)?;
         if !summary.files.is_empty() {
             self.table(&summary.files)?;
+        }
+        if !self.causes.is_empty() {
+            let text = format!("dio-trace explain {}", self.causes.join(" "));
+            writeln!(self.out, "{}", wrap("more:   ", &text, self.style.width))?;
         }
         self.coverage(summary)?;
         self.out.flush()

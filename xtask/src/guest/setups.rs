@@ -119,12 +119,17 @@ pub(super) const ALL: &[Setup] = &[
         .like("ext4-journal"),
     setup("ext4-inline", "ext4", disk(INLINE, ""), &["inline-data"]),
     setup("xfs-512", "xfs", disk(XFS, ""), &[]),
-    setup("btrfs", "btrfs", disk(BTRFS, ""), &["inline-data", "dirty-flush", "btrfs-buffer-fault"]),
+    setup(
+        "btrfs",
+        "btrfs",
+        disk(BTRFS, ""),
+        &["inline-data", "btrfs-racing", "btrfs-buffer-fault"],
+    ),
     setup(
         "btrfs-zstd",
         "btrfs",
         disk(BTRFS, "compress-force=zstd"),
-        &["btrfs-compressed", "inline-data", "dirty-flush"],
+        &["btrfs-compressed", "inline-data", "btrfs-racing"],
     ),
     setup("ext4-noextent", "ext4", disk(NOEXTENT, ""), &["allocating-write"]),
     setup("ext4-nojournal", "ext4", disk(NOJOURNAL, ""), &[]),
@@ -133,7 +138,7 @@ pub(super) const ALL: &[Setup] = &[
         "btrfs-nocow",
         "btrfs",
         flagged(BTRFS, "", "+C"),
-        &["inline-data", "dirty-flush", "btrfs-buffer-fault"],
+        &["inline-data", "btrfs-racing", "btrfs-buffer-fault"],
     ),
     setup("f2fs", "f2fs", disk(F2FS, ""), &["f2fs-misaligned", "inline-data"]),
     setup("vfat", "vfat", disk(VFAT, ""), &["allocating-write"]),
@@ -297,4 +302,37 @@ pub(super) fn find(name: &str) -> Result<&'static Setup> {
         let names: Vec<&str> = ALL.iter().map(|setup| setup.name).collect();
         format!("no set-up is called {name}; there are {}", names.join(", "))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Causes with the set-ups that docs/causes.md says they are met in.
+    fn documented() -> Vec<(&'static str, Vec<&'static str>)> {
+        let sections = include_str!("../../../docs/causes.md").split("\n## ").skip(1);
+        let setups = |section: &'static str| {
+            let seen = section.split("*Seen:* scenarios: ").nth(1).unwrap_or_default();
+            let names = seen.split("\n\n").next().unwrap_or_default();
+            names.split([',', ' ', '\n']).filter(|name| !name.is_empty()).collect()
+        };
+        sections.map(|text| (text.lines().next().unwrap_or_default(), setups(text))).collect()
+    }
+
+    #[test]
+    fn causes_and_set_ups_know_each_other() {
+        let causes = documented();
+        for (cause, setups) in &causes {
+            for name in setups {
+                assert!(find(name).is_ok(), "docs/causes.md: {cause}: no set-up {name}");
+            }
+        }
+        for setup in ALL {
+            for cause in setup.causes {
+                let found = causes.iter().find(|(id, _)| id == cause);
+                let known = found.is_some_and(|(_, setups)| setups.contains(&setup.name));
+                assert!(known, "{}: docs/causes.md does not name it at {cause}", setup.name);
+            }
+        }
+    }
 }
