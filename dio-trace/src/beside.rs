@@ -70,6 +70,7 @@ pub struct Mixing {
     pub comm: String,
     pub path: String,
     pub writes: bool,
+    pub cause: &'static str,
     pub why: String,
     pub fix: String,
 }
@@ -80,9 +81,18 @@ impl Mixing {
         let mixer = &event.mixer;
         let comm = enricher.process(mixer.tgid, Some(&event.comm));
         let writes = mixer.how == MIXED_DIRTIED;
-        let Explanation { why, fix, .. } = explain_mixed(writes);
+        let Explanation { id, why, fix } = explain_mixed(writes);
         let path = enricher.file(FileKey::from(mixer), mixer.tgid).path.clone();
-        Self { time: clock.wall(event.time_ns), pid: mixer.tgid, comm, path, writes, why, fix }
+        Self {
+            time: clock.wall(event.time_ns),
+            pid: mixer.tgid,
+            comm,
+            path,
+            writes,
+            cause: id,
+            why,
+            fix,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Mounts, as /proc/PID/mountinfo tells them (proc(5)).
 
-use std::{collections::HashMap, fs};
+use std::{collections::HashMap, ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, path::Path};
 
 /// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Mount {
     /// Where it is mounted, as the process sees it.
     pub point: Vec<u8>,
     pub fs: String,
+    /// What it is mounted from: a device, or whatever its type has instead.
+    pub source: String,
     /// Options of the file system (those of the mount itself tell nothing about caching).
     pub options: String,
 }
@@ -40,9 +42,17 @@ fn parse_line(line: &[u8]) -> Option<(i32, Mount)> {
         root: unescape(words.get(3)?),
         point: unescape(words.get(4)?),
         fs: text(words.get(dash + 1))?,
+        source: String::from_utf8_lossy(&unescape(words.get(dash + 2)?)).into_owned(),
         options: text(words.get(dash + 3))?,
     };
     Some((id, mount))
+}
+
+/// The mount that a path of this process lies on.
+pub(crate) fn of_path<'a>(mounts: &'a Mounts, path: &Path) -> Option<&'a Mount> {
+    let point = |mount: &'a Mount| Path::new(OsStr::from_bytes(&mount.point));
+    let over = mounts.values().filter(|mount| path.starts_with(point(mount)));
+    over.max_by_key(|mount| mount.point.len())
 }
 
 /// `\040` and the like back to bytes.
@@ -80,5 +90,19 @@ mod tests {
         assert_eq!(mount.root, b"/a b");
         assert_eq!(mount.point, b"/mnt/x\\y");
         assert_eq!((mount.fs.as_str(), mount.options.as_str()), ("ext4", "rw,data=journal"));
+        assert_eq!(mount.source, "/dev/vda");
+    }
+
+    #[test]
+    fn a_path_lies_on_the_deepest_mount_above_it() {
+        let text = b"1 0 8:1 / / rw - ext4 /dev/a rw\n\
+            2 1 8:2 / /var rw - xfs /dev/b rw\n\
+            3 1 8:3 / /var/lib/x rw - btrfs /dev/c rw\n";
+        let mounts = parse(text);
+        let fs = |path: &str| of_path(&mounts, Path::new(path)).map(|mount| mount.fs.as_str());
+        assert_eq!(fs("/var/lib/x/upper"), Some("btrfs"));
+        assert_eq!(fs("/var/lib/xy"), Some("xfs"));
+        assert_eq!(fs("/etc"), Some("ext4"));
+        assert_eq!(fs("relative"), None);
     }
 }

@@ -90,16 +90,17 @@ impl Record {
         // The probes decided with the same function; here it runs anew, as for a recording.
         let decision = decide(&request.facts(true), &request.evidence);
         let key = FileKey::from(request);
-        let fs_name = enricher.file(key, request.tgid).fs.clone();
+        let fs_name = enricher.file(key, request.tgid).deciding().0.to_owned();
         let extents =
             wants_extents(&decision, &fs_name).then(|| enricher.extent_flags(request)).flatten();
         let comm = enricher.process(request.tgid, Some(&request.comm));
         let file = enricher.file(key, request.tgid);
+        let (fs, options) = file.deciding();
         let explanation = explain(&Case {
             request,
             decision: &decision,
-            fs: &file.fs,
-            options: &file.options,
+            fs,
+            options,
             facts: &file.facts,
             extents,
         });

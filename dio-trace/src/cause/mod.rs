@@ -1,93 +1,109 @@
 //! Why, and what to do: one rule table over what a request left behind and what its file says.
 
+mod beside;
+mod case;
+#[cfg(test)]
+mod examples;
+mod explain;
 mod rules;
 
-use dio_trace_common::{abi::Request, verdict::Decision};
-
-use crate::enrich::Facts;
-
+pub use beside::{explain_mixed, explain_refusal};
+pub use case::Case;
+pub use explain::{Explanation, explain, wants_extents};
 pub use rules::RULES;
-
-/// All that a rule may look at.
-pub struct Case<'a> {
-    pub request: &'a Request,
-    pub decision: &'a Decision,
-    pub fs: &'a str,
-    pub options: &'a str,
-    pub facts: &'a Facts,
-    /// OR of the flags of the extents in the request's range, if the file system says them.
-    pub extents: Option<u32>,
-}
-
-/// What a rule says when it fits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Explanation {
-    /// Stable identifier.
-    pub id: &'static str,
-    /// One sentence; begins with "likely" where it is not proven for this request.
-    pub why: String,
-    pub fix: String,
-}
 
 /// A row of the table.
 pub struct Rule {
+    /// Stable identifier: `cause` in JSON, and what `dio-trace explain` takes.
     pub id: &'static str,
+    /// It in one line.
+    pub title: &'static str,
+    /// What it means in general.
+    pub means: &'static str,
+    /// How it is proven for a request, or why it is only likely.
+    pub proof: &'static str,
     /// What to do about it.
     pub fix: &'static str,
-    /// The reason, if this rule fits.
+    /// Where it is met.
+    pub on: &'static str,
+    pub scenario: Scenario,
+    /// The reason in a sentence, if this rule fits; begins with "likely" where it is not proven
+    /// for this request.
     pub test: fn(&Case<'_>) -> Option<String>,
 }
 
-/// The first rule that fits; a finding that none explains is said to be so.
-#[must_use]
-pub fn explain(case: &Case<'_>) -> Option<Explanation> {
-    let fits = RULES.iter().find_map(|rule| {
-        let why = (rule.test)(case)?;
-        Some(Explanation { id: rule.id, why, fix: rule.fix.to_owned() })
-    });
-    fits.or_else(|| {
-        case.decision.finding.then(|| Explanation {
-            id: "not-explained",
-            why: "no rule explains this one".to_owned(),
-            fix:
-                "please report it with this line's --json record, `uname -r` and the mount options"
-                    .to_owned(),
-        })
-    })
+/// What makes a rule fire on a real kernel.
+pub enum Scenario {
+    /// These set-ups of xtask/scenarios/.
+    In(&'static [&'static str]),
+    /// None of them: what it would need.
+    Needs(&'static str),
 }
 
-/// Why O_DIRECT itself was refused for a file of this file system.
+/// The rule of that id.
 #[must_use]
-pub fn explain_refusal(fs: &str) -> Explanation {
-    Explanation {
-        id: "no-direct-io",
-        why: format!(
-            "{fs} offers no direct I/O for this file: its open neither sets FMODE_CAN_ODIRECT nor \
-             has it a direct_IO (fs/open.c:do_dentry_open)"
-        ),
-        fix: "open it without O_DIRECT, or keep the data on a file system that has direct I/O \
-              (ext4, xfs, btrfs, f2fs)"
-            .to_owned(),
+pub fn find(id: &str) -> Option<&'static Rule> {
+    RULES.iter().find(|rule| rule.id == id)
+}
+
+/// Ids that `text` may have meant, the nearest first.
+#[must_use]
+pub fn nearest(text: &str) -> Vec<&'static str> {
+    const FEW: usize = 3;
+    let mut near: Vec<(usize, &str)> =
+        RULES.iter().map(|rule| (distance(text, rule.id), rule.id)).collect();
+    near.sort_unstable();
+    near.iter().take(FEW).map(|(_, id)| *id).collect()
+}
+
+/// How far two ids are apart: edits between them, or between their parts, so that "journal" is near
+/// "data-journal".
+fn distance(a: &str, b: &str) -> usize {
+    let theirs: Vec<&str> = b.split('-').collect();
+    let nearest = |part: &str| theirs.iter().map(|other| edits(part, other)).min().unwrap_or(0);
+    let parts: usize = a.split('-').map(nearest).sum();
+    edits(a, b).min(parts + theirs.len().abs_diff(a.split('-').count()))
+}
+
+/// Levenshtein's distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = corner + usize::from(x != *y);
+            corner = row[j + 1];
+            row[j + 1] = replaced.min(corner + 1).min(row[j] + 1);
+        }
     }
+    row[b.len()]
 }
 
-/// What it means that a file is used directly by one and through the page cache by another.
-#[must_use]
-pub fn explain_mixed(writes: bool) -> Explanation {
-    let how = if writes { "writes" } else { "reads or maps" };
-    Explanation {
-        id: "mixed-access",
-        why: format!("{how} through the page cache what others use with O_DIRECT"),
-        fix: "use one way for one file: mixed access costs flushes and invalidations, and the \
-              page cache may show old data"
-            .to_owned(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_texts_say_something() {
+        for (i, rule) in RULES.iter().enumerate() {
+            let id = rule.id;
+            assert!(RULES[..i].iter().all(|other| other.id != id), "{id} twice");
+            assert!(id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
+            assert!(rule.title.chars().count() <= 54, "{id}: the title is too long for the list");
+            for text in [rule.means, rule.proof, rule.fix] {
+                assert!(text.len() > 20 && !text.contains("  "), "{id}: {text}");
+            }
+            assert!(!rule.on.is_empty(), "{id}");
+        }
     }
-}
 
-/// True if explaining needs the extents of the file.
-#[must_use]
-pub fn wants_extents(decision: &Decision, fs: &str) -> bool {
-    use dio_trace_common::verdict::Verdict;
-    matches!(decision.verdict, Verdict::Fallback | Verdict::Partial)
-        && matches!(fs, "btrfs" | "f2fs" | "ext4")
+    #[test]
+    fn a_typing_error_is_near() {
+        assert_eq!(nearest("mis-aligned")[0], "misaligned");
+        assert_eq!(nearest("btrfs-checksum")[0], "btrfs-checksums");
+        assert_eq!(nearest("journal")[0], "data-journal");
+        assert_eq!(edits("", "abc"), 3);
+    }
 }

@@ -18,7 +18,8 @@ use crate::tracer::Attach;
         sudo dio-trace audit -d 10             the whole system for ten seconds\n  \
         sudo dio-trace attach -p 1234          one process, until Ctrl-C\n  \
         sudo dio-trace run -- fio job.fio      a command, from its first request\n  \
-        sudo dio-trace audit --json | jq .     for programs\n\n\
+        sudo dio-trace audit --json | jq .     for programs\n  \
+        dio-trace explain data-journal         what a cause means; no root\n\n\
         Exit codes: 0 done, 1 failure, 2 usage; run passes its command's code on."
 )]
 pub(super) struct Cli {
@@ -28,6 +29,19 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
+    #[command(flatten)]
+    Trace(Trace),
+    /// Say what a cause means, how it is proven and what to do; without an id, list them all
+    Explain {
+        /// Id of a cause, as in `cause` of --json and in the screen's last line
+        #[arg(value_name = "ID")]
+        ids: Vec<String>,
+    },
+}
+
+/// The verbs that trace.
+#[derive(Debug, Subcommand)]
+pub(super) enum Trace {
     /// Trace a command and what it starts, from its first request to its exit
     Run {
         #[command(flatten)]
@@ -95,7 +109,7 @@ impl Mode {
     }
 }
 
-impl Verb {
+impl Trace {
     pub(super) const fn common(&self) -> &Common {
         match self {
             Self::Run { common, .. } | Self::Attach { common, .. } | Self::Audit { common } => {

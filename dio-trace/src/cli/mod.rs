@@ -1,6 +1,7 @@
 //! The verbs.
 
 mod args;
+mod explain;
 mod session;
 mod sink;
 
@@ -15,12 +16,15 @@ pub fn main() -> ExitCode {
     // A pipe that closes ends us as it ends any filter; Rust ignores SIGPIPE by default.
     // SAFETY: no other thread runs yet, and SIG_DFL is a valid disposition.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    let args = args::Cli::parse();
+    let trace = match args::Cli::parse().verb {
+        args::Verb::Trace(trace) => trace,
+        args::Verb::Explain { ids } => return explain::run(&ids),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
-    match runtime.block_on(session::run(&args)) {
+    match runtime.block_on(session::run(&trace)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(&error),
     }

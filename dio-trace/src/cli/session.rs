@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    args::{Cli, Common, Verb},
+    args::{Common, Trace},
     sink::Sink,
 };
 use crate::{
@@ -40,27 +40,27 @@ const FLUSH_EVERY: Duration = Duration::from_millis(200);
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs a verb; the exit code.
-pub(super) async fn run(cli: &Cli) -> Result<u8> {
-    let common = cli.verb.common();
-    let scope = match &cli.verb {
-        Verb::Run { command, .. } => {
+pub(super) async fn run(verb: &Trace) -> Result<u8> {
+    let common = verb.common();
+    let scope = match verb {
+        Trace::Run { command, .. } => {
             check_command(&command[0])?;
             Scope::Processes { pids: Vec::new(), children: true }
         }
-        Verb::Attach { pid, no_children, .. } => {
+        Trace::Attach { pid, no_children, .. } => {
             check_processes(pid)?;
             Scope::Processes { pids: pid.clone(), children: !no_children }
         }
-        Verb::Audit { .. } => Scope::System,
+        Trace::Audit { .. } => Scope::System,
     };
     let sink = Sink::open(common)?;
     eprintln!("dio-trace: attaching…");
     let options =
         Options { scope, attach: common.attach.wish(), all: common.all, log: common.verbose > 1 };
     let mut tracer = Tracer::start(&options)?;
-    let (watch, subject) = subject(&cli.verb, &mut tracer)?;
+    let (watch, subject) = subject(verb, &mut tracer)?;
     announce(&tracer, &subject, common);
-    if let Verb::Attach { pid, .. } = &cli.verb {
+    if let Trace::Attach { pid, .. } = verb {
         list_open(pid);
     }
     let session = Session::new(tracer, sink);
@@ -110,15 +110,15 @@ fn check_processes(pids: &[u32]) -> Result<()> {
     Ok(())
 }
 
-fn subject(verb: &Verb, tracer: &mut Tracer) -> Result<(Watch, String)> {
+fn subject(verb: &Trace, tracer: &mut Tracer) -> Result<(Watch, String)> {
     match verb {
-        Verb::Audit { .. } => Ok((Watch::Nothing, "the whole system".to_owned())),
-        Verb::Attach { pid, .. } => {
+        Trace::Audit { .. } => Ok((Watch::Nothing, "the whole system".to_owned())),
+        Trace::Attach { pid, .. } => {
             let text = pid.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
             let fds: Result<Vec<_>> = pid.iter().map(|pid| pidfd(*pid)).collect();
             Ok((Watch::Processes(fds?), format!("process {text}")))
         }
-        Verb::Run { command, .. } => {
+        Trace::Run { command, .. } => {
             let child = spawn(tracer, command)?;
             let text = command[0].to_string_lossy().into_owned();
             Ok((Watch::Child(Box::new(child)), crate::escape::escape(text.as_bytes())))

@@ -91,7 +91,7 @@ fn line<T: serde::Serialize>(out: &mut impl Write, value: &T) -> io::Result<()> 
 }
 
 /// Columns: COLUMNS if set, the terminal's own, else 80.
-fn width(terminal: bool) -> usize {
+pub(super) fn width(terminal: bool) -> usize {
     let set = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
     let asked = || {
         let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };

@@ -1,8 +1,9 @@
-//! What a file says of itself: limits, flags, extents. Asked without writing, once per file.
+//! What a file says of itself: limits, flags, attributes. Asked without writing, once per file.
 
 use std::{
     fs::{self, File, OpenOptions},
     io,
+    mem::MaybeUninit,
     os::{
         fd::AsRawFd as _,
         unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -10,18 +11,24 @@ use std::{
     path::Path,
 };
 
+use super::device::{self, Device};
+
 /// inode flags of FS_IOC_GETFLAGS (include/uapi/linux/fs.h, fs/ext4/ext4.h).
 pub mod flag {
     pub const COMPRESSED: u32 = 0x4;
+    pub const ENCRYPTED: u32 = 0x800;
     pub const JOURNAL_DATA: u32 = 0x4000;
+    pub const EXTENTS: u32 = 0x8_0000;
+    pub const VERITY: u32 = 0x10_0000;
     pub const NOCOW: u32 = 0x80_0000;
     pub const INLINE_DATA: u32 = 0x1000_0000;
 }
 
-/// extent flags of FS_IOC_FIEMAP (include/uapi/linux/fiemap.h).
-pub mod extent {
-    pub const ENCODED: u32 = 0x8;
-    pub const INLINE: u32 = 0x200;
+/// stx_attributes of statx(2).
+pub mod attribute {
+    pub const COMPRESSED: u64 = libc::STATX_ATTR_COMPRESSED as u64;
+    pub const ENCRYPTED: u64 = libc::STATX_ATTR_ENCRYPTED as u64;
+    pub const VERITY: u64 = libc::STATX_ATTR_VERITY as u64;
 }
 
 /// What an open file could tell; `None` where it or the kernel does not say.
@@ -30,14 +37,18 @@ pub struct Facts {
     /// st_dev, or the device itself for a block device: (major, minor).
     pub dev: Option<(u32, u32)>,
     pub flags: Option<u32>,
+    /// See [`attribute`]; those its file system does not keep are 0.
+    pub attributes: Option<u64>,
     /// statx STATX_DIOALIGN: memory and offset alignment in bytes; 0 = no direct I/O.
     pub dio_align: Option<(u32, u32)>,
-    /// Logical block size of the device below, in bytes.
-    pub logical_block: Option<u32>,
-    /// Memory alignment the device's DMA asks for, in bytes.
-    pub dma_align: Option<u32>,
-    /// st_blksize: the file system's block size, in bytes.
+    /// statx STATX_DIO_READ_ALIGN (7.x): offset alignment of reads in bytes.
+    pub dio_read_align: Option<u32>,
+    /// statfs f_bsize: the file system's block size in bytes.
     pub block: Option<u32>,
+    /// st_blocks: what the file's data takes, in units of 512 bytes.
+    pub allocated: Option<u64>,
+    /// The device its file system is mounted from; default if there is none.
+    pub device: Device,
 }
 
 /// Opens `path` for asking, if it still is the inode that was traced.
@@ -60,30 +71,37 @@ pub(super) fn open(path: &Path, ino: u64) -> io::Result<File> {
     }
 }
 
-/// Asks an open file.
-pub(super) fn ask(file: &File) -> Facts {
+/// Asks an open file. `source` is what its file system is mounted from: btrfs has device numbers
+/// of its own, behind which sysfs finds nothing.
+pub(super) fn ask(file: &File, source: Option<&str>) -> Facts {
     let Ok(about) = file.metadata() else { return Facts::default() };
-    let device = about.file_type().is_block_device();
-    let number = if device { about.rdev() } else { about.dev() };
-    let dev = (libc::major(number), libc::minor(number));
-    let queue = |name: &str| queue_limit(dev, name);
+    let itself = about.file_type().is_block_device();
+    let dev = numbers(if itself { about.rdev() } else { about.dev() });
+    let below = if dev.0 == 0 { source.and_then(device_number) } else { Some(dev) };
+    let statx = statx(file);
+    let told = |mask| statx.filter(|answer| answer.stx_mask & mask != 0);
     Facts {
         dev: Some(dev),
-        flags: if device { None } else { inode_flags(file) },
-        dio_align: dio_align(file),
-        logical_block: queue("logical_block_size"),
-        dma_align: queue("dma_alignment").map(|mask| mask + 1),
-        block: u32::try_from(about.blksize()).ok(),
+        flags: if itself { None } else { inode_flags(file) },
+        attributes: statx.map(|answer| answer.stx_attributes),
+        dio_align: told(libc::STATX_DIOALIGN)
+            .map(|answer| (answer.stx_dio_mem_align, answer.stx_dio_offset_align)),
+        dio_read_align: told(libc::STATX_DIO_READ_ALIGN)
+            .map(|answer| answer.stx_dio_read_offset_align),
+        block: if itself { None } else { block_size(file) },
+        allocated: (!itself).then(|| about.blocks()),
+        device: below.map(device::ask).unwrap_or_default(),
     }
 }
 
-/// A limit of the request queue below a device or one of its partitions.
-fn queue_limit((major, minor): (u32, u32), name: &str) -> Option<u32> {
-    let base = format!("/sys/dev/block/{major}:{minor}");
-    ["queue", "../queue"]
-        .iter()
-        .find_map(|dir| fs::read_to_string(format!("{base}/{dir}/{name}")).ok())
-        .and_then(|text| text.trim().parse().ok())
+fn numbers(dev: libc::dev_t) -> (u32, u32) {
+    (libc::major(dev), libc::minor(dev))
+}
+
+/// The number of the block device at this path.
+fn device_number(source: &str) -> Option<(u32, u32)> {
+    let about = fs::metadata(source).ok().filter(|about| about.file_type().is_block_device())?;
+    Some(numbers(about.rdev()))
 }
 
 fn inode_flags(file: &File) -> Option<u32> {
@@ -94,58 +112,38 @@ fn inode_flags(file: &File) -> Option<u32> {
     (!failed).then_some(flags as u32)
 }
 
-fn dio_align(file: &File) -> Option<(u32, u32)> {
-    // SAFETY: all-zero is a value of this plain struct, and the kernel fills it.
-    let mut about: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: an empty path with AT_EMPTY_PATH names the descriptor itself.
-    let failed = unsafe {
-        libc::statx(
-            file.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            libc::STATX_DIOALIGN,
-            &raw mut about,
-        )
-    } != 0;
-    let known = !failed && about.stx_mask & libc::STATX_DIOALIGN != 0;
-    known.then_some((about.stx_dio_mem_align, about.stx_dio_offset_align))
+fn block_size(file: &File) -> Option<u32> {
+    let mut about = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the kernel fills one statfs.
+    let failed = unsafe { libc::fstatfs(file.as_raw_fd(), about.as_mut_ptr()) } != 0;
+    // SAFETY: all-zero is a value of this plain struct.
+    let about = unsafe { about.assume_init() };
+    (!failed).then(|| u32::try_from(about.f_bsize).ok()).flatten()
 }
 
-/// OR of the flags of all extents that meet the range; `None` if the file system does not say.
-pub(super) fn extent_flags(file: &File, start: u64, len: u64) -> Option<u32> {
-    const EXTENTS: usize = 32;
-    const FS_IOC_FIEMAP: libc::c_ulong = 0xc020_660b;
-    #[repr(C)]
-    #[derive(Clone, Copy, Default)]
-    struct Extent {
-        logical: u64,
-        physical: u64,
-        length: u64,
-        reserved64: [u64; 2],
-        flags: u32,
-        reserved: [u32; 3],
+fn statx(file: &File) -> Option<libc::statx> {
+    let wanted = libc::STATX_DIOALIGN | libc::STATX_DIO_READ_ALIGN;
+    let mut about = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: an empty path with AT_EMPTY_PATH names the descriptor itself.
+    let failed = unsafe {
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, wanted, about.as_mut_ptr())
+    } != 0;
+    // SAFETY: all-zero is a value of this plain struct, and the kernel fills it.
+    (!failed).then(|| unsafe { about.assume_init() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_tells_and_another_inode_is_not_asked() {
+        let path = std::env::current_exe().unwrap();
+        let ino = fs::metadata(&path).unwrap().ino();
+        let facts = ask(&open(&path, ino).unwrap(), None);
+        assert!(facts.dev.is_some() && facts.attributes.is_some());
+        assert!(facts.block.is_some_and(|block| block.is_power_of_two()));
+        assert!(open(&path, ino + 1).is_err());
+        assert_eq!(device_number("/dev/null"), None);
     }
-    #[repr(C)]
-    struct Fiemap {
-        start: u64,
-        length: u64,
-        flags: u32,
-        mapped_extents: u32,
-        extent_count: u32,
-        reserved: u32,
-        extents: [Extent; EXTENTS],
-    }
-    let mut map = Fiemap {
-        start,
-        length: len,
-        flags: 0, // not FIEMAP_FLAG_SYNC: asking must not write anything back
-        mapped_extents: 0,
-        extent_count: EXTENTS as u32,
-        reserved: 0,
-        extents: [Extent::default(); EXTENTS],
-    };
-    // SAFETY: the kernel writes the header and at most `extent_count` extents.
-    let failed = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, &raw mut map) } != 0;
-    let mapped = (map.mapped_extents as usize).min(EXTENTS);
-    (!failed).then(|| map.extents[..mapped].iter().fold(0, |flags, e| flags | e.flags))
 }

@@ -1,5 +1,7 @@
 //! Process, path, mount and file facts: what the events alone do not say.
 
+mod device;
+mod extents;
 mod facts;
 mod fds;
 
@@ -19,7 +21,9 @@ use crate::{
     escape::{escape, escape_c},
     mounts::{self, Mount, Mounts},
 };
-pub use facts::{Facts, extent, flag};
+pub use device::{Device, Layer, LayerKind};
+pub use extents::extent;
+pub use facts::{Facts, attribute, flag};
 pub use fds::{DirectFd, direct_fds};
 
 /// Files and processes remembered at the same time; more are looked up anew.
@@ -61,6 +65,8 @@ pub struct FileInfo {
     /// "major:minor" as stat(2) shows it.
     pub dev: String,
     pub facts: Facts,
+    /// Of an overlay: type and options of the file system that its layers lie on.
+    below: Option<(String, String)>,
     /// Unescaped: where the tracer may find it. Through its process first, whose mount namespace
     /// may be another; by itself once that process is gone.
     places: Vec<PathBuf>,
@@ -68,6 +74,13 @@ pub struct FileInfo {
 }
 
 impl FileInfo {
+    /// Type and options of the file system that decides: the one below an overlay, if known.
+    #[must_use]
+    pub fn deciding(&self) -> (&str, &str) {
+        let own = (self.fs.as_str(), self.options.as_str());
+        self.below.as_ref().map_or(own, |(fs, options)| (fs, options))
+    }
+
     /// Opens the file anew for its extents.
     fn open(&self) -> Option<File> {
         self.places.iter().find_map(|place| facts::open(place, self.ino).ok())
@@ -107,6 +120,7 @@ impl Enricher {
             options: options.to_owned(),
             dev: device(facts.dev, key.dev),
             facts,
+            below: None,
             places: Vec::new(),
             ino: key.ino,
         };
@@ -130,7 +144,7 @@ impl Enricher {
             self.open.clear();
         }
         let file = self.open.entry(key).or_insert_with(|| info.open());
-        facts::extent_flags(file.as_ref()?, request.pos as u64, request.len)
+        extents::extent_flags(file.as_ref()?, request.pos as u64, request.len)
     }
 
     /// The name of a process: that of its program, from /proc, else `comm` of the thread.
@@ -196,16 +210,28 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
     let foreign = foreign.join(local.strip_prefix("/").unwrap_or(local));
     let places = vec![foreign, local.to_path_buf()];
     let file = places.iter().find_map(|place| facts::open(place, event.ino).ok());
-    let facts = file.map(|file| facts::ask(&file)).unwrap_or_default();
+    let below = mount.filter(|m| m.fs == "overlay").and_then(below_overlay);
+    let source = below.as_ref().or(mount).map(|m| m.source.as_str());
+    let facts = file.map(|file| facts::ask(&file, source)).unwrap_or_default();
     FileInfo {
         path: shown,
         fs: escape_c(&event.fs_name),
         options: mount.map(|m| m.options.clone()).unwrap_or_default(),
         dev: device(facts.dev, event.dev),
         facts,
+        below: below.map(|m| (m.fs, m.options)),
         places,
         ino: event.ino,
     }
+}
+
+/// The mount that an overlay writes to, or reads from if it has no upper layer. Its options name
+/// paths of whoever mounted it, in a container's case the tracer's own namespace.
+fn below_overlay(overlay: &Mount) -> Option<Mount> {
+    let layer = |name: &str| overlay.options.split(',').find_map(|o| o.strip_prefix(name));
+    let lower = || layer("lowerdir=").and_then(|layers| layers.split(':').next());
+    let path = Path::new(layer("upperdir=").or_else(lower)?);
+    mounts::of_path(&mounts::of_process(std::process::id()), path).cloned()
 }
 
 /// What is shown of a file whose name never arrived.
@@ -213,7 +239,7 @@ fn lost_name(key: FileKey, tgid: u32) -> FileInfo {
     let found = fds::find(tgid, key.ino);
     let facts = found
         .as_ref()
-        .and_then(|(real, _)| Some(facts::ask(&facts::open(real, key.ino).ok()?)))
+        .and_then(|(real, _)| Some(facts::ask(&facts::open(real, key.ino).ok()?, None)))
         .unwrap_or_default();
     let (places, path) = found.map_or_else(
         || (Vec::new(), format!("<inode {}>", key.ino)),
@@ -225,6 +251,7 @@ fn lost_name(key: FileKey, tgid: u32) -> FileInfo {
         options: String::new(),
         dev: device(facts.dev, key.dev),
         facts,
+        below: None,
         places,
         ino: key.ino,
     }
@@ -246,6 +273,7 @@ mod tests {
             root: b"/".to_vec(),
             point: point.into(),
             fs: "ext4".to_owned(),
+            source: "/dev/sda1".to_owned(),
             options: String::new(),
         }
     }

@@ -295,6 +295,11 @@ fn documented(heading: &str) -> BTreeSet<String> {
         .collect()
 }
 
+#[test]
+fn golden_causes_are_documented() {
+    compare("../../../docs/causes.md", &crate::ui::cause_document());
+}
+
 fn keys(value: &Value) -> BTreeSet<String> {
     value.as_object().unwrap().keys().cloned().collect()
 }

@@ -1,6 +1,11 @@
-//! The screen: a line per finding, and a closing summary.
+//! The screen: a line per finding, and a closing summary; and the pages of `explain`.
 
+mod causes;
 mod columns;
 mod screen;
 
+pub use causes::{cause_list, cause_page};
 pub use screen::{Screen, Style};
+
+#[cfg(test)]
+pub(crate) use causes::cause_document;

@@ -42,12 +42,14 @@ pub struct Screen<W> {
     out: W,
     style: Style,
     seen: HashMap<Kind, u64>,
+    /// Causes whose reason was shown, in that order.
+    causes: Vec<&'static str>,
     headed: bool,
 }
 
 impl<W: Write> Screen<W> {
     pub fn new(out: W, style: Style) -> Self {
-        Self { out, style, seen: HashMap::new(), headed: false }
+        Self { out, style, seen: HashMap::new(), causes: Vec::new(), headed: false }
     }
 
     /// Shows a request, with cause and remedy the first time its kind appears.
@@ -73,8 +75,10 @@ impl<W: Write> Screen<W> {
         }
         self.heading()?;
         self.line(record)?;
-        if let (1, Some(why), Some(fix)) = (times, &record.why, &record.fix) {
-            self.reason(why, fix)?;
+        if let (1, Some(cause), Some(why), Some(fix)) =
+            (times, record.cause, &record.why, &record.fix)
+        {
+            self.reason(cause, why, fix)?;
         }
         if times == shown && shown > 1 && !self.style.all {
             writeln!(self.out, "  more like this are only counted")?;
@@ -89,7 +93,7 @@ impl<W: Write> Screen<W> {
     pub fn refusal(&mut self, row: &RefusalRow) -> io::Result<()> {
         let decided = (Verdict::Refused, Outcome::None);
         self.beside(row.time, (&row.comm, row.pid), row.call, row.errno, decided, &row.path)?;
-        self.reason(&row.why, &row.fix)
+        self.reason(row.cause, &row.why, &row.fix)
     }
 
     /// Shows that a process uses a file through the page cache which others use directly.
@@ -100,7 +104,7 @@ impl<W: Write> Screen<W> {
         let decided = (Verdict::Partial, Outcome::None);
         let op = if m.writes { "W" } else { "R" };
         self.beside(m.time, (&m.comm, m.pid), op, "mixed", decided, &m.path)?;
-        self.reason(&m.why, &m.fix)
+        self.reason(m.cause, &m.why, &m.fix)
     }
 
     /// A line about something that is no request.
@@ -147,7 +151,10 @@ impl<W: Write> Screen<W> {
         writeln!(self.out, "{fixed}{} {path}", self.paint(r.decided, &word))
     }
 
-    fn reason(&mut self, why: &str, fix: &str) -> io::Result<()> {
+    fn reason(&mut self, cause: &'static str, why: &str, fix: &str) -> io::Result<()> {
+        if !self.causes.contains(&cause) {
+            self.causes.push(cause);
+        }
         writeln!(self.out, "{}", wrap("  why: ", why, self.style.width))?;
         writeln!(self.out, "{}", wrap("  fix: ", fix, self.style.width))
     }
@@ -190,6 +197,10 @@ impl<W: Write> Screen<W> {
         }
         for row in summary.mixed.iter().take(MAX_ROWS) {
             self.mixed(row)?;
+        }
+        if !self.causes.is_empty() {
+            let text = format!("dio-trace explain {}", self.causes.join(" "));
+            writeln!(self.out, "{}", wrap("more:   ", &text, self.style.width))?;
         }
         self.coverage(summary)?;
         self.out.flush()

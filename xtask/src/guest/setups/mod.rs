@@ -172,6 +172,34 @@ pub(super) fn find(name: &str) -> Result<&'static Setup> {
 mod tests {
     use super::*;
 
+    /// Causes with the set-ups that docs/causes.md says they are met in.
+    fn documented() -> Vec<(&'static str, Vec<&'static str>)> {
+        let sections = include_str!("../../../../docs/causes.md").split("\n## ").skip(1);
+        let setups = |section: &'static str| {
+            let seen = section.split("*Seen:* scenarios: ").nth(1).unwrap_or_default();
+            let names = seen.split("\n\n").next().unwrap_or_default();
+            names.split([',', ' ', '\n']).filter(|name| !name.is_empty()).collect()
+        };
+        sections.map(|text| (text.lines().next().unwrap_or_default(), setups(text))).collect()
+    }
+
+    #[test]
+    fn causes_and_set_ups_know_each_other() {
+        let causes = documented();
+        for (cause, setups) in &causes {
+            for name in setups {
+                assert!(find(name).is_ok(), "docs/causes.md: {cause}: no set-up {name}");
+            }
+        }
+        for setup in ALL {
+            for cause in setup.causes {
+                let found = causes.iter().find(|(id, _)| id == cause);
+                let known = found.is_some_and(|(_, setups)| setups.contains(&setup.name));
+                assert!(known, "{}: docs/causes.md does not name it at {cause}", setup.name);
+            }
+        }
+    }
+
     #[test]
     fn every_set_up_has_its_round_and_room_there() {
         let all: Vec<&Setup> = ALL.iter().collect();

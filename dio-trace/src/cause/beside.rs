@@ -1,0 +1,23 @@
+//! Explaining what is no request.
+
+use super::{
+    Explanation, Rule,
+    rules::beside::{MIXED_ACCESS, OPEN_REFUSED},
+};
+
+/// Why O_DIRECT itself was refused for a file of this file system.
+#[must_use]
+pub fn explain_refusal(fs: &str) -> Explanation {
+    by(&OPEN_REFUSED, format!("{fs} offers no direct I/O for this file"))
+}
+
+/// What it means that a process uses a file through the page cache that others use directly.
+#[must_use]
+pub fn explain_mixed(writes: bool) -> Explanation {
+    let how = if writes { "writes" } else { "reads or maps" };
+    by(&MIXED_ACCESS, format!("{how} through the page cache what others use with O_DIRECT"))
+}
+
+fn by(rule: &'static Rule, why: String) -> Explanation {
+    Explanation { id: rule.id, why, fix: rule.fix.to_owned() }
+}

@@ -1,0 +1,689 @@
+//! For each rule a request that it explains, and one next to it that it does not.
+
+use dio_trace_common::{
+    abi::{OP_WRITE, REQ_BLOCK_DEVICE, REQ_VECTORED, Request},
+    evidence::seen,
+    verdict::{MAX_RW_COUNT, Outcome, decide, magic},
+};
+
+use super::{Case, Explanation, RULES, explain, explain_mixed, explain_refusal};
+use crate::{
+    enrich::{Facts, Layer, LayerKind, attribute, extent, flag},
+    fixture,
+};
+
+/// A request with all that a rule may look at.
+struct Example {
+    r: Request,
+    fs: &'static str,
+    options: &'static str,
+    facts: Facts,
+    extents: Option<u32>,
+    /// Where the evidence of a request alone does not give it.
+    outcome: Option<Outcome>,
+}
+
+/// A healthy read of ext4.
+fn healthy() -> Example {
+    let facts = Facts {
+        dev: Some((8, 1)),
+        flags: Some(flag::EXTENTS),
+        attributes: Some(0),
+        dio_align: Some((512, 512)),
+        block: Some(4096),
+        allocated: Some(2048),
+        ..Facts::default()
+    };
+    let (r, fs, options) = (fixture::request(), "ext4", "rw");
+    Example { r, fs, options, facts, extents: Some(0), outcome: None }
+}
+
+impl Example {
+    fn explained(&self) -> Option<Explanation> {
+        let mut decision = decide(&self.r.facts(true), &self.r.evidence);
+        decision.outcome = self.outcome.unwrap_or(decision.outcome);
+        explain(&Case {
+            request: &self.r,
+            decision: &decision,
+            fs: self.fs,
+            options: self.options,
+            facts: &self.facts,
+            extents: self.extents,
+        })
+    }
+
+    /// All of it was read through the page cache, without a direct attempt.
+    fn cached(&mut self, fs: &'static str) {
+        self.fs = fs;
+        self.r.evidence.direct_bytes = 0;
+        self.r.evidence.cached_bytes = self.r.len;
+        self.r.evidence.seen = seen::BUFFERED_READ;
+    }
+
+    /// The same for a write.
+    fn written(&mut self, fs: &'static str) {
+        self.cached(fs);
+        self.r.op = OP_WRITE;
+        self.r.evidence.cached_bytes = 0;
+        self.r.evidence.seen = seen::BUFFERED_WRITE;
+    }
+
+    fn tried(&mut self) {
+        self.r.evidence.seen |= seen::IOMAP_DIO;
+    }
+
+    fn fails(&mut self, errno: i32) {
+        self.r.ret = -i64::from(errno);
+    }
+
+    fn small(&mut self) {
+        self.r.pos = 0;
+        self.r.size_begin = 100;
+        self.r.size_end = 100;
+    }
+
+    /// The data ends `bytes` behind the request's beginning.
+    fn short(&mut self, bytes: i64) {
+        self.r.ret = bytes;
+    }
+
+    fn device(&mut self) {
+        self.fs = "bdev";
+        self.r.flags |= REQ_BLOCK_DEVICE;
+    }
+
+    fn on_loop(&mut self, direct: bool) {
+        let file = "/images/disk".to_owned();
+        let kind = LayerKind::Loop { file, direct };
+        self.facts.device.layers = vec![Layer { name: "loop3".to_owned(), kind }];
+    }
+
+    fn server(&mut self, fs: &'static str, magic: u32) {
+        self.fs = fs;
+        self.r.magic = magic;
+        self.r.evidence.seen = 0;
+    }
+}
+
+type Change = fn(&mut Example);
+
+/// Id, what it explains, and what is next to that.
+const EXAMPLES: &[(&str, Change, Change)] = &[
+    (
+        "misaligned",
+        |e| {
+            e.fails(libc::EINVAL);
+            e.r.pos = 100;
+        },
+        |e| e.fails(libc::EINVAL),
+    ),
+    (
+        "no-direct-io",
+        |e| {
+            e.fails(libc::EINVAL);
+            e.facts.dio_align = Some((0, 0));
+        },
+        |e| {
+            e.cached("ext4");
+            e.tried();
+            e.facts.dio_align = Some((0, 0));
+        },
+    ),
+    (
+        "invalid-request",
+        |e| {
+            e.fs = "minix";
+            e.fails(libc::EINVAL);
+        },
+        |e| {
+            e.fails(libc::EINVAL);
+            e.r.len = 100;
+        },
+    ),
+    (
+        "compressed-refused",
+        |e| {
+            e.fs = "ntfs3";
+            e.fails(libc::EOPNOTSUPP);
+            e.facts.attributes = Some(attribute::COMPRESSED);
+        },
+        |e| {
+            e.fs = "ntfs3";
+            e.fails(libc::EOPNOTSUPP);
+        },
+    ),
+    ("flag-unsupported", |e| e.fails(libc::EOPNOTSUPP), |e| e.fails(libc::ENOSYS)),
+    ("would-block", |e| e.fails(libc::EAGAIN), |e| e.fails(libc::EBUSY)),
+    ("no-space", |e| e.fails(libc::ENOSPC), |e| e.fails(libc::EFBIG)),
+    ("efault", |e| e.fails(libc::EFAULT), |e| e.fails(libc::ENOMEM)),
+    ("interrupted", |e| e.fails(512), |e| e.fails(511)),
+    ("io-error", |e| e.fails(libc::ENODATA), |e| e.fails(libc::EROFS)),
+    ("other-error", |e| e.fails(libc::EFBIG), |e| e.fails(libc::EIO)),
+    ("tmpfs", |e| e.r.magic = magic::TMPFS, |e| e.cached("ext4")),
+    (
+        "dax",
+        |e| e.r.evidence.seen = seen::DAX,
+        |e| {
+            e.r.evidence.seen = seen::DAX;
+            e.short(1000);
+        },
+    ),
+    (
+        "data-journal",
+        |e| {
+            e.cached("ext4");
+            e.options = "rw,data=journal";
+        },
+        |e| {
+            e.cached("ext4");
+            e.facts.flags = Some(flag::JOURNAL_DATA); // and no nodelalloc
+        },
+    ),
+    (
+        "inline-data",
+        |e| {
+            e.cached("btrfs");
+            e.tried();
+            e.extents = Some(extent::INLINE);
+        },
+        |e| {
+            e.cached("btrfs");
+            e.tried();
+        },
+    ),
+    (
+        "encrypted",
+        |e| {
+            e.cached("ext4");
+            e.facts.flags = Some(flag::ENCRYPTED);
+        },
+        |e| {
+            e.facts.attributes = Some(attribute::ENCRYPTED);
+            e.options = "rw,inlinecrypt";
+        },
+    ),
+    (
+        "verity",
+        |e| {
+            e.cached("f2fs");
+            e.facts.attributes = Some(attribute::VERITY);
+        },
+        |e| e.cached("f2fs"),
+    ),
+    (
+        "btrfs-misaligned",
+        |e| {
+            e.cached("btrfs");
+            e.r.user = 0x1200;
+        },
+        |e| {
+            e.cached("btrfs");
+            e.tried();
+            e.r.user = 0x1200;
+        },
+    ),
+    (
+        "f2fs-misaligned",
+        |e| {
+            e.cached("f2fs");
+            e.r.pos = 512;
+        },
+        |e| e.cached("f2fs"),
+    ),
+    (
+        "f2fs-compressed",
+        |e| {
+            e.cached("f2fs");
+            e.facts.flags = Some(flag::COMPRESSED);
+        },
+        |e| {
+            e.cached("ext4");
+            e.facts.flags = Some(flag::COMPRESSED);
+        },
+    ),
+    (
+        "f2fs-zoned",
+        |e| {
+            e.written("f2fs");
+            e.facts.device.zoned = Some(true);
+        },
+        |e| {
+            e.cached("f2fs");
+            e.facts.device.zoned = Some(true);
+        },
+    ),
+    (
+        "f2fs-checkpoint-disabled",
+        |e| {
+            e.cached("f2fs");
+            e.options = "rw,checkpoint=disable:0";
+        },
+        |e| {
+            e.cached("f2fs");
+            e.options = "rw,checkpoint_merge";
+        },
+    ),
+    (
+        "f2fs-multi-device",
+        |e| {
+            e.cached("f2fs");
+            e.facts.dio_align = Some((0, 0));
+        },
+        |e| e.cached("f2fs"),
+    ),
+    (
+        "erofs-file-backed",
+        |e| {
+            e.cached("erofs");
+            e.facts.dev = Some((0, 40));
+        },
+        |e| e.cached("erofs"),
+    ),
+    (
+        "cache-not-invalidated",
+        |e| {
+            e.written("xfs");
+            e.r.evidence.seen |= seen::INVALIDATED;
+        },
+        |e| {
+            e.written("vfat");
+            e.r.evidence.seen |= seen::INVALIDATED;
+            e.r.size_begin = e.r.pos; // it extends the file
+        },
+    ),
+    (
+        "xfs-unaligned-cow",
+        |e| {
+            e.written("xfs");
+            e.r.pos = 512;
+            e.extents = Some(extent::SHARED);
+        },
+        |e| {
+            e.written("xfs");
+            e.extents = Some(extent::SHARED);
+        },
+    ),
+    (
+        "client-cached",
+        |e| {
+            e.server("fuse.bindfs", magic::FUSE);
+            e.r.evidence.cached_bytes = 96;
+        },
+        |e| e.server("fuse.bindfs", magic::FUSE),
+    ),
+    (
+        "allocating-write",
+        |e| {
+            e.written("vfat");
+            e.r.size_begin = e.r.pos;
+        },
+        |e| {
+            e.written("ext4");
+            e.r.size_begin = e.r.pos;
+        },
+    ),
+    (
+        "ocfs2-read-past-end",
+        |e| {
+            e.cached("ocfs2");
+            e.r.size_begin = e.r.pos + 100;
+        },
+        |e| e.cached("ocfs2"),
+    ),
+    (
+        "btrfs-compressed",
+        |e| {
+            e.cached("btrfs");
+            e.tried();
+            e.extents = Some(extent::ENCODED);
+        },
+        |e| {
+            e.cached("btrfs");
+            e.tried();
+            e.options = "rw,compress=zstd:3"; // and the extents are plain
+        },
+    ),
+    (
+        "btrfs-racing",
+        |e| {
+            e.cached("btrfs");
+            e.tried();
+            e.r.evidence.flushed_pages = 2;
+        },
+        |e| {
+            e.r.evidence.flushed_pages = 2;
+        },
+    ),
+    (
+        "btrfs-buffer-fault",
+        |e| {
+            e.cached("btrfs");
+            e.tried();
+        },
+        |e| {
+            e.cached("btrfs");
+            e.tried();
+            e.extents = None;
+        },
+    ),
+    (
+        "btrfs-checksums",
+        |e| e.written("btrfs"),
+        |e| {
+            e.written("btrfs");
+            e.facts.flags = Some(flag::NOCOW);
+        },
+    ),
+    (
+        "direct-part-short",
+        |e| {
+            e.device();
+            e.r.evidence.seen = seen::BUFFERED_READ;
+            e.r.evidence.cached_bytes = 512;
+        },
+        |e| {
+            e.device();
+            e.r.evidence.seen = seen::BUFFERED_READ;
+            e.r.evidence.cached_bytes = e.r.len;
+        },
+    ),
+    ("overlay-below", |e| e.cached("overlay"), |e| e.fs = "overlay"),
+    (
+        "dirty-left",
+        |e| e.written("xfs"),
+        |e| {
+            e.written("xfs");
+            e.r.evidence.seen |= seen::WRITTEN_BACK;
+        },
+    ),
+    (
+        "missed-probe",
+        |e| e.r.evidence.seen = seen::MISSED | seen::BUFFERED_READ,
+        |e| e.r.evidence.seen = seen::BUFFERED_READ,
+    ),
+    (
+        "unseen-path",
+        |e| {
+            e.fs = "zfs";
+            e.r.evidence.seen = 0;
+        },
+        |e| {
+            e.r.evidence.seen = seen::IOMAP_DIO;
+            e.r.evidence.direct_bytes = 1;
+        },
+    ),
+    (
+        "short-fault",
+        |e| {
+            e.short(512);
+            e.outcome = Some(Outcome::Fault);
+        },
+        |e| e.short(512),
+    ),
+    (
+        "short-signal",
+        |e| {
+            e.short(512);
+            e.outcome = Some(Outcome::Signal);
+        },
+        |e| e.short(512),
+    ),
+    (
+        "short-media",
+        |e| {
+            e.short(512);
+            e.r.evidence.seen = seen::DAX;
+        },
+        |e| e.short(512),
+    ),
+    (
+        "short-server",
+        |e| {
+            e.server("nfs4", magic::NFS);
+            e.short(1000);
+        },
+        |e| e.short(1000),
+    ),
+    (
+        "short-race",
+        |e| {
+            e.short(512);
+            e.outcome = Some(Outcome::Race);
+        },
+        |e| e.short(512),
+    ),
+    (
+        "max-rw",
+        |e| {
+            e.r.len = 3 << 30;
+            e.r.evidence.direct_bytes = MAX_RW_COUNT;
+            e.short(MAX_RW_COUNT as i64);
+        },
+        |e| e.short(512),
+    ),
+    ("short-other", |e| e.short(512), |_| ()),
+    ("dirty-flush", |e| e.r.evidence.flushed_pages = 2, |_| ()),
+    (
+        "cache-invalidated",
+        |e| {
+            e.r.op = OP_WRITE;
+            e.r.evidence.invalidated_pages = 1;
+        },
+        |e| e.r.op = OP_WRITE,
+    ),
+    (
+        "device-end",
+        |e| {
+            e.device();
+            e.r.size_begin = e.r.pos + 512;
+            e.r.size_end = e.r.size_begin;
+            e.short(512);
+        },
+        |e| e.device(),
+    ),
+    (
+        "end-of-file",
+        |e| {
+            e.r.size_begin = e.r.pos + 100;
+            e.r.size_end = e.r.size_begin;
+            e.short(100);
+        },
+        |e| e.short(100),
+    ),
+    ("loop-buffered", |e| e.on_loop(false), |e| e.on_loop(true)),
+    ("bounced", |e| e.r.evidence.seen |= seen::BOUNCED, |_| ()),
+    ("server-may-cache", |e| e.server("9p", magic::V9FS), |_| ()),
+    ("not-explained", |e| e.cached("xfs"), |_| ()),
+];
+
+fn example(change: Change) -> Example {
+    let mut example = healthy();
+    change(&mut example);
+    example
+}
+
+fn id(change: Change) -> Option<&'static str> {
+    example(change).explained().map(|said| said.id)
+}
+
+fn why(change: Change) -> String {
+    example(change).explained().unwrap().why
+}
+
+#[test]
+fn each_rule_fires_and_does_not_fire() {
+    let ids: Vec<&str> = EXAMPLES.iter().map(|(id, ..)| *id).collect();
+    let beside = [explain_refusal("squashfs").id, explain_mixed(true).id]; // no request's
+    for rule in RULES.iter().filter(|rule| !beside.contains(&rule.id)) {
+        assert!(ids.contains(&rule.id), "{} has no example", rule.id);
+    }
+    for (rule, fits, near) in EXAMPLES {
+        assert_eq!(id(*fits), Some(*rule));
+        assert_ne!(id(*near), Some(*rule), "{rule} must not fire");
+    }
+}
+
+#[test]
+fn healthy_requests_have_no_cause() {
+    assert_eq!(id(|_| ()), None);
+    assert_eq!(id(|e| e.options = "rw,data=journal"), None);
+    assert_eq!(id(|e| e.facts.flags = Some(flag::ENCRYPTED | flag::VERITY)), None);
+}
+
+#[test]
+fn refusals_name_number_and_limit() {
+    assert_eq!(
+        why(|e| {
+            e.fails(libc::EINVAL);
+            e.facts.dio_align = Some((512, 4096));
+            e.r.pos = 512;
+            e.r.user = 0x1004;
+        }),
+        "offset 512 is not a multiple of 4096, the buffer is 4 bytes past a multiple of 512 (statx \
+         STATX_DIOALIGN)"
+    );
+    // Reads may have a limit of their own.
+    let read: Change = |e| {
+        e.fails(libc::EINVAL);
+        e.facts.dio_align = Some((512, 4096));
+        e.facts.dio_read_align = Some(512);
+        e.r.pos = 512;
+    };
+    assert_eq!(id(read), Some("invalid-request"));
+    let segment: Change = |e| {
+        e.fails(libc::EINVAL);
+        e.r.flags |= REQ_VECTORED;
+        e.r.evidence.segments = 2;
+        e.r.evidence.len_bits = 100;
+    };
+    assert_eq!(why(segment), "a segment's length is not a multiple of 512 (statx STATX_DIOALIGN)");
+    let queue: Change = |e| {
+        e.fails(libc::EINVAL);
+        e.facts.dio_align = None;
+        e.facts.device.logical_block = Some(4096);
+        e.r.len = 512;
+    };
+    assert_eq!(why(queue), "length 512 is not a multiple of 4096 (the device's queue limits)");
+    let tail: Change = |e| {
+        e.fails(libc::EINVAL);
+        e.device();
+        e.facts.dio_align = Some((512, 4096));
+        e.r.size_begin = e.r.pos + 512;
+    };
+    assert_eq!(
+        why(tail),
+        "the device ends at 8704, which is not a multiple of 4096, inside this request"
+    );
+}
+
+#[test]
+fn what_is_not_proven_is_likely() {
+    let shared: Change = |e| {
+        e.written("xfs");
+        e.r.len = 512;
+        e.extents = Some(extent::SHARED);
+    };
+    let unknown: Change = |e| {
+        e.written("xfs");
+        e.r.len = 512;
+    };
+    assert!(why(shared).starts_with("the file shares extents"));
+    assert!(why(unknown).starts_with("likely the file shares extents"));
+    let fat: Change = |e| {
+        e.written("vfat");
+        e.r.size_begin = e.r.pos;
+    };
+    let ext2: Change = |e| {
+        e.written("ext2");
+        e.r.size_begin = e.r.pos;
+    };
+    assert!(why(fat).starts_with("it ends at 12288, past the file's 8192 bytes"));
+    assert!(why(ext2).starts_with("likely because it ends at 12288"));
+}
+
+#[test]
+fn a_fallback_is_explained_before_its_effects() {
+    let both: Change = |e| {
+        e.cached("ext4");
+        e.options = "rw,data=journal";
+        e.r.evidence.flushed_pages = 2;
+        e.r.evidence.invalidated_pages = 2;
+    };
+    assert_eq!(id(both), Some("data-journal"));
+    let unexplained: Change = |e| {
+        e.cached("xfs");
+        e.r.evidence.flushed_pages = 2;
+    };
+    assert_eq!(id(unexplained), Some("not-explained"));
+}
+
+#[test]
+fn kinds_of_files_with_no_direct_path() {
+    let journal: Change = |e| {
+        e.cached("ext4");
+        e.options = "rw,nodelalloc";
+        e.facts.flags = Some(flag::JOURNAL_DATA);
+    };
+    assert_eq!(id(journal), Some("data-journal"));
+    let inline: Change = |e| {
+        e.cached("ext4");
+        e.facts.flags = Some(flag::INLINE_DATA);
+    };
+    assert_eq!(id(inline), Some("inline-data"));
+    let was_inline: Change = |e| {
+        e.written("ext4");
+        e.small();
+    };
+    assert_eq!(id(was_inline), Some("inline-data"));
+    let in_icb: Change = |e| {
+        e.cached("udf");
+        e.small();
+        e.facts.allocated = Some(0);
+    };
+    assert_eq!(id(in_icb), Some("inline-data"));
+    let aligned: Change = |e| {
+        e.cached("ext4");
+        e.facts.flags = Some(flag::ENCRYPTED);
+    };
+    assert!(why(aligned).contains("no inlinecrypt"));
+    let off: Change = |e| {
+        e.cached("ext4");
+        e.options = "rw,inlinecrypt";
+        e.facts.flags = Some(flag::ENCRYPTED);
+        e.r.pos = 512;
+    };
+    assert!(why(off).ends_with("offset 512 is not a multiple of 4096"));
+}
+
+#[test]
+fn errors_name_what_is_below() {
+    let below: Change = |e| {
+        e.fails(libc::EIO);
+        let layer = |name: &str, kind| Layer { name: name.to_owned(), kind };
+        e.facts.device.layers =
+            vec![layer("dm-0", LayerKind::Mapper), layer("sda3", LayerKind::Disk)];
+    };
+    assert_eq!(
+        why(below),
+        "the device (dm-0 on sda3) or a layer above it reported EIO for bytes 8192 to 12288"
+    );
+    let server: Change = |e| {
+        e.server("nfs4", magic::NFS);
+        e.fails(libc::EIO);
+    };
+    assert_eq!(why(server), "the nfs4 server answered EIO for bytes 8192 to 12288");
+    let end: Change = |e| {
+        e.device();
+        e.fails(libc::ENOSPC);
+        e.r.size_begin = e.r.pos;
+    };
+    assert_eq!(why(end), "the device ends at 8192, and the write begins at 8192");
+    let bad_page: Change = |e| {
+        e.cached("vfat");
+        e.r.evidence.cached_bytes = 512;
+        e.r.evidence.buffered_err = -libc::EIO;
+        e.short(512);
+    };
+    assert_eq!(id(bad_page), Some("short-other"));
+    assert_eq!(why(bad_page), "it stopped after 512 of 4096 bytes, where the kernel met EIO");
+}

@@ -1,0 +1,143 @@
+//! Requests that do not keep to the limits of their file, and files that take none.
+
+use crate::cause::{Case, Rule, Scenario};
+
+pub(super) const MISALIGNED: Rule = Rule {
+    id: "misaligned",
+    title: "EINVAL: offset, length or buffer address is misaligned",
+    means: "A direct request hands its buffer to the device, so file offset and length must be \
+            multiples of the logical block size, and the buffer's address a multiple of what the \
+            device's DMA asks for. The kernel refuses anything else. Some file systems ask for \
+            their own block size, and some ask less of reads than of writes.",
+    proof: "The request's offset, length, buffer address and segments are compared with what \
+            statx(2) says of this file (STATX_DIOALIGN, STATX_DIO_READ_ALIGN), or with the \
+            device's queue limits where it says nothing. The sentence names each that is off. \
+            Likely only where neither could be asked.",
+    fix: "make offset and length multiples of that limit and take the buffer from posix_memalign, \
+          or open this file without O_DIRECT (`blockdev --getss DEV` shows a device's sectors)",
+    on: "ext4, xfs, block devices, f2fs, vfat and most others",
+    scenario: Scenario::In(&["ext4-512", "ext4-4kn", "xfs-512", "f2fs", "vfat", "bdev-4kn"]),
+    test: misaligned,
+};
+
+pub(super) const NO_DIRECT_IO: Rule = Rule {
+    id: "no-direct-io",
+    title: "the file system says this file does no direct I/O",
+    means: "The kernel can say of a file that it takes no direct requests at all (statx \
+            STATX_DIOALIGN answers 0). Depending on the file system, requests are then refused or \
+            go through the page cache.",
+    proof: "statx(2) answered 0 for this very file.",
+    fix: "drop O_DIRECT for this file, or find the property that forbids it: encryption, verity, \
+          compression, inline data, journalled data (`lsattr -l FILE`, `findmnt -T FILE`)",
+    on: "ext4 and f2fs from 6.1 on",
+    scenario: Scenario::Needs(
+        "a file whose property no other rule names; those known are named by rules before it",
+    ),
+    test: no_direct_io,
+};
+
+const EINVAL: i32 = libc::EINVAL;
+
+/// Where the limits of a request were found.
+pub(super) struct Limits {
+    pub(super) memory: u32,
+    pub(super) offset: u32,
+    pub(super) source: &'static str,
+}
+
+/// The limits of the request's file; `None` if nobody could be asked, or it does no direct I/O.
+pub(super) fn limits(case: &Case<'_>) -> Option<Limits> {
+    let facts = case.facts;
+    if let Some((memory, offset)) = facts.dio_align {
+        let read = facts.dio_read_align.filter(|align| *align != 0 && !case.is_write());
+        let offset = read.unwrap_or(offset);
+        let source = "statx STATX_DIOALIGN";
+        return (memory != 0 && offset != 0).then_some(Limits { memory, offset, source });
+    }
+    let block = facts.device.logical_block?;
+    // These check their own block (fs/zonefs/file.c, fs/ntfs/file.c).
+    let offset = if case.on(&["zonefs", "ntfs"]) { block.max(case.block()) } else { block };
+    let memory = facts.device.dma_align.unwrap_or(block);
+    Some(Limits { memory, offset, source: "the device's queue limits" })
+}
+
+/// statx says that this file takes no direct requests.
+pub(super) const fn says_none(case: &Case<'_>) -> bool {
+    matches!(case.facts.dio_align, Some((0, _) | (_, 0)))
+}
+
+/// What of a request is off its limits, in words; empty if it keeps to them.
+pub(super) fn violations(case: &Case<'_>, limits: &Limits) -> Vec<String> {
+    let mut wrong = off_multiple(case.start(), case.request.len, limits.offset);
+    if let Some(address) = case.address_bits() {
+        wrong.extend(address_off(address, limits.memory));
+    }
+    // A kernel may ask this of segments or not: it is the reason only if nothing else is.
+    if let Some(bits) = case.segment_bits().filter(|_| wrong.is_empty()) {
+        wrong.extend(segment_off(bits, limits.offset));
+    }
+    wrong
+}
+
+/// What of a request is off a file system's block; it asks the same of offset, length, address.
+pub(super) fn off_block(case: &Case<'_>, block: u32) -> Vec<String> {
+    let mut wrong = off_multiple(case.start(), case.request.len, block);
+    wrong.extend(case.segment_bits().and_then(|bits| segment_off(bits, block)));
+    wrong.extend(case.address_bits().and_then(|address| address_off(address, block)));
+    wrong
+}
+
+fn off_multiple(offset: u64, length: u64, align: u32) -> Vec<String> {
+    [("offset", offset), ("length", length)]
+        .iter()
+        .filter(|(_, value)| past(*value, align) != 0)
+        .map(|(what, value)| format!("{what} {value} is not a multiple of {align}"))
+        .collect()
+}
+
+fn address_off(address: u64, align: u32) -> Option<String> {
+    let by = past(address, align);
+    (by != 0).then(|| format!("the buffer is {by} bytes past a multiple of {align}"))
+}
+
+fn segment_off(bits: u64, align: u32) -> Option<String> {
+    (past(bits, align) != 0).then(|| format!("a segment's length is not a multiple of {align}"))
+}
+
+/// The part of `value` that is past a multiple of `align`.
+pub(super) const fn past(value: u64, align: u32) -> u64 {
+    if align == 0 { 0 } else { value % align as u64 }
+}
+
+fn misaligned(case: &Case<'_>) -> Option<String> {
+    if !case.failed_with(EINVAL) || says_none(case) {
+        return None;
+    }
+    let Some(limits) = limits(case) else {
+        return Some(
+            "likely misaligned: the kernel refused offset, length or buffer address (this file's \
+             limits could not be asked)"
+                .to_owned(),
+        );
+    };
+    let wrong = violations(case, &limits);
+    if !wrong.is_empty() {
+        return Some(format!("{} ({})", wrong.join(", "), limits.source));
+    }
+    // A device cuts a request at its end first (block/fops.c), and then asks the same of the rest.
+    let size = case.request.size_begin as u64;
+    if case.is_device() && case.past_end() && past(size, limits.offset) != 0 {
+        return Some(format!(
+            "the device ends at {size}, which is not a multiple of {}, inside this request",
+            limits.offset
+        ));
+    }
+    case.segments_unknown()
+        .then(|| format!("likely a segment of the vector is off a multiple of {}", limits.memory))
+}
+
+fn no_direct_io(case: &Case<'_>) -> Option<String> {
+    let refused = case.failed_with(EINVAL);
+    (says_none(case) && (refused || (case.cached() && !case.tried())))
+        .then(|| format!("{} does no direct I/O on this file (statx STATX_DIOALIGN is 0)", case.fs))
+}

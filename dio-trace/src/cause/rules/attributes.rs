@@ -1,0 +1,141 @@
+//! Files of a kind that has no direct path: journalled, inline, encrypted, verified.
+
+use super::alignment::off_block;
+use crate::{
+    cause::{Case, Rule, Scenario},
+    enrich::{attribute, extent, flag},
+};
+
+pub(super) const DATA_JOURNAL: Rule = Rule {
+    id: "data-journal",
+    title: "ext4 journals the data of this file",
+    means: "With data=journal ext4 writes data to its journal first, which it does from the page \
+            cache. It never does direct I/O on such files, reads included, and a write leaves \
+            dirty pages behind. chattr +j asks the same for a file or folder, but has an effect \
+            only where the mount has nodelalloc (or the kernel's ext4 has no delayed allocation).",
+    proof: "The request went through the page cache, and the mount's options in /proc/PID/mountinfo \
+            have data=journal; or the file has the flag (lsattr: j) and the mount nodelalloc.",
+    fix: "mount with data=ordered (`mount -o remount` cannot change it: unmount first), or \
+          `chattr -j FILE`",
+    on: "ext4",
+    scenario: Scenario::In(&["ext4-journal", "ext4-jattr-nodelalloc"]),
+    test: data_journal,
+};
+
+pub(super) const INLINE_DATA: Rule = Rule {
+    id: "inline-data",
+    title: "the data is in the metadata, there is no block to read",
+    means: "Small files may live inside their inode or a tree of metadata: ext4 with inline_data, \
+            btrfs below max_inline (2048 bytes), f2fs below about 3.6 KiB, ntfs3 resident files, \
+            udf, gfs2 and ocfs2. There is no block that a device could read.",
+    proof: "Reads: ext4's file flag, else the extents (FIEMAP) say that data in this range is \
+            inline. Likely for writes, which turn inline data into blocks so that it can no longer \
+            be asked, and on udf, where it is told by a file that takes no blocks.",
+    fix: "let the file grow beyond the limit, or switch it off: ext4 by making the file system \
+          without inline_data, btrfs by `mount -o max_inline=0`, f2fs by `-o noinline_data`",
+    on: "ext4, btrfs, f2fs, ntfs3, udf, gfs2, ocfs2",
+    scenario: Scenario::In(&["ext4-inline", "btrfs", "btrfs-nocow", "btrfs-zstd", "f2fs"]),
+    test: inline_data,
+};
+
+pub(super) const ENCRYPTED: Rule = Rule {
+    id: "encrypted",
+    title: "the file is encrypted by the file system (fscrypt)",
+    means: "fscrypt decrypts in the page cache, so requests for an encrypted file go through it. \
+            With -o inlinecrypt the block layer decrypts, and requests in whole blocks are direct; \
+            kernels from 7.x on always work so.",
+    proof: "The request went through the page cache, and statx(2) or FS_IOC_GETFLAGS says that \
+            this file is encrypted.",
+    fix: "mount with inlinecrypt (`mount -o remount,inlinecrypt DIR`) and use whole blocks for \
+          offset, length and buffer; or encrypt below the file system (dm-crypt)",
+    on: "ext4, f2fs",
+    scenario: Scenario::Needs("a folder with an fscrypt key; by hand: `fscrypt encrypt DIR`"),
+    test: encrypted,
+};
+
+pub(super) const VERITY: Rule = Rule {
+    id: "verity",
+    title: "fs-verity checks this file in the page cache",
+    means: "A file under fs-verity is verified page by page against a Merkle tree as it comes into \
+            the page cache; a direct read would go past the check, so every read goes through it.",
+    proof: "The read went through the page cache, and statx(2) or FS_IOC_GETFLAGS says that this \
+            file has verity.",
+    fix: "none: reads of verity files are cached by design. Copy the file (`cp --reflink=never`) \
+          for one without, or drop O_DIRECT",
+    on: "ext4, f2fs, btrfs",
+    scenario: Scenario::Needs("a file with verity; by hand: `fsverity enable FILE`"),
+    test: verity,
+};
+
+fn data_journal(case: &Case<'_>) -> Option<String> {
+    if !case.cached() || case.tried() || !case.on(&["ext4"]) {
+        return None;
+    }
+    if case.option("data=journal") {
+        return Some(
+            "ext4 is mounted with data=journal: all data goes through the page cache".to_owned(),
+        );
+    }
+    // chattr +j is ignored under delayed allocation (fs/ext4/inode.c:ext4_inode_journal_mode).
+    (case.flag(flag::JOURNAL_DATA) && case.option("nodelalloc")).then(|| {
+        "this file's data is journalled (chattr +j, and the mount has nodelalloc): it goes through \
+         the page cache"
+            .to_owned()
+    })
+}
+
+fn inline_data(case: &Case<'_>) -> Option<String> {
+    if !case.cached() {
+        return None;
+    }
+    let size = case.request.size_begin;
+    // A write turns inline data into blocks, so that the file no longer shows what it was.
+    let small = size > 0 && size < case.block().into();
+    if case.is_write() && small && may_have_been_inline(case) {
+        return Some(format!(
+            "likely the file's {size} bytes were inline in the metadata until this write"
+        ));
+    }
+    let inline =
+        if case.on(&["ext4"]) { case.flag(flag::INLINE_DATA) } else { case.extent(extent::INLINE) };
+    if inline {
+        return Some("the data is inline in the metadata: there is no block to read".to_owned());
+    }
+    (case.on(&["udf"]) && small && case.facts.allocated == Some(0)).then(|| {
+        format!("likely the file's {size} bytes are inline in its metadata: it takes no blocks")
+    })
+}
+
+/// ext4 and those with their own test never try the direct path then; btrfs does, and is told to
+/// fall back.
+fn may_have_been_inline(case: &Case<'_>) -> bool {
+    let untried = case.on(&["ext4", "ntfs3", "udf", "ocfs2", "gfs2"]) && !case.tried();
+    untried || (case.on(&["btrfs"]) && case.tried())
+}
+
+/// fs/ext4/file.c:ext4_should_use_dio, fs/crypto/inline_crypt.c:fscrypt_dio_supported.
+fn encrypted(case: &Case<'_>) -> Option<String> {
+    if !case.cached() || !case.marked(flag::ENCRYPTED, attribute::ENCRYPTED) {
+        return None;
+    }
+    let wrong = off_block(case, case.block());
+    if wrong.is_empty() && !case.option("inlinecrypt") {
+        return Some(
+            "the file is encrypted (fscrypt), and the mount has no inlinecrypt: it is decrypted in \
+             the page cache"
+                .to_owned(),
+        );
+    }
+    if wrong.is_empty() {
+        return Some(
+            "the file is encrypted (fscrypt) in a way that the block layer cannot decrypt"
+                .to_owned(),
+        );
+    }
+    Some(format!("the file is encrypted (fscrypt) and needs whole blocks: {}", wrong.join(", ")))
+}
+
+fn verity(case: &Case<'_>) -> Option<String> {
+    (case.cached_read() && case.marked(flag::VERITY, attribute::VERITY))
+        .then(|| "the file has fs-verity: every read is checked in the page cache".to_owned())
+}

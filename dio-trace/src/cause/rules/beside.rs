@@ -1,0 +1,38 @@
+//! What is found beside requests: no request decides these.
+
+use crate::cause::{Case, Rule, Scenario};
+
+pub(in crate::cause) const OPEN_REFUSED: Rule = Rule {
+    id: "open-refused",
+    title: "O_DIRECT itself is refused for this file",
+    means: "open(2) with O_DIRECT, or fcntl(2) that sets it, gives EINVAL where the file system \
+            offers no direct I/O for the file: squashfs, isofs, ramfs, proc, ecryptfs, hugetlbfs, \
+            compressed files of erofs, tmpfs before 6.6. Programs then often go on without \
+            O_DIRECT and say nothing.",
+    proof: "The kernel's open succeeded but for its test for direct I/O \
+            (fs/open.c:do_dentry_open, fs/fcntl.c:setfl): the file has neither FMODE_CAN_ODIRECT \
+            nor, before 6.1, a direct_IO operation.",
+    fix: "open it without O_DIRECT, or keep the data on a file system that has direct I/O (ext4, \
+          xfs, btrfs, f2fs)",
+    on: "squashfs, isofs, ramfs, proc, ecryptfs, hugetlbfs, erofs, tmpfs before 6.6",
+    scenario: Scenario::In(&["squashfs", "tmpfs"]),
+    test: no_request,
+};
+
+pub(in crate::cause) const MIXED_ACCESS: Rule = Rule {
+    id: "mixed-access",
+    title: "the file is also used through the page cache",
+    means: "One program uses the file directly, another (or the same) through the page cache or a \
+            mapping. Each direct request then has pages to write back or to drop first, each \
+            buffered reader reads anew what was dropped, and what a mapping shows may be old.",
+    proof: "While the file had direct requests, this process brought pages of it into the page \
+            cache or made pages of it dirty there.",
+    fix: "use one way for one file: open it with O_DIRECT everywhere, or nowhere",
+    on: "any",
+    scenario: Scenario::In(&["ext4-512"]),
+    test: no_request,
+};
+
+const fn no_request(_: &Case<'_>) -> Option<String> {
+    None
+}

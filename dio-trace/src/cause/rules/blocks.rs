@@ -1,0 +1,109 @@
+//! Writes that need new blocks, and reads whose direct part ends early: the legacy direct path and
+//! file systems that decline (fs/direct-io.c, fs/fat, fs/exfat, fs/ocfs2, fs/gfs2).
+
+use dio_trace_common::{evidence::seen, verdict::Verdict};
+
+use crate::{
+    cause::{Case, Rule, Scenario},
+    enrich::flag,
+};
+
+pub(super) const ALLOCATING_WRITE: Rule = Rule {
+    id: "allocating-write",
+    title: "the write needs blocks that the file does not have yet",
+    means: "Many file systems overwrite directly and allocate through the page cache. vfat, exfat \
+            and gfs2 extend a file that way; the legacy direct path (ext2, hfs, jfs, nilfs2, udf, \
+            ext4 files without extents) fills holes that way; exfat also writes past the valid \
+            length of a file so. ext4 with extents, xfs and btrfs allocate directly.",
+    proof: "A write through the page cache that ends past the end the file had, on a file system \
+            that extends so. A hole can no longer be asked once it is filled: likely.",
+    fix: "write the file once from start to end (`dd if=/dev/zero of=FILE bs=1M conv=fsync`), then \
+          overwrite; fallocate alone helps where it gives real blocks. Or use ext4 or xfs",
+    on: "vfat, exfat, gfs2, ocfs2, ext2, ext4 without extents, hfs, jfs, nilfs2, udf",
+    scenario: Scenario::In(&["vfat", "ext4-noextent"]),
+    test: allocating_write,
+};
+
+pub(super) const READ_PAST_END: Rule = Rule {
+    id: "ocfs2-read-past-end",
+    title: "ocfs2: a read that ends past the end of the file",
+    means: "ocfs2 without its append-dio feature takes any request that ends past the end of the \
+            file through the page cache, the usual last read of a file included.",
+    proof: "A read through the page cache on ocfs2 that ends past the file's size. Likely.",
+    fix: "ask for no more than the file has (in whole sectors), or `tunefs.ocfs2 \
+          --fs-features=append-dio DEV`",
+    on: "ocfs2",
+    scenario: Scenario::Needs("an ocfs2, whose cluster stack the tests do not run"),
+    test: read_past_end,
+};
+
+pub(super) const CUT_SHORT: Rule = Rule {
+    id: "direct-part-short",
+    title: "the direct read ended early, the rest came from cache",
+    means: "The generic read path goes on through the page cache where a direct read ends before \
+            the end of the file, and says nothing. It ends early if a page of the buffer could not \
+            be used, or if the file grew meanwhile.",
+    proof: "Both paths moved bytes of this read, on a file system or device that goes on so. What \
+            stopped the direct part is not recorded: likely.",
+    fix: "check that the whole buffer is mapped and writable, and that nobody writes the file \
+          through the page cache meanwhile",
+    on: "block devices, vfat, exfat, ext2, hfs, jfs, nilfs2, udf, ntfs3",
+    scenario: Scenario::Needs("a buffer that runs into an unmapped page, or a race with a writer"),
+    test: cut_short,
+};
+
+fn allocating_write(case: &Case<'_>) -> Option<String> {
+    let own_ways = ["bdev", "btrfs", "overlay", "tmpfs", "xfs"];
+    if !case.cached_write() || case.on(&own_ways) || case.is_client() {
+        return None;
+    }
+    if case.on(&["ext4"]) {
+        return ext4_hole(case);
+    }
+    let fs = case.fs;
+    if case.past_end() && !case.on(&["f2fs"]) {
+        let size = case.request.size_begin;
+        let declines = case.on(&["vfat", "msdos", "exfat", "gfs2"]);
+        let likely = if declines { "" } else { "likely because " };
+        return Some(format!(
+            "{likely}it ends at {}, past the file's {size} bytes: {fs} extends files through the \
+             page cache",
+            case.stop()
+        ));
+    }
+    case.tried().then(|| {
+        format!("likely a part of the range had no blocks yet (a hole): {fs} fills it cached")
+    })
+}
+
+/// Without extents ext4 does not allocate inside a file (fs/ext4/inode.c:ext4_iomap_alloc).
+fn ext4_hole(case: &Case<'_>) -> Option<String> {
+    let blocks = case.facts.flags.is_some() && !case.flag(flag::EXTENTS);
+    (case.tried() && blocks).then(|| {
+        "likely a part of the range had no blocks yet (a hole), and this file is mapped without \
+         extents: ext4 fills such holes through the page cache"
+            .to_owned()
+    })
+}
+
+/// fs/ocfs2/aops.c:ocfs2_direct_IO.
+fn read_past_end(case: &Case<'_>) -> Option<String> {
+    (case.on(&["ocfs2"]) && case.cached_read() && !case.tried() && case.past_end()).then(|| {
+        format!(
+            "likely because it ends at {}, past the file's {} bytes",
+            case.stop(),
+            case.request.size_begin
+        )
+    })
+}
+
+fn cut_short(case: &Case<'_>) -> Option<String> {
+    let goes_on = case.is_device() || case.seen(seen::LEGACY_DIO);
+    (case.cached_read() && case.verdict(Verdict::Partial) && goes_on).then(|| {
+        format!(
+            "likely a page of the buffer could not be used: the direct part ended after {} of {} \
+             bytes",
+            case.decision.direct_bytes, case.request.len
+        )
+    })
+}

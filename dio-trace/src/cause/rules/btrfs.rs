@@ -1,0 +1,154 @@
+//! btrfs (fs/btrfs/direct-io.c; before 6.11 in inode.c and file.c).
+
+use super::alignment::off_block;
+use crate::{
+    cause::{Case, Rule, Scenario},
+    enrich::{extent, flag},
+};
+
+pub(super) const MISALIGNED: Rule = Rule {
+    id: "btrfs-misaligned",
+    title: "btrfs: not in whole blocks, so read and written cached",
+    means: "Where other file systems refuse a misaligned direct request with EINVAL, btrfs serves \
+            it through the page cache and says nothing. Its block (sector size) is 4096 bytes \
+            unless it was made otherwise, whatever the device's sectors are.",
+    proof: "The request went through the page cache without a direct attempt, and offset, length, \
+            buffer address or a segment is off the block; the sentence names each. Likely where \
+            the vector's segments were not read.",
+    fix: "use multiples of the block size for offset, length and buffer address (posix_memalign)",
+    on: "btrfs",
+    scenario: Scenario::In(&["btrfs", "btrfs-zstd", "btrfs-nocow"]),
+    test: misaligned,
+};
+
+pub(super) const COMPRESSED: Rule = Rule {
+    id: "btrfs-compressed",
+    title: "btrfs: compressed extents go through the page cache",
+    means: "A compressed extent must be read as a whole and unpacked, which btrfs does in the page \
+            cache. A read is direct up to the first compressed extent and cached from there on. \
+            Files are compressed by the mount option, a property or chattr +c, at the time they \
+            are written: changing the option later changes nothing of what is there.",
+    proof: "The extents in the range (FIEMAP) are encoded. Likely where they cannot be asked any \
+            more, because a write replaced them: then the mount's option or the file's flag is \
+            the reason.",
+    fix: "`chattr +m DIR` (no compression; or +C), mount without compress=, then rewrite the \
+          files: `btrfs filesystem defragment -r DIR` uncompresses what is there",
+    on: "btrfs",
+    scenario: Scenario::In(&["btrfs-zstd"]),
+    test: compressed,
+};
+
+pub(super) const RACING: Rule = Rule {
+    id: "btrfs-racing",
+    title: "btrfs: a buffered write of this range is not finished",
+    means: "btrfs writes dirty pages of the range back before a direct read, but the extent they \
+            go to is finished by a worker a moment later. A read that comes first cannot trust the \
+            disk yet, and is served by the page cache, where the data still is.",
+    proof: "The read tried the direct path, dirty pages were flushed for it, its extents are plain \
+            and it ended in the page cache. The kernel leaves no error behind: likely.",
+    fix: "do not mix buffered writes and direct reads of one file; or fsync, then read",
+    on: "btrfs",
+    scenario: Scenario::In(&["btrfs", "btrfs-nocow", "btrfs-zstd"]),
+    test: racing,
+};
+
+pub(super) const BUFFER_FAULT: Rule = Rule {
+    id: "btrfs-buffer-fault",
+    title: "btrfs: the buffer had to be faulted in",
+    means: "btrfs reads with page faults switched off, to be safe from deadlocks with a buffer \
+            that is a mapping of the same file. If the buffer is not in memory and writable \
+            (never touched, swapped out, shared since a fork), it faults it in and tries again; \
+            kernels from 6.18 on give the direct attempt up and read through the page cache.",
+    proof: "What remains: a read that tried the direct path and ended in the page cache though its \
+            extents are plain and nothing was dirty. The kernel leaves no error behind: likely.",
+    fix: "write to the buffer once before the read (memset, or mmap with MAP_POPULATE), and do not \
+          read into buffers that a forked child shares",
+    on: "btrfs",
+    scenario: Scenario::In(&["btrfs", "btrfs-nocow"]),
+    test: buffer_fault,
+};
+
+pub(super) const CHECKSUMS: Rule = Rule {
+    id: "btrfs-checksums",
+    title: "btrfs: files with checksums are written cached",
+    means: "A program that changes its buffer during a direct write leaves a checksum that does \
+            not match the data. Kernels from about 6.12 on therefore write files with checksums \
+            (the default) through the page cache; 7.x copies into kernel pages instead and is \
+            direct again. After the write the pages are written back and dropped, so that it costs \
+            a copy, not memory.",
+    proof: "A write that did not try the direct path, in whole blocks, to a file without the \
+            no-checksum flag (lsattr: C). That the kernel did it for the checksums is its own \
+            affair: likely.",
+    fix: "`chattr +C` on the empty file or its folder (no checksums, no copy on write) makes \
+          writes direct; kernels from 7.x on do not need it",
+    on: "btrfs on 6.12 and 6.18",
+    scenario: Scenario::In(&["btrfs", "btrfs-zstd"]),
+    test: checksums,
+};
+
+fn misaligned(case: &Case<'_>) -> Option<String> {
+    if !case.on(&["btrfs"]) || !case.cached() || case.tried() {
+        return None;
+    }
+    let block = case.block();
+    let wrong = off_block(case, block);
+    if !wrong.is_empty() {
+        return Some(format!("btrfs needs whole blocks: {}", wrong.join(", ")));
+    }
+    case.segments_unknown().then(|| {
+        format!("likely a segment of the vector is off a multiple of btrfs's {block}-byte block")
+    })
+}
+
+fn compressed(case: &Case<'_>) -> Option<String> {
+    if !case.on(&["btrfs"]) || !case.cached() || (case.is_write() && !case.tried()) {
+        return None;
+    }
+    if case.extent(extent::ENCODED) {
+        let how = if case.is_write() { "reads and overwrites" } else { "reads" };
+        return Some(format!(
+            "extents in this range are compressed (FIEMAP): btrfs {how} them through the page cache"
+        ));
+    }
+    // What a write has replaced can no longer be asked.
+    let asked = case.extents.is_some() && !case.is_write();
+    (case.flag(flag::COMPRESSED) || (case.option_begins("compress") && !asked)).then(|| {
+        "likely compressed: btrfs compression is on for this file, and compressed extents go \
+         through the page cache"
+            .to_owned()
+    })
+}
+
+/// A read that tried, of extents that give no reason to fall back.
+fn gave_up(case: &Case<'_>) -> bool {
+    let plain = case.extents.is_some_and(|flags| flags & (extent::ENCODED | extent::INLINE) == 0);
+    case.on(&["btrfs"]) && case.cached_read() && case.tried() && plain
+}
+
+fn racing(case: &Case<'_>) -> Option<String> {
+    let pages = case.request.evidence.flushed_pages;
+    (gave_up(case) && pages != 0).then(|| {
+        format!(
+            "likely a buffered write of this range was not finished ({pages} dirty pages were \
+             flushed for this read): btrfs then reads from the page cache"
+        )
+    })
+}
+
+fn buffer_fault(case: &Case<'_>) -> Option<String> {
+    (gave_up(case) && case.request.evidence.flushed_pages == 0).then(|| {
+        "likely the buffer was not writable in memory (untouched, or shared since a fork), and \
+         btrfs gave the direct read up"
+            .to_owned()
+    })
+}
+
+fn checksums(case: &Case<'_>) -> Option<String> {
+    (case.on(&["btrfs"]) && case.cached_write() && !case.tried() && !case.flag(flag::NOCOW)).then(
+        || {
+            "likely data checksums: this kernel's btrfs writes files that have them through the \
+             page cache"
+                .to_owned()
+        },
+    )
+}

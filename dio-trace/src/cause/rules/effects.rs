@@ -1,0 +1,91 @@
+//! What a request cost beside, or left behind.
+
+use dio_trace_common::{evidence::seen, verdict::Verdict};
+
+use crate::cause::{Case, Rule, Scenario};
+
+pub(super) const DIRTY_LEFT: Rule = Rule {
+    id: "dirty-left",
+    title: "a write stays dirty in the page cache",
+    means: "A direct write that ended in the page cache may leave its pages dirty there: the disk \
+            has them after the next write-back, up to 30 seconds later. Programs that take O_DIRECT \
+            for durable lose them in a crash. Where a rule explains the fallback itself, that rule \
+            is shown and the pages are in `effects.dirty_left_pages`.",
+    proof: "A write loop through the page cache ran for this request, and nothing of the file was \
+            written back before it returned. Why it went there no rule tells.",
+    fix: "call fdatasync after such writes or open with O_DSYNC (O_DIRECT alone never promised \
+          durability); report the fallback itself with this line's --json record",
+    on: "ext4 with data=journal, xfs",
+    scenario: Scenario::Needs("a fallback that no other rule explains"),
+    test: dirty_left,
+};
+
+pub(super) const DIRTY_FLUSH: Rule = Rule {
+    id: "dirty-flush",
+    title: "dirty pages had to be written back first",
+    means: "Someone writes the same file through the page cache. A direct request must not read \
+            old data from the disk or be overwritten later, so the kernel writes the dirty pages \
+            of its range back first and waits: your request pays for somebody else's writes.",
+    proof: "The kernel wrote pages of this file back within this request. The number is \
+            approximate (docs/limitations.md).",
+    fix: "find who writes this file without O_DIRECT (`fuser -v FILE`, `lsof FILE`) and stop \
+          mixing, or let it fsync before the direct requests",
+    on: "any",
+    scenario: Scenario::In(&["ext4-512", "xfs-512", "bdev-512", "btrfs-nocow"]),
+    test: dirty_flush,
+};
+
+pub(super) const CACHE_INVALIDATED: Rule = Rule {
+    id: "cache-invalidated",
+    title: "cached pages were dropped for this write",
+    means: "Someone reads or maps the same file through the page cache. A direct write drops the \
+            pages of its range, so that nobody sees old data; whoever used them must read them \
+            from the disk again.",
+    proof: "The kernel took pages of this file out of the page cache within this request. The \
+            number is approximate (docs/limitations.md).",
+    fix: "find who reads or maps this file without O_DIRECT (`fuser -v FILE`, `lsof FILE`): a \
+          backup, a monitor, a second tool. Stop mixing",
+    on: "any",
+    scenario: Scenario::In(&["ext4-512", "xfs-512", "bdev-512", "btrfs-nocow"]),
+    test: cache_invalidated,
+};
+
+fn dirty_left(case: &Case<'_>) -> Option<String> {
+    (case.cached_write() && !case.seen(seen::WRITTEN_BACK)).then(|| {
+        format!(
+            "no rule explains why it went through the page cache; {} bytes were left dirty there",
+            case.decision.cached_bytes
+        )
+    })
+}
+
+fn dirty_flush(case: &Case<'_>) -> Option<String> {
+    let pages = case.request.evidence.flushed_pages;
+    (pages != 0 && healthy(case)).then(|| {
+        format!(
+            "{} of this file had to be written back first: someone writes it through the page \
+             cache",
+            plural(pages, "dirty page")
+        )
+    })
+}
+
+fn cache_invalidated(case: &Case<'_>) -> Option<String> {
+    let pages = case.request.evidence.invalidated_pages;
+    (pages != 0 && healthy(case)).then(|| {
+        format!(
+            "{} of this file {} dropped: someone uses it through the page cache",
+            plural(pages, "cached page"),
+            if pages == 1 { "was" } else { "were" }
+        )
+    })
+}
+
+/// Nothing but the effect is to be explained.
+fn healthy(case: &Case<'_>) -> bool {
+    !case.cached() && !case.verdict(Verdict::Unknown)
+}
+
+fn plural(n: u32, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}

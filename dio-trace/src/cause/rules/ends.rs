@@ -1,0 +1,186 @@
+//! Fewer bytes than asked for.
+
+use dio_trace_common::verdict::{MAX_RW_COUNT, Outcome};
+
+use crate::{
+    cause::{Case, Rule, Scenario},
+    errno,
+};
+
+pub(super) const FAULT: Rule = Rule {
+    id: "short-fault",
+    title: "short: the buffer is not mapped to its end",
+    means: "A page of the buffer could not be used after the first ones had been. Block devices \
+            and the legacy direct path (vfat, hfs, jfs and others) return what had been moved; \
+            ext4, xfs and f2fs fail the whole request with EFAULT instead.",
+    proof: "The outcome: the kernel met a fault in the buffer within this request.",
+    fix: "compare the buffer's address and length with /proc/PID/maps; look for a length larger \
+          than the allocation",
+    on: "block devices, vfat, btrfs",
+    scenario: Scenario::Needs("a buffer that runs into an unmapped page"),
+    test: |case| {
+        let r = case.request;
+        case.outcome(Outcome::Fault)
+            .then(|| format!("the buffer could not be used after {} of {} bytes", r.ret, r.len))
+    },
+};
+
+pub(super) const SIGNAL: Rule = Rule {
+    id: "short-signal",
+    title: "short: a signal ended it half-way",
+    means: "A fatal signal reached the thread after some bytes had been moved. Direct requests to \
+            a local disk are not interrupted; those to a server and those that went on through the \
+            page cache are.",
+    proof: "The outcome: the wait ended with EINTR after progress.",
+    fix: "nothing is wrong with the file: find who sends the signal (`strace -e signal -p PID`)",
+    on: "nfs, cifs, fuse; any after a fallback",
+    scenario: Scenario::Needs("a signal in the middle of a request to a slow server"),
+    test: |case| {
+        let r = case.request;
+        case.outcome(Outcome::Signal)
+            .then(|| format!("a signal ended it after {} of {} bytes", r.ret, r.len))
+    },
+};
+
+pub(super) const MEDIA: Rule = Rule {
+    id: "short-media",
+    title: "short: a poisoned page of persistent memory",
+    means: "A DAX read or write met memory with an uncorrectable error after some bytes, and \
+            returns what it had.",
+    proof: "The DAX path ran, and the count ends inside the file.",
+    fix: "look at `dmesg -T` and `ndctl list -M`; overwriting the block may clear the error",
+    on: "ext4, xfs, ext2 with DAX",
+    scenario: Scenario::Needs("a pmem device with a bad block"),
+    test: |case| {
+        let r = case.request;
+        case.outcome(Outcome::Media).then(|| {
+            format!("persistent memory failed {} bytes into the {} asked for", r.ret, r.len)
+        })
+    },
+};
+
+pub(super) const SERVER: Rule = Rule {
+    id: "short-server",
+    title: "short: the server or daemon answered with less",
+    means: "The count is what the FUSE daemon or the network server answered, though the file goes \
+            on by what this client knows. A request that the client cut into several may also end \
+            at the first one that failed; the error is then not returned.",
+    proof: "The file is on such a client, and the count ends inside the file.",
+    fix: "go on where it stopped, as POSIX lets any read be short; look at the server's log and at \
+          rsize/wsize (`nfsstat -m`)",
+    on: "fuse, virtiofs, nfs, cifs, 9p, ceph",
+    scenario: Scenario::Needs("a FUSE daemon that answers short"),
+    test: |case| {
+        let r = case.request;
+        case.outcome(Outcome::Server)
+            .then(|| format!("the {} server gave {} of {} bytes", case.fs, r.ret, r.len))
+    },
+};
+
+pub(super) const RACE: Rule = Rule {
+    id: "short-race",
+    title: "short: the file changed its size meanwhile",
+    means: "The kernel takes the size of the file once, at the beginning. A file that grows or \
+            shrinks during the request gives a count that fits neither size.",
+    proof: "The outcome: the sizes before and after differ, and the count is explained by neither.",
+    fix: "go on where it stopped; writers and readers of one file need a lock or a size of their \
+          own that says how far it is written",
+    on: "any",
+    scenario: Scenario::Needs("a writer at the same time; it is a race"),
+    test: |case| {
+        let r = case.request;
+        case.outcome(Outcome::Race).then(|| {
+            format!("the file went from {} to {} bytes meanwhile", r.size_begin, r.size_end)
+        })
+    },
+};
+
+pub(super) const MAX_RW: Rule = Rule {
+    id: "max-rw",
+    title: "short: no request moves more than 2 GiB - 4 KiB",
+    means: "Linux moves at most 2147479552 bytes (MAX_RW_COUNT) in one read or write, whatever is \
+            asked for.",
+    proof: "The count is exactly that.",
+    fix: "ask for at most 2147479552 bytes at a time, or go on where it stopped",
+    on: "any",
+    scenario: Scenario::Needs("a file and a buffer of more than 2 GiB"),
+    test: |case| {
+        case.outcome(Outcome::MaxRw).then(|| {
+            format!("one request moves at most {MAX_RW_COUNT} bytes; {} asked", case.request.len)
+        })
+    },
+};
+
+pub(super) const OTHER: Rule = Rule {
+    id: "short-other",
+    title: "short: it stopped inside the file",
+    means: "A direct request to a local disk is served in full or fails. A count in between comes \
+            from the page-cache part of one that fell back: it stops at the first page that cannot \
+            be read or written (a bad sector, a full disk, a quota, RLIMIT_FSIZE).",
+    proof: "The count ends inside the file, and none of the other ends fits. The error that \
+            stopped it is named where a probe saw one; else it is likely.",
+    fix: "ask for the rest, which returns the error itself; look at `dmesg -T`, `df -h FILE` and \
+          `ulimit -f`",
+    on: "any after a fallback",
+    scenario: Scenario::Needs("a bad sector below a file that is read through the page cache"),
+    test: other,
+};
+
+pub(super) const DEVICE_END: Rule = Rule {
+    id: "device-end",
+    title: "short: the device ends here",
+    means: "A request that crosses the end of a block device gets what is left. Devices whose size \
+            is no multiple of 4096 (loop files, partitions) end so.",
+    proof: "Offset plus count is the device's size.",
+    fix: "nothing is wrong: the last request before the end of a device is short \
+          (`blockdev --getsize64 DEV`)",
+    on: "block devices",
+    scenario: Scenario::In(&["bdev-512", "loop-dio", "dm-linear"]),
+    test: |case| {
+        let r = case.request;
+        case.outcome(Outcome::DeviceEnd).then(|| {
+            format!("the device ends at {}, {} bytes into this request", r.size_end, r.ret)
+        })
+    },
+};
+
+pub(super) const END_OF_FILE: Rule = Rule {
+    id: "end-of-file",
+    title: "short: the file ends here",
+    means: "A direct read that crosses the end of the file returns what is left, in bytes, not in \
+            blocks: an aligned 4096-byte read of a 10000-byte file gives 1808 at offset 8192. It \
+            is by far the commonest short count, and no error.",
+    proof: "Offset plus count is the size that the file had before or after the request.",
+    fix: "nothing is wrong: treat a short read at the end of the file as its tail, and make files \
+          a multiple of the block size if that is in the way",
+    on: "any",
+    scenario: Scenario::In(&["ext4-512", "xfs-512", "btrfs", "f2fs", "vfat"]),
+    test: |case| {
+        let r = case.request;
+        case.outcome(Outcome::Eof).then(|| {
+            format!(
+                "the file ends at {}, inside the {} bytes asked for at {}",
+                r.size_end, r.len, r.pos
+            )
+        })
+    },
+};
+
+fn other(case: &Case<'_>) -> Option<String> {
+    if !case.outcome(Outcome::Other) {
+        return None;
+    }
+    let r = case.request;
+    let stopped = format!("it stopped after {} of {} bytes", r.ret, r.len);
+    let errors = [r.evidence.buffered_err, r.evidence.direct_err];
+    if let Some(error) = errors.iter().find(|error| **error < 0) {
+        let name = errno::name(-i64::from(*error));
+        return Some(format!("{stopped}, where the kernel met {name}"));
+    }
+    let guess = if case.is_write() {
+        "no space, a quota or RLIMIT_FSIZE"
+    } else {
+        "an error in the next page"
+    };
+    Some(format!("likely {guess}: {stopped}, inside the file"))
+}

@@ -1,0 +1,122 @@
+//! f2fs (fs/f2fs/file.c:f2fs_should_use_dio, fs/f2fs/f2fs.h:f2fs_force_buffered_io).
+
+use super::alignment::{off_block, says_none};
+use crate::{
+    cause::{Case, Rule, Scenario},
+    enrich::{attribute, flag},
+};
+
+/// Its block is a page.
+const BLOCK: u32 = 4096;
+
+pub(super) const MISALIGNED: Rule = Rule {
+    id: "f2fs-misaligned",
+    title: "f2fs: in sectors but not in whole blocks, so cached",
+    means: "f2fs refuses what is off the device's sectors (EINVAL), and serves what keeps to \
+            sectors but not to its own 4096-byte blocks through the page cache, saying nothing.",
+    proof: "The request went through the page cache without a direct attempt, and offset, length, \
+            buffer address or a segment is off 4096; the sentence names each. Likely where the \
+            vector's segments were not read.",
+    fix: "use multiples of 4096 for offset, length and buffer address",
+    on: "f2fs",
+    scenario: Scenario::In(&["f2fs"]),
+    test: misaligned,
+};
+
+pub(super) const COMPRESSED: Rule = Rule {
+    id: "f2fs-compressed",
+    title: "f2fs: the file is compressed",
+    means: "f2fs reads and writes files with its compression flag through the page cache, in whole \
+            clusters, whether this range was worth compressing or not.",
+    proof: "The request went through the page cache without a direct attempt, and the file has the \
+            flag (lsattr: c).",
+    fix: "`chattr -c FILE` while the file is empty, or leave its extension out of the mount option \
+          compress_extension; then copy the data again",
+    on: "f2fs",
+    scenario: Scenario::Needs(
+        "a mkfs with compression; by hand: `mkfs.f2fs -O \
+         extra_attr,compression`, mount, `chattr +c DIR`",
+    ),
+    test: compressed,
+};
+
+pub(super) const ZONED: Rule = Rule {
+    id: "f2fs-zoned",
+    title: "f2fs: writes to a zoned device are cached",
+    means: "On a zoned device f2fs writes in sequence, in the order of its log, and therefore takes \
+            every write through the page cache, but for pinned files. Reads are direct.",
+    proof: "A write without a direct attempt, and the device's queue says that it is zoned.",
+    fix: "none for writes on this device; a conventional device, or a pinned and fallocated file \
+          (`f2fs_io pinfile set FILE`)",
+    on: "f2fs",
+    scenario: Scenario::Needs("a zoned device, such as null_blk with zoned=1"),
+    test: zoned,
+};
+
+pub(super) const CHECKPOINT_OFF: Rule = Rule {
+    id: "f2fs-checkpoint-disabled",
+    title: "f2fs: mounted with checkpoint=disable",
+    means: "While checkpoints are off (Android does it during an update) f2fs takes everything \
+            through the page cache, so that all can be rolled back.",
+    proof: "A request without a direct attempt, and the mount's options have checkpoint=disable.",
+    fix: "`mount -o remount,checkpoint=enable DIR` once the update is done",
+    on: "f2fs",
+    scenario: Scenario::Needs("a set-up of its own; by hand: `mount -o checkpoint=disable`"),
+    test: checkpoint_off,
+};
+
+pub(super) const MULTI_DEVICE: Rule = Rule {
+    id: "f2fs-multi-device",
+    title: "f2fs: several devices with different blocks",
+    means: "An f2fs over several devices (mkfs.f2fs -c) whose block sizes or sections do not match \
+            takes everything through the page cache.",
+    proof: "statx(2) says that this file does no direct I/O, and every other reason that f2fs has \
+            is excluded: likely.",
+    fix: "make the file system of devices with equal logical block sizes",
+    on: "f2fs",
+    scenario: Scenario::Needs("an f2fs over two devices of unlike blocks"),
+    test: multi_device,
+};
+
+fn untried(case: &Case<'_>) -> bool {
+    case.on(&["f2fs"]) && case.cached() && !case.tried()
+}
+
+fn misaligned(case: &Case<'_>) -> Option<String> {
+    if !untried(case) {
+        return None;
+    }
+    let wrong = off_block(case, BLOCK);
+    if !wrong.is_empty() {
+        return Some(format!("f2fs needs whole blocks: {}", wrong.join(", ")));
+    }
+    case.segments_unknown().then(|| {
+        format!("likely a segment of the vector is off a multiple of f2fs's {BLOCK}-byte block")
+    })
+}
+
+fn compressed(case: &Case<'_>) -> Option<String> {
+    (untried(case) && case.marked(flag::COMPRESSED, attribute::COMPRESSED)).then(|| {
+        "the file is compressed (lsattr: c): f2fs takes it through the page cache".to_owned()
+    })
+}
+
+fn zoned(case: &Case<'_>) -> Option<String> {
+    (untried(case) && case.is_write() && case.facts.device.zoned == Some(true)).then(|| {
+        "the device is zoned: f2fs writes it in sequence, through the page cache".to_owned()
+    })
+}
+
+fn checkpoint_off(case: &Case<'_>) -> Option<String> {
+    (untried(case) && case.option_begins("checkpoint=disable")).then(|| {
+        "f2fs is mounted with checkpoint=disable: everything goes through the page cache".to_owned()
+    })
+}
+
+fn multi_device(case: &Case<'_>) -> Option<String> {
+    (untried(case) && says_none(case)).then(|| {
+        "likely several devices whose blocks do not match: f2fs then does no direct I/O (statx \
+         STATX_DIOALIGN is 0)"
+            .to_owned()
+    })
+}

@@ -1,0 +1,94 @@
+//! The rule table: its order is the order of decision, the first that fits is taken.
+//!
+//! Errors first; then why bytes went through the page cache, what is proven before what is likely;
+//! then short counts; then what a request cost beside; then ends of files, and notes on healthy
+//! requests. The last one takes what is left.
+
+mod alignment;
+mod attributes;
+pub(super) mod beside;
+mod blocks;
+mod btrfs;
+mod client;
+mod effects;
+mod ends;
+mod errors;
+mod f2fs;
+mod invalidation;
+mod memory;
+mod notes;
+mod stacked;
+mod unknown;
+mod xfs;
+
+use super::Rule;
+
+/// The rule table.
+pub const RULES: &[Rule] = &[
+    // No byte moved.
+    alignment::MISALIGNED,
+    errors::INVALID_REQUEST,
+    errors::COMPRESSED_REFUSED,
+    errors::FLAG_UNSUPPORTED,
+    errors::WOULD_BLOCK,
+    errors::NO_SPACE,
+    errors::EFAULT,
+    errors::INTERRUPTED,
+    errors::IO_ERROR,
+    errors::OTHER_ERROR,
+    // Memory is the storage.
+    memory::TMPFS,
+    memory::DAX,
+    // Through the page cache: the file is of a kind that has no direct path.
+    attributes::DATA_JOURNAL,
+    attributes::INLINE_DATA,
+    attributes::ENCRYPTED,
+    attributes::VERITY,
+    // … the request does not keep to blocks.
+    btrfs::MISALIGNED,
+    f2fs::MISALIGNED,
+    // … a rule of its file system.
+    f2fs::COMPRESSED,
+    f2fs::ZONED,
+    f2fs::CHECKPOINT_OFF,
+    f2fs::MULTI_DEVICE,
+    alignment::NO_DIRECT_IO, // or refused for it
+    stacked::EROFS_FILE_BACKED,
+    invalidation::CACHE_NOT_INVALIDATED,
+    xfs::UNALIGNED_COW,
+    client::READ_ON,
+    blocks::ALLOCATING_WRITE,
+    blocks::READ_PAST_END,
+    btrfs::COMPRESSED,
+    btrfs::RACING,
+    btrfs::BUFFER_FAULT,
+    btrfs::CHECKSUMS,
+    blocks::CUT_SHORT,
+    stacked::OVERLAY,
+    effects::DIRTY_LEFT,
+    // Nobody saw how.
+    unknown::MISSED_PROBE,
+    unknown::UNSEEN_PATH,
+    // Fewer bytes than asked for.
+    ends::FAULT,
+    ends::SIGNAL,
+    ends::MEDIA,
+    ends::SERVER,
+    ends::RACE,
+    ends::MAX_RW,
+    ends::OTHER,
+    // What it cost beside.
+    effects::DIRTY_FLUSH,
+    effects::CACHE_INVALIDATED,
+    // Ends that are in the nature of the file.
+    ends::DEVICE_END,
+    ends::END_OF_FILE,
+    // Healthy, and worth knowing.
+    notes::LOOP_BUFFERED,
+    notes::BOUNCED,
+    notes::SERVER_MAY_CACHE,
+    // Of files and processes, not of requests.
+    beside::OPEN_REFUSED,
+    beside::MIXED_ACCESS,
+    unknown::NOT_EXPLAINED,
+];

@@ -1,0 +1,48 @@
+//! File systems that stand on a file or on another file system.
+
+use crate::cause::{Case, Rule, Scenario};
+
+pub(super) const EROFS_FILE_BACKED: Rule = Rule {
+    id: "erofs-file-backed",
+    title: "erofs: mounted from a file, not from a device",
+    means: "An erofs image that is mounted straight from a file has no block device. Some kernels \
+            then ignore O_DIRECT and read through the page cache.",
+    proof: "A read through the page cache without a direct attempt, and the file system has no \
+            device number of its own.",
+    fix: "attach the image to a loop device and mount that: `losetup --direct-io=on -f --show IMG`",
+    on: "erofs from 6.12 on",
+    scenario: Scenario::Needs(
+        "an erofs image mounted from a file; by hand: `mount -t erofs IMG DIR`",
+    ),
+    test: erofs_file_backed,
+};
+
+pub(super) const OVERLAY: Rule = Rule {
+    id: "overlay-below",
+    title: "overlay: the file system below decided so",
+    means: "An overlay hands each request to the file system that its layers lie on, with the same \
+            O_DIRECT. Whether it is direct is decided there. Where that file system is known the \
+            cause is looked for in its rules; it is not where the layers were mounted in a mount \
+            namespace that cannot be seen.",
+    proof: "The request went through the page cache of the layer's file; which file system that is \
+            could not be found. Likely.",
+    fix: "look where the layers lie (`findmnt -no OPTIONS DIR`: upperdir, lowerdir), then `findmnt -T` \
+          on that path; for a database use a volume outside the overlay",
+    on: "overlay (containers)",
+    scenario: Scenario::Needs("layers in a mount namespace that the tracer cannot see"),
+    test: overlay,
+};
+
+fn erofs_file_backed(case: &Case<'_>) -> Option<String> {
+    let no_device = case.facts.dev.is_some_and(|(major, _)| major == 0);
+    (case.on(&["erofs"]) && case.cached_read() && !case.tried() && no_device).then(|| {
+        "this erofs is mounted from a file and has no device to read directly from".to_owned()
+    })
+}
+
+fn overlay(case: &Case<'_>) -> Option<String> {
+    (case.on(&["overlay"]) && case.cached()).then(|| {
+        "likely a rule of the file system that the overlay's layers lie on (not known here)"
+            .to_owned()
+    })
+}

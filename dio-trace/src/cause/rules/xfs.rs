@@ -1,0 +1,39 @@
+//! xfs (fs/xfs/xfs_file.c, xfs_iomap.c).
+
+use super::alignment::past;
+use crate::{
+    cause::{Case, Rule, Scenario},
+    enrich::extent,
+};
+
+pub(super) const UNALIGNED_COW: Rule = Rule {
+    id: "xfs-unaligned-cow",
+    title: "xfs: part of a shared block is written cached",
+    means: "A file that shares extents (cp --reflink, snapshots of VM images, deduplication) is \
+            copied on write, block by block. A write that covers part of a block needs the rest of \
+            it, which xfs brings together in the page cache; the pages stay dirty there. Other \
+            files take writes in sectors directly.",
+    proof: "A write through the page cache that is off the file system's block, and an extent in \
+            its range is shared (FIEMAP). Likely where FIEMAP no longer shows it, because the copy \
+            has been made.",
+    fix: "write whole file-system blocks (`xfs_info DIR`: bsize), or unshare the file first: \
+          `xfs_io -c 'unshare 0 SIZE' FILE`",
+    on: "xfs with reflink (the default)",
+    scenario: Scenario::In(&["xfs-reflink"]),
+    test: unaligned_cow,
+};
+
+fn unaligned_cow(case: &Case<'_>) -> Option<String> {
+    let block = case.block();
+    let length = case.request.len;
+    let unaligned = past(case.start(), block) != 0 || past(length, block) != 0;
+    if !case.on(&["xfs"]) || !case.cached_write() || !unaligned {
+        return None;
+    }
+    let likely = if case.extent(extent::SHARED) { "" } else { "likely " };
+    Some(format!(
+        "{likely}the file shares extents (reflink), and {length} bytes at {} are no whole \
+         {block}-byte blocks: xfs copies such blocks through the page cache",
+        case.start()
+    ))
+}

@@ -1,0 +1,41 @@
+//! `dio-trace explain`: the rule table for people.
+
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
+
+use super::sink::width;
+use crate::{
+    cause::{Rule, find, nearest},
+    escape::escape,
+    ui,
+};
+
+/// Usage, as clap has it.
+const USAGE: u8 = 2;
+
+/// Prints these causes in full, or all of them in a line each.
+pub(super) fn run(ids: &[String]) -> ExitCode {
+    let width = width(io::stdout().is_terminal()).min(100);
+    if ids.is_empty() {
+        print!("{}", ui::cause_list(width));
+        return ExitCode::SUCCESS;
+    }
+    let rules: Result<Vec<&Rule>, &String> = ids.iter().map(|id| find(id).ok_or(id)).collect();
+    match rules {
+        Ok(rules) => {
+            let pages: Vec<String> = rules.iter().map(|rule| ui::cause_page(rule, width)).collect();
+            print!("{}", pages.join("\n"));
+            ExitCode::SUCCESS
+        }
+        Err(id) => {
+            eprintln!(
+                "dio-trace: there is no cause `{}`; near it: {} (`dio-trace explain` lists all)",
+                escape(id.as_bytes()),
+                nearest(id).join(", ")
+            );
+            ExitCode::from(USAGE)
+        }
+    }
+}
