@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dio_trace_common::abi::{MIXED_DIRTIED, Mixer, MixerEvent, OP_WRITE, REFUSED_FCNTL, Refusal};
+use dio_trace_common::abi::{MIXED_DIRTIED, MixerEvent, OP_WRITE, REFUSED_FCNTL, Refusal};
 use serde::Serialize;
 
 use crate::{
@@ -41,7 +41,7 @@ pub struct RefusalRow {
 impl RefusalRow {
     fn new(event: &Refusal, enricher: &mut Enricher, clock: &Clock) -> Self {
         let comm = enricher.process(event.tgid, Some(&event.comm));
-        let file = enricher.file(key_of(event), event.tgid);
+        let file = enricher.file(FileKey::from(event), event.tgid);
         let Explanation { id, why, fix } = explain_refusal(&file.fs);
         Self {
             call: if event.by == REFUSED_FCNTL { "fcntl" } else { "open" },
@@ -79,7 +79,7 @@ impl Mixing {
     #[must_use]
     pub fn new(event: &MixerEvent, enricher: &mut Enricher, clock: &Clock) -> Self {
         let mixer = &event.mixer;
-        let comm = enricher.process(mixer.tgid, Some(&event.comm));
+        let comm = enricher.mixer(event);
         let writes = mixer.how == MIXED_DIRTIED;
         let Explanation { id, why, fix } = explain_mixed(writes);
         let path = enricher.file(FileKey::from(mixer), mixer.tgid).path.clone();
@@ -145,7 +145,7 @@ impl Beside {
         enricher: &mut Enricher,
         clock: &Clock,
     ) -> Option<&RefusalRow> {
-        let key = (event.tgid, key_of(event), event.by);
+        let key = (event.tgid, FileKey::from(event), event.by);
         if self.refusals.len() >= MAX_ROWS && !self.refusals.contains_key(&key) {
             return None;
         }
@@ -246,14 +246,4 @@ fn direct_users(key: FileKey, totals: &Totals, enricher: &mut Enricher) -> Vec<D
             counter.requests;
     }
     users.into_values().collect()
-}
-
-const fn key_of(event: &Refusal) -> FileKey {
-    FileKey { inode: event.inode, ino: event.ino, dev: event.dev }
-}
-
-impl From<&Mixer> for FileKey {
-    fn from(mixer: &Mixer) -> Self {
-        Self { inode: mixer.inode, ino: mixer.ino, dev: mixer.dev }
-    }
 }

@@ -103,6 +103,7 @@ impl Record {
             options,
             facts: &file.facts,
             extents,
+            mixers: &file.mixers,
         });
         let Explanation { id, why, fix } =
             explanation.unwrap_or(Explanation { id: "", why: String::new(), fix: String::new() });

@@ -6,7 +6,7 @@ use dio_trace_common::{
     verdict::{Decision, Outcome, Verdict, magic},
 };
 
-use crate::enrich::{Facts, Layer};
+use crate::enrich::{Facts, Layer, Mixers};
 
 /// A request, what was decided about it, and what its file says.
 pub struct Case<'a> {
@@ -19,6 +19,8 @@ pub struct Case<'a> {
     pub facts: &'a Facts,
     /// OR of the flags of the extents in the request's range, if the file system says them.
     pub extents: Option<u32>,
+    /// Who else uses the file, through the page cache.
+    pub mixers: &'a Mixers,
 }
 
 impl Case<'_> {

@@ -8,7 +8,7 @@ use dio_trace_common::{
 
 use super::{Case, Explanation, RULES, explain, explain_mixed, explain_refusal};
 use crate::{
-    enrich::{Facts, Layer, LayerKind, attribute, extent, flag},
+    enrich::{Facts, Layer, LayerKind, Mixers, attribute, extent, flag},
     fixture,
 };
 
@@ -19,6 +19,7 @@ struct Example {
     options: &'static str,
     facts: Facts,
     extents: Option<u32>,
+    mixers: Mixers,
     /// Where the evidence of a request alone does not give it.
     outcome: Option<Outcome>,
 }
@@ -35,7 +36,7 @@ fn healthy() -> Example {
         ..Facts::default()
     };
     let (r, fs, options) = (fixture::request(), "ext4", "rw");
-    Example { r, fs, options, facts, extents: Some(0), outcome: None }
+    Example { r, fs, options, facts, extents: Some(0), mixers: Mixers::default(), outcome: None }
 }
 
 impl Example {
@@ -49,6 +50,7 @@ impl Example {
             options: self.options,
             facts: &self.facts,
             extents: self.extents,
+            mixers: &self.mixers,
         })
     }
 
@@ -521,6 +523,17 @@ fn each_rule_fires_and_does_not_fire() {
         assert_eq!(id(*fits), Some(*rule));
         assert_ne!(id(*near), Some(*rule), "{rule} must not fire");
     }
+}
+
+#[test]
+fn who_mixes_is_named_once_it_is_known() {
+    let named = |e: &mut Example| {
+        e.r.evidence.flushed_pages = 2;
+        e.mixers.writers = vec!["logger/77".to_owned(), "cp/78".to_owned()];
+    };
+    let by = "2 dirty pages of this file had to be written back first: logger/77, cp/78 writes it \
+              through the page cache";
+    assert_eq!(why(named), by);
 }
 
 #[test]

@@ -14,7 +14,8 @@ use std::{
 };
 
 use dio_trace_common::abi::{
-    CounterKey, FILE_TRUNCATED, FILE_UNHASHED, FileEvent, REQ_BLOCK_DEVICE, Request,
+    CounterKey, FILE_TRUNCATED, FILE_UNHASHED, FileEvent, MIXED_DIRTIED, Mixer, MixerEvent,
+    REQ_BLOCK_DEVICE, Refusal, Request,
 };
 
 use crate::{
@@ -31,6 +32,8 @@ const MAX_FILES: usize = 65_536;
 const MAX_PROCESSES: usize = 4_096;
 /// Files kept open for their extents.
 const MAX_OPEN: usize = 64;
+/// Users of one file through the page cache that are named.
+const MAX_NAMED: usize = 4;
 
 /// A file's identity while it is traced: an inode number alone is not unique on btrfs, where all
 /// subvolumes share `s_dev`.
@@ -47,10 +50,30 @@ impl From<&Request> for FileKey {
     }
 }
 
+impl From<&Mixer> for FileKey {
+    fn from(mixer: &Mixer) -> Self {
+        Self { inode: mixer.inode, ino: mixer.ino, dev: mixer.dev }
+    }
+}
+
+impl From<&Refusal> for FileKey {
+    fn from(refusal: &Refusal) -> Self {
+        Self { inode: refusal.inode, ino: refusal.ino, dev: refusal.dev }
+    }
+}
+
 impl From<&CounterKey> for FileKey {
     fn from(k: &CounterKey) -> Self {
         Self { inode: k.inode, ino: k.ino, dev: k.dev }
     }
+}
+
+/// Who uses a file through the page cache that is used directly, as `comm/pid`.
+#[derive(Clone, Debug, Default)]
+pub struct Mixers {
+    /// By reading, or by a mapping.
+    pub readers: Vec<String>,
+    pub writers: Vec<String>,
 }
 
 /// A file as it is shown.
@@ -67,6 +90,7 @@ pub struct FileInfo {
     pub facts: Facts,
     /// Of an overlay: type and options of the file system that its layers lie on.
     below: Option<(String, String)>,
+    pub mixers: Mixers,
     /// Unescaped: where the tracer may find it. Through its process first, whose mount namespace
     /// may be another; by itself once that process is gone.
     places: Vec<PathBuf>,
@@ -121,6 +145,7 @@ impl Enricher {
             dev: device(facts.dev, key.dev),
             facts,
             below: None,
+            mixers: Mixers::default(),
             places: Vec::new(),
             ino: key.ino,
         };
@@ -145,6 +170,22 @@ impl Enricher {
         }
         let file = self.open.entry(key).or_insert_with(|| info.open());
         extents::extent_flags(file.as_ref()?, request.pos as u64, request.len)
+    }
+
+    /// Takes a process that uses a file through the page cache; its name.
+    pub fn mixer(&mut self, event: &MixerEvent) -> String {
+        let mixer = &event.mixer;
+        let comm = self.process(mixer.tgid, Some(&event.comm));
+        self.file(FileKey::from(mixer), mixer.tgid);
+        if let Some(file) = self.files.get_mut(&FileKey::from(mixer)) {
+            let writes = mixer.how == MIXED_DIRTIED;
+            let users = if writes { &mut file.mixers.writers } else { &mut file.mixers.readers };
+            let name = format!("{comm}/{}", mixer.tgid);
+            if users.len() < MAX_NAMED && !users.contains(&name) {
+                users.push(name);
+            }
+        }
+        comm
     }
 
     /// The name of a process: that of its program, from /proc, else `comm` of the thread.
@@ -220,6 +261,7 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
         dev: device(facts.dev, event.dev),
         facts,
         below: below.map(|m| (m.fs, m.options)),
+        mixers: Mixers::default(),
         places,
         ino: event.ino,
     }
@@ -252,6 +294,7 @@ fn lost_name(key: FileKey, tgid: u32) -> FileInfo {
         dev: device(facts.dev, key.dev),
         facts,
         below: None,
+        mixers: Mixers::default(),
         places,
         ino: key.ino,
     }

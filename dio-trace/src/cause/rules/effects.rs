@@ -63,9 +63,9 @@ fn dirty_flush(case: &Case<'_>) -> Option<String> {
     let pages = case.request.evidence.flushed_pages;
     (pages != 0 && healthy(case)).then(|| {
         format!(
-            "{} of this file had to be written back first: someone writes it through the page \
-             cache",
-            plural(pages, "dirty page")
+            "{} of this file had to be written back first: {} writes it through the page cache",
+            plural(pages, "dirty page"),
+            who(&case.mixers.writers)
         )
     })
 }
@@ -74,9 +74,10 @@ fn cache_invalidated(case: &Case<'_>) -> Option<String> {
     let pages = case.request.evidence.invalidated_pages;
     (pages != 0 && healthy(case)).then(|| {
         format!(
-            "{} of this file {} dropped: someone uses it through the page cache",
+            "{} of this file {} dropped: {} uses it through the page cache",
             plural(pages, "cached page"),
-            if pages == 1 { "was" } else { "were" }
+            if pages == 1 { "was" } else { "were" },
+            who(&case.mixers.readers)
         )
     })
 }
@@ -84,6 +85,11 @@ fn cache_invalidated(case: &Case<'_>) -> Option<String> {
 /// Nothing but the effect is to be explained.
 fn healthy(case: &Case<'_>) -> bool {
     !case.cached() && !case.verdict(Verdict::Unknown)
+}
+
+/// Those who were seen to do it so far.
+fn who(names: &[String]) -> String {
+    if names.is_empty() { "someone".to_owned() } else { names.join(", ") }
 }
 
 fn plural(n: u32, what: &str) -> String {
