@@ -50,6 +50,54 @@ pub(super) struct Summary {
     unmatched: u64,
     in_flight: u64,
     attach: String,
+    refusals: Vec<Refusal>,
+    mixed: Vec<Mixed>,
+}
+
+/// One of the summary's `refusals`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+struct Refusal {
+    call: String,
+    pid: u32,
+    path: String,
+    count: u64,
+    errno: String,
+}
+
+/// One of the summary's `mixed`.
+#[derive(Clone, Debug, Deserialize)]
+struct Mixed {
+    path: String,
+    direct: Vec<DirectUser>,
+    cached: Vec<CacheUser>,
+    flushed_pages: u64,
+    invalidated_pages: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct DirectUser {
+    pid: u32,
+    reads: u64,
+    writes: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct CacheUser {
+    pid: u32,
+    pages_cached: u64,
+    pages_dirtied: u64,
+}
+
+/// A file that is used directly and through the page cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MixedFile {
+    pub(super) path: String,
+    /// pid, reads, writes
+    pub(super) direct: Vec<(u32, u64, u64)>,
+    /// pid, pages cached, pages dirtied
+    pub(super) cached: Vec<(u32, u64, u64)>,
+    pub(super) flushed_pages: u64,
+    pub(super) invalidated_pages: u64,
 }
 
 /// All that one run of dio-trace wrote.
@@ -60,6 +108,18 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// What is said of mixed access.
+    pub(super) fn mixed(&self) -> Vec<MixedFile> {
+        let file = |m: &Mixed| MixedFile {
+            path: m.path.clone(),
+            direct: m.direct.iter().map(|u| (u.pid, u.reads, u.writes)).collect(),
+            cached: m.cached.iter().map(|u| (u.pid, u.pages_cached, u.pages_dirtied)).collect(),
+            flushed_pages: m.flushed_pages,
+            invalidated_pages: m.invalidated_pages,
+        };
+        self.summary.mixed.iter().map(file).collect()
+    }
+
     /// The verdict of the first request to a file.
     pub(super) fn verdict_of(&self, path: &std::path::Path) -> Option<&str> {
         let event = self.events.iter().find(|event| path.to_str() == Some(&event.path));
@@ -187,6 +247,49 @@ impl Judge {
         self.complaints.push(format!("{} {}: {what}", cell.setup, cell.name()));
     }
 
+    /// O_DIRECT itself refused: as often, for whom and what, as the tally has it.
+    pub(super) fn refusals(&mut self, tally: &[Entry], report: &Report) {
+        let mut counts = BTreeMap::new();
+        for entry in tally {
+            let stage = entry.stage.as_str();
+            if matches!(stage, "open" | "fcntl") && entry.result == -i64::from(libc::EINVAL) {
+                let path = entry.path.to_string_lossy().into_owned();
+                *counts.entry((stage.to_owned(), entry.pid, path)).or_default() += 1;
+            }
+        }
+        let mut said = report.summary.refusals.clone();
+        said.sort();
+        let truth: Vec<Refusal> = counts
+            .into_iter()
+            .map(|((call, pid, path), count)| Refusal {
+                call,
+                pid,
+                path,
+                count,
+                errno: "EINVAL".to_owned(),
+            })
+            .collect();
+        let extra = said.iter().filter(|refusal| !truth.contains(refusal));
+        let missed = truth.iter().filter(|refusal| !said.contains(refusal));
+        let wrong: Vec<String> = extra
+            .map(|refusal| format!("not refused as {refusal:?}"))
+            .chain(missed.map(|refusal| format!("not told: {refusal:?}")))
+            .collect();
+        self.verdict("refusals", truth.len() as u64, wrong);
+    }
+
+    /// A score of `cells`, of which these are wrong.
+    pub(super) fn verdict(&mut self, name: &str, cells: u64, wrong: Vec<String>) {
+        let wrong_cells = wrong.len() as u64;
+        self.scores.push(Score {
+            name: name.to_owned(),
+            cells,
+            wrong: wrong_cells,
+            ..Score::default()
+        });
+        self.complaints.extend(wrong.into_iter().map(|what| format!("{name}: {what}")));
+    }
+
     /// Checks the closing line: nothing lost, and as many requests as the tally has.
     pub(super) fn summary(
         &mut self,
@@ -215,12 +318,7 @@ impl Judge {
             wrong.push(format!("counted {counted:?}, the tally has {expected:?}"));
         }
         // A score of its own: the totals are no set-up's fault.
-        self.scores.push(Score {
-            name: "totals".to_owned(),
-            wrong: wrong.len() as u64,
-            ..Score::default()
-        });
-        self.complaints.extend(wrong.into_iter().map(|what| format!("summary: {what}")));
+        self.verdict("totals", 0, wrong);
     }
 }
 
@@ -661,6 +759,31 @@ mod tests {
         assert_eq!(wrong(Summary { lost, ..right() }), 1);
         let requests = [("direct".to_owned(), 1)].into();
         assert_eq!(wrong(Summary { requests, ..right() }), 1);
+    }
+
+    #[test]
+    fn refusals_are_compared_with_the_tally() {
+        let (_, _, mut entry, _) = told("ext4-512", "r_aligned4k.pread");
+        "open".clone_into(&mut entry.stage);
+        entry.result = -22;
+        let wrong = |refusals: Vec<Refusal>| {
+            let report =
+                Report { summary: Summary { refusals, ..Summary::default() }, ..Report::default() };
+            let mut judge = Judge::default();
+            judge.refusals(std::slice::from_ref(&entry), &report);
+            judge.complaints.len()
+        };
+        let right = || Refusal {
+            call: "open".to_owned(),
+            pid: 7,
+            path: entry.path.to_string_lossy().into_owned(),
+            count: 1,
+            errno: "EINVAL".to_owned(),
+        };
+        assert_eq!(wrong(vec![right()]), 0);
+        assert_eq!(wrong(vec![]), 1);
+        assert_eq!(wrong(vec![Refusal { pid: 8, ..right() }]), 2);
+        assert_eq!(wrong(vec![right(), Refusal { call: "fcntl".to_owned(), ..right() }]), 1);
     }
 
     #[test]

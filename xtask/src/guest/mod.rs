@@ -4,11 +4,15 @@
 //! - [`setups`], [`cells`], [`cases`]: the scenarios as data
 //! - [`workload`], [`request`]: the program that is watched, and its own tally
 //! - [`judge`]: the comparison
+//! - [`mixed`]: who mixes direct and buffered access
+//! - [`memory`]: buffers and mappings
 //! - [`demo`]: the demonstration
 mod cases;
 mod cells;
 mod demo;
 mod judge;
+mod memory;
+mod mixed;
 mod request;
 mod setups;
 mod suite;
@@ -21,6 +25,8 @@ use clap::Subcommand;
 pub(crate) enum Guest {
     /// All scenarios on this kernel
     Suite(suite::SuiteArgs),
+    /// Uses a file directly while others do not
+    DirectUser(mixed::DirectUserArgs),
     /// Makes the scenarios' requests
     Workload(workload::WorkloadArgs),
     /// Shows dio-trace at work
@@ -37,6 +43,7 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
     }
     match guest {
         Guest::Suite(args) => suite::main(args),
+        Guest::DirectUser(args) => mixed::direct_user(args).map(|()| 0),
         Guest::Workload(args) => workload::main(args).map(|()| 0),
         Guest::Demo(args) => demo::main(args),
         Guest::DemoReader(args) => demo::reader(args).map(|()| 0),

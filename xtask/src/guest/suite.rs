@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::{
     cells::{self, Cell, Expect},
     judge::{self, Asked, Judge, Report},
+    mixed::{self, DirectUser},
     setups::{self, Kind, Place, Setup},
     workload,
 };
@@ -86,6 +87,7 @@ pub(super) fn main(args: &SuiteArgs) -> Result<u8> {
             one_round(args, number + 1, measured, &mut judge)?;
         }
     }
+    mixed_access(args, &mut judge)?;
     let sum = |part: fn(&judge::Score) -> u64| judge.scores.iter().map(part).sum();
     let outcome = Outcome {
         cells: sum(|score| score.cells),
@@ -126,6 +128,22 @@ fn one_round(
     setups::clear(root)
 }
 
+/// One process uses a file directly, another one through the page cache.
+fn mixed_access(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
+    let root = Path::new("/mnt");
+    let places = setups::make(vec![(setups::find("ext4-512")?, Vec::new())], root)?;
+    let run = Run { args, number: 0, places: &places };
+    let traces = run.traces("mixed");
+    let user = DirectUser::start(&places[0].0.path)?;
+    let tool = run.attach(user.pid(), &[], &traces)?;
+    let wanted = user.mix()?;
+    end(tool, &traces)?;
+    let wrong = mixed::judge(&traces.report()?, &wanted);
+    say(format!("mixed access: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
+    judge.verdict("mixed", 1, wrong);
+    setups::clear(root)
+}
+
 struct Run<'a> {
     args: &'a SuiteArgs,
     /// Of the round.
@@ -138,6 +156,13 @@ struct Traces {
     tally: PathBuf,
     json: PathBuf,
     talk: PathBuf,
+}
+
+impl Traces {
+    fn report(&self) -> Result<Report> {
+        let json = fs::read_to_string(&self.json).context("dio-trace wrote no JSON")?;
+        judge::report(&json)
+    }
 }
 
 impl Run<'_> {
@@ -172,15 +197,7 @@ impl Run<'_> {
         let words = self.workload(&traces)?;
         let mut program = Program::start(Command::new(&words[0]).args(&words[1..]))?;
         say("files are ready; attaching");
-        let start = Instant::now();
-        let mut tool = self
-            .tool(&traces)?
-            .args(["attach", "-p", &program.child.id().to_string(), "--all", "--json"])
-            .args(["--attach", &self.args.attach, "-o", text(&traces.json)?])
-            .spawn()
-            .context("cannot start dio-trace")?;
-        wait_until_tracing(&mut tool, &traces)?;
-        say(format!("attached after {:.1} s", start.elapsed().as_secs_f32()));
+        let tool = self.attach(program.child.id(), &["--all"], &traces)?;
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let other = scope.spawn(|| bystander(self.stage(), &stop));
@@ -191,6 +208,21 @@ impl Run<'_> {
         })?;
         end(tool, &traces)?;
         self.judge(judge, "attach -p --all", &traces, Asked::All)
+    }
+
+    /// Starts dio-trace on a process; returns once it traces.
+    fn attach(&self, pid: u32, options: &[&str], traces: &Traces) -> Result<Child> {
+        let start = Instant::now();
+        let mut tool = self
+            .tool(traces)?
+            .args(["attach", "-p", &pid.to_string(), "--json"])
+            .args(options)
+            .args(["--attach", &self.args.attach, "-o", text(&traces.json)?])
+            .spawn()
+            .context("cannot start dio-trace")?;
+        wait_until_tracing(&mut tool, traces)?;
+        say(format!("attached after {:.1} s", start.elapsed().as_secs_f32()));
+        Ok(tool)
     }
 
     /// Where the bystander has its file.
@@ -213,13 +245,13 @@ impl Run<'_> {
 
     fn judge(&self, judge: &mut Judge, name: &str, traces: &Traces, asked: Asked) -> Result<()> {
         let tally = workload::tally(&traces.tally)?;
-        let json = fs::read_to_string(&traces.json).context("dio-trace wrote no JSON")?;
-        let report = judge::report(&json)?;
+        let report = traces.report()?;
         let before = judge.complaints.len();
         let first = judge.scores.len();
         judge.cells(self.places, &tally, &report, asked);
         let counts = expected(self.places, &report);
         judge.summary(&report.summary, &self.args.attach, &counts);
+        judge.refusals(&tally, &report);
         for score in &mut judge.scores[first..] {
             let right = score.wrong + score.missed + score.extra == 0;
             let word = if right { "right" } else { "NOT RIGHT" };
