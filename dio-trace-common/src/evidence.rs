@@ -18,7 +18,7 @@ pub mod seen {
     pub const BUFFERED_WRITE: u32 = 1 << 5;
     /// `invalidate_inode_pages2_range` ran for the request's mapping.
     pub const INVALIDATED: u32 = 1 << 6;
-    /// The direct path bounces through kernel pages (`IOMAP_DIO_BOUNCE`, 7.x).
+    /// `bio_iov_iter_bounce` ran: the direct path went through pages of the kernel's own (7.x).
     pub const BOUNCED: u32 = 1 << 7;
     /// After [`BUFFERED_WRITE`], `do_writepages` wrote pages of the mapping back before the
     /// request returned.

@@ -134,6 +134,16 @@ pub fn dax_iomap_rw<A: Args>(_ctx: &A) {
     unsafe { (*request).evidence.seen |= seen::DAX };
 }
 
+/// `bio_iov_iter_bounce(struct bio *, …)`: a direct request goes through pages of the kernel's own,
+/// lest its buffer changes under a checksum (block/bio.c, 7.x).
+#[inline(always)]
+pub fn bounced<A: Args>(_ctx: &A) {
+    let _steady = Steady::new();
+    let Some(request) = current_request() else { return };
+    // SAFETY: a request of a map.
+    unsafe { (*request).evidence.seen |= seen::BOUNCED };
+}
+
 /// Return of `ssize_t filemap_read(struct kiocb *, struct iov_iter *, ssize_t already)`: what
 /// it returns includes the bytes read directly before it was called.
 #[inline(always)]

@@ -217,6 +217,7 @@ entry!(
     evidence::iomap_dio_simple_complete
 );
 entry!(fe_dio_complete, kp_dio_complete, evidence::dio_complete);
+entry!(fe_bounced, kp_bounced, evidence::bounced);
 entry!(fe_dax_iomap_rw, kp_dax_iomap_rw, evidence::dax_iomap_rw);
 
 // ---- evidence: page cache

@@ -104,6 +104,7 @@ pub const PROBES: &[Probe] = &[
         &["kp_iomap_dio_simple_complete"],
     ),
     entry(&["dio_complete"], Duty::Optional, &["fe_dio_complete"], &["kp_dio_complete"]),
+    entry(&["bio_iov_iter_bounce"], Duty::Optional, &["fe_bounced"], &["kp_bounced"]),
     entry(&["dax_iomap_rw"], Duty::Optional, &["fe_dax_iomap_rw"], &["kp_dax_iomap_rw"]),
     entry(
         &["balance_dirty_pages_ratelimited"],
