@@ -32,8 +32,11 @@ pub mod seen {
     pub const BUFFER_FAULT: u32 = 1 << 11;
     /// The count stopped while the thread was being killed.
     pub const KILLED: u32 = 1 << 12;
+    /// A direct path was entered by the request's thread (kprobe mode alone; its end may be an
+    /// interrupt that a kprobe does not see).
+    pub const DIRECT_ENTERED: u32 = 1 << 13;
     /// A direct path was entered for a kiocb, whatever became of it.
-    pub const DIRECT_TRIED: u32 = IOMAP_DIO | IOMAP_SIMPLE | LEGACY_DIO;
+    pub const DIRECT_TRIED: u32 = IOMAP_DIO | IOMAP_SIMPLE | LEGACY_DIO | DIRECT_ENTERED;
 }
 
 /// What one request left behind in the probes. All counters add up over its attempts.

@@ -124,9 +124,13 @@ pub struct Decision {
 /// Decides one request.
 ///
 /// Never guesses: bytes that no probe accounts for make the verdict [`Verdict::Unknown`], except
-/// while every page-cache probe is attached on a block device (what did not pass the cache there
-/// was direct; block/fops.c has no third way) and on a network or FUSE client (what did not pass
-/// its cache went to the server; each calls `filemap_read` or dirties pages for the rest).
+/// while every page-cache probe is attached
+/// - on a block device: what did not pass the cache there was direct (block/fops.c has no third
+///   way);
+/// - on a network or FUSE client: what did not pass its cache went to the server (each calls
+///   `filemap_read` or dirties pages for the rest);
+/// - where a direct path was entered whose end kprobes may have missed: nothing else is between it
+///   and the page cache.
 #[must_use]
 #[inline(always)]
 pub fn decide(facts: &Facts, ev: &Evidence) -> Decision {
@@ -182,7 +186,8 @@ fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, 
     let rest = done - cached;
     let proven = ev.seen & seen::DIRECT_TRIED != 0 && ev.direct_bytes >= rest;
     let client = !facts.block_device && magic::is_client(facts.magic);
-    let by_elimination = (facts.block_device || client)
+    let entered = ev.seen & seen::DIRECT_ENTERED != 0;
+    let by_elimination = (facts.block_device || client || entered)
         && facts.cache_probes_complete
         && ev.seen & seen::MISSED == 0;
     if !proven && !by_elimination {
@@ -298,6 +303,18 @@ mod tests {
         // Entered, for its end-of-file check, and read nothing.
         let entered = Evidence { seen: seen::IOMAP_DIO | seen::BUFFERED_READ, ..direct(4096) };
         assert_eq!(verdict(&read(), &entered).0, Verdict::Direct);
+    }
+
+    #[test]
+    fn a_direct_path_whose_end_was_missed_is_judged_by_elimination() {
+        let entered = Evidence { seen: seen::DIRECT_ENTERED, ..Evidence::default() };
+        assert_eq!(verdict(&read(), &entered).0, Verdict::Direct);
+        let blind = Facts { cache_probes_complete: false, ..read() };
+        assert_eq!(verdict(&blind, &entered).0, Verdict::Unknown);
+        let missed = Evidence { seen: seen::DIRECT_ENTERED | seen::MISSED, ..entered };
+        assert_eq!(verdict(&read(), &missed).0, Verdict::Unknown);
+        let rest = Evidence { seen: entered.seen | seen::BUFFERED_READ, ..cached(1024) };
+        assert_eq!(verdict(&read(), &rest).0, Verdict::Partial);
     }
 
     #[test]

@@ -103,13 +103,23 @@ unsafe fn leave_sync(thread: *mut Thread) -> bool {
     // SAFETY: per the caller, a value of THREADS.
     unsafe {
         let open = (*thread).state == SYNC;
-        if open && (*thread).already != 0 {
-            // The return of a filemap_read went by unseen: its bytes are not known.
-            (*thread).request.evidence.seen |= seen::MISSED;
-            (*thread).already = 0;
+        if open {
+            note_missed(thread, &raw mut (*thread).request);
         }
         (*thread).state = IDLE;
         open
+    }
+}
+
+/// Kprobe mode: the return of a filemap_read went by unseen, its bytes are not known.
+#[inline(always)]
+unsafe fn note_missed(thread: *mut Thread, request: *mut Request) {
+    // SAFETY: per the caller, a value of THREADS and its open request.
+    unsafe {
+        if (*thread).already != 0 {
+            (*request).evidence.seen |= seen::MISSED;
+            (*thread).already = 0;
+        }
     }
 }
 
@@ -184,6 +194,9 @@ fn leave(thread: *mut Thread) -> Option<*mut Request> {
     // SAFETY: a value of THREADS, used by its own thread alone.
     unsafe {
         let request = if (*thread).state == ASYNC { open_request(thread) } else { None };
+        if let Some(request) = request {
+            note_missed(thread, request);
+        }
         (*thread).state = IDLE;
         request
     }

@@ -134,6 +134,15 @@ pub fn dax_iomap_rw<A: Args>(_ctx: &A) {
     unsafe { (*request).evidence.seen |= seen::DAX };
 }
 
+/// `__blockdev_direct_IO`, `__iomap_dio_rw` or `__iomap_dio_read_simple`, in the thread that submits.
+#[inline(always)]
+pub fn direct_entered<A: Args>(_ctx: &A) {
+    if let Some(request) = current_request() {
+        // SAFETY: a request of a map.
+        unsafe { (*request).evidence.seen |= seen::DIRECT_ENTERED };
+    }
+}
+
 /// `bio_iov_iter_bounce(struct bio *, …)`: a direct request goes through pages of the kernel's own,
 /// lest its buffer changes under a checksum (block/bio.c, 7.x).
 #[inline(always)]

@@ -217,6 +217,21 @@ entry!(
     evidence::iomap_dio_simple_complete
 );
 entry!(fe_dio_complete, kp_dio_complete, evidence::dio_complete);
+#[kprobe]
+pub fn kp_blockdev_direct_io(ctx: ProbeContext) -> u32 {
+    evidence::direct_entered(&ctx);
+    0
+}
+#[kprobe]
+pub fn kp_iomap_dio_rw(ctx: ProbeContext) -> u32 {
+    evidence::direct_entered(&ctx);
+    0
+}
+#[kprobe]
+pub fn kp_iomap_dio_read_simple(ctx: ProbeContext) -> u32 {
+    evidence::direct_entered(&ctx);
+    0
+}
 entry!(fe_bounced, kp_bounced, evidence::bounced);
 entry!(fe_dax_iomap_rw, kp_dax_iomap_rw, evidence::dax_iomap_rw);
 

@@ -35,6 +35,8 @@ pub struct Probe {
     pub tracepoint: Option<&'static str>,
     /// Only where the kernel may preempt a running fentry program.
     pub second_copy: bool,
+    /// Only in kprobe mode: takes the place of what that mode may miss.
+    pub kprobe_only: bool,
 }
 
 impl Probe {
@@ -53,7 +55,16 @@ const fn entry(
     fentry: &'static [&'static str],
     kprobe: &'static [&'static str],
 ) -> Probe {
-    Probe { functions, duty, args: None, fentry, kprobe, tracepoint: None, second_copy: false }
+    Probe {
+        functions,
+        duty,
+        args: None,
+        fentry,
+        kprobe,
+        tracepoint: None,
+        second_copy: false,
+        kprobe_only: false,
+    }
 }
 
 const fn exit(
@@ -71,7 +82,14 @@ const fn exit(
         kprobe,
         tracepoint: None,
         second_copy: false,
+        kprobe_only: false,
     }
+}
+
+/// The entry of a direct path, in kprobe mode: where its end is an interrupt that comes while
+/// another probe of its CPU runs, no kprobe sees it.
+const fn entered(function: &'static [&'static str], kprobe: &'static [&'static str]) -> Probe {
+    Probe { kprobe_only: true, ..entry(function, Duty::Optional, &[], kprobe) }
 }
 
 const LIBAIO: Duty = Duty::Api("libaio");
@@ -103,6 +121,9 @@ pub const PROBES: &[Probe] = &[
         &["fe_iomap_dio_simple_complete"],
         &["kp_iomap_dio_simple_complete"],
     ),
+    entered(&["__blockdev_direct_IO"], &["kp_blockdev_direct_io"]),
+    entered(&["__iomap_dio_rw"], &["kp_iomap_dio_rw"]),
+    entered(&["__iomap_dio_read_simple"], &["kp_iomap_dio_read_simple"]),
     entry(&["dio_complete"], Duty::Optional, &["fe_dio_complete"], &["kp_dio_complete"]),
     entry(&["bio_iov_iter_bounce"], Duty::Optional, &["fe_bounced"], &["kp_bounced"]),
     entry(&["dax_iomap_rw"], Duty::Optional, &["fe_dax_iomap_rw"], &["kp_dax_iomap_rw"]),

@@ -44,7 +44,10 @@ pub(super) fn attach_all(
         coverage.tracepoint(bpf, kernel, tracepoint)?;
     }
     let copies = attach == Attach::Fentry && preemptible();
-    for probe in PROBES.iter().filter(|probe| copies || !probe.second_copy) {
+    let of_mode = |probe: &&Probe| {
+        (copies || !probe.second_copy) && (attach == Attach::Kprobe || !probe.kprobe_only)
+    };
+    for probe in PROBES.iter().filter(of_mode) {
         coverage.probe(bpf, kernel, probe)?;
     }
     Ok(coverage)

@@ -66,11 +66,6 @@ pub(super) fn main(args: &SuiteArgs) -> Result<u8> {
         [] => setups::ALL.iter().filter(|setup| args.all_setups || !setup.rare).collect(),
         names => names.iter().map(|name| setups::find(name)).collect::<Result<_>>()?,
     };
-    // A legacy direct request (fs/direct-io.c) that completes in an interrupt has no tracepoint to
-    // take the place of a kprobe that was skipped (docs/limitations.md).
-    let legacy = |setup: &Setup| setup.fs == "vfat";
-    let wanted: Vec<_> =
-        wanted.into_iter().filter(|s| args.attach == "fentry" || !legacy(s)).collect();
     let (mut judge, mut left_out) = (Judge::default(), Vec::new());
     for (number, round) in setups::rounds(&wanted).into_iter().enumerate() {
         let mut measured = Vec::new();
