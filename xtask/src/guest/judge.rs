@@ -50,6 +50,16 @@ pub(super) struct Summary {
     unmatched: u64,
     in_flight: u64,
     attach: String,
+    refusals: Vec<Refusal>,
+}
+
+/// O_DIRECT refused before there could be a request.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Refusal {
+    call: String,
+    path: String,
+    errno: String,
+    count: u64,
 }
 
 /// All that one run of dio-trace wrote.
@@ -142,6 +152,7 @@ impl Judge {
                 };
                 let events = owner.remove(&Some(at)).unwrap_or_default();
                 self.cell(&mut score, place.setup, cell, &tally[at], &events, asked);
+                self.refusal(&mut score, cell, &tally[at], &report.summary.refusals);
             }
             self.scores.push(score);
         }
@@ -181,6 +192,20 @@ impl Judge {
             score.wrong += 1;
         }
         self.complain(cell, &faults[0].join("; "));
+    }
+
+    /// One that the program got must be told, and no other.
+    fn refusal(&mut self, score: &mut Score, cell: &Cell, entry: &Entry, told: &[Refusal]) {
+        let here = told.iter().filter(|refusal| entry.path.to_str() == Some(&refusal.path));
+        let told: Vec<_> = here.map(|r| (&*r.call, number(&r.errno), r.count)).collect();
+        let got = match &*entry.stage {
+            "call" => Vec::new(),
+            stage => vec![(stage, -entry.result, 1)],
+        };
+        if told != got {
+            score.wrong += 1;
+            self.complain(cell, &format!("refusals are {told:?}, not {got:?}"));
+        }
     }
 
     fn complain(&mut self, cell: &Cell, what: &str) {
@@ -394,6 +419,7 @@ fn api(name: &str) -> &'static str {
         "read" | "pread" | "write" | "pwrite" | "thread" | "child" => "read",
         "readv" | "preadv" | "preadv2" | "writev" | "pwritev" | "pwritev2" => "readv",
         "aio" => "libaio",
+        "splice" | "sendfile" => "splice",
         _ => "io_uring",
     }
 }
@@ -445,7 +471,7 @@ fn independent(setup: &Setup, cell: &Cell, entry: &Entry, event: &Event) -> Vec<
             let elsewhere = cell.writes()
                 || matches!(cell.case, "r_unwritten" | "r_mix")
                 || cell.case.starts_with("r_hole")
-                || (setup.fs == "erofs" && event.outcome.as_deref() == Some("short:eof"));
+                || (setup.fs == "erofs" && entry.result % 4096 != 0);
             // The kernel reads whole sectors.
             if !elsewhere && entry.result > 0 && (entry.storage as i64) < entry.result {
                 wrong.push(format!(

@@ -4,10 +4,12 @@
 //! - [`setups`], [`cells`], [`cases`]: the scenarios as data
 //! - [`workload`], [`request`]: the program that is watched, and its own tally
 //! - [`judge`]: the comparison
+//! - [`fuse`]: a FUSE server for some set-ups
 //! - [`demo`]: the demonstration
 mod cases;
 mod cells;
 mod demo;
+mod fuse;
 mod judge;
 mod request;
 mod setups;
@@ -21,8 +23,12 @@ use clap::Subcommand;
 pub(crate) enum Guest {
     /// All scenarios on this kernel
     Suite(suite::SuiteArgs),
+    /// Makes set-ups and leaves them
+    Make(suite::MakeArgs),
     /// Makes the scenarios' requests
     Workload(workload::WorkloadArgs),
+    /// Shows a folder by FUSE
+    FuseServer(fuse::FuseServerArgs),
     /// Shows dio-trace at work
     Demo(demo::DemoArgs),
     /// The program that the demonstration watches
@@ -37,7 +43,9 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
     }
     match guest {
         Guest::Suite(args) => suite::main(args),
+        Guest::Make(args) => suite::make(args).map(|()| 0),
         Guest::Workload(args) => workload::main(args).map(|()| 0),
+        Guest::FuseServer(args) => fuse::main(args).map(|()| 0),
         Guest::Demo(args) => demo::main(args),
         Guest::DemoReader(args) => demo::reader(args).map(|()| 0),
     }
