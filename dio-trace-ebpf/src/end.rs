@@ -30,9 +30,12 @@ use crate::{
 
 const EAGAIN: i64 = -11;
 const EINVAL: i64 = -22;
+const EOPNOTSUPP: i64 = -95;
 /// The request was queued; its completion ends it (include/linux/errno.h). io_uring returns the
 /// same value for "no completion to post here" (IOU_ISSUE_SKIP_COMPLETE).
 const EIOCBQUEUED: i64 = -529;
+/// RWF_APPEND of an open request (include/linux/fs.h).
+const IOCB_APPEND: u32 = 0x10;
 /// IOU_REQUEUE, a kernel-internal verdict of io_uring from 6.15 on.
 const IOU_REQUEUE: i64 = -3072;
 
@@ -218,8 +221,10 @@ pub fn io_complete<A: Args>(ctx: &A) {
     // SAFETY: a request of REQUESTS; its completion runs once.
     let (done, op) = unsafe { ((*request).done_before as i64, (*request).op) };
     let provisional = op == OP_WRITE && completes_later(kiocb);
-    if provisional || ret == EAGAIN || (ret < 0 && done != 0) {
-        // io_uring may issue it anew (io_rw_should_reissue), or count the earlier bytes.
+    let again = ret == EAGAIN || ret == EOPNOTSUPP;
+    if provisional || again || (ret < 0 && done != 0) {
+        // io_uring may issue it anew (io_rw_should_reissue; some drivers answer a bio that must
+        // not wait with EOPNOTSUPP), or count the earlier bytes.
         // SAFETY: as above.
         unsafe { (*request).flags |= REQ_PUNTED };
         return;
@@ -289,7 +294,12 @@ fn end_async(request: *mut Request, ret: i64, in_thread: u32) {
     unsafe {
         let kiocb = (*request).kiocb;
         let file: u64 = read(kiocb, &KIOCB_KI_FILP);
-        appended(request, ret, read(kiocb, &KIOCB_KI_POS));
+        let flags: u32 = read(kiocb, &KIOCB_KI_FLAGS);
+        // Not every file system moves the position of an asynchronous request: fuse with
+        // FOPEN_DIRECT_IO does not.
+        if flags & IOCB_APPEND != 0 {
+            appended(request, ret, read(kiocb, &KIOCB_KI_POS));
+        }
         finish(request, ret, file, in_thread);
         let _ = REQUESTS.remove(kiocb);
     }

@@ -37,7 +37,7 @@ struct Disk {
 
 /// In this order vda, vdb, vdc, nvme0n1.
 const DISKS: &[Disk] = &[
-    Disk { name: "a512", gib: 16, device: "virtio-blk-pci,serial=A512" },
+    Disk { name: "a512", gib: 48, device: "virtio-blk-pci,serial=A512" },
     Disk {
         name: "b4kn",
         gib: 16,

@@ -190,6 +190,10 @@ const CASES: &[Case] = &[
     holds("w_small_512", Content::Bytes(100)),
     case("r_mmap"),
     case("w_mmap"),
+    case("r_splice"),
+    case("r_splice_una"),
+    case("r_sendfile"),
+    case("w_splice"),
     // The end of a device, by offset and length.
     case("tail"),
     case("oddtail"),

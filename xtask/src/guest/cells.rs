@@ -57,6 +57,8 @@ scenarios!(
     "ext4-nojournal",
     "f2fs",
     "fuse-bindfs",
+    "fuse-directio",
+    "fuse-plain",
     "loop-buffered",
     "loop-dio",
     "loop-odd",

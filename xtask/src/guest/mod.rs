@@ -6,10 +6,12 @@
 //! - [`judge`]: the comparison
 //! - [`mixed`]: who mixes direct and buffered access
 //! - [`memory`]: buffers and mappings
+//! - [`fuse`]: a FUSE server for some set-ups
 //! - [`demo`]: the demonstration
 mod cases;
 mod cells;
 mod demo;
+mod fuse;
 mod judge;
 mod memory;
 mod mixed;
@@ -27,8 +29,12 @@ pub(crate) enum Guest {
     Suite(suite::SuiteArgs),
     /// Uses a file directly while others do not
     DirectUser(mixed::DirectUserArgs),
+    /// Makes set-ups and leaves them
+    Make(suite::MakeArgs),
     /// Makes the scenarios' requests
     Workload(workload::WorkloadArgs),
+    /// Shows a folder by FUSE
+    FuseServer(fuse::FuseServerArgs),
     /// Shows dio-trace at work
     Demo(demo::DemoArgs),
     /// The program that the demonstration watches
@@ -44,7 +50,9 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
     match guest {
         Guest::Suite(args) => suite::main(args),
         Guest::DirectUser(args) => mixed::direct_user(args).map(|()| 0),
+        Guest::Make(args) => suite::make(args).map(|()| 0),
         Guest::Workload(args) => workload::main(args).map(|()| 0),
+        Guest::FuseServer(args) => fuse::main(args).map(|()| 0),
         Guest::Demo(args) => demo::main(args),
         Guest::DemoReader(args) => demo::reader(args).map(|()| 0),
     }

@@ -1,5 +1,10 @@
 //! Making one request by any API. The result is the count, or -errno.
-use std::{io, os::fd::RawFd, thread};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, RawFd},
+    thread,
+};
 
 use anyhow::{Context, Result, bail};
 use io_uring::{IoUring, opcode, squeue, types};
@@ -75,6 +80,8 @@ impl Apis {
             }
             "child" => child(call)?,
             "mmap" => mine(mapped(call)),
+            "splice" => mine(spliced(call)?),
+            "sendfile" => mine(sent(call)?),
             _ => bail!("no API is called {api}"),
         })
     }
@@ -243,6 +250,36 @@ fn vectored(api: &str, call: &Call) -> i64 {
             _ => libc::preadv2(fd, list, segments, offset, flags),
         }
     })
+}
+
+/// From the file into a pipe, or from a pipe into the file.
+fn spliced(call: &Call) -> Result<i64> {
+    let mut ends = [0; 2];
+    // SAFETY: pipe writes two descriptors.
+    if unsafe { libc::pipe(ends.as_mut_ptr()) } < 0 {
+        bail!("no pipe");
+    }
+    let ([out, into], mut at, none) = (ends, call.offset, std::ptr::null_mut());
+    // SAFETY: the buffer has len bytes, which a pipe has room for; the descriptors are ours.
+    unsafe {
+        let made = count(if call.write {
+            libc::write(into, call.buffer.cast(), call.len);
+            libc::splice(out, none, call.fd, &raw mut at, call.len, 0)
+        } else {
+            libc::splice(call.fd, &raw mut at, into, none, call.len, 0)
+        });
+        libc::close(out);
+        libc::close(into);
+        Ok(made)
+    }
+}
+
+/// From the file to nowhere.
+fn sent(call: &Call) -> Result<i64> {
+    let nowhere = File::options().write(true).open("/dev/null").context("no /dev/null")?;
+    let mut at = call.offset;
+    // SAFETY: no memory but the offset is involved.
+    Ok(count(unsafe { libc::sendfile(nowhere.as_raw_fd(), call.fd, &raw mut at, call.len) }))
 }
 
 /// A load or a store through a shared mapping. No request, whatever the descriptor is.

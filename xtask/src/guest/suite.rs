@@ -58,6 +58,8 @@ struct Outcome<'a> {
     complaints: &'a [String],
 }
 
+/// Where set-ups are made.
+const ROOT: &str = "/mnt";
 /// Complaints shown; the rest is in the result.
 const SHOWN: usize = 40;
 
@@ -104,6 +106,32 @@ pub(super) fn main(args: &SuiteArgs) -> Result<u8> {
     Ok(u8::from(!judge.complaints.is_empty()))
 }
 
+#[derive(Args, Clone, Debug)]
+pub(crate) struct MakeArgs {
+    /// The kernel series, which chooses the scenarios' column
+    #[arg(long)]
+    series: String,
+    /// The set-ups; those that cannot be at once are an error
+    #[arg(required = true)]
+    setup: Vec<String>,
+}
+
+/// Makes set-ups and leaves them, to look at by hand; says where they are, as the workload takes it.
+pub(super) fn make(args: &MakeArgs) -> Result<()> {
+    let wanted = args.setup.iter().map(|name| setups::find(name)).collect::<Result<Vec<_>>>()?;
+    if setups::rounds(&wanted).len() > 1 {
+        bail!("these cannot be there at once");
+    }
+    let load = |setup: &'static Setup| {
+        cells::load(setup.name, setup.rows, &args.series).map(|cells| (setup, cells))
+    };
+    let setups = wanted.into_iter().map(load).collect::<Result<_>>()?;
+    for (place, _) in setups::make(setups, Path::new(ROOT))? {
+        println!("{}:{}", place.setup.name, place.path.display());
+    }
+    Ok(())
+}
+
 /// Makes what can be there at once, runs the workload on it, and clears it.
 fn one_round(
     args: &SuiteArgs,
@@ -111,7 +139,7 @@ fn one_round(
     setups: Vec<(&'static Setup, Vec<Cell>)>,
     judge: &mut Judge,
 ) -> Result<()> {
-    let root = Path::new("/mnt");
+    let root = Path::new(ROOT);
     say(format!("making {} set-ups", setups.len()));
     let start = Instant::now();
     let places = setups::make(setups, root)?;
@@ -125,7 +153,7 @@ fn one_round(
 
 /// One process uses a file directly, another one through the page cache.
 fn mixed_access(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
-    let root = Path::new("/mnt");
+    let root = Path::new(ROOT);
     let places = setups::make(vec![(setups::find("ext4-512")?, Vec::new())], root)?;
     let run = Run { args, number: 0, places: &places };
     let traces = run.traces("mixed");

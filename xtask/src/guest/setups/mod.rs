@@ -37,7 +37,8 @@ impl Disk {
     /// Partitions that find room, see `make`.
     const fn room(self) -> usize {
         match self {
-            Self::Sector512 | Self::Sector4096 => 23,
+            Self::Sector512 => 68,
+            Self::Sector4096 => 23,
             Self::Sector512e => 1,
         }
     }

@@ -38,6 +38,10 @@ const fn device(name: &'static str, store: Store) -> Setup {
     setup(name, "bdev", Kind::Device(store), &[])
 }
 
+const fn fuse(name: &'static str, server: Words) -> Setup {
+    setup(name, "fuse", Kind::Fuse { server }, &[])
+}
+
 const fn broken(name: &'static str, fs: &'static str, mkfs: Words, causes: Words) -> Setup {
     setup(name, fs, Kind::Broken { mkfs }, causes)
 }
@@ -91,7 +95,9 @@ pub(in crate::guest) const ALL: &[Setup] = &[
     setup("squashfs", "squashfs", Kind::Image { mkfs: SQUASHFS }, &[]),
     setup("erofs-plain", "erofs", Kind::Image { mkfs: EROFS }, &[]),
     setup("9p-none", "9p", Kind::Shared, &[]),
-    setup("fuse-bindfs", "fuse", Kind::Fuse { server: &["bindfs"] }, &[]),
+    fuse("fuse-bindfs", &["bindfs"]),
+    fuse("fuse-plain", &["xtask", "guest", "fuse-server"]),
+    fuse("fuse-directio", &["xtask", "guest", "fuse-server", "--direct-io"]),
     device("bdev-4kn", SECTOR_4096),
     device("bdev-512e", SECTOR_512E),
     device("loop-buffered", Store::Loop { direct: false, bytes: QUARTER }),
