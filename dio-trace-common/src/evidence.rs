@@ -32,8 +32,10 @@ pub mod seen {
     pub const BUFFER_FAULT: u32 = 1 << 11;
     /// The count stopped while the thread was being killed.
     pub const KILLED: u32 = 1 << 12;
-    /// A direct path was entered by the request's thread (kprobe mode alone; its end may be an
-    /// interrupt that a kprobe does not see).
+    /// A direct path took the request, and its own end may have gone by unseen: it comes in an
+    /// interrupt, and a probe that this very interrupt found at work is skipped. Known by its entry
+    /// (kprobe mode), or because the request completed outside of the thread that submitted it,
+    /// which the page cache never does.
     pub const DIRECT_ENTERED: u32 = 1 << 13;
     /// A direct path was entered for a kiocb, whatever became of it.
     pub const DIRECT_TRIED: u32 = IOMAP_DIO | IOMAP_SIMPLE | LEGACY_DIO | DIRECT_ENTERED;

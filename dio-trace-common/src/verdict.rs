@@ -129,8 +129,8 @@ pub struct Decision {
 ///   way);
 /// - on a network or FUSE client: what did not pass its cache went to the server (each calls
 ///   `filemap_read` or dirties pages for the rest);
-/// - where a direct path was entered whose end kprobes may have missed: nothing else is between it
-///   and the page cache.
+/// - where a direct path took the request and its end may have been missed: what did not pass the
+///   page cache went that way.
 #[must_use]
 #[inline(always)]
 pub fn decide(facts: &Facts, ev: &Evidence) -> Decision {

@@ -232,8 +232,19 @@ pub fn io_complete<A: Args>(ctx: &A) {
     // The submitter may still be on its way out of the kernel, in this very thread or on
     // another CPU; only in the first case is its memory ours to read.
     let in_thread = thread().is_some_and(|t| open_request(t) == Some(request));
+    if !in_thread {
+        completes_elsewhere(request);
+    }
     let all = if ret < 0 { ret } else { moved(request, kiocb, done + ret) };
     end_async(request, all, u32::from(in_thread));
+}
+
+/// See [`seen::DIRECT_ENTERED`]: what goes through the page cache ends in the thread that submits
+/// it, or in io-wq, which submits it anew.
+#[inline(always)]
+fn completes_elsewhere(request: *mut Request) {
+    // SAFETY: a request of REQUESTS; its completion runs once.
+    unsafe { (*request).evidence.seen |= seen::DIRECT_ENTERED };
 }
 
 /// Bytes of a read whose last part is `done` with those of earlier attempts. io_uring may call
@@ -276,6 +287,9 @@ pub fn aio_complete<A: Args>(ctx: &A) {
     let _steady = Steady::new();
     let Some(request) = REQUESTS.get_ptr_mut(kiocb) else { return };
     let in_thread = thread().is_some_and(|t| open_request(t) == Some(request));
+    if !in_thread {
+        completes_elsewhere(request);
+    }
     end_async(request, ctx.arg(1) as i64, u32::from(in_thread));
 }
 
