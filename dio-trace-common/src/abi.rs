@@ -72,7 +72,7 @@ pub struct Request {
     /// Kernel `dev_t` (major << 20 | minor): of the file system, or the block device itself.
     pub dev: u32,
     pub generation: u32,
-    /// `super_block.s_magic`.
+    /// `super_block.s_magic`; once a stacked file system has handed the request on, of the one below.
     pub magic: u32,
     pub tgid: u32,
     pub tid: u32,
@@ -167,7 +167,8 @@ pub struct Refusal {
     pub dev: u32,
     pub tgid: u32,
     pub tid: u32,
-    pub reserved: u32,
+    /// Not 0: it was the kernel's test for O_DIRECT; 0: the file system's own open said so.
+    pub proven: u32,
     pub comm: [u8; 16],
 }
 

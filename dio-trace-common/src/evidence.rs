@@ -37,6 +37,8 @@ pub mod seen {
     /// (kprobe mode), or because the request completed outside of the thread that submitted it,
     /// which the page cache never does.
     pub const DIRECT_ENTERED: u32 = 1 << 13;
+    /// A stacked file system handed the request to a file that is open without O_DIRECT.
+    pub const INNER_BUFFERED: u32 = 1 << 14;
     /// A direct path was entered for a kiocb, whatever became of it.
     pub const DIRECT_TRIED: u32 = IOMAP_DIO | IOMAP_SIMPLE | LEGACY_DIO | DIRECT_ENTERED;
 }
@@ -82,7 +84,8 @@ pub struct Facts {
     pub spliced: bool,
     /// True if the file is a block device.
     pub block_device: bool,
-    /// `super_block.s_magic` of the file's file system (meaningless for a block device).
+    /// `super_block.s_magic` of the file's file system, of a stacked one of that below
+    /// (meaningless for a block device).
     pub magic: u32,
     /// Bytes asked for; never 0.
     pub len: u64,

@@ -23,6 +23,7 @@ macro_rules! kernel_offsets {
             VFSMOUNT_MNT_ROOT "vfsmount" "mnt_root" must;
             MOUNT_MNT "mount" "mnt" must;
             MOUNT_MNT_ID "mount" "mnt_id" must;
+            MOUNT_MNT_NS "mount" "mnt_ns" must;
             DENTRY_D_INODE "dentry" "d_inode" must;
             DENTRY_D_NAME "dentry" "d_name" must;
             DENTRY_D_PARENT "dentry" "d_parent" must;

@@ -153,6 +153,10 @@ pub fn decide(facts: &Facts, ev: &Evidence) -> Decision {
 /// write that entered a buffered loop, they are what the direct path did not write.
 #[inline(always)]
 fn cached(facts: &Facts, ev: &Evidence, done: u64) -> u64 {
+    let untried = ev.seen & seen::DIRECT_TRIED == 0;
+    if ev.seen & seen::INNER_BUFFERED != 0 && untried {
+        return done; // the kernel goes direct for a kiocb with IOCB_DIRECT alone
+    }
     if !facts.write {
         return if ev.cached_bytes < done { ev.cached_bytes } else { done };
     }
@@ -315,6 +319,14 @@ mod tests {
         assert_eq!(verdict(&read(), &missed).0, Verdict::Unknown);
         let rest = Evidence { seen: entered.seen | seen::BUFFERED_READ, ..cached(1024) };
         assert_eq!(verdict(&read(), &rest).0, Verdict::Partial);
+    }
+
+    #[test]
+    fn what_a_stacked_file_system_hands_to_a_buffered_file_is_buffered() {
+        let inner = Evidence { seen: seen::INNER_BUFFERED, ..Evidence::default() };
+        assert_eq!(verdict(&read(), &inner).0, Verdict::Fallback);
+        let both = Evidence { seen: seen::INNER_BUFFERED | seen::IOMAP_DIO, ..direct(4096) };
+        assert_eq!(verdict(&read(), &both).0, Verdict::Direct);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use dio_trace_common::{
 use crate::{
     begin::{cache_probes_complete, is_direct, position},
     config::{EMIT_ALL, O_APPEND},
-    files,
+    files::{self, Named},
     kernel::{
         ADDRESS_SPACE_HOST, Args, FILE_F_FLAGS, INODE_I_SIZE, KIOCB_DIO_COMPLETE, KIOCB_KI_FILP,
         KIOCB_KI_FLAGS, KIOCB_KI_POS, read,
@@ -421,7 +421,7 @@ unsafe fn add(request: *const Request, file: u64) {
         let counter = match COUNTERS.get_ptr_mut(key) {
             Some(counter) => counter,
             None => {
-                files::emit(file, (*request).tgid);
+                files::emit(&Named::open(file), (*request).tgid);
                 mixed::remember(request, (*request).mapping);
                 bpf_map_update_elem(
                     (&raw const COUNTERS).cast_mut().cast(),

@@ -12,10 +12,11 @@ use dio_trace_common::{
 use crate::{
     begin::is_direct,
     kernel::{
-        ADDRESS_SPACE_NRPAGES, Args, BACKING_AIO_ORIG_IOCB, DIO_IOCB, DIO_RESULT, FILE_F_MAPPING,
-        FOLIO_FLAGS, FOLIO_MAPPING, FOLIO_NR_PAGES, FOLIO_NR_PAGES_OLD, IOMAP_DIO_ERROR,
-        IOMAP_DIO_IOCB, IOMAP_DIO_SIMPLE_IOCB, IOMAP_DIO_SIMPLE_SIZE, IOMAP_DIO_SIZE,
-        KIOCB_KI_COMPLETE, KIOCB_KI_FILP, WRITEBACK_CONTROL_NR_TO_WRITE, read,
+        ADDRESS_SPACE_NRPAGES, Args, BACKING_AIO_ORIG_IOCB, DIO_IOCB, DIO_RESULT, FILE_F_INODE,
+        FILE_F_MAPPING, FOLIO_FLAGS, FOLIO_MAPPING, FOLIO_NR_PAGES, FOLIO_NR_PAGES_OLD, INODE_I_SB,
+        IOMAP_DIO_ERROR, IOMAP_DIO_IOCB, IOMAP_DIO_SIMPLE_IOCB, IOMAP_DIO_SIMPLE_SIZE,
+        IOMAP_DIO_SIZE, KIOCB_KI_COMPLETE, KIOCB_KI_FILP, SUPER_BLOCK_S_MAGIC,
+        WRITEBACK_CONTROL_NR_TO_WRITE, read,
     },
     maps::{DIRECT_FILES, IDLE, REQUESTS, Thread, current_request, open_request, thread},
     mixed,
@@ -50,17 +51,25 @@ fn nested_request(kiocb: u64) -> Option<*mut Request> {
 #[inline(always)]
 pub fn passed_on<A: Args>(ctx: &A) {
     let Some(thread) = thread() else { return };
-    let mapping: u64 = ctx.load(ctx.arg(0), &FILE_F_MAPPING);
     // SAFETY: a value of THREADS.
+    if unsafe { (*thread).state } == IDLE {
+        return;
+    }
+    let Some(request) = open_request(thread) else { return };
+    let file = ctx.arg(0);
+    let mapping: u64 = ctx.load(file, &FILE_F_MAPPING);
+    let inode: u64 = ctx.load(file, &FILE_F_INODE);
+    let sb: u64 = ctx.load(inode, &INODE_I_SB);
+    let magic: u64 = ctx.load(sb, &SUPER_BLOCK_S_MAGIC);
+    // SAFETY: as above, and a request of a map.
     unsafe {
-        if (*thread).state == IDLE {
-            return;
-        }
         (*thread).nested = mapping;
+        (*request).magic = magic as u32;
+        if !is_direct(ctx, file) {
+            (*request).evidence.seen |= seen::INNER_BUFFERED;
+        }
         if DIRECT_FILES.get_ptr(mapping).is_none() {
-            if let Some(request) = open_request(thread) {
-                mixed::remember(request, mapping);
-            }
+            mixed::remember(request, mapping);
         }
     }
 }

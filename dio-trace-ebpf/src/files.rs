@@ -8,43 +8,74 @@ use dio_trace_common::abi::{
 use crate::{
     end::wakeup,
     kernel::{
-        ADDRESS_SPACE_HOST, DENTRY_D_HASH, DENTRY_D_NAME, DENTRY_D_PARENT, FILE_F_INODE,
-        FILE_F_MAPPING, FILE_F_PATH, FILE_SYSTEM_TYPE_NAME, HLIST_BL_NODE_PPREV, INODE_I_INO,
-        INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, MOUNT_MNT, MOUNT_MNT_ID, PATH_DENTRY, PATH_MNT,
-        QSTR_NAME, SUPER_BLOCK_S_DEV, SUPER_BLOCK_S_TYPE, VFSMOUNT_MNT_ROOT, read,
+        ADDRESS_SPACE_HOST, DENTRY_D_HASH, DENTRY_D_INODE, DENTRY_D_NAME, DENTRY_D_PARENT,
+        FILE_F_INODE, FILE_F_MAPPING, FILE_F_PATH, FILE_SYSTEM_TYPE_NAME, HLIST_BL_NODE_PPREV,
+        INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, MOUNT_MNT, MOUNT_MNT_ID, MOUNT_MNT_NS,
+        PATH_DENTRY, PATH_MNT, QSTR_NAME, SUPER_BLOCK_S_DEV, SUPER_BLOCK_S_TYPE, VFSMOUNT_MNT_ROOT,
+        read,
     },
     maps::{EVENTS, count},
 };
 
-/// The inode of an open file, or of one that was refused to be opened.
-#[inline(always)]
-pub fn inode(file: u64) -> u64 {
-    read(file, &FILE_F_INODE)
+/// A file as it is to be named.
+pub struct Named {
+    /// Address of its `struct path`.
+    pub path: u64,
+    pub inode: u64,
+    /// `address_space` of its data, or 0: that of its inode.
+    pub mapping: u64,
 }
 
-/// Sends the names of `file`; at most once per counter, so its cost does not matter.
+impl Named {
+    /// An open file.
+    #[inline(always)]
+    pub fn open(file: u64) -> Self {
+        Self {
+            path: file + u64::from(FILE_F_PATH.load()),
+            inode: read(file, &FILE_F_INODE),
+            mapping: read(file, &FILE_F_MAPPING),
+        }
+    }
+
+    /// What a path leads to.
+    #[inline(always)]
+    pub fn at(path: u64) -> Self {
+        let dentry: u64 = read(path, &PATH_DENTRY);
+        Self { path, inode: read(dentry, &DENTRY_D_INODE), mapping: 0 }
+    }
+}
+
+/// True if a path leads through a mount of the kernel's own, which no process sees
+/// (fs/namespace.c:clone_private_mount; its namespace is an error pointer, or none).
+#[inline(always)]
+pub fn is_internal(path: u64) -> bool {
+    const LOWEST_ERROR: u64 = -4095_i64 as u64; // include/linux/err.h
+    let mnt: u64 = read(path, &PATH_MNT);
+    let namespace: u64 = read(mnt - u64::from(MOUNT_MNT.load()), &MOUNT_MNT_NS);
+    namespace == 0 || namespace >= LOWEST_ERROR
+}
+
+/// Sends the names of a file; at most once per counter, so its cost does not matter.
 #[inline(never)]
-pub fn emit(file: u64, tgid: u32) {
+pub fn emit(file: &Named, tgid: u32) -> i32 {
     let Some(mut entry) = EVENTS.reserve_untyped::<FileEvent>(0) else {
         count(Stat::LostFile);
-        return;
+        return 0;
     };
     let event = entry.as_mut_ptr();
-    let inode = inode(file);
+    let (path, inode) = (file.path, file.inode);
     let sb: u64 = read(inode, &INODE_I_SB);
     let mode: u16 = read(inode, &INODE_I_MODE);
     let block_device = mode & 0o170_000 == 0o060_000;
     // A block device's node lies in devtmpfs, its data in the pseudo file system "bdev".
-    let data_sb: u64 = if block_device {
-        let mapping: u64 = read(file, &FILE_F_MAPPING);
-        let host: u64 = read(mapping, &ADDRESS_SPACE_HOST);
+    let data_sb: u64 = if block_device && file.mapping != 0 {
+        let host: u64 = read(file.mapping, &ADDRESS_SPACE_HOST);
         read(host, &INODE_I_SB)
     } else {
         sb
     };
     let fs_type: u64 = read(data_sb, &SUPER_BLOCK_S_TYPE);
     let name: u64 = read(fs_type, &FILE_SYSTEM_TYPE_NAME);
-    let path = file + u64::from(FILE_F_PATH.load());
     let mnt: u64 = read(path, &PATH_MNT);
     // SAFETY: reserved above with this very size; every member is written before it is sent,
     // but for the tail of `names` beyond `names_len`, which nobody reads.
@@ -62,6 +93,7 @@ pub fn emit(file: u64, tgid: u32) {
         walk(event, read(path, &PATH_DENTRY), read(mnt, &VFSMOUNT_MNT_ROOT));
     }
     entry.submit(wakeup());
+    0
 }
 
 /// Writes the names from `dentry` up to, not including, the mount's `root`.

@@ -41,8 +41,9 @@ pub struct Thread {
     /// The file that the splice or sendfile in progress names as the one to write, 0 before any.
     pub splice_to: u64,
     /// kprobe alone, for kretprobes have no arguments: the file being opened or asked for
-    /// O_DIRECT, else 0.
+    /// O_DIRECT, else 0, and the path it is opened by.
     pub asking: u64,
+    pub asking_path: u64,
     /// kprobe alone: 1 + third argument of the `filemap_read`
     /// in progress, 0 if none is.
     pub already: u64,

@@ -10,7 +10,7 @@ use crate::{
     begin::is_wanted,
     config::O_DIRECT,
     end::wakeup,
-    files,
+    files::{self, Named},
     kernel::{
         Args, FILE_F_FLAGS, FILE_F_PATH, INODE_I_INO, INODE_I_SB, PATH_DENTRY, SUPER_BLOCK_S_DEV,
         read,
@@ -24,8 +24,8 @@ const EINVAL: i64 = -22;
 /// Return of `int vfs_open(const struct path *, struct file *)`.
 #[inline(always)]
 pub fn opened<A: Args>(ctx: &A, ret: i64) {
-    if ret as i32 == EINVAL as i32 && asks_for_direct(ctx, ctx.arg(1)) {
-        open_refused(ctx.arg(1));
+    if ret as i32 == EINVAL as i32 && asks_for_direct(ctx, ctx.arg(1)) && is_wanted() {
+        open_refused(ctx.arg(0), ctx.arg(1));
     }
 }
 
@@ -33,16 +33,16 @@ pub fn opened<A: Args>(ctx: &A, ret: i64) {
 #[inline(always)]
 pub fn open_begin<A: Args>(ctx: &A) {
     if asks_for_direct(ctx, ctx.arg(1)) && is_wanted() {
-        keep(ctx.arg(1));
+        keep(ctx.arg(0), ctx.arg(1));
     }
 }
 
 /// kprobe alone: its return.
 #[inline(always)]
 pub fn open_end(ret: i64) {
-    let file = kept();
+    let (path, file) = kept();
     if file != 0 && ret as i32 == EINVAL as i32 {
-        open_refused(file);
+        open_refused(path, file);
     }
 }
 
@@ -50,7 +50,7 @@ pub fn open_end(ret: i64) {
 #[inline(always)]
 pub fn fcntl<A: Args>(ctx: &A, ret: i64) {
     if ret == EINVAL && sets_direct(ctx) && is_wanted() {
-        send(ctx.arg(3), REFUSED_FCNTL);
+        send(&Named::open(ctx.arg(3)), REFUSED_FCNTL, true);
     }
 }
 
@@ -58,16 +58,16 @@ pub fn fcntl<A: Args>(ctx: &A, ret: i64) {
 #[inline(always)]
 pub fn fcntl_begin<A: Args>(ctx: &A) {
     if sets_direct(ctx) && is_wanted() {
-        keep(ctx.arg(3));
+        keep(0, ctx.arg(3));
     }
 }
 
 /// kprobe alone: its return.
 #[inline(always)]
 pub fn fcntl_end(ret: i64) {
-    let file = kept();
+    let (_, file) = kept();
     if file != 0 && ret == EINVAL {
-        send(file, REFUSED_FCNTL);
+        send(&Named::open(file), REFUSED_FCNTL, true);
     }
 }
 
@@ -83,43 +83,48 @@ fn sets_direct<A: Args>(ctx: &A) -> bool {
     ctx.arg(1) as u32 == F_SETFL && ctx.arg(2) as u32 & O_DIRECT.load() != 0
 }
 
-/// EINVAL may have other reasons, but those take the file's path away again: only the test for
-/// O_DIRECT fails an open that has succeeded otherwise (fs/open.c:do_dentry_open).
+/// Only the test for O_DIRECT fails an open that has succeeded otherwise; an error of the file
+/// system's own open takes the file's path away again (fs/open.c:do_dentry_open). That may have
+/// another reason than O_DIRECT.
 #[inline(always)]
-fn open_refused(file: u64) {
-    let dentry: u64 = read(file + u64::from(FILE_F_PATH.load()), &PATH_DENTRY);
-    if dentry != 0 && is_wanted() {
-        send(file, REFUSED_OPEN);
+fn open_refused(path: u64, file: u64) {
+    if files::is_internal(path) {
+        return; // a stacked file system opens the file below: not what the program asked for
     }
+    let dentry: u64 = read(file + u64::from(FILE_F_PATH.load()), &PATH_DENTRY);
+    send(&Named::at(path), REFUSED_OPEN, dentry != 0);
 }
 
 #[inline(always)]
-fn keep(file: u64) {
+fn keep(path: u64, file: u64) {
     let Some(thread) = thread_or_new() else {
         count(Stat::LostThread);
         return;
     };
     // SAFETY: a value of THREADS, used by its own thread alone.
-    unsafe { (*thread).asking = file };
+    unsafe {
+        (*thread).asking = file;
+        (*thread).asking_path = path;
+    }
 }
 
 #[inline(always)]
-fn kept() -> u64 {
-    let Some(thread) = thread() else { return 0 };
+fn kept() -> (u64, u64) {
+    let Some(thread) = thread() else { return (0, 0) };
     // SAFETY: as above.
-    unsafe { core::mem::replace(&mut (*thread).asking, 0) }
+    unsafe { ((*thread).asking_path, core::mem::replace(&mut (*thread).asking, 0)) }
 }
 
 /// Sends the file's names, and what was refused.
 #[inline(never)]
-fn send(file: u64, by: u32) {
+fn send(file: &Named, by: u32, proven: bool) -> i32 {
     let _steady = Steady::new();
     let ids = bpf_get_current_pid_tgid();
-    let inode = files::inode(file);
+    let inode = file.inode;
     files::emit(file, (ids >> 32) as u32);
     let Some(mut entry) = EVENTS.reserve_untyped::<Refusal>(0) else {
         count(Stat::LostRefusal);
-        return;
+        return 0;
     };
     let event = entry.as_mut_ptr();
     let sb: u64 = read(inode, &INODE_I_SB);
@@ -133,8 +138,9 @@ fn send(file: u64, by: u32) {
         (*event).dev = read(sb, &SUPER_BLOCK_S_DEV);
         (*event).tgid = (ids >> 32) as u32;
         (*event).tid = ids as u32;
-        (*event).reserved = 0;
+        (*event).proven = u32::from(proven);
         bpf_get_current_comm((&raw mut (*event).comm).cast(), 16);
     }
     entry.submit(wakeup());
+    0
 }

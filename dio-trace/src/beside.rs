@@ -42,7 +42,7 @@ impl RefusalRow {
     fn new(event: &Refusal, enricher: &mut Enricher, clock: &Clock) -> Self {
         let comm = enricher.process(event.tgid, Some(&event.comm));
         let file = enricher.file(FileKey::from(event), event.tgid);
-        let Explanation { id, why, fix } = explain_refusal(&file.fs);
+        let Explanation { id, why, fix } = explain_refusal(&file.fs, event.proven != 0);
         Self {
             call: if event.by == REFUSED_FCNTL { "fcntl" } else { "open" },
             pid: event.tgid,

@@ -7,8 +7,13 @@ use super::{
 
 /// Why O_DIRECT itself was refused for a file of this file system.
 #[must_use]
-pub fn explain_refusal(fs: &str) -> Explanation {
-    by(&OPEN_REFUSED, format!("{fs} offers no direct I/O for this file"))
+pub fn explain_refusal(fs: &str, proven: bool) -> Explanation {
+    let why = if proven {
+        format!("{fs} offers no direct I/O for this file")
+    } else {
+        format!("likely {fs} cannot do direct I/O for this file, or a layer below it cannot")
+    };
+    by(&OPEN_REFUSED, why)
 }
 
 /// What it means that a process uses a file through the page cache that others use directly.

@@ -515,7 +515,7 @@ fn why(change: Change) -> String {
 #[test]
 fn each_rule_fires_and_does_not_fire() {
     let ids: Vec<&str> = EXAMPLES.iter().map(|(id, ..)| *id).collect();
-    let beside = [explain_refusal("squashfs").id, explain_mixed(true).id]; // no request's
+    let beside = [explain_refusal("squashfs", true).id, explain_mixed(true).id]; // no request's
     for rule in RULES.iter().filter(|rule| !beside.contains(&rule.id)) {
         assert!(ids.contains(&rule.id), "{} has no example", rule.id);
     }

@@ -219,10 +219,10 @@ impl<W: Write> Screen<W> {
             format!("{} requests, {} direct; nothing to report.", count(ended), count(direct))
         } else {
             format!(
-                "{} of {} requests have a finding; {} were direct.",
+                "{} of {} requests have a finding; {} direct.",
                 count(s.findings),
                 count(ended),
-                count(direct)
+                if direct == 1 { "1 was".to_owned() } else { format!("{} were", count(direct)) }
             )
         };
         writeln!(self.out, "{}", wrap("", &text, self.style.width))
