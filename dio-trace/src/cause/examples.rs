@@ -552,8 +552,8 @@ fn refusals_name_number_and_limit() {
             e.r.pos = 512;
             e.r.user = 0x1004;
         }),
-        "offset 512 is not a multiple of 4096, the buffer is 4 bytes past a multiple of 512 (statx \
-         STATX_DIOALIGN)"
+        "offset 512 is not a multiple of 4096, the buffer is 4 bytes past a multiple of 512 (limits: \
+         statx STATX_DIOALIGN)"
     );
     // Reads may have a limit of their own.
     let read: Change = |e| {
@@ -569,14 +569,17 @@ fn refusals_name_number_and_limit() {
         e.r.evidence.segments = 2;
         e.r.evidence.len_bits = 100;
     };
-    assert_eq!(why(segment), "a segment's length is not a multiple of 512 (statx STATX_DIOALIGN)");
+    assert_eq!(
+        why(segment),
+        "a segment's length is not a multiple of 512 (limits: statx STATX_DIOALIGN)"
+    );
     let queue: Change = |e| {
         e.fails(libc::EINVAL);
         e.facts.dio_align = None;
         e.facts.device.logical_block = Some(4096);
         e.r.len = 512;
     };
-    assert_eq!(why(queue), "length 512 is not a multiple of 4096 (the device's queue limits)");
+    assert_eq!(why(queue), "length 512 is not a multiple of 4096 (limits: the device's queue)");
     let tail: Change = |e| {
         e.fails(libc::EINVAL);
         e.device();
@@ -631,6 +634,18 @@ fn a_fallback_is_explained_before_its_effects() {
 }
 
 #[test]
+fn an_end_of_file_does_not_explain_a_fallback() {
+    let tail: Change = |e| {
+        e.cached("xfs");
+        e.r.size_begin = e.r.pos + 100;
+        e.r.size_end = e.r.size_begin;
+        e.r.evidence.cached_bytes = 100;
+        e.short(100);
+    };
+    assert_eq!(id(tail), Some("not-explained"));
+}
+
+#[test]
 fn kinds_of_files_with_no_direct_path() {
     let journal: Change = |e| {
         e.cached("ext4");
@@ -678,13 +693,13 @@ fn errors_name_what_is_below() {
     };
     assert_eq!(
         why(below),
-        "the device (dm-0 on sda3) or a layer above it reported EIO for bytes 8192 to 12288"
+        "EIO for bytes 8192 to 12288, from the device (dm-0 on sda3), or ext4 on it"
     );
     let server: Change = |e| {
         e.server("nfs4", magic::NFS);
         e.fails(libc::EIO);
     };
-    assert_eq!(why(server), "the nfs4 server answered EIO for bytes 8192 to 12288");
+    assert_eq!(why(server), "EIO for bytes 8192 to 12288, from the nfs4 server or daemon");
     let end: Change = |e| {
         e.device();
         e.fails(libc::ENOSPC);

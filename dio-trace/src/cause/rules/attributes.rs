@@ -42,12 +42,13 @@ pub(super) const ENCRYPTED: Rule = Rule {
     id: "encrypted",
     title: "the file is encrypted by the file system (fscrypt)",
     means: "fscrypt decrypts in the page cache, so requests for an encrypted file go through it. \
-            With -o inlinecrypt the block layer decrypts, and requests in whole blocks are direct; \
-            kernels from 7.x on always work so.",
+            With -o inlinecrypt, where the kernel was built with it, the block layer decrypts, and \
+            requests in whole blocks are direct; kernels from 7.x on always work so.",
     proof: "The request went through the page cache, and statx(2) or FS_IOC_GETFLAGS says that \
             this file is encrypted.",
-    fix: "mount with inlinecrypt (`mount -o remount,inlinecrypt DIR`) and use whole blocks for \
-          offset, length and buffer; or encrypt below the file system (dm-crypt)",
+    fix: "mount with inlinecrypt (needs a kernel with CONFIG_FS_ENCRYPTION_INLINE_CRYPT) and use \
+          whole blocks for offset, length and buffer; or encrypt below the file system (dm-crypt), \
+          which keeps requests direct",
     on: "ext4, f2fs",
     scenario: Scenario::Needs("a folder with an fscrypt key; by hand: `fscrypt encrypt DIR`"),
     test: encrypted,

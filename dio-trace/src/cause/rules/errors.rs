@@ -30,7 +30,7 @@ pub(super) const COMPRESSED_REFUSED: Rule = Rule {
     id: "compressed-refused",
     title: "EOPNOTSUPP: the file is compressed",
     means: "ntfs3 and ntfs cannot do direct I/O on compressed files and say so, instead of \
-            reading through the page cache as btrfs and f2fs do.",
+            reading through the page cache as btrfs and f2fs do. Some kernels refuse at open.",
     proof: "EOPNOTSUPP, and statx(2) or FS_IOC_GETFLAGS says that this file is compressed.",
     fix: "uncompress the file (`chattr -c FILE`, then rewrite it), or open it without O_DIRECT",
     on: "ntfs3, ntfs",
@@ -205,17 +205,22 @@ fn io_error(case: &Case<'_>) -> Option<String> {
     ];
     let number = case.errno().filter(|errno| ERRORS.contains(errno))?;
     let name = errno::name(number.into());
-    let range = format!("bytes {} to {}", case.start(), case.stop());
+    let what = format!("{name} for bytes {} to {}", case.start(), case.stop());
     if case.is_client() {
-        return Some(format!("the {} server answered {name} for {range}", case.fs));
+        return Some(format!("{what}, from the {} server or daemon", case.fs));
     }
     let names: Vec<&str> = case.layers().iter().map(|layer| layer.name.as_str()).collect();
     let below = if names.is_empty() { String::new() } else { format!(" ({})", names.join(" on ")) };
-    Some(format!("the device{below} or a layer above it reported {name} for {range}"))
+    let on_it = if case.is_device() { String::new() } else { format!(", or {} on it", case.fs) };
+    Some(format!("{what}, from the device{below}{on_it}"))
 }
 
 fn other_error(case: &Case<'_>) -> Option<String> {
     let name = errno::name(case.errno()?.into());
-    case.verdict(Verdict::Failed)
-        .then(|| format!("{name}: a buffered request would have met the same error"))
+    let what = if name == "EFBIG" {
+        "past RLIMIT_FSIZE (`ulimit -f`) or the largest file that the file system has"
+    } else {
+        "a buffered request would have met the same error"
+    };
+    case.verdict(Verdict::Failed).then(|| format!("{name}: {what}"))
 }

@@ -35,7 +35,7 @@ pub(super) const COMPRESSED: Rule = Rule {
     on: "f2fs",
     scenario: Scenario::Needs(
         "a mkfs with compression; by hand: `mkfs.f2fs -O \
-         extra_attr,compression`, mount, `chattr +c DIR`",
+         extra_attr,compression`, mount, `chattr +c FILE`",
     ),
     test: compressed,
 };

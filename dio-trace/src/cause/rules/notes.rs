@@ -73,6 +73,7 @@ fn bounced(case: &Case<'_>) -> Option<String> {
 }
 
 fn server_may_cache(case: &Case<'_>) -> Option<String> {
-    case.verdict(Verdict::Client)
-        .then(|| format!("direct on this machine; the {} server or daemon may cache it", case.fs))
+    case.verdict(Verdict::Client).then(|| {
+        format!("past this machine's page cache; the {} server or daemon may cache it", case.fs)
+    })
 }

@@ -83,12 +83,7 @@ pub(in crate::guest) const ALL: &[Setup] = &[
     setup("ext4-noextent", "ext4", disk(NOEXTENT, ""), &["allocating-write"]),
     setup("ext4-nojournal", "ext4", disk(NOJOURNAL, ""), &[]),
     setup("xfs-reflink", "xfs", disk(XFS, ""), &["xfs-unaligned-cow"]).cloned(),
-    setup(
-        "btrfs-nocow",
-        "btrfs",
-        flagged(BTRFS, "", "+C"),
-        &["inline-data", "btrfs-racing", "btrfs-buffer-fault"],
-    ),
+    setup("btrfs-nocow", "btrfs", flagged(BTRFS, "", "+C"), &["inline-data", "btrfs-racing"]),
     setup("f2fs", "f2fs", disk(F2FS, ""), &["f2fs-misaligned", "inline-data"]),
     setup("vfat", "vfat", disk(VFAT, ""), &["allocating-write"]),
     setup("overlay-ext4", "overlay", Kind::Overlay { mkfs: EXT4, lower: "ext4" }, &[]),
