@@ -285,12 +285,11 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         "cache-not-invalidated",
         |e| {
             e.written("xfs");
-            e.r.evidence.seen |= seen::INVALIDATED;
+            e.r.evidence.seen |= seen::INVALIDATED | seen::INVALIDATE_FAILED;
         },
         |e| {
-            e.written("vfat");
+            e.written("xfs");
             e.r.evidence.seen |= seen::INVALIDATED;
-            e.r.size_begin = e.r.pos; // it extends the file
         },
     ),
     (
@@ -531,8 +530,8 @@ fn who_mixes_is_named_once_it_is_known() {
         e.r.evidence.flushed_pages = 2;
         e.mixers.writers = vec!["logger/77".to_owned(), "cp/78".to_owned()];
     };
-    let by = "2 dirty pages of this file had to be written back first: logger/77, cp/78 writes it \
-              through the page cache";
+    let by = "2 dirty pages of this file had to be written back first: it is written through the \
+              page cache by logger/77, cp/78";
     assert_eq!(why(named), by);
 }
 

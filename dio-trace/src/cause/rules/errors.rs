@@ -73,7 +73,7 @@ pub(super) const NO_SPACE: Rule = Rule {
     proof: "The error; for a device its size is compared with the offset.",
     fix: "look at `df -h FILE`, `df -i FILE` and `quota`; on a device at `blockdev --getsize64 DEV`",
     on: "any",
-    scenario: Scenario::Needs("a full file system; by hand: write to a device at its end"),
+    scenario: Scenario::In(&["dm-linear-tail"]),
     test: no_space,
 };
 
@@ -114,7 +114,15 @@ pub(super) const IO_ERROR: Rule = Rule {
     fix: "look at `dmesg -T`, then `smartctl -a /dev/DISK`; on btrfs and zfs run a scrub; on a \
           network file system look at the server's log. The data was not transferred",
     on: "any",
-    scenario: Scenario::Needs("a device with an error region (device-mapper error, scsi_debug)"),
+    scenario: Scenario::In(&[
+        "dm-error-bdev",
+        "err-ext4",
+        "err-xfs",
+        "err-btrfs",
+        "err-f2fs",
+        "err-vfat",
+        "scsi-medium",
+    ]),
     test: io_error,
 };
 

@@ -18,7 +18,7 @@ pub(super) const LOOP_BUFFERED: Rule = Rule {
     fix: "`losetup --direct-io=on /dev/loopN` (the backing file's file system must support it: \
           `cat /sys/block/loopN/loop/dio` says 1 then)",
     on: "loop devices, and file systems mounted from an image file",
-    scenario: Scenario::In(&["loop-buffered"]),
+    scenario: Scenario::In(&["loop-buffered", "loop-odd"]),
     test: loop_buffered,
 };
 
@@ -47,7 +47,7 @@ pub(super) const SERVER_MAY_CACHE: Rule = Rule {
     fix: "nothing is wrong here; run dio-trace on the server, or on the daemon: `dio-trace attach -p \
           PID`",
     on: "nfs, cifs, 9p, ceph, fuse, virtiofs",
-    scenario: Scenario::In(&["9p-none"]),
+    scenario: Scenario::In(&["9p-none", "fuse-bindfs"]),
     test: server_may_cache,
 };
 
