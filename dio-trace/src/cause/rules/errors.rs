@@ -12,8 +12,8 @@ use crate::{
 pub(super) const INVALID_REQUEST: Rule = Rule {
     id: "invalid-request",
     title: "EINVAL though everything is aligned: a rule of its own",
-    means: "Beside alignment, file systems refuse direct requests by rules of their own. Samba \
-            shares mounted with cache=loose refuse every one before 6.4; minix lets a file be \
+    means: "Beside alignment, file systems refuse direct requests by rules of their own. cifs \
+            mounted with cache=loose refuses every one on older kernels (6.1 does); minix lets a file be \
             opened with O_DIRECT and then refuses every read; bcachefs and zonefs ask for their \
             own blocks; a zoned file takes writes at its write pointer alone; RWF_ATOMIC writes \
             must be a power of two and aligned to their length.",

@@ -16,7 +16,7 @@ mod errors;
 mod f2fs;
 mod invalidation;
 mod memory;
-mod notes;
+pub(super) mod notes;
 mod stacked;
 mod unknown;
 mod xfs;

@@ -4,10 +4,10 @@ use dio_trace_common::{evidence::seen, verdict::Verdict};
 
 use crate::{
     cause::{Case, Rule, Scenario},
-    enrich::LayerKind,
+    enrich::{Layer, LayerKind},
 };
 
-pub(super) const LOOP_BUFFERED: Rule = Rule {
+pub(in crate::cause) const LOOP_BUFFERED: Rule = Rule {
     id: "loop-buffered",
     title: "a loop device below reads its file through the cache",
     means: "The request went past the page cache as far as the loop device; the loop driver then \
@@ -52,12 +52,18 @@ pub(super) const SERVER_MAY_CACHE: Rule = Rule {
 };
 
 fn loop_buffered(case: &Case<'_>) -> Option<String> {
-    let buffered = case.layers().iter().find_map(|layer| match &layer.kind {
-        LayerKind::Loop { file, direct: false } => Some((&layer.name, file)),
+    buffered_below(case.layers()).filter(|_| case.verdict(Verdict::Direct))
+}
+
+/// The loop device among these that does not pass direct requests on, in words.
+pub(in crate::cause) fn buffered_below(layers: &[Layer]) -> Option<String> {
+    layers.iter().find_map(|layer| match &layer.kind {
+        LayerKind::Loop { file, direct: false } => Some(format!(
+            "/dev/{} below reads and writes {file} through the page cache (dio is 0)",
+            layer.name
+        )),
         _ => None,
-    });
-    let (name, file) = buffered.filter(|_| case.verdict(Verdict::Direct))?;
-    Some(format!("/dev/{name} below reads and writes {file} through the page cache (dio is 0)"))
+    })
 }
 
 fn bounced(case: &Case<'_>) -> Option<String> {
