@@ -680,6 +680,12 @@ fn kinds_of_files_with_no_direct_path() {
         e.r.pos = 512;
     };
     assert!(why(off).ends_with("offset 512 is not a multiple of 4096"));
+    let small: Change = |e| {
+        e.written("ext4");
+        e.small();
+        e.facts.flags = Some(flag::ENCRYPTED);
+    };
+    assert_eq!(id(small), Some("encrypted")); // proven, before "likely it was inline"
 }
 
 #[test]
