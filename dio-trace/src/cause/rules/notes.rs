@@ -28,11 +28,11 @@ pub(super) const BOUNCED: Rule = Rule {
     means: "Where a buffer must not change under a write (a device with checksums or parity, a \
             btrfs with checksums) kernels from 7.x on copy it into pages of their own first. The \
             page cache is not involved: it costs a copy, and no memory stays used.",
-    proof: "The kernel asked for bounce pages (IOMAP_DIO_BOUNCE) for this request.",
+    proof: "The kernel copied this request into pages of its own (bio_iov_iter_bounce).",
     fix: "nothing is wrong: it is the price of checksums. `chattr +C` on btrfs (no checksums), or a \
           device without stable writes (`cat /sys/block/DISK/queue/stable_writes`), does without",
-    on: "btrfs and xfs on 7.x",
-    scenario: Scenario::Needs("a probe that sees the flag; no scenario asserts it"),
+    on: "btrfs (writes) and xfs on 7.x",
+    scenario: Scenario::In(&["btrfs"]),
     test: bounced,
 };
 
@@ -47,7 +47,7 @@ pub(super) const SERVER_MAY_CACHE: Rule = Rule {
     fix: "nothing is wrong here; run dio-trace on the server, or on the daemon: `dio-trace attach -p \
           PID`",
     on: "nfs, cifs, 9p, ceph, fuse, virtiofs",
-    scenario: Scenario::In(&["9p-none", "fuse-bindfs"]),
+    scenario: Scenario::In(&["9p-none", "fuse-bindfs", "fuse-plain", "fuse-directio"]),
     test: server_may_cache,
 };
 
