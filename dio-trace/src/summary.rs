@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::{
     beside::{Beside, MixedRow, RefusalRow},
+    cause::explain_file,
     enrich::{Enricher, FileKey},
     record::{SCHEMA, op},
     tracer::{Missing, Totals},
@@ -42,6 +43,9 @@ pub struct Row {
     pub latency_mean_ns: u64,
     pub latency_p50_ns: u64,
     pub latency_p99_ns: u64,
+    /// What there is to know of all its requests, healthy ones too.
+    pub cause: Option<&'static str>,
+    pub why: Option<String>,
 }
 
 /// Which probes there are.
@@ -206,6 +210,8 @@ fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) 
     let outcome = Outcome::from_u8(outcome).filter(|outcome| *outcome != Outcome::None);
     let mut bytes = Bytes::default();
     bytes.add(counter);
+    let direct = verdict == Verdict::Direct as u8;
+    let note = explain_file(&file.facts).filter(|_| direct);
     Row {
         pid: tgid,
         comm,
@@ -222,6 +228,8 @@ fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) 
         latency_mean_ns: counter.latency_ns / counter.requests.max(1),
         latency_p50_ns: percentile(&counter.latency, 50),
         latency_p99_ns: percentile(&counter.latency, 99),
+        cause: note.as_ref().map(|note| note.id),
+        why: note.map(|note| note.why),
     }
 }
 

@@ -2,8 +2,12 @@
 
 use super::{
     Explanation, Rule,
-    rules::beside::{MIXED_ACCESS, OPEN_REFUSED},
+    rules::{
+        beside::{MIXED_ACCESS, OPEN_REFUSED},
+        notes::{LOOP_BUFFERED, buffered_below},
+    },
 };
+use crate::enrich::Facts;
 
 /// Why O_DIRECT itself was refused for a file of this file system.
 #[must_use]
@@ -21,6 +25,12 @@ pub fn explain_refusal(fs: &str, proven: bool) -> Explanation {
 pub fn explain_mixed(writes: bool) -> Explanation {
     let how = if writes { "writes" } else { "reads or maps" };
     by(&MIXED_ACCESS, format!("{how} through the page cache what others use with O_DIRECT"))
+}
+
+/// What there is to know of all direct requests to a file, healthy ones too.
+#[must_use]
+pub fn explain_file(facts: &Facts) -> Option<Explanation> {
+    buffered_below(&facts.device.layers).map(|why| by(&LOOP_BUFFERED, why))
 }
 
 fn by(rule: &'static Rule, why: String) -> Explanation {

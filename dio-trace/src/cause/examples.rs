@@ -285,12 +285,11 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         "cache-not-invalidated",
         |e| {
             e.written("xfs");
-            e.r.evidence.seen |= seen::INVALIDATED;
+            e.r.evidence.seen |= seen::INVALIDATED | seen::INVALIDATE_FAILED;
         },
         |e| {
-            e.written("vfat");
+            e.written("xfs");
             e.r.evidence.seen |= seen::INVALIDATED;
-            e.r.size_begin = e.r.pos; // it extends the file
         },
     ),
     (
@@ -531,8 +530,8 @@ fn who_mixes_is_named_once_it_is_known() {
         e.r.evidence.flushed_pages = 2;
         e.mixers.writers = vec!["logger/77".to_owned(), "cp/78".to_owned()];
     };
-    let by = "2 dirty pages of this file had to be written back first: logger/77, cp/78 writes it \
-              through the page cache";
+    let by = "2 dirty pages of this file had to be written back first: it is written through the \
+              page cache by logger/77, cp/78";
     assert_eq!(why(named), by);
 }
 
@@ -552,8 +551,8 @@ fn refusals_name_number_and_limit() {
             e.r.pos = 512;
             e.r.user = 0x1004;
         }),
-        "offset 512 is not a multiple of 4096, the buffer is 4 bytes past a multiple of 512 (statx \
-         STATX_DIOALIGN)"
+        "offset 512 is not a multiple of 4096, the buffer is 4 bytes past a multiple of 512 (limits: \
+         statx STATX_DIOALIGN)"
     );
     // Reads may have a limit of their own.
     let read: Change = |e| {
@@ -569,14 +568,17 @@ fn refusals_name_number_and_limit() {
         e.r.evidence.segments = 2;
         e.r.evidence.len_bits = 100;
     };
-    assert_eq!(why(segment), "a segment's length is not a multiple of 512 (statx STATX_DIOALIGN)");
+    assert_eq!(
+        why(segment),
+        "a segment's length is not a multiple of 512 (limits: statx STATX_DIOALIGN)"
+    );
     let queue: Change = |e| {
         e.fails(libc::EINVAL);
         e.facts.dio_align = None;
         e.facts.device.logical_block = Some(4096);
         e.r.len = 512;
     };
-    assert_eq!(why(queue), "length 512 is not a multiple of 4096 (the device's queue limits)");
+    assert_eq!(why(queue), "length 512 is not a multiple of 4096 (limits: the device's queue)");
     let tail: Change = |e| {
         e.fails(libc::EINVAL);
         e.device();
@@ -631,6 +633,18 @@ fn a_fallback_is_explained_before_its_effects() {
 }
 
 #[test]
+fn an_end_of_file_does_not_explain_a_fallback() {
+    let tail: Change = |e| {
+        e.cached("xfs");
+        e.r.size_begin = e.r.pos + 100;
+        e.r.size_end = e.r.size_begin;
+        e.r.evidence.cached_bytes = 100;
+        e.short(100);
+    };
+    assert_eq!(id(tail), Some("not-explained"));
+}
+
+#[test]
 fn kinds_of_files_with_no_direct_path() {
     let journal: Change = |e| {
         e.cached("ext4");
@@ -666,6 +680,12 @@ fn kinds_of_files_with_no_direct_path() {
         e.r.pos = 512;
     };
     assert!(why(off).ends_with("offset 512 is not a multiple of 4096"));
+    let small: Change = |e| {
+        e.written("ext4");
+        e.small();
+        e.facts.flags = Some(flag::ENCRYPTED);
+    };
+    assert_eq!(id(small), Some("encrypted")); // proven, before "likely it was inline"
 }
 
 #[test]
@@ -678,13 +698,13 @@ fn errors_name_what_is_below() {
     };
     assert_eq!(
         why(below),
-        "the device (dm-0 on sda3) or a layer above it reported EIO for bytes 8192 to 12288"
+        "EIO for bytes 8192 to 12288, from the device (dm-0 on sda3), or ext4 on it"
     );
     let server: Change = |e| {
         e.server("nfs4", magic::NFS);
         e.fails(libc::EIO);
     };
-    assert_eq!(why(server), "the nfs4 server answered EIO for bytes 8192 to 12288");
+    assert_eq!(why(server), "EIO for bytes 8192 to 12288, from the nfs4 server or daemon");
     let end: Change = |e| {
         e.device();
         e.fails(libc::ENOSPC);

@@ -7,7 +7,7 @@ mod examples;
 mod explain;
 mod rules;
 
-pub use beside::{explain_mixed, explain_refusal};
+pub use beside::{explain_file, explain_mixed, explain_refusal};
 pub use case::Case;
 pub use explain::{Explanation, explain, wants_extents};
 pub use rules::RULES;

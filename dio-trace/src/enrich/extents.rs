@@ -43,7 +43,9 @@ pub(super) fn extent_flags(file: &File, start: u64, len: u64) -> Option<u32> {
         extents: [Extent::default(); EXTENTS],
     };
     // SAFETY: the kernel writes the header and at most `extent_count` extents.
-    let failed = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, &raw mut map) } != 0;
+    let answer = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, &raw mut map) };
+    // ntfs3 answers 1 for "that was the last extent" (fs/ntfs3/frecord.c:ni_fiemap).
+    let failed = answer < 0;
     let mapped = (map.mapped_extents as usize).min(EXTENTS);
     (!failed).then(|| map.extents[..mapped].iter().fold(0, |flags, e| flags | e.flags))
 }

@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::{
     beside::{Beside, Mixing},
     clock::Clock,
-    enrich::{Enricher, Facts, FileKey, flag},
+    enrich::{Device, Enricher, Facts, FileKey, Layer, LayerKind, flag},
     fixture,
     record::{Record, Watched},
     summary::Summary,
@@ -29,6 +29,12 @@ use crate::{
 const ALL_WATCHED: Watched = Watched { flushes: true, invalidations: true, additions: true };
 /// 2026-01-02 03:04:05 UTC
 const START: i128 = 1_767_323_045_000_000_000;
+
+/// A loop device that reads its file through the page cache.
+fn on_loop() -> Layer {
+    let kind = LayerKind::Loop { file: "/srv/disk.img".to_owned(), direct: false };
+    Layer { name: "loop0".to_owned(), kind }
+}
 
 /// One request of each kind that people meet, each on a file of its own.
 fn requests() -> Vec<(Request, &'static str, &'static str, &'static str, Facts)> {
@@ -116,6 +122,13 @@ fn requests() -> Vec<(Request, &'static str, &'static str, &'static str, Facts)>
         ),
         (change(8, &|r| r.ret = -11), "/data/nowait.db", "ext4", "rw", nothing()),
         (change(9, &|r| r.ret = -5), "/data/evil\\x1b[2J name.db", "xfs", "rw", nothing()),
+        (
+            change(10, &|_| ()),
+            "/images/table.db",
+            "ext4",
+            "rw",
+            Facts { device: Device { layers: vec![on_loop()], ..Device::default() }, ..nothing() },
+        ),
     ]
 }
 
@@ -198,8 +211,8 @@ fn summary() -> Summary {
         .map(|(request, ..)| counter(request, &decide(&request.facts(true), &request.evidence)))
         .collect();
     let mut stats = [0; STATS];
-    stats[Stat::Begun as usize] = 12;
-    stats[Stat::Ended as usize] = 9;
+    stats[Stat::Begun as usize] = 13;
+    stats[Stat::Ended as usize] = 10;
     stats[Stat::Unmatched as usize] = 1;
     stats[Stat::LostEvent as usize] = 4;
     let totals = Totals {

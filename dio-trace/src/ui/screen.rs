@@ -195,6 +195,7 @@ impl<W: Write> Screen<W> {
         if !summary.files.is_empty() {
             self.table(&summary.files)?;
         }
+        self.notes(&summary.files)?;
         for row in summary.mixed.iter().take(MAX_ROWS) {
             self.mixed(row)?;
         }
@@ -204,6 +205,22 @@ impl<W: Write> Screen<W> {
         }
         self.coverage(summary)?;
         self.out.flush()
+    }
+
+    /// What the table cannot show of requests that were direct, each once.
+    fn notes(&mut self, rows: &[Row]) -> io::Result<()> {
+        let mut said: Vec<&str> = Vec::new();
+        for row in rows {
+            let (Some(cause), Some(why)) = (row.cause, &row.why) else { continue };
+            if said.len() < MAX_ROWS && !said.contains(&why.as_str()) {
+                said.push(why);
+                writeln!(self.out, "{}", wrap("note:   ", why, self.style.width))?;
+                if !self.causes.contains(&cause) {
+                    self.causes.push(cause);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn headline(&mut self, s: &Summary) -> io::Result<()> {

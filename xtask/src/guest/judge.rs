@@ -513,6 +513,8 @@ fn causes(
         (_, Ending::Errno("EINVAL")) => vec!["misaligned"],
         (_, Ending::Errno("EOPNOTSUPP")) => vec!["flag-unsupported"],
         (_, Ending::Errno("EAGAIN")) => vec!["would-block"],
+        (_, Ending::Errno("EIO" | "ENODATA")) => vec!["io-error"],
+        (_, Ending::Errno("ENOSPC")) => vec!["no-space"],
         ("memory", _) => vec!["tmpfs"],
         ("fallback", _) if setup.fs == "btrfs" && off => vec!["btrfs-misaligned", "inline-data"],
         ("fallback", _) if setup.fs == "btrfs" && writes => {
@@ -522,6 +524,9 @@ fn causes(
         _ if flush => vec!["dirty-flush"],
         _ if drop => vec!["cache-invalidated"],
         (_, Ending::Count(Some("short:eof"), _)) => vec!["end-of-file"],
+        (_, Ending::Count(Some("short:device-end"), _)) => vec!["device-end"],
+        ("client", Ending::Full) => vec!["server-may-cache"],
+        ("direct", Ending::Full) if setup.name == "loop-buffered" => vec!["loop-buffered"],
         _ => return None,
     })
 }

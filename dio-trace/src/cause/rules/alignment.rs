@@ -58,7 +58,7 @@ pub(super) fn limits(case: &Case<'_>) -> Option<Limits> {
     // These check their own block (fs/zonefs/file.c, fs/ntfs/file.c).
     let offset = if case.on(&["zonefs", "ntfs"]) { block.max(case.block()) } else { block };
     let memory = facts.device.dma_align.unwrap_or(block);
-    Some(Limits { memory, offset, source: "the device's queue limits" })
+    Some(Limits { memory, offset, source: "the device's queue" })
 }
 
 /// statx says that this file takes no direct requests.
@@ -122,7 +122,7 @@ fn misaligned(case: &Case<'_>) -> Option<String> {
     };
     let wrong = violations(case, &limits);
     if !wrong.is_empty() {
-        return Some(format!("{} ({})", wrong.join(", "), limits.source));
+        return Some(format!("{} (limits: {})", wrong.join(", "), limits.source));
     }
     // A device cuts a request at its end first (block/fops.c), and then asks the same of the rest.
     let size = case.request.size_begin as u64;

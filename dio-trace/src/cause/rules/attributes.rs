@@ -34,7 +34,15 @@ pub(super) const INLINE_DATA: Rule = Rule {
     fix: "let the file grow beyond the limit, or switch it off: ext4 by making the file system \
           without inline_data, btrfs by `mount -o max_inline=0`, f2fs by `-o noinline_data`",
     on: "ext4, btrfs, f2fs, ntfs3, udf, gfs2, ocfs2",
-    scenario: Scenario::In(&["ext4-inline", "btrfs", "btrfs-nocow", "btrfs-zstd", "f2fs"]),
+    scenario: Scenario::In(&[
+        "ext4-inline",
+        "btrfs",
+        "btrfs-nocow",
+        "btrfs-zstd",
+        "f2fs",
+        "f2fs-checkpoint",
+        "f2fs-compress",
+    ]),
     test: inline_data,
 };
 
@@ -42,14 +50,15 @@ pub(super) const ENCRYPTED: Rule = Rule {
     id: "encrypted",
     title: "the file is encrypted by the file system (fscrypt)",
     means: "fscrypt decrypts in the page cache, so requests for an encrypted file go through it. \
-            With -o inlinecrypt the block layer decrypts, and requests in whole blocks are direct; \
-            kernels from 7.x on always work so.",
+            With -o inlinecrypt, where the kernel was built with it, the block layer decrypts, and \
+            requests in whole blocks are direct; kernels from 7.x on always work so.",
     proof: "The request went through the page cache, and statx(2) or FS_IOC_GETFLAGS says that \
             this file is encrypted.",
-    fix: "mount with inlinecrypt (`mount -o remount,inlinecrypt DIR`) and use whole blocks for \
-          offset, length and buffer; or encrypt below the file system (dm-crypt)",
+    fix: "mount with inlinecrypt (needs a kernel with CONFIG_FS_ENCRYPTION_INLINE_CRYPT) and use \
+          whole blocks for offset, length and buffer; or encrypt below the file system (dm-crypt), \
+          which keeps requests direct",
     on: "ext4, f2fs",
-    scenario: Scenario::Needs("a folder with an fscrypt key; by hand: `fscrypt encrypt DIR`"),
+    scenario: Scenario::In(&["ext4-encrypt"]),
     test: encrypted,
 };
 
@@ -115,7 +124,8 @@ fn may_have_been_inline(case: &Case<'_>) -> bool {
 
 /// fs/ext4/file.c:ext4_should_use_dio, fs/crypto/inline_crypt.c:fscrypt_dio_supported.
 fn encrypted(case: &Case<'_>) -> Option<String> {
-    if !case.cached() || !case.marked(flag::ENCRYPTED, attribute::ENCRYPTED) {
+    let encrypted = case.marked(flag::ENCRYPTED, attribute::ENCRYPTED);
+    if !case.cached() || !encrypted || case.flag(flag::INLINE_DATA) {
         return None;
     }
     let wrong = off_block(case, case.block());

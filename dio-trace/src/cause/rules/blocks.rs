@@ -11,8 +11,8 @@ use crate::{
 pub(super) const ALLOCATING_WRITE: Rule = Rule {
     id: "allocating-write",
     title: "the write needs blocks that the file does not have yet",
-    means: "Many file systems overwrite directly and allocate through the page cache. vfat, exfat \
-            and gfs2 extend a file that way; the legacy direct path (ext2, hfs, jfs, nilfs2, udf, \
+    means: "Many file systems overwrite directly and allocate through the page cache. vfat \
+            and gfs2 extend a file that way, exfat where its clusters must grow; the legacy direct path (ext2, hfs, jfs, nilfs2, udf, \
             ext4 files without extents) fills holes that way; exfat also writes past the valid \
             length of a file so. ext4 with extents, xfs and btrfs allocate directly.",
     proof: "A write through the page cache that ends past the end the file had, on a file system \
@@ -63,7 +63,7 @@ fn allocating_write(case: &Case<'_>) -> Option<String> {
     let fs = case.fs;
     if case.past_end() && !case.on(&["f2fs"]) {
         let size = case.request.size_begin;
-        let declines = case.on(&["vfat", "msdos", "exfat", "gfs2"]);
+        let declines = case.on(&["vfat", "msdos", "gfs2"]);
         let likely = if declines { "" } else { "likely because " };
         return Some(format!(
             "{likely}it ends at {}, past the file's {size} bytes: {fs} extends files through the \
@@ -90,7 +90,8 @@ fn ext4_hole(case: &Case<'_>) -> Option<String> {
 fn read_past_end(case: &Case<'_>) -> Option<String> {
     (case.on(&["ocfs2"]) && case.cached_read() && !case.tried() && case.past_end()).then(|| {
         format!(
-            "likely because it ends at {}, past the file's {} bytes",
+            "likely because it ends at {}, past the file's {} bytes: ocfs2 without append-dio reads \
+             such a range through the page cache",
             case.stop(),
             case.request.size_begin
         )

@@ -64,7 +64,7 @@ pub(super) const BUFFER_FAULT: Rule = Rule {
     fix: "write to the buffer once before the read (memset, or mmap with MAP_POPULATE), and do not \
           read into buffers that a forked child shares",
     on: "btrfs",
-    scenario: Scenario::In(&["btrfs", "btrfs-nocow"]),
+    scenario: Scenario::In(&["btrfs"]),
     test: buffer_fault,
 };
 

@@ -16,7 +16,7 @@ pub(super) const DIRTY_LEFT: Rule = Rule {
     fix: "call fdatasync after such writes or open with O_DSYNC (O_DIRECT alone never promised \
           durability); report the fallback itself with this line's --json record",
     on: "ext4 with data=journal, xfs",
-    scenario: Scenario::Needs("a fallback that no other rule explains"),
+    scenario: Scenario::Needs("a fallback of a write that no other rule explains"),
     test: dirty_left,
 };
 
@@ -63,7 +63,8 @@ fn dirty_flush(case: &Case<'_>) -> Option<String> {
     let pages = case.request.evidence.flushed_pages;
     (pages != 0 && healthy(case)).then(|| {
         format!(
-            "{} of this file had to be written back first: {} writes it through the page cache",
+            "{} of this file had to be written back first: it is written through the page cache by \
+             {}",
             plural(pages, "dirty page"),
             who(&case.mixers.writers)
         )
@@ -74,7 +75,7 @@ fn cache_invalidated(case: &Case<'_>) -> Option<String> {
     let pages = case.request.evidence.invalidated_pages;
     (pages != 0 && healthy(case)).then(|| {
         format!(
-            "{} of this file {} dropped: {} uses it through the page cache",
+            "{} of this file {} dropped: it is used through the page cache by {}",
             plural(pages, "cached page"),
             if pages == 1 { "was" } else { "were" },
             who(&case.mixers.readers)

@@ -1,6 +1,9 @@
 //! Fewer bytes than asked for.
 
-use dio_trace_common::verdict::{MAX_RW_COUNT, Outcome};
+use dio_trace_common::{
+    evidence::seen,
+    verdict::{MAX_RW_COUNT, Outcome},
+};
 
 use crate::{
     cause::{Case, Rule, Scenario},
@@ -115,8 +118,9 @@ pub(super) const OTHER: Rule = Rule {
     id: "short-other",
     title: "short: it stopped inside the file",
     means: "A direct request to a local disk is served in full or fails. A count in between comes \
-            from the page-cache part of one that fell back: it stops at the first page that cannot \
-            be read or written (a bad sector, a full disk, a quota, RLIMIT_FSIZE).",
+            from the page-cache part of one that fell back, which stops at the first page that \
+            cannot be read or written (a bad sector, a full disk, a quota, RLIMIT_FSIZE); or, on a \
+            device or the legacy direct path (vfat, exfat), from a buffer that ends early.",
     proof: "The count ends inside the file, and none of the other ends fits. The error that \
             stopped it is named where a probe saw one; else it is likely.",
     fix: "ask for the rest, which returns the error itself; look at `dmesg -T`, `df -h FILE` and \
@@ -135,10 +139,10 @@ pub(super) const DEVICE_END: Rule = Rule {
     fix: "nothing is wrong: the last request before the end of a device is short \
           (`blockdev --getsize64 DEV`)",
     on: "block devices",
-    scenario: Scenario::In(&["bdev-512", "loop-dio", "dm-linear"]),
+    scenario: Scenario::In(&["loop-odd", "dm-linear-tail"]),
     test: |case| {
         let r = case.request;
-        case.outcome(Outcome::DeviceEnd).then(|| {
+        (case.outcome(Outcome::DeviceEnd) && !case.cached()).then(|| {
             format!("the device ends at {}, {} bytes into this request", r.size_end, r.ret)
         })
     },
@@ -157,7 +161,7 @@ pub(super) const END_OF_FILE: Rule = Rule {
     scenario: Scenario::In(&["ext4-512", "xfs-512", "btrfs", "f2fs", "vfat"]),
     test: |case| {
         let r = case.request;
-        case.outcome(Outcome::Eof).then(|| {
+        (case.outcome(Outcome::Eof) && !case.cached()).then(|| {
             format!(
                 "the file ends at {}, inside the {} bytes asked for at {}",
                 r.size_end, r.len, r.pos
@@ -177,10 +181,14 @@ fn other(case: &Case<'_>) -> Option<String> {
         let name = errno::name(-i64::from(*error));
         return Some(format!("{stopped}, where the kernel met {name}"));
     }
-    let guess = if case.is_write() {
-        "no space, a quota or RLIMIT_FSIZE"
-    } else {
-        "an error in the next page"
+    // The legacy direct path and that of devices drop the error of a buffer.
+    let drops_fault = case.is_device() || case.seen(seen::LEGACY_DIO);
+    let guess = match (case.is_write(), case.cached()) {
+        (true, false) if case.is_device() => "the buffer is not mapped to its end",
+        (true, _) => "RLIMIT_FSIZE (`ulimit -f`), no space or a quota",
+        (false, false) if drops_fault => "the buffer is not mapped to its end",
+        (false, true) => "an error in the next page",
+        (false, false) => "the file changed its size meanwhile",
     };
     Some(format!("likely {guess}: {stopped}, inside the file"))
 }

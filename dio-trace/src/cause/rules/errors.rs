@@ -12,8 +12,8 @@ use crate::{
 pub(super) const INVALID_REQUEST: Rule = Rule {
     id: "invalid-request",
     title: "EINVAL though everything is aligned: a rule of its own",
-    means: "Beside alignment, file systems refuse direct requests by rules of their own. Samba \
-            shares mounted with cache=loose refuse every one before 6.4; minix lets a file be \
+    means: "Beside alignment, file systems refuse direct requests by rules of their own. cifs \
+            mounted with cache=loose refuses every one on older kernels (6.1 does); minix lets a file be \
             opened with O_DIRECT and then refuses every read; bcachefs and zonefs ask for their \
             own blocks; a zoned file takes writes at its write pointer alone; RWF_ATOMIC writes \
             must be a power of two and aligned to their length.",
@@ -30,7 +30,7 @@ pub(super) const COMPRESSED_REFUSED: Rule = Rule {
     id: "compressed-refused",
     title: "EOPNOTSUPP: the file is compressed",
     means: "ntfs3 and ntfs cannot do direct I/O on compressed files and say so, instead of \
-            reading through the page cache as btrfs and f2fs do.",
+            reading through the page cache as btrfs and f2fs do. Some kernels refuse at open.",
     proof: "EOPNOTSUPP, and statx(2) or FS_IOC_GETFLAGS says that this file is compressed.",
     fix: "uncompress the file (`chattr -c FILE`, then rewrite it), or open it without O_DIRECT",
     on: "ntfs3, ntfs",
@@ -73,7 +73,7 @@ pub(super) const NO_SPACE: Rule = Rule {
     proof: "The error; for a device its size is compared with the offset.",
     fix: "look at `df -h FILE`, `df -i FILE` and `quota`; on a device at `blockdev --getsize64 DEV`",
     on: "any",
-    scenario: Scenario::Needs("a full file system; by hand: write to a device at its end"),
+    scenario: Scenario::In(&["dm-linear-tail"]),
     test: no_space,
 };
 
@@ -114,7 +114,15 @@ pub(super) const IO_ERROR: Rule = Rule {
     fix: "look at `dmesg -T`, then `smartctl -a /dev/DISK`; on btrfs and zfs run a scrub; on a \
           network file system look at the server's log. The data was not transferred",
     on: "any",
-    scenario: Scenario::Needs("a device with an error region (device-mapper error, scsi_debug)"),
+    scenario: Scenario::In(&[
+        "dm-error-bdev",
+        "err-ext4",
+        "err-xfs",
+        "err-btrfs",
+        "err-f2fs",
+        "err-vfat",
+        "scsi-medium",
+    ]),
     test: io_error,
 };
 
@@ -205,17 +213,22 @@ fn io_error(case: &Case<'_>) -> Option<String> {
     ];
     let number = case.errno().filter(|errno| ERRORS.contains(errno))?;
     let name = errno::name(number.into());
-    let range = format!("bytes {} to {}", case.start(), case.stop());
+    let what = format!("{name} for bytes {} to {}", case.start(), case.stop());
     if case.is_client() {
-        return Some(format!("the {} server answered {name} for {range}", case.fs));
+        return Some(format!("{what}, from the {} server or daemon", case.fs));
     }
     let names: Vec<&str> = case.layers().iter().map(|layer| layer.name.as_str()).collect();
     let below = if names.is_empty() { String::new() } else { format!(" ({})", names.join(" on ")) };
-    Some(format!("the device{below} or a layer above it reported {name} for {range}"))
+    let on_it = if case.is_device() { String::new() } else { format!(", or {} on it", case.fs) };
+    Some(format!("{what}, from the device{below}{on_it}"))
 }
 
 fn other_error(case: &Case<'_>) -> Option<String> {
     let name = errno::name(case.errno()?.into());
-    case.verdict(Verdict::Failed)
-        .then(|| format!("{name}: a buffered request would have met the same error"))
+    let what = if name == "EFBIG" {
+        "past RLIMIT_FSIZE (`ulimit -f`) or the largest file that the file system has"
+    } else {
+        "a buffered request would have met the same error"
+    };
+    case.verdict(Verdict::Failed).then(|| format!("{name}: {what}"))
 }

@@ -19,7 +19,7 @@ pub(super) const MISALIGNED: Rule = Rule {
             vector's segments were not read.",
     fix: "use multiples of 4096 for offset, length and buffer address",
     on: "f2fs",
-    scenario: Scenario::In(&["f2fs"]),
+    scenario: Scenario::In(&["f2fs", "f2fs-checkpoint", "f2fs-compress"]),
     test: misaligned,
 };
 
@@ -33,10 +33,7 @@ pub(super) const COMPRESSED: Rule = Rule {
     fix: "`chattr -c FILE` while the file is empty, or leave its extension out of the mount option \
           compress_extension; then copy the data again",
     on: "f2fs",
-    scenario: Scenario::Needs(
-        "a mkfs with compression; by hand: `mkfs.f2fs -O \
-         extra_attr,compression`, mount, `chattr +c DIR`",
-    ),
+    scenario: Scenario::In(&["f2fs-compress"]),
     test: compressed,
 };
 
@@ -61,7 +58,7 @@ pub(super) const CHECKPOINT_OFF: Rule = Rule {
     proof: "A request without a direct attempt, and the mount's options have checkpoint=disable.",
     fix: "`mount -o remount,checkpoint=enable DIR` once the update is done",
     on: "f2fs",
-    scenario: Scenario::Needs("a set-up of its own; by hand: `mount -o checkpoint=disable`"),
+    scenario: Scenario::In(&["f2fs-checkpoint"]),
     test: checkpoint_off,
 };
 

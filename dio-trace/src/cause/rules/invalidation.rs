@@ -1,6 +1,6 @@
 //! Direct writes that could not clear the page cache first.
 
-use dio_trace_common::{evidence::seen, verdict::Verdict};
+use dio_trace_common::evidence::seen;
 
 use crate::cause::{Case, Rule, Scenario};
 
@@ -11,9 +11,8 @@ pub(super) const CACHE_NOT_INVALIDATED: Rule = Rule {
             nobody reads old data. A page that someone is using just then (dirtied anew through a \
             mapping, under write-back, pinned) cannot be dropped; the whole write goes through the \
             page cache instead.",
-    proof: "The kernel began to drop pages for this write, entered no direct path afterwards, and \
-            all bytes went through the page cache. Certain on ext4, xfs, btrfs, gfs2 and block \
-            devices; likely elsewhere, where a direct path may decline without a trace.",
+    proof: "The kernel's attempt to drop pages for this write (invalidate_inode_pages2_range) \
+            answered EBUSY, no direct path was entered, and bytes of it went through the cache.",
     fix: "find who else has the file open or mapped (`fuser -v FILE`, `lsof FILE`) and stop mixing \
           buffered, mapped and direct use of one file",
     on: "any",
@@ -23,19 +22,12 @@ pub(super) const CACHE_NOT_INVALIDATED: Rule = Rule {
 
 /// fs/iomap/direct-io.c:__iomap_dio_rw gives -ENOTBLK, mm/filemap.c:generic_file_direct_write 0.
 fn not_invalidated(case: &Case<'_>) -> Option<String> {
-    let gave_up = case.is_write() && case.verdict(Verdict::Fallback) && !case.tried();
-    if !gave_up || !case.seen(seen::INVALIDATED) || case.is_client() {
-        return None;
-    }
-    let certain = case.on(&["bdev", "btrfs", "ext4", "gfs2", "xfs"]);
-    // fat and its like decline to extend a file without a trace.
-    if !certain && case.past_end() {
-        return None;
-    }
-    let likely = if certain { "" } else { "likely " };
-    Some(format!(
-        "{likely}cached pages of this range were in use and could not be dropped: all {} bytes \
-         were written through the page cache",
-        case.request.len
-    ))
+    // The pages are dropped once more after a direct part, which says nothing about the way it took.
+    (case.cached_write() && !case.tried() && case.seen(seen::INVALIDATE_FAILED)).then(|| {
+        format!(
+            "cached pages of this range were in use and could not be dropped: {} of {} bytes were \
+             written through the page cache",
+            case.decision.cached_bytes, case.request.len
+        )
+    })
 }

@@ -16,7 +16,7 @@ mod errors;
 mod f2fs;
 mod invalidation;
 mod memory;
-mod notes;
+pub(super) mod notes;
 mod stacked;
 mod unknown;
 mod xfs;
@@ -41,9 +41,9 @@ pub const RULES: &[Rule] = &[
     memory::DAX,
     // Through the page cache: the file is of a kind that has no direct path.
     attributes::DATA_JOURNAL,
-    attributes::INLINE_DATA,
     attributes::ENCRYPTED,
     attributes::VERITY,
+    attributes::INLINE_DATA, // likely, for a write
     // … the request does not keep to blocks.
     btrfs::MISALIGNED,
     f2fs::MISALIGNED,

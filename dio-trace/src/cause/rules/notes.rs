@@ -4,10 +4,10 @@ use dio_trace_common::{evidence::seen, verdict::Verdict};
 
 use crate::{
     cause::{Case, Rule, Scenario},
-    enrich::LayerKind,
+    enrich::{Layer, LayerKind},
 };
 
-pub(super) const LOOP_BUFFERED: Rule = Rule {
+pub(in crate::cause) const LOOP_BUFFERED: Rule = Rule {
     id: "loop-buffered",
     title: "a loop device below reads its file through the cache",
     means: "The request went past the page cache as far as the loop device; the loop driver then \
@@ -18,7 +18,7 @@ pub(super) const LOOP_BUFFERED: Rule = Rule {
     fix: "`losetup --direct-io=on /dev/loopN` (the backing file's file system must support it: \
           `cat /sys/block/loopN/loop/dio` says 1 then)",
     on: "loop devices, and file systems mounted from an image file",
-    scenario: Scenario::In(&["loop-buffered"]),
+    scenario: Scenario::In(&["loop-buffered", "loop-odd"]),
     test: loop_buffered,
 };
 
@@ -28,11 +28,11 @@ pub(super) const BOUNCED: Rule = Rule {
     means: "Where a buffer must not change under a write (a device with checksums or parity, a \
             btrfs with checksums) kernels from 7.x on copy it into pages of their own first. The \
             page cache is not involved: it costs a copy, and no memory stays used.",
-    proof: "The kernel asked for bounce pages (IOMAP_DIO_BOUNCE) for this request.",
+    proof: "The kernel copied this request into pages of its own (bio_iov_iter_bounce).",
     fix: "nothing is wrong: it is the price of checksums. `chattr +C` on btrfs (no checksums), or a \
           device without stable writes (`cat /sys/block/DISK/queue/stable_writes`), does without",
-    on: "btrfs and xfs on 7.x",
-    scenario: Scenario::Needs("a probe that sees the flag; no scenario asserts it"),
+    on: "btrfs (writes) and xfs on 7.x",
+    scenario: Scenario::In(&["btrfs"]),
     test: bounced,
 };
 
@@ -47,17 +47,23 @@ pub(super) const SERVER_MAY_CACHE: Rule = Rule {
     fix: "nothing is wrong here; run dio-trace on the server, or on the daemon: `dio-trace attach -p \
           PID`",
     on: "nfs, cifs, 9p, ceph, fuse, virtiofs",
-    scenario: Scenario::In(&["9p-none"]),
+    scenario: Scenario::In(&["9p-none", "fuse-bindfs", "fuse-plain", "fuse-directio"]),
     test: server_may_cache,
 };
 
 fn loop_buffered(case: &Case<'_>) -> Option<String> {
-    let buffered = case.layers().iter().find_map(|layer| match &layer.kind {
-        LayerKind::Loop { file, direct: false } => Some((&layer.name, file)),
+    buffered_below(case.layers()).filter(|_| case.verdict(Verdict::Direct))
+}
+
+/// The loop device among these that does not pass direct requests on, in words.
+pub(in crate::cause) fn buffered_below(layers: &[Layer]) -> Option<String> {
+    layers.iter().find_map(|layer| match &layer.kind {
+        LayerKind::Loop { file, direct: false } => Some(format!(
+            "/dev/{} below reads and writes {file} through the page cache (dio is 0)",
+            layer.name
+        )),
         _ => None,
-    });
-    let (name, file) = buffered.filter(|_| case.verdict(Verdict::Direct))?;
-    Some(format!("/dev/{name} below reads and writes {file} through the page cache (dio is 0)"))
+    })
 }
 
 fn bounced(case: &Case<'_>) -> Option<String> {
@@ -73,6 +79,7 @@ fn bounced(case: &Case<'_>) -> Option<String> {
 }
 
 fn server_may_cache(case: &Case<'_>) -> Option<String> {
-    case.verdict(Verdict::Client)
-        .then(|| format!("direct on this machine; the {} server or daemon may cache it", case.fs))
+    case.verdict(Verdict::Client).then(|| {
+        format!("past this machine's page cache; the {} server or daemon may cache it", case.fs)
+    })
 }

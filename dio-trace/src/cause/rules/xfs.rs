@@ -17,7 +17,7 @@ pub(super) const UNALIGNED_COW: Rule = Rule {
             its range is shared (FIEMAP). Likely where FIEMAP no longer shows it, because the copy \
             has been made.",
     fix: "write whole file-system blocks (`xfs_info DIR`: bsize), or unshare the file first: \
-          `xfs_io -c 'unshare 0 SIZE' FILE`",
+          `xfs_io -c 'funshare 0 SIZE' FILE`",
     on: "xfs with reflink (the default)",
     scenario: Scenario::In(&["xfs-reflink"]),
     test: unaligned_cow,

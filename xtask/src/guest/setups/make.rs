@@ -103,11 +103,11 @@ impl Maker<'_> {
         match setup.kind {
             Kind::Device(on) => return self.store(setup, on),
             Kind::Memory => mount(&["-t", setup.fs, setup.name], &folder)?,
-            Kind::Made { on, mkfs, options, chattr } => {
+            Kind::Made { on, mkfs, options, prepare } => {
                 let device = self.store(setup, on)?;
                 file_system(mkfs, setup.fs, options, &device, &folder)?;
-                if !chattr.is_empty() {
-                    run("chattr", &[chattr, text(&folder)?])?;
+                if let Some((program, words)) = prepare.split_first() {
+                    run(program, &[words, &[text(&folder)?]].concat())?;
                 }
             }
             Kind::Image { mkfs } => self.image(setup, mkfs, cells, &folder)?,

@@ -63,8 +63,13 @@ pub(super) enum Store {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     /// A file system on a block device: the command that makes it (the device is appended), mount
-    /// options, and `chattr` flags for the folder.
-    Made { on: Store, mkfs: &'static [&'static str], options: &'static str, chattr: &'static str },
+    /// options, and what prepares the folder (which is appended), if anything.
+    Made {
+        on: Store,
+        mkfs: &'static [&'static str],
+        options: &'static str,
+        prepare: &'static [&'static str],
+    },
     /// One that is read-only and made with its files in it; FOLDER and DEVICE stand for theirs.
     Image { mkfs: &'static [&'static str] },
     /// One without a disk.

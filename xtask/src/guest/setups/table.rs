@@ -6,13 +6,23 @@ type Words = &'static [&'static str];
 const EXT4: Words = &["mkfs.ext4", "-q", "-F", "-b", "4096"];
 const INLINE: Words = &["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "inline_data", "-I", "512"];
 const NOEXTENT: Words = &["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^extent,^64bit"];
+const CRYPT: Words = &["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "encrypt"];
 const NOJOURNAL: Words = &["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^has_journal"];
 const F2FS: Words = &["mkfs.f2fs", "-q", "-f"];
+const F2FS_COMPRESS: Words = &["mkfs.f2fs", "-q", "-f", "-O", "extra_attr,compression"];
 const VFAT: Words = &["mkfs.vfat", "-F", "32", "-s", "8"];
 const XFS: Words = &["mkfs.xfs", "-q", "-f"];
 const BTRFS: Words = &["mkfs.btrfs", "-q", "-f"];
 const SQUASHFS: Words = &["mksquashfs", "FOLDER", "DEVICE", "-noappend", "-quiet"];
 const EROFS: Words = &["mkfs.erofs", "DEVICE", "FOLDER"];
+
+/// Puts an encrypted folder, with a key of zeros, over the file system's root, which cannot be.
+const ENCRYPT: Words = &[
+    "sh",
+    "-ec",
+    "mkdir \"$0/secret\"; key=$(head -c 64 /dev/zero | xfs_io -c add_enckey \"$0\"); \
+     xfs_io -c \"set_encpolicy ${key##* }\" \"$0/secret\"; mount --bind \"$0/secret\" \"$0\"",
+];
 
 const SECTOR_512: Store = Store::Part(Disk::Sector512);
 const SECTOR_4096: Store = Store::Part(Disk::Sector4096);
@@ -23,11 +33,11 @@ const QUARTER: u64 = 175 << 20;
 const HALF: u64 = 350 << 11;
 
 const fn disk(mkfs: Words, options: &'static str) -> Kind {
-    flagged(mkfs, options, "")
+    prepared(mkfs, options, &[])
 }
 
-const fn flagged(mkfs: Words, options: &'static str, chattr: &'static str) -> Kind {
-    Kind::Made { on: SECTOR_512, mkfs, options, chattr }
+const fn prepared(mkfs: Words, options: &'static str, prepare: Words) -> Kind {
+    Kind::Made { on: SECTOR_512, mkfs, options, prepare }
 }
 
 const fn setup(name: &'static str, fs: &'static str, kind: Kind, causes: Words) -> Setup {
@@ -56,17 +66,23 @@ impl Setup {
     }
 }
 
-const EXT4_4KN: Kind = Kind::Made { on: SECTOR_4096, mkfs: EXT4, options: "", chattr: "" };
+const EXT4_4KN: Kind = Kind::Made { on: SECTOR_4096, mkfs: EXT4, options: "", prepare: &[] };
 
 /// Every set-up. chattr +j bites only without delayed allocation: hence two of them.
 pub(in crate::guest) const ALL: &[Setup] = &[
     setup("ext4-512", "ext4", disk(EXT4, ""), &[]),
     setup("ext4-4kn", "ext4", EXT4_4KN, &[]),
     setup("ext4-journal", "ext4", disk(EXT4, "data=journal"), &["data-journal"]),
-    setup("ext4-jattr", "ext4", flagged(EXT4, "", "+j"), &[]),
-    setup("ext4-jattr-nodelalloc", "ext4", flagged(EXT4, "nodelalloc", "+j"), &["data-journal"])
-        .like("ext4-journal"),
+    setup("ext4-jattr", "ext4", prepared(EXT4, "", &["chattr", "+j"]), &[]),
+    setup(
+        "ext4-jattr-nodelalloc",
+        "ext4",
+        prepared(EXT4, "nodelalloc", &["chattr", "+j"]),
+        &["data-journal"],
+    )
+    .like("ext4-journal"),
     setup("ext4-inline", "ext4", disk(INLINE, ""), &["inline-data"]),
+    setup("ext4-encrypt", "ext4", prepared(CRYPT, "", ENCRYPT), &["encrypted"]),
     setup("xfs-512", "xfs", disk(XFS, ""), &[]),
     setup(
         "btrfs",
@@ -86,10 +102,23 @@ pub(in crate::guest) const ALL: &[Setup] = &[
     setup(
         "btrfs-nocow",
         "btrfs",
-        flagged(BTRFS, "", "+C"),
-        &["inline-data", "btrfs-racing", "btrfs-buffer-fault"],
+        prepared(BTRFS, "", &["chattr", "+C"]),
+        &["inline-data", "btrfs-racing"],
     ),
     setup("f2fs", "f2fs", disk(F2FS, ""), &["f2fs-misaligned", "inline-data"]),
+    setup(
+        "f2fs-checkpoint",
+        "f2fs",
+        disk(F2FS, "checkpoint=disable"),
+        &["f2fs-checkpoint-disabled", "f2fs-misaligned", "inline-data"],
+    ),
+    setup(
+        "f2fs-compress",
+        "f2fs",
+        prepared(F2FS_COMPRESS, "", &["chattr", "+c"]),
+        &["f2fs-compressed", "f2fs-misaligned", "inline-data"],
+    )
+    .like("f2fs-checkpoint"),
     setup("vfat", "vfat", disk(VFAT, ""), &["allocating-write"]),
     setup("overlay-ext4", "overlay", Kind::Overlay { mkfs: EXT4, lower: "ext4" }, &[]),
     setup("squashfs", "squashfs", Kind::Image { mkfs: SQUASHFS }, &[]),
