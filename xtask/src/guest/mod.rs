@@ -6,6 +6,7 @@
 //! - [`judge`]: the comparison
 //! - [`mixed`]: who mixes direct and buffered access
 //! - [`memory`]: buffers and mappings
+//! - [`stress`]: thousands of requests at once, counted one by one
 //! - [`demo`]: the demonstration
 mod cases;
 mod cells;
@@ -15,8 +16,11 @@ mod memory;
 mod mixed;
 mod request;
 mod setups;
+mod stress;
 mod suite;
 mod workload;
+
+pub(crate) use stress::judge::Score;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
@@ -29,6 +33,10 @@ pub(crate) enum Guest {
     DirectUser(mixed::DirectUserArgs),
     /// Makes the scenarios' requests
     Workload(workload::WorkloadArgs),
+    /// Thousands of requests at once, counted one by one
+    Stress(stress::StressArgs),
+    /// Makes them
+    StressLoad(stress::load::LoadArgs),
     /// Shows dio-trace at work
     Demo(demo::DemoArgs),
     /// The program that the demonstration watches
@@ -45,6 +53,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Suite(args) => suite::main(args),
         Guest::DirectUser(args) => mixed::direct_user(args).map(|()| 0),
         Guest::Workload(args) => workload::main(args).map(|()| 0),
+        Guest::Stress(args) => stress::main(args),
+        Guest::StressLoad(args) => stress::load::main(args).map(|()| 0),
         Guest::Demo(args) => demo::main(args),
         Guest::DemoReader(args) => demo::reader(args).map(|()| 0),
     }
