@@ -76,7 +76,8 @@ pub struct Request {
     pub magic: u32,
     pub tgid: u32,
     pub tid: u32,
-    pub reserved: u32,
+    /// The probes' own: where the direct bytes counted last began, so that none are counted twice.
+    pub direct_at: u32,
     pub op: u8,
     pub api: u8,
     pub flags: u8,

@@ -160,6 +160,7 @@ fn continue_attempt<A: Args>(ctx: &A, thread: *mut Thread, ask: &Ask) -> bool {
             (*evidence).direct_bytes = direct;
         }
         (*open).done_before = done;
+        (*open).direct_at = 0;
         (*open).flags &= !REQ_PUNTED;
         (*thread).request.begin_ns = (*open).begin_ns;
         (*thread).request.kiocb = ask.kiocb;
@@ -216,7 +217,7 @@ unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
         (*request).tgid = (ids >> 32) as u32;
         (*request).tid = ids as u32;
         (*request).nr_segs = ask.nr_segs;
-        (*request).reserved = 0;
+        (*request).direct_at = 0;
         (*request).op = ask.op;
         (*request).api = ask.api;
         (*request).flags = ask.flags

@@ -15,7 +15,7 @@ use crate::{
         ADDRESS_SPACE_NRPAGES, Args, BACKING_AIO_ORIG_IOCB, DIO_IOCB, DIO_RESULT, FILE_F_MAPPING,
         FOLIO_FLAGS, FOLIO_MAPPING, FOLIO_NR_PAGES, FOLIO_NR_PAGES_OLD, IOMAP_DIO_ERROR,
         IOMAP_DIO_IOCB, IOMAP_DIO_SIMPLE_IOCB, IOMAP_DIO_SIMPLE_SIZE, IOMAP_DIO_SIZE,
-        KIOCB_KI_COMPLETE, KIOCB_KI_FILP, WRITEBACK_CONTROL_NR_TO_WRITE, read,
+        KIOCB_KI_COMPLETE, KIOCB_KI_FILP, KIOCB_KI_POS, WRITEBACK_CONTROL_NR_TO_WRITE, read,
     },
     maps::{DIRECT_FILES, IDLE, REQUESTS, Thread, current_request, open_request, thread},
     mixed,
@@ -65,15 +65,20 @@ pub fn passed_on<A: Args>(ctx: &A) {
     }
 }
 
+/// Adds what a direct path did from `position` on. Copies of a probe tell the same again (see
+/// `steady`), and a path may do the request in parts: each begins where the one before ended.
 #[inline(always)]
-fn add_direct(request: *mut Request, bit: u32, bytes: i64, error: i32) {
+fn add_direct(request: *mut Request, bit: u32, position: i64, bytes: i64, error: i32) {
+    // What is direct begins at a multiple of a sector: there is room for the bit.
+    let part = (position as u32).wrapping_add(bit);
     // SAFETY: a request of a map; one CPU at a time completes it.
     unsafe {
         let evidence = &raw mut (*request).evidence;
         (*evidence).seen |= bit;
         if error != 0 {
             (*evidence).direct_err = error;
-        } else if bytes > 0 {
+        } else if bytes > 0 && (*request).direct_at != part {
+            (*request).direct_at = part;
             (*evidence).direct_bytes += bytes as u64;
         }
     }
@@ -89,7 +94,8 @@ pub fn iomap_dio_complete<A: Args>(ctx: &A) {
     let Some(request) = request_of(ctx, kiocb) else { return };
     let error: i32 = ctx.load(dio, &IOMAP_DIO_ERROR);
     let size: i64 = ctx.load(dio, &IOMAP_DIO_SIZE);
-    add_direct(request, seen::IOMAP_DIO, size, error);
+    let position: i64 = ctx.load(kiocb, &KIOCB_KI_POS);
+    add_direct(request, seen::IOMAP_DIO, position, size, error);
 }
 
 /// Tracepoint `iomap_dio_complete(struct kiocb *, int error, ssize_t ret)`: the same, for kprobe mode.
@@ -97,7 +103,8 @@ pub fn iomap_dio_complete<A: Args>(ctx: &A) {
 pub fn iomap_dio_completed<A: Args>(ctx: &A) {
     let kiocb = ctx.arg(0);
     let Some(request) = request_of(ctx, kiocb) else { return };
-    add_direct(request, seen::IOMAP_DIO, ctx.arg(2) as i64, ctx.arg(1) as i32);
+    let position: i64 = ctx.load(kiocb, &KIOCB_KI_POS);
+    add_direct(request, seen::IOMAP_DIO, position, ctx.arg(2) as i64, ctx.arg(1) as i32);
 }
 
 /// `iomap_dio_simple_complete(struct iomap_dio_simple *)`: the same for the one-bio read path
@@ -110,7 +117,8 @@ pub fn iomap_dio_simple_complete<A: Args>(ctx: &A) {
     let Some(request) = request_of(ctx, kiocb) else { return };
     // An error shows in the request's own result; the size then proves nothing and does no harm.
     let size: u64 = ctx.load(sr, &IOMAP_DIO_SIMPLE_SIZE);
-    add_direct(request, seen::IOMAP_SIMPLE, size as i64, 0);
+    let position: i64 = ctx.load(kiocb, &KIOCB_KI_POS);
+    add_direct(request, seen::IOMAP_SIMPLE, position, size as i64, 0);
 }
 
 /// `dio_complete(struct dio *, ssize_t ret, …)`: the end of the legacy direct path
@@ -122,7 +130,8 @@ pub fn dio_complete<A: Args>(ctx: &A) {
     let kiocb: u64 = ctx.load(dio, &DIO_IOCB);
     let Some(request) = request_of(ctx, kiocb) else { return };
     let bytes: i64 = ctx.load(dio, &DIO_RESULT);
-    add_direct(request, seen::LEGACY_DIO, bytes, 0);
+    let position: i64 = ctx.load(kiocb, &KIOCB_KI_POS);
+    add_direct(request, seen::LEGACY_DIO, position, bytes, 0);
 }
 
 /// `dax_iomap_rw(struct kiocb *, …)`

@@ -14,6 +14,9 @@
 //! - [`steady`]: no preemption in the middle of a probe
 #![no_std]
 #![no_main]
+// An atomic addition: the target's atomic types have none.
+#![feature(core_intrinsics)]
+#![expect(internal_features)]
 
 mod begin;
 mod config;
@@ -59,8 +62,8 @@ macro_rules! entry {
     };
 }
 
-/// A second copy of an entry probe, for fentry alone.
-macro_rules! second_entry {
+/// One more copy of an entry probe, for fentry alone.
+macro_rules! another_entry {
     ($fe:ident, $body:expr) => {
         #[fentry]
         pub fn $fe(ctx: FEntryContext) -> i32 {
@@ -113,11 +116,11 @@ macro_rules! sync_exit {
 // Twice: see `steady`. The second of two exits finds nothing left to end.
 entry!(fe_vfs_read, kp_vfs_read, entry::vfs_read::<_, 1>);
 sync_exit!(fx_vfs_read, 4);
-second_entry!(fe_vfs_read_2, entry::vfs_read::<_, 2>);
+another_entry!(fe_vfs_read_2, entry::vfs_read::<_, 2>);
 sync_exit!(fx_vfs_read_2, 4);
 entry!(fe_vfs_write, kp_vfs_write, entry::vfs_write::<_, 1>);
 sync_exit!(fx_vfs_write, 4);
-second_entry!(fe_vfs_write_2, entry::vfs_write::<_, 2>);
+another_entry!(fe_vfs_write_2, entry::vfs_write::<_, 2>);
 sync_exit!(fx_vfs_write_2, 4);
 
 // ---- begin and end: readv, preadv, preadv2, writev, pwritev, pwritev2
@@ -176,11 +179,14 @@ pub fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
 }
 
 // ---- begin and end: libaio
+// Whatever completes in an interrupt is there three times: see `steady`.
 entry!(fe_aio_read, kp_aio_read, entry::aio_read);
 exit_only!(fx_aio_read, 4, end::aio_return);
 entry!(fe_aio_write, kp_aio_write, entry::aio_write);
 exit_only!(fx_aio_write, 4, end::aio_return);
 entry!(fe_aio_complete_rw, kp_aio_complete_rw, end::aio_complete);
+another_entry!(fe_aio_complete_rw_2, end::aio_complete);
+another_entry!(fe_aio_complete_rw_3, end::aio_complete);
 
 // ---- begin and end: io_uring
 entry!(fe_io_read, entry::io_read, kp_io_read, entry::io_read_unpaired);
@@ -188,6 +194,8 @@ exit!(fx_io_read, kr_io_read, 2, end::io_return);
 entry!(fe_io_write, entry::io_write, kp_io_write, entry::io_write_unpaired);
 exit!(fx_io_write, kr_io_write, 2, end::io_return);
 entry!(fe_io_complete_rw, kp_io_complete_rw, end::io_complete);
+another_entry!(fe_io_complete_rw_2, end::io_complete);
+another_entry!(fe_io_complete_rw_3, end::io_complete);
 entry!(fe_io_complete_rw_iopoll, kp_io_complete_rw_iopoll, end::io_complete);
 entry!(fe_kiocb_done, kp_kiocb_done, end::io_complete);
 /// `(ctx, req, user_data, res, …)`
@@ -206,6 +214,8 @@ pub fn tp_io_uring_complete_cqe(ctx: RawTracePointContext) -> i32 {
 
 // ---- evidence: direct
 entry!(fe_iomap_dio_complete, kp_iomap_dio_complete, evidence::iomap_dio_complete);
+another_entry!(fe_iomap_dio_complete_2, evidence::iomap_dio_complete);
+another_entry!(fe_iomap_dio_complete_3, evidence::iomap_dio_complete);
 #[raw_tracepoint]
 pub fn tp_iomap_dio_complete(ctx: RawTracePointContext) -> i32 {
     evidence::iomap_dio_completed(&ctx);
@@ -216,7 +226,11 @@ entry!(
     kp_iomap_dio_simple_complete,
     evidence::iomap_dio_simple_complete
 );
+another_entry!(fe_iomap_dio_simple_complete_2, evidence::iomap_dio_simple_complete);
+another_entry!(fe_iomap_dio_simple_complete_3, evidence::iomap_dio_simple_complete);
 entry!(fe_dio_complete, kp_dio_complete, evidence::dio_complete);
+another_entry!(fe_dio_complete_2, evidence::dio_complete);
+another_entry!(fe_dio_complete_3, evidence::dio_complete);
 entry!(fe_dax_iomap_rw, kp_dax_iomap_rw, evidence::dax_iomap_rw);
 
 // ---- evidence: page cache

@@ -6,6 +6,11 @@
 //! preemption that happens. Kernels from 6.10 on let a program disable preemption. That leaves the
 //! kernel's own instructions around it, which bystanders run too: so the probes that every read and
 //! write passes are there twice on such a kernel. A task is preempted in one of them at most.
+//!
+//! An interrupt is no preemption: one may come in the midst of a completion's probe and complete
+//! another request. A CPU has three levels (task, soft interrupt, hard interrupt), each of them in
+//! one program at a time; so what completions pass is there three times, and one copy is free. The
+//! first that runs ends the request, the others find nothing left to do.
 
 use dio_trace_common::kfunc;
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     build,
-    cmd::{say, text},
+    cmd::say,
     guest::Score,
     host, kernels, places,
     vm::{self, Setup},
@@ -63,6 +63,12 @@ pub(crate) fn main(args: &StressArgs) -> Result<u8> {
     let binaries = build::release(&["dio-trace", "xtask"])?;
     let out = places::target()?.join("stress").join(format!("{}-{}", args.kernel, args.attach));
     places::fresh(&out)?;
+    // Copies: the checkout may be built anew meanwhile.
+    for program in ["xtask", "dio-trace"] {
+        let from = binaries.join(program);
+        fs::copy(&from, out.join(program))
+            .with_context(|| format!("cannot copy {}", from.display()))?;
+    }
     let file = out.join("rows.jsonl");
     let (mut crashes, mut rows) = (0, Vec::new());
     loop {
@@ -76,7 +82,7 @@ pub(crate) fn main(args: &StressArgs) -> Result<u8> {
         // IOPOLL needs a queue to poll.
         setup.machine.append = "nvme.poll_queues=2".to_owned();
         setup.out = Some(out.clone());
-        let command = guest(args, &binaries, first)?;
+        let command = guest(args, first);
         let ended = setup.once(&command, Some(Duration::from_secs(3 * 3600)), &mut vm::to_terminal);
         vm::stop_if_interrupted()?;
         rows = read(&file)?;
@@ -97,14 +103,13 @@ pub(crate) fn main(args: &StressArgs) -> Result<u8> {
     Ok(report(args, &rows, crashes))
 }
 
-fn guest(args: &StressArgs, binaries: &Path, first: u64) -> Result<Vec<String>> {
-    let (xtask, tool) = (binaries.join("xtask"), binaries.join("dio-trace"));
+fn guest(args: &StressArgs, first: u64) -> Vec<String> {
     let (first, last) = (first.to_string(), args.runs.to_string());
     let requests = args.requests.to_string();
-    let mut words = vec![text(&xtask)?, "guest", "stress", "--tool", text(&tool)?];
+    let mut words = vec!["/out/xtask", "guest", "stress", "--tool", "/out/dio-trace"];
     words.extend(["--attach", &args.attach, "--out", "/out/rows.jsonl"]);
     words.extend(["--first", &first, "--last", &last, "--requests", &requests]);
-    Ok(words.into_iter().map(str::to_owned).collect())
+    words.into_iter().map(str::to_owned).collect()
 }
 
 fn read(file: &Path) -> Result<Vec<Row>> {

@@ -187,7 +187,7 @@ const fn refusal() -> Refusal {
         dev: 8 << 20 | 1,
         tgid: 42,
         tid: 42,
-        reserved: 0,
+        direct_at: 0,
         comm: *b"postgres\0\0\0\0\0\0\0\0",
     }
 }

@@ -93,17 +93,26 @@ pub const PROBES: &[Probe] = &[
     entry(
         &["iomap_dio_complete"],
         Duty::Must,
-        &["fe_iomap_dio_complete"],
+        &["fe_iomap_dio_complete", "fe_iomap_dio_complete_2", "fe_iomap_dio_complete_3"],
         &["kp_iomap_dio_complete"],
     )
     .or("iomap_dio_complete"),
     entry(
         &["iomap_dio_simple_complete"],
         Duty::Optional,
-        &["fe_iomap_dio_simple_complete"],
+        &[
+            "fe_iomap_dio_simple_complete",
+            "fe_iomap_dio_simple_complete_2",
+            "fe_iomap_dio_simple_complete_3",
+        ],
         &["kp_iomap_dio_simple_complete"],
     ),
-    entry(&["dio_complete"], Duty::Optional, &["fe_dio_complete"], &["kp_dio_complete"]),
+    entry(
+        &["dio_complete"],
+        Duty::Optional,
+        &["fe_dio_complete", "fe_dio_complete_2", "fe_dio_complete_3"],
+        &["kp_dio_complete"],
+    ),
     entry(&["dax_iomap_rw"], Duty::Optional, &["fe_dax_iomap_rw"], &["kp_dax_iomap_rw"]),
     entry(
         &["balance_dirty_pages_ratelimited"],
@@ -147,8 +156,18 @@ pub const PROBES: &[Probe] = &[
         &["fe_vfs_iocb_iter_write"],
         &["kp_vfs_iocb_iter_write"],
     ),
-    entry(&["aio_complete_rw"], LIBAIO, &["fe_aio_complete_rw"], &["kp_aio_complete_rw"]),
-    entry(&["io_complete_rw"], IO_URING, &["fe_io_complete_rw"], &["kp_io_complete_rw"]),
+    entry(
+        &["aio_complete_rw"],
+        LIBAIO,
+        &["fe_aio_complete_rw", "fe_aio_complete_rw_2", "fe_aio_complete_rw_3"],
+        &["kp_aio_complete_rw"],
+    ),
+    entry(
+        &["io_complete_rw"],
+        IO_URING,
+        &["fe_io_complete_rw", "fe_io_complete_rw_2", "fe_io_complete_rw_3"],
+        &["kp_io_complete_rw"],
+    ),
     entry(
         &["io_complete_rw_iopoll"],
         IO_URING,

@@ -122,7 +122,7 @@ unsafe impl Send for Worker {}
 
 impl Worker {
     fn new(args: &LoadArgs, number: usize) -> Result<Self> {
-        let open = |path: &PathBuf| open(path, !args.bystander || number % 2 == 0);
+        let open = |path: &PathBuf| open(path, !args.bystander || number.is_multiple_of(2));
         let files: Vec<File> = args.file.iter().map(open).collect::<Result<_>>()?;
         let sizes = files.iter().map(size).collect::<Result<Vec<_>>>()?;
         let polled = |path: &PathBuf| args.file.iter().position(|file| file == path);
