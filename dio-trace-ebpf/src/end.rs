@@ -6,8 +6,8 @@ use aya_ebpf::helpers::generated::{
 };
 use dio_trace_common::{
     abi::{
-        API_LIBAIO, API_SPLICE, Counter, CounterKey, LATENCY_BUCKETS, OP_WRITE, REQ_PUNTED,
-        REQ_VECTORED, Request, Stat,
+        API_IO_URING, API_LIBAIO, API_SPLICE, Counter, CounterKey, LATENCY_BUCKETS, OP_WRITE,
+        REQ_PUNTED, REQ_VECTORED, Request, Stat,
     },
     evidence::seen,
     offsets::ABSENT,
@@ -22,7 +22,9 @@ use crate::{
         ADDRESS_SPACE_HOST, Args, FILE_F_FLAGS, INODE_I_SIZE, KIOCB_DIO_COMPLETE, KIOCB_KI_FILP,
         KIOCB_KI_FLAGS, KIOCB_KI_POS, read,
     },
-    maps::{ASYNC, COUNTERS, EVENTS, IDLE, REQUESTS, SYNC, Thread, count, open_request, thread},
+    maps::{
+        self, ASYNC, COUNTERS, EVENTS, IDLE, REQUESTS, SYNC, Thread, count, open_request, thread,
+    },
     mixed,
     steady::Steady,
     stops,
@@ -217,7 +219,7 @@ pub fn io_complete<A: Args>(ctx: &A) {
         return;
     }
     let _steady = Steady::new();
-    let Some(request) = REQUESTS.get_ptr_mut(kiocb) else { return };
+    let Some(request) = asked_by(API_IO_URING, kiocb) else { return };
     // SAFETY: a request of REQUESTS; its completion runs once.
     let (done, op) = unsafe { ((*request).done_before as i64, (*request).op) };
     let provisional = op == OP_WRITE && completes_later(kiocb);
@@ -285,7 +287,7 @@ pub fn aio_complete<A: Args>(ctx: &A) {
         return;
     }
     let _steady = Steady::new();
-    let Some(request) = REQUESTS.get_ptr_mut(kiocb) else { return };
+    let Some(request) = asked_by(API_LIBAIO, kiocb) else { return };
     let in_thread = thread().is_some_and(|t| open_request(t) == Some(request));
     if !in_thread {
         completes_elsewhere(request);
@@ -297,9 +299,18 @@ pub fn aio_complete<A: Args>(ctx: &A) {
 #[inline(always)]
 pub fn cqe(kiocb: u64, res: i64) {
     let _steady = Steady::new();
-    if let Some(request) = REQUESTS.get_ptr_mut(kiocb) {
+    if let Some(request) = asked_by(API_IO_URING, kiocb) {
         end_async(request, res, 0);
     }
+}
+
+/// The request of a kiocb, if it was made by that API: the memory of a kiocb whose end went by
+/// unseen may serve the other API next, and a process that is not traced.
+#[inline(always)]
+fn asked_by(api: u8, kiocb: u64) -> Option<*mut Request> {
+    let request = REQUESTS.get_ptr_mut(kiocb)?;
+    // SAFETY: a request of REQUESTS.
+    (unsafe { (*request).api } == api).then_some(request)
 }
 
 #[inline(always)]
@@ -437,14 +448,16 @@ unsafe fn add(request: *const Request, file: u64) {
             }
         };
         let latency = (*request).end_ns - (*request).begin_ns;
-        (*counter).requests += 1;
-        (*counter).bytes += if ret > 0 { ret as u64 } else { 0 };
-        (*counter).direct_bytes += (&raw const (*request).direct_bytes).read_volatile();
-        (*counter).cached_bytes += (&raw const (*request).cached_bytes).read_volatile();
-        (*counter).latency_ns += latency;
+        let direct = (&raw const (*request).direct_bytes).read_volatile();
+        let cached = (&raw const (*request).cached_bytes).read_volatile();
+        maps::add(&raw mut (*counter).requests, 1);
+        maps::add(&raw mut (*counter).bytes, if ret > 0 { ret as u64 } else { 0 });
+        maps::add(&raw mut (*counter).direct_bytes, direct);
+        maps::add(&raw mut (*counter).cached_bytes, cached);
+        maps::add(&raw mut (*counter).latency_ns, latency);
         let bucket = log2(latency);
         if bucket < LATENCY_BUCKETS {
-            (*counter).latency[bucket] += 1;
+            maps::add(&raw mut (*counter).latency[bucket], 1);
         }
     }
 }

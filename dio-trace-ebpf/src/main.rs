@@ -14,6 +14,9 @@
 //! - [`steady`]: no preemption in the middle of a probe
 #![no_std]
 #![no_main]
+// An atomic addition: the target's atomic types have none.
+#![feature(core_intrinsics)]
+#![expect(internal_features)]
 
 mod begin;
 mod config;
@@ -59,8 +62,8 @@ macro_rules! entry {
     };
 }
 
-/// A second copy of an entry probe, for fentry alone.
-macro_rules! second_entry {
+/// One more copy of an entry probe, for fentry alone.
+macro_rules! another_entry {
     ($fe:ident, $body:expr) => {
         #[fentry]
         pub fn $fe(ctx: FEntryContext) -> i32 {
@@ -113,11 +116,11 @@ macro_rules! sync_exit {
 // Twice: see `steady`. The second of two exits finds nothing left to end.
 entry!(fe_vfs_read, kp_vfs_read, entry::vfs_read::<_, 1>);
 sync_exit!(fx_vfs_read, 4);
-second_entry!(fe_vfs_read_2, entry::vfs_read::<_, 2>);
+another_entry!(fe_vfs_read_2, entry::vfs_read::<_, 2>);
 sync_exit!(fx_vfs_read_2, 4);
 entry!(fe_vfs_write, kp_vfs_write, entry::vfs_write::<_, 1>);
 sync_exit!(fx_vfs_write, 4);
-second_entry!(fe_vfs_write_2, entry::vfs_write::<_, 2>);
+another_entry!(fe_vfs_write_2, entry::vfs_write::<_, 2>);
 sync_exit!(fx_vfs_write_2, 4);
 
 // ---- begin and end: readv, preadv, preadv2, writev, pwritev, pwritev2
@@ -176,11 +179,14 @@ pub fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
 }
 
 // ---- begin and end: libaio
+// What ends requests in an interrupt, and nothing else would, is there three times: see `steady`.
 entry!(fe_aio_read, kp_aio_read, entry::aio_read);
 exit_only!(fx_aio_read, 4, end::aio_return);
 entry!(fe_aio_write, kp_aio_write, entry::aio_write);
 exit_only!(fx_aio_write, 4, end::aio_return);
 entry!(fe_aio_complete_rw, kp_aio_complete_rw, end::aio_complete);
+another_entry!(fe_aio_complete_rw_2, end::aio_complete);
+another_entry!(fe_aio_complete_rw_3, end::aio_complete);
 
 // ---- begin and end: io_uring
 entry!(fe_io_read, entry::io_read, kp_io_read, entry::io_read_unpaired);

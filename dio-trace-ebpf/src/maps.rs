@@ -1,5 +1,7 @@
 //! The maps, and what is kept of each thread.
 
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
 use aya_ebpf::{
     btf_maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
     cty::c_void,
@@ -200,10 +202,17 @@ pub fn forget_thread(tid: u32) {
 #[inline(always)]
 pub fn count(stat: Stat) {
     if let Some(n) = STATS_BY_CPU.get_ptr_mut(stat as u32) {
-        // SAFETY: a valid slot of this CPU; programs on one CPU may nest, and a lost increment
-        // then is what per-CPU counters accept everywhere in the kernel.
-        unsafe { *n += 1 };
+        // SAFETY: a valid slot of this CPU.
+        unsafe { add(n, 1) };
     }
+}
+
+/// Adds to a number of this CPU. In one instruction: a completion's interrupt may come between the
+/// load and the store of two, and count under the same number.
+#[inline(always)]
+pub unsafe fn add<T: Copy>(number: *mut T, more: T) {
+    // SAFETY: per the caller, a number in a map's value, aligned.
+    unsafe { atomic_xadd::<T, T, { AtomicOrdering::Relaxed }>(number, more) };
 }
 
 /// The request the thread is submitting, if any.

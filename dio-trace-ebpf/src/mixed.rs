@@ -13,7 +13,7 @@ use dio_trace_common::abi::{EVENT_MIXER, Mixer, MixerEvent, Request, Stat};
 use crate::{
     end::wakeup,
     kernel::{ADDRESS_SPACE_HOST, INODE_I_INO, read},
-    maps::{DIRECT_FILES, DirectFile, EVENTS, MIXERS, count},
+    maps::{DIRECT_FILES, DirectFile, EVENTS, MIXERS, add, count},
 };
 
 /// Remembers the file of a direct request by the `address_space` its data lives in.
@@ -52,7 +52,7 @@ pub fn pages(mapping: u64, how: u32, pages: u64) {
     let key = Mixer { inode: file.inode, ino: file.ino, dev: file.dev, tgid, how, pad: 0 };
     if let Some(sum) = MIXERS.get_ptr_mut(key) {
         // SAFETY: this CPU's value.
-        unsafe { *sum += pages };
+        unsafe { add(sum, pages) };
         return;
     }
     first(&key, pages);

@@ -6,6 +6,13 @@
 //! preemption that happens. Kernels from 6.10 on let a program disable preemption. That leaves the
 //! kernel's own instructions around it, which bystanders run too: so the probes that every read and
 //! write passes are there twice on such a kernel. A task is preempted in one of them at most.
+//!
+//! An interrupt is no preemption: one may come in the midst of a completion's probe and complete
+//! another request, unseen by that probe. Nothing is lost where something else tells the same: the
+//! completion itself proves the direct path (`seen::DIRECT_ENTERED`), io_uring posts its completion
+//! after it. The end of a libaio request is told once, so its probe is there three times: a CPU has
+//! three levels (task, soft interrupt, hard interrupt), each of them in one program at a time, and
+//! one copy is free. The first that runs ends the request, the others find nothing left to do.
 
 use dio_trace_common::kfunc;
 

@@ -4,6 +4,7 @@
 //! - [`kernels`], [`initrd`], [`qemu`], [`vm`]: real kernels to test in
 //! - [`test`], [`demo`]: the two commands of the README
 //! - [`truth`]: every scenario on every kernel; [`suites`], [`steps`]: what it shares with the test
+//! - [`stress`]: thousands of requests at once
 //! - [`host`], [`apt`], [`build`], [`places`], [`cmd`]: what they all stand on
 //! - [`guest`]: what runs inside the VM
 mod apt;
@@ -19,6 +20,7 @@ mod places;
 mod qemu;
 mod rustc;
 mod steps;
+mod stress;
 mod strip;
 mod suites;
 mod test;
@@ -45,6 +47,7 @@ enum Task {
     Vm(Box<vm::VmArgs>),
     Test(test::TestArgs),
     Truth(truth::TruthArgs),
+    Stress(stress::StressArgs),
     Demo(demo::DemoArgs),
     /// What runs inside the VM
     #[command(hide = true, subcommand)]
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Task::Vm(args) => vm::main(args),
         Task::Test(args) => test::main(args),
         Task::Truth(args) => truth::main(args),
+        Task::Stress(args) => stress::main(args),
         Task::Demo(args) => demo::main(args),
         Task::Guest(part) => guest::main(part),
     };

@@ -18,6 +18,8 @@ pub(crate) struct Machine {
     pub(crate) memory: String,
     /// One virtual nanosecond per instruction: slow, and the same at every run.
     pub(crate) icount: bool,
+    /// Emulated CPUs take turns on one of the host's.
+    pub(crate) turns: bool,
     /// More for the kernel's command line.
     pub(crate) append: String,
 }
@@ -105,7 +107,9 @@ pub(crate) fn command(
         ]),
         (false, Accel::Kvm) => command.args(["-accel", "kvm", "-cpu", "host"]),
         (false, Accel::Tcg) => {
-            command.args(["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"])
+            let threads = if machine.turns { "single" } else { "multi" };
+            let accel = format!("tcg,thread={threads},tb-size=512");
+            command.args(["-accel", &accel, "-cpu", "max"])
         }
     };
     let cpus = if machine.icount { 1 } else { machine.cpus };

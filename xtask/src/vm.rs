@@ -59,6 +59,9 @@ pub(crate) struct VmArgs {
     /// its kernel patches its own code, as attaching a probe makes it do.
     #[arg(long, default_value_t = 1)]
     smp: u32,
+    /// Emulated CPUs take turns on one of the host's: slower, and no such crash
+    #[arg(long)]
+    turns: bool,
     /// Memory, as QEMU takes it
     #[arg(long, default_value = "2G")]
     mem: String,
@@ -110,6 +113,7 @@ pub(crate) fn main(args: &VmArgs) -> Result<u8> {
             cpus: args.smp,
             memory: args.mem.clone(),
             icount: args.icount,
+            turns: args.turns,
             append: args.append.clone(),
         },
         name: args.keep.clone().or_else(|| args.name.clone()),
@@ -146,6 +150,7 @@ impl Setup {
             cpus: 1,
             memory: "2G".to_owned(),
             icount: false,
+            turns: false,
             append: String::new(),
         };
         Self { machine, name: None, out: None }

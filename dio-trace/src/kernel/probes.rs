@@ -169,7 +169,12 @@ pub const PROBES: &[Probe] = &[
         &["fe_vfs_iocb_iter_write"],
         &["kp_vfs_iocb_iter_write"],
     ),
-    entry(&["aio_complete_rw"], LIBAIO, &["fe_aio_complete_rw"], &["kp_aio_complete_rw"]),
+    entry(
+        &["aio_complete_rw"],
+        LIBAIO,
+        &["fe_aio_complete_rw", "fe_aio_complete_rw_2", "fe_aio_complete_rw_3"],
+        &["kp_aio_complete_rw"],
+    ),
     entry(&["io_complete_rw"], IO_URING, &["fe_io_complete_rw"], &["kp_io_complete_rw"]),
     entry(
         &["io_complete_rw_iopoll"],

@@ -7,6 +7,7 @@
 //! - [`mixed`]: who mixes direct and buffered access
 //! - [`memory`]: buffers and mappings
 //! - [`fuse`]: a FUSE server for some set-ups
+//! - [`stress`]: thousands of requests at once, counted one by one
 //! - [`demo`]: the demonstration
 mod cases;
 mod cells;
@@ -17,8 +18,11 @@ mod memory;
 mod mixed;
 mod request;
 mod setups;
+mod stress;
 mod suite;
 mod workload;
+
+pub(crate) use stress::judge::Score;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
@@ -35,6 +39,10 @@ pub(crate) enum Guest {
     Workload(workload::WorkloadArgs),
     /// Shows a folder by FUSE
     FuseServer(fuse::FuseServerArgs),
+    /// Thousands of requests at once, counted one by one
+    Stress(stress::StressArgs),
+    /// Makes them
+    StressLoad(stress::load::LoadArgs),
     /// Shows dio-trace at work
     Demo(demo::DemoArgs),
     /// The program that the demonstration watches
@@ -53,6 +61,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Make(args) => suite::make(args).map(|()| 0),
         Guest::Workload(args) => workload::main(args).map(|()| 0),
         Guest::FuseServer(args) => fuse::main(args).map(|()| 0),
+        Guest::Stress(args) => stress::main(args),
+        Guest::StressLoad(args) => stress::load::main(args).map(|()| 0),
         Guest::Demo(args) => demo::main(args),
         Guest::DemoReader(args) => demo::reader(args).map(|()| 0),
     }

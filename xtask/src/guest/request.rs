@@ -87,45 +87,7 @@ impl Apis {
     }
 
     fn libaio(&self, call: &Call) -> Result<i64> {
-        /// struct iocb (include/uapi/linux/aio_abi.h), little-endian.
-        #[repr(C)]
-        struct Iocb {
-            data: u64,
-            key: u32,
-            flags: i32,
-            opcode: u16,
-            priority: i16,
-            fd: u32,
-            buffer: u64,
-            len: u64,
-            offset: i64,
-            reserved: u64,
-            event_flags: u32,
-            event_fd: u32,
-        }
-        /// struct io_event of the same header.
-        #[repr(C)]
-        #[derive(Default)]
-        struct Event {
-            data: u64,
-            iocb: u64,
-            result: i64,
-            result2: i64,
-        }
-        let mut iocb = Iocb {
-            data: 0,
-            key: 0,
-            flags: call.flags,
-            opcode: u16::from(call.write), // IOCB_CMD_PREAD, IOCB_CMD_PWRITE
-            priority: 0,
-            fd: call.fd as u32,
-            buffer: call.buffer as u64,
-            len: call.len as u64,
-            offset: call.offset,
-            reserved: 0,
-            event_flags: 0,
-            event_fd: 0,
-        };
+        let mut iocb = iocb(call, 0);
         let mut list = [&raw mut iocb];
         // SAFETY: one iocb, which lives until its event has come; the buffer does too.
         let sent = unsafe { libc::syscall(libc::SYS_io_submit, self.aio, 1, list.as_mut_ptr()) };
@@ -151,7 +113,50 @@ impl Apis {
     }
 }
 
-fn plain(call: &Call) -> squeue::Entry {
+/// struct iocb (include/uapi/linux/aio_abi.h), little-endian.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(super) struct Iocb {
+    data: u64,
+    key: u32,
+    flags: i32,
+    opcode: u16,
+    priority: i16,
+    fd: u32,
+    buffer: u64,
+    len: u64,
+    offset: i64,
+    reserved: u64,
+    event_flags: u32,
+    event_fd: u32,
+}
+
+/// struct io_event of the same header.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(super) struct Event {
+    pub(super) data: u64,
+    iocb: u64,
+    pub(super) result: i64,
+    result2: i64,
+}
+
+/// What io_submit takes; its event gives `data` back.
+pub(super) fn iocb(call: &Call, data: u64) -> Iocb {
+    Iocb {
+        data,
+        flags: call.flags,
+        opcode: u16::from(call.write), // IOCB_CMD_PREAD, IOCB_CMD_PWRITE
+        fd: call.fd as u32,
+        buffer: call.buffer as u64,
+        len: call.len as u64,
+        offset: call.offset,
+        ..Iocb::default()
+    }
+}
+
+/// What io_uring takes.
+pub(super) fn plain(call: &Call) -> squeue::Entry {
     let (fd, len, offset) = (types::Fd(call.fd), call.len as u32, call.offset as u64);
     if call.write {
         opcode::Write::new(fd, call.buffer, len).offset(offset).build()
@@ -213,7 +218,7 @@ fn at_position(call: &Call) -> i64 {
 }
 
 /// pread or pwrite.
-fn positioned(call: &Call) -> i64 {
+pub(super) fn positioned(call: &Call) -> i64 {
     let (fd, buffer, len) = (call.fd, call.buffer.cast(), call.len);
     // SAFETY: the buffer has len bytes.
     count(unsafe {
@@ -225,7 +230,8 @@ fn positioned(call: &Call) -> i64 {
     })
 }
 
-fn vectored(api: &str, call: &Call) -> i64 {
+/// readv, preadv, preadv2 or their twins.
+pub(super) fn vectored(api: &str, call: &Call) -> i64 {
     let first = if call.cut == 0 { call.len } else { call.cut };
     let part = |at: usize, len: usize| libc::iovec {
         // wrapping_add: at is within the buffer, or its end.

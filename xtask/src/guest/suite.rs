@@ -175,10 +175,10 @@ struct Run<'a> {
 }
 
 /// Files that one run leaves in the result's folder.
-struct Traces {
-    tally: PathBuf,
-    json: PathBuf,
-    talk: PathBuf,
+pub(super) struct Traces {
+    pub(super) tally: PathBuf,
+    pub(super) json: PathBuf,
+    pub(super) talk: PathBuf,
 }
 
 impl Traces {
@@ -310,13 +310,13 @@ fn expected(places: &[(Place, Vec<Cell>)], report: &Report) -> BTreeMap<String, 
 }
 
 /// A process that says `ready`, and waits for a word on stdin.
-struct Program {
-    child: Child,
+pub(super) struct Program {
+    pub(super) child: Child,
     talk: BufReader<ChildStdout>,
 }
 
 impl Program {
-    fn start(command: &mut Command) -> Result<Self> {
+    pub(super) fn start(command: &mut Command) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -333,7 +333,7 @@ impl Program {
     }
 
     /// Lets it make its requests, and waits for its end.
-    fn go(&mut self) -> Result<()> {
+    pub(super) fn go(&mut self) -> Result<()> {
         let mut stdin = self.child.stdin.take().context("no stdin")?;
         stdin.write_all(b"go\n")?;
         drop(stdin);
@@ -362,7 +362,7 @@ fn bystander(place: &Path, stop: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-fn wait_until_tracing(tool: &mut Child, traces: &Traces) -> Result<()> {
+pub(super) fn wait_until_tracing(tool: &mut Child, traces: &Traces) -> Result<()> {
     let start = Instant::now();
     loop {
         let talk = fs::read_to_string(&traces.talk).unwrap_or_default();
@@ -379,7 +379,7 @@ fn wait_until_tracing(tool: &mut Child, traces: &Traces) -> Result<()> {
     }
 }
 
-fn end(mut tool: Child, traces: &Traces) -> Result<()> {
+pub(super) fn end(mut tool: Child, traces: &Traces) -> Result<()> {
     let status = tool.wait()?;
     if !status.success() {
         let talk = fs::read_to_string(&traces.talk).unwrap_or_default();

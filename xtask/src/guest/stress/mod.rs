@@ -1,0 +1,206 @@
+//! Many threads, every API, many requests in flight, several CPUs: dio-trace must have each of them
+//! once, and say so in sum.
+//!
+//! - [`load`], [`draw`], [`flight`]: the program that is watched, and its tally
+//! - [`judge`]: the comparison
+mod draw;
+mod flight;
+pub(crate) mod judge;
+pub(super) mod load;
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::{
+    setups::{self, Place},
+    suite::{Program, Traces, end, wait_until_tracing},
+};
+use crate::{
+    cmd::{self, say, text},
+    stress::Row,
+};
+use judge::{Report, judge};
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StressArgs {
+    /// dio-trace
+    #[arg(long)]
+    tool: PathBuf,
+    /// fentry or kprobe: how dio-trace must attach
+    #[arg(long)]
+    attach: String,
+    /// Where rows go, a line of JSON each
+    #[arg(long)]
+    out: PathBuf,
+    /// The number of the first run, which seeds it
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// The number of the last run
+    #[arg(long, default_value_t = 1)]
+    last: u64,
+    /// Requests of each of the eight threads, about
+    #[arg(long, default_value_t = 1500)]
+    requests: usize,
+}
+
+/// Of each file; its end lies inside a block.
+const BYTES: u64 = (4 << 20) + 1808;
+/// A device that completes in a timer's interrupt, 20 µs later, on the CPU that asked.
+const NULL_BLK: &[&str] =
+    &["null_blk", "irqmode=2", "completion_nsec=20000", "submit_queues=4", "bs=512", "gb=1"];
+
+pub(super) fn main(args: &StressArgs) -> Result<u8> {
+    let root = Path::new("/mnt");
+    let names = ["ext4-512", "xfs-512", "btrfs", "f2fs", "tmpfs"];
+    let wanted = names.iter().map(|name| Ok((setups::find(name)?, Vec::new())));
+    let places = setups::make(wanted.collect::<Result<_>>()?, root)?;
+    let stage = Stage::new(args, places.into_iter().map(|(place, _)| place).collect())?;
+    let mut rows = File::options().append(true).create(true).open(&args.out)?;
+    let mut exact = true;
+    for run in args.first..=args.last {
+        for all in [true, false] {
+            let start = Instant::now();
+            let score = stage.run(run, all).with_context(|| format!("run {run}"))?;
+            exact &= score.is_exact();
+            let seconds = start.elapsed().as_secs_f32();
+            let word = if score.is_exact() { "exact" } else { "NOT EXACT" };
+            say(format!(
+                "run {run}, all {all}: {} requests, {word}, {seconds:.0} s",
+                score.requests
+            ));
+            score.complaints.iter().for_each(say);
+            let row = serde_json::to_string(&Row { run, all, seconds, score })?;
+            writeln!(rows, "{row}")?;
+            rows.sync_all()?;
+        }
+    }
+    setups::clear(root)?;
+    Ok(u8::from(!exact))
+}
+
+/// The files, and what is made of them.
+struct Stage<'a> {
+    args: &'a StressArgs,
+    files: Vec<PathBuf>,
+    /// Their file systems.
+    fs: Vec<&'static str>,
+    /// Those of the bystander.
+    others: Vec<PathBuf>,
+    /// Devices whose completions can be polled for.
+    polled: Vec<PathBuf>,
+}
+
+impl<'a> Stage<'a> {
+    fn new(args: &'a StressArgs, places: Vec<Place>) -> Result<Self> {
+        let mut stage = Self { args, files: vec![], fs: vec![], others: vec![], polled: vec![] };
+        for Place { setup, path } in places {
+            let file = path.join("stress");
+            fill(&file)?;
+            if !takes_direct(&file) {
+                say(format!("{}: left out: no O_DIRECT here", setup.name));
+                continue;
+            }
+            stage.others.push(path.join("bystander"));
+            fill(&path.join("bystander"))?;
+            stage.files.push(file);
+            stage.fs.push(setup.fs);
+        }
+        if !Path::new("/dev/nullb0").exists() {
+            cmd::output(Command::new("modprobe").args(NULL_BLK))?;
+        }
+        for device in ["/dev/nullb0", "/dev/nvme0n1"] {
+            stage.files.push(device.into());
+            stage.others.push(device.into());
+            stage.fs.push("bdev");
+        }
+        let queues = fs::read_to_string("/sys/module/nvme/parameters/poll_queues");
+        if queues.is_ok_and(|queues| queues.trim() != "0") {
+            stage.polled.push("/dev/nvme0n1".into());
+        } else {
+            say("IOPOLL: left out: the NVMe disk has no queue to poll");
+        }
+        fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the page cache")?;
+        Ok(stage)
+    }
+
+    fn load(&self, files: &[PathBuf]) -> Result<Command> {
+        let me = std::env::current_exe().context("xtask cannot find itself")?;
+        let mut command = Command::new(me);
+        command.args(["guest", "stress-load"]);
+        for file in files {
+            command.args(["--file", text(file)?]);
+        }
+        Ok(command)
+    }
+
+    fn run(&self, run: u64, all: bool) -> Result<judge::Score> {
+        let folder = self.args.out.parent().unwrap_or(Path::new("/"));
+        let file = |end: &str| folder.join(format!("stress.{end}"));
+        let traces = Traces { tally: file("tally"), json: file("jsonl"), talk: file("talk") };
+        let mut load = self.load(&self.files)?;
+        for device in &self.polled {
+            load.args(["--polled", text(device)?]);
+        }
+        let seed = (2 * run + u64::from(all)).to_string();
+        load.args(["--tally", text(&traces.tally)?, "--seed", &seed]);
+        let mut load = Program::start(load.args(["--requests", &self.args.requests.to_string()]))?;
+        let mut bystander = self.load(&self.others)?;
+        bystander.args(["--bystander", "--threads", "2", "--seed", &seed]);
+        let bystander = Program::start(&mut bystander)?;
+        let tool = self.attach(load.child.id(), all, &traces)?;
+        let result = beside(bystander, || load.go());
+        result.and(end(tool, &traces))?;
+        let report = Report::read(&fs::read_to_string(&traces.json)?)?;
+        let tally = serde_json::from_slice(&fs::read(&traces.tally)?)?;
+        let score = judge(&tally, &self.fs, &report, all);
+        if all && score.is_exact() {
+            judge::can_fail(&tally, &self.fs, &report)?;
+        }
+        Ok(score)
+    }
+
+    fn attach(&self, pid: u32, all: bool, traces: &Traces) -> Result<Child> {
+        let mut command = Command::new(&self.args.tool);
+        command.args(["attach", "-p", &pid.to_string(), "--json", "-o", text(&traces.json)?]);
+        command.args(["--attach", &self.args.attach]).args(all.then_some("--all"));
+        command.stderr(File::create(&traces.talk)?).stdin(Stdio::null());
+        let mut tool = command.spawn().context("cannot start dio-trace")?;
+        wait_until_tracing(&mut tool, traces)?;
+        Ok(tool)
+    }
+}
+
+/// Does it while somebody else is at work, and ends that.
+fn beside(mut other: Program, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let mut stdin = other.child.stdin.take().context("no stdin")?;
+    stdin.write_all(b"go\n")?;
+    let result = work();
+    let gone = other.child.try_wait()?;
+    other.child.kill().context("cannot end the bystander")?;
+    other.child.wait()?;
+    if let Some(status) = gone {
+        anyhow::bail!("the bystander ended by itself ({status})");
+    }
+    result
+}
+
+fn fill(path: &Path) -> Result<()> {
+    let make = || {
+        fs::write(path, vec![b'.'; BYTES as usize])?;
+        File::open(path)?.sync_all()
+    };
+    make().with_context(|| format!("cannot make {}", path.display()))
+}
+
+fn takes_direct(path: &Path) -> bool {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().read(true).custom_flags(libc::O_DIRECT).open(path).is_ok()
+}
