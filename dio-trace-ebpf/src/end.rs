@@ -25,7 +25,7 @@ use crate::{
     maps::{
         self, ASYNC, COUNTERS, EVENTS, IDLE, REQUESTS, SYNC, Thread, count, open_request, thread,
     },
-    mixed,
+    mixed, refused,
     steady::Steady,
     stops,
 };
@@ -81,6 +81,7 @@ pub fn sys_exit(ret: i64) {
     let Some(thread) = thread() else { return };
     // SAFETY: a value of THREADS, used by its own thread alone.
     unsafe {
+        refused::returned(thread, ret);
         if (*thread).state == ASYNC {
             if let Some(request) = leave(thread) {
                 if ret < 0 && (*request).api == API_LIBAIO {

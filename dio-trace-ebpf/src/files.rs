@@ -19,8 +19,8 @@ use crate::{
 
 /// A file as it is to be named.
 pub struct Named {
-    /// Address of its `struct path`.
-    pub path: u64,
+    pub mnt: u64,
+    pub dentry: u64,
     pub inode: u64,
     /// `address_space` of its data, or 0: that of its inode.
     pub mapping: u64,
@@ -30,8 +30,10 @@ impl Named {
     /// An open file.
     #[inline(always)]
     pub fn open(file: u64) -> Self {
+        let path = file + u64::from(FILE_F_PATH.load());
         Self {
-            path: file + u64::from(FILE_F_PATH.load()),
+            mnt: read(path, &PATH_MNT),
+            dentry: read(path, &PATH_DENTRY),
             inode: read(file, &FILE_F_INODE),
             mapping: read(file, &FILE_F_MAPPING),
         }
@@ -40,19 +42,23 @@ impl Named {
     /// What a path leads to.
     #[inline(always)]
     pub fn at(path: u64) -> Self {
-        let dentry: u64 = read(path, &PATH_DENTRY);
-        Self { path, inode: read(dentry, &DENTRY_D_INODE), mapping: 0 }
+        Self::of(read(path, &PATH_MNT), read(path, &PATH_DENTRY))
     }
-}
 
-/// True if a path leads through a mount of the kernel's own, which no process sees
-/// (fs/namespace.c:clone_private_mount; its namespace is an error pointer, or none).
-#[inline(always)]
-pub fn is_internal(path: u64) -> bool {
-    const LOWEST_ERROR: u64 = -4095_i64 as u64; // include/linux/err.h
-    let mnt: u64 = read(path, &PATH_MNT);
-    let namespace: u64 = read(mnt - u64::from(MOUNT_MNT.load()), &MOUNT_MNT_NS);
-    namespace == 0 || namespace >= LOWEST_ERROR
+    /// The same of what a path holds.
+    #[inline(always)]
+    pub fn of(mnt: u64, dentry: u64) -> Self {
+        Self { mnt, dentry, inode: read(dentry, &DENTRY_D_INODE), mapping: 0 }
+    }
+
+    /// True if it is reached through a mount of the kernel's own, which no process sees
+    /// (fs/namespace.c:clone_private_mount; its namespace is an error pointer, or none).
+    #[inline(always)]
+    pub fn is_internal(&self) -> bool {
+        const LOWEST_ERROR: u64 = -4095_i64 as u64; // include/linux/err.h
+        let namespace: u64 = read(self.mnt - u64::from(MOUNT_MNT.load()), &MOUNT_MNT_NS);
+        namespace == 0 || namespace >= LOWEST_ERROR
+    }
 }
 
 /// Sends the names of a file; at most once per counter, so its cost does not matter.
@@ -63,7 +69,7 @@ pub fn emit(file: &Named, tgid: u32) -> i32 {
         return 0;
     };
     let event = entry.as_mut_ptr();
-    let (path, inode) = (file.path, file.inode);
+    let (mnt, inode) = (file.mnt, file.inode);
     let sb: u64 = read(inode, &INODE_I_SB);
     let mode: u16 = read(inode, &INODE_I_MODE);
     let block_device = mode & 0o170_000 == 0o060_000;
@@ -76,7 +82,6 @@ pub fn emit(file: &Named, tgid: u32) -> i32 {
     };
     let fs_type: u64 = read(data_sb, &SUPER_BLOCK_S_TYPE);
     let name: u64 = read(fs_type, &FILE_SYSTEM_TYPE_NAME);
-    let mnt: u64 = read(path, &PATH_MNT);
     // SAFETY: reserved above with this very size; every member is written before it is sent,
     // but for the tail of `names` beyond `names_len`, which nobody reads.
     unsafe {
@@ -90,7 +95,7 @@ pub fn emit(file: &Named, tgid: u32) -> i32 {
         (*event).mnt_id = read(mount, &MOUNT_MNT_ID);
         (*event).fs_name = [0; 16];
         bpf_probe_read_kernel_str((&raw mut (*event).fs_name).cast(), 16, name as *const _);
-        walk(event, read(path, &PATH_DENTRY), read(mnt, &VFSMOUNT_MNT_ROOT));
+        walk(event, file.dentry, read(mnt, &VFSMOUNT_MNT_ROOT));
     }
     entry.submit(wakeup());
     0

@@ -148,11 +148,6 @@ pub fn kp_vfs_open(ctx: ProbeContext) -> u32 {
     refused::open_begin(&ctx);
     0
 }
-#[kretprobe]
-pub fn kr_vfs_open(ctx: RetProbeContext) -> u32 {
-    refused::open_end(Return::<2>::ret(&ctx));
-    0
-}
 #[fexit]
 pub fn fx_do_fcntl(ctx: FExitContext) -> i32 {
     refused::fcntl(&ctx, Return::<4>::ret(&ctx));
@@ -161,11 +156,6 @@ pub fn fx_do_fcntl(ctx: FExitContext) -> i32 {
 #[kprobe]
 pub fn kp_do_fcntl(ctx: ProbeContext) -> u32 {
     refused::fcntl_begin(&ctx);
-    0
-}
-#[kretprobe]
-pub fn kr_do_fcntl(ctx: RetProbeContext) -> u32 {
-    refused::fcntl_end(Return::<4>::ret(&ctx));
     0
 }
 

@@ -42,11 +42,12 @@ pub struct Thread {
     pub nrpages: u64,
     /// The file that the splice or sendfile in progress names as the one to write, 0 before any.
     pub splice_to: u64,
-    /// kprobe alone, for kretprobes have no arguments: the file being opened or asked for
-    /// O_DIRECT, else 0, and the path it is opened by.
+    /// kprobe alone: `REFUSED_*` of the system call in progress that asks for O_DIRECT, else 0…
     pub asking: u64,
-    pub asking_path: u64,
-    /// kprobe alone: 1 + third argument of the `filemap_read`
+    /// … and for which file.
+    pub asking_mnt: u64,
+    pub asking_dentry: u64,
+    /// kprobe alone, for kretprobes have no arguments: 1 + third argument of the `filemap_read`
     /// in progress, 0 if none is.
     pub already: u64,
     /// kprobe alone: the `writeback_control` of the `do_writepages` in progress, or 0.

@@ -15,7 +15,7 @@ use crate::{
         Args, FILE_F_FLAGS, FILE_F_PATH, INODE_I_INO, INODE_I_SB, PATH_DENTRY, SUPER_BLOCK_S_DEV,
         read,
     },
-    maps::{EVENTS, count, thread, thread_or_new},
+    maps::{EVENTS, Thread, count, thread_or_new},
     steady::Steady,
 };
 
@@ -29,20 +29,14 @@ pub fn opened<A: Args>(ctx: &A, ret: i64) {
     }
 }
 
-/// kprobe alone: keeps the file for the return.
+/// kprobe alone: keeps what is opened until the system call returns.
 #[inline(always)]
 pub fn open_begin<A: Args>(ctx: &A) {
     if asks_for_direct(ctx, ctx.arg(1)) && is_wanted() {
-        keep(ctx.arg(0), ctx.arg(1));
-    }
-}
-
-/// kprobe alone: its return.
-#[inline(always)]
-pub fn open_end(ret: i64) {
-    let (path, file) = kept();
-    if file != 0 && ret as i32 == EINVAL as i32 {
-        open_refused(path, file);
+        let file = Named::at(ctx.arg(0));
+        if !file.is_internal() {
+            keep(&file, REFUSED_OPEN);
+        }
     }
 }
 
@@ -54,20 +48,25 @@ pub fn fcntl<A: Args>(ctx: &A, ret: i64) {
     }
 }
 
-/// kprobe alone: keeps the file for the return.
+/// kprobe alone: as [`open_begin`].
 #[inline(always)]
 pub fn fcntl_begin<A: Args>(ctx: &A) {
     if sets_direct(ctx) && is_wanted() {
-        keep(0, ctx.arg(3));
+        keep(&Named::open(ctx.arg(3)), REFUSED_FCNTL);
     }
 }
 
-/// kprobe alone: its return.
+/// kprobe alone: the system call returns. The file is gone by now where it is an open that failed,
+/// and with it the proof; its names are still there, held by the cache of names.
 #[inline(always)]
-pub fn fcntl_end(ret: i64) {
-    let (_, file) = kept();
-    if file != 0 && ret == EINVAL {
-        send(&Named::open(file), REFUSED_FCNTL, true);
+pub unsafe fn returned(thread: *mut Thread, ret: i64) {
+    // SAFETY: per the caller, a value of THREADS.
+    let (by, mnt, dentry) = unsafe {
+        let by = core::mem::replace(&mut (*thread).asking, 0) as u32;
+        (by, (*thread).asking_mnt, (*thread).asking_dentry)
+    };
+    if by != 0 && ret == EINVAL {
+        send(&Named::of(mnt, dentry), by, by == REFUSED_FCNTL);
     }
 }
 
@@ -88,31 +87,26 @@ fn sets_direct<A: Args>(ctx: &A) -> bool {
 /// another reason than O_DIRECT.
 #[inline(always)]
 fn open_refused(path: u64, file: u64) {
-    if files::is_internal(path) {
+    let named = Named::at(path);
+    if named.is_internal() {
         return; // a stacked file system opens the file below: not what the program asked for
     }
     let dentry: u64 = read(file + u64::from(FILE_F_PATH.load()), &PATH_DENTRY);
-    send(&Named::at(path), REFUSED_OPEN, dentry != 0);
+    send(&named, REFUSED_OPEN, dentry != 0);
 }
 
 #[inline(always)]
-fn keep(path: u64, file: u64) {
+fn keep(file: &Named, by: u32) {
     let Some(thread) = thread_or_new() else {
         count(Stat::LostThread);
         return;
     };
     // SAFETY: a value of THREADS, used by its own thread alone.
     unsafe {
-        (*thread).asking = file;
-        (*thread).asking_path = path;
+        (*thread).asking = u64::from(by);
+        (*thread).asking_mnt = file.mnt;
+        (*thread).asking_dentry = file.dentry;
     }
-}
-
-#[inline(always)]
-fn kept() -> (u64, u64) {
-    let Some(thread) = thread() else { return (0, 0) };
-    // SAFETY: as above.
-    unsafe { ((*thread).asking_path, core::mem::replace(&mut (*thread).asking, 0)) }
 }
 
 /// Sends the file's names, and what was refused.
