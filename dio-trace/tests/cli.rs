@@ -33,6 +33,8 @@ fn usage_errors_are_2() {
     refuses(&["audit", "-d", "5 parsecs"], 2, &["unknown unit"]);
     refuses(&["audit", "--attach", "uprobe"], 2, &["fentry", "kprobe"]);
     refuses(&["run"], 2, &["COMMAND"]);
+    refuses(&["explain", "misalinged"], 2, &["no cause `misalinged`", "near it: misaligned"]);
+    refuses(&["explain", "tmpfs", "\x1b[2J"], 2, &["\\x1b[2J"]);
 }
 
 #[test]
@@ -78,4 +80,17 @@ fn help_has_examples_and_fits() {
     }
     let text = String::from_utf8(run(&["--help"]).stdout).unwrap();
     assert!(text.contains("sudo dio-trace attach -p"), "{text}");
+}
+
+#[test]
+fn causes_are_explained_without_root() {
+    let list = String::from_utf8(run(&["explain"]).stdout).unwrap();
+    assert!(list.contains("data-journal"), "{list}");
+    let out = run(&["explain", "data-journal", "misaligned"]);
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.success() && out.stderr.is_empty());
+    for part in ["data-journal: ", "misaligned: ", "  means:", "  proof:", "  fix:", "  where:"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(text.lines().chain(list.lines()).all(|line| line.chars().count() <= 80), "{text}");
 }

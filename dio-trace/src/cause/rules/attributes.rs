@@ -15,8 +15,8 @@ pub(super) const DATA_JOURNAL: Rule = Rule {
             only where the mount has nodelalloc (or the kernel's ext4 has no delayed allocation).",
     proof: "The request went through the page cache, and the mount's options in /proc/PID/mountinfo \
             have data=journal; or the file has the flag (lsattr: j) and the mount nodelalloc.",
-    fix: "mount with data=ordered (`mount -o remount` cannot change it: unmount first), or \
-          `chattr -j FILE`",
+    fix: "mount with data=ordered (unmount first: a remount cannot change it); where the file \
+          alone has the flag, `chattr -j FILE`",
     on: "ext4",
     scenario: Scenario::In(&["ext4-journal", "ext4-jattr-nodelalloc"]),
     test: data_journal,
