@@ -7,6 +7,7 @@
 //! - [`mixed`]: who mixes direct and buffered access
 //! - [`memory`]: buffers and mappings
 //! - [`fuse`]: a FUSE server for some set-ups
+//! - [`shorts`]: what makes a read return less than it was asked for
 //! - [`stress`]: thousands of requests at once, counted one by one
 //! - [`demo`]: the demonstration
 mod cases;
@@ -18,6 +19,7 @@ mod memory;
 mod mixed;
 mod request;
 mod setups;
+mod shorts;
 mod stress;
 mod suite;
 mod workload;
@@ -39,6 +41,10 @@ pub(crate) enum Guest {
     Workload(workload::WorkloadArgs),
     /// Shows a folder by FUSE
     FuseServer(fuse::FuseServerArgs),
+    /// Reads that return less than they were asked for
+    Shorts(shorts::ShortsArgs),
+    /// Makes them
+    ShortsReader(shorts::ReaderArgs),
     /// Thousands of requests at once, counted one by one
     Stress(stress::StressArgs),
     /// Makes them
@@ -61,6 +67,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Make(args) => suite::make(args).map(|()| 0),
         Guest::Workload(args) => workload::main(args).map(|()| 0),
         Guest::FuseServer(args) => fuse::main(args).map(|()| 0),
+        Guest::Shorts(args) => shorts::main(args),
+        Guest::ShortsReader(args) => shorts::reader(args).map(|()| 0),
         Guest::Stress(args) => stress::main(args),
         Guest::StressLoad(args) => stress::load::main(args).map(|()| 0),
         Guest::Demo(args) => demo::main(args),
