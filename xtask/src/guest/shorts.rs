@@ -292,7 +292,7 @@ fn judge(reads: &[Read], events: &[Value]) -> Vec<String> {
         taken[at] = true;
         let event = &events[at];
         let said = said(event);
-        if !allowed(read, event).iter().any(|allowed| said == *allowed) {
+        if !allowed(read, event).contains(&said) {
             wrong.push(format!("{read:?}: {said}: {event}"));
         }
         let fs = event["fs"].as_str().unwrap_or_default();
