@@ -520,6 +520,7 @@ fn causes(
         ("fallback", _) if setup.fs == "btrfs" && writes => {
             [&["btrfs-checksums"][..], setup.causes].concat()
         }
+        ("fallback" | "partial", _) if setup.rare && setup.causes.is_empty() => return None,
         ("fallback", _) => setup.causes.to_vec(),
         _ if flush => vec!["dirty-flush"],
         _ if drop => vec!["cache-invalidated"],

@@ -28,7 +28,7 @@ pub(in crate::guest) fn make(
         let count = setups.iter().filter(|(setup, _)| setup.disk() == Some(disk)).count();
         partition(disk, count)?;
     }
-    let mut maker = Maker { root, used: [0; 3] };
+    let mut maker = Maker { root, used: [0; Disk::ALL.len()] };
     let mut places = Vec::new();
     for (setup, cells) in setups {
         let path = maker
@@ -62,8 +62,10 @@ pub(in crate::guest) fn clear(root: &Path) -> Result<()> {
             run("dmsetup", &["remove", "--retry", setup.name])?;
         }
     }
-    if Path::new("/sys/module/scsi_debug").exists() {
-        run("rmmod", &["scsi_debug"])?;
+    for module in ["scsi_debug", "zram"] {
+        if Path::new("/sys/module").join(module).exists() {
+            run("rmmod", &[module])?;
+        }
     }
     Ok(())
 }
@@ -77,7 +79,7 @@ fn partition(disk: Disk, count: usize) -> Result<()> {
     let line =
         format!("printf %s {} | sfdisk -q --wipe always {}", cmd::quote(&table), disk.device());
     cmd::output(Command::new("sh").args(["-c", &line]))?;
-    appears(Path::new(&format!("{}{count}", disk.device())))
+    appears(&disk.part(count))
 }
 
 fn appears(device: &Path) -> Result<()> {
@@ -94,7 +96,7 @@ fn appears(device: &Path) -> Result<()> {
 struct Maker<'a> {
     root: &'a Path,
     /// Partitions of each disk that are taken.
-    used: [u32; 3],
+    used: [usize; Disk::ALL.len()],
 }
 
 impl Maker<'_> {
@@ -142,7 +144,7 @@ impl Maker<'_> {
     fn next(&mut self, disk: Disk) -> PathBuf {
         let used = &mut self.used[disk as usize];
         *used += 1;
-        format!("{}{used}", disk.device()).into()
+        disk.part(*used)
     }
 
     fn partition(&mut self) -> PathBuf {
@@ -169,6 +171,12 @@ impl Maker<'_> {
             Store::Linear(sectors) => {
                 mapped(setup, &format!("0 {sectors} linear {} 0", self.partition().display()))
             }
+            Store::Crypt(sectors) => {
+                let (key, below) = ("5a".repeat(32), self.partition());
+                let below = below.display();
+                mapped(setup, &format!("0 {sectors} crypt aes-cbc-plain64 {key} 0 {below} 0"))
+            }
+            Store::Zram(size) => zram(size),
             Store::Broken => broken::device(setup, &self.partition(), 1 << 20),
             Store::Scsi(sector) => scsi(sector),
         }
@@ -211,9 +219,19 @@ fn scsi(sector: u32) -> Result<PathBuf> {
     Ok(device)
 }
 
+/// Compressed memory as a disk.
+fn zram(size: &str) -> Result<PathBuf> {
+    run("modprobe", &["zram", "num_devices=1"])?;
+    fs::write("/sys/block/zram0/disksize", size).context("cannot size zram0")?;
+    Ok("/dev/zram0".into())
+}
+
 /// Starts a FUSE server that shows a folder elsewhere; it ends when that is unmounted.
 fn serve(server: &[&str], from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
+    if !Path::new("/dev/fuse").exists() {
+        run("modprobe", &["fuse"])?;
+    }
     let mut words = server.iter();
     let program = words.next().context("no FUSE server")?;
     let me = std::env::current_exe().context("xtask cannot find itself")?;

@@ -21,17 +21,25 @@ pub(super) enum Disk {
     Sector4096,
     /// 512-byte sectors on 4096-byte physical ones.
     Sector512e,
+    Nvme,
 }
 
 impl Disk {
-    const ALL: [Self; 3] = [Self::Sector512, Self::Sector4096, Self::Sector512e];
+    const ALL: [Self; 4] = [Self::Sector512, Self::Sector4096, Self::Sector512e, Self::Nvme];
 
     const fn device(self) -> &'static str {
         match self {
             Self::Sector512 => "/dev/vda",
             Self::Sector4096 => "/dev/vdb",
             Self::Sector512e => "/dev/vdc",
+            Self::Nvme => "/dev/nvme0n1",
         }
+    }
+
+    /// A partition, counted from 1.
+    fn part(self, number: usize) -> PathBuf {
+        let between = if self == Self::Nvme { "p" } else { "" };
+        format!("{}{between}{number}", self.device()).into()
     }
 
     /// Partitions that find room, see `make`.
@@ -39,7 +47,7 @@ impl Disk {
         match self {
             Self::Sector512 => 68,
             Self::Sector4096 => 23,
-            Self::Sector512e => 1,
+            Self::Sector512e | Self::Nvme => 1,
         }
     }
 }
@@ -55,6 +63,10 @@ pub(super) enum Store {
     Linear(u64),
     /// One whose 8 sectors at 1 MiB cannot be read or written.
     Broken,
+    /// One that encrypts, of so many sectors.
+    Crypt(u64),
+    /// Compressed memory of that size. There is one such device at a time.
+    Zram(&'static str),
     /// Of scsi_debug, with this logical sector and errors from sector 0x1234 on. There is one such
     /// device at a time.
     Scsi(u32),
@@ -122,8 +134,10 @@ impl Setup {
     const fn disk(&self) -> Option<Disk> {
         match self.kind.store() {
             Some(Store::Part(disk)) => Some(disk),
-            Some(Store::Loop { .. } | Store::Linear(_) | Store::Broken) => Some(Disk::Sector512),
-            Some(Store::Scsi(_)) | None => None,
+            Some(Store::Loop { .. } | Store::Linear(_) | Store::Crypt(_) | Store::Broken) => {
+                Some(Disk::Sector512)
+            }
+            Some(Store::Zram(_) | Store::Scsi(_)) | None => None,
         }
     }
 

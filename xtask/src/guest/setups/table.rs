@@ -13,8 +13,15 @@ const F2FS_COMPRESS: Words = &["mkfs.f2fs", "-q", "-f", "-O", "extra_attr,compre
 const VFAT: Words = &["mkfs.vfat", "-F", "32", "-s", "8"];
 const XFS: Words = &["mkfs.xfs", "-q", "-f"];
 const BTRFS: Words = &["mkfs.btrfs", "-q", "-f"];
+const BIGALLOC: Words = &["mkfs.ext4", "-q", "-F", "-O", "bigalloc", "-C", "65536"];
+const NTFS: Words = &["mkntfs", "-q", "-Q", "-F"];
+const GFS2: Words = &["mkfs.gfs2", "-O", "-q", "-p", "lock_nolock", "-j", "1"];
+const OCFS2: Words =
+    &["mkfs.ocfs2", "-q", "-F", "-x", "-M", "local", "-N", "1", "--fs-features=local"];
 const SQUASHFS: Words = &["mksquashfs", "FOLDER", "DEVICE", "-noappend", "-quiet"];
 const EROFS: Words = &["mkfs.erofs", "DEVICE", "FOLDER"];
+const EROFS_LZ4: Words = &["mkfs.erofs", "-zlz4", "DEVICE", "FOLDER"];
+const ISO: Words = &["xorrisofs", "-quiet", "-R", "-o", "DEVICE", "FOLDER"];
 
 /// Puts an encrypted folder, with a key of zeros, over the file system's root, which cannot be.
 const ENCRYPT: Words = &[
@@ -64,14 +71,24 @@ impl Setup {
     const fn cloned(self) -> Self {
         Self { cloned: true, ..self }
     }
+
+    const fn rare(self) -> Self {
+        Self { rare: true, ..self }
+    }
 }
 
-const EXT4_4KN: Kind = Kind::Made { on: SECTOR_4096, mkfs: EXT4, options: "", prepare: &[] };
+const fn overlay(mkfs: Words, lower: &'static str) -> Kind {
+    Kind::Overlay { mkfs, lower }
+}
+
+const fn on(on: Store, mkfs: Words) -> Kind {
+    Kind::Made { on, mkfs, options: "", prepare: &[] }
+}
 
 /// Every set-up. chattr +j bites only without delayed allocation: hence two of them.
 pub(in crate::guest) const ALL: &[Setup] = &[
     setup("ext4-512", "ext4", disk(EXT4, ""), &[]),
-    setup("ext4-4kn", "ext4", EXT4_4KN, &[]),
+    setup("ext4-4kn", "ext4", on(SECTOR_4096, EXT4), &[]),
     setup("ext4-journal", "ext4", disk(EXT4, "data=journal"), &["data-journal"]),
     setup("ext4-jattr", "ext4", prepared(EXT4, "", &["chattr", "+j"]), &[]),
     setup(
@@ -120,7 +137,7 @@ pub(in crate::guest) const ALL: &[Setup] = &[
     )
     .like("f2fs-checkpoint"),
     setup("vfat", "vfat", disk(VFAT, ""), &["allocating-write"]),
-    setup("overlay-ext4", "overlay", Kind::Overlay { mkfs: EXT4, lower: "ext4" }, &[]),
+    setup("overlay-ext4", "overlay", overlay(EXT4, "ext4"), &[]),
     setup("squashfs", "squashfs", Kind::Image { mkfs: SQUASHFS }, &[]),
     setup("erofs-plain", "erofs", Kind::Image { mkfs: EROFS }, &[]),
     setup("9p-none", "9p", Kind::Shared, &[]),
@@ -146,4 +163,39 @@ pub(in crate::guest) const ALL: &[Setup] = &[
     broken("err-btrfs", "btrfs", BTRFS, &[]),
     broken("err-f2fs", "f2fs", F2FS, &[]),
     broken("err-vfat", "vfat", VFAT, &[]),
+    // Not in the tables that the rest was first measured for.
+    setup("exfat", "exfat", disk(&["mkfs.exfat"], ""), &[]).rare(),
+    setup("ntfs3", "ntfs3", disk(NTFS, ""), &[]).rare(),
+    setup("jfs", "jfs", disk(&["mkfs.jfs", "-q"], ""), &[]).rare(),
+    setup("nilfs2", "nilfs2", disk(&["mkfs.nilfs2", "-q", "-f"], ""), &[]).rare(),
+    setup("ext2", "ext2", disk(&["mkfs.ext2", "-q", "-F"], ""), &[]).like("ext4-noextent").rare(),
+    setup("ext4-1k", "ext4", disk(&["mkfs.ext4", "-q", "-F", "-b", "1024"], ""), &[])
+        .like("ext4-512")
+        .rare(),
+    setup("ext4-bigalloc", "ext4", disk(BIGALLOC, ""), &[]).like("ext4-512").rare(),
+    setup("xfs-4kn", "xfs", on(SECTOR_4096, XFS), &[]).rare(),
+    setup("xfs-1k", "xfs", disk(&["mkfs.xfs", "-q", "-f", "-b", "size=1024"], ""), &[])
+        .like("xfs-512")
+        .rare(),
+    setup("udf", "udf", disk(&["mkfs.udf", "--media-type=hd"], ""), &[]).rare(),
+    setup("gfs2", "gfs2", disk(GFS2, ""), &[]).rare(),
+    setup("ocfs2", "ocfs2", disk(OCFS2, ""), &[]).rare(),
+    setup("minix", "minix", disk(&["mkfs.minix", "-3"], ""), &[]).rare(),
+    setup("reiserfs", "reiserfs", disk(&["mkfs.reiserfs", "-q", "-ff"], ""), &[]).rare(),
+    setup("ramfs", "ramfs", Kind::Memory, &[]).rare(),
+    setup("iso9660", "iso9660", Kind::Image { mkfs: ISO }, &[]).rare(),
+    setup("erofs-lz4", "erofs", Kind::Image { mkfs: EROFS_LZ4 }, &[]).rare(),
+    setup("btrfs-nodatasum", "btrfs", disk(BTRFS, "nodatasum"), &[]).like("btrfs-nocow").rare(),
+    setup("overlay-xfs", "overlay", overlay(XFS, "xfs"), &[]).like("overlay-ext4").rare(),
+    setup("overlay-btrfs", "overlay", overlay(BTRFS, "btrfs"), &[]).rare(),
+    setup("ext4-crypt", "ext4", on(Store::Crypt(HALF), EXT4), &[]).like("ext4-512").rare(),
+    device("dm-crypt", Store::Crypt(HALF)).rare(),
+    device("nvme", Store::Part(Disk::Nvme)).rare(),
+    device("zram", Store::Zram("64M")).rare(),
+    fuse("fuse-passthrough", &["xtask", "guest", "fuse-server", "--passthrough"]).rare(),
+    fuse(
+        "fuse-short-directio",
+        &["xtask", "guest", "fuse-server", "--direct-io", "--short", "1000"],
+    )
+    .rare(),
 ];
