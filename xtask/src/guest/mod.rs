@@ -44,7 +44,7 @@ pub(crate) enum Guest {
     /// Reads that return less than they were asked for
     Shorts(shorts::ShortsArgs),
     /// Makes them
-    ShortsReader(shorts::ReaderArgs),
+    ShortsReader(shorts::reader::ReaderArgs),
     /// Thousands of requests at once, counted one by one
     Stress(stress::StressArgs),
     /// Makes them
@@ -68,7 +68,7 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Workload(args) => workload::main(args).map(|()| 0),
         Guest::FuseServer(args) => fuse::main(args).map(|()| 0),
         Guest::Shorts(args) => shorts::main(args),
-        Guest::ShortsReader(args) => shorts::reader(args).map(|()| 0),
+        Guest::ShortsReader(args) => shorts::reader::main(args).map(|()| 0),
         Guest::Stress(args) => stress::main(args),
         Guest::StressLoad(args) => stress::load::main(args).map(|()| 0),
         Guest::Demo(args) => demo::main(args),

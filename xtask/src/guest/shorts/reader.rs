@@ -1,14 +1,11 @@
-//! Short counts: everything that makes a direct read return less than it was asked for, and what
-//! dio-trace says of it.
+//! The reader: makes each read that comes back short, and writes down what it got.
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     os::{
         fd::AsRawFd,
         unix::fs::{FileExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
-    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -17,27 +14,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::{
+use crate::guest::{
     memory::Buffer,
     request::{Call, positioned},
-    setups::{self, Place},
 };
-use crate::cmd::{self, say, text};
-
-#[derive(Args, Clone, Debug)]
-pub(crate) struct ShortsArgs {
-    /// dio-trace
-    #[arg(long)]
-    tool: PathBuf,
-    /// fentry or kprobe: how dio-trace must attach
-    #[arg(long)]
-    attach: String,
-    /// A folder for what dio-trace writes
-    #[arg(long)]
-    out: PathBuf,
-}
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReaderArgs {
@@ -53,56 +34,22 @@ const PAGE: usize = 4096;
 /// Reads of each race.
 const READS: usize = 400;
 /// Of the file that is read until the reader is killed.
-const LONG: usize = 32 << 20;
+pub(super) const LONG: usize = 32 << 20;
 
 /// One read, by the reader's own account.
 #[derive(Debug, Deserialize, Serialize)]
-struct Read {
-    case: String,
-    path: PathBuf,
-    pid: u32,
-    offset: i64,
-    len: u64,
+pub(super) struct Read {
+    pub(super) case: String,
+    pub(super) path: PathBuf,
+    pub(super) pid: u32,
+    pub(super) offset: i64,
+    pub(super) len: u64,
     /// None: it was killed meanwhile.
-    ret: Option<i64>,
+    pub(super) ret: Option<i64>,
 }
 
-pub(super) fn main(args: &ShortsArgs) -> Result<u8> {
-    let root = Path::new("/mnt");
-    let names =
-        ["ext4-512", "xfs-512", "btrfs", "f2fs", "vfat", "bdev-512", "ext4-journal", "err-ext4"];
-    let wanted = names.iter().map(|name| Ok((setups::find(name)?, Vec::new())));
-    let places = setups::make(wanted.collect::<Result<_>>()?, root)?;
-    let places: Vec<Place> = places.into_iter().map(|(place, _)| place).collect();
-    journal_data(&root.join("err-ext4"))?;
-    let (json, tally) = (args.out.join("shorts.jsonl"), args.out.join("shorts.tally"));
-    let me = std::env::current_exe().context("xtask cannot find itself")?;
-    let mut command = Command::new(&args.tool);
-    command.args(["run", "--all", "--json", "--attach", &args.attach, "-o", text(&json)?, "--"]);
-    command.arg(me).args(["guest", "shorts-reader", "--tally", text(&tally)?]);
-    for place in &places {
-        command.args(["--place", &format!("{}:{}", place.setup.name, text(&place.path)?)]);
-    }
-    cmd::run(&mut command)?;
-    let reads: Vec<Read> = serde_json::from_slice(&fs::read(&tally)?)?;
-    let events = fs::read_to_string(&json)?;
-    let events: Vec<Value> = events.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    setups::clear(root)?;
-    let wrong = judge(&reads, &events);
-    wrong.iter().for_each(say);
-    Ok(u8::from(!wrong.is_empty()))
-}
-
-/// Mounts a file system with a bad sector anew, so that its reads go through the page cache.
-fn journal_data(folder: &Path) -> Result<()> {
-    let folder = text(folder)?;
-    cmd::output(Command::new("umount").arg(folder))?;
-    let words = ["-t", "ext4", "-o", "data=journal", "/dev/mapper/err-ext4", folder];
-    cmd::output(Command::new("mount").args(words)).map(drop)
-}
-
-/// The reader: makes the reads, and writes down what it got.
-pub(super) fn reader(args: &ReaderArgs) -> Result<()> {
+/// Makes the reads, place after place.
+pub(crate) fn main(args: &ReaderArgs) -> Result<()> {
     let mut reader = Reader::default();
     for place in &args.place {
         let (setup, path) = place.split_once(':').context("--place is SETUP:PATH")?;
@@ -121,6 +68,7 @@ pub(super) fn reader(args: &ReaderArgs) -> Result<()> {
             "bdev-512" => reader.faults(path)?,
             "ext4-journal" => reader.killed(&path.join("killed"))?,
             "err-ext4" => reader.bad_sector(path)?,
+            "fuse-short" => reader.answered_short(&path.join("fault"))?,
             _ => bail!("nothing is known of {setup}"),
         }
     }
@@ -244,6 +192,14 @@ impl Reader {
         Ok(())
     }
 
+    /// From a server that answers with less.
+    fn answered_short(&mut self, path: &Path) -> Result<()> {
+        let file = direct(path)?;
+        let mut memory = Buffer::new(PAGE)?;
+        self.read("server", path, &call(&file, memory.at(0), PAGE, 0));
+        Ok(())
+    }
+
     /// Across a sector that cannot be read, through the page cache.
     fn bad_sector(&mut self, path: &Path) -> Result<()> {
         let file = direct(path)?;
@@ -265,82 +221,4 @@ fn direct(path: &Path) -> Result<File> {
 
 fn call(file: &File, buffer: *mut u8, len: usize, offset: i64) -> Call {
     Call { write: false, fd: file.as_raw_fd(), buffer, len, offset, cut: 0, flags: 0 }
-}
-
-/// All that is wrong; says how often each case came out how.
-fn judge(reads: &[Read], events: &[Value]) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    let mut taken = vec![false; events.len()];
-    for read in reads {
-        let about = |event: &Value| {
-            event["op"] == "read"
-                && event["pid"] == read.pid
-                && event["path"] == read.path.to_string_lossy().as_ref()
-                && event["offset"] == read.offset
-                && event["len"] == read.len
-                && read.ret.is_none_or(|ret| event["ret"] == ret)
-        };
-        let found = (0..events.len()).find(|at| !taken[*at] && about(&events[*at]));
-        let Some(at) = found else {
-            // A reader that is killed early never came to read.
-            if read.ret.is_some() {
-                wrong.push(format!("no event: {read:?}"));
-            }
-            continue;
-        };
-        taken[at] = true;
-        let event = &events[at];
-        let said = said(event);
-        if !allowed(read, event).contains(&said) {
-            wrong.push(format!("{read:?}: {said}: {event}"));
-        }
-        let fs = event["fs"].as_str().unwrap_or_default();
-        *counts.entry(format!("{:<12} {fs:<5} {said}", read.case)).or_default() += 1;
-    }
-    counts.iter().for_each(|(case, count)| say(format!("{count:>5} {case}")));
-    let killed = counts.keys().any(|case| case.starts_with("killed") && case.contains(" short:"));
-    if !killed {
-        wrong.push("no reader was killed half-way".to_owned());
-    }
-    wrong
-}
-
-/// Result, verdict, outcome, and the bytes by path.
-fn said(event: &Value) -> String {
-    let word = |name: &str| event[name].as_str().unwrap_or("-").to_owned();
-    let (ret, errno) = (&event["ret"], word("errno"));
-    let ret = if errno == "-" { ret.to_string() } else { errno };
-    let (direct, cached) = (&event["direct_bytes"], &event["cached_bytes"]);
-    format!("{ret} {} {} {direct}+{cached}", word("verdict"), word("outcome"))
-}
-
-/// What may be said of a read, by what came of it.
-fn allowed(read: &Read, event: &Value) -> Vec<String> {
-    let fs = event["fs"].as_str().unwrap_or_default();
-    let ret = event["ret"].as_i64().unwrap_or_default();
-    let one = |text: &str| vec![text.to_owned()];
-    let direct = |outcome: &str| format!("{ret} direct {outcome} {ret}+0");
-    let cached = |outcome: &str| format!("{ret} fallback {outcome} 0+{ret}");
-    match (&*read.case, ret) {
-        ("race-blocks" | "race-odd", 0) => one("0 eof - 0+0"),
-        ("race-blocks" | "race-odd", 4096) => {
-            // btrfs and f2fs read through the cache what is dirty in it.
-            vec![direct("full"), cached("full"), "4096 partial full".to_owned()]
-        }
-        ("race-odd", 1..) => ["short:eof", "short:race"]
-            .iter()
-            .flat_map(|outcome| [direct(outcome), cached(outcome)])
-            .collect(),
-        ("fault-32768", _) if matches!(fs, "ext4" | "xfs" | "f2fs") => one("EFAULT failed - 0+0"),
-        (case, 1..) if case == format!("fault-{ret}") => {
-            vec![direct("short:fault"), cached("short:fault")]
-        }
-        ("largest", 0x7fff_f000) => one(&direct("short:max-rw")),
-        ("bad-sector", 32_768) => one(&cached("short:other")),
-        ("killed", 1..) if ret < LONG as i64 => one(&cached("short:signal")),
-        ("killed", 1..) => one(&cached("full")),
-        ("killed", _) => one("EINTR failed - 0+0"),
-        _ => Vec::new(),
-    }
 }

@@ -1,0 +1,87 @@
+//! What the reader got against what dio-trace said of it.
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::reader::{LONG, Read};
+use crate::cmd::say;
+
+/// All that is wrong; says how often each case came out how.
+pub(super) fn judge(reads: &[Read], events: &[Value]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let mut taken = vec![false; events.len()];
+    for read in reads {
+        let about = |event: &Value| {
+            event["op"] == "read"
+                && event["pid"] == read.pid
+                && event["path"] == read.path.to_string_lossy().as_ref()
+                && event["offset"] == read.offset
+                && event["len"] == read.len
+                && read.ret.is_none_or(|ret| event["ret"] == ret)
+        };
+        let found = (0..events.len()).find(|at| !taken[*at] && about(&events[*at]));
+        let Some(at) = found else {
+            // A reader that is killed early never came to read.
+            if read.ret.is_some() {
+                wrong.push(format!("no event: {read:?}"));
+            }
+            continue;
+        };
+        taken[at] = true;
+        let event = &events[at];
+        let said = said(event);
+        if !allowed(read, event).contains(&said) {
+            wrong.push(format!("{read:?}: {said}: {event}"));
+        }
+        let fs = event["fs"].as_str().unwrap_or_default();
+        *counts.entry(format!("{:<12} {fs:<5} {said}", read.case)).or_default() += 1;
+    }
+    counts.iter().for_each(|(case, count)| say(format!("{count:>5} {case}")));
+    let killed = counts.keys().any(|case| case.starts_with("killed") && case.contains(" short:"));
+    if !killed {
+        wrong.push("no reader was killed half-way".to_owned());
+    }
+    wrong
+}
+
+/// Result, verdict, outcome, and the bytes by path.
+fn said(event: &Value) -> String {
+    let word = |name: &str| event[name].as_str().unwrap_or("-").to_owned();
+    let (ret, errno) = (&event["ret"], word("errno"));
+    let ret = if errno == "-" { ret.to_string() } else { errno };
+    let (direct, cached) = (&event["direct_bytes"], &event["cached_bytes"]);
+    format!("{ret} {} {} {direct}+{cached}", word("verdict"), word("outcome"))
+}
+
+/// What may be said of a read, by what came of it.
+fn allowed(read: &Read, event: &Value) -> Vec<String> {
+    let fs = event["fs"].as_str().unwrap_or_default();
+    let ret = event["ret"].as_i64().unwrap_or_default();
+    let one = |text: &str| vec![text.to_owned()];
+    let direct = |outcome: &str| format!("{ret} direct {outcome} {ret}+0");
+    let cached = |outcome: &str| format!("{ret} fallback {outcome} 0+{ret}");
+    match (&*read.case, ret) {
+        ("race-blocks" | "race-odd", 0) => one("0 eof - 0+0"),
+        ("race-blocks" | "race-odd", 4096) => {
+            // btrfs and f2fs read through the cache what is dirty in it.
+            vec![direct("full"), cached("full"), "4096 partial full".to_owned()]
+        }
+        // What the sizes leave of a block.
+        ("race-odd", 512 | 565 | 1808) => ["short:eof", "short:race"]
+            .iter()
+            .flat_map(|outcome| [direct(outcome), cached(outcome)])
+            .collect(),
+        ("fault-32768", _) if matches!(fs, "ext4" | "xfs" | "f2fs") => one("EFAULT failed - 0+0"),
+        (case, 1..) if case == format!("fault-{ret}") => {
+            vec![direct("short:fault"), cached("short:fault")]
+        }
+        ("largest", 0x7fff_f000) => one(&direct("short:max-rw")),
+        ("server", 1000) => one("1000 client short:server 1000+0"),
+        ("bad-sector", 32_768) => one(&cached("short:other")),
+        ("killed", 1..) if ret < LONG as i64 => one(&cached("short:signal")),
+        ("killed", 1..) => one(&cached("full")),
+        ("killed", _) => one("EINTR failed - 0+0"),
+        _ => Vec::new(),
+    }
+}
