@@ -68,6 +68,7 @@ macro_rules! kernel_offsets {
             TASK_COMM "task_struct" "comm" must;
             TASK_TGID "task_struct" "tgid" must;
             TASK_PID "task_struct" "pid" must;
+            TASK_FLAGS "task_struct" "flags" must;
             TASK_PENDING "task_struct" "pending" must;
             SIGPENDING_SIGNAL "sigpending" "signal" must;
             FOLIO_MAPPING "page" "mapping" must;

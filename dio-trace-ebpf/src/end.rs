@@ -1,8 +1,8 @@
 //! Where a request ends: it is decided, counted and, if it is a finding, sent.
 
 use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_ns, bpf_map_update_elem, bpf_probe_read_user, bpf_ringbuf_output,
-    bpf_ringbuf_query,
+    bpf_get_current_task, bpf_ktime_get_ns, bpf_map_update_elem, bpf_probe_read_user,
+    bpf_ringbuf_output, bpf_ringbuf_query,
 };
 use dio_trace_common::{
     abi::{
@@ -20,7 +20,7 @@ use crate::{
     files::{self, Named},
     kernel::{
         ADDRESS_SPACE_HOST, Args, FILE_F_FLAGS, INODE_I_SIZE, KIOCB_DIO_COMPLETE, KIOCB_KI_FILP,
-        KIOCB_KI_FLAGS, KIOCB_KI_POS, read,
+        KIOCB_KI_FLAGS, KIOCB_KI_POS, TASK_FLAGS, read,
     },
     maps::{
         self, ASYNC, COUNTERS, EVENTS, IDLE, REQUESTS, SYNC, Thread, count, open_request, thread,
@@ -223,8 +223,11 @@ pub fn io_complete<A: Args>(ctx: &A) {
     let Some(request) = asked_by(API_IO_URING, kiocb) else { return };
     // SAFETY: a request of REQUESTS; its completion runs once.
     let (done, op) = unsafe { ((*request).done_before as i64, (*request).op) };
+    // The submitter may still be on its way out of the kernel, in this very thread or on
+    // another CPU; only in the first case is its memory ours to read.
+    let in_thread = thread().is_some_and(|t| open_request(t) == Some(request));
     let provisional = op == OP_WRITE && completes_later(kiocb);
-    let again = ret == EAGAIN || ret == EOPNOTSUPP;
+    let again = matches!(ret, EAGAIN | EOPNOTSUPP) && !(in_thread && is_io_worker());
     if provisional || again || (ret < 0 && done != 0) {
         // io_uring may issue it anew (io_rw_should_reissue; some drivers answer a bio that must
         // not wait with EOPNOTSUPP), or count the earlier bytes.
@@ -232,14 +235,21 @@ pub fn io_complete<A: Args>(ctx: &A) {
         unsafe { (*request).flags |= REQ_PUNTED };
         return;
     }
-    // The submitter may still be on its way out of the kernel, in this very thread or on
-    // another CPU; only in the first case is its memory ours to read.
-    let in_thread = thread().is_some_and(|t| open_request(t) == Some(request));
     if !in_thread {
         completes_elsewhere(request);
     }
     let all = if ret < 0 { ret } else { moved(request, kiocb, done + ret) };
     end_async(request, all, u32::from(in_thread));
+}
+
+/// True in a thread of io-wq, which may wait: what it is told is final
+/// (io_uring/rw.c:io_rw_should_reissue).
+#[inline(always)]
+fn is_io_worker() -> bool {
+    const PF_IO_WORKER: u32 = 0x10; // include/linux/sched.h
+    // SAFETY: returns the current task.
+    let flags: u32 = read(unsafe { bpf_get_current_task() }, &TASK_FLAGS);
+    flags & PF_IO_WORKER != 0
 }
 
 /// See [`seen::DIRECT_ENTERED`]: what goes through the page cache ends in the thread that submits
