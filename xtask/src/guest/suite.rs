@@ -73,8 +73,12 @@ pub(super) fn main(args: &SuiteArgs) -> Result<u8> {
         let mut measured = Vec::new();
         for setup in round {
             let cells = cells::load(setup.name, setup.rows, &args.series)?;
-            if cells.is_empty() {
-                say(format!("{}: left out: not measured on {}", setup.name, args.series));
+            let why = match setups::lacks(setup) {
+                _ if cells.is_empty() => Some(format!("not measured on {}", args.series)),
+                why => why,
+            };
+            if let Some(why) = why {
+                say(format!("{}: left out: {why}", setup.name));
                 left_out.push(setup.name);
             } else {
                 measured.push((setup, cells));

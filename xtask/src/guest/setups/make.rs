@@ -70,6 +70,26 @@ pub(in crate::guest) fn clear(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What is missing to make a rare set-up here, if anything: not every kernel has every file system,
+/// not every distribution the program that makes it.
+pub(in crate::guest) fn lacks(setup: &Setup) -> Option<String> {
+    if !setup.rare {
+        return None;
+    }
+    let missing = |program: &&&str| cmd::which(program).is_none();
+    if let Some(program) = setup.kind.mkfs().first().filter(missing) {
+        return Some(format!("there is no {program}"));
+    }
+    if setup.fs == "bdev" {
+        return None;
+    }
+    // Fails for what is built in without being a module anywhere: the list is what counts.
+    let _ = run("modprobe", &["-q", setup.fs]);
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let here = known.lines().any(|line| line.split('\t').nth(1) == Some(setup.fs));
+    (!here).then(|| format!("this kernel has no {}", setup.fs))
+}
+
 /// Cuts a disk into partitions of equal size.
 fn partition(disk: Disk, count: usize) -> Result<()> {
     if count == 0 {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-pub(super) use make::{clear, make, renew};
+pub(super) use make::{clear, lacks, make, renew};
 pub(super) use table::ALL;
 
 /// A disk of the VM (see qemu.rs), by its logical sector.
@@ -99,6 +99,17 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// The command that makes its file system, if it has one.
+    const fn mkfs(self) -> &'static [&'static str] {
+        match self {
+            Self::Made { mkfs, .. }
+            | Self::Image { mkfs }
+            | Self::Overlay { mkfs, .. }
+            | Self::Broken { mkfs } => mkfs,
+            Self::Fuse { .. } | Self::Memory | Self::Device(_) | Self::Shared => &[],
+        }
+    }
+
     /// The block device that it needs.
     const fn store(self) -> Option<Store> {
         match self {
