@@ -61,6 +61,7 @@ macro_rules! kernel_offsets {
             AIO_IOCB_OFFSET "iocb" "aio_offset" may;
             AIO_IOCB_OPCODE "iocb" "aio_lio_opcode" may;
             IO_KIOCB_OPCODE "io_kiocb" "opcode" may;
+            IO_KIOCB_RESULT "io_kiocb" "result" may;
             IO_RW_ADDR "io_rw" "addr" may;
             IO_RW_LEN "io_rw" "len" may;
             IO_URING_CQE_RES "io_uring_cqe" "res" may;

@@ -186,6 +186,11 @@ exit!(fx_io_write, kr_io_write, 2, end::io_return);
 entry!(fe_io_complete_rw, kp_io_complete_rw, end::io_complete);
 entry!(fe_io_complete_rw_iopoll, kp_io_complete_rw_iopoll, end::io_complete);
 entry!(fe_kiocb_done, kp_kiocb_done, end::io_complete);
+#[kprobe]
+pub fn kp_io_req_rw_complete(ctx: ProbeContext) -> u32 {
+    end::io_posts(&ctx);
+    0
+}
 /// `(ctx, req, user_data, res, …)`
 #[raw_tracepoint]
 pub fn tp_io_uring_complete_res(ctx: RawTracePointContext) -> i32 {

@@ -182,6 +182,11 @@ pub const PROBES: &[Probe] = &[
         &["fe_io_complete_rw_iopoll"],
         &["kp_io_complete_rw_iopoll"],
     ),
+    Probe {
+        kprobe_only: true,
+        ..entry(&["io_req_rw_complete"], Duty::Optional, &[], &["kp_io_req_rw_complete"])
+    }
+    .or("io_uring_complete"),
     entry(&["kiocb_done"], IO_URING, &["fe_kiocb_done"], &["kp_kiocb_done"]),
     exit(&["do_fcntl"], REFUSALS, 4, &["fx_do_fcntl"], &["kp_do_fcntl"]),
     exit(&["vfs_open"], REFUSALS, 2, &["fx_vfs_open"], &["kp_vfs_open"]),

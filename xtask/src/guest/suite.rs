@@ -20,7 +20,7 @@ use super::{
     judge::{self, Asked, Judge, Report},
     mixed::{self, DirectUser},
     setups::{self, Kind, Place, Setup},
-    workload,
+    shorts, workload,
 };
 use crate::cmd::{say, text};
 
@@ -89,6 +89,9 @@ pub(super) fn main(args: &SuiteArgs) -> Result<u8> {
         }
     }
     mixed_access(args, &mut judge)?;
+    if args.all_setups {
+        short_counts(args, &mut judge)?;
+    }
     let sum = |part: fn(&judge::Score) -> u64| judge.scores.iter().map(part).sum();
     let outcome = Outcome {
         cells: sum(|score| score.cells),
@@ -153,6 +156,16 @@ fn one_round(
     places.iter().try_for_each(|(place, _)| setups::renew(place))?;
     run.findings(judge).context("with run")?;
     setups::clear(root)
+}
+
+/// What makes a read return less than it was asked for.
+fn short_counts(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
+    let out = args.out.parent().unwrap_or(Path::new("/"));
+    let (reads, wrong) = shorts::check(&args.tool, &args.attach, out)?;
+    let word = if wrong.is_empty() { "right" } else { "NOT RIGHT" };
+    say(format!("short counts: {reads} reads, {word}"));
+    judge.verdict("short-counts", reads as u64, wrong);
+    Ok(())
 }
 
 /// One process uses a file directly, another one through the page cache.

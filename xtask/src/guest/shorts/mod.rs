@@ -34,6 +34,14 @@ pub(crate) struct ShortsArgs {
 }
 
 pub(super) fn main(args: &ShortsArgs) -> Result<u8> {
+    let (reads, wrong) = check(&args.tool, &args.attach, &args.out)?;
+    wrong.iter().for_each(say);
+    say(format!("{reads} reads, {} wrong", wrong.len()));
+    Ok(u8::from(!wrong.is_empty()))
+}
+
+/// Makes the reads; how many there were, and what is wrong with what dio-trace said of them.
+pub(super) fn check(tool: &Path, attach: &str, out: &Path) -> Result<(usize, Vec<String>)> {
     let root = Path::new("/mnt");
     let names =
         ["ext4-512", "xfs-512", "btrfs", "f2fs", "vfat", "bdev-512", "ext4-journal", "err-ext4"];
@@ -42,10 +50,10 @@ pub(super) fn main(args: &ShortsArgs) -> Result<u8> {
     let places: Vec<Place> = places.into_iter().map(|(place, _)| place).collect();
     journal_data(&root.join("err-ext4"))?;
     let server = Server::start(&root.join("ext4-512"), &root.join("fuse-short"))?;
-    let (json, tally) = (args.out.join("shorts.jsonl"), args.out.join("shorts.tally"));
+    let (json, tally) = (out.join("shorts.jsonl"), out.join("shorts.tally"));
     let me = std::env::current_exe().context("xtask cannot find itself")?;
-    let mut command = Command::new(&args.tool);
-    command.args(["run", "--all", "--json", "--attach", &args.attach, "-o", text(&json)?, "--"]);
+    let mut command = Command::new(tool);
+    command.args(["run", "--all", "--json", "--attach", attach, "-o", text(&json)?, "--"]);
     command.arg(me).args(["guest", "shorts-reader", "--tally", text(&tally)?]);
     for place in &places {
         command.args(["--place", &format!("{}:{}", place.setup.name, text(&place.path)?)]);
@@ -57,9 +65,7 @@ pub(super) fn main(args: &ShortsArgs) -> Result<u8> {
     let events = fs::read_to_string(&json)?;
     let events: Vec<Value> = events.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     setups::clear(root)?;
-    let wrong = judge(&reads, &events);
-    wrong.iter().for_each(say);
-    Ok(u8::from(!wrong.is_empty()))
+    Ok((reads.len(), judge(&reads, &events)))
 }
 
 /// A FUSE server that answers with 1000 bytes at most.
