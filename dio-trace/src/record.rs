@@ -174,11 +174,12 @@ fn effects(request: &Request, cached: u64, direct: u64, watched: Watched) -> Eff
     }
 }
 
-/// f2fs does not count in `nr_to_write` what it writes in place (fs/f2fs/data.c): there, none seen
+/// f2fs does not count in `nr_to_write` what it writes in place (fs/f2fs/data.c), nilfs2 nothing of
+/// what it puts into a segment (fs/nilfs2/inode.c:nilfs_writepages): there, none seen
 /// does not mean none.
 fn flushed(request: &Request, fs: &str, watched: Watched) -> Option<u32> {
     let pages = request.evidence.flushed_pages;
-    (watched.flushes && (pages != 0 || fs != "f2fs")).then_some(pages)
+    (watched.flushes && (pages != 0 || !matches!(fs, "f2fs" | "nilfs2"))).then_some(pages)
 }
 
 /// Pages of the buffered part of a write that nobody wrote back before it returned; null for a

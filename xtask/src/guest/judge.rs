@@ -397,15 +397,13 @@ fn compare(
             check(entry.result == ret, &|| format!("the program got {}, not {ret}", entry.result));
             let wanted = usize::from(asked == Asked::All || is_finding(expect, entry));
             // Pages that came and went within the request, or were there before on a device, make a
-            // finding that the scenario does not know; a flush on f2fs may go uncounted.
+            // finding that the scenario does not know; a flush may go uncounted.
             let unsure = asked == Asked::Findings
                 && match events {
                     [event] => {
                         event.verdict == "direct" && event.effects.invalidated_pages > Some(0)
                     }
-                    _ => {
-                        setup.fs == "f2fs" && matches!(expect, Expect::Request { flush: true, .. })
-                    }
+                    _ => uncounted(setup) && matches!(expect, Expect::Request { flush: true, .. }),
                 };
             check(unsure || events.len() == wanted, &|| {
                 format!("{} events, not {wanted}", events.len())
@@ -460,8 +458,8 @@ fn about(setup: &Setup, cell: &Cell, expect: &Expect, entry: &Entry, event: &Eve
     same("direct_bytes", &event.direct_bytes, &direct);
     same("cached_bytes", &event.cached_bytes, &cached);
     let flushed = event.effects.flushed_pages.map(|pages| pages != 0);
-    // f2fs does not count pages that it writes in place: not known, and said so.
-    if flushed.is_some() || setup.fs != "f2fs" {
+    // Pages that nobody counted: not known, and said so.
+    if flushed.is_some() || !uncounted(setup) {
         same("flushed", &flushed, &Some(*flush));
     }
     // Pages that come and go within the request (inline data, for one) mincore cannot see.
@@ -510,6 +508,7 @@ fn causes(
     let off = [cell.offset as usize, cell.len, cell.off_by].iter().any(|n| n % BLOCK != 0)
         || ["_iov512", "_iov100"].iter().any(|cut| cell.case.ends_with(cut));
     Some(match (*verdict, *result) {
+        (_, Ending::Errno("EINVAL")) if setup.rare => vec!["misaligned", "invalid-request"],
         (_, Ending::Errno("EINVAL")) => vec!["misaligned"],
         (_, Ending::Errno("EOPNOTSUPP")) => vec!["flag-unsupported"],
         (_, Ending::Errno("EAGAIN")) => vec!["would-block"],
@@ -532,6 +531,11 @@ fn causes(
     })
 }
 
+/// File systems that do not count all that they write back.
+fn uncounted(setup: &Setup) -> bool {
+    matches!(setup.fs, "f2fs" | "nilfs2")
+}
+
 /// What mincore and /proc/self/io have against a verdict.
 fn independent(setup: &Setup, cell: &Cell, entry: &Entry, event: &Event) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -545,12 +549,12 @@ fn independent(setup: &Setup, cell: &Cell, entry: &Entry, event: &Event) -> Vec<
                 let pages = event.effects.readahead_pages;
                 wrong.push(format!("direct, but {pages:?} pages were added to the cache"));
             }
-            // A hole is read from nowhere. erofs may keep the end of a file beside its inode, and has
-            // read that before.
+            // A hole is read from nowhere. erofs and gfs2 may keep the end of a file, or all of it,
+            // beside its inode, and have read that before.
             let elsewhere = cell.writes()
                 || matches!(cell.case, "r_unwritten" | "r_mix")
                 || cell.case.starts_with("r_hole")
-                || (setup.fs == "erofs" && entry.result % 4096 != 0);
+                || (matches!(setup.fs, "erofs" | "gfs2") && entry.result % 4096 != 0);
             // The kernel reads whole sectors.
             if !elsewhere && entry.result > 0 && (entry.storage as i64) < entry.result {
                 wrong.push(format!(

@@ -185,7 +185,6 @@ pub(in crate::guest) const ALL: &[Setup] = &[
     setup("ramfs", "ramfs", Kind::Memory, &[]).rare(),
     setup("iso9660", "iso9660", Kind::Image { mkfs: ISO }, &[]).rare(),
     setup("erofs-lz4", "erofs", Kind::Image { mkfs: EROFS_LZ4 }, &[]).rare(),
-    setup("btrfs-nodatasum", "btrfs", disk(BTRFS, "nodatasum"), &[]).like("btrfs-nocow").rare(),
     setup("overlay-xfs", "overlay", overlay(XFS, "xfs"), &[]).like("overlay-ext4").rare(),
     setup("overlay-btrfs", "overlay", overlay(BTRFS, "btrfs"), &[]).rare(),
     setup("ext4-crypt", "ext4", on(Store::Crypt(HALF), EXT4), &[]).like("ext4-512").rare(),
