@@ -72,11 +72,12 @@ pub struct Request {
     /// Kernel `dev_t` (major << 20 | minor): of the file system, or the block device itself.
     pub dev: u32,
     pub generation: u32,
-    /// `super_block.s_magic`; once a stacked file system has handed the request on, of the one below.
+    /// `super_block.s_magic`.
     pub magic: u32,
     pub tgid: u32,
     pub tid: u32,
-    pub reserved: u32,
+    /// That of the file system that a stacked one handed the request on to, else 0.
+    pub inner_magic: u32,
     pub op: u8,
     pub api: u8,
     pub flags: u8,
@@ -97,6 +98,7 @@ impl Request {
             spliced: self.api == API_SPLICE,
             block_device: self.flags & REQ_BLOCK_DEVICE != 0,
             magic: self.magic,
+            inner_magic: self.inner_magic,
             len: self.len,
             pos: self.pos,
             ret: self.ret,

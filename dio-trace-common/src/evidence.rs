@@ -84,9 +84,10 @@ pub struct Facts {
     pub spliced: bool,
     /// True if the file is a block device.
     pub block_device: bool,
-    /// `super_block.s_magic` of the file's file system, of a stacked one of that below
-    /// (meaningless for a block device).
+    /// `super_block.s_magic` of the file's file system (meaningless for a block device).
     pub magic: u32,
+    /// The same of the one that a stacked file system handed the request on to, or 0.
+    pub inner_magic: u32,
     /// Bytes asked for; never 0.
     pub len: u64,
     /// File offset in bytes.

@@ -181,7 +181,7 @@ fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, 
     if ev.seen & seen::DAX != 0 {
         return (Verdict::Dax, 0, 0);
     }
-    if !facts.block_device && facts.magic == magic::TMPFS {
+    if !facts.block_device && below(facts) == magic::TMPFS {
         return (Verdict::Memory, 0, done);
     }
     if done != 0 && cached == done {
@@ -189,9 +189,10 @@ fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, 
     }
     let rest = done - cached;
     let proven = ev.seen & seen::DIRECT_TRIED != 0 && ev.direct_bytes >= rest;
-    let client = !facts.block_device && magic::is_client(facts.magic);
+    let server = !facts.block_device && magic::is_client(below(facts));
+    let client = server || (!facts.block_device && magic::is_client(facts.magic));
     let entered = ev.seen & seen::DIRECT_ENTERED != 0;
-    let by_elimination = (facts.block_device || client || entered)
+    let by_elimination = (facts.block_device || server || entered)
         && facts.cache_probes_complete
         && ev.seen & seen::MISSED == 0;
     if !proven && !by_elimination {
@@ -204,6 +205,12 @@ fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, 
         return (Verdict::Client, rest, 0);
     }
     (Verdict::Direct, rest, 0)
+}
+
+/// The file system that has the data: of a stacked one, what it handed the request on to.
+#[inline(always)]
+const fn below(facts: &Facts) -> u32 {
+    if facts.inner_magic == 0 { facts.magic } else { facts.inner_magic }
 }
 
 /// True if a read that got `done` bytes ended at or past the end of the file, taken when it
@@ -240,7 +247,7 @@ fn outcome(facts: &Facts, ev: &Evidence, done: u64) -> Outcome {
     if ev.seen & seen::DAX != 0 {
         return Outcome::Media;
     }
-    if !facts.block_device && magic::is_client(facts.magic) {
+    if !facts.block_device && magic::is_client(below(facts)) {
         return Outcome::Server;
     }
     if !facts.write && facts.size_begin != facts.size_end {
@@ -262,6 +269,7 @@ mod tests {
             spliced: false,
             block_device: false,
             magic: EXT4,
+            inner_magic: 0,
             len: 4096,
             pos: 8192,
             ret: 4096,
@@ -319,6 +327,21 @@ mod tests {
         assert_eq!(verdict(&read(), &missed).0, Verdict::Unknown);
         let rest = Evidence { seen: entered.seen | seen::BUFFERED_READ, ..cached(1024) };
         assert_eq!(verdict(&read(), &rest).0, Verdict::Partial);
+    }
+
+    #[test]
+    fn a_stacked_file_is_judged_by_the_file_system_below() {
+        let none = Evidence::default();
+        let on_fuse = Facts { inner_magic: magic::FUSE, ..read() };
+        assert_eq!(verdict(&on_fuse, &none).0, Verdict::Client);
+        let on_tmpfs = Facts { inner_magic: magic::TMPFS, ..read() };
+        assert_eq!(verdict(&on_tmpfs, &none).0, Verdict::Memory);
+        // FUSE passthrough: no server has these bytes, so nothing goes without evidence.
+        let passed = Facts { magic: magic::FUSE, inner_magic: EXT4, ..read() };
+        assert_eq!(verdict(&passed, &none).0, Verdict::Unknown);
+        assert_eq!(verdict(&passed, &direct(4096)).0, Verdict::Client);
+        let short = Facts { ret: 1000, ..passed };
+        assert_eq!(verdict(&short, &direct(1000)).1, Outcome::Other);
     }
 
     #[test]

@@ -216,7 +216,7 @@ unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
         (*request).tgid = (ids >> 32) as u32;
         (*request).tid = ids as u32;
         (*request).nr_segs = ask.nr_segs;
-        (*request).reserved = 0;
+        (*request).inner_magic = 0;
         (*request).op = ask.op;
         (*request).api = ask.api;
         (*request).flags = ask.flags

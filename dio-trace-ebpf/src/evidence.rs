@@ -64,7 +64,7 @@ pub fn passed_on<A: Args>(ctx: &A) {
     // SAFETY: as above, and a request of a map.
     unsafe {
         (*thread).nested = mapping;
-        (*request).magic = magic as u32;
+        (*request).inner_magic = magic as u32;
         if !is_direct(ctx, file) {
             (*request).evidence.seen |= seen::INNER_BUFFERED;
         }

@@ -36,7 +36,7 @@ pub(crate) fn request() -> Request {
         magic: 0xef53,
         tgid: 42,
         tid: 43,
-        reserved: 0,
+        inner_magic: 0,
         op: OP_READ,
         api: API_READ,
         flags: 0,
