@@ -33,6 +33,14 @@ pub(crate) const SCENARIOS: &[Need] = &[
     need("mksquashfs", "squashfs-tools"),
     need("mkfs.erofs", "erofs-utils"),
     need("bindfs", "bindfs"),
+    need("dmsetup", "dmsetup"),
+    need("sfdisk", "fdisk"),
+    need("mount", "mount"),
+    need("bash", "bash"),
+];
+
+/// What the rare set-ups use besides.
+pub(crate) const RARE: &[Need] = &[
     need("mkfs.exfat", "exfatprogs"),
     need("mkntfs", "ntfs-3g"),
     need("mkfs.jfs", "jfsutils"),
@@ -41,10 +49,6 @@ pub(crate) const SCENARIOS: &[Need] = &[
     need("mkfs.gfs2", "gfs2-utils"),
     need("mkfs.ocfs2", "ocfs2-tools"),
     need("xorrisofs", "xorriso"),
-    need("dmsetup", "dmsetup"),
-    need("sfdisk", "fdisk"),
-    need("mount", "mount"),
-    need("bash", "bash"),
 ];
 
 /// To fetch Debian packages without touching the system's apt.

@@ -14,7 +14,8 @@ use serde::Deserialize;
 use crate::{
     build,
     cmd::text,
-    host, kernels, places,
+    host::{self, Need},
+    kernels, places,
     steps::{Outcome, Step, timed},
     vm::{self, Setup, Stream},
 };
@@ -86,9 +87,9 @@ pub(crate) fn at_once(wanted: Option<usize>) -> usize {
     wanted.unwrap_or(cpus.min(2)).max(1)
 }
 
-/// Everything that the runs need, before the first boots.
-pub(crate) fn prepare(runs: &[Run]) -> Result<()> {
-    host::ensure(&[host::VM, host::SCENARIOS])?;
+/// Everything that the runs need, before the first boots: these tools, kernels, binaries.
+pub(crate) fn prepare(runs: &[Run], tools: &[&[Need]]) -> Result<()> {
+    host::ensure(tools)?;
     for run in runs {
         kernels::find(run.kernel, None)?;
     }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::{
     bpf::{self, Checked},
-    build, cmd,
+    build, cmd, host,
     steps::{self, Outcome, timed},
     suites::{self, Run},
     vm,
@@ -62,7 +62,9 @@ pub(crate) fn main(args: &TestArgs) -> Result<u8> {
     }
     let mut done = Vec::new();
     if !runs.is_empty() {
-        let ready = timed("vm-build", || suites::prepare(&runs).map(|()| Outcome::Passed));
+        let ready = timed("vm-build", || {
+            suites::prepare(&runs, &[host::VM, host::SCENARIOS]).map(|()| Outcome::Passed)
+        });
         let failed = matches!(ready.outcome, Outcome::Failed(_));
         steps.push(ready);
         if !failed {

@@ -11,6 +11,7 @@ use clap::Args;
 
 use crate::{
     cmd::say,
+    host::{self, Need},
     places,
     steps::{self, Outcome, timed},
     suites::{self, Done, Run},
@@ -30,6 +31,8 @@ const RUNS: &[(&str, &str)] = &[
     ("6.18", "fentry"),
     ("6.18", "kprobe"),
 ];
+
+const TOOLS: &[&[Need]] = &[host::VM, host::SCENARIOS, host::RARE];
 
 /// Disagreements that docs/truth.md quotes from each run.
 const QUOTED: usize = 20;
@@ -59,7 +62,7 @@ pub(crate) fn main(args: &TruthArgs) -> Result<u8> {
     vm::catch_interrupts();
     let start = Instant::now();
     let runs = chosen(args)?;
-    let ready = timed("vm-build", || suites::prepare(&runs).map(|()| Outcome::Passed));
+    let ready = timed("vm-build", || suites::prepare(&runs, TOOLS).map(|()| Outcome::Passed));
     if let Outcome::Failed(why) = ready.outcome {
         bail!("{why}");
     }
