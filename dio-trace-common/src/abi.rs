@@ -142,6 +142,9 @@ pub struct FileEvent {
     pub mnt_id: i32,
     /// Bytes used of `names`.
     pub names_len: u32,
+    /// `inode.i_generation`: another one where the inode number was used again.
+    pub generation: u32,
+    pub pad: u32,
     /// `file_system_type.name`, NUL-terminated.
     pub fs_name: [u8; 16],
     /// NUL-terminated names, leaf first.
@@ -149,9 +152,9 @@ pub struct FileEvent {
 }
 
 /// [`Refusal::by`]: open(2) and its kin.
-pub const REFUSED_OPEN: u32 = 1;
+pub const REFUSED_OPEN: u16 = 1;
 /// [`Refusal::by`]: fcntl(2) with F_SETFL.
-pub const REFUSED_FCNTL: u32 = 2;
+pub const REFUSED_FCNTL: u16 = 2;
 
 /// O_DIRECT itself was refused with EINVAL: there is no request, and no descriptor that could make
 /// one.
@@ -161,7 +164,9 @@ pub struct Refusal {
     /// Always [`EVENT_REFUSAL`].
     pub kind: u32,
     /// `REFUSED_*`
-    pub by: u32,
+    pub by: u16,
+    /// Not 0: it was the kernel's test for O_DIRECT; 0: the file system's own open said so.
+    pub proven: u16,
     /// CLOCK_MONOTONIC in ns.
     pub time_ns: u64,
     pub inode: u64,
@@ -169,8 +174,7 @@ pub struct Refusal {
     pub dev: u32,
     pub tgid: u32,
     pub tid: u32,
-    /// Not 0: it was the kernel's test for O_DIRECT; 0: the file system's own open said so.
-    pub proven: u32,
+    pub generation: u32,
     pub comm: [u8; 16],
 }
 
@@ -190,7 +194,7 @@ pub struct Mixer {
     pub tgid: u32,
     /// `MIXED_*`
     pub how: u32,
-    pub pad: u32,
+    pub generation: u32,
 }
 
 /// A [`Mixer`] seen for the first time.
@@ -221,6 +225,8 @@ pub struct CounterKey {
     /// Low bits of -ret for refused and failed, so that EAGAIN and EINVAL stay apart.
     pub errno: u16,
     pub pad: [u8; 2],
+    pub generation: u32,
+    pub pad_end: u32,
 }
 
 /// Buckets of the latency histogram: bucket n holds [2^n, 2^(n+1)) ns.
@@ -288,11 +294,11 @@ pub const STATS: usize = Stat::ALL.len();
 const _: () = {
     assert!(size_of::<Evidence>() == 56);
     assert!(size_of::<Request>() == 16 * 8 + 56 + 6 * 4 + 8 + 16);
-    assert!(size_of::<FileEvent>() == 40 + 16 + PATH_BYTES + NAME_BYTES);
+    assert!(size_of::<FileEvent>() == 48 + 16 + PATH_BYTES + NAME_BYTES);
     assert!(size_of::<Refusal>() == 2 * 4 + 3 * 8 + 4 * 4 + 16);
     assert!(size_of::<Mixer>() == 32);
     assert!(size_of::<MixerEvent>() == 16 + 32 + 16);
-    assert!(size_of::<CounterKey>() == 32);
+    assert!(size_of::<CounterKey>() == 40);
     assert!(size_of::<Counter>() == 40 + 4 * LATENCY_BUCKETS);
 };
 

@@ -450,6 +450,8 @@ unsafe fn add(request: *const Request, file: u64) {
             finding: (&raw const (*request).finding).read_volatile(),
             errno: if ret < 0 { (-ret) as u16 } else { 0 },
             pad: [0; 2],
+            generation: (*request).generation,
+            pad_end: 0,
         };
         let counter = match COUNTERS.get_ptr_mut(key) {
             Some(counter) => counter,

@@ -10,9 +10,9 @@ use crate::{
     kernel::{
         ADDRESS_SPACE_HOST, DENTRY_D_HASH, DENTRY_D_INODE, DENTRY_D_NAME, DENTRY_D_PARENT,
         FILE_F_INODE, FILE_F_MAPPING, FILE_F_PATH, FILE_SYSTEM_TYPE_NAME, HLIST_BL_NODE_PPREV,
-        INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, MOUNT_MNT, MOUNT_MNT_ID, MOUNT_MNT_NS,
-        PATH_DENTRY, PATH_MNT, QSTR_NAME, SUPER_BLOCK_S_DEV, SUPER_BLOCK_S_TYPE, VFSMOUNT_MNT_ROOT,
-        read,
+        INODE_I_GENERATION, INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, MOUNT_MNT,
+        MOUNT_MNT_ID, MOUNT_MNT_NS, PATH_DENTRY, PATH_MNT, QSTR_NAME, SUPER_BLOCK_S_DEV,
+        SUPER_BLOCK_S_TYPE, VFSMOUNT_MNT_ROOT, read,
     },
     maps::{EVENTS, count},
 };
@@ -91,6 +91,8 @@ pub fn emit(file: &Named, tgid: u32) -> i32 {
         (*event).dev =
             if block_device { read(inode, &INODE_I_RDEV) } else { read(sb, &SUPER_BLOCK_S_DEV) };
         (*event).tgid = tgid;
+        (*event).generation = read(inode, &INODE_I_GENERATION);
+        (*event).pad = 0;
         let mount = mnt - u64::from(MOUNT_MNT.load());
         (*event).mnt_id = read(mount, &MOUNT_MNT_ID);
         (*event).fs_name = [0; 16];

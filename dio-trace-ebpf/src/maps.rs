@@ -161,7 +161,7 @@ pub struct DirectFile {
     /// Inode number of the mapping's host: the file below, where a stacked one was asked for.
     pub host_ino: u64,
     pub dev: u32,
-    pub pad: u32,
+    pub generation: u32,
 }
 
 /// Files used directly, by the `address_space` of their data.

@@ -30,7 +30,7 @@ pub unsafe fn remember(request: *const Request, mapping: u64) {
             ino: (*request).ino,
             host_ino: read(host, &INODE_I_INO),
             dev: (*request).dev,
-            pad: 0,
+            generation: (*request).generation,
         }
     };
     // A full map forgets the file that was not mixed for longest; nothing else can fail.
@@ -49,7 +49,14 @@ pub fn pages(mapping: u64, how: u32, pages: u64) {
         return; // another file's by now: the address was used again
     }
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let key = Mixer { inode: file.inode, ino: file.ino, dev: file.dev, tgid, how, pad: 0 };
+    let key = Mixer {
+        inode: file.inode,
+        ino: file.ino,
+        dev: file.dev,
+        tgid,
+        how,
+        generation: file.generation,
+    };
     if let Some(sum) = MIXERS.get_ptr_mut(key) {
         // SAFETY: this CPU's value.
         unsafe { add(sum, pages) };

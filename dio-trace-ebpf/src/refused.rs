@@ -12,8 +12,8 @@ use crate::{
     end::wakeup,
     files::{self, Named},
     kernel::{
-        Args, FILE_F_FLAGS, FILE_F_PATH, INODE_I_INO, INODE_I_SB, PATH_DENTRY, SUPER_BLOCK_S_DEV,
-        read,
+        Args, FILE_F_FLAGS, FILE_F_PATH, INODE_I_GENERATION, INODE_I_INO, INODE_I_SB, PATH_DENTRY,
+        SUPER_BLOCK_S_DEV, read,
     },
     maps::{EVENTS, Thread, count, thread_or_new},
     steady::Steady,
@@ -62,7 +62,7 @@ pub fn fcntl_begin<A: Args>(ctx: &A) {
 pub unsafe fn returned(thread: *mut Thread, ret: i64) {
     // SAFETY: per the caller, a value of THREADS.
     let (by, mnt, dentry) = unsafe {
-        let by = core::mem::replace(&mut (*thread).asking, 0) as u32;
+        let by = core::mem::replace(&mut (*thread).asking, 0) as u16;
         (by, (*thread).asking_mnt, (*thread).asking_dentry)
     };
     if by != 0 && ret == EINVAL {
@@ -96,7 +96,7 @@ fn open_refused(path: u64, file: u64) {
 }
 
 #[inline(always)]
-fn keep(file: &Named, by: u32) {
+fn keep(file: &Named, by: u16) {
     let Some(thread) = thread_or_new() else {
         count(Stat::LostThread);
         return;
@@ -111,7 +111,7 @@ fn keep(file: &Named, by: u32) {
 
 /// Sends the file's names, and what was refused.
 #[inline(never)]
-fn send(file: &Named, by: u32, proven: bool) -> i32 {
+fn send(file: &Named, by: u16, proven: bool) -> i32 {
     let _steady = Steady::new();
     let ids = bpf_get_current_pid_tgid();
     let inode = file.inode;
@@ -126,13 +126,14 @@ fn send(file: &Named, by: u32, proven: bool) -> i32 {
     unsafe {
         (*event).kind = EVENT_REFUSAL;
         (*event).by = by;
+        (*event).proven = u16::from(proven);
         (*event).time_ns = bpf_ktime_get_ns();
         (*event).inode = inode;
         (*event).ino = read(inode, &INODE_I_INO);
         (*event).dev = read(sb, &SUPER_BLOCK_S_DEV);
         (*event).tgid = (ids >> 32) as u32;
         (*event).tid = ids as u32;
-        (*event).proven = u32::from(proven);
+        (*event).generation = read(inode, &INODE_I_GENERATION);
         bpf_get_current_comm((&raw mut (*event).comm).cast(), 16);
     }
     entry.submit(wakeup());

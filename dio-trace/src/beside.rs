@@ -133,7 +133,7 @@ pub struct MixedRow {
 /// Collects it all over a run.
 #[derive(Default)]
 pub struct Beside {
-    refusals: HashMap<(u32, FileKey, u32), RefusalRow>,
+    refusals: HashMap<(u32, FileKey, u16), RefusalRow>,
     effects: HashMap<FileKey, (u64, u64)>,
 }
 

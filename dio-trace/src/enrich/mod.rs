@@ -42,29 +42,36 @@ pub struct FileKey {
     pub inode: u64,
     pub ino: u64,
     pub dev: u32,
+    /// Another one where the inode number, and the memory, were used again.
+    pub generation: u32,
 }
 
 impl From<&Request> for FileKey {
     fn from(r: &Request) -> Self {
-        Self { inode: r.inode, ino: r.ino, dev: r.dev }
+        Self { inode: r.inode, ino: r.ino, dev: r.dev, generation: r.generation }
     }
 }
 
 impl From<&Mixer> for FileKey {
     fn from(mixer: &Mixer) -> Self {
-        Self { inode: mixer.inode, ino: mixer.ino, dev: mixer.dev }
+        Self { inode: mixer.inode, ino: mixer.ino, dev: mixer.dev, generation: mixer.generation }
     }
 }
 
 impl From<&Refusal> for FileKey {
     fn from(refusal: &Refusal) -> Self {
-        Self { inode: refusal.inode, ino: refusal.ino, dev: refusal.dev }
+        Self {
+            inode: refusal.inode,
+            ino: refusal.ino,
+            dev: refusal.dev,
+            generation: refusal.generation,
+        }
     }
 }
 
 impl From<&CounterKey> for FileKey {
     fn from(k: &CounterKey) -> Self {
-        Self { inode: k.inode, ino: k.ino, dev: k.dev }
+        Self { inode: k.inode, ino: k.ino, dev: k.dev, generation: k.generation }
     }
 }
 
@@ -123,7 +130,12 @@ pub struct Enricher {
 impl Enricher {
     /// Takes the names of a file; does nothing if it is known.
     pub fn add(&mut self, event: &FileEvent) {
-        let key = FileKey { inode: event.inode, ino: event.ino, dev: event.dev };
+        let key = FileKey {
+            inode: event.inode,
+            ino: event.ino,
+            dev: event.dev,
+            generation: event.generation,
+        };
         if self.files.get(&key).is_some_and(|known| !known.path.starts_with('<')) {
             return;
         }
@@ -332,7 +344,7 @@ mod tests {
     #[test]
     fn a_lost_name_is_said_to_be_lost() {
         let mut enricher = Enricher::default();
-        let key = FileKey { inode: 1, ino: u64::MAX, dev: 8 << 20 | 1 };
+        let key = FileKey { inode: 1, ino: u64::MAX, dev: 8 << 20 | 1, generation: 0 };
         let info = enricher.file(key, u32::MAX);
         assert_eq!(
             (info.path.as_str(), info.dev.as_str()),

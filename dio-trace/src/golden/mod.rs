@@ -161,6 +161,8 @@ fn counter(request: &Request, decision: &Decision) -> (CounterKey, Counter) {
         finding: u8::from(decision.finding),
         errno: 0,
         pad: [0; 2],
+        generation: request.generation,
+        pad_end: 0,
     };
     let mut latency = [0; LATENCY_BUCKETS];
     latency[16] = 1;
@@ -177,7 +179,7 @@ fn counter(request: &Request, decision: &Decision) -> (CounterKey, Counter) {
 
 /// Somebody who uses the first file through the page cache.
 const fn mixer(how: u32) -> Mixer {
-    Mixer { inode: 1, ino: 1, dev: 8 << 20 | 1, tgid: 77, how, pad: 0 }
+    Mixer { inode: 1, ino: 1, dev: 8 << 20 | 1, tgid: 77, how, generation: 0 }
 }
 
 fn mixing() -> MixerEvent {
@@ -194,13 +196,14 @@ const fn refusal() -> Refusal {
     Refusal {
         kind: EVENT_REFUSAL,
         by: REFUSED_OPEN,
+        proven: 1,
         time_ns: 1_000,
         inode: 1,
         ino: 1,
         dev: 8 << 20 | 1,
         tgid: 42,
         tid: 42,
-        proven: 1,
+        generation: 0,
         comm: *b"postgres\0\0\0\0\0\0\0\0",
     }
 }

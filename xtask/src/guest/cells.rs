@@ -53,6 +53,7 @@ scenarios!(
     "exfat",
     "ext4-4kn",
     "ext4-512",
+    "ext4-crypt",
     "ext4-encrypt",
     "ext4-inline",
     "ext4-jattr",

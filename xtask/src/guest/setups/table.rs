@@ -187,7 +187,7 @@ pub(in crate::guest) const ALL: &[Setup] = &[
     setup("erofs-lz4", "erofs", Kind::Image { mkfs: EROFS_LZ4 }, &[]).rare(),
     setup("overlay-xfs", "overlay", overlay(XFS, "xfs"), &[]).like("overlay-ext4").rare(),
     setup("overlay-btrfs", "overlay", overlay(BTRFS, "btrfs"), &[]).rare(),
-    setup("ext4-crypt", "ext4", on(Store::Crypt(HALF), EXT4), &[]).like("ext4-512").rare(),
+    setup("ext4-crypt", "ext4", on(Store::Crypt(HALF), EXT4), &[]).rare(),
     device("dm-crypt", Store::Crypt(HALF)).rare(),
     device("nvme", Store::Part(Disk::Nvme)).rare(),
     device("zram", Store::Zram("64M")).rare(),
