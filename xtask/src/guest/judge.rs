@@ -517,7 +517,7 @@ fn causes(
         ("memory", _) => vec!["tmpfs"],
         ("fallback", _) if setup.fs == "btrfs" && off => vec!["btrfs-misaligned", "inline-data"],
         ("fallback", _) if setup.fs == "btrfs" && writes => {
-            [&["btrfs-checksums"][..], setup.causes].concat()
+            [&["btrfs-checksums", "cache-not-invalidated"][..], setup.causes].concat()
         }
         ("fallback" | "partial", _) if setup.rare && setup.causes.is_empty() => return None,
         ("fallback", _) => setup.causes.to_vec(),
