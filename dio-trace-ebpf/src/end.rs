@@ -163,8 +163,8 @@ pub fn io_return(ret: i64) {
     let _steady = Steady::new();
     let Some(thread) = thread() else { return };
     let Some(request) = leave(thread) else { return };
-    if ret == EIOCBQUEUED {
-        waits_for_a_page(request);
+    if ret == EIOCBQUEUED || ret == 0 {
+        waits_for_a_page(request); // 0: 5.10
         return;
     }
     if ret >= 0 || ret == IOU_REQUEUE {
