@@ -112,6 +112,7 @@ unsafe fn leave_sync(thread: *mut Thread) -> bool {
         if open {
             note_missed(thread, &raw mut (*thread).request);
         }
+        (*thread).passed = 0;
         (*thread).state = IDLE;
         open
     }

@@ -19,7 +19,7 @@ use crate::{
         FILE_F_MAPPING, FILE_F_POS, IO_KIOCB_OPCODE, IO_RW_ADDR, IO_RW_LEN, KIOCB_KI_FILP,
         KIOCB_KI_POS, read,
     },
-    maps::{Thread, count, thread_or_new},
+    maps::{SYNC, Thread, count, thread_or_new},
     steady::Steady,
 };
 
@@ -50,12 +50,8 @@ fn vfs_rw<A: Args>(ctx: &A, op: u8, copy: u32) {
     let file = ctx.arg(0);
     let Some(admitted) = admitted(ctx, file) else { return };
     // SAFETY: a value of THREADS, used by its own thread alone.
-    unsafe {
-        let begun_by = core::mem::replace(&mut (*admitted.thread).begun_by, copy);
-        if begun_by == OTHER - copy {
-            (*admitted.thread).begun_by = NOBODY;
-            return; // the other copy has begun this very request
-        }
+    if unsafe { another_copy_has(admitted.thread, copy) } {
+        return;
     }
     let ppos = ctx.arg(3);
     let ask = Ask {
@@ -73,13 +69,21 @@ fn vfs_rw<A: Args>(ctx: &A, op: u8, copy: u32) {
     begin(ctx, admitted.thread, file, &ask);
 }
 
-/// [`Thread::begun_by`]: no copy has begun a request whose other copy is still to come.
-const NOBODY: u32 = 0;
-/// The copies are 1 and 2: `OTHER - copy` is the other one.
-const OTHER: u32 = 3;
+/// True if another copy of this probe has begun this very request: one is open, and this copy has
+/// not passed it. (Had its end gone by unseen, this copy would find its own bit.)
+#[inline(always)]
+unsafe fn another_copy_has(thread: *mut Thread, copy: u32) -> bool {
+    // SAFETY: per the caller, a value of THREADS.
+    unsafe {
+        let passed = (*thread).passed;
+        let same = (*thread).state == SYNC && passed != 0 && passed & copy == 0;
+        (*thread).passed = if same { passed | copy } else { copy };
+        same
+    }
+}
 
-/// See [`vfs_rw`]. `COPY` is 1 or 2: where the kernel is preemptible a second copy of the program
-/// is attached, which begins what the first one was skipped for (see `steady`).
+/// See [`vfs_rw`]. `COPY` is a bit: where the kernel is preemptible further copies of the program
+/// are attached, which begin what the first one was skipped for (see `steady`).
 #[inline(always)]
 pub fn vfs_read<A: Args, const COPY: u32>(ctx: &A) {
     vfs_rw(ctx, OP_READ, COPY);

@@ -113,15 +113,19 @@ macro_rules! sync_exit {
 }
 
 // ---- begin and end: read, pread, write, pwrite
-// Twice: see `steady`. The second of two exits finds nothing left to end.
+// Three times: see `steady`. The second of the exits finds nothing left to end.
 entry!(fe_vfs_read, kp_vfs_read, entry::vfs_read::<_, 1>);
 sync_exit!(fx_vfs_read, 4);
 another_entry!(fe_vfs_read_2, entry::vfs_read::<_, 2>);
 sync_exit!(fx_vfs_read_2, 4);
+another_entry!(fe_vfs_read_3, entry::vfs_read::<_, 4>);
+sync_exit!(fx_vfs_read_3, 4);
 entry!(fe_vfs_write, kp_vfs_write, entry::vfs_write::<_, 1>);
 sync_exit!(fx_vfs_write, 4);
 another_entry!(fe_vfs_write_2, entry::vfs_write::<_, 2>);
 sync_exit!(fx_vfs_write_2, 4);
+another_entry!(fe_vfs_write_3, entry::vfs_write::<_, 4>);
+sync_exit!(fx_vfs_write_3, 4);
 
 // ---- begin and end: readv, preadv, preadv2, writev, pwritev, pwritev2
 entry!(fe_vfs_readv, kp_vfs_readv, entry::vfs_readv);
@@ -138,11 +142,19 @@ entry!(fe_splice_write, kp_splice_write, entry::splice_write);
 exit!(fx_splice_write, kr_splice_write, 5, end::spliced);
 
 // ---- O_DIRECT refused
-#[fexit]
-pub fn fx_vfs_open(ctx: FExitContext) -> i32 {
-    refused::opened(&ctx, Return::<2>::ret(&ctx));
-    0
+/// One copy of it.
+macro_rules! open_exit {
+    ($fx:ident, $copy:literal) => {
+        #[fexit]
+        pub fn $fx(ctx: FExitContext) -> i32 {
+            refused::opened(&ctx, Return::<2>::ret(&ctx), $copy);
+            0
+        }
+    };
 }
+open_exit!(fx_vfs_open, 1);
+open_exit!(fx_vfs_open_2, 2);
+open_exit!(fx_vfs_open_3, 4);
 #[kprobe]
 pub fn kp_vfs_open(ctx: ProbeContext) -> u32 {
     refused::open_begin(&ctx);

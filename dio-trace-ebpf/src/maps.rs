@@ -27,8 +27,8 @@ pub struct Thread {
     pub state: u32,
     /// Segments of the request that is about to begin.
     pub nr_segs: u32,
-    /// Which copy of an entry probe began the request that the other copy has yet to see; 0: none.
-    pub begun_by: u32,
+    /// The copies of the entry probe that the open request has passed, as bits.
+    pub passed: u32,
     pub pad: u32,
     /// The request's file.
     pub file: u64,
@@ -42,6 +42,9 @@ pub struct Thread {
     pub nrpages: u64,
     /// The file that the splice or sendfile in progress names as the one to write, 0 before any.
     pub splice_to: u64,
+    /// The file whose refused open was told last, and the copies of the probe that it has passed.
+    pub refused: u64,
+    pub refused_by: u64,
     /// kprobe alone: `REFUSED_*` of the system call in progress that asks for O_DIRECT, else 0…
     pub asking: u64,
     /// … and for which file.

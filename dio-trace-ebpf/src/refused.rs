@@ -23,9 +23,27 @@ const EINVAL: i64 = -22;
 
 /// Return of `int vfs_open(const struct path *, struct file *)`.
 #[inline(always)]
-pub fn opened<A: Args>(ctx: &A, ret: i64) {
-    if ret as i32 == EINVAL as i32 && asks_for_direct(ctx, ctx.arg(1)) && is_wanted() {
+pub fn opened<A: Args>(ctx: &A, ret: i64, copy: u64) {
+    if ret as i32 == EINVAL as i32
+        && asks_for_direct(ctx, ctx.arg(1))
+        && is_wanted()
+        && !another_copy_has(ctx.arg(1), copy)
+    {
         open_refused(ctx.arg(0), ctx.arg(1));
+    }
+}
+
+/// True if another copy of this probe has told of this very open (see `steady`).
+#[inline(always)]
+fn another_copy_has(file: u64, copy: u64) -> bool {
+    let Some(thread) = thread_or_new() else { return false };
+    // SAFETY: a value of THREADS, used by its own thread alone.
+    unsafe {
+        let by = (*thread).refused_by;
+        let same = (*thread).refused == file && by & copy == 0;
+        (*thread).refused = file;
+        (*thread).refused_by = if same { by | copy } else { copy };
+        same
     }
 }
 

@@ -4,8 +4,9 @@
 //! task of that CPU passes the probe unseen (kernel/bpf/trampoline.c:__bpf_prog_enter_recur counts
 //! it in `recursion_misses`). fentry and fexit run preemptible, and on a kernel with full or lazy
 //! preemption that happens. Kernels from 6.10 on let a program disable preemption. That leaves the
-//! kernel's own instructions around it, which bystanders run too: so the probes that every read and
-//! write passes are there twice on such a kernel. A task is preempted in one of them at most.
+//! kernel's own instructions around it, which bystanders run too: so the probes that every read,
+//! write and open passes are there three times on such a kernel. A task is preempted in one of them
+//! at most, and two at once are rare, three next to impossible.
 //!
 //! An interrupt is no preemption: one may come in the midst of a completion's probe and complete
 //! another request, unseen by that probe. Nothing is lost where something else tells the same: the

@@ -34,14 +34,14 @@ pub struct Probe {
     /// interrupt of a completion does that comes right after its submission.
     pub tracepoint: Option<&'static str>,
     /// Only where the kernel may preempt a running fentry program.
-    pub second_copy: bool,
+    pub copies: bool,
     /// Only in kprobe mode: takes the place of what that mode may miss.
     pub kprobe_only: bool,
 }
 
 impl Probe {
-    const fn second_copy(self) -> Self {
-        Self { second_copy: true, ..self }
+    const fn copies(self) -> Self {
+        Self { copies: true, ..self }
     }
 
     const fn or(self, tracepoint: &'static str) -> Self {
@@ -62,7 +62,7 @@ const fn entry(
         fentry,
         kprobe,
         tracepoint: None,
-        second_copy: false,
+        copies: false,
         kprobe_only: false,
     }
 }
@@ -81,7 +81,7 @@ const fn exit(
         fentry,
         kprobe,
         tracepoint: None,
-        second_copy: false,
+        copies: false,
         kprobe_only: false,
     }
 }
@@ -190,6 +190,7 @@ pub const PROBES: &[Probe] = &[
     entry(&["kiocb_done"], IO_URING, &["fe_kiocb_done"], &["kp_kiocb_done"]),
     exit(&["do_fcntl"], REFUSALS, 4, &["fx_do_fcntl"], &["kp_do_fcntl"]),
     exit(&["vfs_open"], REFUSALS, 2, &["fx_vfs_open"], &["kp_vfs_open"]),
+    exit(&["vfs_open"], REFUSALS, 2, &["fx_vfs_open_2", "fx_vfs_open_3"], &[]).copies(),
     exit(&["iter_file_splice_write"], SPLICE, 5, &["fx_splice_write"], &["kr_splice_write"]),
     entry(&["iter_file_splice_write"], SPLICE, &["fe_splice_write"], &["kp_splice_write"]),
     entry(&["do_splice_direct"], SPLICE, &["fe_do_splice_direct"], &["kp_do_splice_direct"]),
@@ -210,12 +211,12 @@ pub const PROBES: &[Probe] = &[
     exit(&["vfs_readv"], Duty::Must, 5, &["fx_vfs_readv"], &[]).or("sys_exit"),
     entry(&["vfs_readv"], Duty::Must, &["fe_vfs_readv"], &["kp_vfs_readv"]),
     exit(&["vfs_write"], Duty::Must, 4, &["fx_vfs_write"], &[]).or("sys_exit"),
-    exit(&["vfs_write"], Duty::Must, 4, &["fx_vfs_write_2"], &[]).second_copy(),
-    entry(&["vfs_write"], Duty::Must, &["fe_vfs_write_2"], &[]).second_copy(),
+    exit(&["vfs_write"], Duty::Must, 4, &["fx_vfs_write_2", "fx_vfs_write_3"], &[]).copies(),
+    entry(&["vfs_write"], Duty::Must, &["fe_vfs_write_2", "fe_vfs_write_3"], &[]).copies(),
     entry(&["vfs_write"], Duty::Must, &["fe_vfs_write"], &["kp_vfs_write"]),
     exit(&["vfs_read"], Duty::Must, 4, &["fx_vfs_read"], &[]).or("sys_exit"),
-    exit(&["vfs_read"], Duty::Must, 4, &["fx_vfs_read_2"], &[]).second_copy(),
-    entry(&["vfs_read"], Duty::Must, &["fe_vfs_read_2"], &[]).second_copy(),
+    exit(&["vfs_read"], Duty::Must, 4, &["fx_vfs_read_2", "fx_vfs_read_3"], &[]).copies(),
+    entry(&["vfs_read"], Duty::Must, &["fe_vfs_read_2", "fe_vfs_read_3"], &[]).copies(),
     entry(&["vfs_read"], Duty::Must, &["fe_vfs_read"], &["kp_vfs_read"]),
 ];
 

@@ -45,7 +45,7 @@ pub(super) fn attach_all(
     }
     let copies = attach == Attach::Fentry && preemptible();
     let of_mode = |probe: &&Probe| {
-        (copies || !probe.second_copy) && (attach == Attach::Kprobe || !probe.kprobe_only)
+        (copies || !probe.copies) && (attach == Attach::Kprobe || !probe.kprobe_only)
     };
     for probe in PROBES.iter().filter(of_mode) {
         coverage.probe(bpf, kernel, probe)?;
