@@ -122,17 +122,18 @@ pub(in crate::guest) const ALL: &[Setup] = &[
         prepared(BTRFS, "", &["chattr", "+C"]),
         &["inline-data", "btrfs-racing"],
     ),
-    setup("f2fs", "f2fs", disk(F2FS, ""), &["f2fs-misaligned", "inline-data"]),
+    // Background garbage collection moves data by way of dirty pages, in files at rest.
+    setup("f2fs", "f2fs", disk(F2FS, "background_gc=off"), &["f2fs-misaligned", "inline-data"]),
     setup(
         "f2fs-checkpoint",
         "f2fs",
-        disk(F2FS, "checkpoint=disable"),
+        disk(F2FS, "checkpoint=disable,background_gc=off"),
         &["f2fs-checkpoint-disabled", "f2fs-misaligned", "inline-data"],
     ),
     setup(
         "f2fs-compress",
         "f2fs",
-        prepared(F2FS_COMPRESS, "", &["chattr", "+c"]),
+        prepared(F2FS_COMPRESS, "background_gc=off", &["chattr", "+c"]),
         &["f2fs-compressed", "f2fs-misaligned", "inline-data"],
     )
     .like("f2fs-checkpoint"),
