@@ -50,6 +50,8 @@ pub(super) struct Summary {
     unmatched: u64,
     in_flight: u64,
     attach: String,
+    #[serde(default)]
+    skipped_runs: BTreeMap<String, u64>,
     refusals: Vec<Refusal>,
     mixed: Vec<Mixed>,
 }
@@ -108,6 +110,11 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Runs of a probe that the kernel skipped.
+    pub(super) fn skipped(&self, probe: &str) -> u64 {
+        self.summary.skipped_runs.get(probe).copied().unwrap_or(0)
+    }
+
     /// What is said of mixed access.
     pub(super) fn mixed(&self) -> Vec<MixedFile> {
         let file = |m: &Mixed| MixedFile {
