@@ -79,6 +79,7 @@ pub fn spliced(ret: i64) {
 #[inline(always)]
 pub fn sys_exit(ret: i64) {
     let Some(thread) = thread() else { return };
+    let _steady = Steady::new();
     // SAFETY: a value of THREADS, used by its own thread alone.
     unsafe {
         refused::returned(thread, ret);
@@ -92,6 +93,11 @@ pub fn sys_exit(ret: i64) {
         }
         if leave_sync(thread) {
             let request = &raw mut (*thread).request;
+            if ret > (*request).len as i64 {
+                // The return of the request's own call was not seen: this is a later one.
+                count(Stat::Unmatched);
+                return;
+            }
             let file = (*thread).file;
             let flags: u32 = read(file, &FILE_F_FLAGS);
             if flags & O_APPEND.load() != 0 {

@@ -174,11 +174,17 @@ pub fn kp_do_fcntl(ctx: ProbeContext) -> u32 {
 /// The end of all of these where fexit is not to be had: `sys_exit(struct pt_regs *, long ret)`.
 /// A kretprobe has a limited number of instances and every blocked reader of a pipe or socket
 /// holds one (kernel/kprobes.c): it misses returns on a busy machine. This never does.
-#[raw_tracepoint]
-pub fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
-    end::sys_exit(Args::arg(&ctx, 1) as i64);
-    0
+/// Three times: see `steady`. The second finds nothing left to end.
+macro_rules! sys_exit {
+    ($($tp:ident)*) => {$(
+        #[raw_tracepoint]
+        pub fn $tp(ctx: RawTracePointContext) -> i32 {
+            end::sys_exit(Args::arg(&ctx, 1) as i64);
+            0
+        }
+    )*};
 }
+sys_exit!(tp_sys_exit tp_sys_exit_2 tp_sys_exit_3);
 
 // ---- begin and end: libaio
 // What ends requests in an interrupt, and nothing else would, is there three times: see `steady`.

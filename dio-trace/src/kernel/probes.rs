@@ -245,6 +245,8 @@ pub struct Tracepoint {
     pub duty: Duty,
     /// (program, test on the tracepoint's arguments); the first that fits is taken.
     pub programs: &'static [(&'static str, Fits)],
+    /// Attached as well where the kernel may preempt a running program.
+    pub copies: &'static [&'static str],
     pub when: When,
 }
 
@@ -270,18 +272,22 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
         names: &["sched_process_fork"],
         duty: Duty::Must,
         programs: &[("tp_sched_process_fork", any)],
+        copies: &[],
         when: When::Filtered,
     },
     Tracepoint {
         names: &["sched_process_free"],
         duty: Duty::Must,
         programs: &[("tp_sched_process_free", any)],
+        copies: &[],
         when: When::FilteredOrHashed,
     },
     Tracepoint {
         names: &["sys_exit"],
         duty: Duty::Must,
         programs: &[("tp_sys_exit", any)],
+        // From 6.13 on a system call's tracepoints may sleep (include/trace/syscall.h).
+        copies: &["tp_sys_exit_2", "tp_sys_exit_3"],
         when: When::Kprobe,
     },
     Tracepoint {
@@ -289,12 +295,14 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
         names: &["iomap_dio_complete"],
         duty: Duty::Optional,
         programs: &[("tp_iomap_dio_complete", any)],
+        copies: &[],
         when: When::Kprobe,
     },
     Tracepoint {
         names: &["mm_filemap_add_to_page_cache"],
         duty: Duty::Effect("pages read ahead"),
         programs: &[("tp_added_to_page_cache", any)],
+        copies: &[],
         when: When::Always,
     },
     Tracepoint {
@@ -302,6 +310,7 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
         names: &["writeback_dirty_folio", "writeback_dirty_page"],
         duty: Duty::Effect("who makes pages dirty of files used directly"),
         programs: &[("tp_dirtied", any)],
+        copies: &[],
         when: When::Always,
     },
     Tracepoint {
@@ -311,6 +320,7 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
             ("tp_io_uring_complete_cqe", has_cqe),
             ("tp_io_uring_complete_res", has_req_and_res),
         ],
+        copies: &[],
         when: When::Always,
     },
 ];

@@ -175,14 +175,15 @@ impl Coverage {
         let Some((program, _)) = tp.programs.iter().find(|(_, fits)| fits(&params)) else {
             return self.without(name, tp.duty, anyhow!("its arguments are not as known"));
         };
-        match attach_tracepoint(bpf, program, name) {
-            Ok(()) => {
-                self.programs.push(program);
-                self.attached.push(name.to_owned());
-                Ok(())
+        let copies = if preemptible() { tp.copies } else { &[] };
+        for program in [*program].iter().chain(copies) {
+            if let Err(why) = attach_tracepoint(bpf, program, name) {
+                return self.without(name, tp.duty, why);
             }
-            Err(why) => self.without(name, tp.duty, why),
+            self.programs.push(program);
         }
+        self.attached.push(name.to_owned());
+        Ok(())
     }
 
     /// Notes a probe that is not there, or fails if nothing works without it.
