@@ -175,7 +175,7 @@ fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, 
             _ => (Verdict::Failed, 0, 0),
         };
     }
-    if done == 0 && !facts.write && at_end(facts, 0) {
+    if done == 0 && !facts.write && (at_end(facts, 0) || !answered(facts)) {
         return (Verdict::Eof, 0, 0);
     }
     if ev.seen & seen::DAX != 0 {
@@ -190,7 +190,7 @@ fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, 
     let rest = done - cached;
     let proven = ev.seen & seen::DIRECT_TRIED != 0 && ev.direct_bytes >= rest;
     let server = !facts.block_device && magic::is_client(below(facts));
-    let client = server || (!facts.block_device && magic::is_client(facts.magic));
+    let client = answered(facts);
     let entered = ev.seen & seen::DIRECT_ENTERED != 0;
     let by_elimination = (facts.block_device || server || entered)
         && facts.cache_probes_complete
@@ -211,6 +211,13 @@ fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, 
 #[inline(always)]
 const fn below(facts: &Facts) -> u32 {
     if facts.inner_magic == 0 { facts.magic } else { facts.inner_magic }
+}
+
+/// True if a server decided how much a read gets, and may say 0 anywhere. Elsewhere the kernel
+/// returns 0 at an end alone, which may have moved since: a truncation and a write behind it.
+#[inline(always)]
+const fn answered(facts: &Facts) -> bool {
+    !facts.block_device && (magic::is_client(facts.magic) || magic::is_client(below(facts)))
 }
 
 /// True if a read that got `done` bytes ended at or past the end of the file, taken when it
@@ -389,9 +396,11 @@ mod tests {
         assert_eq!(verdict(&at_end, &cached(0)), (Verdict::Eof, Outcome::None, false));
         let flushed = Evidence { flushed_pages: 1, ..Evidence::default() };
         assert_eq!(verdict(&at_end, &flushed), (Verdict::Eof, Outcome::None, true));
-        // 0 bytes in the middle of a file are not explained by its end.
+        // The end was there when the kernel looked, and has moved since; a server may say 0 anywhere.
         let middle = Facts { ret: 0, ..read() };
-        assert_ne!(verdict(&middle, &Evidence::default()).0, Verdict::Eof);
+        assert_eq!(verdict(&middle, &Evidence::default()).0, Verdict::Eof);
+        let served = Facts { magic: magic::FUSE, ..middle };
+        assert_ne!(verdict(&served, &Evidence::default()).0, Verdict::Eof);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub mod beside;
 pub mod cause;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod enrich;

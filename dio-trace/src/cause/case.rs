@@ -107,7 +107,7 @@ impl Case<'_> {
 
     /// The file system's block size in bytes.
     pub(super) fn block(&self) -> u32 {
-        self.facts.block.filter(|block| *block != 0).unwrap_or(4096)
+        self.facts.block_size()
     }
 
     pub(super) const fn start(&self) -> u64 {

@@ -5,6 +5,7 @@ mod case;
 #[cfg(test)]
 mod examples;
 mod explain;
+mod forecast;
 mod rules;
 
 use strsim::levenshtein;
@@ -12,7 +13,8 @@ use strsim::levenshtein;
 pub use beside::{explain_file, explain_mixed, explain_refusal};
 pub use case::Case;
 pub use explain::{Explanation, explain, wants_extents};
-pub use rules::RULES;
+pub use forecast::forecast;
+pub use rules::{Limits, NOT_EXPLAINED, RULES, limits_of};
 
 /// A row of the table.
 pub struct Rule {

@@ -4,6 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::check::CheckArgs;
 use crate::tracer::Attach;
 
 /// Was it really direct? Which file, why not, what to do
@@ -19,6 +20,7 @@ use crate::tracer::Attach;
         sudo dio-trace attach -p 1234          one process, until Ctrl-C\n  \
         sudo dio-trace run -- fio job.fio      a command, from its first request\n  \
         sudo dio-trace audit --json | jq .     for programs\n  \
+        dio-trace check /var/lib/db            will it be direct there? no root\n  \
         dio-trace explain data-journal         what a cause means; no root\n\n\
         Exit codes: 0 done, 1 failure, 2 usage; run passes its command's code on."
 )]
@@ -31,6 +33,11 @@ pub(super) struct Cli {
 pub(super) enum Verb {
     #[command(flatten)]
     Trace(Trace),
+    /// Say of files, directories and devices whether O_DIRECT will be direct there; no root, no eBPF
+    ///
+    /// Asks what the kernel says of them, then proves it: a small read, and for writes a new file
+    /// beside it (2 MiB, without a name). Exit codes: 0 direct, 1 not, 2 could not tell.
+    Check(CheckArgs),
     /// Say what a cause means, how it is proven and what to do; without an id, list them all
     Explain {
         /// Id of a cause, as in `cause` of --json and in the screen's last line

@@ -1,6 +1,7 @@
 //! The verbs.
 
 mod args;
+mod check;
 mod explain;
 mod session;
 mod sink;
@@ -19,6 +20,7 @@ pub fn main() -> ExitCode {
     let trace = match args::Cli::parse().verb {
         args::Verb::Trace(trace) => trace,
         args::Verb::Explain { ids } => return explain::run(&ids),
+        args::Verb::Check(args) => return check::run(&args),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -30,9 +32,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// One line: what, why, what to do.
 fn fail(error: &anyhow::Error) -> ExitCode {
+    say(error);
+    ExitCode::FAILURE
+}
+
+/// One line: what, why, what to do.
+fn say(error: &anyhow::Error) {
     let text = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
     eprintln!("dio-trace: {}", text.lines().next().unwrap_or("failed"));
-    ExitCode::FAILURE
 }

@@ -10,7 +10,7 @@ pub mod extent {
 }
 
 /// OR of the flags of all extents that meet the range; `None` if the file system does not say.
-pub(super) fn extent_flags(file: &File, start: u64, len: u64) -> Option<u32> {
+pub fn extent_flags(file: &File, start: u64, len: u64) -> Option<u32> {
     const EXTENTS: usize = 32;
     const FS_IOC_FIEMAP: libc::c_ulong = 0xc020_660b;
     #[repr(C)]

@@ -29,6 +29,7 @@ pub mod attribute {
     pub const COMPRESSED: u64 = libc::STATX_ATTR_COMPRESSED as u64;
     pub const ENCRYPTED: u64 = libc::STATX_ATTR_ENCRYPTED as u64;
     pub const VERITY: u64 = libc::STATX_ATTR_VERITY as u64;
+    pub const DAX: u64 = libc::STATX_ATTR_DAX as u64;
 }
 
 /// What an open file could tell; `None` where it or the kernel does not say.
@@ -49,6 +50,14 @@ pub struct Facts {
     pub allocated: Option<u64>,
     /// The device its file system is mounted from; default if there is none.
     pub device: Device,
+}
+
+impl Facts {
+    /// The file system's block size in bytes; a page's where it is not known.
+    #[must_use]
+    pub fn block_size(&self) -> u32 {
+        self.block.filter(|block| *block != 0).unwrap_or(4096)
+    }
 }
 
 /// Opens `path` for asking, if it still is the inode that was traced.
@@ -104,7 +113,8 @@ fn device_number(source: &str) -> Option<(u32, u32)> {
     Some(numbers(about.rdev()))
 }
 
-fn inode_flags(file: &File) -> Option<u32> {
+/// Its flags by FS_IOC_GETFLAGS; `None` if its file system has none.
+pub fn inode_flags(file: &File) -> Option<u32> {
     let mut flags: libc::c_long = 0;
     // SAFETY: the kernel writes at most one long.
     let failed =
@@ -113,16 +123,20 @@ fn inode_flags(file: &File) -> Option<u32> {
 }
 
 fn block_size(file: &File) -> Option<u32> {
+    u32::try_from(statfs(file)?.f_bsize).ok()
+}
+
+/// What its file system says of itself.
+pub(super) fn statfs(file: &File) -> Option<libc::statfs> {
     let mut about = MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: the kernel fills one statfs.
     let failed = unsafe { libc::fstatfs(file.as_raw_fd(), about.as_mut_ptr()) } != 0;
-    // SAFETY: all-zero is a value of this plain struct.
-    let about = unsafe { about.assume_init() };
-    (!failed).then(|| u32::try_from(about.f_bsize).ok()).flatten()
+    // SAFETY: all-zero is a value of this plain struct, and the kernel fills it.
+    (!failed).then(|| unsafe { about.assume_init() })
 }
 
-fn statx(file: &File) -> Option<libc::statx> {
-    let wanted = libc::STATX_DIOALIGN | libc::STATX_DIO_READ_ALIGN;
+pub(super) fn statx(file: &File) -> Option<libc::statx> {
+    let wanted = libc::STATX_DIOALIGN | libc::STATX_DIO_READ_ALIGN | libc::STATX_MNT_ID;
     let mut about = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: an empty path with AT_EMPTY_PATH names the descriptor itself.
     let failed = unsafe {

@@ -4,6 +4,7 @@ mod device;
 mod extents;
 mod facts;
 mod fds;
+mod look;
 
 use std::{
     collections::HashMap,
@@ -23,9 +24,10 @@ use crate::{
     mounts::{self, Mount, Mounts},
 };
 pub use device::{Device, Layer, LayerKind};
-pub use extents::extent;
-pub use facts::{Facts, attribute, flag};
+pub use extents::{extent, extent_flags};
+pub use facts::{Facts, attribute, flag, inode_flags};
 pub use fds::{DirectFd, direct_fds};
+pub(crate) use look::look;
 
 /// Files and processes remembered at the same time; more are looked up anew.
 const MAX_FILES: usize = 65_536;
@@ -181,7 +183,7 @@ impl Enricher {
             self.open.clear();
         }
         let file = self.open.entry(key).or_insert_with(|| info.open());
-        extents::extent_flags(file.as_ref()?, request.pos as u64, request.len)
+        extent_flags(file.as_ref()?, request.pos as u64, request.len)
     }
 
     /// Takes a process that uses a file through the page cache; its name.

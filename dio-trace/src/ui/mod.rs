@@ -1,10 +1,12 @@
 //! The screen: a line per finding, and a closing summary; and the pages of `explain`.
 
 mod causes;
+mod check;
 mod columns;
 mod screen;
 
 pub use causes::{cause_list, cause_page};
+pub use check::check_page;
 pub use screen::{Screen, Style};
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 mod cases;
 mod cells;
 mod demo;
+mod forecasts;
 mod fuse;
 mod judge;
 mod memory;

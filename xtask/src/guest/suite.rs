@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::{
     cells::{self, Cell, Expect},
+    forecasts,
     judge::{self, Asked, Judge, Report},
     mixed::{self, DirectUser},
     setups::{self, Kind, Place, Setup},
@@ -155,7 +156,17 @@ fn one_round(
     run.attached(judge).context("with attach -p --all")?;
     places.iter().try_for_each(|(place, _)| setups::renew(place))?;
     run.findings(judge).context("with run")?;
+    forecasts(args, &places, judge)?;
     setups::clear(root)
+}
+
+/// What `check` says of the set-ups.
+fn forecasts(args: &SuiteArgs, places: &[(Place, Vec<Cell>)], judge: &mut Judge) -> Result<()> {
+    let (answers, wrong) = forecasts::check(&args.tool, places)?;
+    let word = if wrong.is_empty() { "right" } else { "NOT RIGHT" };
+    say(format!("check: {answers} answers, {word}"));
+    judge.verdict("check", answers, wrong);
+    Ok(())
 }
 
 /// What makes a read return less than it was asked for.

@@ -1,6 +1,9 @@
 //! Requests that do not keep to the limits of their file, and files that take none.
 
-use crate::cause::{Case, Rule, Scenario};
+use crate::{
+    cause::{Case, Rule, Scenario},
+    enrich::Facts,
+};
 
 pub(super) const MISALIGNED: Rule = Rule {
     id: "misaligned",
@@ -38,25 +41,34 @@ pub(super) const NO_DIRECT_IO: Rule = Rule {
 
 const EINVAL: i32 = libc::EINVAL;
 
-/// Where the limits of a request were found.
-pub(super) struct Limits {
-    pub(super) memory: u32,
-    pub(super) offset: u32,
-    pub(super) source: &'static str,
+/// The limits of requests, and where they were found.
+pub struct Limits {
+    /// What a buffer's address must be a multiple of, in bytes.
+    pub memory: u32,
+    /// The same of offset and length.
+    pub offset: u32,
+    /// Who says so.
+    pub source: &'static str,
 }
 
 /// The limits of the request's file; `None` if nobody could be asked, or it does no direct I/O.
 pub(super) fn limits(case: &Case<'_>) -> Option<Limits> {
-    let facts = case.facts;
+    limits_of(case.facts, case.fs, case.is_write())
+}
+
+/// The limits of a file of this file system; `None` as above.
+#[must_use]
+pub fn limits_of(facts: &Facts, fs: &str, write: bool) -> Option<Limits> {
     if let Some((memory, offset)) = facts.dio_align {
-        let read = facts.dio_read_align.filter(|align| *align != 0 && !case.is_write());
+        let read = facts.dio_read_align.filter(|align| *align != 0 && !write);
         let offset = read.unwrap_or(offset);
         let source = "statx STATX_DIOALIGN";
         return (memory != 0 && offset != 0).then_some(Limits { memory, offset, source });
     }
     let block = facts.device.logical_block?;
     // These check their own block (fs/zonefs/file.c, fs/ntfs/file.c).
-    let offset = if case.on(&["zonefs", "ntfs"]) { block.max(case.block()) } else { block };
+    let offset =
+        if matches!(fs, "zonefs" | "ntfs") { block.max(facts.block_size()) } else { block };
     let memory = facts.device.dma_align.unwrap_or(block);
     Some(Limits { memory, offset, source: "the device's queue" })
 }

@@ -22,6 +22,26 @@ mod unknown;
 mod xfs;
 
 use super::Rule;
+pub use alignment::{Limits, limits_of};
+
+/// Id of the rule that takes what no other explains.
+pub const NOT_EXPLAINED: &str = unknown::NOT_EXPLAINED.id;
+
+/// What can be told of a file before there is a request: properties that keep its requests from
+/// being direct.
+pub(super) const LASTING: &[Rule] = &[
+    attributes::DATA_JOURNAL,
+    attributes::ENCRYPTED,
+    attributes::VERITY,
+    attributes::INLINE_DATA,
+    f2fs::COMPRESSED,
+    f2fs::ZONED,
+    f2fs::CHECKPOINT_OFF,
+    alignment::NO_DIRECT_IO,
+    stacked::EROFS_FILE_BACKED,
+    btrfs::COMPRESSED,
+    blocks::ALLOCATING_WRITE,
+];
 
 /// The rule table.
 pub const RULES: &[Rule] = &[

@@ -1,0 +1,157 @@
+//! What the facts of a file let expect, by the rule table.
+
+use dio_trace_common::{
+    abi::{API_READ, EVENT_REQUEST, OP_READ, OP_WRITE, REQ_BLOCK_DEVICE, Request},
+    evidence::{Evidence, seen},
+    verdict::{Decision, Outcome, Verdict},
+};
+
+use super::{Access, is_past_cache, subject::Subject};
+use crate::{
+    cause::{self, Case, Explanation},
+    enrich::{Mixers, flag},
+};
+
+/// File systems of which the rules know all that there is to know before a request.
+const KNOWN: &[&str] = &[
+    "bdev", "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "msdos", "exfat", "ntfs3",
+    "gfs2", "erofs", "fuse", "fuseblk", "virtiofs", "nfs", "nfs4", "9p", "cifs", "smb3", "ceph",
+    "tmpfs", "overlay",
+];
+
+/// The verdict to expect of an aligned request, and why if it is not simply direct.
+pub(super) fn forecast(subject: &Subject, access: Access) -> (Verdict, Option<Explanation>) {
+    let fs = subject.file.deciding().0;
+    if subject.is_dax() {
+        return (Verdict::Dax, explain(subject, access, Verdict::Dax, None));
+    }
+    if subject.is_memory() {
+        return (Verdict::Memory, explain(subject, access, Verdict::Memory, None));
+    }
+    if let Some(reason) = obstacle(subject, access) {
+        return (Verdict::Fallback, Some(reason));
+    }
+    let verdict = if subject.is_client() {
+        Verdict::Client
+    } else if !KNOWN.contains(&fs) || undecided(subject, access) {
+        Verdict::Unknown
+    } else {
+        Verdict::Direct
+    };
+    let reason =
+        if verdict == Verdict::Unknown { None } else { explain(subject, access, verdict, None) };
+    (verdict, reason)
+}
+
+/// What will not let it be direct, for certain. What keeps reads from it keeps writes too, but for
+/// compressed and inline data, which new blocks are not.
+fn obstacle(subject: &Subject, access: Access) -> Option<Explanation> {
+    let asked: &[Access] = match access {
+        Access::Read => &[Access::Read],
+        Access::Overwrite => &[Access::Read, Access::Overwrite],
+        Access::Extend => &[Access::Extend],
+    };
+    asked.iter().find_map(|access| {
+        [0, seen::IOMAP_DIO].iter().find_map(|entered| {
+            let request = request(subject, *access, *entered);
+            let decision = decision(Verdict::Fallback, request.len);
+            cause::forecast(&case(subject, &request, &decision))
+        })
+    })
+}
+
+/// btrfs writes files with checksums direct or not, by kernel: only a request tells.
+fn undecided(subject: &Subject, access: Access) -> bool {
+    let nocow = subject.facts().flags.is_some_and(|flags| flags & flag::NOCOW != 0);
+    access != Access::Read && subject.file.deciding().0 == "btrfs" && !nocow
+}
+
+/// Why a request of this kind has that verdict, as the tracer would say it.
+pub(super) fn explain(
+    subject: &Subject,
+    access: Access,
+    verdict: Verdict,
+    errno: Option<i32>,
+) -> Option<Explanation> {
+    // What rules need to know of the way is not known: one that never tried comes first.
+    let ways: &[u32] =
+        if is_past_cache(verdict) { &[seen::IOMAP_DIO] } else { &[0, seen::IOMAP_DIO] };
+    let reasons: Vec<Explanation> = ways
+        .iter()
+        .filter_map(|entered| {
+            let mut request = request(subject, access, *entered);
+            request.ret = errno.map_or(request.ret, |errno| -i64::from(errno));
+            let decision = decision(verdict, request.len);
+            cause::explain(&case(subject, &request, &decision))
+        })
+        .collect();
+    let best = reasons.iter().position(|reason| reason.id != cause::NOT_EXPLAINED).unwrap_or(0);
+    reasons.into_iter().nth(best)
+}
+
+fn case<'a>(subject: &'a Subject, request: &'a Request, decision: &'a Decision) -> Case<'a> {
+    static NOBODY: Mixers = Mixers { readers: Vec::new(), writers: Vec::new() };
+    let (fs, options) = subject.file.deciding();
+    Case {
+        request,
+        decision,
+        fs,
+        options,
+        facts: subject.facts(),
+        extents: subject.extents,
+        mixers: &NOBODY,
+    }
+}
+
+const fn decision(verdict: Verdict, len: u64) -> Decision {
+    let past = is_past_cache(verdict);
+    Decision {
+        verdict,
+        outcome: Outcome::Full,
+        direct_bytes: if past { len } else { 0 },
+        cached_bytes: if past { 0 } else { len },
+        finding: !past && !matches!(verdict, Verdict::Memory),
+    }
+}
+
+/// An aligned request of one unit.
+fn request(subject: &Subject, access: Access, entered: u32) -> Request {
+    let len = subject.unit() as u64;
+    let size = if access == Access::Overwrite { subject.size.max(len) } else { subject.size };
+    let pos = if access == Access::Extend { size.next_multiple_of(len) } else { 0 };
+    let [ret, size, pos] = [len, size, pos].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+    Request {
+        kind: EVENT_REQUEST,
+        nr_segs: 1,
+        begin_ns: 0,
+        end_ns: 0,
+        kiocb: 0,
+        inode: 0,
+        mapping: 0,
+        user: 0,
+        pos,
+        len,
+        ret,
+        done_before: 0,
+        size_begin: size,
+        size_end: size,
+        ino: 0,
+        direct_bytes: 0,
+        cached_bytes: 0,
+        evidence: Evidence { seen: entered, attempts: 1, ..Evidence::default() },
+        dev: 0,
+        generation: 0,
+        magic: subject.magic,
+        tgid: 0,
+        tid: 0,
+        inner_magic: 0,
+        op: if access == Access::Read { OP_READ } else { OP_WRITE },
+        api: API_READ,
+        flags: if subject.is_device() { REQ_BLOCK_DEVICE } else { 0 },
+        verdict: 0,
+        outcome: 0,
+        finding: 0,
+        pad: [0; 2],
+        comm: [0; 16],
+    }
+}

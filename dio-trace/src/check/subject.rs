@@ -1,0 +1,162 @@
+//! What is asked about, and all that it says of itself.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use dio_trace_common::verdict::magic;
+
+use super::Access;
+use crate::{
+    cause::{Limits, limits_of},
+    enrich::{self, Facts, FileInfo, attribute, flag},
+    escape::escape,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    File,
+    Directory,
+    Device,
+}
+
+impl What {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Device => "device",
+        }
+    }
+}
+
+/// A path and what is known of it.
+pub(super) struct Subject {
+    pub(super) what: What,
+    pub(super) file: FileInfo,
+    /// What its file system is mounted from.
+    pub(super) source: String,
+    pub(super) size: u64,
+    /// `super_block.s_magic`
+    pub(super) magic: u32,
+    /// OR of the flags of its extents, as far as they were asked.
+    pub(super) extents: Option<u32>,
+    read_only: bool,
+    path: PathBuf,
+}
+
+impl Subject {
+    /// Opens a path for looking; no data is read.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let shown = || escape(path.as_os_str().as_encoded_bytes());
+        let real = path.canonicalize().with_context(|| format!("cannot look at {}", shown()))?;
+        let kind = fs::metadata(&real).with_context(|| format!("cannot look at {}", shown()))?;
+        let kind = kind.file_type();
+        let what = if kind.is_file() {
+            What::File
+        } else if kind.is_dir() {
+            What::Directory
+        } else if kind.is_block_device() {
+            What::Device
+        } else {
+            bail!("{} is neither a file, a directory nor a block device", shown());
+        };
+        let file = open(&real).with_context(|| {
+            format!("cannot open {} for reading: run as its owner or as root", shown())
+        })?;
+        let size = size(&file, what).with_context(|| format!("cannot ask {}", shown()))?;
+        let mut looked = enrich::look(&real, &file)
+            .with_context(|| format!("cannot find the mount of {}", shown()))?;
+        if let (What::Directory, Some(flags)) = (what, &mut looked.file.facts.flags) {
+            // Where its own entries are says nothing of the files in it.
+            *flags &= !flag::INLINE_DATA;
+        }
+        let extents = || enrich::extent_flags(&file, 0, size.max(1));
+        Ok(Self {
+            what,
+            extents: (what == What::File).then(extents).flatten(),
+            file: looked.file,
+            source: looked.source,
+            read_only: looked.read_only,
+            magic: looked.magic,
+            size,
+            path: real,
+        })
+    }
+
+    pub(super) const fn facts(&self) -> &Facts {
+        &self.file.facts
+    }
+
+    pub(super) fn is_device(&self) -> bool {
+        self.what == What::Device
+    }
+
+    pub(super) fn is_dax(&self) -> bool {
+        self.facts().attributes.is_some_and(|bits| bits & attribute::DAX != 0)
+    }
+
+    pub(super) fn is_memory(&self) -> bool {
+        !self.is_device() && self.magic == magic::TMPFS
+    }
+
+    pub(super) fn is_client(&self) -> bool {
+        !self.is_device() && magic::is_client(self.magic)
+    }
+
+    /// True if there is anything to say about writes.
+    pub(super) const fn writable(&self) -> bool {
+        !self.read_only
+    }
+
+    /// Alignment limits; `None` if nobody says them or it does no direct I/O.
+    pub(super) fn limits(&self, access: Access) -> Option<Limits> {
+        limits_of(self.facts(), self.file.deciding().0, access != Access::Read)
+    }
+
+    /// A unit that every file system takes: its block, its limits and a page at least.
+    pub(super) fn unit(&self) -> usize {
+        const PAGE: u32 = 4096;
+        const MOST: u32 = 64 << 10;
+        let limit = self.limits(Access::Overwrite).map_or(PAGE, |limits| limits.offset);
+        // Some say a size for fast transfer instead of a block.
+        let block = self.facts().block.filter(|block| *block <= MOST).unwrap_or(PAGE);
+        limit.max(block).max(PAGE).next_power_of_two().min(MOST) as usize
+    }
+
+    /// Opens it once more, with O_DIRECT, for reading.
+    pub(super) fn open_direct(&self) -> std::io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECT | libc::O_NONBLOCK)
+            .open(&self.path)
+    }
+
+    /// The folder that a temporary file belongs in; `None` for a device.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        match self.what {
+            What::File => self.path.parent(),
+            What::Directory => Some(&self.path),
+            What::Device => None,
+        }
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let with = |flags| OpenOptions::new().read(true).custom_flags(flags).open(path);
+    with(flags | libc::O_NOATIME).or_else(|_| with(flags))
+}
+
+/// A device's size is where its end is.
+fn size(file: &File, what: What) -> std::io::Result<u64> {
+    use std::io::{Seek as _, SeekFrom};
+    match what {
+        What::Directory => Ok(0),
+        What::File => Ok(file.metadata()?.len()),
+        What::Device => (&*file).seek(SeekFrom::End(0)),
+    }
+}
