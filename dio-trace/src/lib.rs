@@ -12,6 +12,7 @@ pub mod errno;
 pub mod escape;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod gate;
 #[cfg(test)]
 mod golden;
 pub mod kernel;

@@ -5,7 +5,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::check::CheckArgs;
-use crate::tracer::Attach;
+use crate::{
+    gate::{Form, Rule},
+    tracer::Attach,
+};
 
 /// Was it really direct? Which file, why not, what to do
 ///
@@ -22,7 +25,7 @@ use crate::tracer::Attach;
         sudo dio-trace audit --json | jq .     for programs\n  \
         dio-trace check /var/lib/db            will it be direct there? no root\n  \
         dio-trace explain data-journal         what a cause means; no root\n\n\
-        Exit codes: 0 done, 1 failure, 2 usage; run passes its command's code on."
+        Exit codes: 0 done, 1 failure, 2 usage, 3 --fail-on; run passes its command's code on."
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
@@ -53,6 +56,8 @@ pub(super) enum Trace {
     Run {
         #[command(flatten)]
         common: Common,
+        #[command(flatten)]
+        gate: GateArgs,
         /// The command and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
@@ -96,6 +101,28 @@ pub(super) struct Common {
     /// Say more on stderr; twice for the probes' own messages
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
+}
+
+/// Findings that fail a build.
+#[derive(Args, Debug)]
+pub(super) struct GateArgs {
+    /// Exit with 3 on these findings: fallback, partial, short, refused, failed, mixed, unknown
+    ///
+    /// WORD:MIN fails from so many on. short leaves out the end of a file or device. Losing events
+    /// fails too.
+    #[arg(long, value_delimiter = ',', value_name = "WORD[:MIN],…")]
+    pub(super) fail_on: Vec<Rule>,
+    /// Write what --fail-on found to a file: .json, .md or .xml (JUnit)
+    #[arg(long, value_name = "FILE", requires = "fail_on", value_parser = report_file)]
+    pub(super) report: Option<PathBuf>,
+}
+
+fn report_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match Form::of(&path) {
+        Some(_) => Ok(path),
+        None => Err("its name must end in .json, .md or .xml".to_owned()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -3,6 +3,7 @@
 mod args;
 mod check;
 mod explain;
+mod gate;
 mod session;
 mod sink;
 
@@ -12,7 +13,7 @@ use clap::Parser as _;
 
 /// Parses the command line and runs the verb.
 ///
-/// Exit codes: 0 done, 1 failure, 2 usage; `run` passes its command's on.
+/// Exit codes: 0 done, 1 failure, 2 usage, 3 findings of `--fail-on`; `run` passes its command's on.
 pub fn main() -> ExitCode {
     // A pipe that closes ends us as it ends any filter; Rust ignores SIGPIPE by default.
     // SAFETY: no other thread runs yet, and SIG_DFL is a valid disposition.

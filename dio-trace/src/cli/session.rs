@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{
     args::{Common, Trace},
+    gate::Gating,
     sink::Sink,
 };
 use crate::{
@@ -54,6 +55,7 @@ pub(super) async fn run(verb: &Trace) -> Result<u8> {
         Trace::Audit { .. } => Scope::System,
     };
     let sink = Sink::open(common)?;
+    let gate = Gating::open(verb)?;
     eprintln!("dio-trace: attaching…");
     let options =
         Options { scope, attach: common.attach.wish(), all: common.all, log: common.verbose > 1 };
@@ -63,7 +65,7 @@ pub(super) async fn run(verb: &Trace) -> Result<u8> {
     if let Trace::Attach { pid, .. } = verb {
         list_open(pid);
     }
-    let session = Session::new(tracer, sink);
+    let session = Session::new(tracer, sink, gate);
     session.run(watch, common.duration.unwrap_or(FOREVER)).await
 }
 
@@ -179,10 +181,11 @@ struct View {
     clock: Clock,
     watched: Watched,
     beside: Beside,
+    gate: Option<Gating>,
 }
 
 impl Session {
-    fn new(tracer: Tracer, sink: Sink) -> Self {
+    fn new(tracer: Tracer, sink: Sink, gate: Option<Gating>) -> Self {
         let has = |name: &str| tracer.coverage().0.iter().any(|probe| probe.starts_with(name));
         let watched = Watched {
             flushes: has("do_writepages"),
@@ -197,6 +200,7 @@ impl Session {
                 clock: Clock::now(),
                 watched,
                 beside: Beside::default(),
+                gate,
             },
         }
     }
@@ -230,11 +234,11 @@ impl Session {
                 }
             }
         }
-        self.finish()?;
-        Ok(status.map_or(0, exit_code))
+        self.finish(status.map_or(0, exit_code))
     }
 
-    fn finish(self) -> Result<()> {
+    /// The exit code, of which `code` is the command's.
+    fn finish(self, code: u8) -> Result<u8> {
         let Self { tracer, mut view } = self;
         let mut result = Ok(());
         let totals = tracer.stop(&mut |event| {
@@ -243,20 +247,24 @@ impl Session {
             }
         })?;
         result?;
-        let View { mut sink, mut enricher, beside, .. } = view;
-        sink.summary(&Summary::new(&totals, &beside, &mut enricher))?;
-        Ok(())
+        let View { mut sink, mut enricher, beside, gate, .. } = view;
+        let summary = Summary::new(&totals, &beside, &mut enricher);
+        sink.summary(&summary)?;
+        gate.map_or(Ok(code), |gate| gate.end(&summary, code))
     }
 }
 
 impl View {
     fn take(&mut self, event: Event) -> Result<()> {
-        let Self { sink, enricher, clock, watched, beside } = self;
+        let Self { sink, enricher, clock, watched, beside, gate } = self;
         match event {
             Event::File(file) => enricher.add(&file),
             Event::Request(request) => {
                 let record = Record::new(&request, enricher, clock, *watched);
                 beside.request(&record);
+                if let Some(gate) = gate {
+                    gate.take(&record);
+                }
                 sink.record(&record)?;
             }
             Event::Refusal(refusal) => {

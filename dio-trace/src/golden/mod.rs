@@ -242,6 +242,11 @@ fn summary() -> Summary {
     summary
 }
 
+/// The records and the summary, for other tests.
+pub(crate) fn run() -> (Vec<Record>, Summary) {
+    (records(), summary())
+}
+
 /// Compares with a committed file, or writes it.
 fn compare(name: &str, text: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/golden").join(name);
@@ -330,4 +335,13 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     assert_eq!(documented("\nEach of `files`:\n"), keys(&summary["files"][0]));
     assert_eq!(documented("\nEach of `refusals`:\n"), keys(&summary["refusals"][0]));
     assert_eq!(documented("\nEach of `mixed`:\n"), keys(&summary["mixed"][0]));
+    let check = crate::check::check(&std::env::temp_dir(), false).unwrap();
+    let check = serde_json::to_value(check).unwrap();
+    assert_eq!(documented("\n## check\n"), keys(&check));
+    assert_eq!(documented("\nAn answer:\n"), keys(&check["read"]));
+    let gate = crate::gate::Gate::new(vec!["refused".parse().unwrap(), "mixed".parse().unwrap()]);
+    let gate = serde_json::to_value(gate.judge(&run().1, "fio", 0)).unwrap();
+    assert_eq!(documented("\n## gate\n"), keys(&gate));
+    assert_eq!(documented("\nEach of `rules`:\n"), keys(&gate["rules"][0]));
+    assert_eq!(documented("\nEach of `offenders`:\n"), keys(&gate["offenders"][0]));
 }

@@ -3,10 +3,12 @@
 mod causes;
 mod check;
 mod columns;
+mod gate;
 mod screen;
 
 pub use causes::{cause_list, cause_page};
 pub use check::check_page;
+pub use gate::gate_page;
 pub use screen::{Screen, Style};
 
 #[cfg(test)]

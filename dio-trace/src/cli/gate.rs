@@ -1,0 +1,71 @@
+//! `run --fail-on`: the exit code, the table on stderr, the report for a CI system.
+
+use std::{
+    fs::File,
+    io::{IsTerminal as _, Write as _},
+    path::PathBuf,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    args::{GateArgs, Trace},
+    sink::width,
+};
+use crate::{
+    escape::escape,
+    gate::{Form, Gate},
+    record::Record,
+    summary::Summary,
+    ui,
+};
+
+/// Findings matched, or some may be missing.
+const GATE: u8 = 3;
+
+/// A gate and where its result goes.
+pub(super) struct Gating {
+    gate: Gate,
+    command: String,
+    report: Option<(PathBuf, File, Form)>,
+}
+
+impl Gating {
+    /// The gate of a command line, if it has one. Its file is made before anything runs.
+    pub(super) fn open(verb: &Trace) -> Result<Option<Self>> {
+        let Trace::Run { gate: GateArgs { fail_on, report }, command, .. } = verb else {
+            return Ok(None);
+        };
+        if fail_on.is_empty() {
+            return Ok(None);
+        }
+        let report = report.as_ref().map(|path| {
+            let form = Form::of(path).context("a report's name ends in .json, .md or .xml")?;
+            let file =
+                File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+            Ok::<_, anyhow::Error>((path.clone(), file, form))
+        });
+        let words: Vec<String> =
+            command.iter().map(|word| escape(word.as_encoded_bytes())).collect();
+        Ok(Some(Self {
+            gate: Gate::new(fail_on.clone()),
+            command: words.join(" "),
+            report: report.transpose()?,
+        }))
+    }
+
+    pub(super) fn take(&mut self, record: &Record) {
+        self.gate.take(record);
+    }
+
+    /// Says what failed, if anything; the exit code.
+    pub(super) fn end(self, summary: &Summary, code: u8) -> Result<u8> {
+        let outcome = self.gate.judge(summary, &self.command, code);
+        if let Some((path, mut file, form)) = self.report {
+            file.write_all(form.text(&outcome).as_bytes())
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        eprint!("{}", ui::gate_page(&outcome, width(std::io::stderr().is_terminal()).min(100)));
+        Ok(if outcome.passed { code } else { GATE })
+    }
+}
