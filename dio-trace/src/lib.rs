@@ -7,6 +7,7 @@ pub mod cause;
 pub mod check;
 pub mod cli;
 pub mod clock;
+pub mod doctor;
 pub mod enrich;
 pub mod errno;
 pub mod escape;

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::check::CheckArgs;
+use super::{check::CheckArgs, doctor::DoctorArgs};
 use crate::{
     gate::{Form, Rule},
     tracer::Attach,
@@ -24,7 +24,8 @@ use crate::{
         sudo dio-trace run -- fio job.fio      a command, from its first request\n  \
         sudo dio-trace audit --json | jq .     for programs\n  \
         dio-trace check /var/lib/db            will it be direct there? no root\n  \
-        dio-trace explain data-journal         what a cause means; no root\n\n\
+        dio-trace explain data-journal         what a cause means; no root\n  \
+        sudo dio-trace doctor                  what works here\n\n\
         Exit codes: 0 done, 1 failure, 2 usage, 3 --fail-on; run passes its command's code on."
 )]
 pub(super) struct Cli {
@@ -41,6 +42,10 @@ pub(super) enum Verb {
     /// Asks what the kernel says of them, then proves it: a small read, and for writes a new file
     /// beside it (2 MiB, without a name). Exit codes: 0 direct, 1 not, 2 could not tell.
     Check(CheckArgs),
+    /// Say what this kernel and this user can do, and what to do about the rest
+    ///
+    /// Where it may, it attaches all probes for a moment. Exit codes: 0 tracing works, 1 it does not.
+    Doctor(DoctorArgs),
     /// Say what a cause means, how it is proven and what to do; without an id, list them all
     Explain {
         /// Id of a cause, as in `cause` of --json and in the screen's last line

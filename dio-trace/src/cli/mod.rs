@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod doctor;
 mod explain;
 mod gate;
 mod session;
@@ -18,18 +19,20 @@ pub fn main() -> ExitCode {
     // A pipe that closes ends us as it ends any filter; Rust ignores SIGPIPE by default.
     // SAFETY: no other thread runs yet, and SIG_DFL is a valid disposition.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    let trace = match args::Cli::parse().verb {
-        args::Verb::Trace(trace) => trace,
-        args::Verb::Explain { ids } => return explain::run(&ids),
-        args::Verb::Check(args) => return check::run(&args),
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error.into()),
-    };
-    match runtime.block_on(session::run(&trace)) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => fail(&error),
+    match args::Cli::parse().verb {
+        args::Verb::Trace(trace) => with_runtime(async {
+            session::run(&trace).await.map_or_else(|error| fail(&error), ExitCode::from)
+        }),
+        args::Verb::Doctor(args) => with_runtime(async { doctor::run(&args) }),
+        args::Verb::Explain { ids } => explain::run(&ids),
+        args::Verb::Check(args) => check::run(&args),
+    }
+}
+
+fn with_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => fail(&error.into()),
     }
 }
 

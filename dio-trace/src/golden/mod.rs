@@ -339,6 +339,15 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     let check = serde_json::to_value(check).unwrap();
     assert_eq!(documented("\n## check\n"), keys(&check));
     assert_eq!(documented("\nAn answer:\n"), keys(&check["read"]));
+    let doctor = crate::doctor::Report {
+        v: 1,
+        kind: "doctor",
+        works: true,
+        kernel: String::new(),
+        lines: Vec::new(),
+        probes: Vec::new(),
+    };
+    assert_eq!(documented("\n## doctor\n"), keys(&serde_json::to_value(doctor).unwrap()));
     let gate = crate::gate::Gate::new(vec!["refused".parse().unwrap(), "mixed".parse().unwrap()]);
     let gate = serde_json::to_value(gate.judge(&run().1, "fio", 0)).unwrap();
     assert_eq!(documented("\n## gate\n"), keys(&gate));

@@ -4,46 +4,85 @@ use std::{fs, path::Path};
 
 use anyhow::{Result, bail};
 
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
+/// Capabilities that matter here (include/uapi/linux/capability.h).
+pub mod cap {
+    pub const DAC_READ_SEARCH: u32 = 2;
+    pub const SYS_PTRACE: u32 = 19;
+    pub const SYS_ADMIN: u32 = 21;
+    pub const PERFMON: u32 = 38;
+    pub const BPF: u32 = 39;
+}
+
+/// What is lacking: what, why, what to do; `None` if nothing is.
+pub type Lack = fn() -> Option<String>;
+
+/// What loading needs.
+pub const NEEDS: &[(&str, Lack)] = &[
+    ("privilege", || lacks_privilege(&status())),
+    ("kernel types", lacks_types),
+    ("lockdown", || lacks_freedom(&read("/sys/kernel/security/lockdown"))),
+];
 
 /// Checks privilege, BTF and lockdown.
 ///
 /// # Errors
 /// One line: what is missing, why it is needed, what to do.
 pub fn check() -> Result<()> {
-    let caps = effective_caps(&fs::read_to_string("/proc/self/status").unwrap_or_default());
+    match NEEDS.iter().find_map(|(_, lacks)| lacks()) {
+        Some(lack) => bail!(lack),
+        None => Ok(()),
+    }
+}
+
+/// True if this process has the capability.
+#[must_use]
+pub fn has_cap(cap: u32) -> bool {
+    effective_caps(&status()) & (1 << cap) != 0
+}
+
+fn lacks_privilege(status: &str) -> Option<String> {
+    let caps = effective_caps(status);
     let has = |cap: u32| caps & (1 << cap) != 0;
-    let enough = has(CAP_SYS_ADMIN) || (has(CAP_BPF) && has(CAP_PERFMON));
-    if !enough {
-        let missing: Vec<_> = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")]
-            .iter()
-            .filter(|(cap, _)| !has(*cap))
-            .map(|(_, name)| *name)
-            .collect();
-        bail!(
-            "no permission to load eBPF programs ({} missing): run as root with sudo, or once \
-             `sudo setcap cap_bpf,cap_perfmon,cap_dac_read_search,cap_sys_ptrace+ep $(command -v \
-             dio-trace)`",
-            missing.join(" and ")
-        );
+    if has(cap::SYS_ADMIN) || (has(cap::BPF) && has(cap::PERFMON)) {
+        return None;
     }
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        bail!(
-            "this kernel has no type information (/sys/kernel/btf/vmlinux): the probes cannot find \
-             their way in its structs; use a kernel built with CONFIG_DEBUG_INFO_BTF (Debian, \
-             Ubuntu, Fedora and RHEL kernels are)"
-        );
-    }
-    if lockdown(&fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default()) {
-        bail!(
-            "kernel lockdown is in mode `confidentiality`, which forbids eBPF to read kernel \
-             memory: boot with lockdown=integrity or without it (Secure Boot alone does not \
-             require confidentiality)"
-        );
-    }
-    Ok(())
+    let missing: Vec<_> = [(cap::BPF, "CAP_BPF"), (cap::PERFMON, "CAP_PERFMON")]
+        .iter()
+        .filter(|(cap, _)| !has(*cap))
+        .map(|(_, name)| *name)
+        .collect();
+    Some(format!(
+        "no permission to load eBPF programs ({} missing): run as root with sudo, or once \
+         `sudo setcap cap_bpf,cap_perfmon,cap_dac_read_search,cap_sys_ptrace+ep $(command -v \
+         dio-trace)`",
+        missing.join(" and ")
+    ))
+}
+
+fn lacks_types() -> Option<String> {
+    (!Path::new("/sys/kernel/btf/vmlinux").exists()).then(|| {
+        "this kernel has no type information (/sys/kernel/btf/vmlinux): the probes cannot find \
+         their way in its structs; use a kernel built with CONFIG_DEBUG_INFO_BTF (Debian, Ubuntu, \
+         Fedora and RHEL kernels are)"
+            .to_owned()
+    })
+}
+
+fn lacks_freedom(modes: &str) -> Option<String> {
+    modes.contains("[confidentiality]").then(|| {
+        "kernel lockdown is in mode `confidentiality`, which forbids eBPF to read kernel memory: \
+         boot with lockdown=integrity or without it (Secure Boot alone does not require \
+         confidentiality)"
+            .to_owned()
+    })
+}
+
+fn status() -> String {
+    read("/proc/self/status")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
 }
 
 fn effective_caps(status: &str) -> u64 {
@@ -54,19 +93,23 @@ fn effective_caps(status: &str) -> u64 {
         .unwrap_or(0)
 }
 
-fn lockdown(modes: &str) -> bool {
-    modes.contains("[confidentiality]")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn capabilities_and_lockdown_are_read() {
-        assert_eq!(effective_caps("Name:\tx\nCapEff:\t000000c000000000\n"), 3 << CAP_PERFMON);
+        assert_eq!(effective_caps("Name:\tx\nCapEff:\t000000c000000000\n"), 3 << cap::PERFMON);
         assert_eq!(effective_caps("nothing"), 0);
-        assert!(lockdown("none integrity [confidentiality]\n"));
-        assert!(!lockdown("[none] integrity confidentiality\n"));
+        assert!(lacks_freedom("none integrity [confidentiality]\n").is_some());
+        assert!(lacks_freedom("[none] integrity confidentiality\n").is_none());
+    }
+
+    #[test]
+    fn the_missing_capability_is_named() {
+        assert_eq!(lacks_privilege("CapEff:\t000000c000000000\n"), None);
+        assert_eq!(lacks_privilege("CapEff:\t0000000000200000\n"), None);
+        let text = lacks_privilege("CapEff:\t0000008000000000\n").unwrap();
+        assert!(text.contains("(CAP_PERFMON missing)"), "{text}");
     }
 }

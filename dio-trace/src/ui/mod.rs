@@ -3,11 +3,13 @@
 mod causes;
 mod check;
 mod columns;
+mod doctor;
 mod gate;
 mod screen;
 
 pub use causes::{cause_list, cause_page};
 pub use check::check_page;
+pub use doctor::doctor_page;
 pub use gate::gate_page;
 pub use screen::{Screen, Style};
 

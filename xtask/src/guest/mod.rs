@@ -15,6 +15,7 @@ mod cells;
 mod demo;
 mod forecasts;
 mod fuse;
+mod gate;
 mod judge;
 mod memory;
 mod mixed;

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::{
     cells::{self, Cell, Expect},
-    forecasts,
+    forecasts, gate,
     judge::{self, Asked, Judge, Report},
     mixed::{self, DirectUser},
     setups::{self, Kind, Place, Setup},
@@ -90,6 +90,7 @@ pub(super) fn main(args: &SuiteArgs) -> Result<u8> {
         }
     }
     mixed_access(args, &mut judge)?;
+    fails_builds(args, &mut judge)?;
     if args.all_setups {
         short_counts(args, &mut judge)?;
     }
@@ -192,6 +193,20 @@ fn mixed_access(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
     let wrong = mixed::judge(&traces.report()?, &wanted);
     say(format!("mixed access: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
     judge.verdict("mixed", 1, wrong);
+    setups::clear(root)
+}
+
+/// `run --fail-on`: exit codes and the report.
+fn fails_builds(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
+    let root = Path::new(ROOT);
+    let setups = ["ext4-512", "ext4-journal"].map(setups::find);
+    let setups = setups.into_iter().map(|s| Ok((s?, Vec::new()))).collect::<Result<_>>()?;
+    let places = setups::make(setups, root)?;
+    let [direct, cached] = [0, 1].map(|n: usize| places[n].0.path.as_path());
+    let out = args.out.parent().unwrap_or(Path::new("/"));
+    let wrong = gate::check(&args.tool, &args.attach, direct, cached, out)?;
+    say(format!("run --fail-on: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
+    judge.verdict("fail-on", gate::RUNS, wrong);
     setups::clear(root)
 }
 

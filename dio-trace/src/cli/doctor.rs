@@ -1,0 +1,36 @@
+//! `dio-trace doctor`.
+
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
+
+use clap::Args;
+
+use super::{args::Mode, sink::width};
+use crate::{doctor::examine, ui};
+
+#[derive(Args, Debug)]
+pub(super) struct DoctorArgs {
+    /// How to attach the probes
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    attach: Mode,
+    /// Every probe, by the name it has in this kernel
+    #[arg(short, long)]
+    verbose: bool,
+    /// One JSON object (docs/json.md)
+    #[arg(long)]
+    json: bool,
+}
+
+/// Says what works; 0 if tracing does. Must run inside a tokio runtime.
+pub(super) fn run(args: &DoctorArgs) -> ExitCode {
+    let report = examine(args.attach.wish());
+    if args.json {
+        println!("{}", serde_json::to_string(&report).unwrap_or_default());
+    } else {
+        let width = width(io::stdout().is_terminal()).min(100);
+        print!("{}", ui::doctor_page(&report, args.verbose, width));
+    }
+    if report.works { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
