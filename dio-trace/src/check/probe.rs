@@ -155,9 +155,7 @@ fn read_at(subject: &Subject, file: &File, offset: u64, len: usize, whose: &str)
         ),
         Some(pages) => Told::proven(
             through_cache(subject),
-            format!(
-                "read {got} bytes at {offset}: {pages} pages of them are in the page cache now"
-            ),
+            format!("{got} bytes read at {offset}{whose}: {pages} pages are cached now"),
         ),
     }
 }

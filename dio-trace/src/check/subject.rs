@@ -112,9 +112,19 @@ impl Subject {
         !self.read_only
     }
 
-    /// Alignment limits; `None` if nobody says them or it does no direct I/O.
+    /// Alignment limits of being direct; all 0 if it does no direct I/O, `None` if nobody says them.
     pub(super) fn limits(&self, access: Access) -> Option<Limits> {
-        limits_of(self.facts(), self.file.deciding().0, access != Access::Read)
+        if matches!(self.facts().dio_align, Some((0, _) | (_, 0))) {
+            return Some(Limits { memory: 0, offset: 0, source: "statx STATX_DIOALIGN" });
+        }
+        let fs = self.file.deciding().0;
+        let limits = limits_of(self.facts(), fs, access != Access::Read)?;
+        // They take less as well, but through the page cache.
+        let block = self.facts().block_size();
+        if matches!(fs, "btrfs" | "f2fs") && limits.offset < block {
+            return Some(Limits { memory: block, offset: block, source: "its block" });
+        }
+        Some(limits)
     }
 
     /// A unit that every file system takes: its block, its limits and a page at least.

@@ -54,6 +54,9 @@ fn limits(report: &Report) -> String {
     let (Some(memory), Some(offset)) = (report.memory_align, report.offset_align) else {
         return "nobody says any".to_owned();
     };
+    if offset == 0 {
+        return format!("none: no direct I/O ({})", report.limits.unwrap_or_default());
+    }
     let read = report.read_offset_align.map_or_else(String::new, |n| format!(" (reads: {n})"));
     let source = report.limits.unwrap_or_default();
     format!("offset and length in multiples of {offset}{read}, buffer of {memory} ({source})")
