@@ -145,6 +145,8 @@ pub struct FileEvent {
     /// `inode.i_generation`: another one where the inode number was used again.
     pub generation: u32,
     pub pad: u32,
+    /// Name of that process.
+    pub comm: [u8; 16],
     /// `file_system_type.name`, NUL-terminated.
     pub fs_name: [u8; 16],
     /// NUL-terminated names, leaf first.
@@ -262,6 +264,8 @@ stats! {
     Begun = "begun",
     /// Requests ended and counted.
     Ended = "ended",
+    /// Requests ended that a filter left out.
+    Filtered = "filtered",
     /// Requests whose end was never seen, found when their thread or kiocb began another.
     Unmatched = "unmatched",
     /// Requests not begun: no per-thread state to be had.
@@ -294,7 +298,7 @@ pub const STATS: usize = Stat::ALL.len();
 const _: () = {
     assert!(size_of::<Evidence>() == 56);
     assert!(size_of::<Request>() == 16 * 8 + 56 + 6 * 4 + 8 + 16);
-    assert!(size_of::<FileEvent>() == 48 + 16 + PATH_BYTES + NAME_BYTES);
+    assert!(size_of::<FileEvent>() == 48 + 2 * 16 + PATH_BYTES + NAME_BYTES);
     assert!(size_of::<Refusal>() == 2 * 4 + 3 * 8 + 4 * 4 + 16);
     assert!(size_of::<Mixer>() == 32);
     assert!(size_of::<MixerEvent>() == 16 + 32 + 16);

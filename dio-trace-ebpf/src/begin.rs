@@ -2,7 +2,10 @@
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid,
-    generated::{bpf_get_current_comm, bpf_get_current_task, bpf_ktime_get_ns},
+    generated::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_comm, bpf_get_current_task,
+        bpf_ktime_get_ns,
+    },
 };
 use dio_trace_common::{
     abi::{
@@ -13,7 +16,10 @@ use dio_trace_common::{
 };
 
 use crate::{
-    config::{CACHE_PROBES_COMPLETE, FILTER_PIDS, O_APPEND, O_DIRECT},
+    config::{
+        CACHE_PROBES_COMPLETE, FILTER_PIDS, O_APPEND, O_DIRECT, OWN_TGID, WANTED_CGROUP,
+        WANTED_CGROUP_LEVEL, WANTED_TID,
+    },
     kernel::{
         ADDRESS_SPACE_HOST, Args, FILE_F_FLAGS, FILE_F_INODE, FILE_F_MAPPING, INODE_I_GENERATION,
         INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, INODE_I_SIZE, SUPER_BLOCK_S_DEV,
@@ -42,7 +48,23 @@ pub fn is_direct<A: Args>(ctx: &A, file: u64) -> bool {
 /// True if requests of the current process are wanted.
 #[inline(always)]
 pub fn is_wanted() -> bool {
-    FILTER_PIDS.load() == 0 || TARGETS.get_ptr((bpf_get_current_pid_tgid() >> 32) as u32).is_some()
+    let ids = bpf_get_current_pid_tgid();
+    let own = (ids >> 32) as u32 == OWN_TGID.load();
+    if WANTED_TID.load() != 0 && ids as u32 != WANTED_TID.load() && !own {
+        return false;
+    }
+    if WANTED_CGROUP.load() != 0 && !in_cgroup() && !own {
+        return false;
+    }
+    FILTER_PIDS.load() == 0 || TARGETS.get_ptr((ids >> 32) as u32).is_some()
+}
+
+/// True if the current process is in the wanted cgroup or below it.
+#[inline(always)]
+fn in_cgroup() -> bool {
+    // SAFETY: only asks.
+    let id = unsafe { bpf_get_current_ancestor_cgroup_id(WANTED_CGROUP_LEVEL.load() as i32) };
+    id == WANTED_CGROUP.load()
 }
 
 /// What a begin knows beside the file.

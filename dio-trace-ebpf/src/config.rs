@@ -15,6 +15,31 @@ pub static TASK_STORAGE: Global<u32> = Global::new(1);
 /// Not 0: only processes in `TARGETS`.
 #[unsafe(no_mangle)]
 pub static FILTER_PIDS: Global<u32> = Global::new(0);
+/// The tracer's own process, whose self-test passes every filter.
+#[unsafe(no_mangle)]
+pub static OWN_TGID: Global<u32> = Global::new(0);
+/// Not 0: only this thread.
+#[unsafe(no_mangle)]
+pub static WANTED_TID: Global<u32> = Global::new(0);
+/// Not 0: only processes in the cgroup of this id, which is at this depth below the root.
+#[unsafe(no_mangle)]
+pub static WANTED_CGROUP: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+pub static WANTED_CGROUP_LEVEL: Global<u32> = Global::new(0);
+/// Not 0: the following are looked at.
+#[unsafe(no_mangle)]
+pub static FILTER_REQUESTS: Global<u32> = Global::new(0);
+/// A bit for each `OP_*` and `API_*` that is wanted.
+#[unsafe(no_mangle)]
+pub static WANTED_OPS: Global<u32> = Global::new(u32::MAX);
+#[unsafe(no_mangle)]
+pub static WANTED_APIS: Global<u32> = Global::new(u32::MAX);
+/// Not 0: only files of this kernel `dev_t`.
+#[unsafe(no_mangle)]
+pub static WANTED_DEV: Global<u32> = Global::new(0);
+/// Only requests that took at least so many ns.
+#[unsafe(no_mangle)]
+pub static MIN_LATENCY: Global<u64> = Global::new(0);
 /// Not 0: what a traced process forks is traced too.
 #[unsafe(no_mangle)]
 pub static FOLLOW_CHILDREN: Global<u32> = Global::new(0);

@@ -16,7 +16,10 @@ use dio_trace_common::{
 
 use crate::{
     begin::{cache_probes_complete, is_direct, position},
-    config::{EMIT_ALL, O_APPEND},
+    config::{
+        EMIT_ALL, FILTER_REQUESTS, MIN_LATENCY, O_APPEND, OWN_TGID, WANTED_APIS, WANTED_DEV,
+        WANTED_OPS,
+    },
     files::{self, Named},
     kernel::{
         ADDRESS_SPACE_HOST, Args, FILE_F_FLAGS, INODE_I_SIZE, IO_KIOCB_RESULT, KIOCB_DIO_COMPLETE,
@@ -359,6 +362,22 @@ fn end_async(request: *mut Request, ret: i64, in_thread: u32) {
     }
 }
 
+/// True unless a filter is against it. Asked at the end, where its latency is known.
+#[inline(always)]
+unsafe fn is_wanted(request: *const Request) -> bool {
+    // SAFETY: per the caller, a request of a map.
+    unsafe {
+        if (*request).tgid == OWN_TGID.load() {
+            return true;
+        }
+        let latency = (*request).end_ns - (*request).begin_ns;
+        WANTED_OPS.load() >> ((*request).op & 31) & 1 != 0
+            && WANTED_APIS.load() >> ((*request).api & 31) & 1 != 0
+            && (WANTED_DEV.load() == 0 || (*request).dev == WANTED_DEV.load())
+            && latency >= MIN_LATENCY.load()
+    }
+}
+
 /// Decides, counts and sends a request that ended.
 #[inline(never)]
 unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32) {
@@ -366,6 +385,11 @@ unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32) {
     unsafe {
         (*request).end_ns = bpf_ktime_get_ns();
         (*request).ret = ret;
+        if FILTER_REQUESTS.load() != 0 && !is_wanted(request) {
+            count(Stat::Ended);
+            count(Stat::Filtered);
+            return;
+        }
         if in_thread != 0 && wants_explaining(request, ret) {
             explain(request);
         }
@@ -463,7 +487,7 @@ unsafe fn add(request: *const Request, file: u64) {
         let counter = match COUNTERS.get_ptr_mut(key) {
             Some(counter) => counter,
             None => {
-                files::emit(&Named::open(file), (*request).tgid);
+                files::emit(&Named::open(file), (*request).tgid, &(*request).comm);
                 mixed::remember(request, (*request).mapping);
                 bpf_map_update_elem(
                     (&raw const COUNTERS).cast_mut().cast(),

@@ -61,9 +61,9 @@ impl Named {
     }
 }
 
-/// Sends the names of a file; at most once per counter, so its cost does not matter.
+/// Sends the names of a file, and of the process it was seen in; at most once per counter, so its cost does not matter.
 #[inline(never)]
-pub fn emit(file: &Named, tgid: u32) -> i32 {
+pub fn emit(file: &Named, tgid: u32, comm: &[u8; 16]) -> i32 {
     let Some(mut entry) = EVENTS.reserve_untyped::<FileEvent>(0) else {
         count(Stat::LostFile);
         return 0;
@@ -93,6 +93,7 @@ pub fn emit(file: &Named, tgid: u32) -> i32 {
         (*event).tgid = tgid;
         (*event).generation = read(inode, &INODE_I_GENERATION);
         (*event).pad = 0;
+        (*event).comm = *comm;
         let mount = mnt - u64::from(MOUNT_MNT.load());
         (*event).mnt_id = read(mount, &MOUNT_MNT_ID);
         (*event).fs_name = [0; 16];

@@ -133,7 +133,10 @@ fn send(file: &Named, by: u16, proven: bool) -> i32 {
     let _steady = Steady::new();
     let ids = bpf_get_current_pid_tgid();
     let inode = file.inode;
-    files::emit(file, (ids >> 32) as u32);
+    let mut comm = [0u8; 16];
+    // SAFETY: 16 bytes of our stack.
+    unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), 16) };
+    files::emit(file, (ids >> 32) as u32, &comm);
     let Some(mut entry) = EVENTS.reserve_untyped::<Refusal>(0) else {
         count(Stat::LostRefusal);
         return 0;

@@ -69,6 +69,7 @@ pub struct Mixing {
     pub pid: u32,
     pub comm: String,
     pub path: String,
+    pub fs: String,
     pub writes: bool,
     pub cause: &'static str,
     pub why: String,
@@ -82,12 +83,14 @@ impl Mixing {
         let comm = enricher.mixer(event);
         let writes = mixer.how == MIXED_DIRTIED;
         let Explanation { id, why, fix } = explain_mixed(writes);
-        let path = enricher.file(FileKey::from(mixer), mixer.tgid).path.clone();
+        let file = enricher.file(FileKey::from(mixer), mixer.tgid);
+        let (path, fs) = (file.path.clone(), file.fs.clone());
         Self {
             time: clock.wall(event.time_ns),
             pid: mixer.tgid,
             comm,
             path,
+            fs,
             writes,
             cause: id,
             why,
@@ -168,6 +171,11 @@ impl Beside {
         let sum = self.effects.entry(record.file).or_default();
         sum.0 += flushed;
         sum.1 += dropped;
+    }
+
+    /// Leaves out refusals that are not wanted.
+    pub fn retain(&mut self, wanted: impl Fn(&RefusalRow) -> bool) {
+        self.refusals.retain(|_, row| wanted(row));
     }
 
     /// All refusals, the commonest first.

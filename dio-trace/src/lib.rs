@@ -4,6 +4,7 @@
 
 pub mod beside;
 pub mod cause;
+pub mod cgroup;
 pub mod check;
 pub mod cli;
 pub mod clock;
@@ -11,6 +12,7 @@ pub mod doctor;
 pub mod enrich;
 pub mod errno;
 pub mod escape;
+pub mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod gate;

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{check::CheckArgs, doctor::DoctorArgs};
+use super::{check::CheckArgs, doctor::DoctorArgs, filters::Filters};
 use crate::{
     gate::{Form, Rule},
     tracer::Attach,
@@ -36,7 +36,7 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     #[command(flatten)]
-    Trace(Trace),
+    Trace(Box<Trace>),
     /// Say of files, directories and devices whether O_DIRECT will be direct there; no root, no eBPF
     ///
     /// Asks what the kernel says of them, then proves it: a small read, and for writes a new file
@@ -103,6 +103,8 @@ pub(super) struct Common {
     /// How to attach the probes
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     pub(super) attach: Mode,
+    #[command(flatten)]
+    pub(super) filters: Filters,
     /// Say more on stderr; twice for the probes' own messages
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
@@ -158,16 +160,17 @@ impl Trace {
     }
 }
 
-/// Parses "10", "10s", "500ms", "2m", "1h".
-fn duration(text: &str) -> Result<Duration, String> {
+/// Parses "10", "10s", "500ms", "200us", "2m", "1h".
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let scale = match unit {
         "" | "s" => 1.0,
         "ms" => 1e-3,
+        "us" => 1e-6,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err(format!("unknown unit `{unit}`: use ms, s, m or h")),
+        _ => return Err(format!("unknown unit `{unit}`: use us, ms, s, m or h")),
     };
     let value: f64 = number.parse().map_err(|_| format!("`{number}` is no number"))?;
     Duration::try_from_secs_f64(value * scale)

@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod doctor;
 mod explain;
+mod filters;
 mod gate;
 mod session;
 mod sink;

@@ -28,6 +28,7 @@ use crate::{
     beside::{Beside, Mixing},
     clock::Clock,
     enrich::{Enricher, direct_fds},
+    filter::Filter,
     record::{Record, Watched},
     summary::Summary,
     tracer::{Event, Options, Scope, Tracer},
@@ -56,16 +57,22 @@ pub(super) async fn run(verb: &Trace) -> Result<u8> {
     };
     let sink = Sink::open(common)?;
     let gate = Gating::open(verb)?;
+    let wanted = common.filters.wanted()?;
     eprintln!("dio-trace: attaching…");
-    let options =
-        Options { scope, attach: common.attach.wish(), all: common.all, log: common.verbose > 1 };
+    let options = Options {
+        scope,
+        attach: common.attach.wish(),
+        all: common.all,
+        log: common.verbose > 1,
+        wanted,
+    };
     let mut tracer = Tracer::start(&options)?;
     let (watch, subject) = subject(verb, &mut tracer)?;
     announce(&tracer, &subject, common);
     if let Trace::Attach { pid, .. } = verb {
         list_open(pid);
     }
-    let session = Session::new(tracer, sink, gate);
+    let session = Session::new(tracer, sink, common.filters.filter(), gate);
     session.run(watch, common.duration.unwrap_or(FOREVER)).await
 }
 
@@ -181,11 +188,12 @@ struct View {
     clock: Clock,
     watched: Watched,
     beside: Beside,
+    filter: Filter,
     gate: Option<Gating>,
 }
 
 impl Session {
-    fn new(tracer: Tracer, sink: Sink, gate: Option<Gating>) -> Self {
+    fn new(tracer: Tracer, sink: Sink, filter: Filter, gate: Option<Gating>) -> Self {
         let has = |name: &str| tracer.coverage().0.iter().any(|probe| probe.starts_with(name));
         let watched = Watched {
             flushes: has("do_writepages"),
@@ -200,6 +208,7 @@ impl Session {
                 clock: Clock::now(),
                 watched,
                 beside: Beside::default(),
+                filter,
                 gate,
             },
         }
@@ -241,13 +250,15 @@ impl Session {
     fn finish(self, code: u8) -> Result<u8> {
         let Self { tracer, mut view } = self;
         let mut result = Ok(());
-        let totals = tracer.stop(&mut |event| {
+        let mut totals = tracer.stop(&mut |event| {
             if result.is_ok() {
                 result = view.take(event);
             }
         })?;
         result?;
-        let View { mut sink, mut enricher, beside, gate, .. } = view;
+        let View { mut sink, mut enricher, mut beside, filter, gate, .. } = view;
+        filter.retain(&mut totals, &mut enricher);
+        beside.retain(|row| filter.takes_file(&row.comm, &row.path, &row.fs));
         let summary = Summary::new(&totals, &beside, &mut enricher);
         sink.summary(&summary)?;
         gate.map_or(Ok(code), |gate| gate.end(&summary, code))
@@ -256,11 +267,14 @@ impl Session {
 
 impl View {
     fn take(&mut self, event: Event) -> Result<()> {
-        let Self { sink, enricher, clock, watched, beside, gate } = self;
+        let Self { sink, enricher, clock, watched, beside, filter, gate } = self;
         match event {
             Event::File(file) => enricher.add(&file),
             Event::Request(request) => {
                 let record = Record::new(&request, enricher, clock, *watched);
+                if !filter.takes(&record) {
+                    return Ok(());
+                }
                 beside.request(&record);
                 if let Some(gate) = gate {
                     gate.take(&record);
@@ -268,11 +282,17 @@ impl View {
                 sink.record(&record)?;
             }
             Event::Refusal(refusal) => {
-                if let Some(row) = beside.refusal(&refusal, enricher, clock) {
+                let row = beside.refusal(&refusal, enricher, clock);
+                if let Some(row) = row.filter(|r| filter.takes_file(&r.comm, &r.path, &r.fs)) {
                     sink.refusal(row)?;
                 }
             }
-            Event::Mixer(event) => sink.mixing(&Mixing::new(&event, enricher, clock))?,
+            Event::Mixer(event) => {
+                let mixing = Mixing::new(&event, enricher, clock);
+                if filter.takes_file(&mixing.comm, &mixing.path, &mixing.fs) {
+                    sink.mixing(&mixing)?;
+                }
+            }
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::{
         preflight::{NEEDS, cap, has_cap},
     },
     record::SCHEMA,
-    tracer::{Attach, Options, Scope, Tracer},
+    tracer::{Attach, Options, Scope, Tracer, Wanted},
 };
 
 /// How good an answer is; the worse is the greater.
@@ -66,7 +66,8 @@ pub fn examine(attach: Option<Attach>) -> Report {
     let able = lines.iter().all(|line| line.state != State::Bad);
     let mut probes = Vec::new();
     if able {
-        let options = Options { scope: Scope::System, attach, all: false, log: false };
+        let wanted = Wanted::default();
+        let options = Options { scope: Scope::System, attach, all: false, log: false, wanted };
         match Tracer::start(&options) {
             Ok(tracer) => lines.push(attached(&tracer, &mut probes)),
             Err(error) => {

@@ -138,6 +138,7 @@ impl Enricher {
             dev: event.dev,
             generation: event.generation,
         };
+        self.process(event.tgid, Some(&event.comm));
         if self.files.get(&key).is_some_and(|known| !known.path.starts_with('<')) {
             return;
         }

@@ -85,6 +85,10 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let o_direct = libc::O_DIRECT as u32;
     let o_append = libc::O_APPEND as u32;
     let all = u32::from(options.all);
+    let wanted = &options.wanted;
+    let own = std::process::id();
+    let cgroup = wanted.cgroup.unwrap_or_default();
+    let filter_requests = u32::from(wanted.filters_requests());
     let pg_head = kernel.types.enumerator("PG_head").context("no PG_head in BTF")?;
     // 0 turns the messages off, and the verifier then drops their code.
     let log_level = if options.log { log::Level::Trace as u8 } else { 0 };
@@ -95,6 +99,15 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
         .override_global("FILTER_PIDS", &filter, true)
         .override_global("FOLLOW_CHILDREN", &follow, true)
         .override_global("EMIT_ALL", &all, true)
+        .override_global("OWN_TGID", &own, true)
+        .override_global("WANTED_TID", &wanted.tid, true)
+        .override_global("WANTED_CGROUP", &cgroup.id, true)
+        .override_global("WANTED_CGROUP_LEVEL", &cgroup.level, true)
+        .override_global("FILTER_REQUESTS", &filter_requests, true)
+        .override_global("WANTED_OPS", &wanted.ops, true)
+        .override_global("WANTED_APIS", &wanted.apis, true)
+        .override_global("WANTED_DEV", &wanted.dev, true)
+        .override_global("MIN_LATENCY", &wanted.min_latency_ns, true)
         .override_global("PG_HEAD", &pg_head, true)
         // Every probe of the page cache is a must: without one the tracer does not start.
         .override_global("CACHE_PROBES_COMPLETE", &1u32, true)

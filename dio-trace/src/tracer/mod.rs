@@ -10,6 +10,8 @@ mod run;
 mod selftest;
 mod totals;
 
+use crate::cgroup::Cgroup;
+
 use dio_trace_common::abi::{
     Counter, CounterKey, FileEvent, Mixer, MixerEvent, Refusal, Request, STATS, Stat,
 };
@@ -54,6 +56,34 @@ pub struct Options {
     pub all: bool,
     /// The probes' own messages go to stderr.
     pub log: bool,
+    pub wanted: Wanted,
+}
+
+/// Which requests are wanted, as the probes know them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Thread that submits; 0: any.
+    pub tid: u32,
+    pub cgroup: Option<Cgroup>,
+    /// A bit for each `OP_*` and `API_*` of the ABI.
+    pub ops: u32,
+    pub apis: u32,
+    /// Kernel `dev_t`; 0: any.
+    pub dev: u32,
+    pub min_latency_ns: u64,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self { tid: 0, cgroup: None, ops: u32::MAX, apis: u32::MAX, dev: 0, min_latency_ns: 0 }
+    }
+}
+
+impl Wanted {
+    /// True if requests are looked at one by one.
+    const fn filters_requests(&self) -> bool {
+        self.ops != u32::MAX || self.apis != u32::MAX || self.dev != 0 || self.min_latency_ns != 0
+    }
 }
 
 /// One record from the ring buffer.

@@ -13,6 +13,7 @@
 mod cases;
 mod cells;
 mod demo;
+mod filters;
 mod forecasts;
 mod fuse;
 mod gate;

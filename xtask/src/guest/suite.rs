@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::{
     cells::{self, Cell, Expect},
-    forecasts, gate,
+    filters, forecasts, gate,
     judge::{self, Asked, Judge, Report},
     mixed::{self, DirectUser},
     setups::{self, Kind, Place, Setup},
@@ -91,6 +91,7 @@ pub(super) fn main(args: &SuiteArgs) -> Result<u8> {
     }
     mixed_access(args, &mut judge)?;
     fails_builds(args, &mut judge)?;
+    leaves_out(args, &mut judge)?;
     if args.all_setups {
         short_counts(args, &mut judge)?;
     }
@@ -207,6 +208,16 @@ fn fails_builds(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
     let wrong = gate::check(&args.tool, &args.attach, direct, cached, out)?;
     say(format!("run --fail-on: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
     judge.verdict("fail-on", gate::RUNS, wrong);
+    setups::clear(root)
+}
+
+/// Filters.
+fn leaves_out(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
+    let root = Path::new(ROOT);
+    let places = setups::make(vec![(setups::find("ext4-512")?, Vec::new())], root)?;
+    let wrong = filters::check(&args.tool, &args.attach, &places[0].0.path)?;
+    say(format!("filters: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
+    judge.verdict("filters", filters::RUNS, wrong);
     setups::clear(root)
 }
 

@@ -289,7 +289,7 @@ pub(super) fn run(program: &str, words: &[&str]) -> Result<String> {
     cmd::output(Command::new(program).args(words))
 }
 
-pub(super) fn mount(words: &[&str], folder: &Path) -> Result<()> {
+pub(in crate::guest) fn mount(words: &[&str], folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     cmd::output(Command::new("mount").args(words).arg(folder))
         .map(drop)

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-pub(super) use make::{clear, lacks, make, renew};
+pub(super) use make::{clear, lacks, make, mount, renew};
 pub(super) use table::ALL;
 
 /// A disk of the VM (see qemu.rs), by its logical sector.

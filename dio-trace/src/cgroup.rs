@@ -1,0 +1,132 @@
+//! Cgroups by path, and containers by their id (cgroup v2).
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::escape::escape;
+
+/// Where the unified hierarchy is mounted.
+const ROOT: &str = "/sys/fs/cgroup";
+/// Shortest part of a container's id that is looked for.
+const SHORTEST: usize = 4;
+
+/// A cgroup as the kernel knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Inode number of its directory; 0: none.
+    pub id: u64,
+    /// Its depth; the root has 0.
+    pub level: u32,
+}
+
+/// The cgroup of a directory, given in full or from the root of the hierarchy on (as in
+/// /proc/PID/cgroup).
+///
+/// # Errors
+/// If there is no such cgroup, or no unified hierarchy.
+pub fn of_path(path: &Path) -> Result<Cgroup> {
+    let root = root()?;
+    let below = path.strip_prefix(root).or_else(|_| path.strip_prefix("/")).unwrap_or(path);
+    cgroup(root, &root.join(below)).with_context(|| {
+        format!(
+            "there is no cgroup {} (`cat /proc/PID/cgroup` shows that of a process)",
+            escape(path.as_os_str().as_encoded_bytes())
+        )
+    })
+}
+
+/// The cgroup of a container, by its id or the beginning of it: docker, podman, containerd and
+/// Kubernetes name the directory after it.
+///
+/// # Errors
+/// If none or several fit.
+pub fn of_container(id: &str) -> Result<Cgroup> {
+    let root = root()?;
+    let shown = escape(id.as_bytes());
+    if id.len() < SHORTEST || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
+        bail!("`{shown}` is no id of a container: give at least {SHORTEST} letters of it");
+    }
+    let mut found = Vec::new();
+    search(root, id, &mut found);
+    match &found[..] {
+        [one] => cgroup(root, one),
+        [] => bail!(
+            "no cgroup below {ROOT} has the container {shown} (its id, as `docker ps` or `crictl \
+             ps` shows it; --cgroup takes a path)"
+        ),
+        [one, two, ..] => bail!(
+            "{shown} may be {} or {}: give more of the id",
+            escape(one.as_os_str().as_encoded_bytes()),
+            escape(two.as_os_str().as_encoded_bytes())
+        ),
+    }
+}
+
+fn root() -> Result<&'static Path> {
+    let root = Path::new(ROOT);
+    if !root.join("cgroup.controllers").exists() {
+        bail!("{ROOT} is no cgroup v2 hierarchy: filter by process instead (attach -p)");
+    }
+    Ok(root)
+}
+
+fn cgroup(root: &Path, path: &Path) -> Result<Cgroup> {
+    let path = path.canonicalize()?;
+    let below = path.strip_prefix(root).context("not in the hierarchy")?;
+    let level = u32::try_from(below.components().count()).unwrap_or(u32::MAX);
+    Ok(Cgroup { id: fs::metadata(&path)?.ino(), level })
+}
+
+/// The outermost directories of that container.
+fn search(folder: &Path, id: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        if is_container(&entry.file_name().to_string_lossy(), id) {
+            found.push(entry.path());
+        } else {
+            search(&entry.path(), id, found);
+        }
+    }
+}
+
+/// "docker-ID.scope", "cri-containerd-ID.scope", "libpod-ID.scope", "ID".
+fn is_container(name: &str, id: &str) -> bool {
+    let name = name.strip_suffix(".scope").unwrap_or(name);
+    let bare = name.rsplit_once('-').map_or(name, |(_, id)| id);
+    name.starts_with(id) || bare.starts_with(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runtimes_name_their_cgroups_alike() {
+        for name in
+            ["docker-3f4a9c.scope", "cri-containerd-3f4a9c.scope", "libpod-3f4a9c", "3f4a9c"]
+        {
+            assert!(is_container(name, "3f4a"), "{name}");
+        }
+        assert!(!is_container("docker-13f4a9c.scope", "3f4a"));
+        assert!(!is_container("system.slice", "3f4a"));
+    }
+
+    #[test]
+    fn a_container_is_found_at_any_depth_once() {
+        let root = std::env::temp_dir().join(format!("dio-trace-cgroup-{}", std::process::id()));
+        let inner = root.join("kubepods.slice/pod1.slice/cri-containerd-abcdef.scope/init");
+        fs::create_dir_all(&inner).unwrap();
+        let mut found = Vec::new();
+        search(&root, "abcd", &mut found);
+        let level = cgroup(&root, &found[0]).unwrap().level;
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!((found.len(), level), (1, 3));
+    }
+}

@@ -1,0 +1,154 @@
+//! The filters of the verbs that trace.
+
+use std::{
+    fs,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+use dio_trace_common::{
+    abi::{API_IO_URING, API_LIBAIO, API_READ, API_READV, API_SPLICE, OP_READ, OP_WRITE},
+    verdict::Verdict,
+};
+use glob::Pattern;
+
+use super::args::duration;
+use crate::{cgroup, escape::escape, filter::Filter, tracer::Wanted};
+
+/// All must fit; of several values of one, any.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Filters")]
+pub(super) struct Filters {
+    /// Only this thread (as it submits)
+    #[arg(short, long, value_name = "TID", value_parser = clap::value_parser!(u32).range(1..))]
+    tid: Option<u32>,
+    /// Only processes of these names
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    comm: Vec<String>,
+    /// Only processes in this cgroup or below it
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<PathBuf>,
+    /// Only this container, by (the beginning of) its id
+    #[arg(long, value_name = "ID", conflicts_with = "cgroup")]
+    container: Option<String>,
+    /// Only files whose path fits; * also stands for slashes
+    #[arg(long, value_name = "GLOB")]
+    path: Vec<Pattern>,
+    /// Only this device: a block device, or any file of its file system
+    #[arg(long, value_name = "PATH")]
+    dev: Option<PathBuf>,
+    /// Only these file systems
+    #[arg(long, value_delimiter = ',', value_name = "TYPE")]
+    fs: Vec<String>,
+    /// Only reads or writes
+    #[arg(long, value_enum)]
+    op: Option<Op>,
+    /// Only requests made by these
+    #[arg(long, value_enum, value_delimiter = ',')]
+    api: Vec<Api>,
+    /// Only requests that took so long: 500us, 10ms, 1s
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    min_latency: Option<Duration>,
+    /// Only these verdicts
+    #[arg(long, value_delimiter = ',', value_name = "VERDICT", value_parser = verdict)]
+    only: Vec<Verdict>,
+    /// Only refused and failed requests
+    #[arg(long, conflicts_with = "only")]
+    errors: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Op {
+    Read,
+    Write,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Api {
+    /// read, pread, write, pwrite
+    Read,
+    /// readv, preadv, preadv2 and their twins
+    Readv,
+    Libaio,
+    #[value(name = "io_uring")]
+    IoUring,
+    /// splice, sendfile
+    Splice,
+}
+
+impl Api {
+    const fn bit(self) -> u32 {
+        1 << match self {
+            Self::Read => API_READ,
+            Self::Readv => API_READV,
+            Self::Libaio => API_LIBAIO,
+            Self::IoUring => API_IO_URING,
+            Self::Splice => API_SPLICE,
+        }
+    }
+}
+
+impl Filters {
+    /// What the probes leave out.
+    pub(super) fn wanted(&self) -> Result<Wanted> {
+        let cgroup = match (&self.cgroup, &self.container) {
+            (Some(path), _) => Some(cgroup::of_path(path)?),
+            (None, Some(id)) => Some(cgroup::of_container(id)?),
+            (None, None) => None,
+        };
+        let all = Wanted::default();
+        Ok(Wanted {
+            tid: self.tid.unwrap_or(all.tid),
+            cgroup,
+            ops: match self.op {
+                None => all.ops,
+                Some(Op::Read) => 1 << OP_READ,
+                Some(Op::Write) => 1 << OP_WRITE,
+            },
+            apis: if self.api.is_empty() {
+                all.apis
+            } else {
+                self.api.iter().fold(0, |bits, api| bits | api.bit())
+            },
+            dev: self.dev.as_ref().map_or(Ok(all.dev), device)?,
+            min_latency_ns: self.min_latency.map_or(0, |time| time.as_nanos() as u64),
+        })
+    }
+
+    /// What is left out once names are known.
+    pub(super) fn filter(&self) -> Filter {
+        let errors = [Verdict::Refused, Verdict::Failed];
+        Filter {
+            comms: self.comm.clone(),
+            paths: self.path.clone(),
+            fs: self.fs.clone(),
+            verdicts: if self.errors { errors.to_vec() } else { self.only.clone() },
+        }
+    }
+}
+
+/// The kernel's `dev_t` of a block device, or of what a file lies on.
+fn device(path: &PathBuf) -> Result<u32> {
+    let shown = escape(path.as_os_str().as_encoded_bytes());
+    let about = fs::metadata(path).with_context(|| format!("--dev: cannot look at {shown}"))?;
+    let is_device = about.file_type().is_block_device();
+    let dev = if is_device { about.rdev() } else { about.dev() };
+    let (major, minor) = (libc::major(dev), libc::minor(dev));
+    if major == 0 && !is_device {
+        bail!(
+            "--dev: {shown} lies on no block device (btrfs and network file systems have numbers of \
+             their own); use --path or --fs"
+        );
+    }
+    Ok(major << 20 | minor)
+}
+
+fn verdict(text: &str) -> Result<Verdict, String> {
+    Verdict::ALL.iter().find(|verdict| verdict.as_str() == text).copied().ok_or_else(|| {
+        let known: Vec<&str> = Verdict::ALL.iter().map(|verdict| verdict.as_str()).collect();
+        format!("there are {}", known.join(", "))
+    })
+}

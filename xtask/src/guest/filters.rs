@@ -1,0 +1,113 @@
+//! Filters: what they leave out is neither shown nor counted, in the kernel or behind it.
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::setups::mount;
+use crate::cmd::{self, text};
+
+/// Runs of dio-trace.
+pub(super) const RUNS: u64 = 2;
+const SIZE: usize = 16 << 10;
+/// As docker names them.
+const CONTAINER: &str = "docker-5eed5eed5eed.scope";
+
+/// What is wrong with two runs on files of this folder, which takes direct reads and writes.
+pub(super) fn check(tool: &Path, attach: &str, folder: &Path) -> Result<Vec<String>> {
+    for name in ["wanted", "other"] {
+        let file = folder.join(name);
+        fs::write(&file, vec![1; SIZE])?;
+        fs::File::open(file)?.sync_all()?;
+    }
+    let folder = text(folder)?;
+    // Of each file 4 reads and the one that finds the end, and 4 writes.
+    let job: String = ["wanted", "other"]
+        .iter()
+        .map(|name| {
+            format!(
+                "dd if={folder}/{name} of=/dev/null iflag=direct bs=4096; \
+                 dd if=/dev/zero of={folder}/{name} oflag=direct conv=notrunc bs=4096 count=4; "
+            )
+        })
+        .collect();
+    let mut wrong = Vec::new();
+
+    let filters = ["--op", "write", "--api", "read,readv", "--dev", folder, "--fs", "ext4,xfs"];
+    let out = Command::new(tool)
+        .args(["run", "--json", "--all", "--attach", attach, "--path", "*/wanted"])
+        .args(["--only", "direct,fallback", "--comm", "dd", "--min-latency", "1us"])
+        .args(filters)
+        .args(["--", "sh", "-c", &job])
+        .output()
+        .context("cannot start dio-trace")?;
+    wrong.extend(compare(&String::from_utf8_lossy(&out.stdout), 4, 4, "run with filters"));
+
+    // The same by somebody in a container and by somebody outside.
+    let cgroup = container()?;
+    let tool = Command::new(tool)
+        .args(["audit", "--json", "--all", "--attach", attach, "--container", "5eed5eed"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start dio-trace")?;
+    let talk = traced(tool, || {
+        let enter = format!("echo $$ > {}/cgroup.procs; {job}", text(&cgroup)?);
+        cmd::output(Command::new("sh").args(["-c", &enter]))?;
+        cmd::output(Command::new("sh").args(["-c", &job])).map(drop)
+    })?;
+    wrong.extend(compare(&talk, 18, 18, "audit --container"));
+    Ok(wrong)
+}
+
+/// The cgroup that a container would have.
+fn container() -> Result<std::path::PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    if !root.join("cgroup.controllers").exists() {
+        mount(&["-t", "cgroup2", "none"], root)?;
+    }
+    let cgroup = root.join("system.slice").join(CONTAINER);
+    fs::create_dir_all(&cgroup)?;
+    Ok(cgroup)
+}
+
+/// Does something once the tool traces, ends it, and returns what it wrote.
+fn traced(mut tool: Child, work: impl FnOnce() -> Result<()>) -> Result<String> {
+    use std::io::{BufRead, BufReader};
+    let talk = BufReader::new(tool.stderr.take().context("no stderr")?);
+    let start = Instant::now();
+    for line in talk.lines() {
+        if line?.contains("dio-trace: tracing") {
+            break;
+        }
+        if start.elapsed() > Duration::from_secs(120) {
+            bail!("dio-trace did not attach within 120 s");
+        }
+    }
+    work()?;
+    thread::sleep(Duration::from_millis(200));
+    // SAFETY: a child of ours that has not been waited for.
+    unsafe { libc::kill(tool.id() as libc::pid_t, libc::SIGINT) };
+    Ok(String::from_utf8_lossy(&tool.wait_with_output()?.stdout).into_owned())
+}
+
+/// Compares the number of events and of counted requests.
+fn compare(json: &str, events: usize, counted: u64, what: &str) -> Option<String> {
+    let lines: Vec<Value> =
+        json.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let seen = lines.iter().filter(|line| line["kind"] == "request").count();
+    let summary = lines.iter().find(|line| line["kind"] == "summary");
+    let all = summary.map_or(0, |summary| {
+        let verdicts = summary["requests"].as_object().into_iter().flatten();
+        verdicts.filter_map(|(_, count)| count.as_u64()).sum()
+    });
+    (seen != events || all != counted).then(|| {
+        format!("{what}: {seen} events and {all} counted, not {events} and {counted}: {json}")
+    })
+}
