@@ -224,8 +224,13 @@ const fn answered(facts: &Facts) -> bool {
 /// began or when it ended: the kernel samples the size somewhere in between.
 #[inline(always)]
 fn at_end(facts: &Facts, done: u64) -> bool {
-    let stop = facts.pos.saturating_add(done as i64);
-    stop >= facts.size_end || stop >= facts.size_begin
+    facts.pos.saturating_add(done as i64) >= facts.size_end || past_begin(facts, done)
+}
+
+/// The same with the size that the file had at the beginning.
+#[inline(always)]
+fn past_begin(facts: &Facts, done: u64) -> bool {
+    facts.pos.saturating_add(done as i64) >= facts.size_begin
 }
 
 #[inline(always)]
@@ -239,8 +244,14 @@ fn outcome(facts: &Facts, ev: &Evidence, done: u64) -> Outcome {
     if done == MAX_RW_COUNT {
         return Outcome::MaxRw;
     }
+    let server = !facts.block_device && magic::is_client(below(facts));
     if at_end(facts, done) && (!facts.write || facts.block_device) {
-        return if facts.block_device { Outcome::DeviceEnd } else { Outcome::Eof };
+        return match facts.block_device {
+            true => Outcome::DeviceEnd,
+            // FUSE takes a short answer for the new end of the file (fs/fuse/file.c:fuse_short_read).
+            false if server && !past_begin(facts, done) => Outcome::Server,
+            false => Outcome::Eof,
+        };
     }
     if facts.spliced {
         return Outcome::Full; // all that the pipe had room for, or held
@@ -254,7 +265,7 @@ fn outcome(facts: &Facts, ev: &Evidence, done: u64) -> Outcome {
     if ev.seen & seen::DAX != 0 {
         return Outcome::Media;
     }
-    if !facts.block_device && magic::is_client(below(facts)) {
+    if server {
         return Outcome::Server;
     }
     if !facts.write && facts.size_begin != facts.size_end {
@@ -414,7 +425,10 @@ mod tests {
         assert_eq!(outcome(&Facts { size_begin: 9192, ..short }), Outcome::Eof);
         assert_eq!(outcome(&Facts { block_device: true, ..tail }), Outcome::DeviceEnd);
         assert_eq!(outcome(&short), Outcome::Other);
-        assert_eq!(outcome(&Facts { magic: magic::FUSE, ..short }), Outcome::Server);
+        let served = Facts { magic: magic::FUSE, ..short };
+        assert_eq!(outcome(&served), Outcome::Server);
+        assert_eq!(outcome(&Facts { size_end: 9192, ..served }), Outcome::Server);
+        assert_eq!(outcome(&Facts { size_begin: 9192, ..served }), Outcome::Eof);
         let race = Facts { size_begin: 1 << 20, size_end: 1 << 21, ..short };
         assert_eq!(outcome(&race), Outcome::Race);
         assert_eq!(outcome(&Facts { write: true, ..race }), Outcome::Other);

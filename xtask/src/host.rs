@@ -49,6 +49,9 @@ pub(crate) const RARE: &[Need] = &[
     need("mkfs.gfs2", "gfs2-utils"),
     need("mkfs.ocfs2", "ocfs2-tools"),
     need("xorrisofs", "xorriso"),
+    need("fsverity", "fsverity"),
+    need("exportfs", "nfs-kernel-server"),
+    need("mount.nfs4", "nfs-common"),
 ];
 
 /// To fetch Debian packages without touching the system's apt.

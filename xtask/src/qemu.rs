@@ -53,6 +53,11 @@ const DISKS: &[Disk] = &[
     Disk { name: "nvme", gib: 1, device: "nvme,serial=NVME" },
 ];
 
+/// Size of the memory behind /dev/pmem0.
+const PMEM_GIB: u64 = 1;
+/// Addresses for the machine's memory and that.
+const ADDRESSES: &str = "maxmem=64G";
+
 /// How the guest's instructions are run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Accel {
@@ -114,7 +119,7 @@ pub(crate) fn command(
     };
     let cpus = if machine.icount { 1 } else { machine.cpus };
     command
-        .args(["-m", &machine.memory, "-smp", &cpus.to_string()])
+        .args(["-m", &format!("{},{ADDRESSES}", machine.memory), "-smp", &cpus.to_string()])
         // No devices but those below: no network either.
         .args([
             "-nodefaults",
@@ -153,24 +158,36 @@ pub(crate) fn command(
             .arg(format!("virtio-9p-pci,fsdev=fs{number},mount_tag={}", share.tag));
     }
     for disk in DISKS {
-        let file = run.join(format!("{}.img", disk.name));
-        let made = File::create(&file).and_then(|new| new.set_len(disk.gib << 30));
-        made.with_context(|| format!("cannot make the scratch disk {}", file.display()))?;
-        let (name, path) = (disk.name, escaped(&file)?);
+        let (name, path) = (disk.name, scratch(run, disk.name, disk.gib)?);
         command
             .arg("-drive")
             .arg(format!("if=none,id={name},file={path},format=raw,cache=unsafe,discard=unmap"))
             .arg("-device")
             .arg(format!("{},drive={name}", disk.device));
     }
+    let path = scratch(run, "pmem", PMEM_GIB)?;
+    let memory = format!("memory-backend-file,id=pmem,share=on,size={PMEM_GIB}G,mem-path={path}");
+    command.args(["-object", &memory, "-device", "virtio-pmem-pci,memdev=pmem"]);
     Ok(command)
+}
+
+/// An empty file for the guest's bytes, as QEMU takes it.
+fn scratch(run: &Path, name: &str, gib: u64) -> Result<String> {
+    let file = image(run, name);
+    let made = File::create(&file).and_then(|new| new.set_len(gib << 30));
+    made.with_context(|| format!("cannot make the scratch disk {}", file.display()))?;
+    escaped(&file)
+}
+
+fn image(run: &Path, name: &str) -> PathBuf {
+    run.join(format!("{name}.img"))
 }
 
 /// Gives the scratch disks' space back.
 pub(crate) fn drop_disks(run: &Path) {
-    for disk in DISKS {
+    for name in DISKS.iter().map(|disk| disk.name).chain(["pmem"]) {
         // Gone already is fine, and a stay costs only space.
-        let _ = fs::remove_file(run.join(format!("{}.img", disk.name)));
+        let _ = fs::remove_file(image(run, name));
     }
 }
 

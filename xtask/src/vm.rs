@@ -35,9 +35,9 @@ const TIMED_OUT: u8 = 124;
 ///
 /// The guest sees this machine's / (read-only, with a throwaway layer above), the checkout as it is
 /// at this moment, a writable /out, and four empty disks: /dev/vda (512-byte sectors), /dev/vdb
-/// (4096), /dev/vdc (512 logical, 4096 physical), /dev/nvme0n1. No network. KVM is used where
-/// kvm_intel or kvm_amd is loaded, emulation elsewhere. The command starts in the checkout as root;
-/// its exit code is xtask's. One word with spaces goes to a shell.
+/// (4096), /dev/vdc (512 logical, 4096 physical), /dev/nvme0n1; and /dev/pmem0 once virtio_pmem and
+/// nd_pmem are loaded. No network. KVM is used where kvm_intel or kvm_amd is loaded, emulation
+/// elsewhere. The command starts in the checkout as root; its exit code is xtask's. One word with spaces goes to a shell.
 ///
 ///   cargo xtask vm --kernel 6.12 -- uname -a
 ///   cargo xtask vm --kernel 6.1                      # a shell on the console; `exit` ends it
@@ -310,6 +310,8 @@ impl Setup {
             share("control", &control, true),
             share("modules", &kernel.modules, false),
             share("out", &out, true),
+            // A tag can be mounted once: this one is for other cache modes.
+            share("again", &out, true),
         ];
         shares.extend(fresh);
         let log = run.join("console.log");

@@ -123,12 +123,12 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         "no-direct-io",
         |e| {
             e.fails(libc::EINVAL);
+            e.r.evidence.seen = 0;
             e.facts.dio_align = Some((0, 0));
         },
         |e| {
-            e.cached("ext4");
-            e.tried();
-            e.facts.dio_align = Some((0, 0));
+            e.fails(libc::EINVAL);
+            e.facts.dio_align = Some((0, 0)); // tried: f2fs says so of writes to a zoned device
         },
     ),
     (
@@ -312,6 +312,16 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         },
         |e| e.server("fuse.bindfs", magic::FUSE),
     ),
+    (
+        "below-buffered",
+        |e| {
+            e.server("fuse", magic::FUSE);
+            e.r.evidence.direct_bytes = 0;
+            e.r.evidence.seen = seen::INNER_BUFFERED;
+        },
+        |e| e.server("fuse", magic::FUSE),
+    ),
+    ("nilfs2-write", |e| e.written("nilfs2"), |e| e.cached("nilfs2")),
     (
         "allocating-write",
         |e| {

@@ -29,7 +29,7 @@ pub(super) const NO_DIRECT_IO: Rule = Rule {
     means: "The kernel can say of a file that it takes no direct requests at all (statx \
             STATX_DIOALIGN answers 0). Depending on the file system, requests are then refused or \
             go through the page cache.",
-    proof: "statx(2) answered 0 for this very file.",
+    proof: "statx(2) answered 0 for this very file, and no direct path was entered.",
     fix: "drop O_DIRECT for this file, or find the property that forbids it: encryption, verity, \
           compression, inline data, journalled data (`lsattr -l FILE`, `findmnt -T FILE`)",
     on: "ext4 and f2fs from 6.1 on",
@@ -53,6 +53,10 @@ pub struct Limits {
 
 /// The limits of the request's file; `None` if nobody could be asked, or it does no direct I/O.
 pub(super) fn limits(case: &Case<'_>) -> Option<Limits> {
+    // It is tried all the same, so statx speaks of the other direction: see `says_none`.
+    if zero(case.facts) && case.tried() {
+        return of_queue(case.facts, case.fs);
+    }
     limits_of(case.facts, case.fs, case.is_write())
 }
 
@@ -65,6 +69,10 @@ pub fn limits_of(facts: &Facts, fs: &str, write: bool) -> Option<Limits> {
         let source = "statx STATX_DIOALIGN";
         return (memory != 0 && offset != 0).then_some(Limits { memory, offset, source });
     }
+    of_queue(facts, fs)
+}
+
+fn of_queue(facts: &Facts, fs: &str) -> Option<Limits> {
     let block = facts.device.logical_block?;
     // These check their own block (fs/zonefs/file.c, fs/ntfs/file.c).
     let offset =
@@ -73,9 +81,14 @@ pub fn limits_of(facts: &Facts, fs: &str, write: bool) -> Option<Limits> {
     Some(Limits { memory, offset, source: "the device's queue" })
 }
 
-/// statx says that this file takes no direct requests.
+/// statx says that this file takes no direct requests. Where it was tried all the same that holds
+/// for the other direction alone (fs/f2fs/file.c:f2fs_getattr asks for a write).
 pub(super) const fn says_none(case: &Case<'_>) -> bool {
-    matches!(case.facts.dio_align, Some((0, _) | (_, 0)))
+    zero(case.facts) && !case.tried()
+}
+
+const fn zero(facts: &Facts) -> bool {
+    matches!(facts.dio_align, Some((0, _) | (_, 0)))
 }
 
 /// What of a request is off its limits, in words; empty if it keeps to them.
@@ -150,6 +163,6 @@ fn misaligned(case: &Case<'_>) -> Option<String> {
 
 fn no_direct_io(case: &Case<'_>) -> Option<String> {
     let refused = case.failed_with(EINVAL);
-    (says_none(case) && (refused || (case.cached() && !case.tried())))
+    (says_none(case) && (refused || case.cached()))
         .then(|| format!("{} does no direct I/O on this file (statx STATX_DIOALIGN is 0)", case.fs))
 }

@@ -42,6 +42,11 @@ pub(super) const INLINE_DATA: Rule = Rule {
         "f2fs",
         "f2fs-checkpoint",
         "f2fs-compress",
+        "f2fs-zoned",
+        "gfs2",
+        "ntfs3",
+        "ocfs2",
+        "udf",
     ]),
     test: inline_data,
 };
@@ -72,7 +77,7 @@ pub(super) const VERITY: Rule = Rule {
     fix: "none: reads of verity files are cached by design. Copy the file (`cp --reflink=never`) \
           for one without, or drop O_DIRECT",
     on: "ext4, f2fs, btrfs",
-    scenario: Scenario::Needs("a file with verity; by hand: `fsverity enable FILE`"),
+    scenario: Scenario::In(&["ext4-verity", "f2fs-verity"]),
     test: verity,
 };
 

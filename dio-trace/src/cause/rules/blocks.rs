@@ -12,16 +12,39 @@ pub(super) const ALLOCATING_WRITE: Rule = Rule {
     id: "allocating-write",
     title: "the write needs blocks that the file does not have yet",
     means: "Many file systems overwrite directly and allocate through the page cache. vfat \
-            and gfs2 extend a file that way, exfat where its clusters must grow; the legacy direct path (ext2, hfs, jfs, nilfs2, udf, \
+            and gfs2 extend a file that way, exfat where its clusters must grow; the legacy direct path (ext2, hfs, jfs, udf, \
             ext4 files without extents) fills holes that way; exfat also writes past the valid \
             length of a file so. ext4 with extents, xfs and btrfs allocate directly.",
     proof: "A write through the page cache that ends past the end the file had, on a file system \
             that extends so. A hole can no longer be asked once it is filled: likely.",
     fix: "write the file once from start to end (`dd if=/dev/zero of=FILE bs=1M conv=fsync`), then \
           overwrite; fallocate alone helps where it gives real blocks. Or use ext4 or xfs",
-    on: "vfat, exfat, gfs2, ocfs2, ext2, ext4 without extents, hfs, jfs, nilfs2, udf",
-    scenario: Scenario::In(&["vfat", "ext4-noextent"]),
+    on: "vfat, exfat, gfs2, ocfs2, ext2, ext4 without extents, hfs, jfs, reiserfs, udf",
+    scenario: Scenario::In(&[
+        "vfat",
+        "ext4-noextent",
+        "ext2",
+        "exfat",
+        "gfs2",
+        "jfs",
+        "reiserfs",
+        "udf",
+    ]),
     test: allocating_write,
+};
+
+pub(super) const NILFS2_WRITE: Rule = Rule {
+    id: "nilfs2-write",
+    title: "nilfs2: every write is cached",
+    means: "nilfs2 never writes in place: data goes to the end of its log, in segments that it \
+            builds from the page cache. It takes O_DIRECT, and serves reads directly, but a write \
+            goes through the page cache and stays there dirty until the log is written.",
+    proof: "A write on nilfs2 through the page cache, and no direct path was entered.",
+    fix: "none on nilfs2: sync the file (fsync, O_DSYNC) where the data must be on disk, or use \
+          ext4 or xfs",
+    on: "nilfs2",
+    scenario: Scenario::In(&["nilfs2"]),
+    test: nilfs2_write,
 };
 
 pub(super) const READ_PAST_END: Rule = Rule {
@@ -74,6 +97,12 @@ fn allocating_write(case: &Case<'_>) -> Option<String> {
     case.tried().then(|| {
         format!("likely a part of the range had no blocks yet (a hole): {fs} fills it cached")
     })
+}
+
+/// fs/nilfs2/inode.c:nilfs_direct_IO.
+fn nilfs2_write(case: &Case<'_>) -> Option<String> {
+    (case.on(&["nilfs2"]) && case.cached_write() && !case.tried())
+        .then(|| "nilfs2 takes every write through the page cache to its log".to_owned())
 }
 
 /// Without extents ext4 does not allocate inside a file (fs/ext4/inode.c:ext4_iomap_alloc).

@@ -65,14 +65,16 @@ pub(super) const MEDIA: Rule = Rule {
 pub(super) const SERVER: Rule = Rule {
     id: "short-server",
     title: "short: the server or daemon answered with less",
-    means: "The count is what the FUSE daemon or the network server answered, though the file goes \
-            on by what this client knows. A request that the client cut into several may also end \
+    means: "The count is what the FUSE daemon or the network server answered, though the file went \
+            on by what this client knew when it asked. A FUSE client in cached mode takes such an \
+            answer for the new end of the file, and so do later requests. A request that the client cut into several may also end \
             at the first one that failed; the error is then not returned.",
-    proof: "The file is on such a client, and the count ends inside the file.",
+    proof: "The file is on such a client, and the count ends inside the file as it was when the \
+            request began.",
     fix: "go on where it stopped, as POSIX lets any read be short; look at the server's log and at \
           rsize/wsize (`nfsstat -m`)",
     on: "fuse, virtiofs, nfs, cifs, 9p, ceph",
-    scenario: Scenario::Needs("a FUSE daemon that answers short"),
+    scenario: Scenario::In(&["fuse-short", "fuse-short-directio"]),
     test: |case| {
         let r = case.request;
         case.outcome(Outcome::Server)

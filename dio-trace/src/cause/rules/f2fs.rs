@@ -19,7 +19,7 @@ pub(super) const MISALIGNED: Rule = Rule {
             vector's segments were not read.",
     fix: "use multiples of 4096 for offset, length and buffer address",
     on: "f2fs",
-    scenario: Scenario::In(&["f2fs", "f2fs-checkpoint", "f2fs-compress"]),
+    scenario: Scenario::In(&["f2fs"]),
     test: misaligned,
 };
 
@@ -46,7 +46,7 @@ pub(super) const ZONED: Rule = Rule {
     fix: "none for writes on this device; a conventional device, or a pinned and fallocated file \
           (`f2fs_io pinfile set FILE`)",
     on: "f2fs",
-    scenario: Scenario::Needs("a zoned device, such as null_blk with zoned=1"),
+    scenario: Scenario::In(&["f2fs-zoned"]),
     test: zoned,
 };
 

@@ -66,17 +66,19 @@ pub const RULES: &[Rule] = &[
     attributes::INLINE_DATA, // likely, for a write
     // … the request does not keep to blocks.
     btrfs::MISALIGNED,
-    f2fs::MISALIGNED,
-    // … a rule of its file system.
+    // … a rule of its file system; f2fs asks for its blocks last.
     f2fs::COMPRESSED,
     f2fs::ZONED,
     f2fs::CHECKPOINT_OFF,
+    f2fs::MISALIGNED,
     f2fs::MULTI_DEVICE,
     alignment::NO_DIRECT_IO, // or refused for it
     stacked::EROFS_FILE_BACKED,
     invalidation::CACHE_NOT_INVALIDATED,
     xfs::UNALIGNED_COW,
+    stacked::BELOW_BUFFERED,
     client::READ_ON,
+    blocks::NILFS2_WRITE,
     blocks::ALLOCATING_WRITE,
     blocks::READ_PAST_END,
     btrfs::COMPRESSED,

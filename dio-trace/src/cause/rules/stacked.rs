@@ -1,5 +1,7 @@
 //! File systems that stand on a file or on another file system.
 
+use dio_trace_common::evidence::seen;
+
 use crate::cause::{Case, Rule, Scenario};
 
 pub(super) const EROFS_FILE_BACKED: Rule = Rule {
@@ -15,6 +17,19 @@ pub(super) const EROFS_FILE_BACKED: Rule = Rule {
         "an erofs image mounted from a file; by hand: `mount -t erofs IMG DIR`",
     ),
     test: erofs_file_backed,
+};
+
+pub(super) const BELOW_BUFFERED: Rule = Rule {
+    id: "below-buffered",
+    title: "the file below is open without O_DIRECT",
+    means: "A stacked file system (FUSE passthrough, overlay) has a descriptor of its own of the \
+            file below, with the flags that the program gave to open. O_DIRECT that fcntl sets \
+            later may not reach it; the request is then buffered there.",
+    proof: "The kernel handed the request on to a file that is open without O_DIRECT.",
+    fix: "give O_DIRECT to open itself",
+    on: "fuse passthrough, overlay",
+    scenario: Scenario::In(&["fuse-passthrough"]),
+    test: below_buffered,
 };
 
 pub(super) const OVERLAY: Rule = Rule {
@@ -37,6 +52,12 @@ fn erofs_file_backed(case: &Case<'_>) -> Option<String> {
     let no_device = case.facts.dev.is_some_and(|(major, _)| major == 0);
     (case.on(&["erofs"]) && case.cached_read() && !case.tried() && no_device).then(|| {
         "this erofs is mounted from a file and has no device to read directly from".to_owned()
+    })
+}
+
+fn below_buffered(case: &Case<'_>) -> Option<String> {
+    (case.cached() && !case.tried() && case.seen(seen::INNER_BUFFERED)).then(|| {
+        "the file below is open without O_DIRECT, though this descriptor has it".to_owned()
     })
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{ALL, Disk, Kind, Place, Setup, Store, broken};
+use super::{ALL, Disk, Kind, Place, Setup, Store, broken, nfs};
 use crate::{
     cmd::{self, text},
     guest::{cells::Cell, workload},
@@ -25,8 +25,7 @@ pub(in crate::guest) fn make(
 ) -> Result<Vec<(Place, Vec<Cell>)>> {
     clear(root)?;
     for disk in Disk::ALL {
-        let count = setups.iter().filter(|(setup, _)| setup.disk() == Some(disk)).count();
-        partition(disk, count)?;
+        partition(disk, setups.iter().map(|(setup, _)| setup.parts(disk)).sum())?;
     }
     let mut maker = Maker { root, used: [0; Disk::ALL.len()] };
     let mut places = Vec::new();
@@ -51,6 +50,7 @@ pub(in crate::guest) fn renew(place: &Place) -> Result<()> {
 pub(in crate::guest) fn clear(root: &Path) -> Result<()> {
     // Those in use go with their last user.
     run("losetup", &["-D"])?;
+    nfs::end()?;
     let mounts = fs::read_to_string("/proc/self/mounts").context("no /proc/self/mounts")?;
     let folders = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
     let ours: Vec<&Path> = folders.filter(|f| f.starts_with(root) && *f != root).collect();
@@ -62,7 +62,7 @@ pub(in crate::guest) fn clear(root: &Path) -> Result<()> {
             run("dmsetup", &["remove", "--retry", setup.name])?;
         }
     }
-    for module in ["scsi_debug", "zram"] {
+    for module in ["scsi_debug", "zram", "null_blk"] {
         if Path::new("/sys/module").join(module).exists() {
             run("rmmod", &[module])?;
         }
@@ -77,7 +77,8 @@ pub(in crate::guest) fn lacks(setup: &Setup) -> Option<String> {
         return None;
     }
     let missing = |program: &&&str| cmd::which(program).is_none();
-    if let Some(program) = setup.kind.mkfs().first().filter(missing) {
+    let mut programs = setup.kind.mkfs().first().into_iter().chain(setup.kind.helpers());
+    if let Some(program) = programs.find(missing) {
         return Some(format!("there is no {program}"));
     }
     if setup.fs == "bdev" {
@@ -94,6 +95,10 @@ pub(in crate::guest) fn lacks(setup: &Setup) -> Option<String> {
 fn partition(disk: Disk, count: usize) -> Result<()> {
     if count == 0 {
         return Ok(());
+    }
+    if disk == Disk::Pmem {
+        run("modprobe", &["-a", "virtio_pmem", "nd_pmem"])?;
+        appears(Path::new(disk.device()))?;
     }
     let table = "label: gpt\n".to_owned() + &format!("size={MIB}MiB\n").repeat(count);
     let line =
@@ -132,6 +137,19 @@ impl Maker<'_> {
                     run(program, &[words, &[text(&folder)?]].concat())?;
                 }
             }
+            Kind::Sealed { mkfs, options, seal } => {
+                file_system(mkfs, setup.fs, options, &self.partition(), &folder)?;
+                workload::fill_folder(cells, &folder)?;
+                run(seal[0], &[&seal[1..], &[text(&folder)?]].concat())?;
+                mount(&["-o", "remount,ro"], &folder)?;
+            }
+            Kind::Realtime => {
+                let (data, files) = (self.partition(), self.partition());
+                let files = format!("rtdev={}", files.display());
+                let words = ["-q", "-f", "-d", "rtinherit=1", "-r", &files, text(&data)?];
+                run("mkfs.xfs", &words)?;
+                mount(&["-t", setup.fs, "-o", &files, text(&data)?], &folder)?;
+            }
             Kind::Image { mkfs } => self.image(setup, mkfs, cells, &folder)?,
             Kind::Overlay { mkfs, lower } => {
                 let below = self.below(setup, mkfs, lower)?;
@@ -142,6 +160,20 @@ impl Maker<'_> {
                 let options =
                     format!("lowerdir={below}/lower,upperdir={below}/upper,workdir={below}/work");
                 mount(&["-t", "overlay", "-o", &options, setup.name], &folder)?;
+            }
+            Kind::Lower(lower) => {
+                let files = self.place(lower, cells)?;
+                if !matches!(lower.kind, Kind::Image { .. }) {
+                    workload::fill_folder(cells, &files)?;
+                }
+                let none = self.root.join(format!("{}.none", setup.name));
+                fs::create_dir_all(&none)?;
+                let options = format!("lowerdir={}:{}", files.display(), none.display());
+                mount(&["-t", "overlay", "-o", &options, setup.name], &folder)?;
+            }
+            Kind::Nfs => {
+                let below = self.below(setup, &["mkfs.ext4", "-q", "-F"], "ext4")?;
+                nfs::share(&below, &folder)?;
             }
             Kind::Fuse { server } => {
                 let below = self.below(setup, &["mkfs.ext4", "-q", "-F"], "ext4")?;
@@ -155,6 +187,13 @@ impl Maker<'_> {
                 let folder = Path::new("/out").join(setup.name);
                 fs::create_dir_all(&folder)?;
                 return Ok(folder);
+            }
+            Kind::SharedWith { options } => {
+                let options = format!("trans=virtio,version=9p2000.L,{options}");
+                mount(&["-t", "9p", "-o", &options, "again"], &folder)?;
+                let files = folder.join(setup.name);
+                fs::create_dir_all(&files)?;
+                return Ok(files);
             }
         }
         Ok(folder)
@@ -197,6 +236,7 @@ impl Maker<'_> {
                 mapped(setup, &format!("0 {sectors} crypt aes-cbc-plain64 {key} 0 {below} 0"))
             }
             Store::Zram(size) => zram(size),
+            Store::Zoned => zoned(),
             Store::Broken => broken::device(setup, &self.partition(), 1 << 20),
             Store::Scsi(sector) => scsi(sector),
         }
@@ -244,6 +284,14 @@ fn zram(size: &str) -> Result<PathBuf> {
     run("modprobe", &["zram", "num_devices=1"])?;
     fs::write("/sys/block/zram0/disksize", size).context("cannot size zram0")?;
     Ok("/dev/zram0".into())
+}
+
+/// Memory that is written in zones, as null_blk has it.
+fn zoned() -> Result<PathBuf> {
+    let words = ["nr_devices=1", "gb=1", "bs=4096", "memory_backed=1"];
+    let zones = ["zoned=1", "zone_size=4", "zone_nr_conv=64"];
+    run("modprobe", &[&["null_blk"], &words[..], &zones[..]].concat())?;
+    Ok("/dev/nullb0".into())
 }
 
 /// Starts a FUSE server that shows a folder elsewhere; it ends when that is unmounted.

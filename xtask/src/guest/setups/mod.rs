@@ -3,8 +3,10 @@
 //! - [`table`]: what there is, a line each
 //! - [`make`]: making and clearing them
 //! - [`broken`]: those with sectors that cannot be read
+//! - [`nfs`]: this machine as NFS server and client
 mod broken;
 mod make;
+mod nfs;
 mod table;
 
 use std::path::PathBuf;
@@ -22,10 +24,13 @@ pub(super) enum Disk {
     /// 512-byte sectors on 4096-byte physical ones.
     Sector512e,
     Nvme,
+    /// Memory that a file system can map: for DAX.
+    Pmem,
 }
 
 impl Disk {
-    const ALL: [Self; 4] = [Self::Sector512, Self::Sector4096, Self::Sector512e, Self::Nvme];
+    const ALL: [Self; 5] =
+        [Self::Sector512, Self::Sector4096, Self::Sector512e, Self::Nvme, Self::Pmem];
 
     const fn device(self) -> &'static str {
         match self {
@@ -33,12 +38,13 @@ impl Disk {
             Self::Sector4096 => "/dev/vdb",
             Self::Sector512e => "/dev/vdc",
             Self::Nvme => "/dev/nvme0n1",
+            Self::Pmem => "/dev/pmem0",
         }
     }
 
     /// A partition, counted from 1.
     fn part(self, number: usize) -> PathBuf {
-        let between = if self == Self::Nvme { "p" } else { "" };
+        let between = if matches!(self, Self::Nvme | Self::Pmem) { "p" } else { "" };
         format!("{}{between}{number}", self.device()).into()
     }
 
@@ -47,7 +53,7 @@ impl Disk {
         match self {
             Self::Sector512 => 68,
             Self::Sector4096 => 23,
-            Self::Sector512e | Self::Nvme => 1,
+            Self::Sector512e | Self::Nvme | Self::Pmem => 1,
         }
     }
 }
@@ -67,6 +73,9 @@ pub(super) enum Store {
     Crypt(u64),
     /// Compressed memory of that size. There is one such device at a time.
     Zram(&'static str),
+    /// Memory in zones of 4 MiB, the first 64 of them conventional, the others written in sequence.
+    /// There is one such device at a time.
+    Zoned,
     /// Of scsi_debug, with this logical sector and errors from sector 0x1234 on. There is one such
     /// device at a time.
     Scsi(u32),
@@ -82,6 +91,11 @@ pub(super) enum Kind {
         options: &'static str,
         prepare: &'static [&'static str],
     },
+    /// A file system whose files are made first; what seals it (the folder is appended), then it is
+    /// read-only.
+    Sealed { mkfs: &'static [&'static str], options: &'static str, seal: &'static [&'static str] },
+    /// xfs with its files' data on a device of their own, a second partition.
+    Realtime,
     /// One that is read-only and made with its files in it; FOLDER and DEVICE stand for theirs.
     Image { mkfs: &'static [&'static str] },
     /// One without a disk.
@@ -90,12 +104,18 @@ pub(super) enum Kind {
     Device(Store),
     /// An overlay whose layers lie on a partition with this file system.
     Overlay { mkfs: &'static [&'static str], lower: &'static str },
+    /// An overlay without an upper layer, over files that were made in this set-up.
+    Lower(&'static Setup),
     /// A folder of a partition with ext4 that a FUSE server shows elsewhere.
     Fuse { server: &'static [&'static str] },
     /// A file system with one file, whose 4096 bytes at 1 MiB cannot be read or written in place.
     Broken { mkfs: &'static [&'static str] },
+    /// A folder of a partition with ext4 that this machine's own NFS server exports.
+    Nfs,
     /// A folder of the VM's own /out: 9p with cache=none.
     Shared,
+    /// The same through another mount, with these options.
+    SharedWith { options: &'static str },
 }
 
 impl Kind {
@@ -104,9 +124,26 @@ impl Kind {
         match self {
             Self::Made { mkfs, .. }
             | Self::Image { mkfs }
+            | Self::Sealed { mkfs, .. }
             | Self::Overlay { mkfs, .. }
             | Self::Broken { mkfs } => mkfs,
-            Self::Fuse { .. } | Self::Memory | Self::Device(_) | Self::Shared => &[],
+            Self::Lower(lower) => lower.kind.mkfs(),
+            Self::Realtime => &["mkfs.xfs"],
+            Self::Fuse { .. }
+            | Self::Nfs
+            | Self::Memory
+            | Self::Device(_)
+            | Self::Shared
+            | Self::SharedWith { .. } => &[],
+        }
+    }
+
+    /// Other programs that it needs.
+    const fn helpers(self) -> &'static [&'static str] {
+        match self {
+            Self::Sealed { .. } => &["fsverity"],
+            Self::Nfs => &["exportfs", "rpc.mountd", "rpc.nfsd", "mount.nfs4"],
+            _ => &[],
         }
     }
 
@@ -115,10 +152,14 @@ impl Kind {
         match self {
             Self::Made { on, .. } | Self::Device(on) => Some(on),
             Self::Broken { .. } => Some(Store::Broken),
-            Self::Overlay { .. } | Self::Image { .. } | Self::Fuse { .. } => {
-                Some(Store::Part(Disk::Sector512))
-            }
-            Self::Memory | Self::Shared => None,
+            Self::Overlay { .. }
+            | Self::Image { .. }
+            | Self::Sealed { .. }
+            | Self::Realtime
+            | Self::Fuse { .. }
+            | Self::Nfs => Some(Store::Part(Disk::Sector512)),
+            Self::Lower(lower) => lower.kind.store(),
+            Self::Memory | Self::Shared | Self::SharedWith { .. } => None,
         }
     }
 }
@@ -148,8 +189,21 @@ impl Setup {
             Some(Store::Loop { .. } | Store::Linear(_) | Store::Crypt(_) | Store::Broken) => {
                 Some(Disk::Sector512)
             }
-            Some(Store::Zram(_) | Store::Scsi(_)) | None => None,
+            Some(Store::Zram(_) | Store::Zoned | Store::Scsi(_)) | None => None,
         }
+    }
+
+    /// Partitions that it takes of that disk.
+    fn parts(&self, disk: Disk) -> usize {
+        match self.kind {
+            _ if self.disk() != Some(disk) => 0,
+            Kind::Realtime => 2,
+            _ => 1,
+        }
+    }
+
+    fn zoned(&self) -> bool {
+        self.kind.store() == Some(Store::Zoned)
     }
 
     const fn scsi(&self) -> Option<u32> {
@@ -162,12 +216,14 @@ impl Setup {
     /// Whether it can be made beside these.
     fn fits(&self, others: &[&Self]) -> bool {
         let room = self.disk().is_none_or(|disk| {
-            others.iter().filter(|other| other.disk() == Some(disk)).count() < disk.room()
+            let taken: usize = others.iter().map(|other| other.parts(disk)).sum();
+            taken + self.parts(disk) <= disk.room()
         });
         let differs = |other: &&Self| {
             self.scsi().zip(other.scsi()).is_some_and(|(one, another)| one != another)
         };
-        room && !others.iter().any(differs)
+        let zoned = self.zoned() && others.iter().any(|other| other.zoned());
+        room && !zoned && !others.iter().any(differs)
     }
 }
 
@@ -238,7 +294,7 @@ mod tests {
         assert_eq!(rounds.iter().map(Vec::len).sum::<usize>(), ALL.len());
         for round in rounds {
             for disk in Disk::ALL {
-                let used = round.iter().filter(|setup| setup.disk() == Some(disk)).count();
+                let used: usize = round.iter().map(|setup| setup.parts(disk)).sum();
                 assert!(used <= disk.room());
             }
             let sectors: std::collections::BTreeSet<_> =

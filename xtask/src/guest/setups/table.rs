@@ -20,6 +20,9 @@ const OCFS2: Words =
     &["mkfs.ocfs2", "-q", "-F", "-x", "-M", "local", "-N", "1", "--fs-features=local"];
 const SQUASHFS: Words = &["mksquashfs", "FOLDER", "DEVICE", "-noappend", "-quiet"];
 const EROFS: Words = &["mkfs.erofs", "DEVICE", "FOLDER"];
+const VERITY: Words = &["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "verity"];
+const F2FS_VERITY: Words = &["mkfs.f2fs", "-q", "-f", "-O", "extra_attr,verity"];
+const F2FS_ZONED: Words = &["mkfs.f2fs", "-q", "-f", "-m"];
 const EROFS_LZ4: Words = &["mkfs.erofs", "-zlz4", "DEVICE", "FOLDER"];
 const ISO: Words = &["xorrisofs", "-quiet", "-R", "-o", "DEVICE", "FOLDER"];
 
@@ -30,6 +33,10 @@ const ENCRYPT: Words = &[
     "mkdir \"$0/secret\"; key=$(head -c 64 /dev/zero | xfs_io -c add_enckey \"$0\"); \
      xfs_io -c \"set_encpolicy ${key##* }\" \"$0/secret\"; mount --bind \"$0/secret\" \"$0\"",
 ];
+
+/// Puts every file under fs-verity.
+const ENABLE_VERITY: Words =
+    &["sh", "-ec", "for file in \"$0\"/*.*; do fsverity enable \"$file\"; done"];
 
 const SECTOR_512: Store = Store::Part(Disk::Sector512);
 const SECTOR_4096: Store = Store::Part(Disk::Sector4096);
@@ -72,6 +79,10 @@ impl Setup {
         Self { cloned: true, ..self }
     }
 
+    const fn because(self, causes: Words) -> Self {
+        Self { causes, ..self }
+    }
+
     const fn rare(self) -> Self {
         Self { rare: true, ..self }
     }
@@ -84,6 +95,20 @@ const fn overlay(mkfs: Words, lower: &'static str) -> Kind {
 const fn on(on: Store, mkfs: Words) -> Kind {
     Kind::Made { on, mkfs, options: "", prepare: &[] }
 }
+
+const fn dax(mkfs: Words) -> Kind {
+    Kind::Made { on: Store::Part(Disk::Pmem), mkfs, options: "dax", prepare: &[] }
+}
+
+const fn verity(mkfs: Words) -> Kind {
+    Kind::Sealed { mkfs, options: "", seal: ENABLE_VERITY }
+}
+
+/// What lies below an overlay that is read alone.
+const LOWER_EXT4: Setup = setup("overlay-lower.lower", "ext4", disk(EXT4, ""), &[]);
+const LOWER_SQUASHFS: Setup =
+    setup("overlay-squashfs.lower", "squashfs", Kind::Image { mkfs: SQUASHFS }, &[]);
+const LOWER_FUSE: Setup = fuse("overlay-fuse.lower", &["xtask", "guest", "fuse-server"]);
 
 /// Every set-up. chattr +j bites only without delayed allocation: hence two of them.
 pub(in crate::guest) const ALL: &[Setup] = &[
@@ -128,13 +153,13 @@ pub(in crate::guest) const ALL: &[Setup] = &[
         "f2fs-checkpoint",
         "f2fs",
         disk(F2FS, "checkpoint=disable,background_gc=off"),
-        &["f2fs-checkpoint-disabled", "f2fs-misaligned", "inline-data"],
+        &["f2fs-checkpoint-disabled", "inline-data"],
     ),
     setup(
         "f2fs-compress",
         "f2fs",
         prepared(F2FS_COMPRESS, "background_gc=off", &["chattr", "+c"]),
-        &["f2fs-compressed", "f2fs-misaligned", "inline-data"],
+        &["f2fs-compressed", "inline-data"],
     )
     .like("f2fs-checkpoint"),
     setup("vfat", "vfat", disk(VFAT, ""), &["allocating-write"]),
@@ -165,11 +190,13 @@ pub(in crate::guest) const ALL: &[Setup] = &[
     broken("err-f2fs", "f2fs", F2FS, &[]),
     broken("err-vfat", "vfat", VFAT, &[]),
     // Not in the tables that the rest was first measured for.
-    setup("exfat", "exfat", disk(&["mkfs.exfat"], ""), &[]).rare(),
-    setup("ntfs3", "ntfs3", disk(NTFS, ""), &[]).rare(),
-    setup("jfs", "jfs", disk(&["mkfs.jfs", "-q"], ""), &[]).rare(),
-    setup("nilfs2", "nilfs2", disk(&["mkfs.nilfs2", "-q", "-f"], ""), &[]).rare(),
-    setup("ext2", "ext2", disk(&["mkfs.ext2", "-q", "-F"], ""), &[]).like("ext4-noextent").rare(),
+    setup("exfat", "exfat", disk(&["mkfs.exfat"], ""), &["allocating-write"]).rare(),
+    setup("ntfs3", "ntfs3", disk(NTFS, ""), &["inline-data"]).rare(),
+    setup("jfs", "jfs", disk(&["mkfs.jfs", "-q"], ""), &["allocating-write"]).rare(),
+    setup("nilfs2", "nilfs2", disk(&["mkfs.nilfs2", "-q", "-f"], ""), &["nilfs2-write"]).rare(),
+    setup("ext2", "ext2", disk(&["mkfs.ext2", "-q", "-F"], ""), &["allocating-write"])
+        .like("ext4-noextent")
+        .rare(),
     setup("ext4-1k", "ext4", disk(&["mkfs.ext4", "-q", "-F", "-b", "1024"], ""), &[])
         .like("ext4-512")
         .rare(),
@@ -178,11 +205,18 @@ pub(in crate::guest) const ALL: &[Setup] = &[
     setup("xfs-1k", "xfs", disk(&["mkfs.xfs", "-q", "-f", "-b", "size=1024"], ""), &[])
         .like("xfs-512")
         .rare(),
-    setup("udf", "udf", disk(&["mkfs.udf", "--media-type=hd"], ""), &[]).rare(),
-    setup("gfs2", "gfs2", disk(GFS2, ""), &[]).rare(),
-    setup("ocfs2", "ocfs2", disk(OCFS2, ""), &[]).rare(),
+    setup(
+        "udf",
+        "udf",
+        disk(&["mkfs.udf", "--media-type=hd"], ""),
+        &["allocating-write", "inline-data"],
+    )
+    .rare(),
+    setup("gfs2", "gfs2", disk(GFS2, ""), &["allocating-write", "inline-data"]).rare(),
+    setup("ocfs2", "ocfs2", disk(OCFS2, ""), &["inline-data"]).rare(),
     setup("minix", "minix", disk(&["mkfs.minix", "-3"], ""), &[]).rare(),
-    setup("reiserfs", "reiserfs", disk(&["mkfs.reiserfs", "-q", "-ff"], ""), &[]).rare(),
+    setup("reiserfs", "reiserfs", disk(&["mkfs.reiserfs", "-q", "-ff"], ""), &["allocating-write"])
+        .rare(),
     setup("ramfs", "ramfs", Kind::Memory, &[]).rare(),
     setup("iso9660", "iso9660", Kind::Image { mkfs: ISO }, &[]).rare(),
     setup("erofs-lz4", "erofs", Kind::Image { mkfs: EROFS_LZ4 }, &[]).rare(),
@@ -192,10 +226,32 @@ pub(in crate::guest) const ALL: &[Setup] = &[
     device("dm-crypt", Store::Crypt(HALF)).rare(),
     device("nvme", Store::Part(Disk::Nvme)).rare(),
     device("zram", Store::Zram("64M")).rare(),
-    fuse("fuse-passthrough", &["xtask", "guest", "fuse-server", "--passthrough"]).rare(),
+    fuse("fuse-passthrough", &["xtask", "guest", "fuse-server", "--passthrough"])
+        .because(&["below-buffered"])
+        .rare(),
     fuse(
         "fuse-short-directio",
         &["xtask", "guest", "fuse-server", "--direct-io", "--short", "1000"],
     )
     .rare(),
+    setup("ext4-verity", "ext4", verity(VERITY), &["verity"]).rare(),
+    setup("f2fs-verity", "f2fs", verity(F2FS_VERITY), &["verity"]).rare(),
+    setup("ext4-dax", "ext4", dax(EXT4), &[]).rare(),
+    setup("xfs-dax", "xfs", dax(&["mkfs.xfs", "-q", "-f", "-m", "reflink=0"]), &[]).rare(),
+    setup("f2fs-zoned", "f2fs", on(Store::Zoned, F2FS_ZONED), &["f2fs-zoned", "inline-data"])
+        .rare(),
+    setup("nfs", "nfs4", Kind::Nfs, &[]).rare(),
+    fuse("fuse-writeback", &["xtask", "guest", "fuse-server", "--writeback"]).rare(),
+    fuse("fuse-short", &["xtask", "guest", "fuse-server", "--short", "1000"]).rare(),
+    setup(
+        "9p-loose",
+        "9p",
+        Kind::SharedWith { options: "msize=512000,access=any,cache=loose" },
+        &[],
+    )
+    .rare(),
+    setup("overlay-lower", "overlay", Kind::Lower(&LOWER_EXT4), &[]).rare(),
+    setup("overlay-squashfs", "overlay", Kind::Lower(&LOWER_SQUASHFS), &[]).rare(),
+    setup("overlay-fuse", "overlay", Kind::Lower(&LOWER_FUSE), &[]).rare(),
+    setup("xfs-realtime", "xfs", Kind::Realtime, &[]).rare(),
 ];
