@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod enrich;
 pub mod errno;
 pub mod escape;
+pub mod export;
 pub mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -21,7 +22,10 @@ mod golden;
 pub mod kernel;
 mod mounts;
 pub mod record;
+pub mod recorder;
+pub mod report;
 pub mod summary;
+pub mod trace_file;
 pub mod tracer;
 pub mod ui;
 pub mod version;

@@ -78,6 +78,19 @@ pub struct Watched {
     pub additions: bool,
 }
 
+impl Watched {
+    /// By the names of the probes that are attached.
+    #[must_use]
+    pub fn by(attached: &[String]) -> Self {
+        let has = |name: &str| attached.iter().any(|probe| probe.starts_with(name));
+        Self {
+            flushes: has("do_writepages"),
+            invalidations: has("invalidate_inode_pages2_range"),
+            additions: has("mm_filemap_add_to_page_cache"),
+        }
+    }
+}
+
 impl Record {
     /// Enriches, decides and explains a request.
     #[must_use]
@@ -87,12 +100,22 @@ impl Record {
         clock: &Clock,
         watched: Watched,
     ) -> Self {
-        // The probes decided with the same function; here it runs anew, as for a recording.
+        let extents = extents(request, enricher);
+        Self::recorded(request, extents, enricher, clock, watched)
+    }
+
+    /// The same, with the flags of the extents as they were when it was recorded.
+    #[must_use]
+    pub fn recorded(
+        request: &Request,
+        extents: Option<u32>,
+        enricher: &mut Enricher,
+        clock: &Clock,
+        watched: Watched,
+    ) -> Self {
+        // The probes decided with the same function; here it runs anew.
         let decision = decide(&request.facts(true), &request.evidence);
         let key = FileKey::from(request);
-        let fs_name = enricher.file(key, request.tgid).deciding().0.to_owned();
-        let extents =
-            wants_extents(&decision, &fs_name).then(|| enricher.extent_flags(request)).flatten();
         let comm = enricher.process(request.tgid, Some(&request.comm));
         let file = enricher.file(key, request.tgid);
         let (fs, options) = file.deciding();
@@ -143,6 +166,13 @@ impl Record {
             decided: (decision.verdict, decision.outcome),
         }
     }
+}
+
+/// Flags of the extents in a request's range, if explaining it needs them.
+pub(crate) fn extents(request: &Request, enricher: &mut Enricher) -> Option<u32> {
+    let decision = decide(&request.facts(true), &request.evidence);
+    let fs = enricher.file(FileKey::from(request), request.tgid).deciding().0.to_owned();
+    wants_extents(&decision, &fs).then(|| enricher.extent_flags(request)).flatten()
 }
 
 /// The word for an `OP_*`.

@@ -137,7 +137,7 @@ impl Summary {
                 missing: totals.missing.iter().chain(&totals.dark).map(missing).collect(),
             },
             attach: totals.attach.as_str(),
-            kernel: kernel(),
+            kernel: totals.kernel.clone(),
             files,
             refusals: beside.refusals(),
             mixed: beside.mixed(totals, enricher),
@@ -158,7 +158,7 @@ impl Summary {
 }
 
 impl Bytes {
-    fn add(&mut self, counter: &Counter) {
+    pub(crate) fn add(&mut self, counter: &Counter) {
         self.total += counter.bytes;
         self.direct += counter.direct_bytes;
         self.cached += counter.cached_bytes;
@@ -234,7 +234,7 @@ fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) 
 }
 
 /// Upper bound in ns of the bucket in which the percentile lies.
-fn percentile(buckets: &[u32; LATENCY_BUCKETS], percent: u64) -> u64 {
+pub(crate) fn percentile(buckets: &[u32; LATENCY_BUCKETS], percent: u64) -> u64 {
     let all: u64 = buckets.iter().map(|n| u64::from(*n)).sum();
     let rank = (all * percent).div_ceil(100);
     let mut below = 0;
@@ -249,12 +249,6 @@ fn percentile(buckets: &[u32; LATENCY_BUCKETS], percent: u64) -> u64 {
 
 fn missing(missing: &Missing) -> MissingProbe {
     MissingProbe { probe: missing.probe.clone(), why: missing.why.clone() }
-}
-
-/// `uname -r`.
-fn kernel() -> String {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    release.trim_end().to_owned()
 }
 
 #[cfg(test)]

@@ -4,7 +4,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{check::CheckArgs, doctor::DoctorArgs, filters::Filters};
+use super::{
+    check::CheckArgs, doctor::DoctorArgs, export::ExportArgs, filters::Filters, record::RecordArgs,
+    report::ReportArgs,
+};
 use crate::{
     gate::{Form, Rule},
     tracer::Attach,
@@ -46,6 +49,22 @@ pub(super) enum Verb {
     ///
     /// Where it may, it attaches all probes for a moment. Exit codes: 0 tracing works, 1 it does not.
     Doctor(DoctorArgs),
+    /// Write what is traced to a file, to be looked at later and elsewhere
+    Record {
+        #[command(flatten)]
+        options: RecordArgs,
+        #[command(subcommand)]
+        trace: Trace,
+    },
+    /// Say what was recorded, as tracing would have; no root, on any machine
+    Report(ReportArgs),
+    /// Show a recording's header, blocks and damage
+    Inspect {
+        /// A recording
+        file: PathBuf,
+    },
+    /// Write the requests of a recording as JSON lines, CSV or Parquet
+    Export(ExportArgs),
     /// Say what a cause means, how it is proven and what to do; without an id, list them all
     Explain {
         /// Id of a cause, as in `cause` of --json and in the screen's last line

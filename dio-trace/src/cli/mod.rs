@@ -4,8 +4,12 @@ mod args;
 mod check;
 mod doctor;
 mod explain;
+mod export;
 mod filters;
 mod gate;
+mod inspect;
+mod record;
+mod report;
 mod session;
 mod sink;
 
@@ -21,13 +25,19 @@ pub fn main() -> ExitCode {
     // SAFETY: no other thread runs yet, and SIG_DFL is a valid disposition.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     match args::Cli::parse().verb {
-        args::Verb::Trace(trace) => with_runtime(async {
-            session::run(&trace).await.map_or_else(|error| fail(&error), ExitCode::from)
-        }),
+        args::Verb::Trace(trace) => with_runtime(tracing(&trace, None)),
+        args::Verb::Record { options, trace } => with_runtime(tracing(&trace, Some(&options))),
+        args::Verb::Report(args) => done(report::run(&args)),
+        args::Verb::Inspect { file } => done(inspect::run(&file)),
+        args::Verb::Export(args) => done(export::run(&args)),
         args::Verb::Doctor(args) => with_runtime(async { doctor::run(&args) }),
         args::Verb::Explain { ids } => explain::run(&ids),
         args::Verb::Check(args) => check::run(&args),
     }
+}
+
+async fn tracing(verb: &args::Trace, record: Option<&record::RecordArgs>) -> ExitCode {
+    session::run(verb, record).await.map_or_else(|error| fail(&error), ExitCode::from)
 }
 
 fn with_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
@@ -35,6 +45,10 @@ fn with_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
         Ok(runtime) => runtime.block_on(work),
         Err(error) => fail(&error.into()),
     }
+}
+
+fn done(result: anyhow::Result<()>) -> ExitCode {
+    result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {

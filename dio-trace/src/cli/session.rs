@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     args::{Common, Trace},
     gate::Gating,
+    record::RecordArgs,
     sink::Sink,
 };
 use crate::{
@@ -30,6 +31,7 @@ use crate::{
     enrich::{Enricher, direct_fds},
     filter::Filter,
     record::{Record, Watched},
+    recorder::Recorder,
     summary::Summary,
     tracer::{Event, Options, Scope, Tracer},
 };
@@ -42,7 +44,7 @@ const FLUSH_EVERY: Duration = Duration::from_millis(200);
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs a verb; the exit code.
-pub(super) async fn run(verb: &Trace) -> Result<u8> {
+pub(super) async fn run(verb: &Trace, record: Option<&RecordArgs>) -> Result<u8> {
     let common = verb.common();
     let scope = match verb {
         Trace::Run { command, .. } => {
@@ -59,21 +61,22 @@ pub(super) async fn run(verb: &Trace) -> Result<u8> {
     let gate = Gating::open(verb)?;
     let wanted = common.filters.wanted()?;
     eprintln!("dio-trace: attaching…");
-    let options = Options {
-        scope,
-        attach: common.attach.wish(),
-        all: common.all,
-        log: common.verbose > 1,
-        wanted,
-    };
+    let all = common.all || record.is_some_and(RecordArgs::wants_all);
+    let options =
+        Options { scope, attach: common.attach.wish(), all, log: common.verbose > 1, wanted };
     let mut tracer = Tracer::start(&options)?;
+    let recorder = record.map(|args| args.start(verb, &tracer)).transpose()?;
     let (watch, subject) = subject(verb, &mut tracer)?;
     announce(&tracer, &subject, common);
     if let Trace::Attach { pid, .. } = verb {
         list_open(pid);
     }
-    let session = Session::new(tracer, sink, common.filters.filter(), gate);
-    session.run(watch, common.duration.unwrap_or(FOREVER)).await
+    let mut session = Session::new(tracer, sink, common.filters.filter(), gate, recorder);
+    let code = session.run(watch, common.duration.unwrap_or(FOREVER)).await?;
+    match record {
+        Some(args) => session.finish_recording(args).map(|()| code),
+        None => session.finish(code),
+    }
 }
 
 /// What ends the run beside time and signals.
@@ -179,6 +182,8 @@ fn announce(tracer: &Tracer, subject: &str, common: &Common) {
 struct Session {
     tracer: Tracer,
     view: View,
+    /// Takes the events in place of the view.
+    recorder: Option<Recorder>,
 }
 
 /// Everything behind the events.
@@ -193,13 +198,14 @@ struct View {
 }
 
 impl Session {
-    fn new(tracer: Tracer, sink: Sink, filter: Filter, gate: Option<Gating>) -> Self {
-        let has = |name: &str| tracer.coverage().0.iter().any(|probe| probe.starts_with(name));
-        let watched = Watched {
-            flushes: has("do_writepages"),
-            invalidations: has("invalidate_inode_pages2_range"),
-            additions: has("mm_filemap_add_to_page_cache"),
-        };
+    fn new(
+        tracer: Tracer,
+        sink: Sink,
+        filter: Filter,
+        gate: Option<Gating>,
+        recorder: Option<Recorder>,
+    ) -> Self {
+        let watched = Watched::by(tracer.coverage().0);
         Self {
             tracer,
             view: View {
@@ -211,10 +217,11 @@ impl Session {
                 filter,
                 gate,
             },
+            recorder,
         }
     }
 
-    async fn run(mut self, mut watch: Watch, limit: Duration) -> Result<u8> {
+    async fn run(&mut self, mut watch: Watch, limit: Duration) -> Result<u8> {
         let mut end = Instant::now() + limit;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -224,10 +231,14 @@ impl Session {
         loop {
             tokio::select! {
                 event = self.tracer.next() => {
-                    self.view.take(event?)?;
+                    self.take(event?)?;
                     continue;
                 }
-                _ = flush.tick() => self.view.sink.flush()?,
+                _ = flush.tick() => {
+                    if self.flush()? {
+                        break;
+                    }
+                }
                 () = sleep_until(end) => break,
                 exited = ended(&mut watch) => {
                     status = exited?;
@@ -243,12 +254,40 @@ impl Session {
                 }
             }
         }
-        self.finish(status.map_or(0, exit_code))
+        Ok(status.map_or(0, exit_code))
+    }
+
+    fn take(&mut self, event: Event) -> Result<()> {
+        match &mut self.recorder {
+            Some(recorder) => {
+                recorder.take(event, &mut self.view.enricher);
+                Ok(())
+            }
+            None => self.view.take(event),
+        }
+    }
+
+    /// Hands on what waits; true if a recording stopped by itself.
+    fn flush(&mut self) -> Result<bool> {
+        self.view.sink.flush()?;
+        let Some(recorder) = &mut self.recorder else { return Ok(false) };
+        if recorder.wants_totals() {
+            recorder.totals(&self.tracer.totals()?, &mut self.view.enricher);
+        }
+        Ok(recorder.tick().is_some())
+    }
+
+    /// The end of a recording; what was counted last goes into it.
+    fn finish_recording(self, args: &RecordArgs) -> Result<()> {
+        let Self { tracer, view: View { mut enricher, .. }, recorder } = self;
+        let Some(mut recorder) = recorder else { return Ok(()) };
+        let totals = tracer.stop(&mut |event| recorder.take(event, &mut enricher))?;
+        args.finished(&recorder.finish(&totals, &mut enricher))
     }
 
     /// The exit code, of which `code` is the command's.
     fn finish(self, code: u8) -> Result<u8> {
-        let Self { tracer, mut view } = self;
+        let Self { tracer, mut view, .. } = self;
         let mut result = Ok(());
         let mut totals = tracer.stop(&mut |event| {
             if result.is_ok() {

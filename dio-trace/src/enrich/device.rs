@@ -5,20 +5,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::escape::escape;
 
 /// Devices looked at below one file; a stack deeper or wider than this is not told in full.
 const MAX_LAYERS: usize = 32;
 
 /// A device of the stack.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// As in /dev.
     pub name: String,
     pub kind: LayerKind,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LayerKind {
     /// A loop device.
     Loop {
@@ -35,7 +38,8 @@ pub enum LayerKind {
 }
 
 /// What is known of the device below a file; `None` where there is none or it does not say.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Device {
     /// Logical block size in bytes.
     pub logical_block: Option<u32>,

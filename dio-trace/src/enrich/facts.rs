@@ -11,6 +11,8 @@ use std::{
     path::Path,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::device::{self, Device};
 
 /// inode flags of FS_IOC_GETFLAGS (include/uapi/linux/fs.h, fs/ext4/ext4.h).
@@ -33,7 +35,8 @@ pub mod attribute {
 }
 
 /// What an open file could tell; `None` where it or the kernel does not say.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Facts {
     /// st_dev, or the device itself for a block device: (major, minor).
     pub dev: Option<(u32, u32)>,

@@ -19,6 +19,8 @@ use dio_trace_common::abi::{
     REQ_BLOCK_DEVICE, Refusal, Request,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     escape::{escape, escape_c},
     mounts::{self, Mount, Mounts},
@@ -86,7 +88,7 @@ pub struct Mixers {
 }
 
 /// A file as it is shown.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FileInfo {
     /// Escaped, absolute as its process sees it; "(deleted)" behind it if it has no name left.
     pub path: String,
@@ -99,10 +101,13 @@ pub struct FileInfo {
     pub facts: Facts,
     /// Of an overlay: type and options of the file system that its layers lie on.
     below: Option<(String, String)>,
+    #[serde(skip)]
     pub mixers: Mixers,
     /// Unescaped: where the tracer may find it. Through its process first, whose mount namespace
     /// may be another; by itself once that process is gone.
+    #[serde(skip)]
     places: Vec<PathBuf>,
+    #[serde(skip)]
     ino: u64,
 }
 
@@ -112,6 +117,23 @@ impl FileInfo {
     pub fn deciding(&self) -> (&str, &str) {
         let own = (self.fs.as_str(), self.options.as_str());
         self.below.as_ref().map_or(own, |(fs, options)| (fs, options))
+    }
+
+    /// Makes safe to show what came from a file.
+    fn clean(&mut self) {
+        let below = self.below.iter_mut().flat_map(|(fs, options)| [fs, options]);
+        for text in [&mut self.path, &mut self.fs, &mut self.options, &mut self.dev]
+            .into_iter()
+            .chain(below)
+        {
+            *text = escape(text.as_bytes());
+        }
+        for layer in &mut self.facts.device.layers {
+            layer.name = escape(layer.name.as_bytes());
+            if let LayerKind::Loop { file, .. } = &mut layer.kind {
+                *file = escape(file.as_bytes());
+            }
+        }
     }
 
     /// Opens the file anew for its extents.
@@ -127,9 +149,31 @@ pub struct Enricher {
     mounts: HashMap<u32, Mounts>,
     open: HashMap<FileKey, Option<File>>,
     exes: HashMap<u32, String>,
+    /// What it knows was recorded elsewhere: this machine is not asked.
+    recorded: bool,
 }
 
 impl Enricher {
+    /// One that knows what it is told, and asks nothing of this machine.
+    #[must_use]
+    pub fn recorded() -> Self {
+        Self { recorded: true, ..Self::default() }
+    }
+
+    /// Takes what a recording says of a file; who mixes stays as it is.
+    pub fn recall(&mut self, key: FileKey, mut info: FileInfo) {
+        info.clean();
+        if let Some(known) = self.files.get_mut(&key) {
+            info.mixers = std::mem::take(&mut known.mixers);
+        }
+        self.files.insert(key, info);
+    }
+
+    /// Takes the name of a process from a recording.
+    pub fn name(&mut self, tgid: u32, name: &str) {
+        self.exes.entry(tgid).or_insert_with(|| escape(name.as_bytes()));
+    }
+
     /// Takes the names of a file; does nothing if it is known.
     pub fn add(&mut self, event: &FileEvent) {
         let key = FileKey {
@@ -170,7 +214,11 @@ impl Enricher {
     /// The file of a request or counter. One whose name was lost is looked for among the open
     /// descriptors of `tgid`.
     pub fn file(&mut self, key: FileKey, tgid: u32) -> &FileInfo {
-        self.files.entry(key).or_insert_with(|| lost_name(key, tgid))
+        let recorded = self.recorded;
+        self.files.entry(key).or_insert_with(|| {
+            let found = if recorded { None } else { fds::find(tgid, key.ino) };
+            lost_name(key, found)
+        })
     }
 
     /// OR of the extent flags in a request's range.
@@ -207,15 +255,19 @@ impl Enricher {
     pub fn process(&mut self, tgid: u32, comm: Option<&[u8; 16]>) -> String {
         if let Some(comm) = comm {
             let name = escape_c(comm);
-            if self.exes.len() >= MAX_PROCESSES {
+            if self.exes.len() >= MAX_PROCESSES && !self.recorded {
                 self.exes.clear();
             }
             self.exes.entry(tgid).or_insert_with(|| name.clone());
             return name;
         }
+        let recorded = self.recorded;
         self.exes
             .entry(tgid)
             .or_insert_with(|| {
+                if recorded {
+                    return String::new();
+                }
                 let comm = std::fs::read(format!("/proc/{tgid}/comm")).unwrap_or_default();
                 escape(comm.trim_ascii_end())
             })
@@ -292,8 +344,7 @@ fn below_overlay(overlay: &Mount) -> Option<Mount> {
 }
 
 /// What is shown of a file whose name never arrived.
-fn lost_name(key: FileKey, tgid: u32) -> FileInfo {
-    let found = fds::find(tgid, key.ino);
+fn lost_name(key: FileKey, found: Option<(PathBuf, String)>) -> FileInfo {
     let facts = found
         .as_ref()
         .and_then(|(real, _)| Some(facts::ask(&facts::open(real, key.ino).ok()?, None)))

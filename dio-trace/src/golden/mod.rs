@@ -219,6 +219,7 @@ fn summary() -> Summary {
     stats[Stat::Unmatched as usize] = 1;
     stats[Stat::LostEvent as usize] = 4;
     let totals = Totals {
+        kernel: "6.12.117".to_owned(),
         attach: Attach::Fentry,
         attached: vec!["vfs_read".to_owned(), "filemap_read".to_owned()],
         missing: vec![Missing {
@@ -237,9 +238,7 @@ fn summary() -> Summary {
         beside.refusal(&refusal(), &mut enricher, &Clock::fixed(START));
     }
     enricher.process(77, Some(&mixing().comm));
-    let mut summary = Summary::new(&totals, &beside, &mut enricher);
-    "6.12.117".clone_into(&mut summary.kernel);
-    summary
+    Summary::new(&totals, &beside, &mut enricher)
 }
 
 /// The records and the summary, for other tests.

@@ -104,6 +104,8 @@ pub struct Missing {
 /// What the tracer saw, lost and could not see; complete once it is stopped.
 #[derive(Clone, Debug)]
 pub struct Totals {
+    /// `uname -r`
+    pub kernel: String,
     pub attach: Attach,
     /// Probe names as `function` (or `function (alternative)`).
     pub attached: Vec<String>,

@@ -169,6 +169,18 @@ impl Tracer {
             }
         }
         self.flush_log();
+        self.counted(skipped)
+    }
+
+    /// What was counted so far; what ends meanwhile may be in one number and not yet in another.
+    ///
+    /// # Errors
+    /// If the maps cannot be read.
+    pub fn totals(&self) -> Result<Totals> {
+        self.counted(self.skipped())
+    }
+
+    fn counted(&self, skipped: Vec<(String, u64)>) -> Result<Totals> {
         let mut stats = totals::stats(&self.bpf)?;
         let (own, counters): (Vec<_>, Vec<_>) = totals::counters(&self.bpf)?
             .into_iter()
@@ -181,10 +193,11 @@ impl Tracer {
             stats[stat as usize] = stats[stat as usize].saturating_sub(own);
         }
         Ok(Totals {
+            kernel: kernel_release(),
             attach: self.coverage.attach,
-            attached: self.coverage.attached,
-            missing: self.coverage.missing,
-            dark: self.dark,
+            attached: self.coverage.attached.clone(),
+            missing: self.coverage.missing.clone(),
+            dark: self.dark.clone(),
             stats,
             skipped,
             counters,
@@ -208,6 +221,12 @@ impl Tracer {
             })
             .collect()
     }
+}
+
+/// `uname -r`.
+fn kernel_release() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim_end().to_owned()
 }
 
 fn target(bpf: &mut Ebpf, pid: u32) -> Result<()> {

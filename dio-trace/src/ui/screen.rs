@@ -52,6 +52,11 @@ impl<W: Write> Screen<W> {
         Self { out, style, seen: HashMap::new(), causes: Vec::new(), headed: false }
     }
 
+    /// What was written to.
+    pub const fn get_ref(&self) -> &W {
+        &self.out
+    }
+
     /// Shows a request, with cause and remedy the first time its kind appears.
     ///
     /// # Errors

@@ -1,0 +1,192 @@
+//! `cargo xtask bench file`: how fast a recording is written and read, and how large it is.
+//!
+//! Requests as a database makes them: 4 KiB to 16 KiB at random places of 20 files of some GiB, by
+//! 8 threads, a few microseconds apart; one in a thousand is a finding.
+
+use std::{
+    fs::File,
+    io::BufReader,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use dio_trace::{
+    export::parquet::Parquet,
+    record::Record,
+    report::{Sink, Window, replay},
+    trace_file::{End, Header, Recorded, Writer},
+};
+use dio_trace_common::{
+    abi::{API_IO_URING, API_READ, EVENT_REQUEST, Request},
+    evidence::{Evidence, seen},
+};
+
+/// A fixed sequence that looks like none (xorshift64*).
+struct Draw(u64);
+
+impl Draw {
+    const fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
+    }
+
+    const fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+struct Load {
+    draw: Draw,
+    now: u64,
+}
+
+impl Load {
+    fn request(&mut self) -> Recorded {
+        let draw = &mut self.draw;
+        self.now += 500 + draw.below(8_000);
+        // Most take about 80 us, some far longer.
+        let tail = if draw.below(50) == 0 { draw.below(2_000_000) } else { 0 };
+        let latency = 60_000 + draw.below(20_000) + draw.below(20_000) + tail;
+        let file = 1 + draw.below(20);
+        let len = [4096, 4096, 4096, 8192, 16384][draw.below(5) as usize];
+        let size = (1 + file as i64 % 4) << 31;
+        let found = draw.below(1000) == 0;
+        let write = draw.below(4) == 0;
+        let mut evidence = Evidence { attempts: 1, ..Evidence::default() };
+        if found {
+            (evidence.cached_bytes, evidence.seen) = (len, seen::BUFFERED_READ);
+        } else {
+            (evidence.direct_bytes, evidence.seen) = (len, seen::IOMAP_DIO);
+        }
+        let request = Request {
+            kind: EVENT_REQUEST,
+            nr_segs: 1,
+            begin_ns: self.now - latency.min(self.now),
+            end_ns: self.now,
+            kiocb: 0,
+            inode: file,
+            mapping: 0,
+            user: draw.below(16) << 12,
+            pos: (draw.below(size as u64 / 4096 - 4) * 4096) as i64,
+            len,
+            ret: len as i64,
+            done_before: 0,
+            size_begin: size,
+            size_end: size,
+            ino: 0,
+            direct_bytes: 0,
+            cached_bytes: 0,
+            evidence,
+            dev: 0,
+            generation: 0,
+            magic: 0xef53,
+            tgid: 0,
+            tid: 0,
+            inner_magic: 0,
+            op: u8::from(write && !found),
+            api: if draw.below(2) == 0 { API_READ } else { API_IO_URING },
+            flags: 0,
+            verdict: 0,
+            outcome: 0,
+            finding: 0,
+            pad: [0; 2],
+            comm: [0; 16],
+        };
+        let task = 1 + draw.below(8) as u32;
+        Recorded { request, task, extents: None }
+    }
+}
+
+struct Findings;
+
+impl Sink for Findings {
+    fn record(&mut self, _: &Record) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct Table<'a>(&'a mut Parquet<File>);
+
+impl Sink for Table<'_> {
+    fn record(&mut self, record: &Record) -> Result<()> {
+        self.0.record(record)
+    }
+
+    fn wants_all(&self) -> bool {
+        true
+    }
+}
+
+fn rate(n: u64, took: Duration) -> f64 {
+    n as f64 / took.as_secs_f64() / 1e6
+}
+
+fn write(path: &Path, n: u64) -> Result<(Duration, u64)> {
+    let header = Header { all: true, ..Header::default() };
+    let mut load = Load { draw: Draw(88_172_645_463_325_252), now: 10_000_000 };
+    // Making them is not what is measured.
+    let made: Vec<Recorded> = (0..1 << 18).map(|_| load.request()).collect();
+    let mut writer = Writer::new(File::create(path)?, &header)?;
+    let began = Instant::now();
+    for recorded in made.iter().cycle().take(n as usize) {
+        writer.request(recorded)?;
+    }
+    writer.end(&End { time: 0, why: "done".to_owned() })?;
+    Ok((began.elapsed(), writer.written()))
+}
+
+/// KiB of memory this process had at most (proc(5), VmHWM).
+fn peak() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
+    kib.context("no VmHWM in /proc/self/status")
+}
+
+fn read(path: &Path) -> Result<(Duration, u64)> {
+    let began = Instant::now();
+    let input = BufReader::with_capacity(1 << 18, File::open(path)?);
+    let replayed = replay(input, &|_| Window { since: 1, until: u64::MAX }, &mut Findings)?;
+    Ok((began.elapsed(), replayed.shown))
+}
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let folder = args.next().context("usage: bench_file FOLDER")?;
+    let (small, large) = (2_000_000, 20_000_000);
+    let path = Path::new(&folder).join("bench.dio");
+    let table = Path::new(&folder).join("bench.parquet");
+    // The small one is read first: the peak of memory only grows.
+    write(&path, small)?;
+    let before = peak()?;
+    read(&path)?;
+    let at_small = peak()?;
+    let (took, bytes) = write(&path, large)?;
+    println!(
+        "write    {:>6.1} M requests/s  {:.1} bytes each",
+        rate(large, took),
+        bytes as f64 / large as f64
+    );
+    let (took, shown) = read(&path)?;
+    anyhow::ensure!(shown == large, "{shown} of {large} requests came back");
+    println!("report   {:>6.1} M requests/s", rate(large, took));
+    println!(
+        "memory   {before} KiB before reading, {at_small} KiB at most with {small} requests, {} KiB with {large}",
+        peak()?
+    );
+    write(&path, small)?;
+    let mut parquet = Parquet::new(File::create(&table)?)?;
+    let began = Instant::now();
+    let input = BufReader::with_capacity(1 << 18, File::open(&path)?);
+    replay(input, &|_| Window::ALL, &mut Table(&mut parquet))?;
+    parquet.finish()?;
+    println!(
+        "parquet  {:>6.1} M requests/s  {:.1} bytes each",
+        rate(small, began.elapsed()),
+        std::fs::metadata(&table)?.len() as f64 / small as f64
+    );
+    Ok(())
+}

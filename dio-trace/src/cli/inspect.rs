@@ -1,0 +1,67 @@
+//! `dio-trace inspect`: the blocks of a recording.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Write as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::report::shown;
+use crate::{
+    escape::escape,
+    trace_file::{Item, Reader, VERSION},
+};
+
+/// Prints header, blocks and damage.
+pub(super) fn run(path: &Path) -> Result<()> {
+    let name = shown(path);
+    let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
+    anyhow::ensure!(file.metadata()?.is_file(), "{name} is no regular file");
+    let mut reader = Reader::open(BufReader::with_capacity(1 << 18, file)).context(name.clone())?;
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    writeln!(out, "{name}: format version {VERSION}, {} bytes", reader.size())?;
+    let header = serde_json::to_string_pretty(reader.header())?;
+    for line in header.lines() {
+        writeln!(out, "{}", escape(line.as_bytes()))?;
+    }
+    writeln!(out, "{:>12} {:>9} {:>9} {:<9} HOLDS", "OFFSET", "STORED", "RAW", "KIND")?;
+    let (mut blocks, mut requests, mut stored, mut broken) = (1u64, 0u64, 0u64, 0u64);
+    while let Some(item) = reader.item()? {
+        let holds = match item {
+            Item::Facts(facts) => format!("{} facts", facts.len()),
+            Item::Requests(columns) => format!("{} requests", columns.len()),
+            Item::Totals(totals) => format!(
+                "{} counters and {} mixers changed, {} dropped",
+                totals.counters.len(),
+                totals.mixers.len(),
+                totals.dropped
+            ),
+            Item::End(end) => escape(end.why.as_bytes()),
+            Item::Other => "a kind not known here".to_owned(),
+            Item::Damage(damage) => {
+                broken += 1;
+                writeln!(
+                    out,
+                    "{:>12} {:>9} {:>9} {:<9} {}",
+                    damage.offset, damage.bytes, "-", "damage", damage.what
+                )?;
+                continue;
+            }
+        };
+        let Some(info) = reader.info() else { continue };
+        blocks += 1;
+        let kind = info.kind.map_or("other", crate::trace_file::Kind::as_str);
+        if let (Some(n), "requests") =
+            (holds.split(' ').next().and_then(|n| n.parse::<u64>().ok()), kind)
+        {
+            (requests, stored) = (requests + n, stored + u64::from(info.stored));
+        }
+        let (offset, packed, raw) = (info.offset, info.stored, info.raw);
+        writeln!(out, "{offset:>12} {packed:>9} {raw:>9} {kind:<9} {holds}")?;
+    }
+    let each = stored as f64 / requests.max(1) as f64;
+    writeln!(out, "{blocks} blocks, {broken} damaged; {requests} requests, {each:.1} bytes each")?;
+    Ok(out.flush()?)
+}

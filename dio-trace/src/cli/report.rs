@@ -1,0 +1,224 @@
+//! `dio-trace report`: a recording on the screen.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, BufReader, IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use serde::Serialize;
+
+use super::{args::duration, sink::width};
+use crate::{
+    beside::{Mixing, RefusalRow},
+    record::Record,
+    report::{By, Group, Replay, Sink, Window, groups, replay},
+    summary::Summary,
+    trace_file::{Damage, Header},
+    ui::{self, Screen, Style},
+};
+
+#[derive(Args, Debug)]
+pub(super) struct ReportArgs {
+    /// Recordings, of one machine or many
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Sums by this alone, in place of findings and files
+    #[arg(long, value_enum)]
+    by: Option<By>,
+    /// From so long after the recording began: 90s, 5m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    since: Option<Duration>,
+    /// Up to so long after it began
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    until: Option<Duration>,
+    /// One JSON object per recording
+    #[arg(long)]
+    json: bool,
+}
+
+impl ReportArgs {
+    fn window(&self, header: &Header) -> Window {
+        let began = i128::from(header.started) - i128::from(header.clock);
+        let began = u64::try_from(began).unwrap_or(0);
+        let at = |after: Duration| {
+            began.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
+        };
+        Window { since: self.since.map_or(0, at), until: self.until.map_or(u64::MAX, at) }
+    }
+}
+
+/// Reports on each file, or on all of them by something.
+pub(super) fn run(args: &ReportArgs) -> Result<()> {
+    let mut sums: HashMap<String, Group> = HashMap::new();
+    for path in &args.files {
+        let mut sink = Show::new(args, style());
+        let window = |header: &Header| args.window(header);
+        let replayed = read(path, &window, &mut sink)?;
+        match (args.json, args.by) {
+            (true, _) => json(path, replayed, sink, args.by)?,
+            (false, None) => whole(path, &replayed, sink)?,
+            (false, Some(by)) => {
+                eprint!("{}", ui::recording(&shown(path), &replayed, style().width));
+                for row in rows(replayed, sink, by) {
+                    sums.entry(row.name.clone()).and_modify(|sum| sum.join(&row)).or_insert(row);
+                }
+            }
+        }
+    }
+    if let (false, Some(by)) = (args.json, args.by) {
+        let mut rows: Vec<Group> = sums.into_values().collect();
+        if by == By::Time {
+            rows.sort_by(|a, b| a.name.cmp(&b.name));
+        } else {
+            rows.sort_by(Group::order);
+        }
+        io::stdout().write_all(ui::groups(&rows, by, style()).as_bytes())?;
+    }
+    Ok(())
+}
+
+pub(super) fn shown(path: &Path) -> String {
+    crate::escape::escape(path.as_os_str().as_encoded_bytes())
+}
+
+/// Replays a file.
+pub(super) fn read(
+    path: &Path,
+    window: &dyn Fn(&Header) -> Window,
+    sink: &mut dyn Sink,
+) -> Result<Replay> {
+    let name = shown(path);
+    let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
+    anyhow::ensure!(file.metadata()?.is_file(), "{name} is no regular file");
+    replay(BufReader::with_capacity(1 << 18, file), window, sink).context(name)
+}
+
+fn style() -> Style {
+    let terminal = io::stdout().is_terminal();
+    Style {
+        width: width(terminal),
+        colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        cut: terminal,
+        all: false,
+    }
+}
+
+/// The screen of live tracing, and sums by cause.
+struct Show {
+    /// Lines of findings; none with --by or --json. Kept until the heading is written.
+    screen: Option<Screen<Vec<u8>>>,
+    causes: HashMap<&'static str, Group>,
+}
+
+impl Show {
+    fn new(args: &ReportArgs, style: Style) -> Self {
+        let screen = (!args.json && args.by.is_none()).then(|| Screen::new(Vec::new(), style));
+        Self { screen, causes: HashMap::new() }
+    }
+}
+
+impl Sink for Show {
+    fn record(&mut self, record: &Record) -> Result<()> {
+        if let Some(cause) = record.cause.filter(|_| record.finding) {
+            let row = self.causes.entry(cause).or_default();
+            row.count(record);
+        }
+        self.screen.as_mut().map_or(Ok(()), |screen| Ok(screen.record(record)?))
+    }
+
+    fn refusal(&mut self, row: &RefusalRow) -> Result<()> {
+        self.screen.as_mut().map_or(Ok(()), |screen| Ok(screen.refusal(row)?))
+    }
+
+    fn mixing(&mut self, mixing: &Mixing) -> Result<()> {
+        self.screen.as_mut().map_or(Ok(()), |screen| Ok(screen.mixing(mixing)?))
+    }
+}
+
+/// Heading, findings, summary, timeline, latency.
+fn whole(path: &Path, replayed: &Replay, mut sink: Show) -> Result<()> {
+    let style = style();
+    let mut out = io::stdout().lock();
+    out.write_all(ui::recording(&shown(path), replayed, style.width).as_bytes())?;
+    if let Some(screen) = &mut sink.screen {
+        screen.summary(&replayed.summary)?;
+        out.write_all(screen.get_ref())?;
+    }
+    out.write_all(ui::times(replayed, style.width).as_bytes())?;
+    Ok(out.flush()?)
+}
+
+fn rows(mut replayed: Replay, sink: Show, by: By) -> Vec<Group> {
+    match by {
+        By::Cause => {
+            let named = |(cause, mut row): (&str, Group)| {
+                cause.clone_into(&mut row.name);
+                row
+            };
+            sink.causes.into_iter().map(named).collect()
+        }
+        By::Time => {
+            let (width, slices) = replayed.timeline.slices(24);
+            let start = i128::from(replayed.timeline.start()) + i128::from(replayed.header.clock);
+            let start = u64::try_from(start).unwrap_or(0);
+            let slice = |(i, (requests, findings)): (usize, &(u64, u64))| {
+                let at = start.saturating_add(width.saturating_mul(i as u64));
+                Group::of(crate::clock::time_of_day(at), *requests, *findings)
+            };
+            slices.iter().enumerate().map(slice).collect()
+        }
+        by => groups(&replayed.counters, by, &mut replayed.enricher),
+    }
+}
+
+/// What `report --json` writes (docs/json.md).
+#[derive(Serialize)]
+struct Report<'a> {
+    v: u32,
+    kind: &'static str,
+    file: String,
+    header: &'a Header,
+    bytes: u64,
+    requests_recorded: u64,
+    requests_in_window: u64,
+    by_requests: bool,
+    dropped: u64,
+    complete: bool,
+    ended: Option<&'a str>,
+    damaged_bytes: u64,
+    damage: Vec<(u64, u64, &'a str)>,
+    summary: &'a Summary,
+    groups: Option<Vec<Group>>,
+}
+
+fn json(path: &Path, replayed: Replay, sink: Show, by: Option<By>) -> Result<()> {
+    let (header, summary) = (replayed.header.clone(), replayed.summary.clone());
+    let cut = replayed.cut.clone();
+    let place = |damage: &'_ Damage| (damage.offset, damage.bytes, damage.what.clone());
+    let damage: Vec<_> = cut.damage.iter().map(place).collect();
+    let report = Report {
+        v: crate::record::SCHEMA,
+        kind: "report",
+        file: shown(path),
+        header: &header,
+        bytes: replayed.bytes,
+        requests_recorded: replayed.recorded,
+        requests_in_window: replayed.shown,
+        by_requests: replayed.by_requests,
+        dropped: replayed.dropped,
+        complete: cut.end.is_some() && cut.damage.is_empty(),
+        ended: cut.end.as_ref().map(|end| end.why.as_str()),
+        damaged_bytes: cut.damaged_bytes,
+        damage: damage.iter().map(|(at, len, what)| (*at, *len, what.as_str())).collect(),
+        summary: &summary,
+        groups: by.map(|by| rows(replayed, sink, by)),
+    };
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, &report)?;
+    Ok(out.write_all(b"\n")?)
+}

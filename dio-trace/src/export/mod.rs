@@ -1,0 +1,4 @@
+//! Requests in the forms that other programs read. The fields are those of docs/json.md.
+
+pub mod csv;
+pub mod parquet;

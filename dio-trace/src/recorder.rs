@@ -1,0 +1,483 @@
+//! From events to a recording: numbers for files and tasks, and a thread that writes.
+//!
+//! The reader of the ring never waits for the disk: between the two is a queue of fixed length,
+//! and what finds it full is dropped and counted.
+
+use std::{
+    collections::HashMap,
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use dio_trace_common::{
+    abi::{Counter, CounterKey, FileEvent, Mixer, MixerEvent, Refusal, Request, Stat},
+    verdict::decide,
+};
+
+use crate::{
+    clock::Clock,
+    enrich::{Enricher, FileKey},
+    record::extents,
+    trace_file::{
+        CounterFact, End, Fact, FileFact, Header, MixerFact, ProcessFact, Recorded, RefusalFact,
+        TaskFact, TotalsFact, Writer,
+    },
+    tracer::{Event, Totals},
+};
+
+/// Requests handed over at once, and how many such parcels may wait.
+const PARCEL: usize = 2_048;
+const QUEUE: usize = 128;
+/// How long a request may wait before it is in the file.
+const WRITE_EVERY: Duration = Duration::from_millis(300);
+/// How often the disk is asked to have it for good.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// Files and tasks that have a number at the same time; more get new ones.
+const MAX_NUMBERS: usize = 1 << 18;
+
+/// What to record and where.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub path: PathBuf,
+    /// Write over a file that is there.
+    pub force: bool,
+    /// Of requests without a finding, one in so many; 0: all that the probes send.
+    pub sample: u64,
+    /// Stop before the file grows past this.
+    pub max_size: Option<u64>,
+}
+
+enum Message {
+    Parcel(Parcel),
+    Totals(TotalsFact),
+    Last(TotalsFact, End),
+}
+
+#[derive(Default)]
+struct Parcel {
+    facts: Vec<Fact>,
+    requests: Vec<Recorded>,
+}
+
+/// What the two threads tell each other beside the queue.
+#[derive(Default)]
+struct Shared {
+    /// Why it stopped before it was asked to.
+    stopped: Mutex<Option<String>>,
+    /// Requests and bytes in the file.
+    requests: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Shared {
+    fn stop(&self, why: String) {
+        let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        stopped.get_or_insert(why);
+    }
+
+    fn why(&self) -> Option<String> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Done {
+    pub requests: u64,
+    pub bytes: u64,
+    pub dropped: u64,
+    /// What stopped it, if it was not asked to.
+    pub stopped: Option<String>,
+}
+
+/// A recording in the making.
+pub struct Recorder {
+    numbers: Numbers,
+    parcel: Parcel,
+    sample: u64,
+    healthy: u64,
+    dropped: u64,
+    queue: SyncSender<Message>,
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+    /// Rows as they were last handed over.
+    sent: HashMap<CounterKey, u64>,
+    sent_mixers: HashMap<Mixer, u64>,
+    counted: Instant,
+}
+
+/// Creates the file for its owner alone, and follows no link.
+fn create(path: &Path, force: bool) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    let open = if force { options.create(true) } else { options.create_new(true) };
+    let file = open.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            anyhow::anyhow!("{} is there already: --force writes over it", shown(path))
+        }
+        _ if error.raw_os_error() == Some(libc::ELOOP) => {
+            anyhow::anyhow!("{} is a symbolic link: name the file itself", shown(path))
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot create {}", shown(path))),
+    })?;
+    if force {
+        let about = file.metadata()?;
+        anyhow::ensure!(about.is_file(), "{} is no regular file", shown(path));
+        file.set_len(0)?;
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+fn shown(path: &Path) -> String {
+    crate::escape::escape(path.as_os_str().as_encoded_bytes())
+}
+
+impl Recorder {
+    /// Creates the file and begins.
+    ///
+    /// # Errors
+    /// If the file is there, cannot be created, or the disk is full already.
+    pub fn start(options: &Options, header: &Header) -> Result<Self> {
+        let file = create(&options.path, options.force)?;
+        let writer = Writer::new(file, header)
+            .with_context(|| format!("cannot write {}", shown(&options.path)))?;
+        let (queue, messages) = sync_channel(QUEUE);
+        let shared = Arc::new(Shared::default());
+        let mut side = Side {
+            writer,
+            shared: Arc::clone(&shared),
+            max_size: options.max_size.unwrap_or(u64::MAX),
+            dead: false,
+        };
+        let thread = thread::Builder::new()
+            .name("dio-trace-write".to_owned())
+            .spawn(move || side.run(&messages))?;
+        Ok(Self {
+            numbers: Numbers::default(),
+            parcel: Parcel::default(),
+            sample: options.sample,
+            healthy: 0,
+            dropped: 0,
+            queue,
+            shared,
+            thread,
+            sent: HashMap::new(),
+            sent_mixers: HashMap::new(),
+            counted: Instant::now(),
+        })
+    }
+
+    /// Records an event.
+    pub fn take(&mut self, event: Event, enricher: &mut Enricher) {
+        match event {
+            Event::File(file) => self.file(&file, enricher),
+            Event::Request(request) => self.request(&request, enricher),
+            Event::Refusal(refusal) => self.refusal(&refusal, enricher),
+            Event::Mixer(mixer) => self.mixer(&mixer, enricher),
+        }
+        if self.parcel.requests.len() >= PARCEL {
+            self.hand_over();
+        }
+    }
+
+    /// Hands on what waits; why it stopped, if it did.
+    pub fn tick(&mut self) -> Option<String> {
+        self.hand_over();
+        self.shared.why()
+    }
+
+    /// True once a second.
+    pub fn wants_totals(&mut self) -> bool {
+        let due = self.counted.elapsed() >= SYNC_EVERY;
+        if due {
+            self.counted = Instant::now();
+        }
+        due
+    }
+
+    /// Records what was counted so far.
+    pub fn totals(&mut self, totals: &Totals, enricher: &mut Enricher) {
+        let fact = self.totals_fact(totals, enricher);
+        self.hand_over();
+        if self.queue.try_send(Message::Totals(fact)).is_ok() {
+            self.remember(totals);
+        }
+    }
+
+    /// Ends the recording; waits until it is in the file.
+    pub fn finish(mut self, totals: &Totals, enricher: &mut Enricher) -> Done {
+        self.sent.clear();
+        self.sent_mixers.clear();
+        let mut fact = self.totals_fact(totals, enricher);
+        fact.dropped = self.dropped;
+        let why = self.shared.why();
+        let end = End { time: fact.time, why: why.unwrap_or_else(|| "done".to_owned()) };
+        let parcel = std::mem::take(&mut self.parcel);
+        // If the thread has gone, it has said why.
+        let _ = self.queue.send(Message::Parcel(parcel));
+        let _ = self.queue.send(Message::Last(fact, end));
+        drop(self.queue);
+        let died = self.thread.join().is_err();
+        Done {
+            requests: self.shared.requests.load(Ordering::Relaxed),
+            bytes: self.shared.bytes.load(Ordering::Relaxed),
+            dropped: self.dropped,
+            stopped: if died { Some("the writer died".to_owned()) } else { self.shared.why() },
+        }
+    }
+
+    fn hand_over(&mut self) {
+        if self.parcel.requests.is_empty() && self.parcel.facts.is_empty() {
+            return;
+        }
+        let parcel = std::mem::take(&mut self.parcel);
+        if let Err(TrySendError::Full(Message::Parcel(parcel))) =
+            self.queue.try_send(Message::Parcel(parcel))
+        {
+            // Later requests need the numbers.
+            self.parcel.facts = parcel.facts;
+            self.dropped += parcel.requests.len() as u64;
+        }
+    }
+
+    fn request(&mut self, request: &Request, enricher: &mut Enricher) {
+        if self.sample > 1 && !decide(&request.facts(true), &request.evidence).finding {
+            self.healthy += 1;
+            if self.healthy % self.sample != 1 {
+                return;
+            }
+        }
+        let extents = extents(request, enricher);
+        let facts = &mut self.parcel.facts;
+        let file = self.numbers.file(FileKey::from(request), request.tgid, enricher, facts);
+        let task = self.numbers.task((request.tgid, request.tid, request.comm), facts);
+        let request = Request { inode: file, ..*request };
+        self.parcel.requests.push(Recorded { request, task, extents });
+    }
+
+    /// A file that had a number before its name came is told again.
+    fn file(&mut self, event: &FileEvent, enricher: &mut Enricher) {
+        enricher.add(event);
+        let key = FileKey {
+            inode: event.inode,
+            ino: event.ino,
+            dev: event.dev,
+            generation: event.generation,
+        };
+        if let Some(number) = self.numbers.files.get(&key) {
+            self.parcel.facts.push(told(*number, key, event.tgid, enricher));
+        }
+    }
+
+    fn refusal(&mut self, event: &Refusal, enricher: &mut Enricher) {
+        let facts = &mut self.parcel.facts;
+        let file = self.numbers.file(FileKey::from(event), event.tgid, enricher, facts);
+        let task = self.numbers.task((event.tgid, event.tid, event.comm), facts);
+        let (time, by, proven) = (event.time_ns, event.by, event.proven);
+        facts.push(Fact::Refusal(RefusalFact { time, file, task, by, proven }));
+    }
+
+    fn mixer(&mut self, event: &MixerEvent, enricher: &mut Enricher) {
+        // Requests so far were made before anybody mixed.
+        self.hand_over();
+        let mixer = &event.mixer;
+        enricher.mixer(event);
+        let facts = &mut self.parcel.facts;
+        let file = self.numbers.file(FileKey::from(mixer), mixer.tgid, enricher, facts);
+        let task = self.numbers.task((mixer.tgid, event.tid, event.comm), facts);
+        facts.push(Fact::Mixer(MixerFact { time: event.time_ns, file, task, how: mixer.how }));
+    }
+
+    /// The rows that changed since those that were sent.
+    fn totals_fact(&mut self, totals: &Totals, enricher: &mut Enricher) -> TotalsFact {
+        let mut counters = Vec::new();
+        let mut mixers = Vec::new();
+        let facts = &mut self.parcel.facts;
+        for (key, counter) in &totals.counters {
+            if self.sent.get(key) == Some(&counter.requests) {
+                continue;
+            }
+            let file = self.numbers.file(FileKey::from(key), key.tgid, enricher, facts);
+            self.numbers.process(key.tgid, enricher, facts);
+            counters.push(CounterFact::new(file, key, counter));
+        }
+        for (mixer, pages) in &totals.mixers {
+            if self.sent_mixers.get(mixer) == Some(pages) {
+                continue;
+            }
+            let file = self.numbers.file(FileKey::from(mixer), mixer.tgid, enricher, facts);
+            self.numbers.process(mixer.tgid, enricher, facts);
+            mixers.push((file, mixer.tgid, mixer.how, *pages));
+        }
+        let stats = Stat::ALL.iter().map(|(stat, name)| ((*name).to_owned(), totals.stat(*stat)));
+        TotalsFact {
+            time: Clock::monotonic(),
+            stats: stats.collect(),
+            skipped: totals.skipped.clone(),
+            counters,
+            mixers,
+            dropped: self.dropped,
+        }
+    }
+
+    fn remember(&mut self, totals: &Totals) {
+        let requests = |(key, counter): &(CounterKey, Counter)| (*key, counter.requests);
+        self.sent = totals.counters.iter().map(requests).collect();
+        self.sent_mixers = totals.mixers.iter().copied().collect();
+    }
+}
+
+/// Numbers in place of kernel addresses and names.
+#[derive(Default)]
+struct Numbers {
+    files: HashMap<FileKey, u64>,
+    tasks: HashMap<(u32, u32, [u8; 16]), u32>,
+    processes: HashMap<u32, ()>,
+    next_file: u64,
+    next_task: u32,
+}
+
+impl Numbers {
+    fn file(
+        &mut self,
+        key: FileKey,
+        tgid: u32,
+        enricher: &mut Enricher,
+        facts: &mut Vec<Fact>,
+    ) -> u64 {
+        if let Some(number) = self.files.get(&key) {
+            return *number;
+        }
+        if self.files.len() >= MAX_NUMBERS {
+            self.files.clear();
+        }
+        self.next_file += 1;
+        self.files.insert(key, self.next_file);
+        facts.push(told(self.next_file, key, tgid, enricher));
+        self.next_file
+    }
+
+    fn task(&mut self, task: (u32, u32, [u8; 16]), facts: &mut Vec<Fact>) -> u32 {
+        if let Some(number) = self.tasks.get(&task) {
+            return *number;
+        }
+        if self.tasks.len() >= MAX_NUMBERS {
+            self.tasks.clear();
+        }
+        self.next_task += 1;
+        self.tasks.insert(task, self.next_task);
+        let (pid, tid, comm) = task;
+        let len = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
+        let comm = comm[..len].to_vec();
+        facts.push(Fact::Task(TaskFact { task: self.next_task, pid, tid, comm }));
+        self.next_task
+    }
+
+    /// The name is asked while the process still lives.
+    fn process(&mut self, pid: u32, enricher: &mut Enricher, facts: &mut Vec<Fact>) {
+        if self.processes.len() >= MAX_NUMBERS {
+            self.processes.clear();
+        }
+        if self.processes.insert(pid, ()).is_none() {
+            facts.push(Fact::Process(ProcessFact { pid, name: enricher.process(pid, None) }));
+        }
+    }
+}
+
+fn told(file: u64, key: FileKey, tgid: u32, enricher: &mut Enricher) -> Fact {
+    let info = enricher.file(key, tgid).clone();
+    let FileKey { ino, dev, generation, .. } = key;
+    Fact::File(Box::new(FileFact { file, ino, dev, generation, info }))
+}
+
+/// The thread's side.
+struct Side {
+    writer: Writer<File>,
+    shared: Arc<Shared>,
+    max_size: u64,
+    /// The disk took no more.
+    dead: bool,
+}
+
+impl Side {
+    fn run(&mut self, messages: &Receiver<Message>) {
+        let (mut written, mut synced) = (Instant::now(), Instant::now());
+        loop {
+            let wait = WRITE_EVERY.saturating_sub(written.elapsed());
+            let message = match messages.recv_timeout(wait) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if let Some(message) = message {
+                let result = self.take(message);
+                self.check(result);
+            }
+            if written.elapsed() >= WRITE_EVERY {
+                let result = if self.dead { Ok(()) } else { self.writer.flush() };
+                self.check(result);
+                written = Instant::now();
+            }
+            if synced.elapsed() >= SYNC_EVERY {
+                let result = if self.dead { Ok(()) } else { self.writer.get_ref().sync_data() };
+                self.check(result);
+                synced = Instant::now();
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) -> io::Result<()> {
+        match message {
+            Message::Last(totals, end) => {
+                // Little: it may fit where a block did not.
+                self.writer.totals(totals)?;
+                self.writer.end(&end)?;
+                self.writer.get_ref().sync_data()
+            }
+            _ if self.dead => Ok(()),
+            Message::Totals(totals) => self.writer.totals(totals),
+            Message::Parcel(parcel) => self.parcel(&parcel),
+        }
+    }
+
+    fn parcel(&mut self, parcel: &Parcel) -> io::Result<()> {
+        for fact in &parcel.facts {
+            self.writer.fact(fact)?;
+        }
+        for request in &parcel.requests {
+            self.writer.request(request)?;
+        }
+        self.shared.requests.fetch_add(parcel.requests.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// After a failure the file ends with its last whole block.
+    fn check(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
+            let _ = self.writer.get_ref().set_len(self.writer.written());
+            self.dead = true;
+            self.shared.stop(if error.raw_os_error() == Some(libc::ENOSPC) {
+                "the disk is full".to_owned()
+            } else {
+                format!("cannot write: {error}")
+            });
+        }
+        let written = self.writer.written();
+        self.shared.bytes.store(written, Ordering::Relaxed);
+        if written >= self.max_size && !self.dead {
+            self.dead = true;
+            self.shared.stop("it reached --max-size".to_owned());
+        }
+    }
+}

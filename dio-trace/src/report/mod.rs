@@ -1,0 +1,10 @@
+//! A recording through the flow that live events take: decide, explain, sum up. Nothing of this
+//! machine is asked.
+
+mod by;
+mod replay;
+mod timeline;
+
+pub use by::{By, Group, groups};
+pub use replay::{Cut, Replay, Sink, Window, replay};
+pub use timeline::{Timeline, sparkline};

@@ -1,0 +1,430 @@
+//! Walks a recording once and hands on what live tracing would have shown.
+
+use std::{
+    collections::HashMap,
+    io::{Read, Seek},
+};
+
+use anyhow::Result;
+use dio_trace_common::{
+    abi::{Counter, CounterKey, LATENCY_BUCKETS, MIXED_CACHED, MIXED_DIRTIED, STATS, Stat},
+    verdict::{Decision, decide},
+};
+
+use super::Timeline;
+use crate::{
+    beside::{Beside, Mixing, RefusalRow},
+    clock::Clock,
+    enrich::{Enricher, FileKey},
+    escape::escape,
+    record::{Record, Watched},
+    summary::Summary,
+    trace_file::{
+        Columns, Damage, End, Fact, FileFact, Header, Item, MixerFact, Reader, Recorded,
+        RefusalFact, TaskFact, TotalsFact, mixer,
+    },
+    tracer::{Attach, Missing, Totals},
+};
+
+/// Files, threads and rows of totals that a reader keeps: a hostile file must not fill the memory.
+const MAX_KEPT: usize = 1 << 20;
+/// Places of damage that are told one by one.
+const MAX_DAMAGE: usize = 100;
+
+/// Takes what is replayed.
+pub trait Sink {
+    /// A request that is shown: a finding, or any if [`Sink::wants_all`].
+    ///
+    /// # Errors
+    /// Ends the replay.
+    fn record(&mut self, record: &Record) -> Result<()>;
+
+    /// # Errors
+    /// Ends the replay.
+    fn refusal(&mut self, _: &RefusalRow) -> Result<()> {
+        Ok(())
+    }
+
+    /// # Errors
+    /// Ends the replay.
+    fn mixing(&mut self, _: &Mixing) -> Result<()> {
+        Ok(())
+    }
+
+    /// Healthy requests too.
+    fn wants_all(&self) -> bool {
+        false
+    }
+}
+
+/// The part of a recording that is looked at: ns of CLOCK_MONOTONIC.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    pub since: u64,
+    pub until: u64,
+}
+
+impl Window {
+    pub const ALL: Self = Self { since: 0, until: u64::MAX };
+
+    const fn holds(&self, time: u64) -> bool {
+        self.since <= time && time < self.until
+    }
+
+    const fn is_all(&self) -> bool {
+        self.since == 0 && self.until == u64::MAX
+    }
+}
+
+/// What is not whole about a recording.
+#[derive(Clone, Debug, Default)]
+pub struct Cut {
+    pub damage: Vec<Damage>,
+    pub damaged_bytes: u64,
+    /// How it ended in good order; `None`: it was cut.
+    pub end: Option<End>,
+    /// When its last block was written, as far as they say: ns of CLOCK_MONOTONIC.
+    pub last: u64,
+}
+
+/// All that was in it.
+pub struct Replay {
+    pub header: Header,
+    pub summary: Summary,
+    pub timeline: Timeline,
+    /// Counters of the summary, for grouping.
+    pub counters: Vec<(CounterKey, Counter)>,
+    pub enricher: Enricher,
+    pub cut: Cut,
+    /// Requests in the file one by one, and of those in the window.
+    pub recorded: u64,
+    pub shown: u64,
+    /// The summary was made from these requests, for the counters do not say (a window, a cut).
+    pub by_requests: bool,
+    pub dropped: u64,
+    pub bytes: u64,
+}
+
+struct State<'a> {
+    sink: &'a mut dyn Sink,
+    window: Window,
+    clock: Clock,
+    watched: Watched,
+    enricher: Enricher,
+    beside: Beside,
+    files: HashMap<u64, FileKey>,
+    tasks: HashMap<u32, TaskFact>,
+    timeline: Timeline,
+    /// As the totals say.
+    counters: HashMap<CounterKey, Counter>,
+    mixers: HashMap<(u64, u32, u32), u64>,
+    /// As the requests say.
+    counted: HashMap<(u64, u32, CounterKind), (CounterKey, Counter)>,
+    totals: TotalsFact,
+    cut: Cut,
+    recorded: u64,
+    shown: u64,
+}
+
+/// What rows are told apart by, beside file and process.
+type CounterKind = (u8, u8, u8, u8);
+
+/// Replays a recording.
+///
+/// # Errors
+/// If it is none, or of another version, cannot be read, or says more than a reader can hold.
+pub fn replay(
+    input: impl Read + Seek,
+    window: &dyn Fn(&Header) -> Window,
+    sink: &mut dyn Sink,
+) -> Result<Replay> {
+    let mut reader = Reader::open(input)?;
+    let header = clean(reader.header().clone());
+    let mut state = State {
+        sink,
+        window: window(&header),
+        clock: Clock::fixed(i128::from(header.clock)),
+        watched: Watched::by(&header.attached),
+        enricher: Enricher::recorded(),
+        beside: Beside::default(),
+        files: HashMap::new(),
+        tasks: HashMap::new(),
+        timeline: Timeline::default(),
+        counters: HashMap::new(),
+        mixers: HashMap::new(),
+        counted: HashMap::new(),
+        totals: TotalsFact::default(),
+        cut: Cut::default(),
+        recorded: 0,
+        shown: 0,
+    };
+    let bytes = reader.size();
+    while let Some(item) = reader.item()? {
+        state.take(item)?;
+    }
+    Ok(state.finish(header, bytes))
+}
+
+/// Names in a header come from outside, too.
+fn clean(mut header: Header) -> Header {
+    let safe = |text: &mut String| *text = escape(text.as_bytes());
+    for text in [&mut header.tool, &mut header.host, &mut header.kernel, &mut header.boot] {
+        safe(text);
+    }
+    header.attached.iter_mut().for_each(safe);
+    for (probe, why) in header.missing.iter_mut().chain(&mut header.dark) {
+        safe(probe);
+        safe(why);
+    }
+    header
+}
+
+impl State<'_> {
+    fn take(&mut self, item: Item<'_>) -> Result<()> {
+        match item {
+            Item::Facts(facts) => facts.into_iter().try_for_each(|fact| self.fact(fact)),
+            Item::Requests(columns) => self.requests(columns),
+            Item::Totals(totals) => self.totals(*totals),
+            Item::End(end) => {
+                self.cut.last = self.cut.last.max(end.time);
+                self.cut.end = Some(End { why: escape(end.why.as_bytes()), ..end });
+                Ok(())
+            }
+            Item::Damage(damage) => {
+                self.cut.damaged_bytes += damage.bytes;
+                if self.cut.damage.len() < MAX_DAMAGE {
+                    self.cut.damage.push(damage);
+                }
+                Ok(())
+            }
+            Item::Other => Ok(()),
+        }
+    }
+
+    fn fact(&mut self, fact: Fact) -> Result<()> {
+        anyhow::ensure!(
+            self.files.len() < MAX_KEPT && self.tasks.len() < MAX_KEPT,
+            "it names more than {MAX_KEPT} files or threads: no recording does"
+        );
+        match fact {
+            Fact::File(file) => {
+                let key = file.key();
+                self.files.insert(file.file, key);
+                let FileFact { info, .. } = *file;
+                self.enricher.recall(key, info);
+            }
+            Fact::Task(task) => {
+                self.tasks.insert(task.task, task);
+            }
+            Fact::Process(process) => self.enricher.name(process.pid, &process.name),
+            Fact::Refusal(fact) => self.refusal(&fact)?,
+            Fact::Mixer(fact) => self.mixer(&fact)?,
+        }
+        Ok(())
+    }
+
+    /// A file whose facts were in a damaged block is known by its number alone.
+    fn key(&self, file: u64) -> FileKey {
+        let unknown = FileKey { inode: file, ino: 0, dev: 0, generation: 0 };
+        self.files.get(&file).copied().unwrap_or(unknown)
+    }
+
+    fn task(&self, task: u32) -> TaskFact {
+        let unknown = TaskFact { task, pid: 0, tid: 0, comm: b"?".to_vec() };
+        self.tasks.get(&task).cloned().unwrap_or(unknown)
+    }
+
+    fn refusal(&mut self, fact: &RefusalFact) -> Result<()> {
+        if !self.window.holds(fact.time) {
+            return Ok(());
+        }
+        let event = fact.event(self.key(fact.file), &self.task(fact.task));
+        match self.beside.refusal(&event, &mut self.enricher, &self.clock) {
+            Some(row) => self.sink.refusal(row),
+            None => Ok(()),
+        }
+    }
+
+    fn mixer(&mut self, fact: &MixerFact) -> Result<()> {
+        let event = fact.event(self.key(fact.file), &self.task(fact.task));
+        let mixing = Mixing::new(&event, &mut self.enricher, &self.clock);
+        if self.window.holds(fact.time) { self.sink.mixing(&mixing) } else { Ok(()) }
+    }
+
+    fn requests(&mut self, columns: &Columns) -> Result<()> {
+        self.recorded += columns.len() as u64;
+        let all = self.sink.wants_all();
+        // One file and one task after the other is the rule.
+        let mut file = (u64::MAX, self.key(u64::MAX));
+        let mut task = (u32::MAX, self.task(u32::MAX), [0; 16]);
+        columns.each(|recorded| {
+            let request = &mut recorded.request;
+            self.cut.last = self.cut.last.max(request.end_ns);
+            if !self.window.holds(request.end_ns) {
+                return Ok(());
+            }
+            if file.0 != request.inode {
+                file = (request.inode, self.key(request.inode));
+            }
+            if task.0 != recorded.task {
+                let found = self.task(recorded.task);
+                let comm = found.comm16();
+                task = (recorded.task, found, comm);
+            }
+            let key = file.1;
+            (request.ino, request.dev, request.generation) = (key.ino, key.dev, key.generation);
+            (request.tgid, request.tid, request.comm) = (task.1.pid, task.1.tid, task.2);
+            let decision = decide(&request.facts(true), &request.evidence);
+            self.count(recorded, &decision);
+            if decision.finding || all { self.show(recorded) } else { Ok(()) }
+        })
+    }
+
+    fn show(&mut self, recorded: &Recorded) -> Result<()> {
+        let Recorded { request, extents, .. } = recorded;
+        let enricher = &mut self.enricher;
+        let record = Record::recorded(request, *extents, enricher, &self.clock, self.watched);
+        self.beside.request(&record);
+        self.sink.record(&record)
+    }
+
+    fn count(&mut self, recorded: &Recorded, decision: &Decision) {
+        let request = &recorded.request;
+        self.shown += 1;
+        self.timeline.add(request.end_ns, decision.finding);
+        let kind = (
+            request.op,
+            decision.verdict as u8,
+            decision.outcome as u8,
+            u8::from(decision.finding),
+        );
+        let full = self.counted.len() >= MAX_KEPT;
+        let row = (request.inode, request.tgid, kind);
+        let (_, counter) = match self.counted.entry(row) {
+            std::collections::hash_map::Entry::Vacant(_) if full => return,
+            entry => entry.or_insert_with(|| (counter_key(recorded, decision), EMPTY)),
+        };
+        let latency = request.end_ns.saturating_sub(request.begin_ns);
+        counter.requests += 1;
+        counter.bytes = counter.bytes.saturating_add(request.ret.max(0) as u64);
+        counter.direct_bytes = counter.direct_bytes.saturating_add(decision.direct_bytes);
+        counter.cached_bytes = counter.cached_bytes.saturating_add(decision.cached_bytes);
+        counter.latency_ns = counter.latency_ns.saturating_add(latency);
+        let bucket = (latency.max(1).ilog2() as usize).min(LATENCY_BUCKETS - 1);
+        counter.latency[bucket] = counter.latency[bucket].saturating_add(1);
+    }
+
+    fn totals(&mut self, mut totals: TotalsFact) -> Result<()> {
+        anyhow::ensure!(
+            self.counters.len() < MAX_KEPT && self.mixers.len() < MAX_KEPT,
+            "its totals have more than {MAX_KEPT} rows: no recording has"
+        );
+        for row in std::mem::take(&mut totals.counters) {
+            let (key, counter) = row.counter(self.key(row.file));
+            self.counters.insert(key, counter);
+        }
+        for (file, pid, how, pages) in std::mem::take(&mut totals.mixers) {
+            if matches!(how, MIXED_CACHED | MIXED_DIRTIED) {
+                self.mixers.insert((file, pid, how), pages);
+            }
+        }
+        self.cut.last = self.cut.last.max(totals.time);
+        self.totals = totals;
+        Ok(())
+    }
+
+    fn finish(mut self, header: Header, bytes: u64) -> Replay {
+        let whole = self.cut.end.is_some() && self.cut.damage.is_empty();
+        let by_requests = !self.window.is_all() || (header.all && !whole);
+        let counters: Vec<_> = if by_requests {
+            std::mem::take(&mut self.counted).into_values().collect()
+        } else {
+            self.counters.drain().collect()
+        };
+        let totals = self.as_live(&header, counters, by_requests);
+        let summary = Summary::new(&totals, &self.beside, &mut self.enricher);
+        Replay {
+            header,
+            summary,
+            timeline: self.timeline,
+            counters: totals.counters,
+            enricher: self.enricher,
+            cut: self.cut,
+            recorded: self.recorded,
+            shown: self.shown,
+            by_requests,
+            dropped: self.totals.dropped,
+            bytes,
+        }
+    }
+
+    /// The totals as a tracer has them when it stops.
+    fn as_live(
+        &self,
+        header: &Header,
+        mut counters: Vec<(CounterKey, Counter)>,
+        by_requests: bool,
+    ) -> Totals {
+        counters.sort_by_key(|(k, _)| (k.inode, k.tgid, k.op, k.verdict, k.outcome, k.errno));
+        let mut stats = [0; STATS];
+        for (stat, name) in Stat::ALL {
+            let told = self.totals.stats.iter().find(|(told, _)| told == name);
+            stats[*stat as usize] = told.map_or(0, |(_, n)| *n);
+        }
+        if by_requests {
+            // Those in flight at the cut are not known.
+            let ended: u64 = counters.iter().map(|(_, counter)| counter.requests).sum();
+            stats[Stat::Ended as usize] = ended;
+            stats[Stat::Begun as usize] = ended.saturating_add(stats[Stat::Unmatched as usize]);
+        }
+        let gaps = |gaps: &[(String, String)]| -> Vec<Missing> {
+            let gap = |(probe, why): &(String, String)| Missing {
+                probe: probe.clone(),
+                why: why.clone(),
+            };
+            gaps.iter().map(gap).collect()
+        };
+        let mixers = self
+            .mixers
+            .iter()
+            .map(|((file, pid, how), pages)| (mixer(self.key(*file), *pid, *how), *pages));
+        Totals {
+            kernel: header.kernel.clone(),
+            attach: if header.attach == "kprobe" { Attach::Kprobe } else { Attach::Fentry },
+            attached: header.attached.clone(),
+            missing: gaps(&header.missing),
+            dark: gaps(&header.dark),
+            stats,
+            skipped: self.totals.skipped.iter().map(|(p, n)| (escape(p.as_bytes()), *n)).collect(),
+            counters,
+            mixers: mixers.collect(),
+        }
+    }
+}
+
+const EMPTY: Counter = Counter {
+    requests: 0,
+    bytes: 0,
+    direct_bytes: 0,
+    cached_bytes: 0,
+    latency_ns: 0,
+    latency: [0; LATENCY_BUCKETS],
+};
+
+fn counter_key(recorded: &Recorded, decision: &Decision) -> CounterKey {
+    let r = &recorded.request;
+    CounterKey {
+        inode: r.inode,
+        ino: r.ino,
+        dev: r.dev,
+        tgid: r.tgid,
+        op: r.op,
+        verdict: decision.verdict as u8,
+        outcome: decision.outcome as u8,
+        finding: u8::from(decision.finding),
+        errno: 0,
+        pad: [0; 2],
+        generation: r.generation,
+        pad_end: 0,
+    }
+}

@@ -1,0 +1,66 @@
+//! The recording: write, read, recover. docs/trace-format.md is the contract.
+
+mod block;
+mod columns;
+mod facts;
+mod reader;
+mod varint;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use block::{BlockInfo, Damage};
+pub use columns::{Columns, Recorded};
+pub use facts::{
+    CounterFact, End, Fact, FileFact, Header, MixerFact, ProcessFact, RefusalFact, Scope, TaskFact,
+    TotalsFact, mixer,
+};
+pub use reader::{Item, Reader};
+pub use writer::Writer;
+
+/// Version of the format; another one is refused.
+pub const VERSION: u32 = 1;
+/// What a file begins with; a text-mode copy that changes line ends breaks it at once.
+const MAGIC: [u8; 8] = *b"dio\x89rec\n";
+/// Magic, version, and the CRC of both.
+const PREFIX: usize = 16;
+
+/// What a block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// JSON: a [`Header`]; the first block.
+    Header = 1,
+    /// JSON, an object a line: [`Fact`]s.
+    Facts = 2,
+    /// [`Columns`] of requests.
+    Requests = 3,
+    /// JSON: a [`TotalsFact`].
+    Totals = 4,
+    /// JSON: an [`End`]; the last block of a recording that was ended in good order.
+    End = 5,
+}
+
+impl Kind {
+    const fn from_u8(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Header,
+            2 => Self::Facts,
+            3 => Self::Requests,
+            4 => Self::Totals,
+            5 => Self::End,
+            _ => return None,
+        })
+    }
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Facts => "facts",
+            Self::Requests => "requests",
+            Self::Totals => "totals",
+            Self::End => "end",
+        }
+    }
+}

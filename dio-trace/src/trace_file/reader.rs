@@ -1,0 +1,104 @@
+//! Reads a recording, whatever became of it.
+
+use std::io::{Read, Seek};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    BlockInfo, Columns, Damage, End, Fact, Header, Kind, TotalsFact,
+    block::{Blocks, Step},
+};
+
+/// One piece of a recording, in the order in which it was written.
+#[derive(Debug)]
+pub enum Item<'a> {
+    Facts(Vec<Fact>),
+    Requests(&'a Columns),
+    Totals(Box<TotalsFact>),
+    End(End),
+    /// A part that could not be read; reading goes on behind it.
+    Damage(Damage),
+    /// A block of a kind that this version does not know, or one that is looked at alone.
+    Other,
+}
+
+/// Reads block after block; memory does not grow with the file.
+pub struct Reader<R> {
+    blocks: Blocks<R>,
+    columns: Columns,
+    header: Header,
+    /// The block the last item came from.
+    info: Option<BlockInfo>,
+}
+
+impl<R: Read + Seek> Reader<R> {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// If this is no recording, of another version, or its header is damaged; with the offset.
+    pub fn open(input: R) -> Result<Self> {
+        let mut blocks = Blocks::open(input)?;
+        let header = match blocks.next()? {
+            Step::Block(info) if info.kind == Some(Kind::Header) => {
+                serde_json::from_slice(&blocks.raw).with_context(|| {
+                    format!("the header at offset {} cannot be understood", info.offset)
+                })?
+            }
+            Step::Damage(damage) => bail!("offset {}: {}", damage.offset, damage.what),
+            Step::Block(info) => bail!("offset {}: the header is missing", info.offset),
+            Step::End => bail!("cut before its header (offset {})", blocks.size()),
+        };
+        Ok(Self { blocks, columns: Columns::default(), header, info: None })
+    }
+
+    #[must_use]
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.blocks.size()
+    }
+
+    /// The block that the last item came from; `None` behind damage.
+    #[must_use]
+    pub const fn info(&self) -> Option<BlockInfo> {
+        self.info
+    }
+
+    /// The next item; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn item(&mut self) -> Result<Option<Item<'_>>> {
+        self.info = None;
+        let info = match self.blocks.next()? {
+            Step::End => return Ok(None),
+            Step::Damage(damage) => return Ok(Some(Item::Damage(damage))),
+            Step::Block(info) => info,
+        };
+        self.info = Some(info);
+        let raw = &self.blocks.raw;
+        let item = match info.kind {
+            Some(Kind::Facts) => facts(raw).map(Item::Facts),
+            Some(Kind::Requests) => {
+                self.columns.decode(raw).map(|()| Item::Requests(&self.columns))
+            }
+            Some(Kind::Totals) => serde_json::from_slice(raw).ok().map(Item::Totals),
+            Some(Kind::End) => serde_json::from_slice(raw).ok().map(Item::End),
+            Some(Kind::Header) | None => Some(Item::Other),
+        };
+        Ok(Some(item.unwrap_or_else(|| {
+            let bytes = u64::from(info.stored) + super::block::HEAD as u64;
+            let what = "what a block holds cannot be understood".to_owned();
+            Item::Damage(Damage { offset: info.offset, bytes, what })
+        })))
+    }
+}
+
+/// An unknown fact is left out: a later version may have written it.
+fn facts(raw: &[u8]) -> Option<Vec<Fact>> {
+    let text = std::str::from_utf8(raw).ok()?;
+    Some(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
