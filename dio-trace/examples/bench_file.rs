@@ -7,10 +7,11 @@ use std::{
     fs::File,
     io::BufReader,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use dio_trace::{
     export::parquet::Parquet,
     record::Record,
@@ -146,47 +147,57 @@ fn peak() -> Result<u64> {
     kib.context("no VmHWM in /proc/self/status")
 }
 
-fn read(path: &Path) -> Result<(Duration, u64)> {
+/// What a process of its own finds: ns, requests, KiB at most.
+fn read(path: &Path) -> Result<(Duration, u64, u64)> {
+    let out = Command::new(std::env::current_exe()?).arg("--read").arg(path).output()?;
+    let text = String::from_utf8(out.stdout)?;
+    let numbers: Result<Vec<u64>, _> = text.split_whitespace().map(str::parse).collect();
+    match numbers?[..] {
+        [took, requests, memory] => Ok((Duration::from_nanos(took), requests, memory)),
+        _ => bail!("the reader failed: {}", String::from_utf8_lossy(&out.stderr)),
+    }
+}
+
+fn reader(path: &Path) -> Result<()> {
     let began = Instant::now();
     let input = BufReader::with_capacity(1 << 18, File::open(path)?);
     let replayed = replay(input, &|_| Window { since: 1, until: u64::MAX }, &mut Findings)?;
-    Ok((began.elapsed(), replayed.shown))
+    println!("{} {} {}", began.elapsed().as_nanos(), replayed.shown, peak()?);
+    Ok(())
 }
 
 fn main() -> Result<()> {
-    let mut args = std::env::args().skip(1);
-    let folder = args.next().context("usage: bench_file FOLDER")?;
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let folder = match &args[..] {
+        [word, path] if word == "--read" => return reader(Path::new(path)),
+        [folder] => Path::new(folder),
+        _ => bail!("usage: bench_file FOLDER"),
+    };
+    let path = folder.join("bench.dio");
     let (small, large) = (2_000_000, 20_000_000);
-    let path = Path::new(&folder).join("bench.dio");
-    let table = Path::new(&folder).join("bench.parquet");
-    // The small one is read first: the peak of memory only grows.
     write(&path, small)?;
-    let before = peak()?;
-    read(&path)?;
-    let at_small = peak()?;
+    let (_, _, little) = read(&path)?;
     let (took, bytes) = write(&path, large)?;
-    println!(
-        "write    {:>6.1} M requests/s  {:.1} bytes each",
-        rate(large, took),
-        bytes as f64 / large as f64
-    );
-    let (took, shown) = read(&path)?;
-    anyhow::ensure!(shown == large, "{shown} of {large} requests came back");
+    let each = bytes as f64 / large as f64;
+    println!("write    {:>6.1} M requests/s, {each:.1} bytes each", rate(large, took));
+    let (took, shown, much) = read(&path)?;
+    ensure!(shown == large, "{shown} of {large} requests came back");
     println!("report   {:>6.1} M requests/s", rate(large, took));
-    println!(
-        "memory   {before} KiB before reading, {at_small} KiB at most with {small} requests, {} KiB with {large}",
-        peak()?
-    );
-    write(&path, small)?;
-    let mut parquet = Parquet::new(File::create(&table)?)?;
+    println!("memory   {little} KiB for {small} requests, {much} KiB for {large}");
+    export(&path, &folder.join("bench.parquet"), small)
+}
+
+fn export(path: &Path, table: &Path, requests: u64) -> Result<()> {
+    write(path, requests)?;
+    let mut parquet = Parquet::new(File::create(table)?)?;
     let began = Instant::now();
-    let input = BufReader::with_capacity(1 << 18, File::open(&path)?);
+    let input = BufReader::with_capacity(1 << 18, File::open(path)?);
     replay(input, &|_| Window::ALL, &mut Table(&mut parquet))?;
     parquet.finish()?;
+    let each = std::fs::metadata(table)?.len() as f64 / requests as f64;
     println!(
-        "parquet  {:>6.1} M requests/s  {:.1} bytes each",
-        rate(small, began.elapsed()),
-        std::fs::metadata(&table)?.len() as f64 / small as f64
+        "parquet  {:>6.1} M requests/s, {each:.1} bytes each",
+        rate(requests, began.elapsed())
     );
     Ok(())
 }

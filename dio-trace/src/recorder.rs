@@ -53,7 +53,7 @@ pub struct Options {
     pub force: bool,
     /// Of requests without a finding, one in so many; 0: all that the probes send.
     pub sample: u64,
-    /// Stop before the file grows past this.
+    /// Stop once the file has this size.
     pub max_size: Option<u64>,
 }
 
@@ -458,7 +458,6 @@ impl Side {
         for request in &parcel.requests {
             self.writer.request(request)?;
         }
-        self.shared.requests.fetch_add(parcel.requests.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -475,6 +474,7 @@ impl Side {
         }
         let written = self.writer.written();
         self.shared.bytes.store(written, Ordering::Relaxed);
+        self.shared.requests.store(self.writer.recorded(), Ordering::Relaxed);
         if written >= self.max_size && !self.dead {
             self.dead = true;
             self.shared.stop("it reached --max-size".to_owned());

@@ -5,9 +5,11 @@
 //! - [`test`], [`demo`]: the two commands of the README
 //! - [`truth`]: every scenario on every kernel; [`suites`], [`steps`]: what it shares with the test
 //! - [`stress`]: thousands of requests at once
+//! - [`bench`]: figures of this machine
 //! - [`host`], [`apt`], [`build`], [`places`], [`cmd`]: what they all stand on
 //! - [`guest`]: what runs inside the VM
 mod apt;
+mod bench;
 mod bpf;
 mod build;
 mod cmd;
@@ -49,6 +51,7 @@ enum Task {
     Truth(truth::TruthArgs),
     Stress(stress::StressArgs),
     Demo(demo::DemoArgs),
+    Bench(bench::BenchArgs),
     /// What runs inside the VM
     #[command(hide = true, subcommand)]
     Guest(guest::Guest),
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Task::Truth(args) => truth::main(args),
         Task::Stress(args) => stress::main(args),
         Task::Demo(args) => demo::main(args),
+        Task::Bench(args) => bench::main(args).map(|()| 0),
         Task::Guest(part) => guest::main(part),
     };
     match result {

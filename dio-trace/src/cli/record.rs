@@ -28,7 +28,7 @@ pub(super) struct RecordArgs {
     /// Beside findings, record one in N of the other requests
     #[arg(long, value_name = "1/N", value_parser = sample, conflicts_with = "all")]
     sample: Option<u64>,
-    /// Stop before the file grows past this: 500K, 100M, 2G
+    /// Stop once the file has this size: 500K, 100M, 2G
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_size: Option<u64>,
 }

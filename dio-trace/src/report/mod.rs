@@ -3,6 +3,7 @@
 
 mod by;
 mod replay;
+mod tables;
 mod timeline;
 
 pub use by::{By, Group, groups};

@@ -11,7 +11,10 @@ use dio_trace_common::{
     verdict::{Decision, decide},
 };
 
-use super::Timeline;
+use super::{
+    Timeline,
+    tables::{Counted, Numbered},
+};
 use crate::{
     beside::{Beside, Mixing, RefusalRow},
     clock::Clock,
@@ -21,7 +24,7 @@ use crate::{
     summary::Summary,
     trace_file::{
         Columns, Damage, End, Fact, FileFact, Header, Item, MixerFact, Reader, Recorded,
-        RefusalFact, TaskFact, TotalsFact, mixer,
+        RefusalFact, TotalsFact, mixer,
     },
     tracer::{Attach, Missing, Totals},
 };
@@ -112,22 +115,32 @@ struct State<'a> {
     watched: Watched,
     enricher: Enricher,
     beside: Beside,
-    files: HashMap<u64, FileKey>,
-    tasks: HashMap<u32, TaskFact>,
+    files: Numbered<FileKey>,
+    tasks: Numbered<Task>,
     timeline: Timeline,
     /// As the totals say.
     counters: HashMap<CounterKey, Counter>,
     mixers: HashMap<(u64, u32, u32), u64>,
     /// As the requests say.
-    counted: HashMap<(u64, u32, CounterKind), (CounterKey, Counter)>,
+    counted: Counted,
     totals: TotalsFact,
     cut: Cut,
     recorded: u64,
     shown: u64,
 }
 
-/// What rows are told apart by, beside file and process.
-type CounterKind = (u8, u8, u8, u8);
+/// A thread, as requests have it.
+#[derive(Clone, Copy)]
+struct Task {
+    pid: u32,
+    tid: u32,
+    comm: [u8; 16],
+}
+
+impl Task {
+    /// Of one whose facts were in a damaged block.
+    const UNKNOWN: Self = Self { pid: 0, tid: 0, comm: *b"?\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" };
+}
 
 /// Replays a recording.
 ///
@@ -147,12 +160,12 @@ pub fn replay(
         watched: Watched::by(&header.attached),
         enricher: Enricher::recorded(),
         beside: Beside::default(),
-        files: HashMap::new(),
-        tasks: HashMap::new(),
+        files: Numbered::default(),
+        tasks: Numbered::default(),
         timeline: Timeline::default(),
         counters: HashMap::new(),
         mixers: HashMap::new(),
-        counted: HashMap::new(),
+        counted: Counted::default(),
         totals: TotalsFact::default(),
         cut: Cut::default(),
         recorded: 0,
@@ -202,19 +215,17 @@ impl State<'_> {
     }
 
     fn fact(&mut self, fact: Fact) -> Result<()> {
-        anyhow::ensure!(
-            self.files.len() < MAX_KEPT && self.tasks.len() < MAX_KEPT,
-            "it names more than {MAX_KEPT} files or threads: no recording does"
-        );
         match fact {
             Fact::File(file) => {
                 let key = file.key();
-                self.files.insert(file.file, key);
-                let FileFact { info, .. } = *file;
-                self.enricher.recall(key, info);
+                let FileFact { file, info, .. } = *file;
+                if self.files.keep(file, key, MAX_KEPT) {
+                    self.enricher.recall(key, info);
+                }
             }
-            Fact::Task(task) => {
-                self.tasks.insert(task.task, task);
+            Fact::Task(fact) => {
+                let (pid, tid, comm) = (fact.pid, fact.tid, fact.comm16());
+                self.tasks.keep(u64::from(fact.task), Task { pid, tid, comm }, MAX_KEPT);
             }
             Fact::Process(process) => self.enricher.name(process.pid, &process.name),
             Fact::Refusal(fact) => self.refusal(&fact)?,
@@ -226,19 +237,19 @@ impl State<'_> {
     /// A file whose facts were in a damaged block is known by its number alone.
     fn key(&self, file: u64) -> FileKey {
         let unknown = FileKey { inode: file, ino: 0, dev: 0, generation: 0 };
-        self.files.get(&file).copied().unwrap_or(unknown)
+        self.files.get(file).unwrap_or(unknown)
     }
 
-    fn task(&self, task: u32) -> TaskFact {
-        let unknown = TaskFact { task, pid: 0, tid: 0, comm: b"?".to_vec() };
-        self.tasks.get(&task).cloned().unwrap_or(unknown)
+    fn task(&self, task: u32) -> Task {
+        self.tasks.get(u64::from(task)).unwrap_or(Task::UNKNOWN)
     }
 
     fn refusal(&mut self, fact: &RefusalFact) -> Result<()> {
         if !self.window.holds(fact.time) {
             return Ok(());
         }
-        let event = fact.event(self.key(fact.file), &self.task(fact.task));
+        let task = self.task(fact.task);
+        let event = fact.event(self.key(fact.file), (task.pid, task.tid, task.comm));
         match self.beside.refusal(&event, &mut self.enricher, &self.clock) {
             Some(row) => self.sink.refusal(row),
             None => Ok(()),
@@ -246,7 +257,8 @@ impl State<'_> {
     }
 
     fn mixer(&mut self, fact: &MixerFact) -> Result<()> {
-        let event = fact.event(self.key(fact.file), &self.task(fact.task));
+        let task = self.task(fact.task);
+        let event = fact.event(self.key(fact.file), (task.pid, task.tid, task.comm));
         let mixing = Mixing::new(&event, &mut self.enricher, &self.clock);
         if self.window.holds(fact.time) { self.sink.mixing(&mixing) } else { Ok(()) }
     }
@@ -254,26 +266,16 @@ impl State<'_> {
     fn requests(&mut self, columns: &Columns) -> Result<()> {
         self.recorded += columns.len() as u64;
         let all = self.sink.wants_all();
-        // One file and one task after the other is the rule.
-        let mut file = (u64::MAX, self.key(u64::MAX));
-        let mut task = (u32::MAX, self.task(u32::MAX), [0; 16]);
         columns.each(|recorded| {
             let request = &mut recorded.request;
             self.cut.last = self.cut.last.max(request.end_ns);
             if !self.window.holds(request.end_ns) {
                 return Ok(());
             }
-            if file.0 != request.inode {
-                file = (request.inode, self.key(request.inode));
-            }
-            if task.0 != recorded.task {
-                let found = self.task(recorded.task);
-                let comm = found.comm16();
-                task = (recorded.task, found, comm);
-            }
-            let key = file.1;
+            let key = self.key(request.inode);
+            let task = self.task(recorded.task);
             (request.ino, request.dev, request.generation) = (key.ino, key.dev, key.generation);
-            (request.tgid, request.tid, request.comm) = (task.1.pid, task.1.tid, task.2);
+            (request.tgid, request.tid, request.comm) = (task.pid, task.tid, task.comm);
             let decision = decide(&request.facts(true), &request.evidence);
             self.count(recorded, &decision);
             if decision.finding || all { self.show(recorded) } else { Ok(()) }
@@ -298,12 +300,9 @@ impl State<'_> {
             decision.outcome as u8,
             u8::from(decision.finding),
         );
-        let full = self.counted.len() >= MAX_KEPT;
         let row = (request.inode, request.tgid, kind);
-        let (_, counter) = match self.counted.entry(row) {
-            std::collections::hash_map::Entry::Vacant(_) if full => return,
-            entry => entry.or_insert_with(|| (counter_key(recorded, decision), EMPTY)),
-        };
+        let make = || counter_key(recorded, decision);
+        let Some(counter) = self.counted.row(row, MAX_KEPT, make) else { return };
         let latency = request.end_ns.saturating_sub(request.begin_ns);
         counter.requests += 1;
         counter.bytes = counter.bytes.saturating_add(request.ret.max(0) as u64);
@@ -336,11 +335,8 @@ impl State<'_> {
     fn finish(mut self, header: Header, bytes: u64) -> Replay {
         let whole = self.cut.end.is_some() && self.cut.damage.is_empty();
         let by_requests = !self.window.is_all() || (header.all && !whole);
-        let counters: Vec<_> = if by_requests {
-            std::mem::take(&mut self.counted).into_values().collect()
-        } else {
-            self.counters.drain().collect()
-        };
+        let counters: Vec<_> =
+            if by_requests { self.counted.take() } else { self.counters.drain().collect() };
         let totals = self.as_live(&header, counters, by_requests);
         let summary = Summary::new(&totals, &self.beside, &mut self.enricher);
         Replay {
@@ -401,15 +397,6 @@ impl State<'_> {
         }
     }
 }
-
-const EMPTY: Counter = Counter {
-    requests: 0,
-    bytes: 0,
-    direct_bytes: 0,
-    cached_bytes: 0,
-    latency_ns: 0,
-    latency: [0; LATENCY_BUCKETS],
-};
 
 fn counter_key(recorded: &Recorded, decision: &Decision) -> CounterKey {
     let r = &recorded.request;

@@ -102,7 +102,7 @@ pub struct RefusalFact {
 
 impl RefusalFact {
     #[must_use]
-    pub fn event(&self, key: FileKey, task: &TaskFact) -> Refusal {
+    pub const fn event(&self, key: FileKey, (pid, tid, comm): (u32, u32, [u8; 16])) -> Refusal {
         Refusal {
             kind: EVENT_REFUSAL,
             by: self.by,
@@ -111,10 +111,10 @@ impl RefusalFact {
             inode: key.inode,
             ino: key.ino,
             dev: key.dev,
-            tgid: task.pid,
-            tid: task.tid,
+            tgid: pid,
+            tid,
             generation: key.generation,
-            comm: task.comm16(),
+            comm,
         }
     }
 }
@@ -130,13 +130,13 @@ pub struct MixerFact {
 
 impl MixerFact {
     #[must_use]
-    pub fn event(&self, key: FileKey, task: &TaskFact) -> MixerEvent {
+    pub const fn event(&self, key: FileKey, (pid, tid, comm): (u32, u32, [u8; 16])) -> MixerEvent {
         MixerEvent {
             kind: EVENT_MIXER,
-            tid: task.tid,
+            tid,
             time_ns: self.time,
-            mixer: mixer(key, task.pid, self.how),
-            comm: task.comm16(),
+            mixer: mixer(key, pid, self.how),
+            comm,
         }
     }
 }

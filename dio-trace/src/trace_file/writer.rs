@@ -19,6 +19,8 @@ pub struct Writer<W> {
     out: W,
     /// Bytes of whole blocks in the file.
     written: u64,
+    /// Requests in them.
+    recorded: u64,
     facts: Vec<u8>,
     requests: Columns,
 }
@@ -31,7 +33,8 @@ impl<W: Write> Writer<W> {
     pub fn new(mut out: W, header: &Header) -> io::Result<Self> {
         out.write_all(&prefix())?;
         let written = prefix().len() as u64;
-        let mut writer = Self { out, written, facts: Vec::new(), requests: Columns::default() };
+        let mut writer =
+            Self { out, written, recorded: 0, facts: Vec::new(), requests: Columns::default() };
         writer.json(Kind::Header, header)?;
         Ok(writer)
     }
@@ -39,6 +42,11 @@ impl<W: Write> Writer<W> {
     /// Bytes of whole blocks: up to here the file is sound, whatever happened behind.
     pub const fn written(&self) -> u64 {
         self.written
+    }
+
+    /// Requests in whole blocks.
+    pub const fn recorded(&self) -> u64 {
+        self.recorded
     }
 
     pub const fn get_ref(&self) -> &W {
@@ -120,8 +128,11 @@ impl<W: Write> Writer<W> {
         }
         // What they refer to comes first.
         self.facts()?;
+        let rows = self.requests.len() as u64;
         let raw = self.requests.encode();
-        self.block(Kind::Requests, &raw)
+        self.block(Kind::Requests, &raw)?;
+        self.recorded += rows;
+        Ok(())
     }
 
     fn json<T: Serialize>(&mut self, kind: Kind, value: &T) -> io::Result<()> {

@@ -20,7 +20,12 @@ const MAX_PLACES: usize = 5;
 pub fn recording(name: &str, replayed: &Replay, width: usize) -> String {
     let header = &replayed.header;
     let wall = |time: u64| u64::try_from(i128::from(time) + i128::from(header.clock)).unwrap_or(0);
-    let lasted = wall(replayed.cut.last).saturating_sub(header.started);
+    // Requests are seen while the last probes are still being attached.
+    let first = match replayed.timeline.start() {
+        0 => header.started,
+        time => header.started.min(wall(time)),
+    };
+    let lasted = wall(replayed.cut.last).saturating_sub(first);
     let what = match (header.all, header.sample) {
         (true, _) => "every request".to_owned(),
         (false, 0) => "findings".to_owned(),
@@ -38,8 +43,8 @@ pub fn recording(name: &str, replayed: &Replay, width: usize) -> String {
     let text = format!(
         "{name}: host {}, {} {}, {} of {scope}; {what}, {} requests in {} bytes",
         header.host,
-        date_of(header.started),
-        &time_of_day(header.started)[..8],
+        date_of(first),
+        &time_of_day(first)[..8],
         duration(lasted),
         count(replayed.recorded),
         about(replayed.bytes),

@@ -1,0 +1,120 @@
+//! Look-ups made for every request.
+
+use std::collections::HashMap;
+
+use dio_trace_common::abi::{Counter, CounterKey, LATENCY_BUCKETS};
+
+/// Things by small numbers; those with larger ones are not kept.
+pub(super) struct Numbered<T> {
+    things: Vec<Option<T>>,
+}
+
+impl<T> Default for Numbered<T> {
+    fn default() -> Self {
+        Self { things: Vec::new() }
+    }
+}
+
+impl<T: Copy> Numbered<T> {
+    /// Keeps a thing; false if its number is above `most`.
+    pub(super) fn keep(&mut self, number: u64, thing: T, most: usize) -> bool {
+        let Some(at) = usize::try_from(number).ok().filter(|at| *at < most) else { return false };
+        if self.things.len() <= at {
+            self.things.resize(at + 1, None);
+        }
+        self.things[at] = Some(thing);
+        true
+    }
+
+    #[inline]
+    pub(super) fn get(&self, number: u64) -> Option<T> {
+        usize::try_from(number).ok().and_then(|at| self.things.get(at).copied().flatten())
+    }
+}
+
+/// What rows are told apart by: file, process, op, verdict, outcome, finding.
+pub(super) type RowKey = (u64, u32, (u8, u8, u8, u8));
+
+const SLOTS: usize = 4_096;
+
+const EMPTY: Counter = Counter {
+    requests: 0,
+    bytes: 0,
+    direct_bytes: 0,
+    cached_bytes: 0,
+    latency_ns: 0,
+    latency: [0; LATENCY_BUCKETS],
+};
+
+/// Counters by row, behind a small table of those used last: most requests are like some before.
+pub(super) struct Counted {
+    rows: Vec<(RowKey, CounterKey, Counter)>,
+    index: HashMap<RowKey, usize>,
+    recent: Vec<usize>,
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self { rows: Vec::new(), index: HashMap::new(), recent: vec![usize::MAX; SLOTS] }
+    }
+}
+
+impl Counted {
+    /// The row's counter, made if there is none; `None` if there are `most` others.
+    #[inline]
+    pub(super) fn row(
+        &mut self,
+        key: RowKey,
+        most: usize,
+        make: impl FnOnce() -> CounterKey,
+    ) -> Option<&mut Counter> {
+        let slot = slot(&key);
+        let mut at = self.recent[slot];
+        if self.rows.get(at).is_none_or(|row| row.0 != key) {
+            at = self.look_up(key, most, make)?;
+            self.recent[slot] = at;
+        }
+        Some(&mut self.rows[at].2)
+    }
+
+    fn look_up(
+        &mut self,
+        key: RowKey,
+        most: usize,
+        make: impl FnOnce() -> CounterKey,
+    ) -> Option<usize> {
+        if let Some(at) = self.index.get(&key) {
+            return Some(*at);
+        }
+        if self.rows.len() >= most {
+            return None;
+        }
+        self.rows.push((key, make(), EMPTY));
+        self.index.insert(key, self.rows.len() - 1);
+        Some(self.rows.len() - 1)
+    }
+
+    pub(super) fn take(&mut self) -> Vec<(CounterKey, Counter)> {
+        self.index.clear();
+        std::mem::take(&mut self.rows).into_iter().map(|(_, key, counter)| (key, counter)).collect()
+    }
+}
+
+fn slot((file, pid, (op, verdict, outcome, finding)): &RowKey) -> usize {
+    let kind = u32::from_le_bytes([*op, *verdict, *outcome, *finding]);
+    let mixed = file.rotate_left(17) ^ u64::from(*pid).rotate_left(37) ^ u64::from(kind);
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_above_the_limit_are_not_kept() {
+        let mut things = Numbered::default();
+        assert!(things.keep(3, 'a', 10) && !things.keep(10, 'b', 10));
+        assert!(!things.keep(u64::MAX, 'b', 10));
+        assert_eq!((things.get(3), things.get(2), things.get(u64::MAX)), (Some('a'), None, None));
+    }
+}

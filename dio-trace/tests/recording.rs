@@ -1,0 +1,91 @@
+//! A recording of version 1, made on 6.12, is readable for ever: no machine is asked, and what it
+//! says stays the same.
+//!
+//! A wanted change: `BLESS=1 cargo test -p dio-trace --test recording`, then read the diff.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings")
+}
+
+/// Runs the tool where relative paths are the recordings'.
+fn run(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dio-trace"))
+        .args(words)
+        .current_dir(folder())
+        .env("TZ", "UTC")
+        .env("COLUMNS", "80")
+        .output()
+        .unwrap()
+}
+
+fn stdout(words: &[&str]) -> String {
+    let out = run(words);
+    assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+fn compare(name: &str, text: &str) {
+    let path = folder().join(name);
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_default();
+    assert!(golden == text, "{} differs; is now:\n{text}", path.display());
+}
+
+#[test]
+fn golden_report_fits_80_columns() {
+    let text = stdout(&["report", "v1.dio"]);
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    compare("v1.txt", &text);
+}
+
+#[test]
+fn golden_sums() {
+    let by = ["process", "file", "fs", "cause", "time", "verdict"];
+    let text: String = by.iter().map(|by| stdout(&["report", "--by", by, "v1.dio"])).collect();
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    compare("v1-by.txt", &text);
+}
+
+#[test]
+fn golden_export() {
+    compare("v1.jsonl", &stdout(&["export", "--format", "jsonl", "v1.dio"]));
+    compare("v1.csv", &stdout(&["export", "--format", "csv", "v1.dio"]));
+}
+
+#[test]
+fn golden_blocks() {
+    compare("v1-blocks.txt", &stdout(&["inspect", "v1.dio"]));
+}
+
+#[test]
+fn several_recordings_are_summed() {
+    let of = |files: &[&str]| {
+        let text = stdout(&[&["report", "--by", "fs"], files].concat());
+        text.lines().nth(1).unwrap().split_whitespace().next().unwrap().to_owned()
+    };
+    assert_eq!((of(&["v1.dio"]), of(&["v1.dio", "v1.dio"])), ("69".to_owned(), "138".to_owned()));
+}
+
+#[test]
+fn a_cut_recording_is_reported_as_far_as_it_goes() {
+    let whole = fs::read(folder().join("v1.dio")).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("cut.dio");
+    fs::write(&path, &whole[..whole.len() - 300]).unwrap();
+    let text = stdout(&["report", path.to_str().unwrap()]);
+    assert!(text.contains("the recording has no end"), "{text}");
+    assert!(text.contains("at offset"), "{text}");
+    fs::write(&path, &whole[..100]).unwrap();
+    let out = run(&["report", path.to_str().unwrap()]);
+    assert_eq!(out.status.code(), Some(1));
+    let error = String::from_utf8(out.stderr).unwrap();
+    assert!(error.contains("offset 16") && error.lines().count() == 1, "{error}");
+}
