@@ -53,7 +53,7 @@ pub struct Options {
     pub force: bool,
     /// Of requests without a finding, one in so many; 0: all that the probes send.
     pub sample: u64,
-    /// Stop once the file has this size.
+    /// Stop before the file grows past this.
     pub max_size: Option<u64>,
 }
 
@@ -458,6 +458,7 @@ impl Side {
         for request in &parcel.requests {
             self.writer.request(request)?;
         }
+        self.shared.requests.fetch_add(parcel.requests.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -474,10 +475,145 @@ impl Side {
         }
         let written = self.writer.written();
         self.shared.bytes.store(written, Ordering::Relaxed);
-        self.shared.requests.store(self.writer.recorded(), Ordering::Relaxed);
         if written >= self.max_size && !self.dead {
             self.dead = true;
             self.shared.stop("it reached --max-size".to_owned());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use dio_trace_common::abi::{LATENCY_BUCKETS, STATS};
+
+    use super::*;
+    use crate::{
+        fixture,
+        record::Record,
+        report::{Replay, Sink, Window, replay},
+        tracer::Attach,
+    };
+
+    struct Nobody;
+
+    impl Sink for Nobody {
+        fn record(&mut self, _: &Record) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn options(path: PathBuf) -> Options {
+        Options { path, force: false, sample: 0, max_size: None }
+    }
+
+    fn totals(requests: u64) -> Totals {
+        let request = fixture::request();
+        let key = CounterKey {
+            inode: request.inode,
+            ino: request.ino,
+            dev: request.dev,
+            tgid: request.tgid,
+            op: request.op,
+            verdict: request.verdict,
+            outcome: request.outcome,
+            finding: 0,
+            errno: 0,
+            pad: [0; 2],
+            generation: 0,
+            pad_end: 0,
+        };
+        let mut latency = [0; LATENCY_BUCKETS];
+        latency[16] = requests as u32;
+        let counter = Counter {
+            requests,
+            bytes: requests * 4096,
+            direct_bytes: requests * 4096,
+            cached_bytes: 0,
+            latency_ns: requests * 80_000,
+            latency,
+        };
+        let mut stats = [0; STATS];
+        stats[Stat::Begun as usize] = requests + 2;
+        stats[Stat::Ended as usize] = requests;
+        Totals {
+            kernel: "6.12".to_owned(),
+            attach: Attach::Kprobe,
+            attached: vec!["do_writepages".to_owned()],
+            missing: Vec::new(),
+            dark: Vec::new(),
+            stats,
+            skipped: vec![("fe_vfs_read".to_owned(), 3)],
+            counters: vec![(key, counter)],
+            mixers: Vec::new(),
+        }
+    }
+
+    fn read(path: &Path) -> Replay {
+        replay(File::open(path).unwrap(), &|_| Window::ALL, &mut Nobody).unwrap()
+    }
+
+    fn record(options: &Options, requests: u64) -> Done {
+        let mut enricher = Enricher::recorded();
+        let header = Header { attach: "kprobe".to_owned(), ..Header::default() };
+        let mut recorder = Recorder::start(options, &header).unwrap();
+        for n in 0..requests {
+            let request = Request { end_ns: 81_000 + n, ..fixture::request() };
+            recorder.take(Event::Request(Box::new(request)), &mut enricher);
+        }
+        recorder.totals(&totals(requests / 2), &mut enricher);
+        recorder.finish(&totals(requests), &mut enricher)
+    }
+
+    #[test]
+    fn what_was_recorded_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options(folder.path().join("r.dio"));
+        let done = record(&options, 10_000);
+        assert_eq!((done.requests + done.dropped, &done.stopped), (10_000, &None));
+        let about = std::fs::metadata(&options.path).unwrap();
+        assert_eq!((about.permissions().mode() & 0o777, about.len()), (0o600, done.bytes));
+        let replayed = read(&options.path);
+        let summary = &replayed.summary;
+        assert_eq!((replayed.recorded, summary.ended()), (done.requests, 10_000));
+        assert_eq!((summary.in_flight, summary.attach), (2, "kprobe"));
+        assert_eq!(summary.skipped_runs["fe_vfs_read"], 3);
+        assert_eq!(summary.files[0].comm, "postgres");
+    }
+
+    #[test]
+    fn samples_and_limits() {
+        let folder = tempfile::tempdir().unwrap();
+        let sampled = Options { sample: 100, ..options(folder.path().join("s.dio")) };
+        assert_eq!(record(&sampled, 10_000).requests, 100);
+        let limited = Options { max_size: Some(1), ..options(folder.path().join("m.dio")) };
+        let mut recorder = Recorder::start(&limited, &Header::default()).unwrap();
+        let began = Instant::now();
+        while recorder.tick().is_none() && began.elapsed() < Duration::from_secs(10) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let done = recorder.finish(&totals(7), &mut Enricher::recorded());
+        assert!(done.stopped.unwrap().contains("--max-size"));
+        assert_eq!(read(&limited.path).summary.ended(), 7);
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.dio");
+        std::fs::write(&path, "mine").unwrap();
+        let error = |options: &Options| {
+            Recorder::start(options, &Header::default()).err().map(|error| error.to_string())
+        };
+        let mut options = options(path.clone());
+        assert!(error(&options).unwrap().contains("--force"));
+        options.force = true;
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let linked = Options { path: link, ..options };
+        assert!(error(&linked).unwrap().contains("symbolic link"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+        assert_eq!(error(&options), None);
     }
 }

@@ -33,6 +33,9 @@ fn usage_errors_are_2() {
     refuses(&["audit", "-d", "5 parsecs"], 2, &["unknown unit"]);
     refuses(&["audit", "--attach", "uprobe"], 2, &["fentry", "kprobe"]);
     refuses(&["run"], 2, &["COMMAND"]);
+    refuses(&["record", "audit"], 2, &["--output"]);
+    refuses(&["record", "-o", "x", "--max-size", "9T", "audit"], 2, &["is no size"]);
+    refuses(&["export", "x.dio", "--format", "xml"], 2, &["jsonl", "csv", "parquet"]);
     refuses(&["explain", "misalinged"], 2, &["no cause `misalinged`", "near it: misaligned"]);
     refuses(&["explain", "tmpfs", "\x1b[2J"], 2, &["\\x1b[2J"]);
 }
@@ -93,4 +96,12 @@ fn causes_are_explained_without_root() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(text.lines().chain(list.lines()).all(|line| line.chars().count() <= 80), "{text}");
+}
+
+#[test]
+fn what_is_no_recording_is_1() {
+    refuses(&["report", "/no/such/file"], 1, &["cannot open /no/such/file"]);
+    refuses(&["report", "/"], 1, &["no regular file"]);
+    refuses(&["inspect", "/proc/self/exe"], 1, &["no recording", "offset 0"]);
+    refuses(&["record", "-o", "/x", "audit", "--json"], 1, &["after `report`"]);
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::args::Trace;
@@ -39,6 +39,18 @@ impl RecordArgs {
         self.all || self.sample.is_some()
     }
 
+    /// What a recording cannot be asked for.
+    pub(super) fn check(verb: &Trace) -> Result<()> {
+        let common = verb.common();
+        if common.json || common.output.is_some() {
+            bail!("a recording has one form: put -o before the verb, and --json after `report`");
+        }
+        if matches!(verb, Trace::Run { gate, .. } if !gate.fail_on.is_empty()) {
+            bail!("a recording does not judge: use --fail-on without `record`");
+        }
+        Ok(())
+    }
+
     /// Creates the file.
     pub(super) fn start(&self, verb: &Trace, tracer: &Tracer) -> Result<Recorder> {
         let options = Options {
@@ -63,7 +75,7 @@ impl RecordArgs {
             done.requests, done.bytes
         );
         match &done.stopped {
-            Some(why) => anyhow::bail!("recording stopped: {why}; {path} is sound up to there"),
+            Some(why) => bail!("recording stopped: {why}; {path} is sound up to there"),
             None => Ok(()),
         }
     }

@@ -57,6 +57,7 @@ pub(super) async fn run(verb: &Trace, record: Option<&RecordArgs>) -> Result<u8>
         }
         Trace::Audit { .. } => Scope::System,
     };
+    record.map_or(Ok(()), |_| RecordArgs::check(verb))?;
     let sink = Sink::open(common)?;
     let gate = Gating::open(verb)?;
     let wanted = common.filters.wanted()?;

@@ -169,9 +169,11 @@ impl Enricher {
         self.files.insert(key, info);
     }
 
-    /// Takes the name of a process from a recording.
-    pub fn name(&mut self, tgid: u32, name: &str) {
-        self.exes.entry(tgid).or_insert_with(|| escape(name.as_bytes()));
+    /// Takes the name of a process from a recording, if it has none yet.
+    pub fn name(&mut self, tgid: u32, name: &[u8]) {
+        if !name.is_empty() {
+            self.exes.entry(tgid).or_insert_with(|| escape(name));
+        }
     }
 
     /// Takes the names of a file; does nothing if it is known.

@@ -225,9 +225,10 @@ impl State<'_> {
             }
             Fact::Task(fact) => {
                 let (pid, tid, comm) = (fact.pid, fact.tid, fact.comm16());
+                self.enricher.name(pid, &fact.comm);
                 self.tasks.keep(u64::from(fact.task), Task { pid, tid, comm }, MAX_KEPT);
             }
-            Fact::Process(process) => self.enricher.name(process.pid, &process.name),
+            Fact::Process(process) => self.enricher.name(process.pid, process.name.as_bytes()),
             Fact::Refusal(fact) => self.refusal(&fact)?,
             Fact::Mixer(fact) => self.mixer(&fact)?,
         }
