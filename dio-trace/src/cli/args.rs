@@ -54,7 +54,7 @@ pub(super) enum Verb {
         #[command(flatten)]
         options: RecordArgs,
         #[command(subcommand)]
-        trace: Trace,
+        trace: Box<Trace>,
     },
     /// Say what was recorded, as tracing would have; no root, on any machine
     Report(ReportArgs),

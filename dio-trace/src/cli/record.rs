@@ -45,6 +45,11 @@ impl RecordArgs {
         if common.json || common.output.is_some() {
             bail!("a recording has one form: put -o before the verb, and --json after `report`");
         }
+        if !common.filters.filter().is_open() {
+            bail!(
+                "names and verdicts are for looking: record without --comm, --path, --fs, --only"
+            );
+        }
         if matches!(verb, Trace::Run { gate, .. } if !gate.fail_on.is_empty()) {
             bail!("a recording does not judge: use --fail-on without `record`");
         }
