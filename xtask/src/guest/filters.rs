@@ -16,27 +16,15 @@ use crate::cmd::{self, text};
 /// Runs of dio-trace.
 pub(super) const RUNS: u64 = 2;
 const SIZE: usize = 16 << 10;
+/// Those of [`job`].
+pub(super) const REQUESTS: u64 = 18;
 /// As docker names them.
 const CONTAINER: &str = "docker-5eed5eed5eed.scope";
 
 /// What is wrong with two runs on files of this folder, which takes direct reads and writes.
 pub(super) fn check(tool: &Path, attach: &str, folder: &Path) -> Result<Vec<String>> {
-    for name in ["wanted", "other"] {
-        let file = folder.join(name);
-        fs::write(&file, vec![1; SIZE])?;
-        fs::File::open(file)?.sync_all()?;
-    }
+    let job = job(folder)?;
     let folder = text(folder)?;
-    // Of each file 4 reads and the one that finds the end, and 4 writes.
-    let job: String = ["wanted", "other"]
-        .iter()
-        .map(|name| {
-            format!(
-                "dd if={folder}/{name} of=/dev/null iflag=direct bs=4096; \
-                 dd if=/dev/zero of={folder}/{name} oflag=direct conv=notrunc bs=4096 count=4; "
-            )
-        })
-        .collect();
     let mut wrong = Vec::new();
 
     let filters = ["--op", "write", "--api", "read,readv", "--dev", folder, "--fs", "ext4,xfs"];
@@ -47,7 +35,7 @@ pub(super) fn check(tool: &Path, attach: &str, folder: &Path) -> Result<Vec<Stri
         .args(["--", "sh", "-c", &job])
         .output()
         .context("cannot start dio-trace")?;
-    wrong.extend(compare(&String::from_utf8_lossy(&out.stdout), 4, 4, "run with filters"));
+    wrong.extend(compare(&String::from_utf8_lossy(&out.stdout), 4, "run with filters"));
 
     // The same by somebody in a container and by somebody outside.
     let cgroup = container()?;
@@ -62,8 +50,26 @@ pub(super) fn check(tool: &Path, attach: &str, folder: &Path) -> Result<Vec<Stri
         cmd::output(Command::new("sh").args(["-c", &enter]))?;
         cmd::output(Command::new("sh").args(["-c", &job])).map(drop)
     })?;
-    wrong.extend(compare(&talk, 18, 18, "audit --container"));
+    wrong.extend(compare(&talk, REQUESTS, "audit --container"));
     Ok(wrong)
+}
+
+/// Makes two files here; a command that makes [`REQUESTS`] requests: of each file 4 reads and the one
+/// that finds the end, and 4 writes.
+pub(super) fn job(folder: &Path) -> Result<String> {
+    for name in ["wanted", "other"] {
+        let file = folder.join(name);
+        fs::write(&file, vec![1; SIZE])?;
+        fs::File::open(file)?.sync_all()?;
+    }
+    let folder = text(folder)?;
+    let part = |name: &&str| {
+        format!(
+            "dd if={folder}/{name} of=/dev/null iflag=direct bs=4096; \
+             dd if=/dev/zero of={folder}/{name} oflag=direct conv=notrunc bs=4096 count=4; "
+        )
+    };
+    Ok(["wanted", "other"].iter().map(part).collect())
 }
 
 /// The cgroup that a container would have.
@@ -98,16 +104,15 @@ fn traced(mut tool: Child, work: impl FnOnce() -> Result<()>) -> Result<String> 
 }
 
 /// Compares the number of events and of counted requests.
-fn compare(json: &str, events: usize, counted: u64, what: &str) -> Option<String> {
+pub(super) fn compare(json: &str, requests: u64, what: &str) -> Option<String> {
     let lines: Vec<Value> =
         json.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let seen = lines.iter().filter(|line| line["kind"] == "request").count();
+    let seen = lines.iter().filter(|line| line["kind"] == "request").count() as u64;
     let summary = lines.iter().find(|line| line["kind"] == "summary");
-    let all = summary.map_or(0, |summary| {
+    let counted = summary.map_or(0, |summary| {
         let verdicts = summary["requests"].as_object().into_iter().flatten();
         verdicts.filter_map(|(_, count)| count.as_u64()).sum()
     });
-    (seen != events || all != counted).then(|| {
-        format!("{what}: {seen} events and {all} counted, not {events} and {counted}: {json}")
-    })
+    (seen != requests || counted != requests)
+        .then(|| format!("{what}: {seen} events and {counted} counted, not {requests}: {json}"))
 }

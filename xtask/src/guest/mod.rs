@@ -20,6 +20,7 @@ mod gate;
 mod judge;
 mod memory;
 mod mixed;
+mod recordings;
 mod request;
 mod setups;
 mod shorts;

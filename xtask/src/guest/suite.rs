@@ -20,6 +20,7 @@ use super::{
     filters, forecasts, gate,
     judge::{self, Asked, Judge, Report},
     mixed::{self, DirectUser},
+    recordings,
     setups::{self, Kind, Place, Setup},
     shorts, workload,
 };
@@ -211,13 +212,18 @@ fn fails_builds(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
     setups::clear(root)
 }
 
-/// Filters.
+/// Filters, and a recording.
 fn leaves_out(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
     let root = Path::new(ROOT);
     let places = setups::make(vec![(setups::find("ext4-512")?, Vec::new())], root)?;
-    let wrong = filters::check(&args.tool, &args.attach, &places[0].0.path)?;
+    let folder = &places[0].0.path;
+    let wrong = filters::check(&args.tool, &args.attach, folder)?;
     say(format!("filters: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
     judge.verdict("filters", filters::RUNS, wrong);
+    let out = args.out.parent().unwrap_or(Path::new("/"));
+    let wrong = recordings::check(&args.tool, &args.attach, folder, out)?;
+    say(format!("recording: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
+    judge.verdict("recording", 1, wrong);
     setups::clear(root)
 }
 

@@ -1,0 +1,42 @@
+//! `dio-trace record`: what is read from the file must be what was requested.
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use anyhow::{Context, Result};
+
+use super::filters::{self, REQUESTS};
+use crate::cmd::text;
+
+/// Records a command that works in this folder, and reads the recording; what is wrong with it.
+pub(super) fn check(tool: &Path, attach: &str, folder: &Path, out: &Path) -> Result<Vec<String>> {
+    const CODE: i32 = 7;
+    let file = out.join("recording.dio");
+    let file = text(&file)?;
+    let run =
+        |words: &[&str]| Command::new(tool).args(words).output().context("cannot start dio-trace");
+    let job = filters::job(folder)? + &format!("exit {CODE}");
+    let command = ["run", "--attach", attach, "--", "sh", "-c", &job];
+    let record = ["record", "--force", "--all", "-o", file];
+    let recorded = run(&[&record[..], &command[..]].concat())?;
+    let exported = run(&["export", "--format", "jsonl", file])?;
+    let reported = run(&["report", file])?;
+    let mut wrong = Vec::new();
+    wrong.extend(ended(&recorded, CODE));
+    wrong.extend(ended(&exported, 0));
+    wrong.extend(ended(&reported, 0));
+    let lines = String::from_utf8_lossy(&exported.stdout);
+    wrong.extend(filters::compare(&lines, REQUESTS, "record --all, export"));
+    let page = String::from_utf8_lossy(&reported.stdout);
+    if !page.contains(&format!("{REQUESTS} ended, 0 in flight, 0 unmatched; lost none")) {
+        wrong.push(format!("report: not {REQUESTS} requests, or a loss: {page}"));
+    }
+    Ok(wrong)
+}
+
+fn ended(output: &Output, code: i32) -> Option<String> {
+    let talk = String::from_utf8_lossy(&output.stderr);
+    (output.status.code() != Some(code))
+        .then(|| format!("ended with {}, not {code}: {}", output.status, talk.trim()))
+}
