@@ -2,7 +2,7 @@
 
 use std::{process, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result, anyhow};
 use aya::{
     Ebpf,
     maps::{HashMap, MapData, RingBuf},
@@ -70,7 +70,8 @@ impl Tracer {
             }
         }
         let filtered = !matches!(options.scope, Scope::System);
-        let coverage = attach_all(&mut bpf, &kernel, options.attach, filtered)?;
+        let coverage = attach_all(&mut bpf, &kernel, options.attach, filtered)
+            .map_err(|error| by_cgroup(error, options))?;
         let ring = bpf.take_map("EVENTS").context("the object has no map EVENTS")?;
         // SAFETY: the RingBuf owns its descriptor and keeps it open as long as it lives.
         let ring = unsafe { AsyncFd::register(RingBuf::try_from(ring)?) }?;
@@ -228,6 +229,19 @@ fn kernel_release() -> String {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     release.trim_end().to_owned()
 }
+
+/// Before 5.14 no probe can ask for the cgroup (kernel/trace/bpf_trace.c:bpf_tracing_func_proto).
+fn by_cgroup(error: Error, options: &Options) -> Error {
+    const HELPER: &str = "bpf_get_current_ancestor_cgroup_id";
+    let missing = error.chain().any(|cause| cause.to_string().contains(HELPER));
+    if options.wanted.cgroup.is_none() || !missing {
+        return error;
+    }
+    anyhow!("{NO_CGROUPS}: filter by process instead (attach -p)")
+}
+
+/// What is said where cgroups cannot be filtered.
+const NO_CGROUPS: &str = "this kernel does not let probes ask for the cgroup (5.14 does)";
 
 fn target(bpf: &mut Ebpf, pid: u32) -> Result<()> {
     let map = bpf.map_mut("TARGETS").context("the object has no map TARGETS")?;

@@ -217,7 +217,7 @@ fn leaves_out(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
     let root = Path::new(ROOT);
     let places = setups::make(vec![(setups::find("ext4-512")?, Vec::new())], root)?;
     let folder = &places[0].0.path;
-    let wrong = filters::check(&args.tool, &args.attach, folder)?;
+    let wrong = filters::check(&args.tool, &args.attach, &args.series, folder)?;
     say(format!("filters: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
     judge.verdict("filters", filters::RUNS, wrong);
     let out = args.out.parent().unwrap_or(Path::new("/"));
