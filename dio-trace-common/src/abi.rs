@@ -1,6 +1,9 @@
 //! The records that cross from the probes to the loader.
 
-use crate::evidence::{Evidence, Facts};
+use crate::{
+    evidence::{Evidence, Facts},
+    verdict::Decision,
+};
 
 /// Version of these layouts; the loader refuses an object with another one.
 pub const ABI_VERSION: u32 = 1;
@@ -89,6 +92,42 @@ pub struct Request {
 }
 
 impl Request {
+    /// All zero but for its kind.
+    pub const EMPTY: Self = Self {
+        kind: EVENT_REQUEST,
+        nr_segs: 0,
+        begin_ns: 0,
+        end_ns: 0,
+        kiocb: 0,
+        inode: 0,
+        mapping: 0,
+        user: 0,
+        pos: 0,
+        len: 0,
+        ret: 0,
+        done_before: 0,
+        size_begin: 0,
+        size_end: 0,
+        ino: 0,
+        direct_bytes: 0,
+        cached_bytes: 0,
+        evidence: Evidence::NONE,
+        dev: 0,
+        generation: 0,
+        magic: 0,
+        tgid: 0,
+        tid: 0,
+        inner_magic: 0,
+        op: 0,
+        api: 0,
+        flags: 0,
+        verdict: 0,
+        outcome: 0,
+        finding: 0,
+        pad: [0; 2],
+        comm: [0; 16],
+    };
+
     /// The verdict's view of this record.
     #[must_use]
     #[inline(always)]
@@ -231,6 +270,27 @@ pub struct CounterKey {
     pub pad_end: u32,
 }
 
+impl CounterKey {
+    /// That of a request that was decided.
+    #[must_use]
+    pub const fn of(request: &Request, decision: &Decision) -> Self {
+        Self {
+            inode: request.inode,
+            ino: request.ino,
+            dev: request.dev,
+            tgid: request.tgid,
+            op: request.op,
+            verdict: decision.verdict as u8,
+            outcome: decision.outcome as u8,
+            finding: decision.finding as u8,
+            errno: if request.ret < 0 { request.ret.wrapping_neg() as u16 } else { 0 },
+            pad: [0; 2],
+            generation: request.generation,
+            pad_end: 0,
+        }
+    }
+}
+
 /// Buckets of the latency histogram: bucket n holds [2^n, 2^(n+1)) ns.
 pub const LATENCY_BUCKETS: usize = 36;
 
@@ -244,6 +304,36 @@ pub struct Counter {
     pub cached_bytes: u64,
     pub latency_ns: u64,
     pub latency: [u32; LATENCY_BUCKETS],
+}
+
+impl Counter {
+    pub const ZERO: Self = Self {
+        requests: 0,
+        bytes: 0,
+        direct_bytes: 0,
+        cached_bytes: 0,
+        latency_ns: 0,
+        latency: [0; LATENCY_BUCKETS],
+    };
+
+    /// Adds another one; what is too large stays at the most (a recording may say anything).
+    pub fn merge(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.direct_bytes = self.direct_bytes.saturating_add(other.direct_bytes);
+        self.cached_bytes = self.cached_bytes.saturating_add(other.cached_bytes);
+        self.latency_ns = self.latency_ns.saturating_add(other.latency_ns);
+        for (sum, n) in self.latency.iter_mut().zip(other.latency) {
+            *sum = sum.saturating_add(n);
+        }
+    }
+
+    /// Counts one latency in ns in the histogram.
+    #[inline]
+    pub fn count_latency(histogram: &mut [u32; LATENCY_BUCKETS], ns: u64) {
+        let bucket = (ns.max(1).ilog2() as usize).min(LATENCY_BUCKETS - 1);
+        histogram[bucket] = histogram[bucket].saturating_add(1);
+    }
 }
 
 macro_rules! stats {

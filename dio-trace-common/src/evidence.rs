@@ -75,6 +75,24 @@ pub struct Evidence {
     pub segments: u32,
 }
 
+impl Evidence {
+    /// Nothing seen.
+    pub const NONE: Self = Self {
+        direct_bytes: 0,
+        cached_bytes: 0,
+        seen: 0,
+        direct_err: 0,
+        buffered_err: 0,
+        attempts: 0,
+        flushed_pages: 0,
+        invalidated_pages: 0,
+        added_pages: 0,
+        addr_bits: 0,
+        len_bits: 0,
+        segments: 0,
+    };
+}
+
 /// The request as a whole, as the verdict needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {

@@ -518,14 +518,7 @@ unsafe fn add(request: *const Request, file: u64) {
 }
 
 /// A new counter.
-static ZERO: Counter = Counter {
-    requests: 0,
-    bytes: 0,
-    direct_bytes: 0,
-    cached_bytes: 0,
-    latency_ns: 0,
-    latency: [0; LATENCY_BUCKETS],
-};
+static ZERO: Counter = Counter::ZERO;
 
 /// Position of the highest bit (0 for 0), at most the last bucket. By hand: BPF has no such
 /// instruction, and the compiler's expansion of `leading_zeros` is longer.

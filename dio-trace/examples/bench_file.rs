@@ -19,7 +19,7 @@ use dio_trace::{
     trace_file::{End, Header, Recorded, Writer},
 };
 use dio_trace_common::{
-    abi::{API_IO_URING, API_READ, EVENT_REQUEST, Request},
+    abi::{API_IO_URING, API_READ, Request},
     evidence::{Evidence, seen},
 };
 
@@ -63,38 +63,21 @@ impl Load {
             (evidence.direct_bytes, evidence.seen) = (len, seen::IOMAP_DIO);
         }
         let request = Request {
-            kind: EVENT_REQUEST,
             nr_segs: 1,
             begin_ns: self.now - latency.min(self.now),
             end_ns: self.now,
-            kiocb: 0,
             inode: file,
-            mapping: 0,
             user: draw.below(16) << 12,
             pos: (draw.below(size as u64 / 4096 - 4) * 4096) as i64,
             len,
             ret: len as i64,
-            done_before: 0,
             size_begin: size,
             size_end: size,
-            ino: 0,
-            direct_bytes: 0,
-            cached_bytes: 0,
             evidence,
-            dev: 0,
-            generation: 0,
             magic: 0xef53,
-            tgid: 0,
-            tid: 0,
-            inner_magic: 0,
             op: u8::from(write && !found),
             api: if draw.below(2) == 0 { API_READ } else { API_IO_URING },
-            flags: 0,
-            verdict: 0,
-            outcome: 0,
-            finding: 0,
-            pad: [0; 2],
-            comm: [0; 16],
+            ..Request::EMPTY
         };
         let task = 1 + draw.below(8) as u32;
         Recorded { request, task, extents: None }

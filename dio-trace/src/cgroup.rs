@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::escape::escape;
+use crate::escape::{self, escape};
 
 /// Where the unified hierarchy is mounted.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -35,7 +35,7 @@ pub fn of_path(path: &Path) -> Result<Cgroup> {
     cgroup(root, &root.join(below)).with_context(|| {
         format!(
             "there is no cgroup {} (`cat /proc/PID/cgroup` shows that of a process)",
-            escape(path.as_os_str().as_encoded_bytes())
+            escape::path(path)
         )
     })
 }
@@ -61,8 +61,8 @@ pub fn of_container(id: &str) -> Result<Cgroup> {
         ),
         [one, two, ..] => bail!(
             "{shown} may be {} or {}: give more of the id",
-            escape(one.as_os_str().as_encoded_bytes()),
-            escape(two.as_os_str().as_encoded_bytes())
+            escape::path(one),
+            escape::path(two)
         ),
     }
 }

@@ -1,6 +1,6 @@
 //! The one choke point for names that come from outside: command names, paths, file systems.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 /// Text that may be shown anywhere: valid UTF-8, one line, no control, bidirectional or
 /// invisible characters. Everything else is written as `\xNN` (a byte) or `\u{N}`; a backslash
@@ -23,6 +23,12 @@ pub fn escape(bytes: &[u8]) -> String {
         }
     }
     out
+}
+
+/// A path.
+#[must_use]
+pub fn path(path: impl AsRef<Path>) -> String {
+    escape(path.as_ref().as_os_str().as_encoded_bytes())
 }
 
 /// A fixed-size, NUL-terminated kernel string.

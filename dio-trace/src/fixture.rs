@@ -1,30 +1,26 @@
 //! A healthy request, for tests.
 
 use dio_trace_common::{
-    abi::{API_READ, EVENT_REQUEST, OP_READ, Request},
+    abi::{API_READ, OP_READ, Request},
     evidence::{Evidence, seen},
     verdict::{Outcome, Verdict},
 };
 
 pub(crate) fn request() -> Request {
     Request {
-        kind: EVENT_REQUEST,
         nr_segs: 1,
         begin_ns: 1_000,
         end_ns: 81_000,
-        kiocb: 0,
         inode: 1,
         mapping: 2,
         user: 0x1000,
         pos: 8192,
         len: 4096,
         ret: 4096,
-        done_before: 0,
         size_begin: 1 << 20,
         size_end: 1 << 20,
         ino: 12,
         direct_bytes: 4096,
-        cached_bytes: 0,
         evidence: Evidence {
             direct_bytes: 4096,
             seen: seen::IOMAP_DIO,
@@ -32,18 +28,14 @@ pub(crate) fn request() -> Request {
             ..Evidence::default()
         },
         dev: 8 << 20 | 1,
-        generation: 0,
         magic: 0xef53,
         tgid: 42,
         tid: 43,
-        inner_magic: 0,
         op: OP_READ,
         api: API_READ,
-        flags: 0,
         verdict: Verdict::Direct as u8,
         outcome: Outcome::Full as u8,
-        finding: 0,
-        pad: [0; 2],
         comm: *b"postgres\0\0\0\0\0\0\0\0",
+        ..Request::EMPTY
     }
 }

@@ -27,6 +27,7 @@ use dio_trace_common::{
 use crate::{
     clock::Clock,
     enrich::{Enricher, FileKey},
+    escape,
     record::extents,
     trace_file::{
         CounterFact, End, Fact, FileFact, Header, MixerFact, ProcessFact, Recorded, RefusalFact,
@@ -123,24 +124,20 @@ fn create(path: &Path, force: bool) -> Result<File> {
     let open = if force { options.create(true) } else { options.create_new(true) };
     let file = open.open(path).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => {
-            anyhow::anyhow!("{} is there already: --force writes over it", shown(path))
+            anyhow::anyhow!("{} is there already: --force writes over it", escape::path(path))
         }
         _ if error.raw_os_error() == Some(libc::ELOOP) => {
-            anyhow::anyhow!("{} is a symbolic link: name the file itself", shown(path))
+            anyhow::anyhow!("{} is a symbolic link: name the file itself", escape::path(path))
         }
-        _ => anyhow::Error::new(error).context(format!("cannot create {}", shown(path))),
+        _ => anyhow::Error::new(error).context(format!("cannot create {}", escape::path(path))),
     })?;
     if force {
         let about = file.metadata()?;
-        anyhow::ensure!(about.is_file(), "{} is no regular file", shown(path));
+        anyhow::ensure!(about.is_file(), "{} is no regular file", escape::path(path));
         file.set_len(0)?;
         file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     }
     Ok(file)
-}
-
-fn shown(path: &Path) -> String {
-    crate::escape::escape(path.as_os_str().as_encoded_bytes())
 }
 
 impl Recorder {
@@ -151,7 +148,7 @@ impl Recorder {
     pub fn start(options: &Options, header: &Header) -> Result<Self> {
         let file = create(&options.path, options.force)?;
         let writer = Writer::new(file, header)
-            .with_context(|| format!("cannot write {}", shown(&options.path)))?;
+            .with_context(|| format!("cannot write {}", escape::path(&options.path)))?;
         let (queue, messages) = sync_channel(QUEUE);
         let shared = Arc::new(Shared::default());
         let mut side = Side {
@@ -510,20 +507,7 @@ mod tests {
 
     fn totals(requests: u64) -> Totals {
         let request = fixture::request();
-        let key = CounterKey {
-            inode: request.inode,
-            ino: request.ino,
-            dev: request.dev,
-            tgid: request.tgid,
-            op: request.op,
-            verdict: request.verdict,
-            outcome: request.outcome,
-            finding: 0,
-            errno: 0,
-            pad: [0; 2],
-            generation: 0,
-            pad_end: 0,
-        };
+        let key = CounterKey::of(&request, &decide(&request.facts(true), &request.evidence));
         let mut latency = [0; LATENCY_BUCKETS];
         latency[16] = requests as u32;
         let counter = Counter {

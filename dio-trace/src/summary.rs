@@ -178,26 +178,11 @@ fn merge(counters: &[(CounterKey, Counter)]) -> Vec<(RowKey, RowCounter)> {
         let row_key = (key.tgid, FileKey::from(key), key.op, key.verdict, key.outcome);
         let findings = if key.finding != 0 { counter.requests } else { 0 };
         let at = *index.entry(row_key).or_insert_with(|| {
-            let empty = Counter {
-                requests: 0,
-                bytes: 0,
-                direct_bytes: 0,
-                cached_bytes: 0,
-                latency_ns: 0,
-                latency: [0; LATENCY_BUCKETS],
-            };
-            rows.push((row_key, (empty, 0)));
+            rows.push((row_key, (Counter::ZERO, 0)));
             rows.len() - 1
         });
         let (sum, found) = &mut rows[at].1;
-        sum.requests += counter.requests;
-        sum.bytes += counter.bytes;
-        sum.direct_bytes += counter.direct_bytes;
-        sum.cached_bytes += counter.cached_bytes;
-        sum.latency_ns += counter.latency_ns;
-        for (a, b) in sum.latency.iter_mut().zip(counter.latency) {
-            *a = a.saturating_add(b);
-        }
+        sum.merge(counter);
         *found += findings;
     }
     rows

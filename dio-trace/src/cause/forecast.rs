@@ -9,7 +9,8 @@ pub fn forecast(case: &Case<'_>) -> Option<Explanation> {
     if is_zoned_read(case) {
         return None;
     }
-    let allowed = says_direct(case);
+    // None of its properties forbids it then.
+    let allowed = case.facts.takes_direct() == Some(true);
     LASTING.iter().find_map(|rule| {
         let why = (rule.test)(case).filter(|why| !why.starts_with("likely"))?;
         (!allowed || case.is_write()).then(|| Explanation {
@@ -23,9 +24,4 @@ pub fn forecast(case: &Case<'_>) -> Option<Explanation> {
 /// f2fs on a zoned device says of its files what holds for writes (fs/f2fs/file.c:f2fs_getattr).
 fn is_zoned_read(case: &Case<'_>) -> bool {
     case.on(&["f2fs"]) && !case.is_write() && case.facts.device.zoned == Some(true)
-}
-
-/// statx says that this file does direct I/O: none of its properties forbids it then.
-const fn says_direct(case: &Case<'_>) -> bool {
-    matches!(case.facts.dio_align, Some((memory, offset)) if memory != 0 && offset != 0)
 }

@@ -1,7 +1,7 @@
 //! What the facts of a file let expect, by the rule table.
 
 use dio_trace_common::{
-    abi::{API_READ, EVENT_REQUEST, OP_READ, OP_WRITE, REQ_BLOCK_DEVICE, Request},
+    abi::{API_READ, OP_READ, OP_WRITE, REQ_BLOCK_DEVICE, Request},
     evidence::{Evidence, seen},
     verdict::{Decision, Outcome, Verdict},
 };
@@ -121,37 +121,16 @@ fn request(subject: &Subject, access: Access, entered: u32) -> Request {
     let pos = if access == Access::Extend { size.next_multiple_of(len) } else { 0 };
     let [ret, size, pos] = [len, size, pos].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
     Request {
-        kind: EVENT_REQUEST,
-        nr_segs: 1,
-        begin_ns: 0,
-        end_ns: 0,
-        kiocb: 0,
-        inode: 0,
-        mapping: 0,
-        user: 0,
         pos,
         len,
         ret,
-        done_before: 0,
         size_begin: size,
         size_end: size,
-        ino: 0,
-        direct_bytes: 0,
-        cached_bytes: 0,
-        evidence: Evidence { seen: entered, attempts: 1, ..Evidence::default() },
-        dev: 0,
-        generation: 0,
+        evidence: Evidence { seen: entered, attempts: 1, ..Evidence::NONE },
         magic: subject.magic,
-        tgid: 0,
-        tid: 0,
-        inner_magic: 0,
         op: if access == Access::Read { OP_READ } else { OP_WRITE },
         api: API_READ,
         flags: if subject.is_device() { REQ_BLOCK_DEVICE } else { 0 },
-        verdict: 0,
-        outcome: 0,
-        finding: 0,
-        pad: [0; 2],
-        comm: [0; 16],
+        ..Request::EMPTY
     }
 }

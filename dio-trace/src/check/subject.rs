@@ -13,7 +13,7 @@ use super::Access;
 use crate::{
     cause::{Limits, limits_of},
     enrich::{self, Facts, FileInfo, attribute, flag},
-    escape::escape,
+    escape,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(super) struct Subject {
 impl Subject {
     /// Opens a path for looking; no data is read.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let shown = || escape(path.as_os_str().as_encoded_bytes());
+        let shown = || escape::path(path);
         let real = path.canonicalize().with_context(|| format!("cannot look at {}", shown()))?;
         let kind = fs::metadata(&real).with_context(|| format!("cannot look at {}", shown()))?;
         let kind = kind.file_type();
@@ -114,7 +114,7 @@ impl Subject {
 
     /// Alignment limits of being direct; all 0 if it does no direct I/O, `None` if nobody says them.
     pub(super) fn limits(&self, access: Access) -> Option<Limits> {
-        if matches!(self.facts().dio_align, Some((0, _) | (_, 0))) {
+        if self.facts().takes_direct() == Some(false) {
             return Some(Limits { memory: 0, offset: 0, source: "statx STATX_DIOALIGN" });
         }
         let fs = self.file.deciding().0;

@@ -140,15 +140,20 @@ pub(super) struct GateArgs {
     pub(super) fail_on: Vec<Rule>,
     /// Write what --fail-on found to a file: .json, .md or .xml (JUnit)
     #[arg(long, value_name = "FILE", requires = "fail_on", value_parser = report_file)]
-    pub(super) report: Option<PathBuf>,
+    pub(super) report: Option<ReportFile>,
 }
 
-fn report_file(text: &str) -> Result<PathBuf, String> {
+/// A file, and the form that its name asks for.
+#[derive(Clone, Debug)]
+pub(super) struct ReportFile {
+    pub(super) path: PathBuf,
+    pub(super) form: Form,
+}
+
+fn report_file(text: &str) -> Result<ReportFile, String> {
     let path = PathBuf::from(text);
-    match Form::of(&path) {
-        Some(_) => Ok(path),
-        None => Err("its name must end in .json, .md or .xml".to_owned()),
-    }
+    let form = Form::of(&path).ok_or("its name must end in .json, .md or .xml")?;
+    Ok(ReportFile { path, form })
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -1,14 +1,14 @@
 //! `dio-trace check`: forecasts and small proofs, for people and as JSON.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
 };
 
 use clap::Args;
 
-use super::sink::width;
+use super::sink::page_width;
 use crate::{
     check::{Overall, check},
     ui,
@@ -33,7 +33,7 @@ pub(super) struct CheckArgs {
 
 /// Checks each path; the worst answer decides the exit code.
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
-    let width = width(io::stdout().is_terminal()).min(100);
+    let width = page_width(&io::stdout());
     let mut worst = Overall::Direct;
     for (i, path) in args.paths.iter().enumerate() {
         let report = match check(path, !args.no_probe) {

@@ -1,13 +1,10 @@
 //! `dio-trace doctor`.
 
-use std::{
-    io::{self, IsTerminal as _},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
 use clap::Args;
 
-use super::{args::Mode, sink::width};
+use super::{args::Mode, sink::page_width};
 use crate::{doctor::examine, ui};
 
 #[derive(Args, Debug)]
@@ -29,7 +26,7 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
     if args.json {
         println!("{}", serde_json::to_string(&report).unwrap_or_default());
     } else {
-        let width = width(io::stdout().is_terminal()).min(100);
+        let width = page_width(&io::stdout());
         print!("{}", ui::doctor_page(&report, args.verbose, width));
     }
     if report.works { ExitCode::SUCCESS } else { ExitCode::FAILURE }

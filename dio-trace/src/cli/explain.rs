@@ -1,11 +1,8 @@
 //! `dio-trace explain`: the rule table for people.
 
-use std::{
-    io::{self, IsTerminal as _},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
-use super::sink::width;
+use super::sink::page_width;
 use crate::{
     cause::{Rule, find, nearest},
     escape::escape,
@@ -17,7 +14,7 @@ const USAGE: u8 = 2;
 
 /// Prints these causes in full, or all of them in a line each.
 pub(super) fn run(ids: &[String]) -> ExitCode {
-    let width = width(io::stdout().is_terminal()).min(100);
+    let width = page_width(&io::stdout());
     if ids.is_empty() {
         print!("{}", ui::cause_list(width));
         return ExitCode::SUCCESS;

@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
-use super::report::{read, shown};
+use super::report::read;
 use crate::{
+    escape,
     export::{csv, parquet},
     record::Record,
     report::{Sink, Window},
@@ -47,7 +48,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
                 .write(true)
                 .create_new(true)
                 .open(path)
-                .with_context(|| format!("cannot create {}", shown(path)))?,
+                .with_context(|| format!("cannot create {}", escape::path(path)))?,
         ),
         None => Box::new(io::stdout()),
     };

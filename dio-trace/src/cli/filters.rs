@@ -16,7 +16,7 @@ use dio_trace_common::{
 use glob::Pattern;
 
 use super::args::duration;
-use crate::{cgroup, escape::escape, filter::Filter, tracer::Wanted};
+use crate::{cgroup, escape, filter::Filter, tracer::Wanted};
 
 /// All must fit; of several values of one, any.
 #[derive(Args, Debug)]
@@ -132,7 +132,7 @@ impl Filters {
 
 /// The kernel's `dev_t` of a block device, or of what a file lies on.
 fn device(path: &PathBuf) -> Result<u32> {
-    let shown = escape(path.as_os_str().as_encoded_bytes());
+    let shown = escape::path(path);
     let about = fs::metadata(path).with_context(|| format!("--dev: cannot look at {shown}"))?;
     let is_device = about.file_type().is_block_device();
     let dev = if is_device { about.rdev() } else { about.dev() };

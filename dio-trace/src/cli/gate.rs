@@ -1,20 +1,16 @@
 //! `run --fail-on`: the exit code, the table on stderr, the report for a CI system.
 
-use std::{
-    fs::File,
-    io::{IsTerminal as _, Write as _},
-    path::PathBuf,
-};
+use std::{fs::File, io::Write as _};
 
 use anyhow::{Context as _, Result};
 
 use super::{
-    args::{GateArgs, Trace},
-    sink::width,
+    args::{GateArgs, ReportFile, Trace},
+    sink::page_width,
 };
 use crate::{
-    escape::escape,
-    gate::{Form, Gate},
+    escape::{self, escape},
+    gate::Gate,
     record::Record,
     summary::Summary,
     ui,
@@ -27,7 +23,7 @@ const GATE: u8 = 3;
 pub(super) struct Gating {
     gate: Gate,
     command: String,
-    report: Option<(PathBuf, File, Form)>,
+    report: Option<(ReportFile, File)>,
 }
 
 impl Gating {
@@ -39,11 +35,10 @@ impl Gating {
         if fail_on.is_empty() {
             return Ok(None);
         }
-        let report = report.as_ref().map(|path| {
-            let form = Form::of(path).context("a report's name ends in .json, .md or .xml")?;
-            let file =
-                File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-            Ok::<_, anyhow::Error>((path.clone(), file, form))
+        let report = report.as_ref().map(|report| {
+            let file = File::create(&report.path)
+                .with_context(|| format!("cannot write {}", escape::path(&report.path)))?;
+            Ok::<_, anyhow::Error>((report.clone(), file))
         });
         let words: Vec<String> =
             command.iter().map(|word| escape(word.as_encoded_bytes())).collect();
@@ -61,11 +56,11 @@ impl Gating {
     /// Says what failed, if anything; the exit code.
     pub(super) fn end(self, summary: &Summary, code: u8) -> Result<u8> {
         let outcome = self.gate.judge(summary, &self.command, code);
-        if let Some((path, mut file, form)) = self.report {
+        if let Some((ReportFile { path, form }, mut file)) = self.report {
             file.write_all(form.text(&outcome).as_bytes())
-                .with_context(|| format!("cannot write {}", path.display()))?;
+                .with_context(|| format!("cannot write {}", escape::path(path)))?;
         }
-        eprint!("{}", ui::gate_page(&outcome, width(std::io::stderr().is_terminal()).min(100)));
+        eprint!("{}", ui::gate_page(&outcome, page_width(&std::io::stderr())));
         Ok(if outcome.passed { code } else { GATE })
     }
 }

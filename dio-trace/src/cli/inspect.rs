@@ -8,15 +8,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::report::shown;
 use crate::{
-    escape::escape,
+    escape::{self, escape},
     trace_file::{Item, Reader, VERSION},
 };
 
 /// Prints header, blocks and damage.
 pub(super) fn run(path: &Path) -> Result<()> {
-    let name = shown(path);
+    let name = escape::path(path);
     let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
     anyhow::ensure!(file.metadata()?.is_file(), "{name} is no regular file");
     let mut reader = Reader::open(BufReader::with_capacity(1 << 18, file)).context(name.clone())?;

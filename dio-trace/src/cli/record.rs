@@ -1,6 +1,6 @@
 //! `dio-trace record`: what a session needs to write a recording.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -8,6 +8,8 @@ use clap::Args;
 use super::args::Trace;
 use crate::{
     clock::Clock,
+    escape,
+    kernel::{line, release},
     recorder::{Done, Options, Recorder},
     trace_file::{Header, Scope},
     tracer::{Missing, Tracer},
@@ -69,7 +71,7 @@ impl RecordArgs {
 
     /// What came of it, on stderr; an error if it stopped by itself.
     pub(super) fn finished(&self, done: &Done) -> Result<()> {
-        let path = crate::escape::escape(self.output.as_os_str().as_encoded_bytes());
+        let path = escape::path(&self.output);
         let dropped = if done.dropped == 0 {
             String::new()
         } else {
@@ -94,7 +96,7 @@ impl RecordArgs {
         Header {
             tool: version::TEXT.clone(),
             host: line("/proc/sys/kernel/hostname"),
-            kernel: line("/proc/sys/kernel/osrelease"),
+            kernel: release(),
             boot: line("/proc/sys/kernel/random/boot_id"),
             started: clock.wall(Clock::monotonic()),
             clock: clock.offset(),
@@ -107,10 +109,6 @@ impl RecordArgs {
             dark: pairs(tracer.dark()),
         }
     }
-}
-
-fn line(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
 }
 
 fn scope(verb: &Trace) -> Scope {

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::{args::duration, sink::width};
 use crate::{
     beside::{Mixing, RefusalRow},
+    escape,
     record::Record,
     report::{By, Group, Replay, Sink, Window, groups, replay},
     summary::Summary,
@@ -63,7 +64,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
             (true, _) => json(path, replayed, sink, args.by)?,
             (false, None) => whole(path, &replayed, sink)?,
             (false, Some(by)) => {
-                eprint!("{}", ui::recording(&shown(path), &replayed, style().width));
+                eprint!("{}", ui::recording(&escape::path(path), &replayed, style().width));
                 for row in rows(replayed, sink, by) {
                     sums.entry(row.name.clone()).and_modify(|sum| sum.join(&row)).or_insert(row);
                 }
@@ -82,17 +83,13 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn shown(path: &Path) -> String {
-    crate::escape::escape(path.as_os_str().as_encoded_bytes())
-}
-
 /// Replays a file.
 pub(super) fn read(
     path: &Path,
     window: &dyn Fn(&Header) -> Window,
     sink: &mut dyn Sink,
 ) -> Result<Replay> {
-    let name = shown(path);
+    let name = escape::path(path);
     let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
     anyhow::ensure!(file.metadata()?.is_file(), "{name} is no regular file");
     replay(BufReader::with_capacity(1 << 18, file), window, sink).context(name)
@@ -144,7 +141,7 @@ impl Sink for Show {
 fn whole(path: &Path, replayed: &Replay, mut sink: Show) -> Result<()> {
     let style = style();
     let mut out = io::stdout().lock();
-    out.write_all(ui::recording(&shown(path), replayed, style.width).as_bytes())?;
+    out.write_all(ui::recording(&escape::path(path), replayed, style.width).as_bytes())?;
     if let Some(screen) = &mut sink.screen {
         screen.summary(&replayed.summary)?;
         out.write_all(screen.get_ref())?;
@@ -158,6 +155,7 @@ fn rows(mut replayed: Replay, sink: Show, by: By) -> Vec<Group> {
         By::Cause => {
             let named = |(cause, mut row): (&str, Group)| {
                 cause.clone_into(&mut row.name);
+                row.measure();
                 row
             };
             sink.causes.into_iter().map(named).collect()
@@ -204,7 +202,7 @@ fn json(path: &Path, replayed: Replay, sink: Show, by: Option<By>) -> Result<()>
     let report = Report {
         v: crate::record::SCHEMA,
         kind: "report",
-        file: shown(path),
+        file: escape::path(path),
         header: &header,
         bytes: replayed.bytes,
         requests_recorded: replayed.recorded,

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, IsTerminal as _, Write},
+    io::{self, BufWriter, IsTerminal, Write},
 };
 
 use anyhow::{Context as _, Result};
@@ -88,6 +88,11 @@ impl Sink {
 fn line<T: serde::Serialize>(out: &mut impl Write, value: &T) -> io::Result<()> {
     serde_json::to_writer(&mut *out, value)?;
     out.write_all(b"\n")
+}
+
+/// Columns of a page of text: lines longer than 100 are hard to read.
+pub(super) fn page_width(out: &impl IsTerminal) -> usize {
+    width(out.is_terminal()).min(100)
 }
 
 /// Columns: COLUMNS if set, the terminal's own, else 80.

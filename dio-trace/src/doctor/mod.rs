@@ -1,13 +1,13 @@
 //! What this kernel and this user can do, each with its remedy.
 
-use std::{fs, path::Path};
-
 use serde::Serialize;
 
 use crate::{
     kernel::{
+        line,
         preempt::preemptible,
-        preflight::{NEEDS, cap, has_cap},
+        preflight::{NEEDS, NO_KPROBES, cap, has_cap, has_kprobes},
+        release,
     },
     record::SCHEMA,
     tracer::{Attach, Options, Scope, Tracer, Wanted},
@@ -77,14 +77,7 @@ pub fn examine(attach: Option<Attach>) -> Report {
         }
     }
     let works = able && lines.iter().all(|line| line.state != State::Bad);
-    Report {
-        v: SCHEMA,
-        kind: "doctor",
-        works,
-        kernel: read("/proc/sys/kernel/osrelease"),
-        lines,
-        probes,
-    }
+    Report { v: SCHEMA, kind: "doctor", works, kernel: release(), lines, probes }
 }
 
 impl Line {
@@ -130,14 +123,12 @@ fn lacks_paths() -> Option<String> {
 }
 
 fn lacks_kprobes() -> Option<String> {
-    (!Path::new("/sys/bus/event_source/devices/kprobe").exists()).then(|| {
-        "this kernel is built without CONFIG_KPROBE_EVENTS: only fentry can be used".to_owned()
-    })
+    (!has_kprobes()).then(|| format!("{NO_KPROBES}: only fentry can be used"))
 }
 
 fn lacks_io_uring() -> Option<String> {
     // kernel.io_uring_disabled (6.6): 2 is for everybody.
-    (read("/proc/sys/kernel/io_uring_disabled") == "2").then(|| {
+    (line("/proc/sys/kernel/io_uring_disabled") == "2").then(|| {
         "kernel.io_uring_disabled is 2: nobody uses io_uring here, and its probes cannot be tested"
             .to_owned()
     })
@@ -149,10 +140,6 @@ fn preemption() -> &'static str {
     } else {
         "none inside probes"
     }
-}
-
-fn read(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
 }
 
 #[cfg(test)]

@@ -56,6 +56,13 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// statx says that this file takes direct requests, or that it takes none; `None` if it does not
+    /// say.
+    #[must_use]
+    pub fn takes_direct(&self) -> Option<bool> {
+        self.dio_align.map(|(memory, offset)| memory != 0 && offset != 0)
+    }
+
     /// The file system's block size in bytes; a page's where it is not known.
     #[must_use]
     pub fn block_size(&self) -> u32 {

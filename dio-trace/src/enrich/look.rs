@@ -1,12 +1,11 @@
 //! A file that is looked at by its path, not met in a trace.
 
 use std::{
-    ffi::OsStr,
     fs::File,
     mem::MaybeUninit,
     os::{
         fd::AsRawFd as _,
-        unix::{ffi::OsStrExt as _, fs::FileTypeExt as _, fs::MetadataExt as _},
+        unix::fs::{FileTypeExt as _, MetadataExt as _},
     },
     path::Path,
 };
@@ -15,7 +14,7 @@ use dio_trace_common::verdict::magic;
 
 use super::{FileInfo, Mixers, below_overlay, device, facts};
 use crate::{
-    escape::escape,
+    escape::{self, escape},
     mounts::{self, Mount},
 };
 
@@ -34,11 +33,11 @@ pub(crate) struct Looked {
 pub(crate) fn look(path: &Path, file: &File) -> Option<Looked> {
     let about = file.metadata().ok()?;
     let magic = facts::statfs(file)?.f_type as u32;
-    let shown = escape(path.as_os_str().as_bytes());
     if about.file_type().is_block_device() {
         let facts = facts::ask(file, None);
         let info = info(path, &about, facts, ("bdev", ""), None);
-        return Some(Looked { file: info, source: shown, read_only: false, magic });
+        let source = info.path.clone();
+        return Some(Looked { file: info, source, read_only: false, magic });
     }
     let mount = mount(path, file)?;
     let below = (mount.fs == "overlay").then(|| below_overlay(&mount)).flatten();
@@ -92,9 +91,9 @@ fn info(
     below: Option<(String, String)>,
 ) -> FileInfo {
     FileInfo {
-        path: escape(path.as_os_str().as_bytes()),
-        fs: escape(OsStr::new(fs).as_bytes()),
-        options: escape(OsStr::new(options).as_bytes()),
+        path: escape::path(path),
+        fs: escape(fs.as_bytes()),
+        options: escape(options.as_bytes()),
         dev: device(facts.dev, 0),
         facts,
         below,

@@ -150,20 +150,7 @@ fn records() -> Vec<Record> {
 }
 
 fn counter(request: &Request, decision: &Decision) -> (CounterKey, Counter) {
-    let key = CounterKey {
-        inode: request.inode,
-        ino: request.ino,
-        dev: request.dev,
-        tgid: request.tgid,
-        op: request.op,
-        verdict: decision.verdict as u8,
-        outcome: decision.outcome as u8,
-        finding: u8::from(decision.finding),
-        errno: 0,
-        pad: [0; 2],
-        generation: request.generation,
-        pad_end: 0,
-    };
+    let key = CounterKey::of(request, decision);
     let mut latency = [0; LATENCY_BUCKETS];
     latency[16] = 1;
     let value = Counter {

@@ -4,3 +4,13 @@ pub mod btf;
 pub mod preempt;
 pub mod preflight;
 pub mod probes;
+
+/// A file of /proc or /sys, without the end of its line; empty if it cannot be read.
+pub(crate) fn line(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
+}
+
+/// `uname -r`.
+pub(crate) fn release() -> String {
+    line("/proc/sys/kernel/osrelease")
+}

@@ -34,6 +34,15 @@ pub fn check() -> Result<()> {
     }
 }
 
+/// What is said where [`has_kprobes`] is false.
+pub const NO_KPROBES: &str = "this kernel is built without CONFIG_KPROBE_EVENTS";
+
+/// True if kprobes can be attached.
+#[must_use]
+pub fn has_kprobes() -> bool {
+    Path::new("/sys/bus/event_source/devices/kprobe").exists()
+}
+
 /// True if this process has the capability.
 #[must_use]
 pub fn has_cap(cap: u32) -> bool {

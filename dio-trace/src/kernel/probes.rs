@@ -74,16 +74,7 @@ const fn exit(
     fentry: &'static [&'static str],
     kprobe: &'static [&'static str],
 ) -> Probe {
-    Probe {
-        functions,
-        duty,
-        args: Some(args),
-        fentry,
-        kprobe,
-        tracepoint: None,
-        copies: false,
-        kprobe_only: false,
-    }
+    Probe { args: Some(args), ..entry(functions, duty, fentry, kprobe) }
 }
 
 /// The entry of a direct path, in kprobe mode: where its end is an interrupt that comes while

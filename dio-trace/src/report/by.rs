@@ -94,16 +94,14 @@ impl Group {
         Self { name, requests, findings, ..Self::default() }
     }
 
-    /// Adds a finding.
+    /// Adds a finding; [`Group::measure`] once all are there.
     pub fn count(&mut self, record: &Record) {
         self.requests += 1;
         self.findings += u64::from(record.finding);
         self.bytes.total += record.ret.max(0).unsigned_abs();
         self.bytes.direct += record.direct_bytes;
         self.bytes.cached += record.cached_bytes;
-        let bucket = (record.latency_ns.max(1).ilog2() as usize).min(LATENCY_BUCKETS - 1);
-        self.latency[bucket] = self.latency[bucket].saturating_add(1);
-        self.measure();
+        Counter::count_latency(&mut self.latency, record.latency_ns);
     }
 
     /// Adds a row of another recording.
@@ -121,7 +119,8 @@ impl Group {
         }
     }
 
-    fn measure(&mut self) {
+    /// Takes the percentiles of what was added.
+    pub fn measure(&mut self) {
         self.latency_p50_ns = Some(percentile(&self.latency, 50));
         self.latency_p99_ns = Some(percentile(&self.latency, 99));
     }

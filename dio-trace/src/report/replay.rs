@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use dio_trace_common::{
-    abi::{Counter, CounterKey, LATENCY_BUCKETS, MIXED_CACHED, MIXED_DIRTIED, STATS, Stat},
+    abi::{Counter, CounterKey, MIXED_CACHED, MIXED_DIRTIED, STATS, Stat},
     verdict::{Decision, decide},
 };
 
@@ -302,7 +302,7 @@ impl State<'_> {
             u8::from(decision.finding),
         );
         let row = (request.inode, request.tgid, kind);
-        let make = || counter_key(recorded, decision);
+        let make = || CounterKey::of(request, decision);
         let Some(counter) = self.counted.row(row, MAX_KEPT, make) else { return };
         let latency = request.end_ns.saturating_sub(request.begin_ns);
         counter.requests += 1;
@@ -310,8 +310,7 @@ impl State<'_> {
         counter.direct_bytes = counter.direct_bytes.saturating_add(decision.direct_bytes);
         counter.cached_bytes = counter.cached_bytes.saturating_add(decision.cached_bytes);
         counter.latency_ns = counter.latency_ns.saturating_add(latency);
-        let bucket = (latency.max(1).ilog2() as usize).min(LATENCY_BUCKETS - 1);
-        counter.latency[bucket] = counter.latency[bucket].saturating_add(1);
+        Counter::count_latency(&mut counter.latency, latency);
     }
 
     fn totals(&mut self, mut totals: TotalsFact) -> Result<()> {
@@ -396,23 +395,5 @@ impl State<'_> {
             counters,
             mixers: mixers.collect(),
         }
-    }
-}
-
-fn counter_key(recorded: &Recorded, decision: &Decision) -> CounterKey {
-    let r = &recorded.request;
-    CounterKey {
-        inode: r.inode,
-        ino: r.ino,
-        dev: r.dev,
-        tgid: r.tgid,
-        op: r.op,
-        verdict: decision.verdict as u8,
-        outcome: decision.outcome as u8,
-        finding: u8::from(decision.finding),
-        errno: 0,
-        pad: [0; 2],
-        generation: r.generation,
-        pad_end: 0,
     }
 }

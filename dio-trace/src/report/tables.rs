@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use dio_trace_common::abi::{Counter, CounterKey, LATENCY_BUCKETS};
+use dio_trace_common::abi::{Counter, CounterKey};
 
 /// Things by small numbers; those with larger ones are not kept.
 pub(super) struct Numbered<T> {
@@ -36,15 +36,6 @@ impl<T: Copy> Numbered<T> {
 pub(super) type RowKey = (u64, u32, (u8, u8, u8, u8));
 
 const SLOTS: usize = 4_096;
-
-const EMPTY: Counter = Counter {
-    requests: 0,
-    bytes: 0,
-    direct_bytes: 0,
-    cached_bytes: 0,
-    latency_ns: 0,
-    latency: [0; LATENCY_BUCKETS],
-};
 
 /// Counters by row, behind a small table of those used last: most requests are like some before.
 pub(super) struct Counted {
@@ -89,7 +80,7 @@ impl Counted {
         if self.rows.len() >= most {
             return None;
         }
-        self.rows.push((key, make(), EMPTY));
+        self.rows.push((key, make(), Counter::ZERO));
         self.index.insert(key, self.rows.len() - 1);
         Some(self.rows.len() - 1)
     }

@@ -4,7 +4,7 @@
 //! all, the few that differ from the commonest, or all of them.
 
 use dio_trace_common::{
-    abi::{EVENT_REQUEST, OP_WRITE, Request},
+    abi::{OP_WRITE, Request},
     evidence::Evidence,
 };
 
@@ -204,13 +204,10 @@ fn request(at: &impl Fn(Column) -> u64, before: Before) -> Recorded {
     let size_begin = before.size.wrapping_add(unfold(at(SizeBegin)));
     let what = at(What);
     let request = Request {
-        kind: EVENT_REQUEST,
         nr_segs: small(Segments),
         begin_ns: end_ns.wrapping_sub(unfold(at(Latency)) as u64),
         end_ns,
-        kiocb: 0,
         inode: at(File),
-        mapping: 0,
         user: at(Address) & ADDRESS,
         pos: before.stop.wrapping_add(long(at(Offset))),
         len,
@@ -218,9 +215,6 @@ fn request(at: &impl Fn(Column) -> u64, before: Before) -> Recorded {
         done_before: at(DoneBefore),
         size_begin,
         size_end: size_begin.wrapping_add(unfold(at(SizeEnd))),
-        ino: 0,
-        direct_bytes: 0,
-        cached_bytes: 0,
         evidence: Evidence {
             direct_bytes: ret.max(0).wrapping_add(unfold(at(Direct))) as u64,
             cached_bytes: at(Cached),
@@ -235,20 +229,12 @@ fn request(at: &impl Fn(Column) -> u64, before: Before) -> Recorded {
             len_bits: small(LengthBits),
             segments: small(SegmentsSeen),
         },
-        dev: 0,
-        generation: 0,
         magic: small(Magic),
-        tgid: 0,
-        tid: 0,
         inner_magic: small(InnerMagic),
         op: (what & 1) as u8,
         api: (what >> 1) as u8,
         flags: (what >> 9) as u8,
-        verdict: 0,
-        outcome: 0,
-        finding: 0,
-        pad: [0; 2],
-        comm: [0; 16],
+        ..Request::EMPTY
     };
     let extents = at(Extents).checked_sub(1).map(|flags| flags as u32);
     Recorded { request, task: small(Task), extents }

@@ -8,6 +8,7 @@ use aya::{
 
 use super::{Attach, Missing, load::Kernel};
 use crate::kernel::preempt::preemptible;
+use crate::kernel::preflight::{NO_KPROBES, has_kprobes};
 use crate::kernel::probes::{Duty, PROBES, Probe, TRACEPOINTS, Tracepoint, When};
 
 /// What was attached and what not.
@@ -40,10 +41,11 @@ pub(super) fn attach_all(
         When::Kprobe => attach == Attach::Kprobe,
         When::FilteredOrHashed => filtered || hashed,
     };
+    let preemptible = preemptible();
     for tracepoint in TRACEPOINTS.iter().filter(|t| wanted(t.when)) {
-        coverage.tracepoint(bpf, kernel, tracepoint)?;
+        coverage.tracepoint(bpf, kernel, tracepoint, preemptible)?;
     }
-    let copies = attach == Attach::Fentry && preemptible();
+    let copies = attach == Attach::Fentry && preemptible;
     let of_mode = |probe: &&Probe| {
         (copies || !probe.copies) && (attach == Attach::Kprobe || !probe.kprobe_only)
     };
@@ -80,12 +82,6 @@ fn choose(bpf: &mut Ebpf, kernel: &Kernel, wish: Option<Attach>) -> Result<Attac
             Ok(Attach::Kprobe)
         }
     }
-}
-
-const NO_KPROBES: &str = "this kernel is built without CONFIG_KPROBE_EVENTS";
-
-fn has_kprobes() -> bool {
-    std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists()
 }
 
 impl Coverage {
@@ -165,7 +161,13 @@ impl Coverage {
         Ok(())
     }
 
-    fn tracepoint(&mut self, bpf: &mut Ebpf, kernel: &Kernel, tp: &Tracepoint) -> Result<()> {
+    fn tracepoint(
+        &mut self,
+        bpf: &mut Ebpf,
+        kernel: &Kernel,
+        tp: &Tracepoint,
+        preemptible: bool,
+    ) -> Result<()> {
         let known = |name: &&'static str| {
             kernel.types.tracepoint_params(name).map(|params| (*name, params))
         };
@@ -175,7 +177,7 @@ impl Coverage {
         let Some((program, _)) = tp.programs.iter().find(|(_, fits)| fits(&params)) else {
             return self.without(name, tp.duty, anyhow!("its arguments are not as known"));
         };
-        let copies = if preemptible() { tp.copies } else { &[] };
+        let copies = if preemptible { tp.copies } else { &[] };
         for program in [*program].iter().chain(copies) {
             if let Err(why) = attach_tracepoint(bpf, program, name) {
                 return self.without(name, tp.duty, why);

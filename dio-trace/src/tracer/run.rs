@@ -22,7 +22,7 @@ use super::{
     load::{self, Kernel},
     selftest, totals,
 };
-use crate::kernel::preflight;
+use crate::kernel::{preflight, release};
 
 /// How long an event may wait in the ring before it is fetched; the probes wake the reader only
 /// when 64 KiB are waiting.
@@ -194,7 +194,7 @@ impl Tracer {
             stats[stat as usize] = stats[stat as usize].saturating_sub(own);
         }
         Ok(Totals {
-            kernel: kernel_release(),
+            kernel: release(),
             attach: self.coverage.attach,
             attached: self.coverage.attached.clone(),
             missing: self.coverage.missing.clone(),
@@ -224,12 +224,6 @@ impl Tracer {
     }
 }
 
-/// `uname -r`.
-fn kernel_release() -> String {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    release.trim_end().to_owned()
-}
-
 /// Before 5.14 no probe can ask for the cgroup (kernel/trace/bpf_trace.c:bpf_tracing_func_proto).
 fn by_cgroup(error: Error, options: &Options) -> Error {
     const HELPER: &str = "bpf_get_current_ancestor_cgroup_id";
@@ -237,11 +231,11 @@ fn by_cgroup(error: Error, options: &Options) -> Error {
     if options.wanted.cgroup.is_none() || !missing {
         return error;
     }
-    anyhow!("{NO_CGROUPS}: filter by process instead (attach -p)")
+    anyhow!(
+        "this kernel does not let probes ask for the cgroup (5.14 does): filter by process instead \
+         (attach -p)"
+    )
 }
-
-/// What is said where cgroups cannot be filtered.
-const NO_CGROUPS: &str = "this kernel does not let probes ask for the cgroup (5.14 does)";
 
 fn target(bpf: &mut Ebpf, pid: u32) -> Result<()> {
     let map = bpf.map_mut("TARGETS").context("the object has no map TARGETS")?;

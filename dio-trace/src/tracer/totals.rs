@@ -45,13 +45,6 @@ pub(super) fn mixers(bpf: &Ebpf) -> Result<Vec<(Mixer, u64)>> {
 }
 
 fn add(mut sum: Counter, other: &Counter) -> Counter {
-    sum.requests += other.requests;
-    sum.bytes += other.bytes;
-    sum.direct_bytes += other.direct_bytes;
-    sum.cached_bytes += other.cached_bytes;
-    sum.latency_ns += other.latency_ns;
-    for (a, b) in sum.latency.iter_mut().zip(other.latency) {
-        *a = a.saturating_add(b);
-    }
+    sum.merge(other);
     sum
 }

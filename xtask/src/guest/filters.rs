@@ -1,16 +1,17 @@
 //! Filters: what they leave out is neither shown nor counted, in the kernel or behind it.
 use std::{
     fs,
-    path::Path,
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    path::{Path, PathBuf},
+    process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::setups::mount;
+use super::{
+    setups::mount,
+    suite::{Traces, end, wait_until_tracing},
+};
 use crate::cmd::{self, text};
 
 /// Runs of dio-trace.
@@ -22,38 +23,53 @@ pub(super) const REQUESTS: u64 = 18;
 const CONTAINER: &str = "docker-5eed5eed5eed.scope";
 
 /// What is wrong with two runs on files of this folder, which takes direct reads and writes.
-pub(super) fn check(tool: &Path, attach: &str, series: &str, folder: &Path) -> Result<Vec<String>> {
+pub(super) fn check(
+    tool: &Path,
+    attach: &str,
+    series: &str,
+    folder: &Path,
+    out: &Path,
+) -> Result<Vec<String>> {
     let job = job(folder)?;
     let folder = text(folder)?;
     let mut wrong = Vec::new();
 
     let filters = ["--op", "write", "--api", "read,readv", "--dev", folder, "--fs", "ext4,xfs"];
-    let out = Command::new(tool)
+    let output = Command::new(tool)
         .args(["run", "--json", "--all", "--attach", attach, "--path", "*/wanted"])
         .args(["--only", "direct,fallback", "--comm", "dd", "--min-latency", "1us"])
         .args(filters)
         .args(["--", "sh", "-c", &job])
         .output()
         .context("cannot start dio-trace")?;
-    wrong.extend(compare(&String::from_utf8_lossy(&out.stdout), 4, "run with filters"));
+    wrong.extend(compare(&String::from_utf8_lossy(&output.stdout), 4, "run with filters"));
 
     // The same by somebody in a container and by somebody outside. 5.10 cannot tell them apart.
     let cgroup = container()?;
-    let tool = Command::new(tool)
+    let file = |end: &str| out.join(format!("filters.{end}"));
+    let traces = Traces { tally: file("tally"), json: file("jsonl"), talk: file("talk") };
+    let mut tool = Command::new(tool)
         .args(["audit", "--json", "--all", "--attach", attach, "--container", "5eed5eed"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .args(["-o", text(&traces.json)?])
+        .stderr(fs::File::create(&traces.talk)?)
         .spawn()
         .context("cannot start dio-trace")?;
     if series == "5.10" {
-        wrong.extend(refuses(tool)?);
+        let status = tool.wait()?;
+        let talk = fs::read_to_string(&traces.talk)?;
+        if status.code() != Some(1) || !talk.contains("ask for the cgroup") {
+            wrong.push(format!("audit --container ended with {status}: {talk}"));
+        }
         return Ok(wrong);
     }
-    let talk = traced(tool, || {
-        let enter = format!("echo $$ > {}/cgroup.procs; {job}", text(&cgroup)?);
-        cmd::output(Command::new("sh").args(["-c", &enter]))?;
-        cmd::output(Command::new("sh").args(["-c", &job])).map(drop)
-    })?;
+    wait_until_tracing(&mut tool, &traces)?;
+    let enter = format!("echo $$ > {}/cgroup.procs; {job}", text(&cgroup)?);
+    cmd::output(Command::new("sh").args(["-c", &enter]))?;
+    cmd::output(Command::new("sh").args(["-c", &job]))?;
+    // SAFETY: a child of ours that has not been waited for.
+    unsafe { libc::kill(tool.id() as libc::pid_t, libc::SIGINT) };
+    end(tool, &traces)?;
+    let talk = fs::read_to_string(&traces.json)?;
     wrong.extend(compare(&talk, REQUESTS, "audit --container"));
     Ok(wrong)
 }
@@ -76,16 +92,8 @@ pub(super) fn job(folder: &Path) -> Result<String> {
     Ok(["wanted", "other"].iter().map(part).collect())
 }
 
-/// Whether the tool ends with the reason.
-fn refuses(tool: Child) -> Result<Option<String>> {
-    let output = tool.wait_with_output()?;
-    let talk = String::from_utf8_lossy(&output.stderr).into_owned();
-    let right = output.status.code() == Some(1) && talk.contains("ask for the cgroup");
-    Ok((!right).then(|| format!("audit --container ended with {}: {talk}", output.status)))
-}
-
 /// The cgroup that a container would have.
-fn container() -> Result<std::path::PathBuf> {
+fn container() -> Result<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     if !root.join("cgroup.controllers").exists() {
         mount(&["-t", "cgroup2", "none"], root)?;
@@ -93,26 +101,6 @@ fn container() -> Result<std::path::PathBuf> {
     let cgroup = root.join("system.slice").join(CONTAINER);
     fs::create_dir_all(&cgroup)?;
     Ok(cgroup)
-}
-
-/// Does something once the tool traces, ends it, and returns what it wrote.
-fn traced(mut tool: Child, work: impl FnOnce() -> Result<()>) -> Result<String> {
-    use std::io::{BufRead, BufReader};
-    let talk = BufReader::new(tool.stderr.take().context("no stderr")?);
-    let start = Instant::now();
-    for line in talk.lines() {
-        if line?.contains("dio-trace: tracing") {
-            break;
-        }
-        if start.elapsed() > Duration::from_secs(120) {
-            bail!("dio-trace did not attach within 120 s");
-        }
-    }
-    work()?;
-    thread::sleep(Duration::from_millis(200));
-    // SAFETY: a child of ours that has not been waited for.
-    unsafe { libc::kill(tool.id() as libc::pid_t, libc::SIGINT) };
-    Ok(String::from_utf8_lossy(&tool.wait_with_output()?.stdout).into_owned())
 }
 
 /// Compares the number of events and of counted requests.

@@ -1,13 +1,10 @@
 //! `dio-trace run --fail-on`: what a CI job gets.
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::suite::not_ended_with;
 use crate::cmd::text;
 
 /// Runs of dio-trace.
@@ -45,7 +42,7 @@ pub(super) fn check(
     let report = out.join("gate.json");
     let command = format!("{}; {}", read(cached, 4096), read(direct, 100));
     let output = run("fallback,refused,partial", &report, &command)?;
-    wrong.extend(exit(&output, 3));
+    wrong.extend(not_ended_with(&output, 3));
     let json: Value = serde_json::from_slice(&fs::read(&report)?)?;
     let counts: Vec<Option<u64>> = (0..3).map(|n| json["rules"][n]["count"].as_u64()).collect();
     if counts != [Some(4), Some(1), Some(0)] || json["passed"] != false {
@@ -63,16 +60,10 @@ pub(super) fn check(
     let report = out.join("gate.xml");
     let command = format!("{}; exit 7", read(cached, 4096));
     let output = run("fallback:5,short", &report, &command)?;
-    wrong.extend(exit(&output, 7));
+    wrong.extend(not_ended_with(&output, 7));
     let xml = fs::read_to_string(&report)?;
     if !xml.contains("tests=\"3\" failures=\"0\"") {
         wrong.push(format!("the report says a failure: {xml}"));
     }
     Ok(wrong)
-}
-
-fn exit(output: &Output, code: i32) -> Option<String> {
-    let talk = String::from_utf8_lossy(&output.stderr);
-    (output.status.code() != Some(code))
-        .then(|| format!("ended with {}, not {code}: {}", output.status, talk.trim()))
 }

@@ -1,12 +1,12 @@
 //! `dio-trace record`: what is read from the file must be what was requested.
-use std::{
-    path::Path,
-    process::{Command, Output},
-};
+use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
-use super::filters::{self, REQUESTS};
+use super::{
+    filters::{self, REQUESTS},
+    suite::not_ended_with,
+};
 use crate::cmd::text;
 
 /// Records a command that works in this folder, and reads the recording; what is wrong with it.
@@ -23,9 +23,9 @@ pub(super) fn check(tool: &Path, attach: &str, folder: &Path, out: &Path) -> Res
     let exported = run(&["export", "--format", "jsonl", file])?;
     let reported = run(&["report", file])?;
     let mut wrong = Vec::new();
-    wrong.extend(ended(&recorded, CODE));
-    wrong.extend(ended(&exported, 0));
-    wrong.extend(ended(&reported, 0));
+    wrong.extend(not_ended_with(&recorded, CODE));
+    wrong.extend(not_ended_with(&exported, 0));
+    wrong.extend(not_ended_with(&reported, 0));
     let lines = String::from_utf8_lossy(&exported.stdout);
     wrong.extend(filters::compare(&lines, REQUESTS, "record --all, export"));
     let page = String::from_utf8_lossy(&reported.stdout);
@@ -33,10 +33,4 @@ pub(super) fn check(tool: &Path, attach: &str, folder: &Path, out: &Path) -> Res
         wrong.push(format!("report: not {REQUESTS} requests, or a loss: {page}"));
     }
     Ok(wrong)
-}
-
-fn ended(output: &Output, code: i32) -> Option<String> {
-    let talk = String::from_utf8_lossy(&output.stderr);
-    (output.status.code() != Some(code))
-        .then(|| format!("ended with {}, not {code}: {}", output.status, talk.trim()))
 }

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -217,10 +217,10 @@ fn leaves_out(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
     let root = Path::new(ROOT);
     let places = setups::make(vec![(setups::find("ext4-512")?, Vec::new())], root)?;
     let folder = &places[0].0.path;
-    let wrong = filters::check(&args.tool, &args.attach, &args.series, folder)?;
+    let out = args.out.parent().unwrap_or(Path::new("/"));
+    let wrong = filters::check(&args.tool, &args.attach, &args.series, folder, out)?;
     say(format!("filters: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
     judge.verdict("filters", filters::RUNS, wrong);
-    let out = args.out.parent().unwrap_or(Path::new("/"));
     let wrong = recordings::check(&args.tool, &args.attach, folder, out)?;
     say(format!("recording: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
     judge.verdict("recording", 1, wrong);
@@ -437,6 +437,13 @@ pub(super) fn wait_until_tracing(tool: &mut Child, traces: &Traces) -> Result<()
         }
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// What is wrong with how a program ended, if it is not by this code.
+pub(super) fn not_ended_with(output: &Output, code: i32) -> Option<String> {
+    let talk = String::from_utf8_lossy(&output.stderr);
+    (output.status.code() != Some(code))
+        .then(|| format!("ended with {}, not {code}: {}", output.status, talk.trim()))
 }
 
 pub(super) fn end(mut tool: Child, traces: &Traces) -> Result<()> {

@@ -54,7 +54,7 @@ pub struct Limits {
 /// The limits of the request's file; `None` if nobody could be asked, or it does no direct I/O.
 pub(super) fn limits(case: &Case<'_>) -> Option<Limits> {
     // It is tried all the same, so statx speaks of the other direction: see `says_none`.
-    if zero(case.facts) && case.tried() {
+    if case.facts.takes_direct() == Some(false) && case.tried() {
         return of_queue(case.facts, case.fs);
     }
     limits_of(case.facts, case.fs, case.is_write())
@@ -83,12 +83,8 @@ fn of_queue(facts: &Facts, fs: &str) -> Option<Limits> {
 
 /// statx says that this file takes no direct requests. Where it was tried all the same that holds
 /// for the other direction alone (fs/f2fs/file.c:f2fs_getattr asks for a write).
-pub(super) const fn says_none(case: &Case<'_>) -> bool {
-    zero(case.facts) && !case.tried()
-}
-
-const fn zero(facts: &Facts) -> bool {
-    matches!(facts.dio_align, Some((0, _) | (_, 0)))
+pub(super) fn says_none(case: &Case<'_>) -> bool {
+    case.facts.takes_direct() == Some(false) && !case.tried()
 }
 
 /// What of a request is off its limits, in words; empty if it keeps to them.
