@@ -208,13 +208,15 @@ impl Coverage {
 }
 
 /// The error in one line: what was tried, and the kernel's own word. A verifier log has thousands
-/// of lines, of which the last says why.
+/// of lines, of which the last says why, before those that sum up.
 fn plain(error: &Error) -> String {
+    const SUMS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
     let mut text = error.chain().next().map(ToString::to_string).unwrap_or_default();
     let load = error.chain().find_map(|e| e.downcast_ref::<ProgramError>());
     if let Some(ProgramError::LoadError { verifier_log, .. }) = load {
         let log = verifier_log.to_string();
-        let last = |line: &&str| !line.is_empty() && !line.starts_with("processed ");
+        let closing = |line: &str| SUMS.iter().any(|sum| line.starts_with(sum));
+        let last = |line: &&str| !line.is_empty() && !closing(line);
         if let Some(line) = log.lines().rev().map(str::trim).find(last) {
             text = format!("{text}: {line}");
         }

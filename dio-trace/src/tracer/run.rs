@@ -224,7 +224,7 @@ impl Tracer {
     }
 }
 
-/// Before 5.14 no probe can ask for the cgroup (kernel/trace/bpf_trace.c:bpf_tracing_func_proto).
+/// On 5.10 no probe can ask for the cgroup (kernel/trace/bpf_trace.c:bpf_tracing_func_proto).
 fn by_cgroup(error: Error, options: &Options) -> Error {
     const HELPER: &str = "bpf_get_current_ancestor_cgroup_id";
     let missing = error.chain().any(|cause| cause.to_string().contains(HELPER));
@@ -232,7 +232,7 @@ fn by_cgroup(error: Error, options: &Options) -> Error {
         return error;
     }
     anyhow!(
-        "this kernel does not let probes ask for the cgroup (5.14 does): filter by process instead \
+        "this kernel does not let probes ask for the cgroup (6.1 does): filter by process instead \
          (attach -p)"
     )
 }
