@@ -95,14 +95,14 @@ pub struct Report {
 /// If it cannot be looked at, or is neither a file, a directory nor a block device.
 pub fn check(path: &Path, prove: bool) -> Result<Report> {
     let subject = Subject::open(path)?;
-    let mut seen = if prove { probe::run(&subject) } else { probe::Seen::refrained() };
+    let seen = if prove { probe::run(&subject) } else { probe::Seen::refrained() };
     let limits = subject.limits(Access::Overwrite);
     let read_limits = subject.limits(Access::Read);
     let writes = subject.writable();
-    let read = answer(&subject, Access::Read, &mut seen);
-    let overwrite = writes.then(|| answer(&subject, Access::Overwrite, &mut seen));
+    let read = answer(&subject, Access::Read, seen.read);
+    let overwrite = writes.then(|| answer(&subject, Access::Overwrite, seen.overwrite));
     let extend =
-        (writes && !subject.is_device()).then(|| answer(&subject, Access::Extend, &mut seen));
+        (writes && !subject.is_device()).then(|| answer(&subject, Access::Extend, seen.extend));
     let answers = [Some(&read), overwrite.as_ref(), extend.as_ref()];
     Ok(Report {
         v: SCHEMA,
@@ -138,9 +138,8 @@ fn overall<'a>(answers: impl Iterator<Item = &'a Answer>) -> Overall {
 }
 
 /// Forecast and proof together: the proof wins.
-fn answer(subject: &Subject, access: Access, seen: &mut probe::Seen) -> Answer {
+fn answer(subject: &Subject, access: Access, told: Told) -> Answer {
     let (expected, reason) = forecast::forecast(subject, access);
-    let told = seen.take(access);
     let (verdict, proof, unproven, reason) = match told {
         Told::Nothing { why } => (expected, None, Some(why), reason),
         Told::Proven { verdict, how, errno, at_open } => {

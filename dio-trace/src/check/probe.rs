@@ -11,7 +11,6 @@ use std::{
 use dio_trace_common::verdict::Verdict;
 
 use super::{
-    Access,
     cache::{dirtied, drop_pages, page, resident},
     subject::{Subject, What},
 };
@@ -53,6 +52,17 @@ impl Told {
         Self::Proven { verdict, how, errno: None, at_open: false }
     }
 
+    /// What a new file like the subject tells, where the subject itself told nothing.
+    fn or_of_new(self, new: Self) -> Self {
+        match (self, new) {
+            (Self::Nothing { why }, Self::Proven { verdict, how, errno, at_open }) => {
+                let how = format!("{how}; of this one {why}");
+                Self::Proven { verdict, how, errno, at_open }
+            }
+            (told, _) => told,
+        }
+    }
+
     /// An error of a request, or of opening.
     fn error(error: &io::Error, what: &str, at_open: bool) -> Self {
         let number = error.raw_os_error().unwrap_or(libc::EIO);
@@ -71,9 +81,9 @@ impl Told {
 
 /// What was seen of every kind.
 pub(super) struct Seen {
-    read: Told,
-    overwrite: Told,
-    extend: Told,
+    pub(super) read: Told,
+    pub(super) overwrite: Told,
+    pub(super) extend: Told,
 }
 
 impl Seen {
@@ -82,38 +92,18 @@ impl Seen {
         let nothing = || Told::nothing("not tried (--no-probe)");
         Self { read: nothing(), overwrite: nothing(), extend: nothing() }
     }
-
-    pub(super) fn take(&mut self, access: Access) -> Told {
-        let place = match access {
-            Access::Read => &mut self.read,
-            Access::Overwrite => &mut self.overwrite,
-            Access::Extend => &mut self.extend,
-        };
-        std::mem::replace(place, Told::nothing("asked twice"))
-    }
 }
 
 /// Makes the requests.
 pub(super) fn run(subject: &Subject) -> Seen {
     let own = subject.folder().filter(|_| subject.writable()).map(|folder| beside(subject, folder));
-    let (mut read_own, overwrite, extend) = own.unwrap_or_else(|| {
+    let (read, overwrite, extend) = own.unwrap_or_else(|| {
         let why = if subject.is_device() { "a device is not written to" } else { "read-only" };
         (Told::nothing(why), Told::nothing(why), Told::nothing(why))
     });
-    if subject.what != What::Directory {
-        read_own = match read_itself(subject) {
-            // A new file like it may tell what it cannot.
-            Told::Nothing { why } => match read_own {
-                Told::Proven { verdict, how, errno, at_open } => {
-                    let how = format!("{how}; of this one {why}");
-                    Told::Proven { verdict, how, errno, at_open }
-                }
-                Told::Nothing { .. } => Told::Nothing { why },
-            },
-            told => told,
-        };
-    }
-    Seen { read: read_own, overwrite, extend }
+    let read =
+        if subject.what == What::Directory { read } else { read_itself(subject).or_of_new(read) };
+    Seen { read, overwrite, extend }
 }
 
 /// Reads a part of the file that is not cached, and looks whether it is afterwards.
@@ -129,15 +119,13 @@ fn read_itself(subject: &Subject) -> Told {
     let len = READ.max(unit).min((subject.size as usize).next_multiple_of(unit));
     let last = subject.size.saturating_sub(len as u64) / unit as u64;
     let places = (0..PLACES).map(|i| last * i / PLACES * unit as u64);
-    let mut cached = false;
     for offset in places {
         match resident(&file, offset, len) {
             None => return Told::nothing("who may not write the file may not ask what is cached"),
             Some(0) => return read_at(subject, &file, offset, len, ""),
-            Some(_) => cached = true,
+            Some(_) => {}
         }
     }
-    debug_assert!(cached, "there is at least one place");
     Told::nothing("all that was looked at is cached already")
 }
 
@@ -162,7 +150,7 @@ fn read_at(subject: &Subject, file: &File, offset: u64, len: usize, whose: &str)
 
 /// Read, overwrite and extend, on a new file in the folder.
 fn beside(subject: &Subject, folder: &Path) -> (Told, Told, Told) {
-    let file = match temporary(folder, libc::O_DIRECT) {
+    let file = match temporary(folder) {
         Ok(file) => file,
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             let told = || Told::error(&error, "open of a new file with O_DIRECT", true);
@@ -265,30 +253,25 @@ fn through_cache(subject: &Subject) -> Verdict {
     if subject.is_memory() { Verdict::Memory } else { Verdict::Fallback }
 }
 
-/// A new file without a name.
-fn temporary(folder: &Path, flags: i32) -> io::Result<File> {
-    let open = |flags, path: &Path| {
-        OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(flags).open(path)
-    };
-    match open(libc::O_TMPFILE | flags, folder) {
-        // Not every file system has files without a name.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
-            named(folder, flags)
-        }
-        // EINVAL may mean O_TMPFILE or O_DIRECT.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => named(folder, flags),
-        other => other,
-    }
+/// A new file without a name, open with O_DIRECT.
+fn temporary(folder: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE | libc::O_DIRECT);
+    options.open(folder).or_else(|error| match error.raw_os_error() {
+        // Not every file system has files without a name; EINVAL may mean that or O_DIRECT.
+        Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL) => named(folder),
+        _ => Err(error),
+    })
 }
 
-fn named(folder: &Path, flags: i32) -> io::Result<File> {
+fn named(folder: &Path) -> io::Result<File> {
     let path = folder.join(format!(".dio-trace-check-{}", std::process::id()));
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .custom_flags(flags | libc::O_NOFOLLOW)
+        .custom_flags(libc::O_DIRECT | libc::O_NOFOLLOW)
         .open(&path);
     // A refused O_DIRECT leaves the file behind that it had made (fs/open.c:do_dentry_open).
     let made = file.is_ok() || file.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL));
