@@ -60,6 +60,7 @@ macro_rules! kernel_offsets {
             AIO_IOCB_NBYTES "iocb" "aio_nbytes" may;
             AIO_IOCB_OFFSET "iocb" "aio_offset" may;
             AIO_IOCB_OPCODE "iocb" "aio_lio_opcode" may;
+            AIO_KIOCB_KI_RES "aio_kiocb" "ki_res" may;
             IO_KIOCB_OPCODE "io_kiocb" "opcode" may;
             IO_KIOCB_RESULT "io_kiocb" "result" may;
             IO_RW_ADDR "io_rw" "addr" may;

@@ -25,7 +25,8 @@ use crate::{
         INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, INODE_I_SIZE, SUPER_BLOCK_S_DEV,
         SUPER_BLOCK_S_MAGIC, TASK_COMM, TASK_GROUP_LEADER, read,
     },
-    maps::{ASYNC, IDLE, REQUESTS, SYNC, TARGETS, Thread, count},
+    maps::{REQUESTS, TARGETS, count},
+    threads::{ASYNC, IDLE, SYNC, Thread},
 };
 
 const S_IFMT: u16 = 0o170_000;
@@ -245,11 +246,28 @@ unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
             | if block_device { REQ_BLOCK_DEVICE } else { 0 }
             | if ask.kiocb != 0 { REQ_ASYNC } else { 0 };
         (*request).pad = [0; 2];
+        if ask.kiocb == 0 {
+            let comm = (&raw mut (*request).comm).cast::<u64>();
+            comm.write_volatile(0); // see `name`
+            comm.add(1).write_volatile(0);
+            return;
+        }
         bpf_get_current_comm((&raw mut (*request).comm).cast(), 16);
         // io-wq and SQPOLL threads are the process's own, under a name of the kernel's making.
         if ask.api == API_IO_URING && starts_with_iou(&(*request).comm) {
             let leader: u64 = read(bpf_get_current_task(), &TASK_GROUP_LEADER);
             (*request).comm = read(leader, &TASK_COMM);
+        }
+    }
+}
+
+/// Puts the process's name into a synchronous request: only where somebody will see it, for few do.
+#[inline(always)]
+pub unsafe fn name(request: *mut Request) {
+    // SAFETY: per the caller, a request of a map. A synchronous one ends in its own thread.
+    unsafe {
+        if (*request).kiocb == 0 {
+            bpf_get_current_comm((&raw mut (*request).comm).cast(), 16);
         }
     }
 }

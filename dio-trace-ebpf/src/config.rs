@@ -9,9 +9,9 @@ pub static O_DIRECT: Global<u32> = Global::new(0);
 /// O_APPEND of this architecture.
 #[unsafe(no_mangle)]
 pub static O_APPEND: Global<u32> = Global::new(0);
-/// Not 0: `THREADS` is task-local storage; 0: a hash map by thread id, for kernels before 5.11.
+/// Counters that there are: the fewer, the more CPUs have each of them.
 #[unsafe(no_mangle)]
-pub static TASK_STORAGE: Global<u32> = Global::new(1);
+pub static COUNTER_PLACES: Global<u32> = Global::new(1);
 /// Not 0: only processes in `TARGETS`.
 #[unsafe(no_mangle)]
 pub static FILTER_PIDS: Global<u32> = Global::new(0);

@@ -1,13 +1,12 @@
 //! Where a request ends: it is decided, counted and, if it is a finding, sent.
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_task, bpf_ktime_get_ns, bpf_map_update_elem, bpf_probe_read_user,
-    bpf_ringbuf_output, bpf_ringbuf_query,
+    bpf_get_current_task, bpf_ktime_get_ns, bpf_probe_read_user, bpf_ringbuf_output,
+    bpf_ringbuf_query,
 };
 use dio_trace_common::{
     abi::{
-        API_IO_URING, API_LIBAIO, API_SPLICE, Counter, CounterKey, LATENCY_BUCKETS, OP_WRITE,
-        REQ_PUNTED, REQ_VECTORED, Request, Stat,
+        API_IO_URING, API_LIBAIO, API_SPLICE, OP_WRITE, REQ_PUNTED, REQ_VECTORED, Request, Stat,
     },
     evidence::seen,
     offsets::ABSENT,
@@ -15,22 +14,21 @@ use dio_trace_common::{
 };
 
 use crate::{
-    begin::{cache_probes_complete, is_direct, position},
+    begin::{cache_probes_complete, is_direct, name, position},
     config::{
         EMIT_ALL, FILTER_REQUESTS, MIN_LATENCY, O_APPEND, OWN_TGID, WANTED_APIS, WANTED_DEV,
         WANTED_OPS,
     },
-    files::{self, Named},
+    counters::{Used, count_request},
     kernel::{
         ADDRESS_SPACE_HOST, Args, FILE_F_FLAGS, INODE_I_SIZE, IO_KIOCB_RESULT, KIOCB_DIO_COMPLETE,
         KIOCB_KI_FILP, KIOCB_KI_FLAGS, KIOCB_KI_POS, TASK_FLAGS, read,
     },
-    maps::{
-        self, ASYNC, COUNTERS, EVENTS, IDLE, REQUESTS, SYNC, Thread, count, open_request, thread,
-    },
-    mixed, refused,
+    maps::{EVENTS, REQUESTS, count},
+    reaped, refused,
     steady::Steady,
     stops,
+    threads::{ASYNC, IDLE, SYNC, Thread, open_request, thread},
 };
 
 const EAGAIN: i64 = -11;
@@ -56,8 +54,8 @@ pub fn sync<A: Args>(ctx: &A, file: u64, ret: i64) {
     unsafe {
         if leave_sync(thread) {
             let request = &raw mut (*thread).request;
-            appended(request, ret, position((*thread).ppos));
-            finish(request, ret, file, 1);
+            appended(request, ret, || position((*thread).ppos));
+            finish(request, ret, file, 1, used(thread));
         }
     }
 }
@@ -71,8 +69,8 @@ pub fn spliced(ret: i64) {
     unsafe {
         if (*thread).request.api == API_SPLICE && leave_sync(thread) {
             let request = &raw mut (*thread).request;
-            appended(request, ret, position((*thread).ppos));
-            finish(request, ret, (*thread).file, 1);
+            appended(request, ret, || position((*thread).ppos));
+            finish(request, ret, (*thread).file, 1, used(thread));
         }
     }
 }
@@ -86,6 +84,10 @@ pub fn sys_exit(ret: i64) {
     // SAFETY: a value of THREADS, used by its own thread alone.
     unsafe {
         refused::returned(thread, ret);
+        if let Some((request, result)) = reaped::still_open(thread, ret) {
+            completes_elsewhere(request);
+            end_async(request, result, 0);
+        }
         if (*thread).state == ASYNC {
             if let Some(request) = leave(thread) {
                 if ret < 0 && (*request).api == API_LIBAIO {
@@ -105,9 +107,9 @@ pub fn sys_exit(ret: i64) {
             let flags: u32 = read(file, &FILE_F_FLAGS);
             if flags & O_APPEND.load() != 0 {
                 let host: u64 = read((*request).mapping, &ADDRESS_SPACE_HOST);
-                appended(request, ret, read(host, &INODE_I_SIZE));
+                appended(request, ret, || read(host, &INODE_I_SIZE));
             }
-            finish(request, ret, file, 1);
+            finish(request, ret, file, 1, used(thread));
         }
     }
 }
@@ -142,11 +144,11 @@ unsafe fn note_missed(thread: *mut Thread, request: *mut Request) {
 /// A write may have gone elsewhere than its begin could know (O_APPEND, RWF_APPEND): what it
 /// wrote ends at the position it left behind.
 #[inline(always)]
-unsafe fn appended(request: *mut Request, ret: i64, position: i64) {
+unsafe fn appended(request: *mut Request, ret: i64, position: impl FnOnce() -> i64) {
     // SAFETY: per the caller, a request of a map.
     unsafe {
         if (*request).op == OP_WRITE && ret > 0 {
-            (*request).pos = position - ret;
+            (*request).pos = position() - ret;
         }
     }
 }
@@ -355,9 +357,9 @@ fn end_async(request: *mut Request, ret: i64, in_thread: u32) {
         // Not every file system moves the position of an asynchronous request: fuse with
         // FOPEN_DIRECT_IO does not.
         if flags & IOCB_APPEND != 0 {
-            appended(request, ret, read(kiocb, &KIOCB_KI_POS));
+            appended(request, ret, || read(kiocb, &KIOCB_KI_POS));
         }
-        finish(request, ret, file, in_thread);
+        finish(request, ret, file, in_thread, core::ptr::null_mut());
         let _ = REQUESTS.remove(kiocb);
     }
 }
@@ -378,9 +380,22 @@ unsafe fn is_wanted(request: *const Request) -> bool {
     }
 }
 
+/// Where the thread remembers what its open request may be counted under.
+#[inline(always)]
+unsafe fn used(thread: *mut Thread) -> *mut Used {
+    // SAFETY: per the caller, a value of THREADS.
+    unsafe {
+        if (*thread).request.op == OP_WRITE {
+            &raw mut (*thread).counters[1]
+        } else {
+            &raw mut (*thread).counters[0]
+        }
+    }
+}
+
 /// Decides, counts and sends a request that ended.
 #[inline(never)]
-unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32) {
+unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32, used: *mut Used) {
     // SAFETY: per the callers, a request of a map that nobody else ends.
     unsafe {
         (*request).end_ns = bpf_ktime_get_ns();
@@ -415,7 +430,7 @@ unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32) {
         (&raw mut (*request).direct_bytes).write_volatile(decision.direct_bytes);
         (&raw mut (*request).cached_bytes).write_volatile(decision.cached_bytes);
         count(Stat::Ended);
-        add(request, file);
+        count_request(request, file, used);
         if (&raw const (*request).finding).read_volatile() != 0 || EMIT_ALL.load() != 0 {
             emit(request);
         }
@@ -439,6 +454,7 @@ unsafe fn emit(request: *mut Request) {
     count(Stat::Events);
     // SAFETY: a whole Request of a map.
     let sent = unsafe {
+        name(request);
         bpf_ringbuf_output(
             (&raw const EVENTS).cast_mut().cast(),
             request.cast(),
@@ -462,93 +478,6 @@ pub fn wakeup() -> u64 {
     // SAFETY: only asks.
     let waiting = unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), AVAILABLE) };
     if waiting >= MUCH { FORCE_WAKEUP } else { NO_WAKEUP }
-}
-
-/// Adds a request to its counter; the first of a counter also names its file.
-#[inline(always)]
-unsafe fn add(request: *const Request, file: u64) {
-    // SAFETY: per the caller, a request of a map.
-    unsafe {
-        let ret = (*request).ret;
-        let key = CounterKey {
-            inode: (*request).inode,
-            ino: (*request).ino,
-            dev: (*request).dev,
-            tgid: (*request).tgid,
-            op: (*request).op,
-            verdict: (&raw const (*request).verdict).read_volatile(),
-            outcome: (&raw const (*request).outcome).read_volatile(),
-            finding: (&raw const (*request).finding).read_volatile(),
-            errno: if ret < 0 { (-ret) as u16 } else { 0 },
-            pad: [0; 2],
-            generation: (*request).generation,
-            pad_end: 0,
-        };
-        let counter = match COUNTERS.get_ptr_mut(key) {
-            Some(counter) => counter,
-            None => {
-                files::emit(&Named::open(file), (*request).tgid, &(*request).comm);
-                mixed::remember(request, (*request).mapping);
-                bpf_map_update_elem(
-                    (&raw const COUNTERS).cast_mut().cast(),
-                    (&raw const key).cast_mut().cast(),
-                    (&raw const ZERO).cast_mut().cast(),
-                    1, // BPF_NOEXIST: another CPU may have been first
-                );
-                let Some(counter) = COUNTERS.get_ptr_mut(key) else {
-                    count(Stat::LostCounter);
-                    return;
-                };
-                counter
-            }
-        };
-        let latency = (*request).end_ns - (*request).begin_ns;
-        let direct = (&raw const (*request).direct_bytes).read_volatile();
-        let cached = (&raw const (*request).cached_bytes).read_volatile();
-        maps::add(&raw mut (*counter).requests, 1);
-        maps::add(&raw mut (*counter).bytes, if ret > 0 { ret as u64 } else { 0 });
-        maps::add(&raw mut (*counter).direct_bytes, direct);
-        maps::add(&raw mut (*counter).cached_bytes, cached);
-        maps::add(&raw mut (*counter).latency_ns, latency);
-        let bucket = log2(latency);
-        if bucket < LATENCY_BUCKETS {
-            maps::add(&raw mut (*counter).latency[bucket], 1);
-        }
-    }
-}
-
-/// A new counter.
-static ZERO: Counter = Counter::ZERO;
-
-/// Position of the highest bit (0 for 0), at most the last bucket. By hand: BPF has no such
-/// instruction, and the compiler's expansion of `leading_zeros` is longer.
-#[inline(always)]
-fn log2(mut n: u64) -> usize {
-    let mut bit = 0;
-    if n >= 1 << 32 {
-        n >>= 32;
-        bit += 32;
-    }
-    if n >= 1 << 16 {
-        n >>= 16;
-        bit += 16;
-    }
-    if n >= 1 << 8 {
-        n >>= 8;
-        bit += 8;
-    }
-    if n >= 1 << 4 {
-        n >>= 4;
-        bit += 4;
-    }
-    if n >= 1 << 2 {
-        n >>= 2;
-        bit += 2;
-    }
-    if n >= 2 {
-        bit += 1;
-    }
-    if bit < LATENCY_BUCKETS { bit } else { LATENCY_BUCKETS - 1 }
 }
 
 /// Collects what alignment the caller offered, to explain an EINVAL: the buffer, or up to

@@ -19,8 +19,10 @@ use crate::{
         FILE_F_MAPPING, FILE_F_POS, IO_KIOCB_OPCODE, IO_RW_ADDR, IO_RW_LEN, KIOCB_KI_FILP,
         KIOCB_KI_POS, read,
     },
-    maps::{SYNC, Thread, count, thread_or_new},
+    maps::count,
+    reaped,
     steady::Steady,
+    threads::{SYNC, Thread, thread_or_new},
 };
 
 /// A thread that may begin a request, and does so undisturbed.
@@ -222,6 +224,20 @@ pub fn aio_write<A: Args>(ctx: &A) {
     aio_rw(ctx, OP_WRITE);
 }
 
+/// With what finds its end, should that be missed.
+#[inline(always)]
+pub fn aio_read_by_kprobe<A: Args>(ctx: &A) {
+    aio_rw(ctx, OP_READ);
+    reaped::remember(ctx.arg(0));
+}
+
+/// See [`aio_read_by_kprobe`].
+#[inline(always)]
+pub fn aio_write_by_kprobe<A: Args>(ctx: &A) {
+    aio_rw(ctx, OP_WRITE);
+    reaped::remember(ctx.arg(0));
+}
+
 /// `int io_read(struct io_kiocb *, …)` and `io_write`; the kiocb is the request's first member. It
 /// is called anew for every attempt, then with the position that the last one reached.
 #[inline(always)]
@@ -299,7 +315,7 @@ fn total(thread: *mut Thread, user: u64, segments: u32) -> u64 {
             break;
         }
         let at = user + u64::from(chunk) * size_of::<[Iovec; CHUNK as usize]>() as u64;
-        let Some(iovecs) = read_user::<[Iovec; CHUNK as usize]>(at) else { return 0 };
+        let Some(iovecs) = read_user::<[Iovec; CHUNK as usize]>(at) else { return unreadable() };
         for iovec in &iovecs {
             sum += iovec.len;
         }
@@ -312,10 +328,17 @@ fn total(thread: *mut Thread, user: u64, segments: u32) -> u64 {
             break;
         }
         let at = user + u64::from(segment) * size_of::<Iovec>() as u64;
-        let Some(iovec) = read_user::<Iovec>(at) else { return 0 };
+        let Some(iovec) = read_user::<Iovec>(at) else { return unreadable() };
         sum += iovec.len;
     }
     sum
+}
+
+/// Counts a request as lost.
+#[inline(always)]
+fn unreadable() -> u64 {
+    count(Stat::LostLength);
+    0
 }
 
 /// struct iovec (include/uapi/linux/uio.h)
@@ -326,9 +349,9 @@ struct Iovec {
     len: u64,
 }
 
-/// Reads user memory; counts the request as lost if that fails.
+/// Reads user memory.
 #[inline(always)]
-fn read_user<T: Copy>(at: u64) -> Option<T> {
+pub fn read_user<T: Copy>(at: u64) -> Option<T> {
     // Not zeroed first: the compiler's `memset` goes byte by byte.
     let mut to = MaybeUninit::<T>::uninit();
     // SAFETY: the helper checks the address and writes all bytes, or zeroes them and fails.
@@ -336,7 +359,6 @@ fn read_user<T: Copy>(at: u64) -> Option<T> {
         bpf_probe_read_user(to.as_mut_ptr().cast(), size_of::<T>() as u32, at as *const _)
     } != 0;
     if failed {
-        count(Stat::LostLength);
         return None;
     }
     // SAFETY: written by the helper; T is made of integers.

@@ -18,9 +18,10 @@ use crate::{
         IOMAP_DIO_SIZE, KIOCB_KI_COMPLETE, KIOCB_KI_FILP, SUPER_BLOCK_S_MAGIC,
         WRITEBACK_CONTROL_NR_TO_WRITE, read,
     },
-    maps::{DIRECT_FILES, IDLE, REQUESTS, Thread, current_request, open_request, thread},
+    maps::{DIRECT_FILES, REQUESTS},
     mixed,
     steady::Steady,
+    threads::{IDLE, Thread, current_request, open_request, thread},
 };
 use dio_trace_common::offsets::ABSENT;
 

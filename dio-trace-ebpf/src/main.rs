@@ -10,7 +10,9 @@
 //! - [`files`]: the names of its file
 //! - [`mixed`]: who else uses that file, through the page cache
 //! - [`refused`]: O_DIRECT itself refused
+//! - [`reaped`]: ends that kprobes missed
 //! - [`follow`]: children of traced processes
+//! - [`threads`]: what is kept of each thread; [`counters`]: what is added up
 //! - [`steady`]: no preemption in the middle of a probe
 #![no_std]
 #![no_main]
@@ -20,6 +22,7 @@
 
 mod begin;
 mod config;
+mod counters;
 mod end;
 mod entry;
 mod evidence;
@@ -28,9 +31,11 @@ mod follow;
 mod kernel;
 mod maps;
 mod mixed;
+mod reaped;
 mod refused;
 mod steady;
 mod stops;
+mod threads;
 
 use aya_ebpf::{
     Global,
@@ -188,13 +193,19 @@ sys_exit!(tp_sys_exit tp_sys_exit_2 tp_sys_exit_3);
 
 // ---- begin and end: libaio
 // What ends requests in an interrupt, and nothing else would, is there three times: see `steady`.
-entry!(fe_aio_read, kp_aio_read, entry::aio_read);
+entry!(fe_aio_read, entry::aio_read, kp_aio_read, entry::aio_read_by_kprobe);
 exit_only!(fx_aio_read, 4, end::aio_return);
-entry!(fe_aio_write, kp_aio_write, entry::aio_write);
+entry!(fe_aio_write, entry::aio_write, kp_aio_write, entry::aio_write_by_kprobe);
 exit_only!(fx_aio_write, 4, end::aio_return);
 entry!(fe_aio_complete_rw, kp_aio_complete_rw, end::aio_complete);
 another_entry!(fe_aio_complete_rw_2, end::aio_complete);
 another_entry!(fe_aio_complete_rw_3, end::aio_complete);
+
+#[kprobe]
+pub fn kp_do_io_getevents(ctx: ProbeContext) -> u32 {
+    reaped::asked(&ctx);
+    0
+}
 
 // ---- begin and end: io_uring
 entry!(fe_io_read, entry::io_read, kp_io_read, entry::io_read_unpaired);

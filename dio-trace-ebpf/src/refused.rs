@@ -15,8 +15,9 @@ use crate::{
         Args, FILE_F_FLAGS, FILE_F_PATH, INODE_I_GENERATION, INODE_I_INO, INODE_I_SB, PATH_DENTRY,
         SUPER_BLOCK_S_DEV, read,
     },
-    maps::{EVENTS, Thread, count, thread_or_new},
+    maps::{EVENTS, count},
     steady::Steady,
+    threads::{Thread, thread_or_new},
 };
 
 const EINVAL: i64 = -22;

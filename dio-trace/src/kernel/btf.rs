@@ -239,27 +239,6 @@ impl Types {
             .map_or(Param::Ptr, |name| Param::StructPtr(name.to_owned()))
     }
 
-    fn map_definition(&self, id: u32) -> Option<MapDefinition> {
-        let (at, _, vlen, _) = self.head(id)?;
-        let member = |name: &str| {
-            (0..vlen)
-                .map(|i| at + 12 + 12 * i)
-                .find(|&m| self.word(m).and_then(|o| self.string(o)) == Some(name))
-                .map(|m| m + 4)
-        };
-        let pointer = self.word(member("type")?)?;
-        let (array, kind, ..) = self.head(self.target(pointer)?)?;
-        // struct btf_array: type, index_type, nelems
-        let kind_at = array + 20;
-        (kind == KIND_ARRAY).then_some(())?;
-        Some(MapDefinition {
-            kind: self.word(kind_at)?,
-            kind_at,
-            flags_at: member("map_flags")?,
-            max_entries: self.word(member("max_entries")?)?,
-        })
-    }
-
     fn member_bits(&self, id: u32, member: &str, depth: u32) -> Option<u32> {
         if depth > MAX_DEPTH {
             return None;
@@ -284,28 +263,6 @@ impl Types {
             None
         })
     }
-}
-
-/// A map as an eBPF object's BTF defines it (`struct { int (*type)[29]; … }`), with the positions
-/// in the blob that say so.
-pub struct MapDefinition {
-    /// The map type, and where it stands.
-    pub kind: u32,
-    pub kind_at: usize,
-    /// Where the type id of member `map_flags` stands.
-    pub flags_at: usize,
-    /// The type id of member `max_entries`.
-    pub max_entries: u32,
-}
-
-/// The map definitions in an object's BTF.
-///
-/// # Errors
-/// If the blob is damaged.
-pub fn map_definitions(data: &[u8]) -> Result<Vec<MapDefinition>> {
-    let types = Types::parse(data.to_vec(), |_| true)?;
-    let ids = types.structs.values().flatten();
-    Ok(ids.filter_map(|&id| types.map_definition(id)).collect())
 }
 
 fn word_at(data: &[u8], at: usize) -> Option<u32> {

@@ -166,6 +166,10 @@ pub const PROBES: &[Probe] = &[
         &["fe_aio_complete_rw", "fe_aio_complete_rw_2", "fe_aio_complete_rw_3"],
         &["kp_aio_complete_rw"],
     ),
+    Probe {
+        kprobe_only: true,
+        ..entry(&["do_io_getevents"], Duty::Optional, &[], &["kp_do_io_getevents"])
+    },
     entry(&["io_complete_rw"], IO_URING, &["fe_io_complete_rw"], &["kp_io_complete_rw"]),
     entry(
         &["io_complete_rw_iopoll"],
@@ -219,12 +223,7 @@ pub enum When {
     Filtered,
     /// Probes are attached by kprobe.
     Kprobe,
-    /// Processes are filtered, or what is kept of a thread must be dropped by hand.
-    FilteredOrHashed,
 }
-
-/// The kernel function whose presence shows that there is task-local storage (5.11).
-pub const TASK_STORAGE_HELPER: &str = "bpf_task_storage_get";
 
 /// A test on a tracepoint's arguments.
 pub type Fits = fn(&[Param]) -> bool;
@@ -271,7 +270,7 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
         duty: Duty::Must,
         programs: &[("tp_sched_process_free", any)],
         copies: &[],
-        when: When::FilteredOrHashed,
+        when: When::Always,
     },
     Tracepoint {
         names: &["sys_exit"],
@@ -319,8 +318,7 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
 /// True if BTF should be indexed under this name: everything the tables mention.
 #[must_use]
 pub fn wants(name: &str) -> bool {
-    name == TASK_STORAGE_HELPER
-        || PROBES.iter().any(|p| p.functions.contains(&name))
+    PROBES.iter().any(|p| p.functions.contains(&name))
         || name
             .strip_prefix("btf_trace_")
             .is_some_and(|t| TRACEPOINTS.iter().any(|p| p.names.contains(&t)))

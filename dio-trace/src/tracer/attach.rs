@@ -34,12 +34,10 @@ pub(super) fn attach_all(
     let attach = choose(bpf, kernel, wish)?;
     let mut coverage =
         Coverage { attach, attached: Vec::new(), missing: Vec::new(), programs: Vec::new() };
-    let hashed = !kernel.has_task_storage();
     let wanted = |when| match when {
         When::Always => true,
         When::Filtered => filtered,
         When::Kprobe => attach == Attach::Kprobe,
-        When::FilteredOrHashed => filtered || hashed,
     };
     let preemptible = preemptible();
     for tracepoint in TRACEPOINTS.iter().filter(|t| wanted(t.when)) {

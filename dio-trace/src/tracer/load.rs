@@ -4,9 +4,9 @@ use std::{collections::HashSet, fs};
 
 use anyhow::{Context as _, Result};
 use aya::{Btf, Ebpf, EbpfLoader};
-use dio_trace_common::{kfunc::ALL as KFUNCS, offsets::ABSENT};
+use dio_trace_common::{abi::Counter, kfunc::ALL as KFUNCS, offsets::ABSENT};
 
-use super::{Options, Scope, hashed, kfunc};
+use super::{Options, Scope, kfunc};
 use crate::kernel::{btf::Types, probes};
 
 /// An aligned copy of the committed object (an ELF file must start on an 8-byte boundary).
@@ -23,8 +23,10 @@ pub static OBJECT: &[u8] = &ALIGNED.0;
 const RING_FINDINGS: u32 = 4 << 20;
 const RING_ALL: u32 = 16 << 20;
 
-/// Threads that may have begun a request, where they are kept in a hash map.
-const HASHED_THREADS: u32 = 16_384;
+/// Bytes that all CPUs' counters together may take, and how many of them there are at least and at
+/// most (dio-trace-ebpf/src/counters.rs:COUNTERS_MAX).
+const COUNTER_BYTES: usize = 64 << 20;
+const COUNTERS: (usize, usize) = (1024, 16_384);
 
 struct Offset {
     global: &'static str,
@@ -65,17 +67,12 @@ impl Kernel {
                 .with_context(|| format!("cannot parse {PATH}"))?;
         Ok(Self { types, btf })
     }
-
-    /// True if eBPF programs can keep state with a task (5.11).
-    pub(super) fn has_task_storage(&self) -> bool {
-        self.types.has_func(probes::TASK_STORAGE_HELPER)
-    }
 }
 
 /// Parses the object and creates its maps, with offsets and options as constants.
 pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
-    loader.btf(Some(&kernel.btf)).allow_unsupported_maps();
+    loader.btf(Some(&kernel.btf));
     let offsets = resolve(&kernel.types)?;
     for (global, offset) in &offsets {
         loader.override_global(global, offset, true);
@@ -112,16 +109,22 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
         // Every probe of the page cache is a must: without one the tracer does not start.
         .override_global("CACHE_PROBES_COMPLETE", &1u32, true)
         .map_max_entries("EVENTS", if options.all { RING_ALL } else { RING_FINDINGS });
-    let task_storage = u32::from(kernel.has_task_storage());
-    loader.override_global("TASK_STORAGE", &task_storage, true);
-    let mut object = if kernel.has_task_storage() {
-        OBJECT.to_vec()
-    } else {
-        loader.map_max_entries("THREADS", HASHED_THREADS);
-        hashed::threads_by_hash(OBJECT)?
-    };
+    let counters = counters()?;
+    loader.override_global("COUNTER_PLACES", &counters, true);
+    for map in ["COUNTERS", "COUNTED", "TAKEN"] {
+        loader.map_max_entries(map, counters);
+    }
+    let mut object = OBJECT.to_vec();
     kfunc::link(&mut object, |name| kernel.types.func_id(name))?;
     loader.load(&object).context("cannot load the eBPF object")
+}
+
+/// Counters on this machine: the kernel gives each of them to every CPU that could ever be there.
+fn counters() -> Result<u32> {
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot count CPUs")?;
+    let (least, most) = COUNTERS;
+    let fit = COUNTER_BYTES / (cpus * size_of::<Counter>());
+    Ok(fit.clamp(least, most) as u32)
 }
 
 fn resolve(types: &Types) -> Result<Vec<(&'static str, u32)>> {

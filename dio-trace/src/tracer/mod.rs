@@ -2,7 +2,6 @@
 
 mod attach;
 mod decode;
-mod hashed;
 mod info;
 mod kfunc;
 mod load;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
-    maps::{PerCpuArray, PerCpuHashMap},
+    maps::{HashMap, PerCpuArray, PerCpuHashMap},
 };
 use dio_trace_common::abi::{Counter, CounterKey, Mixer, STATS};
 
@@ -20,11 +20,15 @@ pub(super) fn stats(bpf: &Ebpf) -> Result<[u64; STATS]> {
 
 /// Sums the per-CPU counters.
 pub(super) fn counters(bpf: &Ebpf) -> Result<Vec<(CounterKey, Counter)>> {
+    let places = bpf.map("COUNTED").context("the object has no map COUNTED")?;
+    let places = HashMap::<_, CounterKey, u32>::try_from(places)?;
     let map = bpf.map("COUNTERS").context("the object has no map COUNTERS")?;
-    let map = PerCpuHashMap::<_, CounterKey, Counter>::try_from(map)?;
-    map.iter()
+    let map = PerCpuArray::<_, Counter>::try_from(map)?;
+    places
+        .iter()
         .map(|row| {
-            let (key, by_cpu) = row?;
+            let (key, place) = row?;
+            let by_cpu = map.get(&place, 0)?;
             let mut by_cpu = by_cpu.iter();
             let first = *by_cpu.next().context("a counter without a CPU")?;
             Ok((key, by_cpu.fold(first, add)))

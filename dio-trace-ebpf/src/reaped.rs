@@ -1,0 +1,105 @@
+//! kprobe alone: ends of libaio requests that went by unseen, found when the program fetches them.
+//!
+//! A kprobe that interrupts another one is skipped (kernel/kprobes.c:kprobe_running), and nothing
+//! but a kprobe sees `aio_complete_rw`. What io_getevents hands out has ended: if it is still open
+//! here, its end was skipped.
+
+use aya_ebpf::btf_maps::LruHashMap;
+use dio_trace_common::{
+    abi::{API_LIBAIO, Request},
+    offsets::ABSENT,
+};
+
+use crate::{
+    entry::read_user,
+    kernel::{AIO_KIOCB_KI_RES, Args, read},
+    maps::REQUESTS,
+    threads::{Thread, thread_or_new},
+};
+
+/// struct io_event (include/uapi/linux/aio_abi.h)
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct IoEvent {
+    data: u64,
+    /// User address of the iocb that was submitted.
+    obj: u64,
+    res: i64,
+    res2: i64,
+}
+
+/// A program's iocb. Another program may have one at the same address.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Submitted {
+    obj: u64,
+    tgid: u64,
+}
+
+/// What was submitted with it last.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Latest {
+    kiocb: u64,
+    begin_ns: u64,
+}
+
+#[aya_ebpf::macros::btf_map]
+static SUBMITTED: LruHashMap<Submitted, Latest, 16384> = LruHashMap::new();
+
+/// Events of one call that are looked at.
+const EVENTS: u32 = 64;
+
+/// Remembers by which iocb a request was submitted, once it has begun.
+#[inline(always)]
+pub fn remember(kiocb: u64) {
+    let Some(request) = REQUESTS.get_ptr(kiocb) else { return };
+    if AIO_KIOCB_KI_RES.load() == ABSENT {
+        return;
+    }
+    // `ki_res` is a struct io_event, filled but for the result (fs/aio.c:__io_submit_one).
+    let obj: u64 = read(kiocb + 8, &AIO_KIOCB_KI_RES);
+    // SAFETY: a request of REQUESTS.
+    let (tgid, begin_ns) = unsafe { (u64::from((*request).tgid), (*request).begin_ns) };
+    let _ = SUBMITTED.insert(Submitted { obj, tgid }, Latest { kiocb, begin_ns }, 0);
+}
+
+/// `long do_io_getevents(aio_context_t, long min_nr, long nr, struct io_event __user *, …)`: keeps
+/// where the events go until the system call returns.
+#[inline(always)]
+pub fn asked<A: Args>(ctx: &A) {
+    let Some(thread) = thread_or_new() else { return };
+    // SAFETY: a value of THREADS, used by its own thread alone.
+    unsafe { (*thread).reaping = ctx.arg(3) };
+}
+
+/// The system call returned `count` events: a request among them that is still open, and its
+/// result. One is looked for: more than one skipped in one call are rarer than what is counted as
+/// unmatched anyway.
+#[inline(always)]
+pub unsafe fn still_open(thread: *mut Thread, count: i64) -> Option<(*mut Request, i64)> {
+    // SAFETY: per the caller, a value of THREADS.
+    let events = unsafe { core::mem::replace(&mut (*thread).reaping, 0) };
+    if events == 0 {
+        return None;
+    }
+    // SAFETY: as above.
+    let tgid = unsafe { (*thread).owner } >> 32;
+    for n in 0..EVENTS {
+        if i64::from(n) >= count {
+            break;
+        }
+        let at = events + u64::from(n) * size_of::<IoEvent>() as u64;
+        let event = read_user::<IoEvent>(at)?;
+        let Some(latest) = SUBMITTED.get_ptr(Submitted { obj: event.obj, tgid }) else { continue };
+        // SAFETY: a value of SUBMITTED.
+        let (kiocb, begin_ns) = unsafe { ((*latest).kiocb, (*latest).begin_ns) };
+        let Some(request) = REQUESTS.get_ptr_mut(kiocb) else { continue };
+        // SAFETY: a request of REQUESTS.
+        let same = unsafe { (*request).api == API_LIBAIO && (*request).begin_ns == begin_ns };
+        if same {
+            return Some((request, event.res));
+        }
+    }
+    None
+}
