@@ -54,6 +54,14 @@ pub(crate) const RARE: &[Need] = &[
     need("mount.nfs4", "nfs-common"),
 ];
 
+/// What dio-trace is compared with, and what lists programs.
+pub(crate) const PEERS: &[Need] = &[
+    need("bpftrace", "bpftrace"),
+    need("perf", "linux-perf"),
+    need("strace", "strace"),
+    need("bpftool", "bpftool"),
+];
+
 /// To fetch Debian packages without touching the system's apt.
 pub(crate) const APT: &[Need] =
     &[need("apt-get", "apt"), need("dpkg-deb", "dpkg"), need("tar", "tar")];

@@ -9,11 +9,15 @@
 //! - [`fuse`]: a FUSE server for some set-ups
 //! - [`shorts`]: what makes a read return less than it was asked for
 //! - [`stress`]: thousands of requests at once, counted one by one
+//! - [`flight`]: many requests in flight
+//! - [`bench`]: what a request costs under a tracer
 //! - [`demo`]: the demonstration
+mod bench;
 mod cases;
 mod cells;
 mod demo;
 mod filters;
+mod flight;
 mod forecasts;
 mod fuse;
 mod gate;
@@ -28,6 +32,7 @@ mod stress;
 mod suite;
 mod workload;
 
+pub(crate) use bench::{Measured, load::KINDS, tracers::TRACERS};
 pub(crate) use stress::judge::Score;
 
 use anyhow::{Result, bail};
@@ -53,6 +58,10 @@ pub(crate) enum Guest {
     Stress(stress::StressArgs),
     /// Makes them
     StressLoad(stress::load::LoadArgs),
+    /// What a request costs, under this tracer and that
+    Bench(bench::BenchArgs),
+    /// Makes the requests
+    BenchLoad(bench::load::BenchLoadArgs),
     /// Shows dio-trace at work
     Demo(demo::DemoArgs),
     /// The program that the demonstration watches
@@ -75,6 +84,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::ShortsReader(args) => shorts::reader::main(args).map(|()| 0),
         Guest::Stress(args) => stress::main(args),
         Guest::StressLoad(args) => stress::load::main(args).map(|()| 0),
+        Guest::Bench(args) => bench::main(args).map(|()| 0),
+        Guest::BenchLoad(args) => bench::load::main(args).map(|()| 0),
         Guest::Demo(args) => demo::main(args),
         Guest::DemoReader(args) => demo::reader(args).map(|()| 0),
     }

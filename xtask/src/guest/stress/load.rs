@@ -16,11 +16,9 @@ use clap::Args;
 use io_uring::IoUring;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    draw::{Draw, Request},
-    flight::{Aio, Engine, Style, Uring, fly},
-};
+use super::draw::{Draw, Request};
 use crate::guest::{
+    flight::{Aio, Engine, Style, Uring, fly},
     memory::Buffer,
     request::{Call, positioned, vectored},
 };

@@ -1,10 +1,9 @@
 //! Many threads, every API, many requests in flight, several CPUs: dio-trace must have each of them
 //! once, and say so in sum.
 //!
-//! - [`load`], [`draw`], [`flight`]: the program that is watched, and its tally
+//! - [`load`], [`draw`]: the program that is watched, and its tally
 //! - [`judge`]: the comparison
 mod draw;
-mod flight;
 pub(crate) mod judge;
 pub(super) mod load;
 

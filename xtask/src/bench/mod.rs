@@ -1,4 +1,8 @@
 //! `cargo xtask bench`: figures of this machine, as ratios in one run.
+//!
+//! - [`cost`]: instructions per request
+mod cost;
+
 use std::process::Command;
 
 use anyhow::Result;
@@ -12,9 +16,12 @@ use crate::{
 
 /// Measure
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    #[command(flatten)]
+    cost: cost::CostArgs,
 }
 
 #[derive(Subcommand)]
@@ -25,7 +32,8 @@ enum What {
 
 pub(crate) fn main(args: &BenchArgs) -> Result<()> {
     match args.what {
-        What::File => file(),
+        Some(What::File) => file(),
+        None => cost::main(&args.cost),
     }
 }
 

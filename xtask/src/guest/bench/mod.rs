@@ -1,0 +1,99 @@
+//! What a request costs with no tracer, with dio-trace, and with its peers.
+//!
+//! - [`load`]: the program that is measured
+//! - [`tracers`]: who watches it
+pub(crate) mod load;
+mod programs;
+pub(crate) mod tracers;
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::suite::Program;
+use crate::cmd::{self, say, text};
+use load::{BLOCKS, Cost};
+use tracers::{Running, TRACERS, Tracer};
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BenchArgs {
+    /// dio-trace
+    #[arg(long)]
+    pub(super) tool: PathBuf,
+    /// These tracers alone
+    #[arg(long)]
+    tracer: Vec<String>,
+    /// Where rows go, a line of JSON each
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// One tracer's row.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Measured {
+    pub(crate) tracer: String,
+    pub(crate) costs: Vec<(String, Cost)>,
+    #[serde(default)]
+    pub(crate) programs: Vec<programs::Program>,
+}
+
+/// Memory for a disk: what is measured is the kernel's way and the tracer's, no disk's.
+const DISK: &[&str] = &["null_blk", "nr_devices=1", "memory_backed=1", "gb=1", "bs=512"];
+const FOLDER: &str = "/mnt/bench";
+
+pub(super) fn main(args: &BenchArgs) -> Result<()> {
+    make(Path::new(FOLDER))?;
+    let mut rows = File::options().append(true).create(true).open(&args.out)?;
+    let wanted = |tracer: &&Tracer| args.tracer.is_empty() || args.tracer.contains(&tracer.id());
+    for tracer in TRACERS.iter().filter(wanted) {
+        let row = measure(args, tracer).with_context(|| tracer.name.to_owned())?;
+        let shown: Vec<String> =
+            row.costs.iter().map(|(kind, cost)| format!("{kind} {:.0}", cost.least)).collect();
+        say(format!("{}: {}", tracer.name, shown.join(", ")));
+        writeln!(rows, "{}", serde_json::to_string(&row)?)?;
+        rows.sync_all()?;
+    }
+    Ok(())
+}
+
+/// An ext4 in memory; what is journaled with its data is never read directly.
+fn make(folder: &Path) -> Result<()> {
+    let run = |words: &[&str]| cmd::output(Command::new(words[0]).args(&words[1..])).map(drop);
+    run(&[&["modprobe"], DISK].concat())?;
+    run(&["mkfs.ext4", "-q", "-F", "-E", "nodiscard", "/dev/nullb0"])?;
+    fs::create_dir_all(folder)?;
+    // With delayed allocation ext4 journals no data (fs/ext4/ext4_jbd2.c:ext4_inode_journal_mode).
+    run(&["mount", "-o", "nodelalloc", "/dev/nullb0", text(folder)?])?;
+    for name in ["plain", "journaled"] {
+        let path = folder.join(name);
+        File::create(&path)?;
+        if name == "journaled" {
+            run(&["chattr", "+j", text(&path)?])?;
+        }
+        fs::write(&path, vec![7; BLOCKS * 4096])?;
+    }
+    run(&["sync"])
+}
+
+fn measure(args: &BenchArgs, tracer: &Tracer) -> Result<Measured> {
+    let out = Path::new("/tmp/bench.json");
+    let mut load = Command::new(std::env::current_exe().context("xtask cannot find itself")?);
+    load.args(["guest", "bench-load", "--folder", FOLDER, "--out", text(out)?]);
+    for kind in tracer.kinds {
+        load.args(["--kind", kind]);
+    }
+    let mut load = Program::start(&mut load)?;
+    let watch = Running::start(tracer, args, load.child.id())?;
+    load.go()?;
+    let programs = if tracer.programs { programs::look()? } else { Vec::new() };
+    watch.stop()?;
+    let costs = serde_json::from_slice(&fs::read(out)?)?;
+    Ok(Measured { tracer: tracer.id(), costs, programs })
+}

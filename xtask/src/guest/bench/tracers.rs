@@ -1,0 +1,154 @@
+//! Who watches: dio-trace in its ways, and its peers.
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{BenchArgs, programs};
+use crate::cmd::text;
+
+/// A way of watching. In its words, `TOOL` is dio-trace and `PID` the program that is measured.
+pub(crate) struct Tracer {
+    pub(crate) name: &'static str,
+    words: &'static [&'static str],
+    ready: Ready,
+    /// The kinds of request it is measured with; none: all.
+    pub(super) kinds: &'static [&'static str],
+    /// Each of its programs is measured, rather than the requests.
+    pub(super) programs: bool,
+}
+
+/// When it watches.
+enum Ready {
+    /// It says so on stderr.
+    Says(&'static str),
+    /// It does not say; by then it does.
+    After(Duration),
+}
+
+const TRACING: Ready = Ready::Says("dio-trace: tracing");
+const LONG: Ready = Ready::After(Duration::from_secs(20));
+const SHORT: Ready = Ready::After(Duration::from_secs(5));
+
+const fn tracer(name: &'static str, words: &'static [&'static str], ready: Ready) -> Tracer {
+    Tracer { name, words, ready, kinds: &[], programs: false }
+}
+
+impl Tracer {
+    const fn only(mut self, kinds: &'static [&'static str]) -> Self {
+        self.kinds = kinds;
+        self
+    }
+
+    /// Its name as one word.
+    pub(crate) fn id(&self) -> String {
+        self.name.replace([' ', ','], "-").replace("--", "-")
+    }
+}
+
+/// What perf trace and strace are given: one system call's.
+const PREAD: &[&str] = &["direct-read", "buffered-read"];
+
+/// In the order of the table. The first is none.
+pub(crate) const TRACERS: &[Tracer] = &[
+    tracer("none", &[], SHORT),
+    tracer("dio-trace", &["TOOL", "audit", "--attach", "fentry"], TRACING),
+    tracer("dio-trace all", &["TOOL", "audit", "--all", "--attach", "fentry"], TRACING),
+    tracer(
+        "dio-trace record",
+        &["TOOL", "record", "-o", "/tmp/bench.dio", "audit", "--all", "--attach", "fentry"],
+        TRACING,
+    ),
+    tracer("dio-trace kprobe", &["TOOL", "audit", "--attach", "kprobe"], TRACING),
+    tracer("bpftrace fentry", &["bpftrace", "-q", "xtask/bench/fentry.bt"], LONG),
+    tracer("bpftrace kprobe", &["bpftrace", "-q", "xtask/bench/kprobe.bt"], LONG),
+    tracer(
+        "perf trace",
+        &["perf", "trace", "-o", "/dev/null", "-e", "pread64", "-p", "PID"],
+        SHORT,
+    )
+    .only(PREAD),
+    tracer("strace", &["strace", "-f", "-o", "/dev/null", "-e", "pread64", "-p", "PID"], SHORT)
+        .only(PREAD),
+    Tracer {
+        programs: true,
+        ..tracer("programs", &["TOOL", "audit", "--attach", "fentry"], TRACING)
+    },
+];
+
+/// What it says goes here.
+const TALK: &str = "/tmp/bench.talk";
+
+/// A tracer at work.
+pub(super) struct Running {
+    child: Option<Child>,
+}
+
+impl Running {
+    pub(super) fn start(tracer: &Tracer, args: &BenchArgs, pid: u32) -> Result<Self> {
+        // An old recording is no reason to fail.
+        let _ = fs::remove_file("/tmp/bench.dio");
+        programs::measure(tracer.programs)?;
+        let Some((program, words)) = tracer.words.split_first() else {
+            thread::sleep(Duration::from_secs(1));
+            return Ok(Self { child: None });
+        };
+        let pid = pid.to_string();
+        let program = if *program == "TOOL" { text(&args.tool)? } else { program };
+        let words = words.iter().map(|word| if *word == "PID" { pid.as_str() } else { word });
+        let mut child = Command::new(program)
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(TALK)?)
+            .spawn()
+            .with_context(|| format!("cannot start {program}"))?;
+        wait(&mut child, &tracer.ready)?;
+        Ok(Self { child: Some(child) })
+    }
+
+    pub(super) fn stop(mut self) -> Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        if let Some(status) = child.try_wait()? {
+            bail!("it ended before it was told to ({status}): {}", talk());
+        }
+        // SAFETY: our own child, not waited for yet.
+        unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+        child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Fails only where it has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn wait(child: &mut Child, ready: &Ready) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            bail!("it ended ({status}): {}", talk());
+        }
+        match ready {
+            Ready::Says(words) if talk().contains(words) => return Ok(()),
+            Ready::After(time) if start.elapsed() > *time => return Ok(()),
+            _ if start.elapsed() > Duration::from_secs(300) => bail!("it is not ready: {}", talk()),
+            _ => thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+fn talk() -> String {
+    fs::read_to_string(Path::new(TALK)).unwrap_or_default().trim().to_owned()
+}
