@@ -87,6 +87,7 @@ pub fn sys_exit(ret: i64) {
         if let Some((request, result)) = reaped::still_open(thread, ret) {
             completes_elsewhere(request);
             end_async(request, result, 0);
+            return; // a thread that waits for events submits nothing meanwhile
         }
         if (*thread).state == ASYNC {
             if let Some(request) = leave(thread) {

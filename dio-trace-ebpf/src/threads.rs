@@ -63,6 +63,9 @@ pub struct Thread {
     pub wbc: u64,
     /// kprobe alone: where the io_getevents in progress puts its events, or 0.
     pub reaping: u64,
+    /// The kiocb of one of them whose end went by unseen, and its result.
+    pub ended: u64,
+    pub ended_with: i64,
     /// The counters that its last read and its last write were added to.
     pub counters: [Used; 2],
     pub request: Request,
