@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
+    bench,
     bpf::{self, Checked},
     build, cmd, host,
     steps::{self, Outcome, timed},
@@ -28,13 +29,16 @@ pub(crate) struct TestArgs {
     /// Leave the VMs out
     #[arg(long)]
     quick: bool,
-    /// Only these steps: format, lint, unit, object, vm, or one VM such as vm-6.12-kprobe
+    /// Only these steps: format, lint, unit, object, cost, vm, or one VM such as vm-6.12-kprobe
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
     /// VMs at a time; default: 2 where there are 2 CPUs
     #[arg(long, value_name = "N")]
     vms: Option<usize>,
 }
+
+/// The step that measures what tracing costs.
+const COST: &str = "cost";
 
 type Plain = fn() -> Result<Outcome>;
 
@@ -60,6 +64,10 @@ pub(crate) fn main(args: &TestArgs) -> Result<u8> {
         steps.push(timed(name, step));
         vm::stop_if_interrupted()?;
     }
+    if !args.quick && wanted(COST) {
+        steps.push(timed(COST, bench::guard));
+        vm::stop_if_interrupted()?;
+    }
     let mut done = Vec::new();
     if !runs.is_empty() {
         let ready = timed("vm-build", || {
@@ -82,6 +90,7 @@ fn check_names(args: &TestArgs, runs: &[Run]) -> Result<()> {
     let names: Vec<String> = PLAIN
         .iter()
         .map(|(name, _)| (*name).to_owned())
+        .chain([COST.to_owned()])
         .chain(runs.iter().map(Run::name))
         .collect();
     for wanted in &args.only {

@@ -1,7 +1,10 @@
 //! `cargo xtask bench`: figures of this machine, as ratios in one run.
 //!
-//! - [`cost`]: instructions per request
+//! - [`cost`]: instructions per request; [`page`]: its tables
 mod cost;
+mod page;
+
+pub(crate) use cost::guard;
 
 use std::process::Command;
 

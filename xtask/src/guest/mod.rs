@@ -32,7 +32,11 @@ mod stress;
 mod suite;
 mod workload;
 
-pub(crate) use bench::{Measured, load::KINDS, tracers::TRACERS};
+pub(crate) use bench::{
+    Measured,
+    load::KINDS,
+    tracers::{TRACERS, Tracer},
+};
 pub(crate) use stress::judge::Score;
 
 use anyhow::{Result, bail};

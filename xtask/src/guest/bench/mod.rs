@@ -92,7 +92,10 @@ fn measure(args: &BenchArgs, tracer: &Tracer) -> Result<Measured> {
     let mut load = Program::start(&mut load)?;
     let watch = Running::start(tracer, args, load.child.id())?;
     load.go()?;
-    let programs = if tracer.programs { programs::look()? } else { Vec::new() };
+    let programs = match (tracer.programs, watch.pid()) {
+        (true, Some(pid)) => programs::look(pid)?,
+        _ => Vec::new(),
+    };
     watch.stop()?;
     let costs = serde_json::from_slice(&fs::read(out)?)?;
     Ok(Measured { tracer: tracer.id(), costs, programs })

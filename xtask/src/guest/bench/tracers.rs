@@ -20,7 +20,7 @@ pub(crate) struct Tracer {
     /// The kinds of request it is measured with; none: all.
     pub(super) kinds: &'static [&'static str],
     /// Each of its programs is measured, rather than the requests.
-    pub(super) programs: bool,
+    pub(crate) programs: bool,
 }
 
 /// When it watches.
@@ -110,6 +110,10 @@ impl Running {
             .with_context(|| format!("cannot start {program}"))?;
         wait(&mut child, &tracer.ready)?;
         Ok(Self { child: Some(child) })
+    }
+
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     pub(super) fn stop(mut self) -> Result<()> {
