@@ -21,6 +21,7 @@ pub mod gate;
 mod golden;
 pub mod kernel;
 mod mounts;
+mod output;
 pub mod record;
 pub mod recorder;
 pub mod report;

@@ -5,10 +5,9 @@
 
 use std::{
     collections::HashMap,
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -27,7 +26,7 @@ use dio_trace_common::{
 use crate::{
     clock::Clock,
     enrich::{Enricher, FileKey},
-    escape,
+    escape, output,
     record::extents,
     trace_file::{
         CounterFact, End, Fact, FileFact, Header, MixerFact, ProcessFact, Recorded, RefusalFact,
@@ -117,36 +116,13 @@ pub struct Recorder {
     counted: Instant,
 }
 
-/// Creates the file for its owner alone, and follows no link.
-fn create(path: &Path, force: bool) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
-    let open = if force { options.create(true) } else { options.create_new(true) };
-    let file = open.open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            anyhow::anyhow!("{} is there already: --force writes over it", escape::path(path))
-        }
-        _ if error.raw_os_error() == Some(libc::ELOOP) => {
-            anyhow::anyhow!("{} is a symbolic link: name the file itself", escape::path(path))
-        }
-        _ => anyhow::Error::new(error).context(format!("cannot create {}", escape::path(path))),
-    })?;
-    if force {
-        let about = file.metadata()?;
-        anyhow::ensure!(about.is_file(), "{} is no regular file", escape::path(path));
-        file.set_len(0)?;
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    }
-    Ok(file)
-}
-
 impl Recorder {
     /// Creates the file and begins.
     ///
     /// # Errors
     /// If the file is there, cannot be created, or the disk is full already.
     pub fn start(options: &Options, header: &Header) -> Result<Self> {
-        let file = create(&options.path, options.force)?;
+        let file = output::create(&options.path, options.force)?;
         let writer = Writer::new(file, header)
             .with_context(|| format!("cannot write {}", escape::path(&options.path)))?;
         let (queue, messages) = sync_channel(QUEUE);
@@ -481,7 +457,7 @@ impl Side {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
     use dio_trace_common::abi::{LATENCY_BUCKETS, STATS};
 

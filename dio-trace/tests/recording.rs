@@ -89,3 +89,60 @@ fn a_cut_recording_is_reported_as_far_as_it_goes() {
     let error = String::from_utf8(out.stderr).unwrap();
     assert!(error.contains("offset 16") && error.lines().count() == 1, "{error}");
 }
+
+/// The JSON in a page.
+fn page_data(page: &str) -> serde_json::Value {
+    let (_, data) = page.split_once("id=\"data\">").unwrap();
+    serde_json::from_str(data.split_once("</script>").unwrap().0).unwrap()
+}
+
+#[test]
+fn a_page_has_the_totals_of_the_report() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("report.html");
+    let page = path.to_str().unwrap();
+    assert_eq!(stdout(&["report", "v1.dio", "--html", page]), "");
+    let data = page_data(&fs::read_to_string(&path).unwrap());
+    let report: serde_json::Value =
+        serde_json::from_str(&stdout(&["report", "v1.dio", "--json"])).unwrap();
+    assert_eq!(data["report"], report);
+    let sum = |rows: &serde_json::Value, field: &str| -> u64 {
+        rows.as_array().unwrap().iter().filter_map(|row| row[field].as_u64()).sum()
+    };
+    for rows in [&data["verdicts"], &data["files"]["rows"], &data["processes"]["rows"]] {
+        assert_eq!((sum(rows, "requests"), sum(rows, "findings")), (69, 16));
+    }
+    // One by one only findings were recorded.
+    let slices = &data["times"]["slices"];
+    assert_eq!((sum(slices, "requests"), sum(slices, "findings")), (16, 16));
+    assert_eq!(
+        (sum(&data["causes"], "requests"), sum(&data["findings"]["rows"], "requests")),
+        (16, 16)
+    );
+    for row in data["verdicts"].as_array().unwrap() {
+        assert_eq!(
+            report["summary"]["requests"][row["verdict"].as_str().unwrap()],
+            row["requests"]
+        );
+    }
+}
+
+#[test]
+fn a_page_is_not_written_over_what_is_there() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("mine");
+    fs::write(&path, "mine").unwrap();
+    let page = path.to_str().unwrap();
+    let says = |words: &[&str], part: &str| {
+        let out = run(words);
+        let text = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.code() == Some(1) && text.contains(part), "{words:?}: {text}");
+    };
+    says(&["report", "v1.dio", "--html", page], "--force");
+    says(&["report", page, "--html", page, "--force"], "the recording itself");
+    says(&["export", page, "--format", "csv", "-o", page, "--force"], "the recording itself");
+    says(&["report", "v1.dio", "v1.dio", "--html", page], "one recording");
+    assert_eq!(fs::read(&path).unwrap(), b"mine");
+    stdout(&["report", "v1.dio", "--html", page, "--force"]);
+    assert!(fs::read_to_string(&path).unwrap().starts_with("<!DOCTYPE html>"));
+}

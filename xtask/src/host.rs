@@ -62,6 +62,9 @@ pub(crate) const PEERS: &[Need] = &[
     need("bpftool", "bpftool"),
 ];
 
+/// To look at a page.
+pub(crate) const BROWSER: &[Need] = &[need("chromium-headless-shell", "chromium-headless-shell")];
+
 /// To fetch Debian packages without touching the system's apt.
 pub(crate) const APT: &[Need] =
     &[need("apt-get", "apt"), need("dpkg-deb", "dpkg"), need("tar", "tar")];

@@ -6,16 +6,19 @@
 //! - [`truth`]: every scenario on every kernel; [`suites`], [`steps`]: what it shares with the test
 //! - [`stress`]: thousands of requests at once
 //! - [`bench`]: figures of this machine
+//! - [`html`], [`browser`]: the page of a report, clicked through
 //! - [`host`], [`apt`], [`build`], [`places`], [`cmd`]: what they all stand on
 //! - [`guest`]: what runs inside the VM
 mod apt;
 mod bench;
 mod bpf;
+mod browser;
 mod build;
 mod cmd;
 mod demo;
 mod guest;
 mod host;
+mod html;
 mod initrd;
 mod kernels;
 mod places;
@@ -52,6 +55,7 @@ enum Task {
     Stress(stress::StressArgs),
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
+    Html(html::HtmlArgs),
     /// What runs inside the VM
     #[command(hide = true, subcommand)]
     Guest(guest::Guest),
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         Task::Stress(args) => stress::main(args),
         Task::Demo(args) => demo::main(args),
         Task::Bench(args) => bench::main(args).map(|()| 0),
+        Task::Html(args) => html::main(args).map(|()| 0),
         Task::Guest(part) => guest::main(part),
     };
     match result {

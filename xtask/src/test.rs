@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     bench,
     bpf::{self, Checked},
-    build, cmd, host,
+    build, cmd, host, html,
     steps::{self, Outcome, timed},
     suites::{self, Run},
     vm,
@@ -29,7 +29,7 @@ pub(crate) struct TestArgs {
     /// Leave the VMs out
     #[arg(long)]
     quick: bool,
-    /// Only these steps: format, lint, unit, object, cost, vm, or one VM such as vm-6.12-kprobe
+    /// Only these steps: format, lint, unit, object, html, cost, vm, or one VM, as vm-6.12-kprobe
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
     /// VMs at a time; default: 2 where there are 2 CPUs
@@ -43,7 +43,7 @@ const COST: &str = "cost";
 type Plain = fn() -> Result<Outcome>;
 
 const PLAIN: &[(&str, Plain)] =
-    &[("format", format), ("lint", lint), ("unit", unit), ("object", object)];
+    &[("format", format), ("lint", lint), ("unit", unit), ("object", object), ("html", page)];
 
 pub(crate) fn main(args: &TestArgs) -> Result<u8> {
     vm::catch_interrupts();
@@ -128,4 +128,8 @@ fn object() -> Result<Outcome> {
             "THE COMMITTED OBJECT WAS NOT CHECKED AGAINST ITS SOURCE: {why}"
         )),
     })
+}
+
+fn page() -> Result<Outcome> {
+    html::check().map(|_| Outcome::Passed)
 }

@@ -1,18 +1,17 @@
 //! `dio-trace export`: the requests of a recording for other programs.
 
 use std::{
-    fs::OpenOptions,
     io::{self, BufWriter, Write},
     path::PathBuf,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use super::report::read;
 use crate::{
-    escape,
     export::{csv, parquet},
+    output,
     record::Record,
     report::{Sink, Window},
 };
@@ -26,6 +25,9 @@ pub(super) struct ExportArgs {
     /// Write to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Write over that file if it is there
+    #[arg(long, requires = "output")]
+    force: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -43,13 +45,7 @@ type Out = Box<dyn Write + Send>;
 /// Exports a recording.
 pub(super) fn run(args: &ExportArgs) -> Result<()> {
     let out: Out = match &args.output {
-        Some(path) => Box::new(
-            OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(path)
-                .with_context(|| format!("cannot create {}", escape::path(path)))?,
-        ),
+        Some(path) => Box::new(output::create_from(&args.file, path, args.force)?),
         None => Box::new(io::stdout()),
     };
     let mut out = BufWriter::with_capacity(1 << 18, out);

@@ -2,24 +2,26 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{self, BufReader, IsTerminal as _, Write as _},
+    fs::{self, File},
+    io::{self, BufReader, BufWriter, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use serde::Serialize;
 
 use super::{args::duration, sink::width};
 use crate::{
     beside::{Mixing, RefusalRow},
-    escape,
+    escape, output,
     record::Record,
-    report::{By, Group, Replay, Sink, Window, groups, replay},
-    summary::Summary,
-    trace_file::{Damage, Header},
+    report::{
+        By, Document, Group, Replay, Sink, Slice, Window, groups,
+        html::{self, Gather},
+        replay,
+    },
+    trace_file::Header,
     ui::{self, Screen, Style},
 };
 
@@ -40,6 +42,12 @@ pub(super) struct ReportArgs {
     /// One JSON object per recording
     #[arg(long)]
     json: bool,
+    /// Write a page for a browser to this file: one recording, no network
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "by"])]
+    html: Option<PathBuf>,
+    /// Write over the page if it is there
+    #[arg(long, requires = "html")]
+    force: bool,
 }
 
 impl ReportArgs {
@@ -55,6 +63,12 @@ impl ReportArgs {
 
 /// Reports on each file, or on all of them by something.
 pub(super) fn run(args: &ReportArgs) -> Result<()> {
+    if let Some(page) = &args.html {
+        let [file] = &args.files[..] else {
+            bail!("a page shows one recording: name one, or sum many with --by");
+        };
+        return to_page(args, file, page);
+    }
     let mut sums: HashMap<String, Group> = HashMap::new();
     for path in &args.files {
         let mut sink = Show::new(args, style());
@@ -81,6 +95,18 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
         io::stdout().write_all(ui::groups(&rows, by, style()).as_bytes())?;
     }
     Ok(())
+}
+
+/// Writes a recording's page; none is left behind if there is nothing to show.
+fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
+    let mut out = BufWriter::new(output::create_from(file, page, args.force)?);
+    let mut gather = Gather::default();
+    let written = read(file, &|header| args.window(header), &mut gather)
+        .and_then(|mut replayed| html::page(&mut out, &escape::path(file), &mut replayed, gather));
+    if written.is_err() {
+        let _ = fs::remove_file(page);
+    }
+    written
 }
 
 /// Replays a file.
@@ -164,9 +190,9 @@ fn rows(mut replayed: Replay, sink: Show, by: By) -> Vec<Group> {
             let (width, slices) = replayed.timeline.slices(24);
             let start = i128::from(replayed.timeline.start()) + i128::from(replayed.header.clock);
             let start = u64::try_from(start).unwrap_or(0);
-            let slice = |(i, (requests, findings)): (usize, &(u64, u64))| {
+            let slice = |(i, slice): (usize, &Slice)| {
                 let at = start.saturating_add(width.saturating_mul(i as u64));
-                Group::of(crate::clock::time_of_day(at), *requests, *findings)
+                Group::of(crate::clock::time_of_day(at), slice.requests, slice.findings)
             };
             slices.iter().enumerate().map(slice).collect()
         }
@@ -174,49 +200,12 @@ fn rows(mut replayed: Replay, sink: Show, by: By) -> Vec<Group> {
     }
 }
 
-/// What `report --json` writes (docs/json.md).
-#[derive(Serialize)]
-struct Report<'a> {
-    v: u32,
-    kind: &'static str,
-    file: String,
-    header: &'a Header,
-    bytes: u64,
-    requests_recorded: u64,
-    requests_in_window: u64,
-    by_requests: bool,
-    dropped: u64,
-    complete: bool,
-    ended: Option<&'a str>,
-    damaged_bytes: u64,
-    damage: Vec<(u64, u64, &'a str)>,
-    summary: &'a Summary,
-    groups: Option<Vec<Group>>,
-}
-
 fn json(path: &Path, replayed: Replay, sink: Show, by: Option<By>) -> Result<()> {
-    let (header, summary) = (replayed.header.clone(), replayed.summary.clone());
-    let cut = replayed.cut.clone();
-    let place = |damage: &'_ Damage| (damage.offset, damage.bytes, damage.what.clone());
-    let damage: Vec<_> = cut.damage.iter().map(place).collect();
-    let report = Report {
-        v: crate::record::SCHEMA,
-        kind: "report",
-        file: escape::path(path),
-        header: &header,
-        bytes: replayed.bytes,
-        requests_recorded: replayed.recorded,
-        requests_in_window: replayed.shown,
-        by_requests: replayed.by_requests,
-        dropped: replayed.dropped,
-        complete: cut.end.is_some() && cut.damage.is_empty(),
-        ended: cut.end.as_ref().map(|end| end.why.as_str()),
-        damaged_bytes: cut.damaged_bytes,
-        damage: damage.iter().map(|(at, len, what)| (*at, *len, what.as_str())).collect(),
-        summary: &summary,
-        groups: by.map(|by| rows(replayed, sink, by)),
-    };
+    let (header, cut, summary) =
+        (replayed.header.clone(), replayed.cut.clone(), replayed.summary.clone());
+    let mut document = Document::new(&escape::path(path), &replayed, &header, &cut, &summary);
+    document.groups = by.map(|by| rows(replayed, sink, by));
     let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, &report)?;
+    serde_json::to_writer(&mut out, &document)?;
     Ok(out.write_all(b"\n")?)
 }

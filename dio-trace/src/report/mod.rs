@@ -2,10 +2,13 @@
 //! machine is asked.
 
 mod by;
+mod document;
+pub mod html;
 mod replay;
 mod tables;
 mod timeline;
 
 pub use by::{By, Group, groups};
+pub use document::Document;
 pub use replay::{Cut, Replay, Sink, Window, replay};
-pub use timeline::{Timeline, sparkline};
+pub use timeline::{Slice, Timeline, sparkline};

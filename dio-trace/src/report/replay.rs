@@ -24,7 +24,7 @@ use crate::{
     summary::Summary,
     trace_file::{
         Columns, Damage, End, Fact, FileFact, Header, Item, MixerFact, Reader, Recorded,
-        RefusalFact, TotalsFact, mixer,
+        RefusalFact, Scope, TotalsFact, mixer,
     },
     tracer::{Attach, Missing, Totals},
 };
@@ -185,6 +185,9 @@ fn clean(mut header: Header) -> Header {
         safe(text);
     }
     header.attached.iter_mut().for_each(safe);
+    if let Scope::Command(words) = &mut header.scope {
+        words.iter_mut().for_each(safe);
+    }
     for (probe, why) in header.missing.iter_mut().chain(&mut header.dark) {
         safe(probe);
         safe(why);
@@ -294,7 +297,8 @@ impl State<'_> {
     fn count(&mut self, recorded: &Recorded, decision: &Decision) {
         let request = &recorded.request;
         self.shown += 1;
-        self.timeline.add(request.end_ns, decision.finding);
+        let latency = request.end_ns.saturating_sub(request.begin_ns);
+        self.timeline.add(request.end_ns, latency, decision.verdict, decision.finding);
         let kind = (
             request.op,
             decision.verdict as u8,
@@ -304,7 +308,6 @@ impl State<'_> {
         let row = (request.inode, request.tgid, kind);
         let make = || CounterKey::of(request, decision);
         let Some(counter) = self.counted.row(row, MAX_KEPT, make) else { return };
-        let latency = request.end_ns.saturating_sub(request.begin_ns);
         counter.requests += 1;
         counter.bytes = counter.bytes.saturating_add(request.ret.max(0) as u64);
         counter.direct_bytes = counter.direct_bytes.saturating_add(decision.direct_bytes);

@@ -1,8 +1,42 @@
 //! Requests and findings by time, in a fixed number of slices that grow with the recording.
 
+use dio_trace_common::{
+    abi::{Counter, LATENCY_BUCKETS},
+    verdict::Verdict,
+};
+
 /// Slices kept; shown are as many as fit.
 const SLICES: usize = 128;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// What ended in a slice of time.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    pub requests: u64,
+    pub findings: u64,
+    /// In the order of [`Verdict::ALL`].
+    pub verdicts: [u64; Verdict::ALL.len()],
+    /// Requests by power of two of ns.
+    pub latency: [u32; LATENCY_BUCKETS],
+}
+
+impl Slice {
+    const EMPTY: Self = Self {
+        requests: 0,
+        findings: 0,
+        verdicts: [0; Verdict::ALL.len()],
+        latency: [0; LATENCY_BUCKETS],
+    };
+
+    fn add(mut self, other: &Self) -> Self {
+        self.requests += other.requests;
+        self.findings += other.findings;
+        self.verdicts.iter_mut().zip(other.verdicts).for_each(|(sum, n)| *sum += n);
+        let latency = self.latency.iter_mut().zip(other.latency);
+        latency.for_each(|(sum, n)| *sum = sum.saturating_add(n));
+        self
+    }
+}
 
 /// Counts by time.
 #[derive(Clone, Debug, Default)]
@@ -10,41 +44,42 @@ pub struct Timeline {
     start: u64,
     /// ns per slice; 0 before the first request.
     width: u64,
-    slices: Vec<(u64, u64)>,
+    slices: Vec<Slice>,
 }
 
 impl Timeline {
-    /// Adds a request at a time in ns.
-    pub fn add(&mut self, time: u64, finding: bool) {
+    /// Adds a request that ended at a time in ns and took so many.
+    pub fn add(&mut self, time: u64, latency: u64, verdict: Verdict, finding: bool) {
         const FIRST: u64 = 1_000_000;
         if self.width == 0 {
             (self.start, self.width) = (time, FIRST);
         }
         // Requests end in their order but for a little.
-        let mut slice = (time.saturating_sub(self.start) / self.width) as usize;
-        while slice >= SLICES {
+        let mut at = (time.saturating_sub(self.start) / self.width) as usize;
+        while at >= SLICES {
             self.fold();
-            slice /= 2;
+            at /= 2;
         }
-        if self.slices.len() <= slice {
-            self.slices.resize(slice + 1, (0, 0));
+        if self.slices.len() <= at {
+            self.slices.resize(at + 1, Slice::EMPTY);
         }
-        self.slices[slice].0 += 1;
-        self.slices[slice].1 += u64::from(finding);
+        let slice = &mut self.slices[at];
+        slice.requests += 1;
+        slice.findings += u64::from(finding);
+        slice.verdicts[verdict as usize] += 1;
+        Counter::count_latency(&mut slice.latency, latency);
     }
 
     /// Halves the number of slices.
     fn fold(&mut self) {
-        let pair = |pair: &[(u64, u64)]| {
-            pair.iter().fold((0, 0), |sum, slice| (sum.0 + slice.0, sum.1 + slice.1))
-        };
+        let pair = |pair: &[Slice]| pair.iter().fold(Slice::EMPTY, Slice::add);
         self.slices = self.slices.chunks(2).map(pair).collect();
         self.width *= 2;
     }
 
-    /// ns per slice and (requests, findings) of each, in at most `most` slices.
+    /// ns per slice, and the slices, at most `most`.
     #[must_use]
-    pub fn slices(&self, most: usize) -> (u64, Vec<(u64, u64)>) {
+    pub fn slices(&self, most: usize) -> (u64, Vec<Slice>) {
         let mut copy = self.clone();
         while copy.slices.len() > most.max(1) {
             copy.fold();
@@ -78,15 +113,17 @@ mod tests {
     fn slices_grow_and_lose_nothing() {
         let mut timeline = Timeline::default();
         for second in 0..3_600 {
-            timeline.add(1_000 + second * 1_000_000_000, second % 2 == 0);
+            let verdict = if second % 3 == 0 { Verdict::Fallback } else { Verdict::Direct };
+            timeline.add(1_000 + second * 1_000_000_000, 1 << 17, verdict, second % 2 == 0);
         }
         let (width, slices) = timeline.slices(60);
         assert!(slices.len() <= 60 && width * 60 >= 3_599_000_000_000);
-        let sum = slices.iter().fold((0, 0), |s, x| (s.0 + x.0, s.1 + x.1));
-        assert_eq!(sum, (3_600, 1_800));
+        let sum = slices.iter().fold(Slice::EMPTY, Slice::add);
+        assert_eq!((sum.requests, sum.findings, sum.latency[17]), (3_600, 1_800, 3_600));
+        assert_eq!(sum.verdicts[Verdict::Fallback as usize], 1_200);
         assert_eq!(sparkline(&[0, 1, 4, 8]), " ▁▄█");
         assert_eq!(sparkline(&[]), "");
-        timeline.add(u64::MAX, true);
+        timeline.add(u64::MAX, 0, Verdict::Direct, true);
         assert!(timeline.slices(60).1.len() <= 60);
     }
 }

@@ -36,9 +36,7 @@ pub fn recording(name: &str, replayed: &Replay, width: usize) -> String {
         Scope::Processes(pids) => {
             format!("process {}", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))
         }
-        Scope::Command(words) => {
-            crate::escape::escape(words.first().map_or("", String::as_str).as_bytes())
-        }
+        Scope::Command(words) => words.first().cloned().unwrap_or_default(),
     };
     let text = format!(
         "{name}: host {}, {} {}, {} of {scope}; {what}, {} requests in {} bytes",
@@ -101,8 +99,8 @@ fn broken(replayed: &Replay) -> Vec<String> {
 pub fn times(replayed: &Replay, width: usize) -> String {
     let mut out = String::new();
     let (slice, slices) = replayed.timeline.slices(width.saturating_sub(20).min(60));
-    if slices.iter().any(|(_, findings)| *findings != 0) {
-        let findings: Vec<u64> = slices.iter().map(|(_, findings)| *findings).collect();
+    let findings: Vec<u64> = slices.iter().map(|slice| slice.findings).collect();
+    if findings.iter().any(|n| *n != 0) {
         out += &format!("when:   {}| {} a slice\n", sparkline(&findings), duration(slice));
         let most = findings.iter().max().copied().unwrap_or(0);
         out += &format!("        findings; at most {} in one slice\n", count(most));

@@ -1,0 +1,325 @@
+//! A recording to look at: twenty minutes of a host as it might be, the same each time. One file
+//! has a name that a page must not fall for.
+
+use std::{collections::HashMap, fs::File, path::Path};
+
+use anyhow::{Result, bail};
+use dio_trace::trace_file::{
+    CounterFact, End, Fact, FileFact, Header, MixerFact, Recorded, RefusalFact, TaskFact,
+    TotalsFact, Writer,
+};
+use dio_trace_common::{
+    abi::{
+        API_IO_URING, API_LIBAIO, API_READ, Counter, CounterKey, MIXED_CACHED, MIXED_DIRTIED,
+        OP_WRITE, REFUSED_OPEN, Request, Stat,
+    },
+    evidence::{Evidence, seen},
+    verdict::{decide, magic},
+};
+use serde_json::{Value, json};
+
+const SECOND: u64 = 1_000_000_000;
+const LASTS: u64 = 1_200 * SECOND;
+const REQUESTS: u64 = 240_000;
+const PROBES: &[&str] = &[
+    "vfs_read",
+    "vfs_write",
+    "rw_verify_area",
+    "aio_read",
+    "io_read",
+    "filemap_read",
+    "iomap_dio_rw",
+    "__blockdev_direct_IO",
+    "do_writepages",
+    "invalidate_inode_pages2_range",
+    "mm_filemap_add_to_page_cache",
+];
+
+/// A fixed sequence that looks like none (xorshift64*).
+struct Draw(u64);
+
+impl Draw {
+    const fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % n
+    }
+
+    /// About `typical` ns, now and then far more.
+    const fn latency(&mut self, typical: u64) -> u64 {
+        let half = typical / 2;
+        let near = half + self.below(half) + self.below(half) + self.below(half);
+        if self.below(60) == 0 { near * (2 + self.below(30)) } else { near }
+    }
+}
+
+/// How a kind of request goes.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Direct,
+    Cached,
+    Misaligned,
+    Tail,
+    Flushes,
+    Memory,
+    Broken,
+}
+
+/// One in `weight` of all requests, from a share of the time to another.
+struct Kind {
+    weight: u64,
+    task: u32,
+    file: u64,
+    way: Way,
+    write: bool,
+    api: u8,
+    typical: u64,
+    span: (u64, u64),
+}
+
+const fn kind(weight: u64, task: u32, file: u64, way: Way, typical: u64) -> Kind {
+    Kind { weight, task, file, way, write: false, api: API_READ, typical, span: (0, 100) }
+}
+
+fn kinds() -> Vec<Kind> {
+    vec![
+        Kind { api: API_IO_URING, ..kind(300, 1, 1, Way::Direct, 90_000) },
+        Kind { api: API_IO_URING, ..kind(220, 2, 2, Way::Direct, 95_000) },
+        Kind { write: true, api: API_IO_URING, ..kind(110, 1, 3, Way::Direct, 40_000) },
+        Kind { api: API_LIBAIO, ..kind(90, 3, 4, Way::Cached, 16_000) },
+        Kind { api: API_LIBAIO, ..kind(80, 3, 5, Way::Direct, 130_000) },
+        Kind { api: API_LIBAIO, write: true, ..kind(70, 4, 6, Way::Direct, 220_000) },
+        Kind { span: (30, 46), ..kind(60, 4, 6, Way::Misaligned, 3_000) },
+        Kind { span: (55, 80), ..kind(60, 5, 7, Way::Cached, 20_000) },
+        Kind { write: true, span: (60, 75), ..kind(24, 1, 1, Way::Flushes, 2_400_000) },
+        kind(6, 2, 3, Way::Tail, 70_000),
+        kind(16, 6, 8, Way::Memory, 2_000),
+        Kind { span: (81, 83), ..kind(4, 5, 9, Way::Broken, 30_000_000) },
+        Kind { span: (20, 90), ..kind(3, 6, 10, Way::Cached, 60_000) },
+    ]
+}
+
+fn files() -> Vec<(&'static str, &'static str, &'static str, Value)> {
+    vec![
+        ("/var/lib/postgresql/16/main/base/16384/24576", "ext4", "rw", json!({})),
+        ("/var/lib/postgresql/16/main/base/16384/24581", "ext4", "rw", json!({})),
+        ("/var/lib/postgresql/16/main/pg_wal/0000000100000007", "ext4", "rw", json!({})),
+        (
+            "/srv/mysql/shop/orders.ibd",
+            "btrfs",
+            "rw,compress=zstd:3",
+            json!({"flags": 4, "block": 4096}),
+        ),
+        (
+            "/srv/mysql/ib_logfile0",
+            "btrfs",
+            "rw,compress=zstd:3",
+            json!({"flags": 8_388_608, "block": 4096}),
+        ),
+        ("/srv/images/windows-11.raw", "xfs", "rw", json!({"dio_align": [512, 512]})),
+        ("/mnt/journal/ledger.db", "ext4", "rw,data=journal", json!({})),
+        ("/dev/shm/scratch", "tmpfs", "rw", json!({})),
+        ("/mnt/old-disk/archive.tar", "ext4", "rw", json!({})),
+        (
+            "/home/eve/</script><script>document.title='owned'</script><img src=x onerror=alert(1)>.db",
+            "btrfs",
+            "rw,compress=zstd:3",
+            json!({"flags": 4, "block": 4096}),
+        ),
+    ]
+}
+
+const TASKS: &[(u32, &str)] = &[
+    (2101, "postgres"),
+    (2188, "postgres"),
+    (3307, "mysqld"),
+    (4120, "qemu-system-x86"),
+    (5009, "ledgerd"),
+    (6001, "python3"),
+    (7001, "backup-agent"),
+];
+
+struct Host {
+    draw: Draw,
+    /// Files by number, as a reader has them.
+    facts: HashMap<u64, FileFact>,
+    counters: HashMap<CounterKey, Counter>,
+}
+
+impl Host {
+    fn request(&mut self, kind: &Kind, end: u64) -> Recorded {
+        let draw = &mut self.draw;
+        let size: i64 = if kind.way == Way::Tail { 10_000 } else { 6 << 30 };
+        let len = [4096, 8192, 8192, 16384][draw.below(4) as usize];
+        let mut request = Request {
+            nr_segs: 1,
+            end_ns: end,
+            begin_ns: end - draw.latency(kind.typical),
+            inode: kind.file,
+            user: draw.below(16) << 12,
+            pos: (draw.below(size as u64 / 4096 - 1) * 4096) as i64,
+            len,
+            ret: len as i64,
+            size_begin: size,
+            size_end: size,
+            magic: 0xef53,
+            op: if kind.write { OP_WRITE } else { 0 },
+            api: kind.api,
+            evidence: Evidence {
+                attempts: 1,
+                direct_bytes: len,
+                seen: seen::IOMAP_DIO,
+                ..Evidence::default()
+            },
+            ..Request::EMPTY
+        };
+        shape(&mut request, kind.way, draw);
+        self.count(request, kind);
+        Recorded { request, task: kind.task, extents: None }
+    }
+
+    fn count(&mut self, mut request: Request, kind: &Kind) {
+        let FileFact { ino, dev, .. } = self.facts[&kind.file];
+        (request.ino, request.dev) = (ino, dev);
+        request.tgid = TASKS[kind.task as usize - 1].0;
+        let decision = decide(&request.facts(true), &request.evidence);
+        let latency = request.end_ns - request.begin_ns;
+        let key = CounterKey::of(&request, &decision);
+        let counter = self.counters.entry(key).or_insert(Counter::ZERO);
+        counter.requests += 1;
+        counter.bytes += request.ret.max(0) as u64;
+        counter.direct_bytes += decision.direct_bytes;
+        counter.cached_bytes += decision.cached_bytes;
+        counter.latency_ns += latency;
+        Counter::count_latency(&mut counter.latency, latency);
+    }
+}
+
+fn shape(request: &mut Request, way: Way, draw: &mut Draw) {
+    let evidence = &mut request.evidence;
+    match way {
+        Way::Direct => {}
+        Way::Cached | Way::Memory => {
+            (evidence.direct_bytes, evidence.cached_bytes) = (0, request.len);
+            evidence.seen = seen::BUFFERED_READ;
+            evidence.added_pages = 1;
+            if way == Way::Memory {
+                request.magic = magic::TMPFS;
+            }
+        }
+        Way::Misaligned => {
+            (request.ret, evidence.direct_bytes) = (-22, 0);
+            request.user += 4;
+        }
+        Way::Tail => {
+            (request.pos, request.len, request.ret) = (8192, 4096, 1808);
+            evidence.direct_bytes = 1808;
+        }
+        Way::Flushes => evidence.flushed_pages = 1 + draw.below(40) as u32,
+        Way::Broken => (request.ret, evidence.direct_bytes) = (-5, 0),
+    }
+}
+
+fn header() -> Header {
+    Header {
+        tool: "dio-trace".to_owned(),
+        host: "db-17".to_owned(),
+        kernel: "6.12.117+deb12-amd64".to_owned(),
+        started: 1_767_323_045 * SECOND,
+        clock: (1_767_323_045 * SECOND) as i64,
+        all: true,
+        attach: "fentry".to_owned(),
+        attached: PROBES.iter().map(|probe| (*probe).to_owned()).collect(),
+        missing: vec![("f2fs_map_blocks".to_owned(), "f2fs is not loaded".to_owned())],
+        ..Header::default()
+    }
+}
+
+fn write(path: &Path) -> Result<()> {
+    let mut writer = Writer::new(File::create(path)?, &header())?;
+    let mut host = Host {
+        draw: Draw(88_172_645_463_325_252),
+        facts: HashMap::new(),
+        counters: HashMap::new(),
+    };
+    for (number, (path, fs, options, facts)) in (1..).zip(files()) {
+        let info = json!({
+            "path": path, "fs": fs, "options": options, "dev": "8:1", "facts": facts, "below": null,
+        });
+        let info = serde_json::from_value(info)?;
+        let fact =
+            FileFact { file: number, ino: 1_000 + number, dev: 8 << 20 | 1, generation: 0, info };
+        writer.fact(&Fact::File(Box::new(fact.clone())))?;
+        host.facts.insert(number, fact);
+    }
+    for (task, (pid, comm)) in (1..).zip(TASKS) {
+        let comm = comm.as_bytes().to_vec();
+        writer.fact(&Fact::Task(TaskFact { task, pid: *pid, tid: *pid, comm }))?;
+    }
+    let kinds = kinds();
+    let all: u64 = kinds.iter().map(|kind| kind.weight).sum();
+    for n in 0..REQUESTS {
+        let end = SECOND + n * (LASTS / REQUESTS) + host.draw.below(LASTS / REQUESTS);
+        if n == REQUESTS * 6 / 10 {
+            for how in [MIXED_CACHED, MIXED_DIRTIED] {
+                writer.fact(&Fact::Mixer(MixerFact { time: end, file: 1, task: 7, how }))?;
+            }
+            writer.fact(&Fact::Refusal(RefusalFact {
+                time: end,
+                file: 8,
+                task: 6,
+                by: REFUSED_OPEN,
+                proven: 1,
+            }))?;
+        }
+        let mut drawn = host.draw.below(all);
+        let kind = kinds.iter().find(|kind| {
+            let here = drawn < kind.weight;
+            drawn = drawn.saturating_sub(kind.weight);
+            here
+        });
+        let Some(kind) = kind else { continue };
+        let percent = n * 100 / REQUESTS;
+        // The night is quiet: fewer requests towards the middle.
+        let quiet = percent.abs_diff(20).min(30);
+        if (kind.span.0..kind.span.1).contains(&percent) && host.draw.below(40) > 30 - quiet {
+            writer.request(&host.request(kind, end))?;
+        }
+    }
+    writer.totals(totals(&host))?;
+    writer.end(&End { time: SECOND + LASTS, why: "done".to_owned() })?;
+    Ok(())
+}
+
+fn totals(host: &Host) -> TotalsFact {
+    let mut counters: Vec<CounterFact> = host
+        .counters
+        .iter()
+        .map(|(key, counter)| CounterFact::new(key.inode, key, counter))
+        .collect();
+    counters.sort_by_key(|row| (row.file, row.pid, row.what));
+    let ended: u64 = counters.iter().map(|row| row.requests).sum();
+    let stat = |(stat, name): &(Stat, &str)| {
+        let n = match stat {
+            Stat::Begun | Stat::Ended => ended,
+            _ => 0,
+        };
+        ((*name).to_owned(), n)
+    };
+    TotalsFact {
+        time: SECOND + LASTS,
+        stats: Stat::ALL.iter().map(stat).collect(),
+        counters,
+        mixers: vec![(1, 7001, MIXED_CACHED, 9_120), (1, 7001, MIXED_DIRTIED, 411)],
+        ..TotalsFact::default()
+    }
+}
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match &args[..] {
+        [path] => write(Path::new(path)),
+        _ => bail!("usage: sample FILE"),
+    }
+}
