@@ -58,6 +58,7 @@ fn golden_sums() {
 fn golden_export() {
     compare("v1.jsonl", &stdout(&["export", "--format", "jsonl", "v1.dio"]));
     compare("v1.csv", &stdout(&["export", "--format", "csv", "v1.dio"]));
+    compare("v1-folded.txt", &stdout(&["export", "--format", "folded", "v1.dio"]));
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub(super) enum Verb {
         /// A recording
         file: PathBuf,
     },
-    /// Write the requests of a recording as JSON lines, CSV or Parquet
+    /// Write the requests of a recording for other programs: JSON lines, CSV, Parquet, Perfetto, folded
     Export(ExportArgs),
     /// Say what a cause means, how it is proven and what to do; without an id, list them all
     Explain {

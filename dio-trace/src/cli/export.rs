@@ -10,7 +10,8 @@ use clap::{Args, ValueEnum};
 
 use super::report::read;
 use crate::{
-    export::{csv, parquet},
+    beside::{Mixing, RefusalRow},
+    export::{csv, folded::Folded, parquet, perfetto::Perfetto},
     output,
     record::Record,
     report::{Sink, Window},
@@ -38,6 +39,10 @@ enum Format {
     Csv,
     /// The same fields with types
     Parquet,
+    /// A trace for ui.perfetto.dev: files as tracks, requests as slices, findings with their fix
+    Perfetto,
+    /// Lines for flame graphs: process;file;op/api;verdict;cause count
+    Folded,
 }
 
 type Out = Box<dyn Write + Send>;
@@ -65,6 +70,19 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
             let mut table = Table(parquet::Parquet::new(&mut out)?);
             let replayed = read(&args.file, &whole, &mut table)?;
             table.0.finish()?;
+            replayed
+        }
+        Format::Perfetto => {
+            let mut trace = Trace(Perfetto::new(&mut out));
+            let replayed = read(&args.file, &whole, &mut trace)?;
+            trace.0.finish()?;
+            left_out(trace.0.left_out());
+            replayed
+        }
+        Format::Folded => {
+            let mut lines = Stacks(Folded::default());
+            let replayed = read(&args.file, &whole, &mut lines)?;
+            lines.0.finish(&mut out)?;
             replayed
         }
     };
@@ -107,6 +125,46 @@ struct Table<'a>(parquet::Parquet<&'a mut BufWriter<Out>>);
 impl Sink for Table<'_> {
     fn record(&mut self, record: &Record) -> Result<()> {
         self.0.record(record)
+    }
+
+    fn wants_all(&self) -> bool {
+        true
+    }
+}
+
+struct Trace<'a>(Perfetto<&'a mut BufWriter<Out>>);
+
+impl Sink for Trace<'_> {
+    fn record(&mut self, record: &Record) -> Result<()> {
+        Ok(self.0.record(record)?)
+    }
+
+    fn refusal(&mut self, row: &RefusalRow) -> Result<()> {
+        Ok(self.0.refusal(row)?)
+    }
+
+    fn mixing(&mut self, mixing: &Mixing) -> Result<()> {
+        Ok(self.0.mixing(mixing)?)
+    }
+
+    fn wants_all(&self) -> bool {
+        true
+    }
+}
+
+/// Says what is not in the output.
+fn left_out(requests: u64) {
+    if requests != 0 {
+        eprintln!("dio-trace: {requests} requests and findings left out: too many tracks");
+    }
+}
+
+struct Stacks(Folded);
+
+impl Sink for Stacks {
+    fn record(&mut self, record: &Record) -> Result<()> {
+        self.0.record(record);
+        Ok(())
     }
 
     fn wants_all(&self) -> bool {

@@ -1,4 +1,7 @@
 //! Requests in the forms that other programs read. The fields are those of docs/json.md.
 
 pub mod csv;
+pub mod folded;
 pub mod parquet;
+pub mod perfetto;
+mod protobuf;

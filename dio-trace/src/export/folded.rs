@@ -1,0 +1,73 @@
+//! Folded lines, as flame graph programs read them: frames with `;` between them, and a count.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
+
+use crate::record::Record;
+
+/// Lines kept; requests of more are counted in one.
+const MAX_LINES: usize = 1 << 18;
+const OTHERS: &str = "(others)";
+
+/// Counts requests.
+#[derive(Default)]
+pub struct Folded {
+    lines: BTreeMap<String, u64>,
+}
+
+impl Folded {
+    /// Adds a request.
+    pub fn record(&mut self, r: &Record) {
+        let verdict = match r.outcome.filter(|outcome| *outcome != "full") {
+            Some(outcome) => format!("{} {outcome}", r.verdict),
+            None => r.verdict.to_owned(),
+        };
+        let mut line =
+            format!("{}/{};{};{}/{};{verdict}", frame(&r.comm), r.pid, frame(&r.path), r.op, r.api);
+        if let Some(cause) = r.cause {
+            line.push(';');
+            line.push_str(cause);
+        }
+        if self.lines.len() >= MAX_LINES && !self.lines.contains_key(&line) {
+            OTHERS.clone_into(&mut line);
+        }
+        *self.lines.entry(line).or_default() += 1;
+    }
+
+    /// Writes all lines.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn finish(&self, mut out: impl Write) -> io::Result<()> {
+        self.lines.iter().try_for_each(|(line, requests)| writeln!(out, "{line} {requests}"))
+    }
+}
+
+/// A name in which nothing ends a frame.
+fn frame(name: &str) -> String {
+    name.replace(';', "\\x3b")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+
+    #[test]
+    fn requests_are_counted_by_what_they_share() {
+        let mut folded = Folded::default();
+        let mut records = golden::run().0;
+        records[0].path = "/data/a;b c".to_owned();
+        records.iter().for_each(|record| folded.record(record));
+        folded.record(&records[0]);
+        let mut out = Vec::new();
+        folded.finish(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("postgres/42;/data/a\\x3bb c;read/read;direct 2\n"), "{text}");
+        assert!(text.contains(";direct short:eof;end-of-file 1\n"), "{text}");
+        let counts = text.lines().map(|line| line.rsplit_once(' ').unwrap().1);
+        assert_eq!(counts.map(|n| n.parse::<usize>().unwrap()).sum::<usize>(), records.len() + 1);
+    }
+}
