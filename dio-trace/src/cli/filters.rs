@@ -146,7 +146,7 @@ fn device(path: &PathBuf) -> Result<u32> {
     Ok(major << 20 | minor)
 }
 
-fn verdict(text: &str) -> Result<Verdict, String> {
+pub(super) fn verdict(text: &str) -> Result<Verdict, String> {
     Verdict::ALL.iter().find(|verdict| verdict.as_str() == text).copied().ok_or_else(|| {
         let known: Vec<&str> = Verdict::ALL.iter().map(|verdict| verdict.as_str()).collect();
         format!("there are {}", known.join(", "))

@@ -1,16 +1,17 @@
 //! `dio-trace record`: what a session needs to write a recording.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
+use dio_trace_common::verdict::Verdict;
 
-use super::args::Trace;
+use super::{args::Trace, filters::verdict};
 use crate::{
     clock::Clock,
     escape,
     kernel::{line, release},
-    recorder::{Done, Options, Recorder},
+    recorder::{Done, Keep, Options, Recorder},
     trace_file::{Header, Scope},
     tracer::{Missing, Tracer},
     version,
@@ -33,12 +34,29 @@ pub(super) struct RecordArgs {
     /// Stop once the file has this size: 500K, 100M, 2G
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_size: Option<u64>,
+    /// Go on in a new file at this size: FILE.1, FILE.2, …; with KEEP, only the last so many stay
+    #[arg(long, value_name = "SIZE[:KEEP]", value_parser = rotation,
+          conflicts_with_all = ["max_size", "force"])]
+    rotate: Option<(u64, Option<u64>)>,
+    /// Keep the last SIZE bytes in memory; write them on SIGUSR1 and at the end: FILE.1, FILE.2, …
+    #[arg(long, value_name = "SIZE", value_parser = room,
+          conflicts_with_all = ["max_size", "force", "rotate"])]
+    flight_recorder: Option<u64>,
+    /// Write the flight recorder on the first finding of these verdicts, too
+    #[arg(long, value_delimiter = ',', value_name = "VERDICT", value_parser = verdict,
+          requires = "flight_recorder")]
+    dump_on: Vec<Verdict>,
 }
 
 impl RecordArgs {
     /// True if the probes have to send every request.
     pub(super) const fn wants_all(&self) -> bool {
         self.all || self.sample.is_some()
+    }
+
+    /// True if it is written when a signal asks for it.
+    pub(super) const fn is_flight_recorder(&self) -> bool {
+        self.flight_recorder.is_some()
     }
 
     /// What a recording cannot be asked for.
@@ -65,13 +83,21 @@ impl RecordArgs {
             force: self.force,
             sample: self.sample.unwrap_or(0),
             max_size: self.max_size,
+            keep: match (self.rotate, self.flight_recorder) {
+                (Some((size, keep)), _) => Keep::Rotate { size, keep },
+                (_, Some(size)) => Keep::Flight { size, on: self.dump_on.clone() },
+                (None, None) => Keep::Whole,
+            },
         };
         Recorder::start(&options, &self.header(verb, tracer))
     }
 
     /// What came of it, on stderr; an error if it stopped by itself.
     pub(super) fn finished(&self, done: &Done) -> Result<()> {
-        let path = escape::path(&self.output);
+        let path = match &done.files[..] {
+            [first, .., last] => format!("{} … {}", escape::path(first), escape::path(last)),
+            files => escape::path(files.first().map_or(Path::new(&self.output), PathBuf::as_path)),
+        };
         let dropped = if done.dropped == 0 {
             String::new()
         } else {
@@ -127,6 +153,19 @@ fn sample(text: &str) -> Result<u64, String> {
     n.parse().ok().filter(|n| *n > 0).ok_or_else(|| "1/N with N from 1 on".to_owned())
 }
 
+/// Parses a size; files and memory that are smaller would hold names alone.
+fn room(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 1 << 20;
+    size(text).and_then(|n| if n < LEAST { Err("at least 1M".to_owned()) } else { Ok(n) })
+}
+
+/// Parses "100M" and "100M:5".
+fn rotation(text: &str) -> Result<(u64, Option<u64>), String> {
+    let Some((bytes, keep)) = text.split_once(':') else { return Ok((room(text)?, None)) };
+    let keep = keep.parse().ok().filter(|n| *n > 0);
+    Ok((room(bytes)?, Some(keep.ok_or("KEEP is a number of files, from 1 on")?)))
+}
+
 /// Parses "500K", "100M", "2G".
 fn size(text: &str) -> Result<u64, String> {
     let (number, shift) = match text.trim_end_matches(['B', 'i']).as_bytes().last() {
@@ -147,6 +186,9 @@ mod tests {
     fn sizes_and_samples() {
         assert_eq!((size("500K"), size("2GiB"), size("7")), (Ok(500 << 10), Ok(2 << 30), Ok(7)));
         assert!(["", "K", "0", "1T", "99999999999G"].iter().all(|bad| size(bad).is_err()));
+        assert_eq!(rotation("1M:5"), Ok((1 << 20, Some(5))));
+        assert_eq!((rotation("1M"), room("2M")), (Ok((1 << 20, None)), Ok(2 << 20)));
+        assert!(["1023K", "1M:", "1M:0", "1M:x", ":5"].iter().all(|bad| rotation(bad).is_err()));
         assert_eq!((sample("1/100"), sample("5")), (Ok(100), Ok(5)));
         assert!(["", "1/0", "1/x"].iter().all(|bad| sample(bad).is_err()));
     }

@@ -73,7 +73,10 @@ pub(super) async fn run(verb: &Trace, record: Option<&RecordArgs>) -> Result<u8>
         list_open(pid);
     }
     let mut session = Session::new(tracer, sink, common.filters.filter(), gate, recorder);
-    let code = session.run(watch, common.duration.unwrap_or(FOREVER)).await?;
+    let asked =
+        record.filter(|args| args.is_flight_recorder()).map(|_| SignalKind::user_defined1());
+    let limit = common.duration.unwrap_or(FOREVER);
+    let code = session.run(watch, limit, asked.map(signal).transpose()?).await?;
     match record {
         Some(args) => session.finish_recording(args).map(|()| code),
         None => session.finish(code),
@@ -222,7 +225,13 @@ impl Session {
         }
     }
 
-    async fn run(&mut self, mut watch: Watch, limit: Duration) -> Result<u8> {
+    /// Follows events until it ends; a signal `asked` has memory written.
+    async fn run(
+        &mut self,
+        mut watch: Watch,
+        limit: Duration,
+        mut asked: Option<Signal>,
+    ) -> Result<u8> {
         let mut end = Instant::now() + limit;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -240,6 +249,7 @@ impl Session {
                         break;
                     }
                 }
+                () = came(&mut asked) => self.dump("SIGUSR1 asked for it")?,
                 () = sleep_until(end) => break,
                 exited = ended(&mut watch) => {
                     status = exited?;
@@ -275,7 +285,19 @@ impl Session {
         if recorder.wants_totals() {
             recorder.totals(&self.tracer.totals()?, &mut self.view.enricher);
         }
-        Ok(recorder.tick().is_some())
+        let stopped = recorder.tick(&mut self.view.enricher).is_some();
+        if recorder.wants_dump() {
+            self.dump("a finding of --dump-on came")?;
+        }
+        Ok(stopped)
+    }
+
+    /// Writes what a flight recorder has in memory.
+    fn dump(&mut self, why: &str) -> Result<()> {
+        let Some(recorder) = &mut self.recorder else { return Ok(()) };
+        recorder.dump(&self.tracer.totals()?, &mut self.view.enricher, why);
+        eprintln!("dio-trace: wrote the last requests: {why}");
+        Ok(())
     }
 
     /// The end of a recording; what was counted last goes into it.
@@ -335,6 +357,16 @@ impl View {
             }
         }
         Ok(())
+    }
+}
+
+/// Waits for a signal, for ever if there is none to wait for.
+async fn came(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            let _ = signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -39,6 +39,26 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
+    /// Writes blocks alone: a part of a file that has its header elsewhere.
+    pub fn bare(out: W) -> Self {
+        Self { out, written: 0, recorded: 0, facts: Vec::new(), requests: Columns::default() }
+    }
+
+    /// Adds whole blocks that a bare one wrote.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn blocks(&mut self, blocks: &[u8]) -> io::Result<()> {
+        self.flush()?;
+        self.out.write_all(blocks)?;
+        self.written += blocks.len() as u64;
+        Ok(())
+    }
+
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+
     /// Bytes of whole blocks: up to here the file is sound, whatever happened behind.
     pub const fn written(&self) -> u64 {
         self.written

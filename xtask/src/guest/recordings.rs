@@ -32,5 +32,30 @@ pub(super) fn check(tool: &Path, attach: &str, folder: &Path, out: &Path) -> Res
     if !page.contains(&format!("{REQUESTS} ended, 0 in flight, 0 unmatched; lost none")) {
         wrong.push(format!("report: not {REQUESTS} requests, or a loss: {page}"));
     }
+    wrong.extend(flight(tool, attach, &filters::job(folder)?, out)?);
+    Ok(wrong)
+}
+
+/// A flight recorder: written when a signal asks, and at the end; what is wrong with it.
+fn flight(tool: &Path, attach: &str, job: &str, out: &Path) -> Result<Vec<String>> {
+    let base = out.join("flight.dio");
+    let dumps = [1, 2].map(|n| out.join(format!("flight.dio.{n}")));
+    for dump in &dumps {
+        // Of an earlier run.
+        let _ = std::fs::remove_file(dump);
+    }
+    let run =
+        |words: &[&str]| Command::new(tool).args(words).output().context("cannot start dio-trace");
+    let record = ["record", "--all", "--flight-recorder", "1M", "-o", text(&base)?];
+    let job = format!("{job}sleep 1; kill -USR1 $PPID; sleep 1");
+    let command = ["run", "--attach", attach, "--", "sh", "-c", &job];
+    let mut wrong = Vec::new();
+    wrong.extend(not_ended_with(&run(&[&record[..], &command[..]].concat())?, 0));
+    for dump in &dumps {
+        let exported = run(&["export", "--format", "jsonl", text(dump)?])?;
+        wrong.extend(not_ended_with(&exported, 0));
+        let lines = String::from_utf8_lossy(&exported.stdout);
+        wrong.extend(filters::compare(&lines, REQUESTS, "record --flight-recorder, export"));
+    }
     Ok(wrong)
 }

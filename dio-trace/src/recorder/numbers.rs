@@ -1,0 +1,84 @@
+//! Files and tasks by number, each told before it is referred to.
+
+use std::collections::HashMap;
+
+use crate::{
+    enrich::{Enricher, FileKey},
+    trace_file::{Fact, FileFact, ProcessFact, TaskFact},
+};
+
+/// Files and tasks that have a number at the same time; more get new ones.
+const MAX_NUMBERS: usize = 1 << 18;
+
+/// Numbers in place of kernel addresses and names.
+#[derive(Default)]
+pub(super) struct Numbers {
+    pub(super) files: HashMap<FileKey, u64>,
+    tasks: HashMap<(u32, u32, [u8; 16]), u32>,
+    processes: HashMap<u32, ()>,
+    next_file: u64,
+    next_task: u32,
+}
+
+impl Numbers {
+    /// None has been told; those to come are new ones.
+    pub(super) fn after(&self) -> Self {
+        Self { next_file: self.next_file, next_task: self.next_task, ..Self::default() }
+    }
+
+    /// Those given out by `other` are not given again.
+    pub(super) const fn skip(&mut self, other: &Self) {
+        (self.next_file, self.next_task) = (other.next_file, other.next_task);
+    }
+
+    pub(super) fn file(
+        &mut self,
+        key: FileKey,
+        tgid: u32,
+        enricher: &mut Enricher,
+        facts: &mut Vec<Fact>,
+    ) -> u64 {
+        if let Some(number) = self.files.get(&key) {
+            return *number;
+        }
+        if self.files.len() >= MAX_NUMBERS {
+            self.files.clear();
+        }
+        self.next_file += 1;
+        self.files.insert(key, self.next_file);
+        facts.push(told(self.next_file, key, tgid, enricher));
+        self.next_file
+    }
+
+    pub(super) fn task(&mut self, task: (u32, u32, [u8; 16]), facts: &mut Vec<Fact>) -> u32 {
+        if let Some(number) = self.tasks.get(&task) {
+            return *number;
+        }
+        if self.tasks.len() >= MAX_NUMBERS {
+            self.tasks.clear();
+        }
+        self.next_task += 1;
+        self.tasks.insert(task, self.next_task);
+        let (pid, tid, comm) = task;
+        let len = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
+        let comm = comm[..len].to_vec();
+        facts.push(Fact::Task(TaskFact { task: self.next_task, pid, tid, comm }));
+        self.next_task
+    }
+
+    /// The name is asked while the process still lives.
+    pub(super) fn process(&mut self, pid: u32, enricher: &mut Enricher, facts: &mut Vec<Fact>) {
+        if self.processes.len() >= MAX_NUMBERS {
+            self.processes.clear();
+        }
+        if self.processes.insert(pid, ()).is_none() {
+            facts.push(Fact::Process(ProcessFact { pid, name: enricher.process(pid, None) }));
+        }
+    }
+}
+
+pub(super) fn told(file: u64, key: FileKey, tgid: u32, enricher: &mut Enricher) -> Fact {
+    let info = enricher.file(key, tgid).clone();
+    let FileKey { ino, dev, generation, .. } = key;
+    Fact::File(Box::new(FileFact { file, ino, dev, generation, info }))
+}
