@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 const SECOND: u64 = 1_000_000_000;
 const LASTS: u64 = 1_200 * SECOND;
+const HOST: &str = "db-17";
 const REQUESTS: u64 = 240_000;
 const PROBES: &[&str] = &[
     "vfs_read",
@@ -221,10 +222,10 @@ fn shape(request: &mut Request, way: Way, draw: &mut Draw) {
     }
 }
 
-fn header() -> Header {
+fn header(host: &str) -> Header {
     Header {
         tool: "dio-trace".to_owned(),
-        host: "db-17".to_owned(),
+        host: host.to_owned(),
         kernel: "6.12.117+deb12-amd64".to_owned(),
         started: 1_767_323_045 * SECOND,
         clock: (1_767_323_045 * SECOND) as i64,
@@ -236,8 +237,8 @@ fn header() -> Header {
     }
 }
 
-fn write(path: &Path) -> Result<()> {
-    let mut writer = Writer::new(File::create(path)?, &header())?;
+fn write(path: &Path, host_name: &str) -> Result<()> {
+    let mut writer = Writer::new(File::create(path)?, &header(host_name))?;
     let mut host = Host {
         draw: Draw(88_172_645_463_325_252),
         facts: HashMap::new(),
@@ -257,7 +258,9 @@ fn write(path: &Path) -> Result<()> {
         let comm = comm.as_bytes().to_vec();
         writer.fact(&Fact::Task(TaskFact { task, pid: *pid, tid: *pid, comm }))?;
     }
-    let kinds = kinds();
+    // One host has a broken disk.
+    let healthy = |kind: &Kind| host_name == HOST || kind.way != Way::Broken;
+    let kinds: Vec<Kind> = kinds().into_iter().filter(healthy).collect();
     let all: u64 = kinds.iter().map(|kind| kind.weight).sum();
     for n in 0..REQUESTS {
         let end = SECOND + n * (LASTS / REQUESTS) + host.draw.below(LASTS / REQUESTS);
@@ -319,7 +322,8 @@ fn totals(host: &Host) -> TotalsFact {
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match &args[..] {
-        [path] => write(Path::new(path)),
-        _ => bail!("usage: sample FILE"),
+        [path] => write(Path::new(path), HOST),
+        [path, host] => write(Path::new(path), host),
+        _ => bail!("usage: sample FILE [HOST]"),
     }
 }

@@ -16,6 +16,8 @@ pub mod export;
 pub mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod gate;
 #[cfg(test)]
 mod golden;

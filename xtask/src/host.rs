@@ -65,6 +65,12 @@ pub(crate) const PEERS: &[Need] = &[
 /// To look at a page.
 pub(crate) const BROWSER: &[Need] = &[need("chromium-headless-shell", "chromium-headless-shell")];
 
+/// For DuckDB.
+pub(crate) const PYTHON: &[Need] = &[need("python3", "python3-venv")];
+
+/// libFuzzer is C++.
+pub(crate) const FUZZ: &[Need] = &[need("c++", "g++")];
+
 /// To fetch Debian packages without touching the system's apt.
 pub(crate) const APT: &[Need] =
     &[need("apt-get", "apt"), need("dpkg-deb", "dpkg"), need("tar", "tar")];

@@ -6,6 +6,8 @@
 //! - [`truth`]: every scenario on every kernel; [`suites`], [`steps`]: what it shares with the test
 //! - [`stress`]: thousands of requests at once
 //! - [`bench`]: figures of this machine
+//! - [`fleet`], [`duckdb`]: the queries of docs/fleet.md
+//! - [`fuzz`]: bytes that nobody meant
 //! - [`html`], [`browser`]: the page of a report, clicked through
 //! - [`host`], [`apt`], [`build`], [`places`], [`cmd`]: what they all stand on
 //! - [`guest`]: what runs inside the VM
@@ -16,6 +18,9 @@ mod browser;
 mod build;
 mod cmd;
 mod demo;
+mod duckdb;
+mod fleet;
+mod fuzz;
 mod guest;
 mod host;
 mod html;
@@ -56,6 +61,8 @@ enum Task {
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
     Html(html::HtmlArgs),
+    Fleet(fleet::FleetArgs),
+    Fuzz(fuzz::FuzzArgs),
     /// What runs inside the VM
     #[command(hide = true, subcommand)]
     Guest(guest::Guest),
@@ -75,6 +82,8 @@ fn main() -> ExitCode {
         Task::Stress(args) => stress::main(args),
         Task::Demo(args) => demo::main(args),
         Task::Bench(args) => bench::main(args).map(|()| 0),
+        Task::Fuzz(args) => fuzz::main(args).map(|()| 0),
+        Task::Fleet(args) => fleet::main(args).map(|()| 0),
         Task::Html(args) => html::main(args).map(|()| 0),
         Task::Guest(part) => guest::main(part),
     };

@@ -1,8 +1,9 @@
 //! `dio-trace export`: the requests of a recording for other programs.
 
 use std::{
-    io::{self, BufWriter, Write},
-    path::PathBuf,
+    cell::OnceCell,
+    io::{self, BufWriter, IsTerminal as _, Write},
+    path::{Path, PathBuf},
 };
 
 use anyhow::Result;
@@ -11,10 +12,12 @@ use clap::{Args, ValueEnum};
 use super::report::read;
 use crate::{
     beside::{Mixing, RefusalRow},
-    export::{csv, folded::Folded, parquet, perfetto::Perfetto},
+    escape,
+    export::{csv, folded::Folded, parquet, partition::Partition, perfetto::Perfetto},
     output,
     record::Record,
-    report::{Sink, Window},
+    report::{Replay, Sink, Window},
+    trace_file::Header,
 };
 
 #[derive(Args, Debug)]
@@ -26,9 +29,12 @@ pub(super) struct ExportArgs {
     /// Write to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Write over that file if it is there
-    #[arg(long, requires = "output")]
+    /// Write over files that are there
+    #[arg(long)]
     force: bool,
+    /// Write Parquet files below this folder, by host and hour: host=…/hour=…/….parquet
+    #[arg(long, value_name = "DIR", conflicts_with = "output")]
+    partition: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -49,50 +55,78 @@ type Out = Box<dyn Write + Send>;
 
 /// Exports a recording.
 pub(super) fn run(args: &ExportArgs) -> Result<()> {
+    if let Some(folder) = &args.partition {
+        anyhow::ensure!(
+            matches!(args.format, Format::Parquet),
+            "folders by host and hour are for --format parquet"
+        );
+        return by_hour(args, folder);
+    }
     let out: Out = match &args.output {
         Some(path) => Box::new(output::create_from(&args.file, path, args.force)?),
         None => Box::new(io::stdout()),
     };
     let mut out = BufWriter::with_capacity(1 << 18, out);
     let whole = |_: &_| Window::ALL;
+    let talks = args.output.is_some() || !io::stdout().is_terminal();
     let replayed = match args.format {
         Format::Jsonl => {
-            let replayed = read(&args.file, &whole, &mut Lines(&mut out))?;
+            let replayed = read(&args.file, talks, &whole, &mut Lines(&mut out))?;
             serde_json::to_writer(&mut out, &replayed.summary)?;
             out.write_all(b"\n")?;
             replayed
         }
         Format::Csv => {
             let mut rows = Rows(csv::Csv::new(&mut out)?);
-            read(&args.file, &whole, &mut rows)?
+            read(&args.file, talks, &whole, &mut rows)?
         }
         Format::Parquet => {
             let mut table = Table(parquet::Parquet::new(&mut out)?);
-            let replayed = read(&args.file, &whole, &mut table)?;
+            let replayed = read(&args.file, talks, &whole, &mut table)?;
             table.0.finish()?;
             replayed
         }
         Format::Perfetto => {
             let mut trace = Trace(Perfetto::new(&mut out));
-            let replayed = read(&args.file, &whole, &mut trace)?;
+            let replayed = read(&args.file, talks, &whole, &mut trace)?;
             trace.0.finish()?;
             left_out(trace.0.left_out());
             replayed
         }
         Format::Folded => {
             let mut lines = Stacks(Folded::default());
-            let replayed = read(&args.file, &whole, &mut lines)?;
+            let replayed = read(&args.file, talks, &whole, &mut lines)?;
             lines.0.finish(&mut out)?;
             replayed
         }
     };
     out.flush()?;
+    tell(&replayed);
+    Ok(())
+}
+
+/// Parquet in folders by host and hour.
+fn by_hour(args: &ExportArgs, folder: &Path) -> Result<()> {
+    let header = OnceCell::new();
+    let whole = |of: &Header| {
+        let _ = header.set(of.clone());
+        Window::ALL
+    };
+    let mut hours = Hours { folder, force: args.force, header: &header, parts: None };
+    let replayed = read(&args.file, true, &whole, &mut hours)?;
+    let files = hours.parts.as_mut().map_or(Ok(0), Partition::finish)?;
+    eprintln!("dio-trace: {files} files in {}", escape::path(folder));
+    tell(&replayed);
+    Ok(())
+}
+
+/// What was in it, on stderr.
+fn tell(replayed: &Replay) {
     let cut = if replayed.cut.end.is_none() { "; it was cut" } else { "" };
     eprintln!(
         "dio-trace: {} requests, {} bytes damaged{cut}",
         replayed.shown, replayed.cut.damaged_bytes
     );
-    Ok(())
 }
 
 struct Lines<'a>(&'a mut BufWriter<Out>);
@@ -165,6 +199,29 @@ impl Sink for Stacks {
     fn record(&mut self, record: &Record) -> Result<()> {
         self.0.record(record);
         Ok(())
+    }
+
+    fn wants_all(&self) -> bool {
+        true
+    }
+}
+
+/// The folders are made once the recording has said whose it is.
+struct Hours<'a> {
+    folder: &'a Path,
+    force: bool,
+    header: &'a OnceCell<Header>,
+    parts: Option<Partition>,
+}
+
+impl Sink for Hours<'_> {
+    fn record(&mut self, record: &Record) -> Result<()> {
+        if self.parts.is_none()
+            && let Some(header) = self.header.get()
+        {
+            self.parts = Some(Partition::new(self.folder, header, self.force)?);
+        }
+        self.parts.as_mut().map_or(Ok(()), |parts| parts.record(record))
     }
 
     fn wants_all(&self) -> bool {

@@ -8,6 +8,7 @@ mod export;
 mod filters;
 mod gate;
 mod inspect;
+mod progress;
 mod record;
 mod report;
 mod session;

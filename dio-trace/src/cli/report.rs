@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use super::{args::duration, sink::width};
+use super::{args::duration, progress::Progress, sink::width};
 use crate::{
     beside::{Mixing, RefusalRow},
     escape, output,
@@ -73,7 +73,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
     for path in &args.files {
         let mut sink = Show::new(args, style());
         let window = |header: &Header| args.window(header);
-        let replayed = read(path, &window, &mut sink)?;
+        let replayed = read(path, true, &window, &mut sink)?;
         match (args.json, args.by) {
             (true, _) => json(path, replayed, sink, args.by)?,
             (false, None) => whole(path, &replayed, sink)?,
@@ -101,7 +101,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
 fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
     let mut out = BufWriter::new(output::create_from(file, page, args.force)?);
     let mut gather = Gather::default();
-    let written = read(file, &|header| args.window(header), &mut gather)
+    let written = read(file, true, &|header| args.window(header), &mut gather)
         .and_then(|mut replayed| html::page(&mut out, &escape::path(file), &mut replayed, gather));
     if written.is_err() {
         let _ = fs::remove_file(page);
@@ -110,14 +110,19 @@ fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
 }
 
 /// Replays a file.
+///
+/// A long one is said to be long, if somebody is there and stdout is not theirs.
 pub(super) fn read(
     path: &Path,
+    talks: bool,
     window: &dyn Fn(&Header) -> Window,
     sink: &mut dyn Sink,
 ) -> Result<Replay> {
     let name = escape::path(path);
     let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
     anyhow::ensure!(file.metadata()?.is_file(), "{name} is no regular file");
+    let size = file.metadata()?.len();
+    let file = Progress::new(file, size, talks && io::stderr().is_terminal());
     replay(BufReader::with_capacity(1 << 18, file), window, sink).context(name)
 }
 

@@ -3,5 +3,6 @@
 pub mod csv;
 pub mod folded;
 pub mod parquet;
+pub mod partition;
 pub mod perfetto;
 mod protobuf;

@@ -113,7 +113,7 @@ impl Columns {
     }
 
     /// Adds a request.
-    pub(super) fn push(&mut self, recorded: &Recorded) {
+    pub(crate) fn push(&mut self, recorded: &Recorded) {
         let (r, e) = (&recorded.request, &recorded.request.evidence);
         let write = u64::from(r.op == OP_WRITE);
         let what = write | u64::from(r.api) << 1 | u64::from(r.flags) << 9;
@@ -155,7 +155,7 @@ impl Columns {
     }
 
     /// The block's bytes; empties the columns.
-    pub(super) fn encode(&mut self) -> Vec<u8> {
+    pub(crate) fn encode(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         put(&mut out, self.rows as u64);
         put(&mut out, COLUMNS as u64);
@@ -168,7 +168,7 @@ impl Columns {
     }
 
     /// Takes a block's bytes in place of what was there.
-    pub(super) fn decode(&mut self, mut bytes: &[u8]) -> Option<()> {
+    pub(crate) fn decode(&mut self, mut bytes: &[u8]) -> Option<()> {
         self.rows = 0;
         let rows = usize::try_from(get(&mut bytes)?).ok().filter(|rows| *rows <= MAX_ROWS)?;
         // More columns than these would be a newer version's; it has to say so.

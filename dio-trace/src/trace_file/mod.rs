@@ -3,6 +3,8 @@
 mod block;
 mod columns;
 mod facts;
+#[cfg(any(test, fuzzing))]
+mod framing;
 mod reader;
 mod varint;
 mod writer;
@@ -16,6 +18,10 @@ pub use facts::{
     CounterFact, End, Fact, FileFact, Header, MixerFact, ProcessFact, RefusalFact, Scope, TaskFact,
     TotalsFact, mixer,
 };
+#[cfg(any(test, fuzzing))]
+pub(crate) use framing::framed;
+#[cfg(test)]
+pub(crate) use framing::unframed;
 pub use reader::{Item, Reader};
 pub use writer::Writer;
 

@@ -7,7 +7,7 @@ use dio_trace_common::abi::{
 use super::Event;
 
 /// One record; `None` if it is none of ours (wrong kind or size).
-pub(super) fn decode(bytes: &[u8]) -> Option<Event> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<Event> {
     let kind = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
     match kind {
         EVENT_REQUEST => Some(Event::Request(Box::new(copy::<Request>(bytes)?))),

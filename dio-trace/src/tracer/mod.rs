@@ -15,6 +15,8 @@ use dio_trace_common::abi::{
     Counter, CounterKey, FileEvent, Mixer, MixerEvent, Refusal, Request, STATS, Stat,
 };
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use decode::decode;
 pub use load::OBJECT;
 pub use run::Tracer;
 

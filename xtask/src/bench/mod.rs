@@ -6,7 +6,7 @@ mod page;
 
 pub(crate) use cost::guard;
 
-use std::process::Command;
+use std::{path::Path, process::Command, time::Instant};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use crate::{
     build,
     cmd::{self, say},
-    places,
+    duckdb, places,
 };
 
 /// Measure
@@ -43,12 +43,30 @@ pub(crate) fn main(args: &BenchArgs) -> Result<()> {
 fn file() -> Result<()> {
     say("building dio-trace");
     let mut build = build::cargo()?;
-    build.args(["build", "--release", "--locked", "--package", "dio-trace"]);
+    build.args(["build", "--release", "--locked", "--package", "dio-trace", "--bin", "dio-trace"]);
     cmd::run(build.args(["--example", "bench_file"]))?;
     let folder = places::target()?.join("bench");
     places::fresh(&folder)?;
     let result =
         cmd::run(Command::new(places::target()?.join("release/examples/bench_file")).arg(&folder));
+    let result = result.and_then(|()| beside_duckdb(&folder));
     places::remove(&folder)?;
     result
+}
+
+/// One question to the recording and to DuckDB, which has the same requests as Parquet.
+fn beside_duckdb(folder: &Path) -> Result<()> {
+    let tool = places::target()?.join("release/dio-trace");
+    let began = Instant::now();
+    cmd::output(
+        Command::new(tool).args(["report", "--by", "verdict"]).arg(folder.join("bench.dio")),
+    )?;
+    let ours = began.elapsed().as_secs_f64();
+    let sql = "select verdict, count(*), sum(len) from 'bench.parquet' group by 1";
+    let theirs = duckdb::ask(folder, sql)?;
+    println!("by verdict, 2 M requests: report {ours:.2} s, DuckDB {:.2} s", theirs.seconds);
+    let sql = "select path, quantile_cont(latency_ns, 0.999) from 'bench.parquet' group by 1";
+    let theirs = duckdb::ask(folder, sql)?;
+    println!("p99.9 by file: DuckDB {:.2} s; report has powers of two alone", theirs.seconds);
+    Ok(())
 }

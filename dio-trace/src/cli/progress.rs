@@ -1,0 +1,81 @@
+//! How far a long file has been read, for those who wait at a terminal.
+
+use std::{
+    io::{self, Read, Seek, SeekFrom, Write as _},
+    time::{Duration, Instant},
+};
+
+/// What is read sooner needs no word.
+const PATIENCE: Duration = Duration::from_millis(700);
+const EVERY: Duration = Duration::from_millis(100);
+
+/// A file that says on stderr how much of it is behind.
+pub(super) struct Progress<R> {
+    input: R,
+    at: u64,
+    size: u64,
+    /// When to say something; `None`: never.
+    next: Option<Instant>,
+    said: bool,
+}
+
+impl<R> Progress<R> {
+    pub(super) fn new(input: R, size: u64, talks: bool) -> Self {
+        let next = talks.then(|| Instant::now() + PATIENCE);
+        Self { input, at: 0, size, next, said: false }
+    }
+
+    fn say(&mut self) {
+        let now = Instant::now();
+        if self.next.is_some_and(|next| now >= next) {
+            self.next = Some(now + EVERY);
+            self.said = true;
+            let _ = write!(io::stderr(), "\r{}", bar(self.at, self.size));
+        }
+    }
+}
+
+/// 20 places and a number.
+fn bar(at: u64, size: u64) -> String {
+    const PLACES: usize = 20;
+    let percent = (u128::from(at) * 100 / u128::from(size.max(1))).min(100) as usize;
+    let full = percent * PLACES / 100;
+    format!("dio-trace: reading [{}{}] {percent:>3} %", "#".repeat(full), " ".repeat(PLACES - full))
+}
+
+impl<R: Read> Read for Progress<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(bytes)?;
+        self.at += n as u64;
+        self.say();
+        Ok(n)
+    }
+}
+
+impl<R: Seek> Seek for Progress<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.at = self.input.seek(to)?;
+        Ok(self.at)
+    }
+}
+
+impl<R> Drop for Progress<R> {
+    /// Leaves an empty line: what follows is the report.
+    fn drop(&mut self) {
+        if self.said {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_as_full_as_they_say() {
+        assert_eq!(bar(0, 0), "dio-trace: reading [                    ]   0 %");
+        assert_eq!(bar(50, 100), "dio-trace: reading [##########          ]  50 %");
+        assert_eq!(bar(u64::MAX, 100), "dio-trace: reading [####################] 100 %");
+    }
+}
