@@ -1,5 +1,8 @@
 //! Names of errors.
 
+/// include/linux/err.h: no result of the kernel is below minus this.
+pub const MAX: i64 = 4_095;
+
 /// The name of a positive errno, or its number.
 #[must_use]
 pub fn name(errno: i64) -> String {

@@ -9,6 +9,7 @@ use dio_trace_common::{
 };
 
 use super::varint::{fold, get, put, unfold};
+use crate::errno;
 
 /// Requests in one block at most.
 pub(super) const MAX_ROWS: usize = 1 << 15;
@@ -199,7 +200,7 @@ fn request(at: &impl Fn(Column) -> u64, before: Before) -> Recorded {
     use Column::*;
     let small = |column: Column| at(column) as u32;
     let len = at(Len);
-    let ret = (len as i64).wrapping_sub(unfold(at(Missing)));
+    let ret = (len as i64).wrapping_sub(unfold(at(Missing))).max(-errno::MAX);
     let end_ns = before.end.wrapping_add(unfold(at(End)) as u64);
     let size_begin = before.size.wrapping_add(unfold(at(SizeBegin)));
     let what = at(What);

@@ -187,7 +187,7 @@ fn any_request() -> impl Strategy<Value = Recorded> {
             user: n[3] & 0xffff,
             pos: n[4] as i64 >> 3,
             len: n[5] >> 20,
-            ret: n[6] as i64,
+            ret: (n[6] as i64).max(-crate::errno::MAX),
             done_before: n[7],
             size_begin: n[8] as i64,
             size_end: n[9] as i64,

@@ -5,12 +5,17 @@ use dio_trace_common::abi::{
 };
 
 use super::Event;
+use crate::errno;
 
 /// One record; `None` if it is none of ours (wrong kind or size).
 pub(crate) fn decode(bytes: &[u8]) -> Option<Event> {
     let kind = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
     match kind {
-        EVENT_REQUEST => Some(Event::Request(Box::new(copy::<Request>(bytes)?))),
+        EVENT_REQUEST => {
+            let mut request = copy::<Request>(bytes)?;
+            request.ret = request.ret.max(-errno::MAX);
+            Some(Event::Request(Box::new(request)))
+        }
         EVENT_FILE => Some(Event::File(Box::new(copy::<FileEvent>(bytes)?))),
         EVENT_REFUSAL => Some(Event::Refusal(copy(bytes)?)),
         EVENT_MIXER => Some(Event::Mixer(copy(bytes)?)),
