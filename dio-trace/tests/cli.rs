@@ -35,6 +35,13 @@ fn usage_errors_are_2() {
     refuses(&["run"], 2, &["COMMAND"]);
     refuses(&["record", "audit"], 2, &["--output"]);
     refuses(&["record", "-o", "x", "--max-size", "9T", "audit"], 2, &["is no size"]);
+    refuses(&["record", "-o", "x", "--rotate", "1K", "audit"], 2, &["at least 1M"]);
+    refuses(&["record", "-o", "x", "--rotate", "1M:0", "audit"], 2, &["KEEP", "from 1 on"]);
+    let both = ["record", "-o", "x", "--rotate", "1M", "--flight-recorder", "1M", "audit"];
+    refuses(&both, 2, &["cannot be used with"]);
+    refuses(&["record", "-o", "x", "--dump-on", "failed", "audit"], 2, &["--flight-recorder"]);
+    refuses(&["report", "x.dio", "--html", "x.html", "--by", "fs"], 2, &["cannot be used with"]);
+    refuses(&["report", "x.dio", "--force"], 2, &["--html"]);
     refuses(&["export", "x.dio", "--format", "xml"], 2, &["jsonl", "csv", "parquet"]);
     refuses(&["explain", "misalinged"], 2, &["no cause `misalinged`", "near it: misaligned"]);
     refuses(&["explain", "tmpfs", "\x1b[2J"], 2, &["\\x1b[2J"]);
@@ -74,9 +81,9 @@ fn version_names_commit_and_object() {
 
 #[test]
 fn help_has_examples_and_fits() {
-    for words in [&["--help"][..], &["audit", "--help"], &["attach", "--help"], &["run", "--help"]]
-    {
-        let out = run(words);
+    for verb in ["", "audit", "attach", "run", "record", "report", "export"] {
+        let words: Vec<&str> = [verb, "--help"].into_iter().filter(|w| !w.is_empty()).collect();
+        let out = run(&words);
         let text = String::from_utf8(out.stdout).unwrap();
         assert!(out.status.success());
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
@@ -102,6 +109,8 @@ fn causes_are_explained_without_root() {
 fn what_is_no_recording_is_1() {
     refuses(&["report", "/no/such/file"], 1, &["cannot open /no/such/file"]);
     refuses(&["report", "/"], 1, &["no regular file"]);
+    let hours = ["export", "/etc/passwd", "--format", "csv", "--partition", "/no/such/folder"];
+    refuses(&hours, 1, &["for --format parquet"]);
     refuses(&["inspect", "/proc/self/exe"], 1, &["no recording", "offset 0"]);
     refuses(&["record", "-o", "/x", "audit", "--json"], 1, &["after `report`"]);
 }
