@@ -188,6 +188,8 @@ fn themes(browser: &mut Browser) -> Result<()> {
     for (scheme, other) in [("light", "dark"), ("dark", "light")] {
         prefer(browser, scheme)?;
         let before = browser.value(paper)?;
+        let offers = "document.getElementById('theme').textContent.toLowerCase().slice(2)";
+        is(browser, offers, &json!(other))?;
         browser.click("#theme")?;
         is(browser, "document.documentElement.dataset.theme", &json!(other))?;
         ensure!(browser.value(paper)? != before, "the theme changes nothing: {before}");

@@ -184,13 +184,15 @@ function heading() {
   const line = header.host + ", " + day(began) + " " + clock(began) + ", about " + duration(lasted)
     + " of " + scope + "; kernel " + summary.kernel + "; " + what;
   const button = el("button", { type: "button", class: "theme", id: "theme" });
+  const system = matchMedia("(prefers-color-scheme: dark)");
   const dark = () => (document.documentElement.dataset.theme
-    || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+    || (system.matches ? "dark" : "light")) === "dark";
   const name = () => { button.textContent = dark() ? "☀ Light" : "☾ Dark"; };
   button.addEventListener("click", () => {
     document.documentElement.dataset.theme = dark() ? "light" : "dark";
     name();
   });
+  system.addEventListener("change", name);
   name();
   return el("header", {},
     el("div", {}, el("h1", {}, "Was it really direct? ", el("span", { class: "mono" }, report.file)),
