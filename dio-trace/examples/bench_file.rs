@@ -3,6 +3,8 @@
 //! Requests as a database makes them: 4 KiB to 16 KiB at random places of 20 files of some GiB, by
 //! 8 threads, a few microseconds apart; one in a thousand is a finding.
 
+mod draw;
+
 use std::{
     fs::File,
     io::BufReader,
@@ -22,22 +24,7 @@ use dio_trace_common::{
     abi::{API_IO_URING, API_READ, Request},
     evidence::{Evidence, seen},
 };
-
-/// A fixed sequence that looks like none (xorshift64*).
-struct Draw(u64);
-
-impl Draw {
-    const fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
-    }
-
-    const fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
+use draw::Draw;
 
 struct Load {
     draw: Draw,
@@ -110,7 +97,7 @@ fn rate(n: u64, took: Duration) -> f64 {
 
 fn write(path: &Path, n: u64) -> Result<(Duration, u64)> {
     let header = Header { all: true, ..Header::default() };
-    let mut load = Load { draw: Draw(88_172_645_463_325_252), now: 10_000_000 };
+    let mut load = Load { draw: Draw::new(), now: 10_000_000 };
     // Making them is not what is measured.
     let made: Vec<Recorded> = (0..1 << 18).map(|_| load.request()).collect();
     let mut writer = Writer::new(File::create(path)?, &header)?;

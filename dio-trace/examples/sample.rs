@@ -1,6 +1,8 @@
 //! A recording to look at: twenty minutes of a host as it might be, the same each time. One file
 //! has a name that a page must not fall for.
 
+mod draw;
+
 use std::{collections::HashMap, fs::File, path::Path};
 
 use anyhow::{Result, bail};
@@ -16,6 +18,7 @@ use dio_trace_common::{
     evidence::{Evidence, seen},
     verdict::{decide, magic},
 };
+use draw::Draw;
 use serde_json::{Value, json};
 
 const SECOND: u64 = 1_000_000_000;
@@ -36,23 +39,11 @@ const PROBES: &[&str] = &[
     "mm_filemap_add_to_page_cache",
 ];
 
-/// A fixed sequence that looks like none (xorshift64*).
-struct Draw(u64);
-
-impl Draw {
-    const fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % n
-    }
-
-    /// About `typical` ns, now and then far more.
-    const fn latency(&mut self, typical: u64) -> u64 {
-        let half = typical / 2;
-        let near = half + self.below(half) + self.below(half) + self.below(half);
-        if self.below(60) == 0 { near * (2 + self.below(30)) } else { near }
-    }
+/// About `typical` ns, now and then far more.
+const fn latency(draw: &mut Draw, typical: u64) -> u64 {
+    let half = typical / 2;
+    let near = half + draw.below(half) + draw.below(half) + draw.below(half);
+    if draw.below(60) == 0 { near * (2 + draw.below(30)) } else { near }
 }
 
 /// How a kind of request goes.
@@ -156,7 +147,7 @@ impl Host {
         let mut request = Request {
             nr_segs: 1,
             end_ns: end,
-            begin_ns: end - draw.latency(kind.typical),
+            begin_ns: end - latency(draw, kind.typical),
             inode: kind.file,
             user: draw.below(16) << 12,
             pos: (draw.below(size as u64 / 4096 - 1) * 4096) as i64,
@@ -239,11 +230,7 @@ fn header(host: &str) -> Header {
 
 fn write(path: &Path, host_name: &str) -> Result<()> {
     let mut writer = Writer::new(File::create(path)?, &header(host_name))?;
-    let mut host = Host {
-        draw: Draw(88_172_645_463_325_252),
-        facts: HashMap::new(),
-        counters: HashMap::new(),
-    };
+    let mut host = Host { draw: Draw::new(), facts: HashMap::new(), counters: HashMap::new() };
     for (number, (path, fs, options, facts)) in (1..).zip(files()) {
         let info = json!({
             "path": path, "fs": fs, "options": options, "dev": "8:1", "facts": facts, "below": null,
