@@ -28,6 +28,7 @@ pub mod record;
 pub mod recorder;
 pub mod report;
 pub mod summary;
+pub mod top;
 pub mod trace_file;
 pub mod tracer;
 pub mod ui;

@@ -70,6 +70,9 @@ pub struct Record {
     pub decided: (Verdict, Outcome),
 }
 
+/// What makes two findings alike.
+pub type Kind = (u32, FileKey, &'static str, Verdict, Outcome, Option<&'static str>);
+
 /// Which side effects are watched.
 #[derive(Clone, Copy, Debug)]
 pub struct Watched {
@@ -92,6 +95,12 @@ impl Watched {
 }
 
 impl Record {
+    /// Those of the same kind need be shown but once.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        (self.pid, self.file, self.op, self.decided.0, self.decided.1, self.cause)
+    }
+
     /// Enriches, decides and explains a request.
     #[must_use]
     pub fn new(

@@ -87,7 +87,8 @@ pub struct Summary {
     pub mixed: Vec<MixedRow>,
 }
 
-const LOSSES: &[Stat] = &[
+/// Statistics that tell of something lost.
+pub(crate) const LOSSES: &[Stat] = &[
     Stat::LostThread,
     Stat::LostKiocb,
     Stat::LostLength,
@@ -158,6 +159,13 @@ impl Summary {
 }
 
 impl Bytes {
+    /// Percent of what was moved that went past the page cache.
+    #[must_use]
+    pub fn direct_share(&self) -> Option<f64> {
+        let moved = self.direct + self.cached;
+        (moved != 0).then(|| self.direct as f64 * 100.0 / moved as f64)
+    }
+
     pub(crate) fn add(&mut self, counter: &Counter) {
         self.total += counter.bytes;
         self.direct += counter.direct_bytes;

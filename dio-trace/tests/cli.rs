@@ -106,6 +106,26 @@ fn causes_are_explained_without_root() {
 }
 
 #[test]
+fn top_is_for_terminals() {
+    refuses(&["top"], 1, &["needs a terminal", "dio-trace audit"]);
+    refuses(&["top", "-p", "4194305"], 1, &["no process 4194305"]);
+    refuses(&["top", "-i", "10ms"], 2, &["100ms at least"]);
+    refuses(&["top", "--by", "time"], 2, &["process", "file", "fs", "cause"]);
+    refuses(&["top", "--json"], 2, &["unexpected argument"]);
+    refuses(&["record", "-o", "x", "top"], 2, &["unrecognized subcommand"]);
+}
+
+#[test]
+fn no_colours_where_nobody_looks() {
+    for words in [&["explain", "data-journal"][..], &["check", "/"], &["--help"], &["audit", "-x"]]
+    {
+        let out = run(words);
+        let text = [out.stdout, out.stderr].concat();
+        assert!(!text.contains(&0x1b), "{words:?}");
+    }
+}
+
+#[test]
 fn what_is_no_recording_is_1() {
     refuses(&["report", "/no/such/file"], 1, &["cannot open /no/such/file"]);
     refuses(&["report", "/"], 1, &["no regular file"]);

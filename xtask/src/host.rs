@@ -37,6 +37,7 @@ pub(crate) const SCENARIOS: &[Need] = &[
     need("sfdisk", "fdisk"),
     need("mount", "mount"),
     need("bash", "bash"),
+    need("tmux", "tmux"),
 ];
 
 /// What the rare set-ups use besides.

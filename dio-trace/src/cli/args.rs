@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
     check::CheckArgs, doctor::DoctorArgs, export::ExportArgs, filters::Filters, record::RecordArgs,
-    report::ReportArgs,
+    report::ReportArgs, top::TopArgs,
 };
 use crate::{
     gate::{Form, Rule},
@@ -26,10 +26,12 @@ use crate::{
         sudo dio-trace attach -p 1234          one process, until Ctrl-C\n  \
         sudo dio-trace run -- fio job.fio      a command, from its first request\n  \
         sudo dio-trace audit --json | jq .     for programs\n  \
+        sudo dio-trace top                     the whole system, live\n  \
         dio-trace check /var/lib/db            will it be direct there? no root\n  \
         dio-trace explain data-journal         what a cause means; no root\n  \
         sudo dio-trace doctor                  what works here\n\n\
-        Exit codes: 0 done, 1 failure, 2 usage, 3 --fail-on; run passes its command's code on."
+        Exit codes: 0 done, 1 failure, 2 usage, 3 --fail-on, 130 at a second Ctrl-C;\n\
+        run passes its command's code on."
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
@@ -40,6 +42,10 @@ pub(super) struct Cli {
 pub(super) enum Verb {
     #[command(flatten)]
     Trace(Box<Trace>),
+    /// Watch O_DIRECT live: rates, share direct, latency and findings, by process or file
+    ///
+    /// A screen for a terminal of 80x24 or more; less shows less. ? lists the keys.
+    Top(Box<TopArgs>),
     /// Say of files, directories and devices whether O_DIRECT will be direct there; no root, no eBPF
     ///
     /// Asks what the kernel says of them, then proves it: a small read, and for writes a new file

@@ -8,26 +8,38 @@ mod export;
 mod filters;
 mod gate;
 mod inspect;
+mod manners;
 mod progress;
 mod record;
 mod report;
 mod session;
 mod sink;
+mod terminal;
+mod top;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use session::To;
+
 /// Parses the command line and runs the verb.
 ///
-/// Exit codes: 0 done, 1 failure, 2 usage, 3 findings of `--fail-on`; `run` passes its command's on.
+/// Exit codes: 0 done, 1 failure, 2 usage, 3 findings of `--fail-on`, 130 at a second Ctrl-C; `run`
+/// passes its command's on.
 pub fn main() -> ExitCode {
     // A pipe that closes ends us as it ends any filter; Rust ignores SIGPIPE by default.
     // SAFETY: no other thread runs yet, and SIG_DFL is a valid disposition.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     match args::Cli::parse().verb {
-        args::Verb::Trace(trace) => with_runtime(tracing(&trace, None)),
-        args::Verb::Record { options, trace } => with_runtime(tracing(&trace, Some(&options))),
+        args::Verb::Trace(trace) => with_runtime(tracing(&trace, To::Output)),
+        args::Verb::Top(args) => {
+            let (trace, options) = args.split();
+            with_runtime(tracing(&trace, To::Top(&options)))
+        }
+        args::Verb::Record { options, trace } => {
+            with_runtime(tracing(&trace, To::Recording(&options)))
+        }
         args::Verb::Report(args) => done(report::run(&args)),
         args::Verb::Inspect { file } => done(inspect::run(&file)),
         args::Verb::Export(args) => done(export::run(&args)),
@@ -37,8 +49,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn tracing(verb: &args::Trace, record: Option<&record::RecordArgs>) -> ExitCode {
-    session::run(verb, record).await.map_or_else(|error| fail(&error), ExitCode::from)
+async fn tracing(verb: &args::Trace, to: To<'_>) -> ExitCode {
+    session::run(verb, to).await.map_or_else(|error| fail(&error), ExitCode::from)
 }
 
 fn with_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use super::{args::duration, progress::Progress, sink::width};
+use super::{args::duration, progress::Progress, sink};
 use crate::{
     beside::{Mixing, RefusalRow},
     escape, output,
@@ -127,13 +127,7 @@ pub(super) fn read(
 }
 
 fn style() -> Style {
-    let terminal = io::stdout().is_terminal();
-    Style {
-        width: width(terminal),
-        colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
-        cut: terminal,
-        all: false,
-    }
+    sink::style(io::stdout().is_terminal(), false)
 }
 
 /// The screen of live tracing, and sums by cause.

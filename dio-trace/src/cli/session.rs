@@ -22,8 +22,10 @@ use tokio::{
 use super::{
     args::{Common, Trace},
     gate::Gating,
+    manners,
     record::RecordArgs,
-    sink::Sink,
+    sink::{Sink, Wake},
+    top::TopOptions,
 };
 use crate::{
     beside::{Beside, Mixing},
@@ -43,9 +45,19 @@ const FLUSH_EVERY: Duration = Duration::from_millis(200);
 /// How long a command may take to end by itself after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Where it goes what a verb traces.
+#[derive(Clone, Copy)]
+pub(super) enum To<'a> {
+    /// As its options say.
+    Output,
+    Recording(&'a RecordArgs),
+    Top(&'a TopOptions),
+}
+
 /// Runs a verb; the exit code.
-pub(super) async fn run(verb: &Trace, record: Option<&RecordArgs>) -> Result<u8> {
+pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let common = verb.common();
+    let record = if let To::Recording(args) = to { Some(args) } else { None };
     let scope = match verb {
         Trace::Run { command, .. } => {
             check_command(&command[0])?;
@@ -58,14 +70,16 @@ pub(super) async fn run(verb: &Trace, record: Option<&RecordArgs>) -> Result<u8>
         Trace::Audit { .. } => Scope::System,
     };
     record.map_or(Ok(()), |_| RecordArgs::check(verb))?;
-    let sink = Sink::open(common)?;
+    let sink = match to {
+        To::Top(options) => Sink::top(options)?,
+        To::Output | To::Recording(_) => Sink::open(common)?,
+    };
     let gate = Gating::open(verb)?;
     let wanted = common.filters.wanted()?;
-    eprintln!("dio-trace: attaching…");
     let all = common.all || record.is_some_and(RecordArgs::wants_all);
     let options =
         Options { scope, attach: common.attach.wish(), all, log: common.verbose > 1, wanted };
-    let mut tracer = Tracer::start(&options)?;
+    let mut tracer = manners::with_progress(|progress| Tracer::start(&options, progress))?;
     let recorder = record.map(|args| args.start(verb, &tracer)).transpose()?;
     let (watch, subject) = subject(verb, &mut tracer)?;
     announce(&tracer, &subject, common);
@@ -75,8 +89,12 @@ pub(super) async fn run(verb: &Trace, record: Option<&RecordArgs>) -> Result<u8>
     let mut session = Session::new(tracer, sink, common.filters.filter(), gate, recorder);
     let asked =
         record.filter(|args| args.is_flight_recorder()).map(|_| SignalKind::user_defined1());
+    session.view.sink.start(&session.tracer, &subject)?;
     let limit = common.duration.unwrap_or(FOREVER);
     let code = session.run(watch, limit, asked.map(signal).transpose()?).await?;
+    session.view.sink.stop();
+    manners::quit_at_next_signal();
+    manners::say_to_person("detaching…");
     match record {
         Some(args) => session.finish_recording(args).map(|()| code),
         None => session.finish(code),
@@ -244,6 +262,11 @@ impl Session {
                     self.take(event?)?;
                     continue;
                 }
+                wake = self.view.sink.wake() => {
+                    if self.woken(wake)? {
+                        break;
+                    }
+                }
                 _ = flush.tick() => {
                     if self.flush()? {
                         break;
@@ -276,6 +299,17 @@ impl Session {
             }
             None => self.view.take(event),
         }
+    }
+
+    /// Does what a live screen asks for; true if that is to end.
+    fn woken(&mut self, wake: Wake) -> Result<bool> {
+        let Self { tracer, view: View { sink, enricher, filter, .. }, .. } = self;
+        if let Wake::Look = wake {
+            let mut totals = tracer.totals()?;
+            filter.retain(&mut totals, enricher);
+            sink.look(&totals, enricher)?;
+        }
+        Ok(matches!(wake, Wake::Quit))
     }
 
     /// Hands on what waits; true if a recording stopped by itself.

@@ -1,4 +1,4 @@
-//! Where records go: the screen or JSON lines.
+//! Where records go: the screen, JSON lines, the live screen.
 
 use std::{
     fs::File,
@@ -7,20 +7,63 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::args::Common;
+use super::{
+    args::Common,
+    top::{Live, TopOptions},
+};
 use crate::{
     beside::{Mixing, RefusalRow},
+    enrich::Enricher,
     record::Record,
     summary::Summary,
+    tracer::{Totals, Tracer},
     ui::{Screen, Style},
 };
 
 pub(super) enum Sink {
     Screen(Screen<Box<dyn Write>>),
     Json(BufWriter<Box<dyn Write>>),
+    Top(Box<Live>),
+}
+
+/// What a live screen wants.
+pub(super) enum Wake {
+    /// To be told what was counted.
+    Look,
+    Quit,
 }
 
 impl Sink {
+    /// The live screen, on a terminal.
+    pub(super) fn top(options: &TopOptions) -> Result<Self> {
+        Ok(Self::Top(Box::new(Live::new(options)?)))
+    }
+
+    /// The tracer is there.
+    pub(super) fn start(&mut self, tracer: &Tracer, subject: &str) -> Result<()> {
+        if let Self::Top(live) = self { live.start(tracer, subject) } else { Ok(()) }
+    }
+
+    /// Waits for what a live screen wants; others want nothing.
+    pub(super) async fn wake(&mut self) -> Wake {
+        match self {
+            Self::Screen(_) | Self::Json(_) => std::future::pending().await,
+            Self::Top(live) => live.wake().await,
+        }
+    }
+
+    /// Shows what was counted so far.
+    pub(super) fn look(&mut self, totals: &Totals, enricher: &mut Enricher) -> io::Result<()> {
+        if let Self::Top(live) = self { live.look(totals, enricher) } else { Ok(()) }
+    }
+
+    /// Gives the terminal back.
+    pub(super) fn stop(&mut self) {
+        if let Self::Top(live) = self {
+            live.stop();
+        }
+    }
+
     /// Opens the output that the options name.
     pub(super) fn open(common: &Common) -> Result<Self> {
         let (out, terminal): (Box<dyn Write>, bool) = match &common.output {
@@ -34,19 +77,17 @@ impl Sink {
         if common.json {
             return Ok(Self::Json(BufWriter::new(out)));
         }
-        let style = Style {
-            width: width(terminal),
-            colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
-            cut: terminal,
-            all: common.all,
-        };
-        Ok(Self::Screen(Screen::new(out, style)))
+        Ok(Self::Screen(Screen::new(out, style(terminal, common.all))))
     }
 
     pub(super) fn record(&mut self, record: &Record) -> io::Result<()> {
         match self {
             Self::Screen(screen) => screen.record(record),
             Self::Json(out) => line(out, record),
+            Self::Top(live) => {
+                live.model.record(record);
+                Ok(())
+            }
         }
     }
 
@@ -55,6 +96,10 @@ impl Sink {
         match self {
             Self::Screen(screen) => screen.refusal(row),
             Self::Json(_) => Ok(()),
+            Self::Top(live) => {
+                live.model.refusal(row);
+                Ok(())
+            }
         }
     }
 
@@ -63,6 +108,10 @@ impl Sink {
         match self {
             Self::Screen(screen) => screen.mixing(mixing),
             Self::Json(_) => Ok(()),
+            Self::Top(live) => {
+                live.model.mixing(mixing);
+                Ok(())
+            }
         }
     }
 
@@ -73,16 +122,27 @@ impl Sink {
                 line(out, summary)?;
                 out.flush()
             }
+            Self::Top(_) => Screen::new(io::stdout(), style(true, false)).closing(summary),
         }
     }
 
     /// Hands on what is buffered; called when there is nothing to read.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Screen(_) => Ok(()),
+            Self::Screen(_) | Self::Top(_) => Ok(()),
             Self::Json(out) => out.flush(),
         }
     }
+}
+
+/// How to draw lines.
+pub(super) fn style(terminal: bool, all: bool) -> Style {
+    Style { width: width(terminal), colour: terminal && colours(), cut: terminal, all }
+}
+
+/// Colours, as far as NO_COLOR goes (no-color.org).
+pub(super) fn colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn line<T: serde::Serialize>(out: &mut impl Write, value: &T) -> io::Result<()> {

@@ -68,7 +68,7 @@ pub fn examine(attach: Option<Attach>) -> Report {
     if able {
         let wanted = Wanted::default();
         let options = Options { scope: Scope::System, attach, all: false, log: false, wanted };
-        match Tracer::start(&options) {
+        match Tracer::start(&options, &mut |_, _| ()) {
             Ok(tracer) => lines.push(attached(&tracer, &mut probes)),
             Err(error) => {
                 let text = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");

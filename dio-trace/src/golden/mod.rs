@@ -21,7 +21,9 @@ use crate::{
     enrich::{Device, Enricher, Facts, FileKey, Layer, LayerKind, flag},
     fixture,
     record::{Record, Watched},
+    report::By,
     summary::Summary,
+    top::{About, Command, Model},
     tracer::{Attach, Missing, Totals},
     ui::{Screen, Style},
 };
@@ -195,7 +197,7 @@ const fn refusal() -> Refusal {
     }
 }
 
-fn summary() -> Summary {
+pub(crate) fn totals() -> Totals {
     let counters: Vec<_> = requests()
         .iter()
         .map(|(request, ..)| counter(request, &decide(&request.facts(true), &request.evidence)))
@@ -205,7 +207,7 @@ fn summary() -> Summary {
     stats[Stat::Ended as usize] = 10;
     stats[Stat::Unmatched as usize] = 1;
     stats[Stat::LostEvent as usize] = 4;
-    let totals = Totals {
+    Totals {
         kernel: "6.12.117".to_owned(),
         attach: Attach::Fentry,
         attached: vec!["vfs_read".to_owned(), "filemap_read".to_owned()],
@@ -218,19 +220,48 @@ fn summary() -> Summary {
         skipped: vec![("fe_vfs_read".to_owned(), 2)],
         counters,
         mixers: vec![(mixer(MIXED_CACHED), 3), (mixer(MIXED_DIRTIED), 2)],
-    };
+    }
+}
+
+fn summary() -> Summary {
     let mut enricher = enricher();
     let mut beside = Beside::default();
     for _ in 0..2 {
         beside.refusal(&refusal(), &mut enricher, &Clock::fixed(START));
     }
     enricher.process(77, Some(&mixing().comm));
-    Summary::new(&totals, &beside, &mut enricher)
+    Summary::new(&totals(), &beside, &mut enricher)
 }
 
 /// The records and the summary, for other tests.
 pub(crate) fn run() -> (Vec<Record>, Summary) {
     (records(), summary())
+}
+
+/// The live screen after two intervals, for other tests.
+pub(crate) fn top_model() -> Model {
+    let about = About {
+        subject: "the whole system".to_owned(),
+        interval: 1.0,
+        probes: "2 attached by fentry, kernel 6.12.117".to_owned(),
+        missing: Vec::new(),
+    };
+    let mut enricher = enricher();
+    let mut totals = totals();
+    enricher.process(42, Some(b"postgres\0\0\0\0\0\0\0\0"));
+    let mut model = Model::new(about, By::Process);
+    for record in records() {
+        model.record(&record);
+    }
+    let clock = Clock::fixed(START);
+    model.mixing(&Mixing::new(&mixing(), &mut enricher, &clock));
+    for times in 1..=2 {
+        for (_, counter) in &mut totals.counters {
+            counter.merge(&Counter { requests: 100 * times, ..*counter });
+        }
+        model.poll(&totals, 1.0, &mut enricher);
+    }
+    model
 }
 
 /// Compares with a committed file, or writes it.
@@ -285,6 +316,27 @@ fn golden_screens_fit_80_columns() {
         }
         compare(name, &text);
     }
+}
+
+/// Local time, in the column that the live screen has it in, is the reader's affair.
+fn timeless(line: &str) -> String {
+    let timed = line.as_bytes().get(8) == Some(&b':') && line.as_bytes().get(11) == Some(&b':');
+    if timed { format!("{}hh:mm:ss{}", &line[..6], &line[14..]) } else { line.to_owned() }
+}
+
+#[test]
+fn golden_live_screens_fit_80x24() {
+    let mut model = top_model();
+    let mut pages = Vec::new();
+    for commands in [&[][..], &[Command::By(0), Command::Enter], &[Command::Help]] {
+        for command in commands {
+            model.obey(*command);
+        }
+        let lines = crate::ui::drawn_top(&model, 80, 24);
+        pages.push(lines.iter().map(|line| timeless(line)).collect::<Vec<_>>().join("\n"));
+    }
+    let text = pages.join(&format!("\n{}\n", "=".repeat(80))) + "\n";
+    compare("top.txt", &text);
 }
 
 /// The first column of every table row in the section of docs/json.md that starts with `heading`.

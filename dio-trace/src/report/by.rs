@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What rows are told apart by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub enum By {
     Process,
     File,

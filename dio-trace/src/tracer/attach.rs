@@ -20,6 +20,9 @@ pub(super) struct Coverage {
     pub(super) programs: Vec<&'static str>,
 }
 
+/// Is told how many probes are done, of how many.
+pub type Progress<'a> = dyn FnMut(usize, usize) + 'a;
+
 /// Attaches everything: tracepoints, evidence and ends, then begins.
 ///
 /// # Errors
@@ -30,6 +33,7 @@ pub(super) fn attach_all(
     kernel: &Kernel,
     wish: Option<Attach>,
     filtered: bool,
+    progress: &mut Progress<'_>,
 ) -> Result<Coverage> {
     let attach = choose(bpf, kernel, wish)?;
     let mut coverage =
@@ -40,14 +44,19 @@ pub(super) fn attach_all(
         When::Kprobe => attach == Attach::Kprobe,
     };
     let preemptible = preemptible();
-    for tracepoint in TRACEPOINTS.iter().filter(|t| wanted(t.when)) {
-        coverage.tracepoint(bpf, kernel, tracepoint, preemptible)?;
-    }
     let copies = attach == Attach::Fentry && preemptible;
     let of_mode = |probe: &&Probe| {
         (copies || !probe.copies) && (attach == Attach::Kprobe || !probe.kprobe_only)
     };
-    for probe in PROBES.iter().filter(of_mode) {
+    let tracepoints: Vec<_> = TRACEPOINTS.iter().filter(|t| wanted(t.when)).collect();
+    let probes: Vec<_> = PROBES.iter().filter(of_mode).collect();
+    let all = tracepoints.len() + probes.len();
+    for (done, tracepoint) in tracepoints.iter().enumerate() {
+        progress(done, all);
+        coverage.tracepoint(bpf, kernel, tracepoint, preemptible)?;
+    }
+    for (done, probe) in probes.iter().enumerate() {
+        progress(tracepoints.len() + done, all);
         coverage.probe(bpf, kernel, probe)?;
     }
     Ok(coverage)

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     Attach, Event, Missing, Options, Scope, Totals,
-    attach::{Coverage, attach_all, unload},
+    attach::{Coverage, Progress, attach_all, unload},
     decode::decode,
     info::skipped_runs,
     load::{self, Kernel},
@@ -56,11 +56,11 @@ impl log::Log for Talk {
 }
 
 impl Tracer {
-    /// Checks, loads, attaches. Must run inside a tokio runtime.
+    /// Checks, loads, attaches, and tells how far it is. Must run inside a tokio runtime.
     ///
     /// # Errors
     /// In plain words, what is missing and what to do; nothing stays attached.
-    pub fn start(options: &Options) -> Result<Self> {
+    pub fn start(options: &Options, progress: &mut Progress<'_>) -> Result<Self> {
         preflight::check()?;
         let kernel = Kernel::read()?;
         let mut bpf = load::load(&kernel, options)?;
@@ -70,7 +70,7 @@ impl Tracer {
             }
         }
         let filtered = !matches!(options.scope, Scope::System);
-        let coverage = attach_all(&mut bpf, &kernel, options.attach, filtered)
+        let coverage = attach_all(&mut bpf, &kernel, options.attach, filtered, progress)
             .map_err(|error| by_cgroup(error, options))?;
         let ring = bpf.take_map("EVENTS").context("the object has no map EVENTS")?;
         // SAFETY: the RingBuf owns its descriptor and keeps it open as long as it lives.

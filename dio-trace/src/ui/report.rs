@@ -7,6 +7,7 @@ use super::{
 use crate::{
     clock::{date_of, time_of_day},
     report::{By, Group, Replay, groups as grouped, sparkline},
+    summary::Bytes,
     trace_file::Scope,
 };
 
@@ -122,25 +123,14 @@ pub fn times(replayed: &Replay, width: usize) -> String {
 /// A table of sums.
 #[must_use]
 pub fn groups(rows: &[Group], by: By, style: Style) -> String {
-    let what = match by {
-        By::Process => "PROCESS/PID",
-        By::File => "FILE",
-        By::Fs => "FILE SYSTEM",
-        By::Cause => "CAUSE",
-        By::Time => "TIME",
-        By::Verdict => "VERDICT",
-    };
+    let what = subject(by);
     let mut out = format!(
         "{:>11} {:>10} {:>6} {:>7} {:>7} {:>7} {what}\n",
         "REQUESTS", "FINDINGS", "BYTES", "DIRECT", "P50<", "P99<"
     );
     for row in rows.iter().take(MAX_ROWS) {
         let (p50, p99) = latencies(row);
-        let moved = row.bytes.direct + row.bytes.cached;
-        let direct = match moved {
-            0 => "-".to_owned(),
-            moved => format!("{:.1}%", row.bytes.direct as f64 * 100.0 / moved as f64),
-        };
+        let direct = share(&row.bytes);
         let name = if style.cut {
             tail(&row.name, style.width.saturating_sub(54))
         } else {
@@ -159,7 +149,24 @@ pub fn groups(rows: &[Group], by: By, style: Style) -> String {
     out
 }
 
-fn latencies(row: &Group) -> (String, String) {
+/// The heading over what rows are told apart by.
+pub(super) const fn subject(by: By) -> &'static str {
+    match by {
+        By::Process => "PROCESS/PID",
+        By::File => "FILE",
+        By::Fs => "FILE SYSTEM",
+        By::Cause => "CAUSE",
+        By::Time => "TIME",
+        By::Verdict => "VERDICT",
+    }
+}
+
+/// Which part was direct.
+pub(super) fn share(bytes: &Bytes) -> String {
+    bytes.direct_share().map_or_else(|| "-".to_owned(), |share| format!("{share:.1}%"))
+}
+
+pub(super) fn latencies(row: &Group) -> (String, String) {
     let text = |ns: Option<u64>| ns.map_or_else(|| "-".to_owned(), duration);
     (text(row.latency_p50_ns), text(row.latency_p99_ns))
 }

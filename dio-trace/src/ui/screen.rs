@@ -11,8 +11,7 @@ use super::columns::{about, bytes, count, duration, head, tail, wrap};
 use crate::{
     beside::{MixedRow, Mixing, RefusalRow},
     clock::time_of_day,
-    enrich::FileKey,
-    record::Record,
+    record::{Kind, Record},
     summary::{Row, Summary},
 };
 
@@ -33,9 +32,6 @@ const SHOWN: u64 = 3;
 const MAX_KINDS: usize = 65_536;
 /// Rows of the closing table.
 const MAX_ROWS: usize = 20;
-
-/// What makes two findings alike.
-type Kind = (u32, FileKey, &'static str, Verdict, Outcome, Option<&'static str>);
 
 /// Writes findings and the summary.
 pub struct Screen<W> {
@@ -65,12 +61,10 @@ impl<W: Write> Screen<W> {
         if !record.finding && !self.style.all {
             return Ok(());
         }
-        let kind =
-            (record.pid, record.file, record.op, record.decided.0, record.decided.1, record.cause);
         if self.seen.len() >= MAX_KINDS {
             self.seen.clear();
         }
-        let times = self.seen.entry(kind).or_insert(0);
+        let times = self.seen.entry(record.kind()).or_insert(0);
         *times += 1;
         let times = *times;
         // A tail read is expected once a file, and says nothing new the next time.
@@ -123,8 +117,7 @@ impl<W: Write> Screen<W> {
         path: &str,
     ) -> io::Result<()> {
         self.heading()?;
-        let process = process(comm, pid);
-        let fixed = format!("{} {process:<15} {op:<24} ", &time_of_day(time)[..8]);
+        let fixed = no_request(time, (comm, pid), op);
         let path = self.path(path, fixed.chars().count() + word.len().max(8) + 1);
         writeln!(self.out, "{fixed}{} {path}", self.paint(decided, word))
     }
@@ -134,24 +127,12 @@ impl<W: Write> Screen<W> {
             return Ok(());
         }
         self.headed = true;
-        writeln!(
-            self.out,
-            "{:<8} {:<15} {:<2} {:>8} {:>5} {:>6} {:<8} FILE",
-            "TIME", "PROCESS/PID", "OP", "OFFSET", "LEN", "GOT", "VERDICT"
-        )
+        writeln!(self.out, "{}", heading())
     }
 
     fn line(&mut self, r: &Record) -> io::Result<()> {
-        let process = process(&r.comm, r.pid);
-        let got = r.errno.clone().unwrap_or_else(|| bytes(r.ret.unsigned_abs()));
         let word = verdict_word(r);
-        let fixed = format!(
-            "{} {process:<15} {:<2} {:>8} {:>5} {got:>6} ",
-            &time_of_day(r.time)[..8],
-            if r.op == "write" { "W" } else { "R" },
-            bytes(r.offset.max(0).unsigned_abs()),
-            bytes(r.len),
-        );
+        let fixed = request(r);
         let path = self.path(&r.path, fixed.chars().count() + word.len().max(8) + 1);
         writeln!(self.out, "{fixed}{} {path}", self.paint(r.decided, &word))
     }
@@ -208,6 +189,16 @@ impl<W: Write> Screen<W> {
             let text = format!("dio-trace explain {}", self.causes.join(" "));
             writeln!(self.out, "{}", wrap("more:   ", &text, self.style.width))?;
         }
+        self.coverage(summary)?;
+        self.out.flush()
+    }
+
+    /// Shows the end of a run whose rows were seen already.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn closing(&mut self, summary: &Summary) -> io::Result<()> {
+        self.headline(summary)?;
         self.coverage(summary)?;
         self.out.flush()
     }
@@ -333,6 +324,32 @@ impl<W: Write> Screen<W> {
     }
 }
 
+/// Over lines of requests.
+pub(super) fn heading() -> String {
+    format!(
+        "{:<8} {:<15} {:<2} {:>8} {:>5} {:>6} {:<8} FILE",
+        "TIME", "PROCESS/PID", "OP", "OFFSET", "LEN", "GOT", "VERDICT"
+    )
+}
+
+/// The line of a request, up to its verdict.
+pub(super) fn request(r: &Record) -> String {
+    format!(
+        "{} {:<15} {:<2} {:>8} {:>5} {:>6} ",
+        &time_of_day(r.time)[..8],
+        process(&r.comm, r.pid),
+        if r.op == "write" { "W" } else { "R" },
+        bytes(r.offset.max(0).unsigned_abs()),
+        bytes(r.len),
+        r.errno.clone().unwrap_or_else(|| bytes(r.ret.unsigned_abs())),
+    )
+}
+
+/// The same of something that is no request.
+pub(super) fn no_request(time: u64, (comm, pid): (&str, u32), op: &str) -> String {
+    format!("{} {:<15} {op:<24} ", &time_of_day(time)[..8], process(comm, pid))
+}
+
 /// `comm/pid` in the width of its column.
 fn process(comm: &str, pid: u32) -> String {
     let pid = pid.to_string();
@@ -340,7 +357,7 @@ fn process(comm: &str, pid: u32) -> String {
 }
 
 /// The verdict, or the outcome where that is the news.
-fn verdict_word(record: &Record) -> String {
+pub(super) fn verdict_word(record: &Record) -> String {
     let (verdict, outcome) = record.decided;
     let healthy =
         matches!(verdict, Verdict::Direct | Verdict::Client | Verdict::Dax | Verdict::Memory);

@@ -74,7 +74,7 @@ fn shown(folders: &[PathBuf]) -> String {
 }
 
 /// A table that compresses well, and a log that ends in the middle of a block.
-fn fill(folder: &Path) -> Result<()> {
+pub(super) fn fill(folder: &Path) -> Result<()> {
     for (name, len) in [("table.db", 256 << 10), ("wal.log", CUT)] {
         let path = folder.join(name);
         let mut file =
@@ -86,7 +86,7 @@ fn fill(folder: &Path) -> Result<()> {
 }
 
 /// This program under another name, so that the screen shows something like a database.
-fn start_reader(folders: &[PathBuf]) -> Result<Child> {
+pub(super) fn start_reader(folders: &[PathBuf]) -> Result<Child> {
     let me = std::env::current_exe().context("xtask cannot find itself")?;
     let name = "/tmp/dbreader";
     fs::copy(&me, name).context("cannot copy xtask")?;

@@ -4,6 +4,7 @@
 //! - [`setups`], [`cells`], [`cases`]: the scenarios as data
 //! - [`workload`], [`request`]: the program that is watched, and its own tally
 //! - [`judge`]: the comparison
+//! - [`live`]: the live screen, in a terminal
 //! - [`mixed`]: who mixes direct and buffered access
 //! - [`memory`]: buffers and mappings
 //! - [`fuse`]: a FUSE server for some set-ups
@@ -22,6 +23,7 @@ mod forecasts;
 mod fuse;
 mod gate;
 mod judge;
+mod live;
 mod memory;
 mod mixed;
 mod recordings;
@@ -48,6 +50,7 @@ pub(crate) enum Guest {
     Suite(suite::SuiteArgs),
     /// Uses a file directly while others do not
     DirectUser(mixed::DirectUserArgs),
+    Live(live::LiveArgs),
     /// Makes set-ups and leaves them
     Make(suite::MakeArgs),
     /// Makes the scenarios' requests
@@ -81,6 +84,7 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
     match guest {
         Guest::Suite(args) => suite::main(args),
         Guest::DirectUser(args) => mixed::direct_user(args).map(|()| 0),
+        Guest::Live(args) => live::main(args),
         Guest::Make(args) => suite::make(args).map(|()| 0),
         Guest::Workload(args) => workload::main(args).map(|()| 0),
         Guest::FuseServer(args) => fuse::main(args).map(|()| 0),

@@ -19,6 +19,7 @@ use super::{
     cells::{self, Cell, Expect},
     filters, forecasts, gate,
     judge::{self, Asked, Judge, Report},
+    live,
     mixed::{self, DirectUser},
     recordings,
     setups::{self, Kind, Place, Setup},
@@ -198,7 +199,7 @@ fn mixed_access(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
     setups::clear(root)
 }
 
-/// `run --fail-on`: exit codes and the report.
+/// `run --fail-on`: exit codes and the report. `top`: what it shows of the same folders.
 fn fails_builds(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
     let root = Path::new(ROOT);
     let setups = ["ext4-512", "ext4-journal"].map(setups::find);
@@ -209,6 +210,10 @@ fn fails_builds(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
     let wrong = gate::check(&args.tool, &args.attach, direct, cached, out)?;
     say(format!("run --fail-on: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
     judge.verdict("fail-on", gate::RUNS, wrong);
+    let wrong = live::check(&args.tool, &args.attach, direct, cached, out);
+    let wrong = wrong.unwrap_or_else(|error| vec![format!("{error:#}")]);
+    say(format!("top: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
+    judge.verdict("top", live::RUNS, wrong);
     setups::clear(root)
 }
 

@@ -1,0 +1,221 @@
+//! `dio-trace top`: the live screen.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use clap::{
+    Args, ValueEnum as _,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
+use ratatui::crossterm::event::Event;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc::Receiver,
+    time::{Interval, MissedTickBehavior, interval_at},
+};
+
+use super::{
+    args::{Common, Mode, Trace, duration},
+    filters::Filters,
+    sink::{Wake, colours},
+    terminal::{self, Terminal},
+};
+use crate::{
+    enrich::Enricher,
+    report::By,
+    top::{About, Bys, Model, Step, command},
+    tracer::{Totals, Tracer},
+    ui::{Theme, draw_top},
+};
+
+#[derive(Args, Debug)]
+pub(super) struct TopArgs {
+    /// Only these processes, with all their threads; several with commas
+    #[arg(short, long, value_delimiter = ',', value_name = "PID",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Vec<u32>,
+    /// Leave out what they start
+    #[arg(long, requires = "pid")]
+    no_children: bool,
+    /// Time between two looks: 1s, 500ms
+    #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = every)]
+    interval: Duration,
+    /// What a row is; Tab changes it
+    #[arg(long, default_value = "process", value_parser = by())]
+    by: By,
+    /// Quit after this time
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+    /// How to attach the probes
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    attach: Mode,
+    #[command(flatten)]
+    filters: Filters,
+}
+
+/// What the screen is asked for.
+pub(super) struct TopOptions {
+    interval: Duration,
+    by: By,
+}
+
+impl TopArgs {
+    /// What to trace, and how to show it.
+    pub(super) fn split(self) -> (Trace, TopOptions) {
+        let common = Common {
+            duration: self.duration,
+            all: false,
+            json: false,
+            output: None,
+            attach: self.attach,
+            filters: self.filters,
+            verbose: 0,
+        };
+        let trace = if self.pid.is_empty() {
+            Trace::Audit { common }
+        } else {
+            Trace::Attach { common, pid: self.pid, no_children: self.no_children }
+        };
+        (trace, TopOptions { interval: self.interval, by: self.by })
+    }
+}
+
+/// A grouping, by its word.
+fn by() -> impl clap::builder::TypedValueParser<Value = By> {
+    PossibleValuesParser::new(Bys::ALL.map(Bys::word)).try_map(|word| By::from_str(&word, false))
+}
+
+/// Reading all counters takes its time.
+fn every(text: &str) -> Result<Duration, String> {
+    let least = Duration::from_millis(100);
+    duration(text).and_then(|time| {
+        if time < least { Err("must be 100ms at least".to_owned()) } else { Ok(time) }
+    })
+}
+
+/// The screen, its keyboard and its clock.
+pub(super) struct Live {
+    pub(super) model: Model,
+    theme: Theme,
+    /// None before the tracer is there, and after the end.
+    terminal: Option<Terminal>,
+    keys: Option<Receiver<Event>>,
+    hangup: Signal,
+    looks: Interval,
+    /// When the interval began that is being counted.
+    since: Instant,
+    begun: bool,
+}
+
+impl Live {
+    /// Before anything is attached, so that a pipe is refused at once.
+    pub(super) fn new(options: &TopOptions) -> Result<Self> {
+        terminal::check()?;
+        let about = About { interval: options.interval.as_secs_f64(), ..About::default() };
+        let mut looks = interval_at(tokio::time::Instant::now(), options.interval);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            model: Model::new(about, options.by),
+            theme: Theme { colour: colours() },
+            terminal: None,
+            keys: None,
+            hangup: signal(SignalKind::hangup())?,
+            looks,
+            since: Instant::now(),
+            begun: false,
+        })
+    }
+
+    /// Takes the terminal.
+    pub(super) fn start(&mut self, tracer: &Tracer, subject: &str) -> Result<()> {
+        let (attached, missing) = tracer.coverage();
+        let kernel = crate::kernel::release();
+        let about = &mut self.model.about;
+        subject.clone_into(&mut about.subject);
+        let attach = tracer.attach().as_str();
+        about.probes = format!("{} attached by {attach}, kernel {kernel}", attached.len());
+        let gap = |gap: &crate::tracer::Missing| format!("{}: {}", gap.probe, gap.why);
+        about.missing = missing.iter().chain(tracer.dark()).map(gap).collect();
+        self.terminal = Some(Terminal::take()?);
+        self.keys = Some(terminal::keyboard()?);
+        Ok(())
+    }
+
+    /// Waits until the counters are wanted, or a person wants to quit; does what keys say meanwhile.
+    pub(super) async fn wake(&mut self) -> Wake {
+        loop {
+            let Some(keys) = &mut self.keys else { return std::future::pending().await };
+            let event = tokio::select! {
+                event = keys.recv() => event,
+                _ = self.looks.tick() => return Wake::Look,
+                _ = self.hangup.recv() => return Wake::Quit,
+            };
+            // No keyboard any more: the terminal is gone. Nor could it be drawn on.
+            let goes_on = event.is_some_and(|event| self.event(&event).unwrap_or(false));
+            if !goes_on {
+                return Wake::Quit;
+            }
+        }
+    }
+
+    /// False at the end.
+    fn event(&mut self, event: &Event) -> io::Result<bool> {
+        let Some(key) = event.as_key_event() else {
+            return self.draw().map(|()| true);
+        };
+        let Some(command) = command(key, self.model.typing) else { return Ok(true) };
+        let step = self.model.obey(command);
+        if let Some(terminal) = &mut self.terminal {
+            match step {
+                Step::Quit => return Ok(false),
+                Step::Suspend => terminal.suspend()?,
+                Step::Redraw => terminal.clear()?,
+                Step::Stay => {}
+            }
+        }
+        self.draw().map(|()| true)
+    }
+
+    /// Takes what was counted so far, and draws.
+    pub(super) fn look(&mut self, totals: &Totals, enricher: &mut Enricher) -> io::Result<()> {
+        let now = Instant::now();
+        if self.begun {
+            let seconds = now.duration_since(self.since).as_secs_f64();
+            if self.model.poll(totals, seconds, enricher) {
+                self.since = now;
+            }
+        } else {
+            // What came while the probes were being attached came in no known time.
+            self.model.begin(totals);
+            (self.begun, self.since) = (true, now);
+        }
+        self.draw()
+    }
+
+    fn draw(&mut self) -> io::Result<()> {
+        let Self { model, theme, terminal, .. } = self;
+        let Some(terminal) = terminal else { return Ok(()) };
+        terminal.draw(|frame| draw_top(frame, model, *theme))
+    }
+
+    /// Gives the terminal back.
+    pub(super) fn stop(&mut self) {
+        self.terminal = None;
+        self.keys = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_not_too_short() {
+        assert_eq!(every("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(every("100ms"), Ok(Duration::from_millis(100)));
+        assert!(every("50ms").is_err() && every("x").is_err());
+    }
+}
