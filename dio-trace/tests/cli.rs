@@ -116,6 +116,23 @@ fn top_is_for_terminals() {
 }
 
 #[test]
+fn completions_load() {
+    for (shell, part) in [("bash", "_dio__trace()"), ("zsh", "#compdef"), ("fish", "complete -c")] {
+        let out = run(&["completions", shell]);
+        assert!(out.status.success() && out.stderr.is_empty());
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(text.contains(part) && text.contains("fail-on"), "{shell}: {text}");
+        if shell == "bash" {
+            let loads = text + "\ncomplete -p dio-trace\n";
+            let bash = Command::new("bash").args(["--norc", "-e", "-c", &loads]).output();
+            // Debian has bash; a machine without one has no completions of bash to test.
+            assert!(bash.is_err() || bash.unwrap().status.success());
+        }
+    }
+    refuses(&["completions", "tcsh"], 2, &["bash", "zsh", "fish"]);
+}
+
+#[test]
 fn no_colours_where_nobody_looks() {
     for words in [&["explain", "data-journal"][..], &["check", "/"], &["--help"], &["audit", "-x"]]
     {

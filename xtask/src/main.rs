@@ -5,6 +5,7 @@
 //! - [`test`], [`demo`]: the two commands of the README
 //! - [`truth`]: every scenario on every kernel; [`suites`], [`steps`]: what it shares with the test
 //! - [`stress`]: thousands of requests at once
+//! - [`papers`]: man pages and completions
 //! - [`bench`]: figures of this machine
 //! - [`fleet`], [`duckdb`]: the queries of docs/fleet.md
 //! - [`fuzz`]: bytes that nobody meant
@@ -26,6 +27,7 @@ mod host;
 mod html;
 mod initrd;
 mod kernels;
+mod papers;
 mod places;
 mod qemu;
 mod rustc;
@@ -63,6 +65,7 @@ enum Task {
     Html(html::HtmlArgs),
     Fleet(fleet::FleetArgs),
     Fuzz(fuzz::FuzzArgs),
+    Man(papers::ManArgs),
     /// What runs inside the VM
     #[command(hide = true, subcommand)]
     Guest(guest::Guest),
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => fuzz::main(args).map(|()| 0),
         Task::Fleet(args) => fleet::main(args).map(|()| 0),
         Task::Html(args) => html::main(args).map(|()| 0),
+        Task::Man(args) => papers::main(args).map(|()| 0),
         Task::Guest(part) => guest::main(part),
     };
     match result {

@@ -3,6 +3,7 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use super::{
     check::CheckArgs, doctor::DoctorArgs, export::ExportArgs, filters::Filters, record::RecordArgs,
@@ -77,6 +78,16 @@ pub(super) enum Verb {
         #[arg(value_name = "ID")]
         ids: Vec<String>,
     },
+    /// Write a shell's completions to stdout
+    ///
+    /// bash: dio-trace completions bash > ~/.local/share/bash-completion/completions/dio-trace
+    Completions {
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write man pages to a folder
+    #[command(hide = true)]
+    Man { folder: PathBuf },
 }
 
 /// The verbs that trace.

@@ -13,6 +13,7 @@ mod progress;
 mod record;
 mod report;
 mod session;
+mod shell;
 mod sink;
 mod terminal;
 mod top;
@@ -44,6 +45,11 @@ pub fn main() -> ExitCode {
         args::Verb::Inspect { file } => done(inspect::run(&file)),
         args::Verb::Export(args) => done(export::run(&args)),
         args::Verb::Doctor(args) => with_runtime(async { doctor::run(&args) }),
+        args::Verb::Completions { shell } => {
+            shell::completions(shell);
+            ExitCode::SUCCESS
+        }
+        args::Verb::Man { folder } => done(shell::man(&folder)),
         args::Verb::Explain { ids } => explain::run(&ids),
         args::Verb::Check(args) => check::run(&args),
     }

@@ -1,0 +1,42 @@
+//! Completions and man pages, both from the command line's own description.
+
+use std::{io, path::Path};
+
+use anyhow::{Context as _, Result};
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use super::args::Cli;
+use crate::escape;
+
+/// Writes a shell's completions to stdout.
+pub(super) fn completions(shell: Shell) {
+    clap_complete::generate(shell, &mut Cli::command(), "dio-trace", &mut io::stdout());
+}
+
+/// Writes a page for the program and one for each verb.
+pub(super) fn man(folder: &Path) -> Result<()> {
+    let shown = || format!("cannot write man pages to {}", escape::path(folder));
+    std::fs::create_dir_all(folder).with_context(shown)?;
+    clap_mangen::generate_to(Cli::command(), folder).with_context(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_has_a_page() {
+        let folder = tempfile::tempdir().unwrap();
+        man(folder.path()).unwrap();
+        let page = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        let mut command = Cli::command().disable_help_subcommand(true);
+        command.build();
+        for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            let text = page(&format!("dio-trace-{}.1", verb.get_name()));
+            assert!(text.starts_with(".ie") && text.contains(".SH NAME"), "{text}");
+        }
+        assert!(page("dio-trace.1").contains("3 \\-\\-fail\\-on"), "{}", page("dio-trace.1"));
+        assert!(page("dio-trace-top.1").contains("interval"));
+    }
+}
