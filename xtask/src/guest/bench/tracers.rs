@@ -27,13 +27,14 @@ pub(crate) struct Tracer {
 enum Ready {
     /// It says so on stderr.
     Says(&'static str),
-    /// It does not say; by then it does.
-    After(Duration),
+    /// It does not say, but rests once it has started.
+    Rests,
 }
 
+/// As long without using the CPU is rest.
+const REST: Duration = Duration::from_secs(4);
+
 const TRACING: Ready = Ready::Says("dio-trace: tracing");
-const LONG: Ready = Ready::After(Duration::from_secs(20));
-const SHORT: Ready = Ready::After(Duration::from_secs(5));
 
 const fn tracer(name: &'static str, words: &'static [&'static str], ready: Ready) -> Tracer {
     Tracer { name, words, ready, kinds: &[], programs: false }
@@ -56,7 +57,7 @@ const PREAD: &[&str] = &["direct-read", "buffered-read"];
 
 /// In the order of the table. The first is none.
 pub(crate) const TRACERS: &[Tracer] = &[
-    tracer("none", &[], SHORT),
+    tracer("none", &[], Ready::Rests),
     tracer("dio-trace", &["TOOL", "audit", "--attach", "fentry"], TRACING),
     tracer("dio-trace all", &["TOOL", "audit", "--all", "--attach", "fentry"], TRACING),
     tracer(
@@ -65,16 +66,20 @@ pub(crate) const TRACERS: &[Tracer] = &[
         TRACING,
     ),
     tracer("dio-trace kprobe", &["TOOL", "audit", "--attach", "kprobe"], TRACING),
-    tracer("bpftrace fentry", &["bpftrace", "-q", "xtask/bench/fentry.bt"], LONG),
-    tracer("bpftrace kprobe", &["bpftrace", "-q", "xtask/bench/kprobe.bt"], LONG),
+    tracer("bpftrace fentry", &["bpftrace", "-q", "xtask/bench/fentry.bt"], Ready::Rests),
+    tracer("bpftrace kprobe", &["bpftrace", "-q", "xtask/bench/kprobe.bt"], Ready::Rests),
     tracer(
         "perf trace",
         &["perf", "trace", "-o", "/dev/null", "-e", "pread64", "-p", "PID"],
-        SHORT,
+        Ready::Rests,
     )
     .only(PREAD),
-    tracer("strace", &["strace", "-f", "-o", "/dev/null", "-e", "pread64", "-p", "PID"], SHORT)
-        .only(PREAD),
+    tracer(
+        "strace",
+        &["strace", "-f", "-o", "/dev/null", "-e", "pread64", "-p", "PID"],
+        Ready::Rests,
+    )
+    .only(PREAD),
     Tracer {
         programs: true,
         ..tracer("programs", &["TOOL", "audit", "--attach", "fentry"], TRACING)
@@ -140,17 +145,31 @@ impl Drop for Running {
 
 fn wait(child: &mut Child, ready: &Ready) -> Result<()> {
     let start = Instant::now();
+    let (mut used, mut since) = (0, start);
     loop {
         if let Some(status) = child.try_wait()? {
             bail!("it ended ({status}): {}", talk());
         }
         match ready {
             Ready::Says(words) if talk().contains(words) => return Ok(()),
-            Ready::After(time) if start.elapsed() > *time => return Ok(()),
-            _ if start.elapsed() > Duration::from_secs(300) => bail!("it is not ready: {}", talk()),
+            Ready::Rests if since.elapsed() > REST => return Ok(()),
+            _ if start.elapsed() > Duration::from_secs(900) => bail!("it is not ready: {}", talk()),
             _ => thread::sleep(Duration::from_millis(100)),
         }
+        let now = cpu_ticks(child.id())?;
+        if now != used {
+            (used, since) = (now, Instant::now());
+        }
     }
+}
+
+/// CPU time of a process and its threads, in clock ticks (proc_pid_stat(5): utime, stime).
+fn cpu_ticks(pid: u32) -> Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, rest) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let field = |n: usize| fields.get(n).and_then(|word| word.parse::<u64>().ok());
+    Ok(field(11).context("no utime")? + field(12).context("no stime")?)
 }
 
 fn talk() -> String {
