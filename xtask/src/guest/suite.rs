@@ -427,6 +427,9 @@ fn bystander(place: &Path, stop: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
+/// Attaching takes a loaded machine minutes where it emulates.
+const ATTACHING: Duration = Duration::from_secs(300);
+
 pub(super) fn wait_until_tracing(tool: &mut Child, traces: &Traces) -> Result<()> {
     let start = Instant::now();
     loop {
@@ -437,8 +440,8 @@ pub(super) fn wait_until_tracing(tool: &mut Child, traces: &Traces) -> Result<()
         if let Some(status) = tool.try_wait()? {
             bail!("dio-trace ended ({status}): {}", talk.trim());
         }
-        if start.elapsed() > Duration::from_secs(120) {
-            bail!("dio-trace did not attach within 120 s: {}", talk.trim());
+        if start.elapsed() > ATTACHING {
+            bail!("dio-trace did not attach within {} s: {}", ATTACHING.as_secs(), talk.trim());
         }
         thread::sleep(Duration::from_millis(50));
     }
