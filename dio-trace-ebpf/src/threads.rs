@@ -1,9 +1,9 @@
 //! What is kept of each thread, and finding it.
 //!
 //! Every probe that a direct request passes asks for it, and those of the page cache ask for threads
-//! that never made one. Measured on 6.12: task-local storage takes about 140 instructions for that.
-//! Here a thread has a slot of an array by its id, found in 25. Where another thread has that slot
-//! already it takes one nearby, which a hash map then knows.
+//! that never made one. Here a thread has a slot of an array by its id: measured on 6.12, a look-up
+//! takes about 85 instructions less than one in task-local storage. Where another thread has that
+//! slot already it takes one nearby, which a hash map then knows.
 
 use aya_ebpf::{
     btf_maps::{Array, HashMap},
