@@ -5,9 +5,6 @@ use crate::{
     verdict::Decision,
 };
 
-/// Version of these layouts; the loader refuses an object with another one.
-pub const ABI_VERSION: u32 = 1;
-
 /// [`Request::op`]
 pub const OP_READ: u8 = 0;
 pub const OP_WRITE: u8 = 1;
@@ -87,7 +84,8 @@ pub struct Request {
     pub verdict: u8,
     pub outcome: u8,
     pub finding: u8,
-    pub pad: [u8; 2],
+    /// 1 + the number of the program's stack at its begin; 0: none was taken.
+    pub stack: u16,
     pub comm: [u8; 16],
 }
 
@@ -124,7 +122,7 @@ impl Request {
         verdict: 0,
         outcome: 0,
         finding: 0,
-        pad: [0; 2],
+        stack: 0,
         comm: [0; 16],
     };
 
@@ -345,6 +343,12 @@ macro_rules! stats {
         impl Stat {
             /// Every index with its name in reports.
             pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$name, $text),)+];
+
+            /// Its name in reports.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
         }
     };
 }
@@ -378,6 +382,8 @@ stats! {
     LostFile = "file name: ring buffer full",
     /// Ended requests that found no counter: the counter map was full.
     LostCounter = "counter map full",
+    /// Requests whose stack was not kept: another one with the same hash was.
+    LostStack = "stack: hash taken",
 }
 
 /// Number of [`Stat`] indices.

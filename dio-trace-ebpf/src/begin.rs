@@ -26,6 +26,7 @@ use crate::{
         SUPER_BLOCK_S_MAGIC, TASK_COMM, TASK_GROUP_LEADER, read,
     },
     maps::{REQUESTS, TARGETS, count},
+    stacks,
     threads::{ASYNC, IDLE, SYNC, Thread},
 };
 
@@ -132,6 +133,7 @@ pub fn begin<A: Args>(ctx: &A, thread: *mut Thread, file: u64, ask: &Ask) {
         (*thread).nested = 0;
         let request = &raw mut (*thread).request;
         fill(ctx, request, file, ask);
+        stacks::take(ctx, request);
         if ask.kiocb == 0 {
             (*thread).state = SYNC;
         } else {
@@ -245,7 +247,7 @@ unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
         (*request).flags = ask.flags
             | if block_device { REQ_BLOCK_DEVICE } else { 0 }
             | if ask.kiocb != 0 { REQ_ASYNC } else { 0 };
-        (*request).pad = [0; 2];
+        (*request).stack = 0;
         if ask.kiocb == 0 {
             let comm = (&raw mut (*request).comm).cast::<u64>();
             comm.write_volatile(0); // see `name`
@@ -274,7 +276,7 @@ pub unsafe fn name(request: *mut Request) {
 
 /// `comm` begins with "iou-" (compared as one word: a slice comparison is a call).
 #[inline(always)]
-fn starts_with_iou(comm: &[u8; 16]) -> bool {
+pub fn starts_with_iou(comm: &[u8; 16]) -> bool {
     u32::from_ne_bytes([comm[0], comm[1], comm[2], comm[3]]) == u32::from_ne_bytes(*b"iou-")
 }
 

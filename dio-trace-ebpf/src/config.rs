@@ -12,6 +12,9 @@ pub static O_APPEND: Global<u32> = Global::new(0);
 /// Counters that there are: the fewer, the more CPUs have each of them.
 #[unsafe(no_mangle)]
 pub static COUNTER_PLACES: Global<u32> = Global::new(1);
+/// Not 0: where the kernel may preempt a probe, its copy runs too (see [`crate::steady`]).
+#[unsafe(no_mangle)]
+pub static COPIES: Global<u32> = Global::new(0);
 /// Not 0: only processes in `TARGETS`.
 #[unsafe(no_mangle)]
 pub static FILTER_PIDS: Global<u32> = Global::new(0);
@@ -46,9 +49,9 @@ pub static FOLLOW_CHILDREN: Global<u32> = Global::new(0);
 /// Not 0: an event for every request, not for findings alone.
 #[unsafe(no_mangle)]
 pub static EMIT_ALL: Global<u32> = Global::new(0);
+/// Not 0: each request has its stack taken.
+#[unsafe(no_mangle)]
+pub static STACKS: Global<u32> = Global::new(0);
 /// Not 0: every probe of the page cache is attached (see `Facts::cache_probes_complete`).
 #[unsafe(no_mangle)]
 pub static CACHE_PROBES_COMPLETE: Global<u32> = Global::new(0);
-/// `dio_trace_common::abi::ABI_VERSION` this object was built with.
-#[unsafe(no_mangle)]
-pub static ABI_VERSION: Global<u32> = Global::new(dio_trace_common::abi::ABI_VERSION);

@@ -11,11 +11,12 @@ use dio_trace_common::{
 
 use crate::{
     begin::is_direct,
+    config::COPIES,
     kernel::{
         ADDRESS_SPACE_NRPAGES, Args, BACKING_AIO_ORIG_IOCB, DIO_IOCB, DIO_RESULT, FILE_F_INODE,
         FILE_F_MAPPING, FOLIO_FLAGS, FOLIO_MAPPING, FOLIO_NR_PAGES, FOLIO_NR_PAGES_OLD, INODE_I_SB,
         IOMAP_DIO_ERROR, IOMAP_DIO_IOCB, IOMAP_DIO_SIMPLE_IOCB, IOMAP_DIO_SIMPLE_SIZE,
-        IOMAP_DIO_SIZE, KIOCB_KI_COMPLETE, KIOCB_KI_FILP, SUPER_BLOCK_S_MAGIC,
+        IOMAP_DIO_SIZE, KIOCB_KI_COMPLETE, KIOCB_KI_FILP, Return, SUPER_BLOCK_S_MAGIC,
         WRITEBACK_CONTROL_NR_TO_WRITE, read,
     },
     maps::{DIRECT_FILES, REQUESTS},
@@ -89,14 +90,34 @@ fn add_direct(request: *mut Request, bit: u32, bytes: i64, error: i32) {
     }
 }
 
+/// True in the second of two copies of a probe, if the first has run for the same thing: `token`
+/// tells it from the one before. If one of them was skipped, the other stands for both; a token
+/// that is left over then, and comes again, changes who counts and not how often.
+#[inline(always)]
+fn again<const COPIED: bool>(request: *mut Request, token: u64) -> bool {
+    if !COPIED || COPIES.load() == 0 {
+        return false;
+    }
+    // SAFETY: a request of a map. It has no end yet: its place keeps the token until then.
+    unsafe {
+        let last = &raw mut (*request).end_ns;
+        let again = *last == token;
+        *last = if again { 0 } else { token };
+        again
+    }
+}
+
 /// `ssize_t iomap_dio_complete(struct iomap_dio *)`: the end of every iomap direct request that
 /// submitted, synchronous or not. Read at entry: at the return the dio is freed.
 #[inline(always)]
-pub fn iomap_dio_complete<A: Args>(ctx: &A) {
+pub fn iomap_dio_complete<A: Args, const COPIED: bool>(ctx: &A) {
     let _steady = Steady::new();
     let dio = ctx.arg(0);
     let kiocb: u64 = ctx.load(dio, &IOMAP_DIO_IOCB);
     let Some(request) = request_of(ctx, kiocb) else { return };
+    if again::<COPIED>(request, dio) {
+        return;
+    }
     let error: i32 = ctx.load(dio, &IOMAP_DIO_ERROR);
     let size: i64 = ctx.load(dio, &IOMAP_DIO_SIZE);
     add_direct(request, seen::IOMAP_DIO, size, error);
@@ -113,11 +134,14 @@ pub fn iomap_dio_completed<A: Args>(ctx: &A) {
 /// `iomap_dio_simple_complete(struct iomap_dio_simple *)`: the same for the one-bio read path
 /// of 7.x (fs/iomap/direct-io.c).
 #[inline(always)]
-pub fn iomap_dio_simple_complete<A: Args>(ctx: &A) {
+pub fn iomap_dio_simple_complete<A: Args, const COPIED: bool>(ctx: &A) {
     let _steady = Steady::new();
     let sr = ctx.arg(0);
     let kiocb: u64 = ctx.load(sr, &IOMAP_DIO_SIMPLE_IOCB);
     let Some(request) = request_of(ctx, kiocb) else { return };
+    if again::<COPIED>(request, sr) {
+        return;
+    }
     // An error shows in the request's own result; the size then proves nothing and does no harm.
     let size: u64 = ctx.load(sr, &IOMAP_DIO_SIMPLE_SIZE);
     add_direct(request, seen::IOMAP_SIMPLE, size as i64, 0);
@@ -126,11 +150,14 @@ pub fn iomap_dio_simple_complete<A: Args>(ctx: &A) {
 /// `dio_complete(struct dio *, ssize_t ret, …)`: the end of the legacy direct path
 /// (fs/direct-io.c).
 #[inline(always)]
-pub fn dio_complete<A: Args>(ctx: &A) {
+pub fn dio_complete<A: Args, const COPIED: bool>(ctx: &A) {
     let _steady = Steady::new();
     let dio = ctx.arg(0);
     let kiocb: u64 = ctx.load(dio, &DIO_IOCB);
     let Some(request) = request_of(ctx, kiocb) else { return };
+    if again::<COPIED>(request, dio) {
+        return;
+    }
     let bytes: i64 = ctx.load(dio, &DIO_RESULT);
     add_direct(request, seen::LEGACY_DIO, bytes, 0);
 }
@@ -166,11 +193,12 @@ pub fn bounced<A: Args>(_ctx: &A) {
 /// Return of `ssize_t filemap_read(struct kiocb *, struct iov_iter *, ssize_t already)`: what
 /// it returns includes the bytes read directly before it was called.
 #[inline(always)]
-pub fn filemap_read<A: Args>(ctx: &A, kiocb: u64, already: i64, ret: i64) {
-    let file: u64 = ctx.load(kiocb, &KIOCB_KI_FILP);
+pub fn filemap_read<A: Args + Return<3>>(ctx: &A) {
+    let file: u64 = ctx.load(ctx.arg(0), &KIOCB_KI_FILP);
     if is_direct(ctx, file) {
         let _steady = Steady::new();
-        add_cached(already, ret);
+        let (already, ret) = (ctx.arg(2) as i64, ctx.ret());
+        add_cached::<true>(already, ret);
     }
 }
 
@@ -194,14 +222,18 @@ pub fn filemap_read_end(ret: i64) {
     // SAFETY: a value of THREADS.
     let already = unsafe { core::mem::replace(&mut (*thread).already, 0) };
     if already != 0 {
-        add_cached(already as i64 - 1, ret);
+        add_cached::<false>(already as i64 - 1, ret);
     }
 }
 
 /// Adds what `filemap_read` read to the current thread's request.
 #[inline(always)]
-pub fn add_cached(already: i64, ret: i64) {
+pub fn add_cached<const COPIED: bool>(already: i64, ret: i64) {
     let Some(request) = current_request() else { return };
+    // No address: nothing else has it. Several such reads of one request differ in what came before.
+    if again::<COPIED>(request, (already as u64) << 1 | 1) {
+        return;
+    }
     // SAFETY: a request of a map; submission is its thread's alone.
     unsafe {
         let evidence = &raw mut (*request).evidence;

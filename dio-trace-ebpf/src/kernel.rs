@@ -4,7 +4,10 @@ use aya_ebpf::{
     EbpfContext, Global,
     cty::c_void,
     helpers::bpf_probe_read_kernel,
-    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+    programs::{
+        FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
+        tracing::{StackIdContext, StackTraceMap},
+    },
 };
 
 macro_rules! offsets {
@@ -36,6 +39,19 @@ pub trait Args: EbpfContext {
     /// load (a fault reads as 0). Elsewhere, and once a pointer came out of a map, only
     /// [`read`] will do.
     fn load<T: Copy + Default>(&self, base: u64, offset: &Global<u32>) -> T;
+
+    /// The number of the current stack in a map, or -errno.
+    fn stack_id(&self, stacks: &impl StackTraceMap, flags: u32) -> Result<i64, i32>;
+}
+
+/// [`Args::stack_id`] of a context that a program gets.
+macro_rules! stack_id {
+    () => {
+        #[inline(always)]
+        fn stack_id(&self, stacks: &impl StackTraceMap, flags: u32) -> Result<i64, i32> {
+            self.get_stackid(stacks, flags.into())
+        }
+    };
 }
 
 macro_rules! btf_args {
@@ -53,6 +69,8 @@ macro_rules! btf_args {
                 // table makes a fault read as 0. Volatile, lest it be split or merged.
                 unsafe { core::ptr::read_volatile(at) }
             }
+
+            stack_id!();
         }
     )+};
 }
@@ -68,6 +86,8 @@ impl Args for ProbeContext {
     fn load<T: Copy + Default>(&self, base: u64, offset: &Global<u32>) -> T {
         read(base, offset)
     }
+
+    stack_id!();
 }
 
 impl Args for RawTracePointContext {
@@ -80,6 +100,8 @@ impl Args for RawTracePointContext {
     fn load<T: Copy + Default>(&self, base: u64, offset: &Global<u32>) -> T {
         read(base, offset)
     }
+
+    stack_id!();
 }
 
 /// The arguments of a probe whose pointers are no longer typed: they came out of a map, or from
@@ -101,6 +123,11 @@ impl<A: Args> Args for ByRead<'_, A> {
     #[inline(always)]
     fn load<T: Copy + Default>(&self, base: u64, offset: &Global<u32>) -> T {
         read(base, offset)
+    }
+
+    #[inline(always)]
+    fn stack_id(&self, stacks: &impl StackTraceMap, flags: u32) -> Result<i64, i32> {
+        self.0.stack_id(stacks, flags)
     }
 }
 

@@ -10,6 +10,7 @@
 //! - [`files`]: the names of its file
 //! - [`mixed`]: who else uses that file, through the page cache
 //! - [`refused`]: O_DIRECT itself refused
+//! - [`stacks`]: the program's stack
 //! - [`reaped`]: ends that kprobes missed
 //! - [`follow`]: children of traced processes
 //! - [`threads`]: what is kept of each thread; [`counters`]: what is added up
@@ -33,6 +34,7 @@ mod maps;
 mod mixed;
 mod reaped;
 mod refused;
+mod stacks;
 mod steady;
 mod stops;
 mod threads;
@@ -235,7 +237,14 @@ pub fn tp_io_uring_complete_cqe(ctx: RawTracePointContext) -> i32 {
 }
 
 // ---- evidence: direct
-entry!(fe_iomap_dio_complete, kp_iomap_dio_complete, evidence::iomap_dio_complete);
+// Twice where the kernel may preempt a probe: see `steady`.
+entry!(
+    fe_iomap_dio_complete,
+    evidence::iomap_dio_complete::<_, true>,
+    kp_iomap_dio_complete,
+    evidence::iomap_dio_complete::<_, false>
+);
+another_entry!(fe_iomap_dio_complete_2, evidence::iomap_dio_complete::<_, true>);
 #[raw_tracepoint]
 pub fn tp_iomap_dio_complete(ctx: RawTracePointContext) -> i32 {
     evidence::iomap_dio_completed(&ctx);
@@ -243,10 +252,18 @@ pub fn tp_iomap_dio_complete(ctx: RawTracePointContext) -> i32 {
 }
 entry!(
     fe_iomap_dio_simple_complete,
+    evidence::iomap_dio_simple_complete::<_, true>,
     kp_iomap_dio_simple_complete,
-    evidence::iomap_dio_simple_complete
+    evidence::iomap_dio_simple_complete::<_, false>
 );
-entry!(fe_dio_complete, kp_dio_complete, evidence::dio_complete);
+another_entry!(fe_iomap_dio_simple_complete_2, evidence::iomap_dio_simple_complete::<_, true>);
+entry!(
+    fe_dio_complete,
+    evidence::dio_complete::<_, true>,
+    kp_dio_complete,
+    evidence::dio_complete::<_, false>
+);
+another_entry!(fe_dio_complete_2, evidence::dio_complete::<_, true>);
 #[kprobe]
 pub fn kp_blockdev_direct_io(ctx: ProbeContext) -> u32 {
     evidence::direct_entered(&ctx);
@@ -268,8 +285,12 @@ entry!(fe_dax_iomap_rw, kp_dax_iomap_rw, evidence::dax_iomap_rw);
 // ---- evidence: page cache
 #[fexit]
 pub fn fx_filemap_read(ctx: FExitContext) -> i32 {
-    let already = Args::arg(&ctx, 2) as i64;
-    evidence::filemap_read(&ctx, Args::arg(&ctx, 0), already, Return::<3>::ret(&ctx));
+    evidence::filemap_read(&ctx);
+    0
+}
+#[fexit]
+pub fn fx_filemap_read_2(ctx: FExitContext) -> i32 {
+    evidence::filemap_read(&ctx);
     0
 }
 /// A kretprobe has no arguments: the entry keeps the third.

@@ -11,6 +11,7 @@ use dio_trace_common::{
 };
 
 use crate::{
+    begin::is_wanted,
     entry::read_user,
     kernel::{AIO_KIOCB_KI_RES, Args, read},
     maps::REQUESTS,
@@ -68,6 +69,9 @@ pub fn remember(kiocb: u64) {
 /// where the events go until the system call returns.
 #[inline(always)]
 pub fn asked<A: Args>(ctx: &A) {
+    if !is_wanted() {
+        return;
+    }
     let Some(thread) = thread_or_new() else { return };
     // SAFETY: a value of THREADS, used by its own thread alone.
     unsafe { (*thread).reaping = ctx.arg(3) };

@@ -8,6 +8,10 @@
 //! write and open passes are there three times on such a kernel. A task is preempted in one of them
 //! at most, and two at once are rare, three next to impossible.
 //!
+//! What proves the path of a request (the end of the direct I/O, of a read through the page cache)
+//! few threads pass at a time: those probes are there twice, and of a request the first that runs
+//! counts (evidence.rs:again).
+//!
 //! An interrupt is no preemption: one may come in the midst of a completion's probe and complete
 //! another request, unseen by that probe. Nothing is lost where something else tells the same: the
 //! completion itself proves the direct path (`seen::DIRECT_ENTERED`), io_uring posts its completion

@@ -67,7 +67,7 @@ impl Load {
             ..Request::EMPTY
         };
         let task = 1 + draw.below(8) as u32;
-        Recorded { request, task, extents: None }
+        Recorded { request, task, extents: None, stack: 0 }
     }
 }
 

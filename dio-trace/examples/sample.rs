@@ -168,7 +168,7 @@ impl Host {
         };
         shape(&mut request, kind.way, draw);
         self.count(request, kind);
-        Recorded { request, task: kind.task, extents: None }
+        Recorded { request, task: kind.task, extents: None, stack: 0 }
     }
 
     fn count(&mut self, mut request: Request, kind: &Kind) {

@@ -31,7 +31,7 @@ pub fn event(bytes: &[u8]) {
         Event::Request(request) => {
             let record = Record::new(&request, &mut enricher, &clock, WATCHED);
             Beside::default().request(&record);
-            let recorded = Recorded { request: *request, task: 1, extents: None };
+            let recorded = Recorded { request: *request, task: 1, extents: None, stack: 0 };
             let mut columns = Columns::default();
             columns.push(&recorded);
             let raw = columns.encode();

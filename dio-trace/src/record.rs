@@ -1,5 +1,7 @@
 //! A request with everything known about it: what both the screen and JSON show.
 
+use std::sync::Arc;
+
 use dio_trace_common::{
     abi::{API_IO_URING, API_LIBAIO, API_READ, API_READV, API_SPLICE, OP_WRITE, Request},
     evidence::seen,
@@ -12,6 +14,7 @@ use crate::{
     clock::Clock,
     enrich::{Enricher, FileKey},
     errno,
+    stack::Stack,
 };
 
 /// Version of the JSON contract (docs/json.md).
@@ -63,6 +66,9 @@ pub struct Record {
     pub attempts: u32,
     /// Worth a line of its own on the screen.
     pub finding: bool,
+    /// The program's own stack when it made the request, if it was asked for and there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stack: Option<Arc<Stack>>,
     /// Not shown: for folding and the summary.
     #[serde(skip)]
     pub file: FileKey,
@@ -71,7 +77,7 @@ pub struct Record {
 }
 
 /// What makes two findings alike.
-pub type Kind = (u32, FileKey, &'static str, Verdict, Outcome, Option<&'static str>);
+pub type Kind = (u32, FileKey, &'static str, Verdict, Outcome, Option<&'static str>, Option<u32>);
 
 /// Which side effects are watched.
 #[derive(Clone, Copy, Debug)]
@@ -97,8 +103,9 @@ impl Watched {
 impl Record {
     /// Those of the same kind need be shown but once.
     #[must_use]
-    pub const fn kind(&self) -> Kind {
-        (self.pid, self.file, self.op, self.decided.0, self.decided.1, self.cause)
+    pub fn kind(&self) -> Kind {
+        let stack = self.stack.as_ref().map(|stack| stack.id);
+        (self.pid, self.file, self.op, self.decided.0, self.decided.1, self.cause, stack)
     }
 
     /// Enriches, decides and explains a request.
@@ -110,10 +117,12 @@ impl Record {
         watched: Watched,
     ) -> Self {
         let extents = extents(request, enricher);
-        Self::recorded(request, extents, enricher, clock, watched)
+        let stack = enricher.stack(request);
+        Self { stack, ..Self::recorded(request, extents, enricher, clock, watched) }
     }
 
-    /// The same, with the flags of the extents as they were when it was recorded.
+    /// The same without a stack, and with the flags of the extents as they were when it was
+    /// recorded.
     #[must_use]
     pub fn recorded(
         request: &Request,
@@ -171,6 +180,7 @@ impl Record {
             },
             attempts: request.evidence.attempts,
             finding: decision.finding,
+            stack: None,
             file: key,
             decided: (decision.verdict, decision.outcome),
         }

@@ -98,6 +98,7 @@ pub(crate) const LOSSES: &[Stat] = &[
     Stat::LostRefusal,
     Stat::LostMixer,
     Stat::LostCounter,
+    Stat::LostStack,
 ];
 
 impl Summary {

@@ -53,6 +53,9 @@ pub(crate) struct TruthArgs {
     /// Only these set-ups
     #[arg(long, value_name = "NAME")]
     setup: Vec<String>,
+    /// Take those that passed before, with this same dio-trace, as they are; run the rest
+    #[arg(long)]
+    resume: bool,
     /// VMs at a time; default: 2 where there are 2 CPUs
     #[arg(long, value_name = "N")]
     vms: Option<usize>,
@@ -67,8 +70,12 @@ pub(crate) fn main(args: &TruthArgs) -> Result<u8> {
         bail!("{why}");
     }
     let whole = args.setup.is_empty();
-    let done = suites::run_all(runs, suites::at_once(args.vms))?;
+    let kept: Vec<Done> =
+        if args.resume { runs.iter().filter_map(suites::kept).collect() } else { Vec::new() };
+    let runs = runs.into_iter().filter(|run| !kept.iter().any(|k| column(&k.run) == column(run)));
+    let mut done = suites::run_all(runs.collect(), suites::at_once(args.vms))?;
     vm::stop_if_interrupted()?;
+    done.extend(kept);
     println!("\n{}", matrix(&done));
     suites::table(&done);
     if whole {

@@ -139,6 +139,9 @@ pub(super) struct Common {
     /// How to attach the probes
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     pub(super) attach: Mode,
+    /// Show the program's own stack at each kind of finding: who asked for it (docs/stacks.md)
+    #[arg(long)]
+    pub(super) stack: bool,
     #[command(flatten)]
     pub(super) filters: Filters,
     /// Say more on stderr; twice for the probes' own messages

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     escape::{self, escape},
-    trace_file::{Item, Reader, VERSION},
+    trace_file::{Item, Reader},
 };
 
 /// Prints header, blocks and damage.
@@ -20,7 +20,7 @@ pub(super) fn run(path: &Path) -> Result<()> {
     anyhow::ensure!(file.metadata()?.is_file(), "{name} is no regular file");
     let mut reader = Reader::open(BufReader::with_capacity(1 << 18, file)).context(name.clone())?;
     let mut out = io::BufWriter::new(io::stdout().lock());
-    writeln!(out, "{name}: format version {VERSION}, {} bytes", reader.size())?;
+    writeln!(out, "{name}: format version {}, {} bytes", reader.version(), reader.size())?;
     let header = serde_json::to_string_pretty(reader.header())?;
     for line in header.lines() {
         writeln!(out, "{}", escape(line.as_bytes()))?;

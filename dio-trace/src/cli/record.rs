@@ -128,6 +128,7 @@ impl RecordArgs {
             clock: clock.offset(),
             scope: scope(verb),
             all: self.all || verb.common().all,
+            stacks: verb.common().stack,
             sample: self.sample.unwrap_or(0),
             attach: tracer.attach().as_str().to_owned(),
             attached: attached.to_vec(),

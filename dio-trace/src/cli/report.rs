@@ -135,12 +135,14 @@ struct Show {
     /// Lines of findings; none with --by or --json. Kept until the heading is written.
     screen: Option<Screen<Vec<u8>>>,
     causes: HashMap<&'static str, Group>,
+    /// By folded stack.
+    stacks: HashMap<String, Group>,
 }
 
 impl Show {
     fn new(args: &ReportArgs, style: Style) -> Self {
         let screen = (!args.json && args.by.is_none()).then(|| Screen::new(Vec::new(), style));
-        Self { screen, causes: HashMap::new() }
+        Self { screen, causes: HashMap::new(), stacks: HashMap::new() }
     }
 }
 
@@ -149,6 +151,9 @@ impl Sink for Show {
         if let Some(cause) = record.cause.filter(|_| record.finding) {
             let row = self.causes.entry(cause).or_default();
             row.count(record);
+        }
+        if let Some(stack) = record.stack.as_ref().filter(|_| record.finding) {
+            self.stacks.entry(stack.folded()).or_default().count(record);
         }
         self.screen.as_mut().map_or(Ok(()), |screen| Ok(screen.record(record)?))
     }
@@ -177,14 +182,8 @@ fn whole(path: &Path, replayed: &Replay, mut sink: Show) -> Result<()> {
 
 fn rows(mut replayed: Replay, sink: Show, by: By) -> Vec<Group> {
     match by {
-        By::Cause => {
-            let named = |(cause, mut row): (&str, Group)| {
-                cause.clone_into(&mut row.name);
-                row.measure();
-                row
-            };
-            sink.causes.into_iter().map(named).collect()
-        }
+        By::Cause => sink.causes.into_iter().map(named).collect(),
+        By::Stack => sink.stacks.into_iter().map(named).collect(),
         By::Time => {
             let (width, slices) = replayed.timeline.slices(24);
             let start = i128::from(replayed.timeline.start()) + i128::from(replayed.header.clock);
@@ -197,6 +196,12 @@ fn rows(mut replayed: Replay, sink: Show, by: By) -> Vec<Group> {
         }
         by => groups(&replayed.counters, by, &mut replayed.enricher),
     }
+}
+
+fn named((name, mut row): (impl Into<String>, Group)) -> Group {
+    row.name = name.into();
+    row.measure();
+    row
 }
 
 fn json(path: &Path, replayed: Replay, sink: Show, by: Option<By>) -> Result<()> {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use caps::Capability;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     process::{Child, Command},
@@ -32,6 +33,7 @@ use crate::{
     clock::Clock,
     enrich::{Enricher, direct_fds},
     filter::Filter,
+    privilege::{self, READING_MAPS, give_up_but, works_without},
     record::{Record, Watched},
     recorder::Recorder,
     summary::Summary,
@@ -77,8 +79,14 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let gate = Gating::open(verb)?;
     let wanted = common.filters.wanted()?;
     let all = common.all || record.is_some_and(RecordArgs::wants_all);
-    let options =
-        Options { scope, attach: common.attach.wish(), all, log: common.verbose > 1, wanted };
+    let options = Options {
+        scope,
+        attach: common.attach.wish(),
+        all,
+        stacks: common.stack,
+        log: common.verbose > 1,
+        wanted,
+    };
     let mut tracer = manners::with_progress(|progress| Tracer::start(&options, progress))?;
     let recorder = record.map(|args| args.start(verb, &tracer)).transpose()?;
     let (watch, subject) = subject(verb, &mut tracer)?;
@@ -86,7 +94,9 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     if let Trace::Attach { pid, .. } = verb {
         list_open(pid);
     }
-    let mut session = Session::new(tracer, sink, common.filters.filter(), gate, recorder);
+    let enricher = Enricher::with_stacks(tracer.stacks(&options)?);
+    give_up_privilege(&tracer);
+    let mut session = Session::new(tracer, enricher, sink, common.filters.filter(), gate, recorder);
     let asked =
         record.filter(|args| args.is_flight_recorder()).map(|_| SignalKind::user_defined1());
     session.view.sink.start(&session.tracer, &subject)?;
@@ -98,6 +108,18 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     match record {
         Some(args) => session.finish_recording(args).map(|()| code),
         None => session.finish(code),
+    }
+}
+
+/// From here on only looking is left to do; what runs already keeps what it has.
+fn give_up_privilege(tracer: &Tracer) {
+    const ALL: &[Capability] = &[Capability::CAP_BPF, Capability::CAP_SYS_ADMIN];
+    let result = works_without(ALL, || tracer.totals().is_ok()).and_then(|readable| {
+        let maps = if readable { &[][..] } else { &[READING_MAPS] };
+        give_up_but(&[privilege::LOOKING, maps].concat())
+    });
+    if let Err(error) = result {
+        eprintln!("dio-trace: note: keeps all its capabilities: {error}");
     }
 }
 
@@ -222,6 +244,7 @@ struct View {
 impl Session {
     fn new(
         tracer: Tracer,
+        enricher: Enricher,
         sink: Sink,
         filter: Filter,
         gate: Option<Gating>,
@@ -232,7 +255,7 @@ impl Session {
             tracer,
             view: View {
                 sink,
-                enricher: Enricher::default(),
+                enricher,
                 clock: Clock::now(),
                 watched,
                 beside: Beside::default(),

@@ -71,6 +71,7 @@ impl TopArgs {
             json: false,
             output: None,
             attach: self.attach,
+            stack: false,
             filters: self.filters,
             verbose: 0,
         };

@@ -67,7 +67,8 @@ pub fn examine(attach: Option<Attach>) -> Report {
     let mut probes = Vec::new();
     if able {
         let wanted = Wanted::default();
-        let options = Options { scope: Scope::System, attach, all: false, log: false, wanted };
+        let options =
+            Options { scope: Scope::System, attach, all: false, stacks: false, log: false, wanted };
         match Tracer::start(&options, &mut |_, _| ()) {
             Ok(tracer) => lines.push(attached(&tracer, &mut probes)),
             Err(error) => {

@@ -5,6 +5,7 @@ mod extents;
 mod facts;
 mod fds;
 mod look;
+mod stacks;
 
 use std::{
     collections::HashMap,
@@ -12,6 +13,7 @@ use std::{
     fs::File,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use dio_trace_common::abi::{
@@ -24,12 +26,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     escape::{escape, escape_c},
     mounts::{self, Mount, Mounts},
+    stack::Stack,
 };
 pub use device::{Device, Layer, LayerKind};
 pub use extents::{extent, extent_flags};
 pub use facts::{Facts, attribute, flag, inode_flags};
 pub use fds::{DirectFd, direct_fds};
 pub(crate) use look::look;
+pub use stacks::{Addresses, Stacks};
 
 /// Files and processes remembered at the same time; more are looked up anew.
 const MAX_FILES: usize = 65_536;
@@ -149,6 +153,8 @@ pub struct Enricher {
     mounts: HashMap<u32, Mounts>,
     open: HashMap<FileKey, Option<File>>,
     exes: HashMap<u32, String>,
+    /// If they are asked for.
+    stacks: Option<Stacks>,
     /// What it knows was recorded elsewhere: this machine is not asked.
     recorded: bool,
 }
@@ -158,6 +164,18 @@ impl Enricher {
     #[must_use]
     pub fn recorded() -> Self {
         Self { recorded: true, ..Self::default() }
+    }
+
+    /// One that looks stacks up, too.
+    #[must_use]
+    pub fn with_stacks(stacks: Option<Stacks>) -> Self {
+        Self { stacks, ..Self::default() }
+    }
+
+    /// The program's stack when it made that request, if it was taken.
+    pub fn stack(&mut self, request: &Request) -> Option<Arc<Stack>> {
+        let number = request.stack.checked_sub(1)?;
+        self.stacks.as_mut()?.get(request.tgid, number)
     }
 
     /// Takes what a recording says of a file; who mixes stays as it is.

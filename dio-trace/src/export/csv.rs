@@ -6,7 +6,7 @@ use crate::record::Record;
 
 const HEADING: &str = "time,pid,tid,comm,op,api,dev,ino,fs,path,offset,len,ret,latency_ns,verdict,\
 direct_bytes,cached_bytes,outcome,errno,cause,why,fix,flushed_pages,invalidated_pages,\
-readahead_pages,dirty_left_pages,approximate,attempts,finding\r\n";
+readahead_pages,dirty_left_pages,approximate,attempts,finding,stack\r\n";
 
 /// Writes rows.
 pub struct Csv<W> {
@@ -63,14 +63,15 @@ impl<W: Write> Csv<W> {
         )?;
         write!(
             self.out,
-            "{},{},{},{},{},{},{}\r\n",
+            "{},{},{},{},{},{},{},{}\r\n",
             number(e.flushed_pages),
             number(e.invalidated_pages),
             number(e.readahead_pages),
             number(e.dirty_left_pages),
             e.approximate,
             r.attempts,
-            r.finding
+            r.finding,
+            text(r.stack.as_ref().map(|stack| stack.folded()).as_deref())
         )
     }
 }
@@ -92,6 +93,6 @@ mod tests {
     fn fields_are_quoted_where_they_must_be() {
         assert_eq!(quoted("/data/a b"), "/data/a b");
         assert_eq!(quoted("/data/a,\"b\""), "\"/data/a,\"\"b\"\"\"");
-        assert_eq!(HEADING.trim_end().split(',').count(), 29);
+        assert_eq!(HEADING.trim_end().split(',').count(), 30);
     }
 }

@@ -24,8 +24,11 @@ impl Folded {
             Some(outcome) => format!("{} {outcome}", r.verdict),
             None => r.verdict.to_owned(),
         };
-        let mut line =
-            format!("{}/{};{};{}/{};{verdict}", frame(&r.comm), r.pid, frame(&r.path), r.op, r.api);
+        let mut line = format!("{}/{}", frame(&r.comm), r.pid);
+        if let Some(stack) = &r.stack {
+            line = format!("{line};{}", stack.folded());
+        }
+        line = format!("{line};{};{}/{};{verdict}", frame(&r.path), r.op, r.api);
         if let Some(cause) = r.cause {
             line.push(';');
             line.push_str(cause);

@@ -49,6 +49,7 @@ message dio_trace {
   required boolean approximate;
   required int32 attempts (INTEGER(32,false));
   required boolean finding;
+  optional binary stack (STRING);
 }";
 
 /// Writes a file.
@@ -125,6 +126,7 @@ impl<W: Write + Send> Parquet<W> {
         group.flag(|r| r.effects.approximate)?;
         group.int(|r| r.attempts as i32)?;
         group.flag(|r| r.finding)?;
+        group.some::<ByteArrayType>(|r| Some(r.stack.as_ref()?.folded().as_str().into()))?;
         group.out.close()?;
         Ok(())
     }

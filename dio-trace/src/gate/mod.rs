@@ -8,6 +8,7 @@ mod rule;
 
 use std::collections::HashMap;
 
+use dio_trace_common::abi::Stat;
 use serde::Serialize;
 
 pub use report::Form;
@@ -136,7 +137,8 @@ fn incomplete(summary: &Summary) -> Option<String> {
     let mut parts: Vec<String> = summary
         .lost
         .iter()
-        .filter(|(_, count)| **count != 0)
+        // Without its stack a finding is one all the same.
+        .filter(|(reason, count)| **count != 0 && **reason != Stat::LostStack.as_str())
         .map(|(reason, count)| format!("{count} lost ({reason})"))
         .collect();
     if summary.unmatched != 0 {

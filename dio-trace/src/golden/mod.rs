@@ -2,7 +2,7 @@
 //!
 //! A wanted change: `BLESS=1 cargo test -p dio-trace golden`, then read the diff.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};
 
 use dio_trace_common::{
     abi::{
@@ -22,6 +22,7 @@ use crate::{
     fixture,
     record::{Record, Watched},
     report::By,
+    stack::{Frame, Stack},
     summary::Summary,
     top::{About, Command, Model},
     tracer::{Attach, Missing, Totals},
@@ -145,10 +146,29 @@ fn enricher() -> Enricher {
 fn records() -> Vec<Record> {
     let mut enricher = enricher();
     let clock = Clock::fixed(START);
-    requests()
+    let mut records: Vec<Record> = requests()
         .iter()
         .map(|(request, ..)| Record::new(request, &mut enricher, &clock, ALL_WATCHED))
-        .collect()
+        .collect();
+    records[1].stack = Some(Arc::new(stack()));
+    records
+}
+
+/// With a name that no screen has room for, and a function that has none.
+fn stack() -> Stack {
+    let frame = |symbol: &str, module: &str, address| Frame {
+        symbol: (!symbol.is_empty()).then(|| symbol.to_owned()),
+        offset: 0x1f,
+        module: Some(module.to_owned()),
+        address,
+    };
+    let long = "<storage::pages::Pages<storage::disk::Direct> as storage::Reader>::read_page_at";
+    let frames = vec![
+        frame("pread64", "/usr/lib/x86_64-linux-gnu/libc.so.6", 0x7f00_0010_1234),
+        frame(long, "/usr/bin/postgres", 0x5500_0000_1000),
+        frame("", "/usr/bin/postgres", 0x5500_0000_2000),
+    ];
+    Stack { id: 1, frames }
 }
 
 fn counter(request: &Request, decision: &Decision) -> (CounterKey, Counter) {
@@ -365,10 +385,13 @@ fn keys(value: &Value) -> BTreeSet<String> {
 
 #[test]
 fn every_field_is_documented_and_every_documented_field_is_there() {
-    let record = serde_json::to_value(&records()[0]).unwrap();
+    let record = serde_json::to_value(&records()[1]).unwrap();
     let summary = serde_json::to_value(summary()).unwrap();
     assert_eq!(documented("\n## request\n"), keys(&record));
     assert_eq!(documented("\n`effects`:\n"), keys(&record["effects"]));
+    let stack = &record["stack"];
+    assert_eq!(documented("\n`stack`:\n"), keys(stack));
+    assert_eq!(documented("\nEach of `frames`:\n"), keys(&stack["frames"][0]));
     assert_eq!(documented("\n## summary\n"), keys(&summary));
     assert_eq!(documented("\nEach of `files`:\n"), keys(&summary["files"][0]));
     assert_eq!(documented("\nEach of `refusals`:\n"), keys(&summary["refusals"][0]));

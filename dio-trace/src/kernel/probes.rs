@@ -99,6 +99,14 @@ pub const PROBES: &[Probe] = &[
         &["fx_filemap_read"],
         &["kp_filemap_read", "kr_filemap_read"],
     ),
+    exit(
+        &["filemap_read", "generic_file_buffered_read"],
+        Duty::Must,
+        3,
+        &["fx_filemap_read_2"],
+        &[],
+    )
+    .copies(),
     entry(
         &["iomap_dio_complete"],
         Duty::Must,
@@ -106,16 +114,20 @@ pub const PROBES: &[Probe] = &[
         &["kp_iomap_dio_complete"],
     )
     .or("iomap_dio_complete"),
+    entry(&["iomap_dio_complete"], Duty::Must, &["fe_iomap_dio_complete_2"], &[]).copies(),
     entry(
         &["iomap_dio_simple_complete"],
         Duty::Optional,
         &["fe_iomap_dio_simple_complete"],
         &["kp_iomap_dio_simple_complete"],
     ),
+    entry(&["iomap_dio_simple_complete"], Duty::Optional, &["fe_iomap_dio_simple_complete_2"], &[])
+        .copies(),
     entered(&["__blockdev_direct_IO"], &["kp_blockdev_direct_io"]),
     entered(&["__iomap_dio_rw"], &["kp_iomap_dio_rw"]),
     entered(&["__iomap_dio_read_simple"], &["kp_iomap_dio_read_simple"]),
     entry(&["dio_complete"], Duty::Optional, &["fe_dio_complete"], &["kp_dio_complete"]),
+    entry(&["dio_complete"], Duty::Optional, &["fe_dio_complete_2"], &[]).copies(),
     entry(&["bio_iov_iter_bounce"], Duty::Optional, &["fe_bounced"], &["kp_bounced"]),
     entry(&["dax_iomap_rw"], Duty::Optional, &["fe_dax_iomap_rw"], &["kp_dax_iomap_rw"]),
     entry(

@@ -380,8 +380,9 @@ impl Recorder {
         let facts = &mut self.parcel.facts;
         let file = self.numbers.file(FileKey::from(request), request.tgid, enricher, facts);
         let task = self.numbers.task((request.tgid, request.tid, request.comm), facts);
+        let stack = enricher.stack(request).map_or(0, |stack| self.numbers.stack(&stack, facts));
         let request = Request { inode: file, ..*request };
-        self.parcel.requests.push(Recorded { request, task, extents });
+        self.parcel.requests.push(Recorded { request, task, extents, stack });
     }
 
     /// A file that had a number before its name came is told again.

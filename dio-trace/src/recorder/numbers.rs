@@ -1,9 +1,10 @@
 //! Files and tasks by number, each told before it is referred to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     enrich::{Enricher, FileKey},
+    stack::Stack,
     trace_file::{Fact, FileFact, ProcessFact, TaskFact},
 };
 
@@ -15,7 +16,8 @@ const MAX_NUMBERS: usize = 1 << 18;
 pub(super) struct Numbers {
     pub(super) files: HashMap<FileKey, u64>,
     tasks: HashMap<(u32, u32, [u8; 16]), u32>,
-    processes: HashMap<u32, ()>,
+    processes: HashSet<u32>,
+    stacks: HashSet<u32>,
     next_file: u64,
     next_task: u32,
 }
@@ -71,9 +73,20 @@ impl Numbers {
         if self.processes.len() >= MAX_NUMBERS {
             self.processes.clear();
         }
-        if self.processes.insert(pid, ()).is_none() {
+        if self.processes.insert(pid) {
             facts.push(Fact::Process(ProcessFact { pid, name: enricher.process(pid, None) }));
         }
+    }
+
+    /// It has its number already.
+    pub(super) fn stack(&mut self, stack: &Stack, facts: &mut Vec<Fact>) -> u32 {
+        if self.stacks.len() >= MAX_NUMBERS {
+            self.stacks.clear();
+        }
+        if self.stacks.insert(stack.id) {
+            facts.push(Fact::Stack(stack.clone()));
+        }
+        stack.id
     }
 }
 

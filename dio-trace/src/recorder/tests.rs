@@ -6,9 +6,11 @@ use dio_trace_common::abi::{LATENCY_BUCKETS, STATS};
 
 use super::*;
 use crate::{
+    enrich::Stacks,
     fixture,
     record::Record,
     report::{Replay, Sink, Window, replay},
+    trace_file::{Item, Reader},
     tracer::Attach,
 };
 
@@ -224,4 +226,47 @@ fn memory_keeps_the_last_requests_and_all_that_explains_them() {
         (first.cut.end.as_ref().unwrap().why.as_str(), first.summary.files.len()),
         ("a finding", 1)
     );
+}
+
+/// Keeps the stacks of findings, folded.
+#[derive(Default)]
+struct Folded(Vec<(u32, String)>);
+
+impl Sink for Folded {
+    fn record(&mut self, record: &Record) -> Result<()> {
+        let stack = record.stack.as_ref().map(|stack| (stack.id, stack.folded()));
+        self.0.extend(stack);
+        Ok(())
+    }
+}
+
+#[test]
+fn stacks_are_told_once_and_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path().join("r.dio"));
+    // Of a process that is not there: addresses are all that is known.
+    let addresses = |number| if number == 6 { vec![0x10, 0x20] } else { Vec::new() };
+    let mut enricher = Enricher::with_stacks(Some(Stacks::new(Box::new(addresses))));
+    let header = Header { stacks: true, ..Header::default() };
+    let mut recorder = Recorder::start(&options, &header).unwrap();
+    for stack in [7, 0, 7, 9] {
+        let request = Request { stack, ret: -22, tgid: u32::MAX >> 1, ..fixture::request() };
+        recorder.take(Event::Request(Box::new(request)), &mut enricher);
+    }
+    recorder.finish(&totals(4), &mut enricher);
+    let mut seen = Folded::default();
+    let replayed = replay(File::open(&options.path).unwrap(), &|_| Window::ALL, &mut seen).unwrap();
+    assert_eq!(replayed.recorded, 4);
+    let stack = (1, "[unknown];[unknown]".to_owned());
+    assert_eq!(seen.0, [stack.clone(), stack]);
+    // Told once, in a file that says that it has stacks.
+    let mut reader = Reader::open(File::open(&options.path).unwrap()).unwrap();
+    assert_eq!(reader.version(), 2);
+    let mut told = 0;
+    while let Some(item) = reader.item().unwrap() {
+        if let Item::Facts(facts) = item {
+            told += facts.iter().filter(|fact| matches!(fact, Fact::Stack(_))).count();
+        }
+    }
+    assert_eq!(told, 1);
 }

@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result};
 use super::{Keep, Message, Options, Parcel, SYNC_EVERY, Shared};
 use crate::{
     escape, output,
+    privilege::{CREATING, give_up_but},
     trace_file::{Header, Writer},
 };
 
@@ -165,6 +166,9 @@ impl Side {
 
     /// Works until the other side is done; the files that are left.
     pub(super) fn run(mut self, messages: &Receiver<Message>) -> Vec<PathBuf> {
+        // This thread writes and nothing else; without capabilities to give up there is no harm.
+        let creates = !matches!(self.keep, Keep::Whole);
+        let _ = give_up_but(if creates { CREATING } else { &[] });
         let (mut written, mut synced) = (Instant::now(), Instant::now());
         loop {
             let wait = WRITE_EVERY.saturating_sub(written.elapsed());

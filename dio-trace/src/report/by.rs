@@ -22,6 +22,7 @@ pub enum By {
     File,
     Fs,
     Cause,
+    Stack,
     Time,
     Verdict,
 }
@@ -39,8 +40,8 @@ pub struct Group {
     latency: [u32; LATENCY_BUCKETS],
 }
 
-/// The rows of a recording's counters, those with most findings first. Cause and time are not in
-/// the counters.
+/// The rows of a recording's counters, those with most findings first. Cause, stack and time
+/// are not in the counters.
 #[must_use]
 pub fn groups(counters: &[(CounterKey, Counter)], by: By, enricher: &mut Enricher) -> Vec<Group> {
     let mut rows: HashMap<String, Group> = HashMap::new();
@@ -67,7 +68,7 @@ fn name(key: &CounterKey, by: By, enricher: &mut Enricher) -> String {
         By::Process => format!("{}/{}", enricher.process(key.tgid, None), key.tgid),
         By::File => enricher.file(FileKey::from(key), key.tgid).path.clone(),
         By::Fs => enricher.file(FileKey::from(key), key.tgid).fs.clone(),
-        By::Verdict | By::Cause | By::Time => {
+        By::Verdict | By::Cause | By::Stack | By::Time => {
             Verdict::from_u8(key.verdict).unwrap_or(Verdict::Unknown).as_str().to_owned()
         }
     }

@@ -13,7 +13,7 @@ use dio_trace_common::{
 
 use super::{
     Timeline,
-    tables::{Counted, Numbered},
+    tables::{Counted, Numbered, Stacks},
 };
 use crate::{
     beside::{Beside, Mixing, RefusalRow},
@@ -117,6 +117,7 @@ struct State<'a> {
     beside: Beside,
     files: Numbered<FileKey>,
     tasks: Numbered<Task>,
+    stacks: Stacks,
     timeline: Timeline,
     /// As the totals say.
     counters: HashMap<CounterKey, Counter>,
@@ -162,6 +163,7 @@ pub fn replay(
         beside: Beside::default(),
         files: Numbered::default(),
         tasks: Numbered::default(),
+        stacks: Stacks::default(),
         timeline: Timeline::default(),
         counters: HashMap::new(),
         mixers: HashMap::new(),
@@ -232,6 +234,7 @@ impl State<'_> {
                 self.tasks.keep(u64::from(fact.task), Task { pid, tid, comm }, MAX_KEPT);
             }
             Fact::Process(process) => self.enricher.name(process.pid, process.name.as_bytes()),
+            Fact::Stack(stack) => self.stacks.keep(stack),
             Fact::Refusal(fact) => self.refusal(&fact)?,
             Fact::Mixer(fact) => self.mixer(&fact)?,
         }
@@ -289,7 +292,10 @@ impl State<'_> {
     fn show(&mut self, recorded: &Recorded) -> Result<()> {
         let Recorded { request, extents, .. } = recorded;
         let enricher = &mut self.enricher;
-        let record = Record::recorded(request, *extents, enricher, &self.clock, self.watched);
+        let record = Record {
+            stack: self.stacks.get(recorded.stack),
+            ..Record::recorded(request, *extents, enricher, &self.clock, self.watched)
+        };
         self.beside.request(&record);
         self.sink.record(&record)
     }

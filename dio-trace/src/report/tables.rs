@@ -1,8 +1,13 @@
 //! Look-ups made for every request.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use dio_trace_common::abi::{Counter, CounterKey};
+
+use crate::{
+    escape::escape,
+    stack::{MAX_FRAMES, Stack},
+};
 
 /// Things by small numbers; those with larger ones are not kept.
 pub(super) struct Numbered<T> {
@@ -29,6 +34,38 @@ impl<T: Copy> Numbered<T> {
     #[inline]
     pub(super) fn get(&self, number: u64) -> Option<T> {
         usize::try_from(number).ok().and_then(|at| self.things.get(at).copied().flatten())
+    }
+}
+
+/// Bytes of all names on stacks that are kept, and of one of them.
+const MAX_NAMES: usize = 64 << 20;
+const MAX_NAME: usize = 2_048;
+
+/// Stacks by their number.
+#[derive(Default)]
+pub(super) struct Stacks {
+    stacks: HashMap<u32, Arc<Stack>>,
+    bytes: usize,
+}
+
+impl Stacks {
+    /// Keeps a stack, while there is room.
+    pub(super) fn keep(&mut self, mut stack: Stack) {
+        stack.frames.truncate(MAX_FRAMES);
+        for frame in &mut stack.frames {
+            for name in [&mut frame.symbol, &mut frame.module].into_iter().flatten() {
+                *name = escape(&name.as_bytes()[..name.len().min(MAX_NAME)]);
+                self.bytes += name.len();
+            }
+        }
+        self.bytes += size_of_val(&stack.frames[..]);
+        if self.bytes <= MAX_NAMES {
+            self.stacks.insert(stack.id, Arc::new(stack));
+        }
+    }
+
+    pub(super) fn get(&self, number: u32) -> Option<Arc<Stack>> {
+        self.stacks.get(&number).cloned()
     }
 }
 

@@ -85,7 +85,7 @@ impl Finding {
                 What::Refusal(_) => name == "refused",
                 What::Mixing(_) => false,
             },
-            By::Time => false,
+            By::Stack | By::Time => false,
         }
     }
 }

@@ -39,6 +39,7 @@ impl Bys {
             By::Fs => "fs",
             By::Cause => "cause",
             By::Verdict => "verdict",
+            By::Stack => "stack",
             By::Time => "time",
         }
     }

@@ -15,18 +15,18 @@ const CODEC_ZSTD: u8 = 1;
 /// Fast, and close to the best on columns.
 const LEVEL: i32 = 1;
 
-/// The bytes a file begins with.
-pub(super) fn prefix() -> [u8; PREFIX] {
+/// The bytes a file of that version begins with.
+pub(super) fn prefix(version: u32) -> [u8; PREFIX] {
     let mut out = [0; PREFIX];
     out[..8].copy_from_slice(&MAGIC);
-    out[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    out[8..12].copy_from_slice(&version.to_le_bytes());
     let check = crc32fast::hash(&out[..12]);
     out[12..].copy_from_slice(&check.to_le_bytes());
     out
 }
 
-/// Why these are not the first bytes of a recording that this version reads.
-pub(super) fn check_prefix(bytes: &[u8]) -> Result<(), String> {
+/// The version, or why these are not the first bytes of a recording that is read here.
+pub(super) fn check_prefix(bytes: &[u8]) -> Result<u32, String> {
     if bytes.get(..8) != Some(&MAGIC[..]) {
         return Err("no recording of dio-trace: it does not begin as one".to_owned());
     }
@@ -36,12 +36,12 @@ pub(super) fn check_prefix(bytes: &[u8]) -> Result<(), String> {
     if bytes.get(12..16).and_then(word) != Some(crc32fast::hash(&bytes[..12])) {
         return Err("damaged in its first 16 bytes (the check sum is wrong)".to_owned());
     }
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(format!(
-            "format version {version}, and this dio-trace reads version {VERSION}: take a newer one"
+            "format version {version}, and this dio-trace reads up to {VERSION}: take a newer one"
         ));
     }
-    Ok(())
+    Ok(version)
 }
 
 fn word(bytes: &[u8]) -> Option<u32> {
@@ -120,6 +120,7 @@ pub(super) enum Step {
 /// Walks over the blocks of a file, and over what lies broken between them.
 pub(super) struct Blocks<R> {
     input: R,
+    version: u32,
     size: u64,
     at: u64,
     stored: Vec<u8>,
@@ -136,8 +137,12 @@ impl<R: Read + Seek> Blocks<R> {
         input.rewind()?;
         let mut first = Vec::new();
         input.by_ref().take(PREFIX as u64).read_to_end(&mut first)?;
-        check_prefix(&first).map_err(|why| anyhow::anyhow!("{why} (offset 0)"))?;
-        Ok(Self { input, size, at: PREFIX as u64, stored: Vec::new(), raw: Vec::new() })
+        let version = check_prefix(&first).map_err(|why| anyhow::anyhow!("{why} (offset 0)"))?;
+        Ok(Self { input, version, size, at: PREFIX as u64, stored: Vec::new(), raw: Vec::new() })
+    }
+
+    pub(super) const fn version(&self) -> u32 {
+        self.version
     }
 
     pub(super) const fn size(&self) -> u64 {

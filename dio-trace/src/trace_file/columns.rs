@@ -54,9 +54,12 @@ enum Column {
     LengthBits,
     SegmentsSeen,
     Extents,
+    Stack,
 }
 
-const COLUMNS: usize = Column::Extents as usize + 1;
+const COLUMNS: usize = Column::Stack as usize + 1;
+/// Without the last one: what version 1 has, and every block in which there is no stack.
+const COLUMNS_1: usize = COLUMNS - 1;
 
 /// A request as it is recorded: kernel addresses have gone, numbers into the dictionaries came.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +69,8 @@ pub struct Recorded {
     pub task: u32,
     /// Flags of the extents in its range, where they were asked for and told.
     pub extents: Option<u32>,
+    /// Number of its stack; 0: none was taken.
+    pub stack: u32,
 }
 
 /// Of the request before: what the next one is likely to resemble.
@@ -147,6 +152,7 @@ impl Columns {
             u64::from(e.len_bits),
             u64::from(e.segments),
             recorded.extents.map_or(0, |flags| u64::from(flags) + 1),
+            u64::from(recorded.stack),
         ];
         for (column, value) in self.columns.iter_mut().zip(row) {
             column.push(value);
@@ -159,11 +165,13 @@ impl Columns {
     pub(crate) fn encode(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         put(&mut out, self.rows as u64);
-        put(&mut out, COLUMNS as u64);
-        for column in &mut self.columns {
+        let stacks = self.columns[Column::Stack as usize].iter().any(|stack| *stack != 0);
+        let columns = if stacks { COLUMNS } else { COLUMNS_1 };
+        put(&mut out, columns as u64);
+        for column in &self.columns[..columns] {
             pack(column, &mut out);
-            column.clear();
         }
+        self.columns.iter_mut().for_each(Vec::clear);
         (self.rows, self.before) = (0, Before::default());
         out
     }
@@ -173,9 +181,15 @@ impl Columns {
         self.rows = 0;
         let rows = usize::try_from(get(&mut bytes)?).ok().filter(|rows| *rows <= MAX_ROWS)?;
         // More columns than these would be a newer version's; it has to say so.
-        (get(&mut bytes)? == COLUMNS as u64).then_some(())?;
-        for column in &mut self.columns {
+        let columns = usize::try_from(get(&mut bytes)?).ok()?;
+        matches!(columns, COLUMNS_1 | COLUMNS).then_some(())?;
+        let (there, missing) = self.columns.split_at_mut(columns);
+        for column in there {
             unpack(&mut bytes, rows, column)?;
+        }
+        for column in missing {
+            column.clear();
+            column.resize(rows, 0);
         }
         bytes.is_empty().then_some(())?;
         self.rows = rows;
@@ -238,7 +252,7 @@ fn request(at: &impl Fn(Column) -> u64, before: Before) -> Recorded {
         ..Request::EMPTY
     };
     let extents = at(Extents).checked_sub(1).map(|flags| flags as u32);
-    Recorded { request, task: small(Task), extents }
+    Recorded { request, task: small(Task), extents, stack: small(Stack) }
 }
 
 fn pack(column: &[u64], out: &mut Vec<u8>) {

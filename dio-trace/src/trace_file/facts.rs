@@ -5,7 +5,10 @@ use dio_trace_common::abi::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::enrich::{FileInfo, FileKey};
+use crate::{
+    enrich::{FileInfo, FileKey},
+    stack,
+};
 
 /// Where, when and how it was recorded.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -25,6 +28,9 @@ pub struct Header {
     pub all: bool,
     /// Of the requests without a finding, one in so many; 0: none, or all.
     pub sample: u64,
+    /// Requests have stacks.
+    #[serde(default)]
+    pub stacks: bool,
     /// `fentry` or `kprobe`
     pub attach: String,
     pub attached: Vec<String>,
@@ -50,6 +56,7 @@ pub enum Fact {
     File(Box<FileFact>),
     Task(TaskFact),
     Process(ProcessFact),
+    Stack(stack::Stack),
     Refusal(RefusalFact),
     Mixer(MixerFact),
 }

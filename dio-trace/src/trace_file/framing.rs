@@ -5,13 +5,13 @@ use std::io;
 use std::io::Cursor;
 
 use super::{
-    Header, Kind,
+    Header, Kind, VERSION,
     block::{encode, prefix},
 };
 
 /// A file of blocks with sound heads; a header comes first if none does.
 pub(crate) fn framed(blocks: &[(u8, &[u8])]) -> io::Result<Vec<u8>> {
-    let mut file = prefix().to_vec();
+    let mut file = prefix(VERSION).to_vec();
     if blocks.first().is_none_or(|(kind, _)| Kind::from_u8(*kind) != Some(Kind::Header)) {
         file.extend(encode(Kind::Header, &serde_json::to_vec(&Header::default())?)?);
     }

@@ -25,8 +25,8 @@ pub(crate) use framing::unframed;
 pub use reader::{Item, Reader};
 pub use writer::Writer;
 
-/// Version of the format; another one is refused.
-pub const VERSION: u32 = 1;
+/// Newest version of the format; a newer one is refused.
+pub const VERSION: u32 = 2;
 /// What a file begins with; a text-mode copy that changes line ends breaks it at once.
 const MAGIC: [u8; 8] = *b"dio\x89rec\n";
 /// Magic, version, and the CRC of both.

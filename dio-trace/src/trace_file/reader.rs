@@ -56,6 +56,12 @@ impl<R: Read + Seek> Reader<R> {
         &self.header
     }
 
+    /// Version of its format.
+    #[must_use]
+    pub const fn version(&self) -> u32 {
+        self.blocks.version()
+    }
+
     #[must_use]
     pub const fn size(&self) -> u64 {
         self.blocks.size()

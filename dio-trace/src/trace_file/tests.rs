@@ -55,7 +55,7 @@ fn recorded(n: u64) -> Recorded {
             ..Evidence::default()
         };
     }
-    Recorded { request, task: 1, extents: n.is_multiple_of(10).then_some(0x2000) }
+    Recorded { request, task: 1, extents: n.is_multiple_of(10).then_some(0x2000), stack: 0 }
 }
 
 fn file(number: u64) -> Fact {
@@ -135,11 +135,11 @@ fn other_files_and_versions_are_refused_with_the_offset() {
     assert!(error(b"").contains("offset 0"));
     assert!(error(b"#!/bin/sh\necho no recording at all\n").contains("no recording"));
     let mut newer = recording(1);
-    newer[8] = 2;
+    newer[8] = 3;
     let check = crc32fast::hash(&newer[..12]);
     newer[12..16].copy_from_slice(&check.to_le_bytes());
-    assert!(error(&newer).contains("format version 2"), "{}", error(&newer));
-    assert!(error(&prefix()).contains("offset 16"));
+    assert!(error(&newer).contains("format version 3"), "{}", error(&newer));
+    assert!(error(&prefix(1)).contains("offset 16"));
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn any_request() -> impl Strategy<Value = Recorded> {
             },
             ..fixture::request()
         };
-        Recorded { request, task: n[0] as u32, extents }
+        Recorded { request, task: n[0] as u32, extents, stack: n[1] as u32 % 3 }
     })
 }
 
@@ -271,4 +271,30 @@ proptest! {
         bytes.extend(encode(Kind::from_u8(kind).unwrap(), &raw).unwrap());
         prop_assert!(read(&bytes).is_ok());
     }
+}
+
+#[test]
+fn a_file_without_stacks_is_one_of_version_1() {
+    let mut columns = Columns::default();
+    columns.push(&recorded(1));
+    let plain = columns.encode();
+    assert_eq!(plain[..2], [1, 28]);
+    columns.push(&Recorded { stack: 300, ..recorded(1) });
+    let stacked = columns.encode();
+    assert_eq!(stacked[..2], [1, 29]);
+    for (bytes, stack) in [(plain, 0), (stacked, 300)] {
+        columns.decode(&bytes).unwrap();
+        columns
+            .each(|recorded| {
+                assert_eq!(recorded.stack, stack);
+                Ok::<_, ()>(())
+            })
+            .unwrap();
+    }
+    assert_eq!(recording(1)[8], 1);
+    let header = Header { stacks: true, ..header() };
+    let mut out = Vec::new();
+    Writer::new(&mut out, &header).unwrap();
+    assert_eq!(out[8], 2);
+    assert!(read(&out).is_ok());
 }

@@ -31,8 +31,10 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Those of the output.
     pub fn new(mut out: W, header: &Header) -> io::Result<Self> {
-        out.write_all(&prefix())?;
-        let written = prefix().len() as u64;
+        // Without stacks a reader of version 1 can have it.
+        let prefix = prefix(if header.stacks { 2 } else { 1 });
+        out.write_all(&prefix)?;
+        let written = prefix.len() as u64;
         let mut writer =
             Self { out, written, recorded: 0, facts: Vec::new(), requests: Columns::default() };
         writer.json(Kind::Header, header)?;

@@ -7,7 +7,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use dio_trace_common::{abi::Counter, kfunc::ALL as KFUNCS, offsets::ABSENT};
 
 use super::{Options, Scope, kfunc};
-use crate::kernel::{btf::Types, probes};
+use crate::kernel::{btf::Types, preempt::preemptible, probes};
 
 /// An aligned copy of the committed object (an ELF file must start on an 8-byte boundary).
 #[repr(C, align(32))]
@@ -82,6 +82,8 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let o_direct = libc::O_DIRECT as u32;
     let o_append = libc::O_APPEND as u32;
     let all = u32::from(options.all);
+    let stacks = u32::from(options.stacks);
+    let copies = u32::from(preemptible());
     let wanted = &options.wanted;
     let own = std::process::id();
     let cgroup = wanted.cgroup.unwrap_or_default();
@@ -96,6 +98,8 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
         .override_global("FILTER_PIDS", &filter, true)
         .override_global("FOLLOW_CHILDREN", &follow, true)
         .override_global("EMIT_ALL", &all, true)
+        .override_global("STACKS", &stacks, true)
+        .override_global("COPIES", &copies, true)
         .override_global("OWN_TGID", &own, true)
         .override_global("WANTED_TID", &wanted.tid, true)
         .override_global("WANTED_CGROUP", &cgroup.id, true)
@@ -109,6 +113,9 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
         // Every probe of the page cache is a must: without one the tracer does not start.
         .override_global("CACHE_PROBES_COMPLETE", &1u32, true)
         .map_max_entries("EVENTS", if options.all { RING_ALL } else { RING_FINDINGS });
+    if !options.stacks {
+        loader.map_max_entries("STACK_TRACES", 1);
+    }
     let counters = counters()?;
     loader.override_global("COUNTER_PLACES", &counters, true);
     for map in ["COUNTERS", "COUNTED", "TAKEN"] {

@@ -55,6 +55,8 @@ pub struct Options {
     pub attach: Option<Attach>,
     /// An event for every request, not for findings alone.
     pub all: bool,
+    /// The program's stack is taken at the begin of each request.
+    pub stacks: bool,
     /// The probes' own messages go to stderr.
     pub log: bool,
     pub wanted: Wanted,

@@ -5,7 +5,7 @@ use std::{process, time::Duration};
 use anyhow::{Context as _, Error, Result, anyhow};
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, RingBuf},
+    maps::{HashMap, MapData, RingBuf, StackTraceMap},
 };
 use aya_log::EbpfLogger;
 use dio_trace_common::abi::Stat;
@@ -22,11 +22,16 @@ use super::{
     load::{self, Kernel},
     selftest, totals,
 };
-use crate::kernel::{preflight, release};
+use crate::{
+    enrich::Stacks,
+    kernel::{preflight, release},
+};
 
 /// How long an event may wait in the ring before it is fetched; the probes wake the reader only
 /// when 64 KiB are waiting.
 const FETCH_EVERY: Duration = Duration::from_millis(20);
+/// The same with stacks: once their process has gone, nobody knows what was at an address.
+const FETCH_STACKS_EVERY: Duration = Duration::from_millis(2);
 
 /// Probes attached to the running kernel; dropping it detaches them.
 pub struct Tracer {
@@ -75,7 +80,8 @@ impl Tracer {
         let ring = bpf.take_map("EVENTS").context("the object has no map EVENTS")?;
         // SAFETY: the RingBuf owns its descriptor and keeps it open as long as it lives.
         let ring = unsafe { AsyncFd::register(RingBuf::try_from(ring)?) }?;
-        let mut tick = interval(FETCH_EVERY);
+        let every = if options.stacks { FETCH_STACKS_EVERY } else { FETCH_EVERY };
+        let mut tick = interval(every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let log = if options.log {
             Some(EbpfLogger::init_with_logger(&mut bpf, Talk).context("cannot read the messages")?)
@@ -115,6 +121,23 @@ impl Tracer {
     #[must_use]
     pub const fn attach(&self) -> Attach {
         self.coverage.attach
+    }
+
+    /// The stacks that requests refer to, if they are taken.
+    ///
+    /// # Errors
+    /// If the object has no map of them.
+    pub fn stacks(&mut self, options: &Options) -> Result<Option<Stacks>> {
+        if !options.stacks {
+            return Ok(None);
+        }
+        let map =
+            self.bpf.take_map("STACK_TRACES").context("the object has no map STACK_TRACES")?;
+        let map = StackTraceMap::try_from(map)?;
+        Ok(Some(Stacks::new(Box::new(move |number| {
+            let stack = map.get(&u32::from(number), 0);
+            stack.map_or_else(|_| Vec::new(), |s| s.frames().iter().map(|f| f.ip).collect())
+        }))))
     }
 
     /// Adds a process to a [`Scope::Processes`].

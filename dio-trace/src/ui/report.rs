@@ -2,7 +2,7 @@
 
 use super::{
     Style,
-    columns::{about, count, duration, tail, wrap},
+    columns::{about, count, duration, head, tail, wrap},
 };
 use crate::{
     clock::{date_of, time_of_day},
@@ -131,10 +131,10 @@ pub fn groups(rows: &[Group], by: By, style: Style) -> String {
     for row in rows.iter().take(MAX_ROWS) {
         let (p50, p99) = latencies(row);
         let direct = share(&row.bytes);
-        let name = if style.cut {
-            tail(&row.name, style.width.saturating_sub(54))
-        } else {
-            row.name.clone()
+        let room = if style.cut { style.width.saturating_sub(54) } else { usize::MAX };
+        let name = match by {
+            By::Stack => head(row.name.rsplit(';').next().unwrap_or_default(), room),
+            _ => tail(&row.name, room),
         };
         let bytes = if by == By::Time { "-".to_owned() } else { about(row.bytes.total) };
         out += &format!(
@@ -142,11 +142,24 @@ pub fn groups(rows: &[Group], by: By, style: Style) -> String {
             count(row.requests),
             count(row.findings),
         );
+        if by == By::Stack {
+            out += &frames(&row.name, style);
+        }
     }
     if rows.len() > MAX_ROWS {
         out += &format!("{} more\n", count((rows.len() - MAX_ROWS) as u64));
     }
     out
+}
+
+/// The callers of a folded stack's innermost function.
+fn frames(folded: &str, style: Style) -> String {
+    let line = |name: &str| {
+        let text = format!("            from {name}");
+        let text = if style.cut { head(&text, style.width) } else { text };
+        text + "\n"
+    };
+    folded.rsplit(';').skip(1).map(line).collect()
 }
 
 /// The heading over what rows are told apart by.
@@ -156,6 +169,7 @@ pub(super) const fn subject(by: By) -> &'static str {
         By::File => "FILE",
         By::Fs => "FILE SYSTEM",
         By::Cause => "CAUSE",
+        By::Stack => "STACK",
         By::Time => "TIME",
         By::Verdict => "VERDICT",
     }

@@ -12,6 +12,7 @@ use crate::{
     beside::{MixedRow, Mixing, RefusalRow},
     clock::time_of_day,
     record::{Kind, Record},
+    stack::Stack,
     summary::{Row, Summary},
 };
 
@@ -79,6 +80,9 @@ impl<W: Write> Screen<W> {
         {
             self.reason(cause, why, fix)?;
         }
+        if let (1, Some(stack)) = (times, &record.stack) {
+            self.stack(stack)?;
+        }
         if times == shown && shown > 1 && !self.style.all {
             writeln!(self.out, "  more like this are only counted")?;
         }
@@ -143,6 +147,19 @@ impl<W: Write> Screen<W> {
         }
         writeln!(self.out, "{}", wrap("  why: ", why, self.style.width))?;
         writeln!(self.out, "{}", wrap("  fix: ", fix, self.style.width))
+    }
+
+    /// Where in the program it was asked for, the innermost function first.
+    fn stack(&mut self, stack: &Stack) -> io::Result<()> {
+        let mut label = "  at:  ";
+        for frame in &stack.frames {
+            let text = frame.text();
+            let room = self.style.width.saturating_sub(label.len());
+            let text = if self.style.cut { head(&text, room) } else { text };
+            writeln!(self.out, "{label}{text}")?;
+            label = "       ";
+        }
+        Ok(())
     }
 
     /// A path in what is left of the line.

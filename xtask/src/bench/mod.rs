@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: figures of this machine, as ratios in one run.
 //!
 //! - [`cost`]: instructions per request; [`page`]: its tables
+//! - [`rate`]: under load
 mod cost;
 mod page;
+mod rate;
 
 pub(crate) use cost::guard;
 
@@ -31,11 +33,14 @@ pub(crate) struct BenchArgs {
 enum What {
     /// Recordings: how fast they are written and read, bytes per request, memory
     File,
+    /// Load: what is lost at which rate, and what it costs the program
+    Load(rate::LoadArgs),
 }
 
 pub(crate) fn main(args: &BenchArgs) -> Result<()> {
-    match args.what {
+    match &args.what {
         Some(What::File) => file(),
+        Some(What::Load(args)) => rate::main(args),
         None => cost::main(&args.cost),
     }
 }

@@ -30,13 +30,16 @@ mod recordings;
 mod request;
 mod setups;
 mod shorts;
+mod stacks;
 mod stress;
 mod suite;
+mod unprivileged;
 mod workload;
 
 pub(crate) use bench::{
     Measured,
     load::KINDS,
+    rate::{Output, Rate},
     tracers::{TRACERS, Tracer},
 };
 pub(crate) use stress::judge::Score;
@@ -51,6 +54,8 @@ pub(crate) enum Guest {
     /// Uses a file directly while others do not
     DirectUser(mixed::DirectUserArgs),
     Live(live::LiveArgs),
+    /// Reads a file from functions that are known
+    StackReader(stacks::StackReaderArgs),
     /// Makes set-ups and leaves them
     Make(suite::MakeArgs),
     /// Makes the scenarios' requests
@@ -69,6 +74,10 @@ pub(crate) enum Guest {
     Bench(bench::BenchArgs),
     /// Makes the requests
     BenchLoad(bench::load::BenchLoadArgs),
+    /// What is lost under load
+    Rate(bench::rate::RateArgs),
+    /// Makes the load
+    RateLoad(bench::rate::RateLoadArgs),
     /// Shows dio-trace at work
     Demo(demo::DemoArgs),
     /// The program that the demonstration watches
@@ -85,6 +94,7 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Suite(args) => suite::main(args),
         Guest::DirectUser(args) => mixed::direct_user(args).map(|()| 0),
         Guest::Live(args) => live::main(args),
+        Guest::StackReader(args) => stacks::reader(args).map(|()| 0),
         Guest::Make(args) => suite::make(args).map(|()| 0),
         Guest::Workload(args) => workload::main(args).map(|()| 0),
         Guest::FuseServer(args) => fuse::main(args).map(|()| 0),
@@ -94,6 +104,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::StressLoad(args) => stress::load::main(args).map(|()| 0),
         Guest::Bench(args) => bench::main(args).map(|()| 0),
         Guest::BenchLoad(args) => bench::load::main(args).map(|()| 0),
+        Guest::Rate(args) => bench::rate::main(args).map(|()| 0),
+        Guest::RateLoad(args) => bench::rate::load(args).map(|()| 0),
         Guest::Demo(args) => demo::main(args),
         Guest::DemoReader(args) => demo::reader(args).map(|()| 0),
     }

@@ -23,7 +23,7 @@ use super::{
     mixed::{self, DirectUser},
     recordings,
     setups::{self, Kind, Place, Setup},
-    shorts, workload,
+    shorts, stacks, unprivileged, workload,
 };
 use crate::cmd::{say, text};
 
@@ -214,6 +214,10 @@ fn fails_builds(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
     let wrong = wrong.unwrap_or_else(|error| vec![format!("{error:#}")]);
     say(format!("top: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
     judge.verdict("top", live::RUNS, wrong);
+    let wrong = stacks::check(&args.tool, &args.attach, cached, out);
+    let wrong = wrong.unwrap_or_else(|error| vec![format!("{error:#}")]);
+    say(format!("run --stack: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
+    judge.verdict("stack", stacks::RUNS, wrong);
     setups::clear(root)
 }
 
@@ -229,6 +233,10 @@ fn leaves_out(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
     let wrong = recordings::check(&args.tool, &args.attach, folder, out)?;
     say(format!("recording: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
     judge.verdict("recording", 1, wrong);
+    let wrong = unprivileged::check(&args.tool, &args.attach, &args.series, folder, out);
+    let wrong = wrong.unwrap_or_else(|error| vec![format!("{error:#}")]);
+    say(format!("ordinary user: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
+    judge.verdict("ordinary-user", unprivileged::RUNS, wrong);
     setups::clear(root)
 }
 

@@ -2,8 +2,10 @@
 //!
 //! - [`load`]: the program that is measured
 //! - [`tracers`]: who watches it
+//! - [`rate`]: how it fares under load
 pub(crate) mod load;
 mod programs;
+pub(crate) mod rate;
 pub(crate) mod tracers;
 
 use std::{

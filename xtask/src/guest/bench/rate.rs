@@ -1,0 +1,249 @@
+//! Four CPUs that read, every read a finding: what is lost, what it costs, and whether an output that
+//! takes nothing stops the program.
+use std::{
+    fs::{self, File},
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::{fs::OpenOptionsExt as _, process::ExitStatusExt as _},
+    },
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{BLOCKS, FOLDER, make};
+use crate::{
+    cmd::{say, text},
+    guest::{
+        memory::Buffer,
+        suite::{Program, Traces, wait_until_tracing},
+    },
+};
+
+const BLOCK: usize = 4096;
+const THREADS: u64 = 4;
+/// How long the threads read.
+const READING: Duration = Duration::from_secs(5);
+/// Reads a second that all threads together try for; 0: as many as they can.
+const PACES: &[u64] = &[500, 2_000, 8_000, 0];
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RateArgs {
+    /// dio-trace
+    #[arg(long)]
+    tool: PathBuf,
+    /// Where rows go, a line of JSON each
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RateLoadArgs {
+    #[arg(long)]
+    file: PathBuf,
+    #[arg(long)]
+    pace: u64,
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Who takes what dio-trace writes.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) enum Output {
+    /// There is no dio-trace.
+    None,
+    /// A program that reads all of it.
+    Read,
+    /// A pipe that nobody reads until the program has ended.
+    Stuck,
+}
+
+/// What the program did.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Load {
+    pub(crate) reads: u64,
+    pub(crate) seconds: f64,
+    /// User and system.
+    pub(crate) cpu_seconds: f64,
+}
+
+/// One point of the curve.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Rate {
+    pub(crate) pace: u64,
+    pub(crate) output: Output,
+    pub(crate) load: Load,
+    /// Reads that dio-trace counted; those it told one by one; those it says it could not tell.
+    pub(crate) counted: u64,
+    pub(crate) told: u64,
+    pub(crate) lost: u64,
+    /// Of dio-trace: seconds of CPU since it was attached, and its largest size in KiB.
+    pub(crate) tool_seconds: f64,
+    pub(crate) tool_kib: u64,
+}
+
+pub(crate) fn main(args: &RateArgs) -> Result<()> {
+    make(Path::new(FOLDER))?;
+    let mut rows = File::options().append(true).create(true).open(&args.out)?;
+    for output in [Output::None, Output::Read, Output::Stuck] {
+        for pace in PACES {
+            let row = measure(args, output, *pace)?;
+            say(format!("{row:?}"));
+            writeln!(rows, "{}", serde_json::to_string(&row)?)?;
+            rows.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
+fn measure(args: &RateArgs, output: Output, pace: u64) -> Result<Rate> {
+    let result = Path::new("/tmp/rate.json");
+    let mut load = Command::new(std::env::current_exe().context("xtask cannot find itself")?);
+    load.args(["guest", "rate-load", "--pace", &pace.to_string(), "--out", text(result)?]);
+    load.args(["--file", &format!("{FOLDER}/journaled")]);
+    let mut load = Program::start(&mut load)?;
+    let watch = match output {
+        Output::None => None,
+        _ => Some(Watch::start(args, output, load.child.id())?),
+    };
+    load.go()?;
+    let load: Load = serde_json::from_slice(&fs::read(result)?)?;
+    let mut row =
+        Rate { pace, output, load, counted: 0, told: 0, lost: 0, tool_seconds: 0.0, tool_kib: 0 };
+    if let Some(watch) = watch {
+        watch.end(&mut row)?;
+    }
+    Ok(row)
+}
+
+/// Lines of requests, and the summary.
+type Lines = (u64, Value);
+
+/// dio-trace on the program.
+struct Watch {
+    tool: Child,
+    before: f64,
+    lines: Result<JoinHandle<Result<Lines>>, ChildStdout>,
+}
+
+impl Watch {
+    fn start(args: &RateArgs, output: Output, pid: u32) -> Result<Self> {
+        let file = |end: &str| PathBuf::from(format!("/tmp/rate.{end}"));
+        let traces = Traces { tally: file("tally"), json: file("jsonl"), talk: file("talk") };
+        let mut tool = Command::new(&args.tool)
+            .args(["attach", "-p", &pid.to_string(), "--json"])
+            .stdout(Stdio::piped())
+            .stderr(File::create(&traces.talk)?)
+            .spawn()
+            .context("cannot start dio-trace")?;
+        wait_until_tracing(&mut tool, &traces)?;
+        let pipe = tool.stdout.take().context("dio-trace has no stdout")?;
+        let lines = match output {
+            Output::Stuck => Err(pipe),
+            _ => Ok(thread::spawn(|| read(pipe))),
+        };
+        Ok(Self { before: cpu_seconds(tool.id())?, tool, lines })
+    }
+
+    /// Waits for its end, which that of the program brings.
+    fn end(self, row: &mut Rate) -> Result<()> {
+        let (told, summary) = match self.lines {
+            Ok(thread) => thread.join().map_err(|_| anyhow::anyhow!("the reader died"))??,
+            Err(pipe) => read(pipe)?,
+        };
+        let verdicts = summary["requests"].as_object().into_iter().flatten();
+        row.counted = verdicts.filter_map(|(_, n)| n.as_u64()).sum();
+        row.told = told;
+        row.lost = summary["lost"]["ring buffer full"].as_u64().unwrap_or(0);
+        let (status, usage) = wait(self.tool.id())?;
+        if !status.success() {
+            bail!("dio-trace failed ({status})");
+        }
+        row.tool_seconds = seconds(&usage) - self.before;
+        row.tool_kib = usage.ru_maxrss as u64;
+        Ok(())
+    }
+}
+
+fn read(pipe: ChildStdout) -> Result<Lines> {
+    let (mut told, mut last) = (0, String::new());
+    for line in BufReader::new(pipe).lines() {
+        last = line?;
+        told += u64::from(last.contains("\"kind\":\"request\""));
+    }
+    Ok((told, serde_json::from_str(&last).context("the last line is no summary")?))
+}
+
+/// Ends and usage of a child.
+fn wait(pid: u32) -> Result<(ExitStatus, libc::rusage)> {
+    let mut status = 0;
+    // SAFETY: plain numbers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: a child of ours, and two places of our own.
+    let pid = unsafe { libc::wait4(pid as libc::pid_t, &raw mut status, 0, &raw mut usage) };
+    if pid < 0 {
+        return Err(io::Error::last_os_error()).context("cannot wait for dio-trace");
+    }
+    Ok((ExitStatus::from_raw(status), usage))
+}
+
+fn seconds(usage: &libc::rusage) -> f64 {
+    let of = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    of(usage.ru_utime) + of(usage.ru_stime)
+}
+
+/// CPU that a process has used, of all its threads.
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Behind the name, which may hold anything: field 3 on; utime and stime are 14 and 15.
+    let (_, rest) = stat.rsplit_once(')').context("no stat")?;
+    let ticks: u64 =
+        rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    // SAFETY: only asks.
+    let hz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Ok(ticks as f64 / hz as f64)
+}
+
+/// The program: threads that read the file's blocks in turn.
+pub(crate) fn load(args: &RateLoadArgs) -> Result<()> {
+    println!("ready");
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    let start = Instant::now();
+    let reads = thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..THREADS).map(|_| scope.spawn(|| one_thread(args, start))).collect();
+        let ended = threads.into_iter().map(|t| t.join().unwrap_or_else(|_| bail!("it died")));
+        ended.sum::<Result<u64>>()
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    let load = Load { reads, seconds, cpu_seconds: cpu_seconds(std::process::id())? };
+    Ok(fs::write(&args.out, serde_json::to_vec(&load)?)?)
+}
+
+fn one_thread(args: &RateLoadArgs, start: Instant) -> Result<u64> {
+    let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(&args.file)?;
+    let mut buffer = Buffer::new(BLOCK)?;
+    let mut reads = 0;
+    while start.elapsed() < READING {
+        if args.pace != 0 {
+            let due = Duration::from_secs_f64(reads as f64 * THREADS as f64 / args.pace as f64);
+            thread::sleep(due.saturating_sub(start.elapsed()));
+        }
+        let at = (reads as usize % BLOCKS * BLOCK) as i64;
+        // SAFETY: a buffer of that size.
+        let got = unsafe { libc::pread(file.as_raw_fd(), buffer.at(0).cast(), BLOCK, at) };
+        if got != BLOCK as isize {
+            bail!("a read returned {got}: {}", io::Error::last_os_error());
+        }
+        reads += 1;
+    }
+    Ok(reads)
+}

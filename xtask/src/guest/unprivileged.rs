@@ -1,0 +1,136 @@
+//! An ordinary user with two capabilities, and what is left of them.
+use std::{
+    fs, io,
+    io::Write as _,
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{
+    filters::compare,
+    suite::{Traces, end, not_ended_with, wait_until_tracing},
+};
+use crate::cmd::text;
+
+/// Runs of dio-trace.
+pub(super) const RUNS: u64 = 2;
+/// nobody
+const USER: u32 = 65534;
+/// capabilities(7)
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+/// For giving up capabilities, once it traces.
+const PATIENCE: Duration = Duration::from_secs(30);
+const SIZE: usize = 16 << 10;
+
+/// What is wrong with runs of the tool in this folder, whose file system has extended attributes.
+pub(super) fn check(
+    tool: &Path,
+    attach: &str,
+    series: &str,
+    folder: &Path,
+    out: &Path,
+) -> Result<Vec<String>> {
+    let home = folder.join("nobody");
+    fs::create_dir_all(&home)?;
+    let own = home.join("dio-trace");
+    fs::copy(tool, &own).context("cannot copy dio-trace")?;
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o755))?;
+    let data = home.join("data");
+    fs::write(&data, vec![1; SIZE])?;
+    fs::File::open(&data)?.sync_all()?;
+    for path in [&home, &data] {
+        chown(path, Some(USER), Some(USER))?;
+    }
+    let mut wrong = Vec::new();
+
+    let output = Command::new(&own).args(["audit", "-d", "1"]).uid(USER).gid(USER).output()?;
+    let talk = String::from_utf8_lossy(&output.stderr);
+    wrong.extend(not_ended_with(&output, 1));
+    if !talk.contains("CAP_BPF and CAP_PERFMON missing") || !talk.contains("setcap") {
+        wrong.push(format!("without capabilities: {talk}"));
+    }
+
+    grant(&own, 1 << CAP_PERFMON | 1 << CAP_BPF)?;
+    let read = format!("read go; dd if={} of=/dev/null iflag=direct bs=4096", text(&data)?);
+    let mut program = Command::new("sh")
+        .args(["-c", &read])
+        .uid(USER)
+        .gid(USER)
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("cannot start sh")?;
+    let file = |end: &str| out.join(format!("unprivileged.{end}"));
+    let traces = Traces { tally: file("tally"), json: file("jsonl"), talk: file("talk") };
+    let mut tool = Command::new(&own)
+        .args(["attach", "-p", &program.id().to_string(), "--json", "--all", "--attach", attach])
+        .stdout(fs::File::create(&traces.json)?)
+        .stderr(fs::File::create(&traces.talk)?)
+        .current_dir(&home)
+        .uid(USER)
+        .gid(USER)
+        .spawn()
+        .context("cannot start dio-trace")?;
+    wait_until_tracing(&mut tool, &traces)?;
+    // 5.10 wants CAP_BPF for every look into a map.
+    let may_keep = if series == "5.10" { 1 << CAP_BPF } else { 0 };
+    let start = Instant::now();
+    let left = loop {
+        let left = permitted(tool.id())?;
+        if left == may_keep || start.elapsed() > PATIENCE {
+            break left;
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    program.stdin.take().context("sh has no stdin")?.write_all(b"go\n")?;
+    program.wait()?;
+    end(tool, &traces)?;
+    if left != may_keep {
+        wrong.push(format!("keeps capabilities {left:#x} while it traces, not {may_keep:#x}"));
+    }
+    let json = fs::read_to_string(&traces.json)?;
+    // Four blocks, and the read that finds the end.
+    wrong.extend(compare(&json, 5, "with two capabilities"));
+    if json.matches(&format!("\"path\":{}", serde_json::to_string(text(&data)?)?)).count() < 5 {
+        wrong.push(format!("with two capabilities: not {}: {json}", data.display()));
+    }
+    Ok(wrong)
+}
+
+/// Sets a file's permitted and effective capabilities (struct vfs_cap_data, revision 2).
+fn grant(file: &Path, caps: u64) -> Result<()> {
+    const EFFECTIVE: u32 = 1;
+    const REVISION_2: u32 = 0x0200_0000;
+    let words = [REVISION_2 | EFFECTIVE, caps as u32, 0, (caps >> 32) as u32, 0];
+    let data: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let path = std::ffi::CString::new(file.as_os_str().as_bytes())?;
+    // SAFETY: two C strings, and a buffer as long as said.
+    let set = unsafe {
+        libc::setxattr(
+            path.as_ptr(),
+            c"security.capability".as_ptr(),
+            data.as_ptr().cast(),
+            data.len(),
+            0,
+        )
+    };
+    if set != 0 {
+        bail!("setcap {}: {}", file.display(), io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn permitted(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let hex = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    Ok(u64::from_str_radix(hex.context("no CapPrm")?.trim(), 16)?)
+}
