@@ -43,6 +43,24 @@ pub fn has_kprobes() -> bool {
     Path::new("/sys/bus/event_source/devices/kprobe").exists()
 }
 
+/// Why kprobes are refused to who has CAP_PERFMON and no more, if they are.
+#[must_use]
+pub fn lacks_perf_events() -> Option<String> {
+    lacks_perf(&read("/proc/sys/kernel/perf_event_paranoid"), has_cap(cap::SYS_ADMIN))
+}
+
+/// Debian's and Ubuntu's kernels have a level 3, at which perf_event_open(2) asks for CAP_SYS_ADMIN.
+fn lacks_perf(paranoid: &str, admin: bool) -> Option<String> {
+    let level: i32 = paranoid.trim().parse().ok()?;
+    (level > 2 && !admin).then(|| {
+        format!(
+            "kernel.perf_event_paranoid is {level}, and kprobes take CAP_SYS_ADMIN then: leave out \
+             `--attach kprobe` where the kernel has fentry, run as root with sudo, or `sudo sysctl \
+             kernel.perf_event_paranoid=2`"
+        )
+    })
+}
+
 /// True if this process has the capability.
 #[must_use]
 pub fn has_cap(cap: u32) -> bool {
@@ -112,6 +130,16 @@ mod tests {
         assert_eq!(effective_caps("nothing"), 0);
         assert!(lacks_freedom("none integrity [confidentiality]\n").is_some());
         assert!(lacks_freedom("[none] integrity confidentiality\n").is_none());
+    }
+
+    #[test]
+    fn a_paranoid_kernel_is_told() {
+        let text = lacks_perf("3\n", false).unwrap();
+        assert!(text.contains("perf_event_paranoid=2"), "{text}");
+        assert_eq!(
+            [lacks_perf("3", true), lacks_perf("2", false), lacks_perf("", false)],
+            [const { None }; 3]
+        );
     }
 
     #[test]

@@ -7,9 +7,9 @@ use aya::{
 };
 
 use super::{Attach, Missing, load::Kernel};
-use crate::kernel::preempt::preemptible;
 use crate::kernel::preflight::{NO_KPROBES, has_kprobes};
 use crate::kernel::probes::{Duty, PROBES, Probe, TRACEPOINTS, Tracepoint, When};
+use crate::kernel::{preempt::preemptible, preflight};
 
 /// What was attached and what not.
 pub(super) struct Coverage {
@@ -261,8 +261,11 @@ fn fexit(program: &mut FExit, kernel: &Kernel, function: &str) -> Result<()> {
 fn attach_kprobe(bpf: &mut Ebpf, name: &str, function: &str) -> Result<()> {
     let program: &mut KProbe = program(bpf, name)?.try_into()?;
     program.load().context("kprobe refused at load")?;
-    program.attach(function, 0).context("kprobe refused at attach")?;
-    Ok(())
+    match (program.attach(function, 0), preflight::lacks_perf_events()) {
+        (Ok(_), _) => Ok(()),
+        (Err(_), Some(lack)) => Err(anyhow!(lack)),
+        (Err(error), None) => Err(error).context("kprobe refused at attach"),
+    }
 }
 
 fn attach_tracepoint(bpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()> {

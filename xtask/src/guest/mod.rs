@@ -54,6 +54,7 @@ pub(crate) enum Guest {
     /// Uses a file directly while others do not
     DirectUser(mixed::DirectUserArgs),
     Live(live::LiveArgs),
+    OrdinaryUser(unprivileged::UnprivilegedArgs),
     /// Reads a file from functions that are known
     StackReader(stacks::StackReaderArgs),
     /// Makes set-ups and leaves them
@@ -94,6 +95,7 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Suite(args) => suite::main(args),
         Guest::DirectUser(args) => mixed::direct_user(args).map(|()| 0),
         Guest::Live(args) => live::main(args),
+        Guest::OrdinaryUser(args) => unprivileged::main(args),
         Guest::StackReader(args) => stacks::reader(args).map(|()| 0),
         Guest::Make(args) => suite::make(args).map(|()| 0),
         Guest::Workload(args) => workload::main(args).map(|()| 0),

@@ -7,19 +7,21 @@ use std::{
         fs::{PermissionsExt as _, chown},
         process::CommandExt as _,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 
 use super::{
     filters::compare,
+    setups,
     suite::{Traces, end, not_ended_with, wait_until_tracing},
 };
-use crate::cmd::text;
+use crate::cmd::{say, text};
 
 /// Runs of dio-trace.
 pub(super) const RUNS: u64 = 2;
@@ -30,7 +32,34 @@ const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 /// For giving up capabilities, once it traces.
 const PATIENCE: Duration = Duration::from_secs(30);
+const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 const SIZE: usize = 16 << 10;
+
+/// The ordinary user alone
+#[derive(Args, Clone, Debug)]
+pub(crate) struct UnprivilegedArgs {
+    /// dio-trace
+    #[arg(long)]
+    tool: PathBuf,
+    /// fentry or kprobe: how dio-trace must attach
+    #[arg(long)]
+    attach: String,
+    /// The kernel series
+    #[arg(long)]
+    series: String,
+    /// Folder for what was seen
+    #[arg(long)]
+    out: PathBuf,
+}
+
+pub(super) fn main(args: &UnprivilegedArgs) -> Result<u8> {
+    let root = Path::new("/mnt");
+    let places = setups::make(vec![(setups::find("ext4-512")?, Vec::new())], root)?;
+    let wrong = check(&args.tool, &args.attach, &args.series, &places[0].0.path, &args.out)?;
+    setups::clear(root)?;
+    wrong.iter().for_each(say);
+    Ok(u8::from(!wrong.is_empty()))
+}
 
 /// What is wrong with runs of the tool in this folder, whose file system has extended attributes.
 pub(super) fn check(
@@ -61,6 +90,29 @@ pub(super) fn check(
     }
 
     grant(&own, 1 << CAP_PERFMON | 1 << CAP_BPF)?;
+    let paranoid = fs::read_to_string(PARANOID)?;
+    if attach == "kprobe" && paranoid.trim() == "3" {
+        // Debian's kernels.
+        let mut command = Command::new(&own);
+        command.args(["audit", "-d", "1", "--attach", attach]).uid(USER).gid(USER);
+        let output = command.output()?;
+        wrong.extend(not_ended_with(&output, 1));
+        let talk = String::from_utf8_lossy(&output.stderr);
+        if !talk.contains("perf_event_paranoid=2") {
+            wrong.push(format!("with perf_event_paranoid=3: {talk}"));
+        }
+        fs::write(PARANOID, "2")?;
+    }
+    let result = traced(&own, attach, series, &home, out);
+    fs::write(PARANOID, paranoid)?;
+    wrong.extend(result?);
+    Ok(wrong)
+}
+
+/// A program's reads, traced by its own user; what is wrong with them.
+fn traced(own: &Path, attach: &str, series: &str, home: &Path, out: &Path) -> Result<Vec<String>> {
+    let data = home.join("data");
+    let mut wrong = Vec::new();
     let read = format!("read go; dd if={} of=/dev/null iflag=direct bs=4096", text(&data)?);
     let mut program = Command::new("sh")
         .args(["-c", &read])
@@ -71,11 +123,11 @@ pub(super) fn check(
         .context("cannot start sh")?;
     let file = |end: &str| out.join(format!("unprivileged.{end}"));
     let traces = Traces { tally: file("tally"), json: file("jsonl"), talk: file("talk") };
-    let mut tool = Command::new(&own)
+    let mut tool = Command::new(own)
         .args(["attach", "-p", &program.id().to_string(), "--json", "--all", "--attach", attach])
         .stdout(fs::File::create(&traces.json)?)
         .stderr(fs::File::create(&traces.talk)?)
-        .current_dir(&home)
+        .current_dir(home)
         .uid(USER)
         .gid(USER)
         .spawn()
