@@ -103,8 +103,12 @@ impl Subject {
         !self.is_device() && self.magic == magic::TMPFS
     }
 
+    /// A server or a daemon has the data, of the file system below if this one is stacked.
     pub(super) fn is_client(&self) -> bool {
-        !self.is_device() && magic::is_client(self.magic)
+        let (fs, _) = self.file.deciding();
+        !self.is_device()
+            && (magic::is_client(self.magic)
+                || enrich::client_magic(fs).is_some_and(magic::is_client))
     }
 
     /// True if there is anything to say about writes.

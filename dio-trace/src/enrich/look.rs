@@ -53,7 +53,7 @@ pub(crate) fn look(path: &Path, file: &File) -> Option<Looked> {
 
 /// What the kernel has in `super_block.s_magic`: statfs(2) of a client may tell the server's type
 /// (fs/9p/vfs_super.c:v9fs_statfs).
-fn client_magic(fs: &str) -> Option<u32> {
+pub(crate) fn client_magic(fs: &str) -> Option<u32> {
     Some(match fs {
         "9p" => magic::V9FS,
         "nfs" | "nfs4" => magic::NFS,

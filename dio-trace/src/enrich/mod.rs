@@ -32,7 +32,7 @@ pub use device::{Device, Layer, LayerKind};
 pub use extents::{extent, extent_flags};
 pub use facts::{Facts, attribute, flag, inode_flags};
 pub use fds::{DirectFd, direct_fds};
-pub(crate) use look::look;
+pub(crate) use look::{client_magic, look};
 pub use stacks::{Addresses, Stacks};
 
 /// Files and processes remembered at the same time; more are looked up anew.
