@@ -111,6 +111,7 @@ fn page(kernel: &str, table: &str) -> String {
          *told* are the reads with a line of their own, *lost* those that dio-trace itself says had none (`ring buffer \
          full`); together they are every read, or the command fails. The counters hold every read in any case. Where nobody \
          takes the output (a pipe that is not read until the program has ended), the program goes on. *CPU*: seconds per \
-         second, while there are four CPUs.\n"
+         second, while there are four CPUs, counted by the kernel in ticks of 4 ms: coarse where a read takes less; \
+         dio-trace's has its end in it, when it detaches and sums up.\n"
     )
 }
