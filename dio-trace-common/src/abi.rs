@@ -41,7 +41,7 @@ pub struct Request {
     pub nr_segs: u32,
     /// CLOCK_MONOTONIC in ns; also the request's identity among those of one kiocb address.
     pub begin_ns: u64,
-    /// CLOCK_MONOTONIC in ns.
+    /// CLOCK_MONOTONIC in ns. Until then the probes keep in it what they counted last.
     pub end_ns: u64,
     /// Kernel address of the kiocb of an asynchronous request, else 0.
     pub kiocb: u64,

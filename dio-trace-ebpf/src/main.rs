@@ -80,6 +80,14 @@ macro_rules! another_entry {
     };
 }
 
+/// An entry probe that proves the path of a request: twice for fentry, see `steady`.
+macro_rules! entry_twice {
+    ($fe:ident, $fe_2:ident, $kp:ident, $body:ident) => {
+        entry!($fe, evidence::$body::<_, true>, $kp, evidence::$body::<_, false>);
+        another_entry!($fe_2, evidence::$body::<_, true>);
+    };
+}
+
 /// A return probe that needs no arguments: one body for fexit and kretprobe. `$args` is the
 /// number of arguments of the probed function.
 macro_rules! exit {
@@ -237,33 +245,24 @@ pub fn tp_io_uring_complete_cqe(ctx: RawTracePointContext) -> i32 {
 }
 
 // ---- evidence: direct
-// Twice where the kernel may preempt a probe: see `steady`.
-entry!(
+entry_twice!(
     fe_iomap_dio_complete,
-    evidence::iomap_dio_complete::<_, true>,
+    fe_iomap_dio_complete_2,
     kp_iomap_dio_complete,
-    evidence::iomap_dio_complete::<_, false>
+    iomap_dio_complete
 );
-another_entry!(fe_iomap_dio_complete_2, evidence::iomap_dio_complete::<_, true>);
 #[raw_tracepoint]
 pub fn tp_iomap_dio_complete(ctx: RawTracePointContext) -> i32 {
     evidence::iomap_dio_completed(&ctx);
     0
 }
-entry!(
+entry_twice!(
     fe_iomap_dio_simple_complete,
-    evidence::iomap_dio_simple_complete::<_, true>,
+    fe_iomap_dio_simple_complete_2,
     kp_iomap_dio_simple_complete,
-    evidence::iomap_dio_simple_complete::<_, false>
+    iomap_dio_simple_complete
 );
-another_entry!(fe_iomap_dio_simple_complete_2, evidence::iomap_dio_simple_complete::<_, true>);
-entry!(
-    fe_dio_complete,
-    evidence::dio_complete::<_, true>,
-    kp_dio_complete,
-    evidence::dio_complete::<_, false>
-);
-another_entry!(fe_dio_complete_2, evidence::dio_complete::<_, true>);
+entry_twice!(fe_dio_complete, fe_dio_complete_2, kp_dio_complete, dio_complete);
 #[kprobe]
 pub fn kp_blockdev_direct_io(ctx: ProbeContext) -> u32 {
     evidence::direct_entered(&ctx);

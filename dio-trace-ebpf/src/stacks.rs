@@ -10,6 +10,8 @@ use crate::{begin::starts_with_iou, config::STACKS, kernel::Args, maps::count};
 /// Stacks by the kernel's hash of them; without `--stack` the loader leaves room for one.
 /// [`Request::stack`] has room for these numbers.
 const STACKS_MAX: usize = 16384;
+/// Another stack with the same hash has its place.
+const EEXIST: i32 = -17;
 
 #[aya_ebpf::macros::btf_map]
 static STACK_TRACES: StackTrace<STACKS_MAX> = StackTrace::new();
@@ -33,6 +35,3 @@ pub unsafe fn take<A: Args>(ctx: &A, request: *mut Request) {
         }
     }
 }
-
-/// Another stack with the same hash has its place.
-const EEXIST: i32 = -17;

@@ -58,9 +58,14 @@ impl Stack {
     #[must_use]
     pub fn folded(&self) -> String {
         let names: Vec<String> =
-            self.frames.iter().rev().map(|frame| frame.name().replace(';', "\\x3b")).collect();
+            self.frames.iter().rev().map(|frame| one_frame(&frame.name())).collect();
         names.join(";")
     }
+}
+
+/// A name in which nothing ends a frame of a folded line.
+pub(crate) fn one_frame(name: &str) -> String {
+    name.replace(';', "\\x3b")
 }
 
 fn file_name(path: &str) -> &str {

@@ -143,10 +143,10 @@ fn read_at(subject: &Subject, file: &File, offset: u64, len: usize, whose: &str)
         ),
         // The kernel asks for the rest through the page cache; whose bytes these are is not to be seen
         // (mm/filemap.c:generic_file_read_iter).
-        Some(_) if subject.is_client() && is_short(subject, got, offset, len) => {
+        Some(_) if subject.is_client() && is_short(file, got, offset, len) => {
             Told::nothing(format!(
-                "a read of {len} bytes at {offset}{whose} was answered with {got}, and the rest asked for \
-             through the page cache"
+                "a read of {len} bytes at {offset}{whose} was answered with {got}, and the rest \
+                 asked for through the page cache"
             ))
         }
         Some(pages) => Told::proven(
@@ -157,9 +157,9 @@ fn read_at(subject: &Subject, file: &File, offset: u64, len: usize, whose: &str)
 }
 
 /// Fewer bytes than there are.
-const fn is_short(subject: &Subject, got: usize, offset: u64, len: usize) -> bool {
-    let left = subject.size.saturating_sub(offset);
-    (got as u64) < if left < len as u64 { left } else { len as u64 }
+fn is_short(file: &File, got: usize, offset: u64, len: usize) -> bool {
+    let size = file.metadata().map_or(0, |about| about.len());
+    (got as u64) < size.saturating_sub(offset).min(len as u64)
 }
 
 /// Read, overwrite and extend, on a new file in the folder.

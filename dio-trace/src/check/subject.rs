@@ -105,10 +105,7 @@ impl Subject {
 
     /// A server or a daemon has the data, of the file system below if this one is stacked.
     pub(super) fn is_client(&self) -> bool {
-        let (fs, _) = self.file.deciding();
-        !self.is_device()
-            && (magic::is_client(self.magic)
-                || enrich::client_magic(fs).is_some_and(magic::is_client))
+        !self.is_device() && enrich::client_magic(self.file.deciding().0).is_some()
     }
 
     /// True if there is anything to say about writes.

@@ -1,6 +1,7 @@
 //! `dio-trace report`: a recording on the screen.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     fs::{self, File},
     io::{self, BufReader, BufWriter, IsTerminal as _, Write as _},
@@ -130,30 +131,34 @@ fn style() -> Style {
     sink::style(io::stdout().is_terminal(), false)
 }
 
-/// The screen of live tracing, and sums by cause.
+/// The screen of live tracing, or the sums that the counters do not have.
 struct Show {
     /// Lines of findings; none with --by or --json. Kept until the heading is written.
     screen: Option<Screen<Vec<u8>>>,
-    causes: HashMap<&'static str, Group>,
-    /// By folded stack.
-    stacks: HashMap<String, Group>,
+    by: Option<By>,
+    groups: HashMap<Cow<'static, str>, Group>,
 }
 
 impl Show {
     fn new(args: &ReportArgs, style: Style) -> Self {
         let screen = (!args.json && args.by.is_none()).then(|| Screen::new(Vec::new(), style));
-        Self { screen, causes: HashMap::new(), stacks: HashMap::new() }
+        Self { screen, by: args.by, groups: HashMap::new() }
+    }
+
+    /// What a finding is summed under.
+    fn name(&self, record: &Record) -> Option<Cow<'static, str>> {
+        match self.by {
+            Some(By::Cause) => record.cause.map(Cow::Borrowed),
+            Some(By::Stack) => record.stack.as_ref().map(|stack| Cow::Owned(stack.folded())),
+            _ => None,
+        }
     }
 }
 
 impl Sink for Show {
     fn record(&mut self, record: &Record) -> Result<()> {
-        if let Some(cause) = record.cause.filter(|_| record.finding) {
-            let row = self.causes.entry(cause).or_default();
-            row.count(record);
-        }
-        if let Some(stack) = record.stack.as_ref().filter(|_| record.finding) {
-            self.stacks.entry(stack.folded()).or_default().count(record);
+        if let (true, Some(name)) = (record.finding, self.name(record)) {
+            self.groups.entry(name).or_default().count(record);
         }
         self.screen.as_mut().map_or(Ok(()), |screen| Ok(screen.record(record)?))
     }
@@ -182,8 +187,14 @@ fn whole(path: &Path, replayed: &Replay, mut sink: Show) -> Result<()> {
 
 fn rows(mut replayed: Replay, sink: Show, by: By) -> Vec<Group> {
     match by {
-        By::Cause => sink.causes.into_iter().map(named).collect(),
-        By::Stack => sink.stacks.into_iter().map(named).collect(),
+        By::Cause | By::Stack => {
+            let named = |(name, mut row): (Cow<'static, str>, Group)| {
+                row.name = name.into_owned();
+                row.measure();
+                row
+            };
+            sink.groups.into_iter().map(named).collect()
+        }
         By::Time => {
             let (width, slices) = replayed.timeline.slices(24);
             let start = i128::from(replayed.timeline.start()) + i128::from(replayed.header.clock);
@@ -196,12 +207,6 @@ fn rows(mut replayed: Replay, sink: Show, by: By) -> Vec<Group> {
         }
         by => groups(&replayed.counters, by, &mut replayed.enricher),
     }
-}
-
-fn named((name, mut row): (impl Into<String>, Group)) -> Group {
-    row.name = name.into();
-    row.measure();
-    row
 }
 
 fn json(path: &Path, replayed: Replay, sink: Show, by: Option<By>) -> Result<()> {

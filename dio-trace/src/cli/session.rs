@@ -113,8 +113,8 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
 
 /// From here on only looking is left to do; what runs already keeps what it has.
 fn give_up_privilege(tracer: &Tracer) {
-    const ALL: &[Capability] = &[Capability::CAP_BPF, Capability::CAP_SYS_ADMIN];
-    let result = works_without(ALL, || tracer.totals().is_ok()).and_then(|readable| {
+    const EITHER: &[Capability] = &[READING_MAPS, Capability::CAP_SYS_ADMIN];
+    let result = works_without(EITHER, || tracer.is_readable()).and_then(|readable| {
         let maps = if readable { &[][..] } else { &[READING_MAPS] };
         give_up_but(&[privilege::LOOKING, maps].concat())
     });

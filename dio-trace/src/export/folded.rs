@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
 };
 
-use crate::record::Record;
+use crate::{record::Record, stack::one_frame};
 
 /// Lines kept; requests of more are counted in one.
 const MAX_LINES: usize = 1 << 18;
@@ -24,11 +24,9 @@ impl Folded {
             Some(outcome) => format!("{} {outcome}", r.verdict),
             None => r.verdict.to_owned(),
         };
-        let mut line = format!("{}/{}", frame(&r.comm), r.pid);
-        if let Some(stack) = &r.stack {
-            line = format!("{line};{}", stack.folded());
-        }
-        line = format!("{line};{};{}/{};{verdict}", frame(&r.path), r.op, r.api);
+        let stack = r.stack.as_ref().map_or_else(String::new, |stack| stack.folded() + ";");
+        let (comm, path) = (one_frame(&r.comm), one_frame(&r.path));
+        let mut line = format!("{comm}/{};{stack}{path};{}/{};{verdict}", r.pid, r.op, r.api);
         if let Some(cause) = r.cause {
             line.push(';');
             line.push_str(cause);
@@ -46,11 +44,6 @@ impl Folded {
     pub fn finish(&self, mut out: impl Write) -> io::Result<()> {
         self.lines.iter().try_for_each(|(line, requests)| writeln!(out, "{line} {requests}"))
     }
-}
-
-/// A name in which nothing ends a frame.
-fn frame(name: &str) -> String {
-    name.replace(';', "\\x3b")
 }
 
 #[cfg(test)]

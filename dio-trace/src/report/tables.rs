@@ -49,8 +49,11 @@ pub(super) struct Stacks {
 }
 
 impl Stacks {
-    /// Keeps a stack, while there is room.
+    /// Keeps a stack, while there is room. Told again, it is the same.
     pub(super) fn keep(&mut self, mut stack: Stack) {
+        if self.stacks.contains_key(&stack.id) {
+            return;
+        }
         stack.frames.truncate(MAX_FRAMES);
         for frame in &mut stack.frames {
             for name in [&mut frame.symbol, &mut frame.module].into_iter().flatten() {

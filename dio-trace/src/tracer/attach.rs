@@ -7,9 +7,8 @@ use aya::{
 };
 
 use super::{Attach, Missing, load::Kernel};
-use crate::kernel::preflight::{NO_KPROBES, has_kprobes};
+use crate::kernel::preflight::{NO_KPROBES, has_kprobes, lacks_perf_events};
 use crate::kernel::probes::{Duty, PROBES, Probe, TRACEPOINTS, Tracepoint, When};
-use crate::kernel::{preempt::preemptible, preflight};
 
 /// What was attached and what not.
 pub(super) struct Coverage {
@@ -43,8 +42,7 @@ pub(super) fn attach_all(
         When::Filtered => filtered,
         When::Kprobe => attach == Attach::Kprobe,
     };
-    let preemptible = preemptible();
-    let copies = attach == Attach::Fentry && preemptible;
+    let copies = attach == Attach::Fentry && kernel.preemptible;
     let of_mode = |probe: &&Probe| {
         (copies || !probe.copies) && (attach == Attach::Kprobe || !probe.kprobe_only)
     };
@@ -53,7 +51,7 @@ pub(super) fn attach_all(
     let all = tracepoints.len() + probes.len();
     for (done, tracepoint) in tracepoints.iter().enumerate() {
         progress(done, all);
-        coverage.tracepoint(bpf, kernel, tracepoint, preemptible)?;
+        coverage.tracepoint(bpf, kernel, tracepoint)?;
     }
     for (done, probe) in probes.iter().enumerate() {
         progress(tracepoints.len() + done, all);
@@ -168,13 +166,7 @@ impl Coverage {
         Ok(())
     }
 
-    fn tracepoint(
-        &mut self,
-        bpf: &mut Ebpf,
-        kernel: &Kernel,
-        tp: &Tracepoint,
-        preemptible: bool,
-    ) -> Result<()> {
+    fn tracepoint(&mut self, bpf: &mut Ebpf, kernel: &Kernel, tp: &Tracepoint) -> Result<()> {
         let known = |name: &&'static str| {
             kernel.types.tracepoint_params(name).map(|params| (*name, params))
         };
@@ -184,7 +176,7 @@ impl Coverage {
         let Some((program, _)) = tp.programs.iter().find(|(_, fits)| fits(&params)) else {
             return self.without(name, tp.duty, anyhow!("its arguments are not as known"));
         };
-        let copies = if preemptible { tp.copies } else { &[] };
+        let copies = if kernel.preemptible { tp.copies } else { &[] };
         for program in [*program].iter().chain(copies) {
             if let Err(why) = attach_tracepoint(bpf, program, name) {
                 return self.without(name, tp.duty, why);
@@ -261,11 +253,11 @@ fn fexit(program: &mut FExit, kernel: &Kernel, function: &str) -> Result<()> {
 fn attach_kprobe(bpf: &mut Ebpf, name: &str, function: &str) -> Result<()> {
     let program: &mut KProbe = program(bpf, name)?.try_into()?;
     program.load().context("kprobe refused at load")?;
-    match (program.attach(function, 0), preflight::lacks_perf_events()) {
-        (Ok(_), _) => Ok(()),
-        (Err(_), Some(lack)) => Err(anyhow!(lack)),
-        (Err(error), None) => Err(error).context("kprobe refused at attach"),
-    }
+    program.attach(function, 0).map_err(|error| match lacks_perf_events() {
+        Some(lack) => anyhow!(lack),
+        None => Error::new(error).context("kprobe refused at attach"),
+    })?;
+    Ok(())
 }
 
 fn attach_tracepoint(bpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()> {

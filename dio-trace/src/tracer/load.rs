@@ -47,10 +47,12 @@ macro_rules! rows {
 }
 const OFFSETS: &[Offset] = dio_trace_common::kernel_offsets!(rows);
 
-/// The kernel's types: our index, and aya's own for loading.
+/// The kernel: its types, by our index and by aya's own for loading.
 pub(super) struct Kernel {
     pub(super) types: Types,
     pub(super) btf: Btf,
+    /// It may preempt a task inside a probe.
+    pub(super) preemptible: bool,
 }
 
 impl Kernel {
@@ -65,7 +67,7 @@ impl Kernel {
         let types =
             Types::parse(data, |name| structs.contains(name) || probes::wants(name) || kfunc(name))
                 .with_context(|| format!("cannot parse {PATH}"))?;
-        Ok(Self { types, btf })
+        Ok(Self { types, btf, preemptible: preemptible() })
     }
 }
 
@@ -83,7 +85,7 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let o_append = libc::O_APPEND as u32;
     let all = u32::from(options.all);
     let stacks = u32::from(options.stacks);
-    let copies = u32::from(preemptible());
+    let copies = u32::from(kernel.preemptible);
     let wanted = &options.wanted;
     let own = std::process::id();
     let cgroup = wanted.cgroup.unwrap_or_default();

@@ -196,6 +196,12 @@ impl Tracer {
         self.counted(skipped)
     }
 
+    /// True if the maps can be read, with the capabilities of this moment.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        totals::stats(&self.bpf).is_ok()
+    }
+
     /// What was counted so far; what ends meanwhile may be in one number and not yet in another.
     ///
     /// # Errors
