@@ -4,14 +4,12 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::page;
+use super::{page, part::Part};
 use crate::{
-    build,
     cmd::say,
     guest::{Measured, TRACERS},
     host, kernels, places,
     steps::Outcome,
-    vm::{self, Setup},
 };
 
 /// What a request costs, in instructions, with no tracer, with dio-trace and with its peers
@@ -62,29 +60,11 @@ pub(crate) fn main(args: &CostArgs) -> Result<()> {
 
 /// Boots the kernel and measures these tracers; none: all.
 fn measure(series: &str, tracers: &[String]) -> Result<Costs> {
-    vm::catch_interrupts();
     let kernel = kernels::find(series, None)?;
-    let release = build::release(&["dio-trace", "xtask"])?;
-    let out = places::target()?.join("bench");
-    places::fresh(&out)?;
-    let mut setup = Setup::new(kernel.clone());
-    setup.machine.icount = true;
-    setup.out = Some(out.clone());
-    let program = |name: &str| release.join(name).display().to_string();
-    let mut words = vec![program("xtask"), "guest".into(), "bench".into()];
-    words.extend(["--tool".into(), program("dio-trace"), "--out".into(), "/out/rows".into()]);
-    for tracer in tracers {
-        words.extend(["--tracer".into(), tracer.clone()]);
-    }
-    let code = setup.once(&words, Some(LIMIT), &mut vm::to_terminal)?;
-    if code != 0 {
-        bail!("the guest's part failed with exit code {code}");
-    }
-    let text = fs::read_to_string(out.join("rows")).context("the guest wrote nothing")?;
-    places::remove(&out)?;
-    let rows =
-        text.lines().map(|line| serde_json::from_str(line).context("the guest wrote no row"));
-    Ok(Costs { kernel: kernel.version, rows: rows.collect::<Result<_>>()? })
+    let words = tracers.iter().flat_map(|tracer| ["--tracer".to_owned(), tracer.clone()]);
+    let part = Part { name: "bench", words: words.collect(), kernel: &kernel, limit: LIMIT };
+    let rows = part.rows(|machine| machine.icount = true)?;
+    Ok(Costs { kernel: kernel.version, rows })
 }
 
 impl Costs {

@@ -2,8 +2,10 @@
 //!
 //! - [`cost`]: instructions per request; [`page`]: its tables
 //! - [`rate`]: under load
+//! - [`part`]: what of them runs in a guest
 mod cost;
 mod page;
+mod part;
 mod rate;
 
 pub(crate) use cost::guard;

@@ -1,14 +1,13 @@
 //! What is lost under load, and what it costs the program: a curve over the rate of findings.
-use std::{fmt::Write as _, fs, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use super::part::Part;
 use crate::{
-    build,
     guest::{Output, Rate},
     host, kernels, places,
-    vm::{self, Setup},
 };
 
 /// Four CPUs read as fast as they can, and slower; every read is a finding
@@ -28,28 +27,12 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 pub(super) fn main(args: &LoadArgs) -> Result<()> {
     host::ensure(&[host::VM, host::SCENARIOS])?;
-    vm::catch_interrupts();
     let kernel = kernels::find(&args.kernel, None)?;
-    let release = build::release(&["dio-trace", "xtask"])?;
-    let out = places::target()?.join("bench-load");
-    places::fresh(&out)?;
-    let mut setup = Setup::new(kernel.clone());
-    setup.machine.cpus = CPUS;
-    setup.machine.turns = true;
-    setup.out = Some(out.clone());
-    let program = |name: &str| release.join(name).display().to_string();
-    let words = [&program("xtask"), "guest", "rate", "--tool", &program("dio-trace")];
-    let words: Vec<String> =
-        words.iter().copied().chain(["--out", "/out/rows"]).map(str::to_owned).collect();
-    let code = setup.once(&words, Some(LIMIT), &mut vm::to_terminal)?;
-    if code != 0 {
-        bail!("the guest's part failed with exit code {code}");
-    }
-    let text = fs::read_to_string(out.join("rows")).context("the guest wrote nothing")?;
-    let rows =
-        text.lines().map(|line| serde_json::from_str(line).context("the guest wrote no row"));
-    let rows: Vec<Rate> = rows.collect::<Result<_>>()?;
-    places::remove(&out)?;
+    let part = Part { name: "rate", words: Vec::new(), kernel: &kernel, limit: LIMIT };
+    let rows: Vec<Rate> = part.rows(|machine| {
+        machine.cpus = CPUS;
+        machine.turns = true;
+    })?;
     let wrong = wrong(&rows);
     let table = table(&rows);
     println!("\n{table}");
@@ -62,9 +45,10 @@ pub(super) fn main(args: &LoadArgs) -> Result<()> {
 
 /// A read that was neither told nor said to be lost, or not counted.
 fn wrong(rows: &[Rate]) -> Vec<String> {
-    let watched = rows.iter().filter(|row| row.output != Output::None);
-    let inexact = watched
-        .filter(|row| row.counted != row.load.reads || row.told + row.lost != row.load.reads);
+    let inexact = rows.iter().filter(|row| {
+        let reads = row.load.reads;
+        row.seen.as_ref().is_some_and(|s| s.counted != reads || s.told + s.lost != reads)
+    });
     inexact.map(|row| format!("the numbers do not add up: {row:?}")).collect()
 }
 
@@ -74,32 +58,36 @@ fn table(rows: &[Rate]) -> String {
          |---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for row in rows {
-        let base = rows.iter().find(|r| r.output == Output::None && r.pace == row.pace);
-        let per_second = |row: &Rate| row.load.reads as f64 / row.load.seconds;
-        let per_read = |row: &Rate| row.load.cpu_seconds / row.load.reads.max(1) as f64;
-        let against = |what: &dyn Fn(&Rate) -> f64| base.map_or(0.0, |base| what(row) / what(base));
-        let pace =
-            if row.pace == 0 { "all they can".to_owned() } else { format!("{}/s", row.pace) };
-        let of = |n: u64| format!("{:.1} %", n as f64 * 100.0 / row.load.reads.max(1) as f64);
-        let _ = match row.output {
-            Output::None => {
-                writeln!(out, "| no dio-trace | {pace} | {:.0} | | | | | | |", per_second(row))
-            }
-            output => writeln!(
-                out,
-                "| {} | {pace} | {:.0} | {:.2} | {:.2} | {} | {} | {:.2} | {} MiB |",
-                if output == Output::Stuck { "nobody reads it" } else { "read" },
-                per_second(row),
-                against(&per_second),
-                against(&per_read),
-                of(row.told),
-                of(row.lost),
-                row.tool_seconds / row.load.seconds,
-                row.tool_kib / 1024,
-            ),
-        };
+        let base = rows.iter().find(|base| base.seen.is_none() && base.pace == row.pace);
+        if let Some(base) = base {
+            out += &line(row, base);
+        }
     }
     out
+}
+
+/// A row, beside that of the same pace without dio-trace.
+fn line(row: &Rate, base: &Rate) -> String {
+    let output = match row.output {
+        Output::None => "no dio-trace",
+        Output::Read => "read",
+        Output::Stuck => "nobody reads it",
+    };
+    let pace = if row.pace == 0 { "all they can".to_owned() } else { format!("{}/s", row.pace) };
+    let per_second = |row: &Rate| row.load.reads as f64 / row.load.seconds;
+    let first = format!("| {output} | {pace} | {:.0} |", per_second(row));
+    let Some(seen) = &row.seen else { return first + " | | | | | |\n" };
+    let per_read = |row: &Rate| row.load.cpu_seconds / row.load.reads.max(1) as f64;
+    let share = |n: u64| n as f64 * 100.0 / row.load.reads.max(1) as f64;
+    format!(
+        "{first} {:.2} | {:.2} | {:.1} % | {:.1} % | {:.2} | {} MiB |\n",
+        per_second(row) / per_second(base),
+        per_read(row) / per_read(base),
+        share(seen.told),
+        share(seen.lost),
+        seen.cpu_seconds / row.load.seconds,
+        seen.kib / 1024,
+    )
 }
 
 fn page(kernel: &str, table: &str) -> String {

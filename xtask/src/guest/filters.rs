@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::{
-    setups::mount,
-    suite::{Traces, end, wait_until_tracing},
+    files::fill,
+    setups::{Place, mount},
+    suite::{Traces, Tried, end, wait_until_tracing},
 };
 use crate::cmd::{self, text};
 
@@ -23,13 +24,9 @@ pub(super) const REQUESTS: u64 = 18;
 const CONTAINER: &str = "docker-5eed5eed5eed.scope";
 
 /// What is wrong with two runs on files of this folder, which takes direct reads and writes.
-pub(super) fn check(
-    tool: &Path,
-    attach: &str,
-    series: &str,
-    folder: &Path,
-    out: &Path,
-) -> Result<Vec<String>> {
+pub(super) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
+    let Tried { tool, attach, series } = tried;
+    let folder = &places[0].path;
     let job = job(folder)?;
     let folder = text(folder)?;
     let mut wrong = Vec::new();
@@ -46,15 +43,14 @@ pub(super) fn check(
 
     // The same by somebody in a container and by somebody outside. 5.10 cannot tell them apart.
     let cgroup = container()?;
-    let file = |end: &str| out.join(format!("filters.{end}"));
-    let traces = Traces { tally: file("tally"), json: file("jsonl"), talk: file("talk") };
+    let traces = Traces::new(out, "filters");
     let mut tool = Command::new(tool)
         .args(["audit", "--json", "--all", "--attach", attach, "--container", "5eed5eed"])
         .args(["-o", text(&traces.json)?])
         .stderr(fs::File::create(&traces.talk)?)
         .spawn()
         .context("cannot start dio-trace")?;
-    if series == "5.10" {
+    if series.as_str() == "5.10" {
         let status = tool.wait()?;
         let talk = fs::read_to_string(&traces.talk)?;
         if status.code() != Some(1) || !talk.contains("ask for the cgroup") {
@@ -78,9 +74,7 @@ pub(super) fn check(
 /// that finds the end, and 4 writes.
 pub(super) fn job(folder: &Path) -> Result<String> {
     for name in ["wanted", "other"] {
-        let file = folder.join(name);
-        fs::write(&file, vec![1; SIZE])?;
-        fs::File::open(file)?.sync_all()?;
+        fill(&folder.join(name), SIZE)?;
     }
     let folder = text(folder)?;
     let part = |name: &&str| {
@@ -109,10 +103,13 @@ pub(super) fn compare(json: &str, requests: u64, what: &str) -> Option<String> {
         json.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let seen = lines.iter().filter(|line| line["kind"] == "request").count() as u64;
     let summary = lines.iter().find(|line| line["kind"] == "summary");
-    let counted = summary.map_or(0, |summary| {
-        let verdicts = summary["requests"].as_object().into_iter().flatten();
-        verdicts.filter_map(|(_, count)| count.as_u64()).sum()
-    });
+    let counted = summary.map_or(0, counted);
     (seen != requests || counted != requests)
         .then(|| format!("{what}: {seen} events and {counted} counted, not {requests}: {json}"))
+}
+
+/// Requests that a summary has counted.
+pub(super) fn counted(summary: &Value) -> u64 {
+    let verdicts = summary["requests"].as_object().into_iter().flatten();
+    verdicts.filter_map(|(_, count)| count.as_u64()).sum()
 }

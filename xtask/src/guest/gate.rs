@@ -4,7 +4,11 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::suite::not_ended_with;
+use super::{
+    files::fill,
+    setups::Place,
+    suite::{Tried, not_ended_with},
+};
 use crate::cmd::text;
 
 /// Runs of dio-trace.
@@ -14,18 +18,10 @@ const SIZE: usize = 16 << 10;
 
 /// Two runs of a command that reads a file of each folder directly; what is wrong with them. The
 /// second folder's file system takes direct reads through the page cache.
-pub(super) fn check(
-    tool: &Path,
-    attach: &str,
-    direct: &Path,
-    cached: &Path,
-    out: &Path,
-) -> Result<Vec<String>> {
-    let files = [direct, cached].map(|folder| folder.join("gate"));
-    for file in &files {
-        fs::write(file, vec![1; SIZE])?;
-        fs::File::open(file)?.sync_all()?;
-    }
+pub(super) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
+    let (tool, attach) = (&tried.tool, &tried.attach);
+    let files = [0, 1].map(|n: usize| places[n].path.join("gate"));
+    files.iter().try_for_each(|file| fill(file, SIZE))?;
     let [direct, cached] = [text(&files[0])?, text(&files[1])?];
     let run = |rules: &str, report: &Path, command: &str| {
         Command::new(tool)

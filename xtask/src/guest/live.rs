@@ -8,10 +8,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 
-use super::{demo, setups};
-use crate::cmd::{self, quote, say, text};
+use super::{demo, setups::Place, suite::Tried};
+use crate::cmd::{self, quote, text};
 
 /// Runs of dio-trace.
 pub(super) const RUNS: u64 = 3;
@@ -19,46 +18,17 @@ pub(super) const RUNS: u64 = 3;
 /// nothing else runs.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The live screen alone
-#[derive(Args, Clone, Debug)]
-pub(crate) struct LiveArgs {
-    /// dio-trace
-    #[arg(long)]
-    tool: PathBuf,
-    /// fentry or kprobe: how dio-trace must attach
-    #[arg(long)]
-    attach: String,
-    /// Folder for what was seen
-    #[arg(long)]
-    out: PathBuf,
-}
-
-pub(super) fn main(args: &LiveArgs) -> Result<u8> {
-    let setups = ["ext4-512", "ext4-journal"].map(setups::find);
-    let setups = setups.into_iter().map(|setup| Ok((setup?, Vec::new()))).collect::<Result<_>>()?;
-    let root = Path::new("/mnt");
-    let places = setups::make(setups, root)?;
-    let [direct, cached] = [0, 1].map(|n: usize| places[n].0.path.as_path());
-    let wrong = check(&args.tool, &args.attach, direct, cached, &args.out)?;
-    setups::clear(root)?;
-    wrong.iter().for_each(say);
-    Ok(u8::from(!wrong.is_empty()))
-}
+pub(super) const SETUPS: &[&str] = &["ext4-512", "ext4-journal"];
 
 /// Three runs: one quits by its key, one by SIGTERM, one by Ctrl-C twice while it detaches; what is
 /// wrong with them. The second folder's file system takes direct reads through the page cache.
-pub(super) fn check(
-    tool: &Path,
-    attach: &str,
-    direct: &Path,
-    cached: &Path,
-    out: &Path,
-) -> Result<Vec<String>> {
-    let folders = [direct, cached].map(Path::to_path_buf);
+pub(super) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
+    let attach = &tried.attach;
+    let folders = [0, 1].map(|n: usize| places[n].path.clone());
     folders.iter().try_for_each(|folder| demo::fill(folder))?;
     let _reader = Reader(demo::start_reader(&folders)?);
-    let file = cached.join("table.db");
-    let tool = std::path::absolute(tool)?;
+    let file = folders[1].join("table.db");
+    let tool = std::path::absolute(&tried.tool)?;
     let tool = text(&tool)?;
     let mut wrong = Vec::new();
 

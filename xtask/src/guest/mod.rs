@@ -17,6 +17,7 @@ mod bench;
 mod cases;
 mod cells;
 mod demo;
+mod files;
 mod filters;
 mod flight;
 mod forecasts;
@@ -53,8 +54,10 @@ pub(crate) enum Guest {
     Suite(suite::SuiteArgs),
     /// Uses a file directly while others do not
     DirectUser(mixed::DirectUserArgs),
-    Live(live::LiveArgs),
-    OrdinaryUser(unprivileged::UnprivilegedArgs),
+    /// The live screen alone
+    Live(suite::AloneArgs),
+    /// The ordinary user alone
+    OrdinaryUser(suite::AloneArgs),
     /// Reads a file from functions that are known
     StackReader(stacks::StackReaderArgs),
     /// Makes set-ups and leaves them
@@ -94,8 +97,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
     match guest {
         Guest::Suite(args) => suite::main(args),
         Guest::DirectUser(args) => mixed::direct_user(args).map(|()| 0),
-        Guest::Live(args) => live::main(args),
-        Guest::OrdinaryUser(args) => unprivileged::main(args),
+        Guest::Live(args) => suite::alone(args, live::SETUPS, live::check),
+        Guest::OrdinaryUser(args) => suite::alone(args, unprivileged::SETUPS, unprivileged::check),
         Guest::StackReader(args) => stacks::reader(args).map(|()| 0),
         Guest::Make(args) => suite::make(args).map(|()| 0),
         Guest::Workload(args) => workload::main(args).map(|()| 0),

@@ -5,12 +5,14 @@ use anyhow::{Context, Result};
 
 use super::{
     filters::{self, REQUESTS},
-    suite::not_ended_with,
+    setups::Place,
+    suite::{Tried, not_ended_with},
 };
 use crate::cmd::text;
 
 /// Records a command that works in this folder, and reads the recording; what is wrong with it.
-pub(super) fn check(tool: &Path, attach: &str, folder: &Path, out: &Path) -> Result<Vec<String>> {
+pub(super) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
+    let (tool, attach, folder) = (&tried.tool, &tried.attach, &places[0].path);
     const CODE: i32 = 7;
     let file = out.join("recording.dio");
     let file = text(&file)?;

@@ -1,6 +1,6 @@
 //! `--stack`: which function of the program it was.
 use std::{
-    fs::{self, OpenOptions},
+    fs::OpenOptions,
     os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::Command,
@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
+use super::{files::fill, memory::Buffer, setups::Place, suite::Tried};
 use crate::cmd::text;
 
 /// Runs of dio-trace.
@@ -26,9 +27,6 @@ const FUNCTIONS: [&str; 2] = ["dio_trace_test_system_call", "dio_trace_test_read
 pub(crate) struct StackReaderArgs {
     file: PathBuf,
 }
-
-#[repr(align(4096))]
-struct Block([u8; SIZE]);
 
 // With a frame pointer each, whatever the compiler does with those of Rust's functions.
 #[cfg(target_arch = "x86_64")]
@@ -66,10 +64,9 @@ use libc::pread64 as dio_trace_test_reads;
 /// Reads the file directly, from those functions.
 pub(super) fn reader(args: &StackReaderArgs) -> Result<()> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&args.file)?;
-    let mut block = Box::new(Block([0; SIZE]));
+    let mut buffer = Buffer::new(SIZE)?;
     // SAFETY: the buffer is as long as said.
-    let read =
-        unsafe { dio_trace_test_reads(file.as_raw_fd(), block.0.as_mut_ptr().cast(), SIZE, 0) };
+    let read = unsafe { dio_trace_test_reads(file.as_raw_fd(), buffer.at(0).cast(), SIZE, 0) };
     if read != SIZE as isize {
         bail!("read {read} bytes of {SIZE}");
     }
@@ -79,14 +76,15 @@ pub(super) fn reader(args: &StackReaderArgs) -> Result<()> {
 }
 
 /// What is wrong with the stack of a read that goes through the page cache, live and recorded.
-pub(super) fn check(tool: &Path, attach: &str, cached: &Path, out: &Path) -> Result<Vec<String>> {
-    let file = cached.join("stack");
-    fs::write(&file, vec![1; SIZE])?;
-    fs::File::open(&file)?.sync_all()?;
+pub(super) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
+    let attach = &tried.attach;
+    let file = places[1].path.join("stack");
+    fill(&file, SIZE)?;
     let me = std::env::current_exe().context("xtask cannot find itself")?;
     let reader = [text(&me)?, "guest", "stack-reader", text(&file)?];
     let run = |words: &[&str]| {
-        let output = Command::new(tool).args(words).output().context("cannot start dio-trace")?;
+        let output =
+            Command::new(&tried.tool).args(words).output().context("cannot start dio-trace")?;
         if !output.status.success() {
             bail!("{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         }

@@ -22,22 +22,29 @@ use super::{
     live,
     mixed::{self, DirectUser},
     recordings,
-    setups::{self, Kind, Place, Setup},
+    setups::{self, Kind, Place, ROOT, Setup},
     shorts, stacks, unprivileged, workload,
 };
 use crate::cmd::{say, text};
 
+/// What is tried, and how.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct SuiteArgs {
+pub(crate) struct Tried {
     /// dio-trace
     #[arg(long)]
-    tool: PathBuf,
+    pub(super) tool: PathBuf,
     /// fentry or kprobe: how dio-trace must attach
     #[arg(long)]
-    attach: String,
+    pub(super) attach: String,
     /// The kernel series, which chooses the scenarios' column
     #[arg(long)]
-    series: String,
+    pub(super) series: String,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SuiteArgs {
+    #[command(flatten)]
+    tried: Tried,
     /// Where the result goes
     #[arg(long)]
     out: PathBuf,
@@ -61,8 +68,6 @@ struct Outcome<'a> {
     complaints: &'a [String],
 }
 
-/// Where set-ups are made.
-const ROOT: &str = "/mnt";
 /// Complaints shown; the rest is in the result.
 const SHOWN: usize = 40;
 
@@ -75,9 +80,9 @@ pub(super) fn main(args: &SuiteArgs) -> Result<u8> {
     for (number, round) in setups::rounds(&wanted).into_iter().enumerate() {
         let mut measured = Vec::new();
         for setup in round {
-            let cells = cells::load(setup.name, setup.rows, &args.series)?;
+            let cells = cells::load(setup.name, setup.rows, &args.tried.series)?;
             let why = match setups::lacks(setup) {
-                _ if cells.is_empty() => Some(format!("not measured on {}", args.series)),
+                _ if cells.is_empty() => Some(format!("not measured on {}", args.tried.series)),
                 why => why,
             };
             if let Some(why) = why {
@@ -92,8 +97,8 @@ pub(super) fn main(args: &SuiteArgs) -> Result<u8> {
         }
     }
     mixed_access(args, &mut judge)?;
-    fails_builds(args, &mut judge)?;
-    leaves_out(args, &mut judge)?;
+    scenarios(args, WITH_JOURNAL, live::SETUPS, &mut judge)?;
+    scenarios(args, PLAIN, unprivileged::SETUPS, &mut judge)?;
     if args.all_setups {
         short_counts(args, &mut judge)?;
     }
@@ -116,6 +121,27 @@ pub(super) fn main(args: &SuiteArgs) -> Result<u8> {
     fs::write(&args.out, serde_json::to_vec_pretty(&outcome)?)
         .with_context(|| format!("cannot write {}", args.out.display()))?;
     Ok(u8::from(!judge.complaints.is_empty()))
+}
+
+/// One scenario alone
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AloneArgs {
+    #[command(flatten)]
+    tried: Tried,
+    /// Folder for what was seen
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// What is wrong with a scenario in the folders of its set-ups.
+pub(super) type Check = fn(&Tried, &[Place], &Path) -> Result<Vec<String>>;
+
+/// Makes these set-ups and runs a scenario on them; the exit code.
+pub(super) fn alone(args: &AloneArgs, setups: &[&str], check: Check) -> Result<u8> {
+    let wrong = check(&args.tried, &setups::make_bare(setups)?, &args.out)?;
+    setups::clear(Path::new(ROOT))?;
+    wrong.iter().for_each(say);
+    Ok(u8::from(!wrong.is_empty()))
 }
 
 #[derive(Args, Clone, Debug)]
@@ -166,7 +192,7 @@ fn one_round(
 
 /// What `check` says of the set-ups.
 fn forecasts(args: &SuiteArgs, places: &[(Place, Vec<Cell>)], judge: &mut Judge) -> Result<()> {
-    let (answers, wrong) = forecasts::check(&args.tool, places)?;
+    let (answers, wrong) = forecasts::check(&args.tried.tool, places)?;
     let word = if wrong.is_empty() { "right" } else { "NOT RIGHT" };
     say(format!("check: {answers} answers, {word}"));
     judge.verdict("check", answers, wrong);
@@ -176,7 +202,7 @@ fn forecasts(args: &SuiteArgs, places: &[(Place, Vec<Cell>)], judge: &mut Judge)
 /// What makes a read return less than it was asked for.
 fn short_counts(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
     let out = args.out.parent().unwrap_or(Path::new("/"));
-    let (reads, wrong) = shorts::check(&args.tool, &args.attach, out)?;
+    let (reads, wrong) = shorts::check(&args.tried.tool, &args.tried.attach, out)?;
     let word = if wrong.is_empty() { "right" } else { "NOT RIGHT" };
     say(format!("short counts: {reads} reads, {word}"));
     judge.verdict("short-counts", reads as u64, wrong);
@@ -199,45 +225,51 @@ fn mixed_access(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
     setups::clear(root)
 }
 
-/// `run --fail-on`: exit codes and the report. `top`: what it shows of the same folders.
-fn fails_builds(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
-    let root = Path::new(ROOT);
-    let setups = ["ext4-512", "ext4-journal"].map(setups::find);
-    let setups = setups.into_iter().map(|s| Ok((s?, Vec::new()))).collect::<Result<_>>()?;
-    let places = setups::make(setups, root)?;
-    let [direct, cached] = [0, 1].map(|n: usize| places[n].0.path.as_path());
-    let out = args.out.parent().unwrap_or(Path::new("/"));
-    let wrong = gate::check(&args.tool, &args.attach, direct, cached, out)?;
-    say(format!("run --fail-on: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
-    judge.verdict("fail-on", gate::RUNS, wrong);
-    let wrong = live::check(&args.tool, &args.attach, direct, cached, out);
-    let wrong = wrong.unwrap_or_else(|error| vec![format!("{error:#}")]);
-    say(format!("top: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
-    judge.verdict("top", live::RUNS, wrong);
-    let wrong = stacks::check(&args.tool, &args.attach, cached, out);
-    let wrong = wrong.unwrap_or_else(|error| vec![format!("{error:#}")]);
-    say(format!("run --stack: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
-    judge.verdict("stack", stacks::RUNS, wrong);
-    setups::clear(root)
+/// A scenario of the suite beside the cells.
+struct Scenario {
+    /// As it is shown, and as the result has it.
+    shown: &'static str,
+    name: &'static str,
+    /// Runs of dio-trace.
+    runs: u64,
+    check: Check,
 }
 
-/// Filters, and a recording.
-fn leaves_out(args: &SuiteArgs, judge: &mut Judge) -> Result<()> {
-    let root = Path::new(ROOT);
-    let places = setups::make(vec![(setups::find("ext4-512")?, Vec::new())], root)?;
-    let folder = &places[0].0.path;
+/// Those that use a folder which is direct, and one that takes direct reads through the page cache.
+const WITH_JOURNAL: &[Scenario] = &[
+    Scenario { shown: "run --fail-on", name: "fail-on", runs: gate::RUNS, check: gate::check },
+    Scenario { shown: "top", name: "top", runs: live::RUNS, check: live::check },
+    Scenario { shown: "run --stack", name: "stack", runs: stacks::RUNS, check: stacks::check },
+];
+
+/// Those to which a folder that is direct is enough.
+const PLAIN: &[Scenario] = &[
+    Scenario { shown: "filters", name: "filters", runs: filters::RUNS, check: filters::check },
+    Scenario { shown: "recording", name: "recording", runs: 1, check: recordings::check },
+    Scenario {
+        shown: "ordinary user",
+        name: "ordinary-user",
+        runs: unprivileged::RUNS,
+        check: unprivileged::check,
+    },
+];
+
+/// Runs scenarios on these set-ups.
+fn scenarios(
+    args: &SuiteArgs,
+    scenarios: &[Scenario],
+    setups: &[&str],
+    judge: &mut Judge,
+) -> Result<()> {
+    let places = setups::make_bare(setups)?;
     let out = args.out.parent().unwrap_or(Path::new("/"));
-    let wrong = filters::check(&args.tool, &args.attach, &args.series, folder, out)?;
-    say(format!("filters: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
-    judge.verdict("filters", filters::RUNS, wrong);
-    let wrong = recordings::check(&args.tool, &args.attach, folder, out)?;
-    say(format!("recording: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
-    judge.verdict("recording", 1, wrong);
-    let wrong = unprivileged::check(&args.tool, &args.attach, &args.series, folder, out);
-    let wrong = wrong.unwrap_or_else(|error| vec![format!("{error:#}")]);
-    say(format!("ordinary user: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
-    judge.verdict("ordinary-user", unprivileged::RUNS, wrong);
-    setups::clear(root)
+    for Scenario { shown, name, runs, check } in scenarios {
+        let wrong = check(&args.tried, &places, out);
+        let wrong = wrong.unwrap_or_else(|error| vec![format!("{error:#}")]);
+        say(format!("{shown}: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
+        judge.verdict(name, *runs, wrong);
+    }
+    setups::clear(Path::new(ROOT))
 }
 
 struct Run<'a> {
@@ -255,6 +287,11 @@ pub(super) struct Traces {
 }
 
 impl Traces {
+    pub(super) fn new(folder: &Path, name: &str) -> Self {
+        let file = |end: &str| folder.join(format!("{name}.{end}"));
+        Self { tally: file("tally"), json: file("jsonl"), talk: file("talk") }
+    }
+
     fn report(&self) -> Result<Report> {
         let json = fs::read_to_string(&self.json).context("dio-trace wrote no JSON")?;
         judge::report(&json)
@@ -264,14 +301,13 @@ impl Traces {
 impl Run<'_> {
     fn traces(&self, name: &str) -> Traces {
         let folder = self.args.out.parent().unwrap_or(Path::new("/"));
-        let file = |end: &str| folder.join(format!("{name}-{}.{end}", self.number));
-        Traces { tally: file("tally"), json: file("jsonl"), talk: file("talk") }
+        Traces::new(folder, &format!("{name}-{}", self.number))
     }
 
     fn workload(&self, traces: &Traces) -> Result<Vec<String>> {
         let me = std::env::current_exe().context("xtask cannot find itself")?;
         let mut words = vec![text(&me)?.into(), "guest".into(), "workload".into()];
-        words.extend(["--series".into(), self.args.series.clone()]);
+        words.extend(["--series".into(), self.args.tried.series.clone()]);
         words.extend(["--tally".into(), text(&traces.tally)?.into()]);
         for (place, _) in self.places {
             words.push("--place".into());
@@ -281,7 +317,7 @@ impl Run<'_> {
     }
 
     fn tool(&self, traces: &Traces) -> Result<Command> {
-        let mut command = Command::new(&self.args.tool);
+        let mut command = Command::new(&self.args.tried.tool);
         let talk = File::create(&traces.talk).context("cannot make a file for stderr")?;
         command.stderr(talk);
         Ok(command)
@@ -313,7 +349,7 @@ impl Run<'_> {
             .tool(traces)?
             .args(["attach", "-p", &pid.to_string(), "--json"])
             .args(options)
-            .args(["--attach", &self.args.attach, "-o", text(&traces.json)?])
+            .args(["--attach", &self.args.tried.attach, "-o", text(&traces.json)?])
             .spawn()
             .context("cannot start dio-trace")?;
         wait_until_tracing(&mut tool, traces)?;
@@ -332,7 +368,14 @@ impl Run<'_> {
     fn findings(&self, judge: &mut Judge) -> Result<()> {
         let traces = self.traces("run-findings");
         let mut command = self.tool(&traces)?;
-        command.args(["run", "--json", "--attach", &self.args.attach, "-o", text(&traces.json)?]);
+        command.args([
+            "run",
+            "--json",
+            "--attach",
+            &self.args.tried.attach,
+            "-o",
+            text(&traces.json)?,
+        ]);
         command.arg("--").args(self.workload(&traces)?);
         let mut program = Program::start(&mut command)?;
         program.go()?;
@@ -346,7 +389,7 @@ impl Run<'_> {
         let first = judge.scores.len();
         judge.cells(self.places, &tally, &report, asked);
         let counts = expected(self.places, &report);
-        judge.summary(&report.summary, &self.args.attach, &counts);
+        judge.summary(&report.summary, &self.args.tried.attach, &counts);
         judge.refusals(&tally, &report);
         for score in &mut judge.scores[first..] {
             let right = score.wrong + score.missed + score.extra == 0;

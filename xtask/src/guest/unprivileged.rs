@@ -7,21 +7,21 @@ use std::{
         fs::{PermissionsExt as _, chown},
         process::CommandExt as _,
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 
 use super::{
+    files::fill,
     filters::compare,
-    setups,
-    suite::{Traces, end, not_ended_with, wait_until_tracing},
+    setups::Place,
+    suite::{Traces, Tried, end, not_ended_with, wait_until_tracing},
 };
-use crate::cmd::{say, text};
+use crate::cmd::text;
 
 /// Runs of dio-trace.
 pub(super) const RUNS: u64 = 2;
@@ -35,54 +35,24 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 const SIZE: usize = 16 << 10;
 
-/// The ordinary user alone
-#[derive(Args, Clone, Debug)]
-pub(crate) struct UnprivilegedArgs {
-    /// dio-trace
-    #[arg(long)]
-    tool: PathBuf,
-    /// fentry or kprobe: how dio-trace must attach
-    #[arg(long)]
-    attach: String,
-    /// The kernel series
-    #[arg(long)]
-    series: String,
-    /// Folder for what was seen
-    #[arg(long)]
-    out: PathBuf,
-}
-
-pub(super) fn main(args: &UnprivilegedArgs) -> Result<u8> {
-    let root = Path::new("/mnt");
-    let places = setups::make(vec![(setups::find("ext4-512")?, Vec::new())], root)?;
-    let wrong = check(&args.tool, &args.attach, &args.series, &places[0].0.path, &args.out)?;
-    setups::clear(root)?;
-    wrong.iter().for_each(say);
-    Ok(u8::from(!wrong.is_empty()))
-}
+pub(super) const SETUPS: &[&str] = &["ext4-512"];
 
 /// What is wrong with runs of the tool in this folder, whose file system has extended attributes.
-pub(super) fn check(
-    tool: &Path,
-    attach: &str,
-    series: &str,
-    folder: &Path,
-    out: &Path,
-) -> Result<Vec<String>> {
-    let home = folder.join("nobody");
+pub(super) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
+    let Tried { tool, attach, series } = tried;
+    let home = places[0].path.join("nobody");
     fs::create_dir_all(&home)?;
     let own = home.join("dio-trace");
     fs::copy(tool, &own).context("cannot copy dio-trace")?;
     fs::set_permissions(&own, fs::Permissions::from_mode(0o755))?;
     let data = home.join("data");
-    fs::write(&data, vec![1; SIZE])?;
-    fs::File::open(&data)?.sync_all()?;
+    fill(&data, SIZE)?;
     for path in [&home, &data] {
         chown(path, Some(USER), Some(USER))?;
     }
     let mut wrong = Vec::new();
 
-    let output = Command::new(&own).args(["audit", "-d", "1"]).uid(USER).gid(USER).output()?;
+    let output = by_nobody(&own).args(["audit", "-d", "1"]).output()?;
     let talk = String::from_utf8_lossy(&output.stderr);
     wrong.extend(not_ended_with(&output, 1));
     if !talk.contains("CAP_BPF and CAP_PERFMON missing") || !talk.contains("setcap") {
@@ -93,9 +63,7 @@ pub(super) fn check(
     let paranoid = fs::read_to_string(PARANOID)?;
     if attach == "kprobe" && paranoid.trim() == "3" {
         // Debian's kernels.
-        let mut command = Command::new(&own);
-        command.args(["audit", "-d", "1", "--attach", attach]).uid(USER).gid(USER);
-        let output = command.output()?;
+        let output = by_nobody(&own).args(["audit", "-d", "1", "--attach", attach]).output()?;
         wrong.extend(not_ended_with(&output, 1));
         let talk = String::from_utf8_lossy(&output.stderr);
         if !talk.contains("perf_event_paranoid=2") {
@@ -114,22 +82,17 @@ fn traced(own: &Path, attach: &str, series: &str, home: &Path, out: &Path) -> Re
     let data = home.join("data");
     let mut wrong = Vec::new();
     let read = format!("read go; dd if={} of=/dev/null iflag=direct bs=4096", text(&data)?);
-    let mut program = Command::new("sh")
+    let mut program = by_nobody("sh".as_ref())
         .args(["-c", &read])
-        .uid(USER)
-        .gid(USER)
         .stdin(Stdio::piped())
         .spawn()
         .context("cannot start sh")?;
-    let file = |end: &str| out.join(format!("unprivileged.{end}"));
-    let traces = Traces { tally: file("tally"), json: file("jsonl"), talk: file("talk") };
-    let mut tool = Command::new(own)
+    let traces = Traces::new(out, "unprivileged");
+    let mut tool = by_nobody(own)
         .args(["attach", "-p", &program.id().to_string(), "--json", "--all", "--attach", attach])
         .stdout(fs::File::create(&traces.json)?)
         .stderr(fs::File::create(&traces.talk)?)
         .current_dir(home)
-        .uid(USER)
-        .gid(USER)
         .spawn()
         .context("cannot start dio-trace")?;
     wait_until_tracing(&mut tool, &traces)?;
@@ -156,6 +119,12 @@ fn traced(own: &Path, attach: &str, series: &str, home: &Path, out: &Path) -> Re
         wrong.push(format!("with two capabilities: not {}: {json}", data.display()));
     }
     Ok(wrong)
+}
+
+fn by_nobody(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.uid(USER).gid(USER);
+    command
 }
 
 /// Sets a file's permitted and effective capabilities (struct vfs_cap_data, revision 2).

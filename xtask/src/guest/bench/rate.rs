@@ -9,7 +9,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -18,10 +18,11 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{BLOCKS, FOLDER, make};
+use super::{BLOCKS, FOLDER, make, tracers::cpu_ticks};
 use crate::{
     cmd::{say, text},
     guest::{
+        filters::counted,
         memory::Buffer,
         suite::{Program, Traces, wait_until_tracing},
     },
@@ -80,13 +81,20 @@ pub(crate) struct Rate {
     pub(crate) pace: u64,
     pub(crate) output: Output,
     pub(crate) load: Load,
-    /// Reads that dio-trace counted; those it told one by one; those it says it could not tell.
+    /// If there is a dio-trace.
+    pub(crate) seen: Option<Seen>,
+}
+
+/// What dio-trace saw of it.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Seen {
+    /// Reads that it counted; those it told one by one; those it says it could not tell.
     pub(crate) counted: u64,
     pub(crate) told: u64,
     pub(crate) lost: u64,
-    /// Of dio-trace: seconds of CPU since it was attached, and its largest size in KiB.
-    pub(crate) tool_seconds: f64,
-    pub(crate) tool_kib: u64,
+    /// Its seconds of CPU since it was attached, and its largest size in KiB.
+    pub(crate) cpu_seconds: f64,
+    pub(crate) kib: u64,
 }
 
 pub(crate) fn main(args: &RateArgs) -> Result<()> {
@@ -114,13 +122,8 @@ fn measure(args: &RateArgs, output: Output, pace: u64) -> Result<Rate> {
         _ => Some(Watch::start(args, output, load.child.id())?),
     };
     load.go()?;
-    let load: Load = serde_json::from_slice(&fs::read(result)?)?;
-    let mut row =
-        Rate { pace, output, load, counted: 0, told: 0, lost: 0, tool_seconds: 0.0, tool_kib: 0 };
-    if let Some(watch) = watch {
-        watch.end(&mut row)?;
-    }
-    Ok(row)
+    let load = serde_json::from_slice(&fs::read(result)?)?;
+    Ok(Rate { pace, output, load, seen: watch.map(Watch::end).transpose()? })
 }
 
 /// Lines of requests, and the summary.
@@ -129,14 +132,15 @@ type Lines = (u64, Value);
 /// dio-trace on the program.
 struct Watch {
     tool: Child,
+    /// Seconds of CPU that attaching took.
     before: f64,
-    lines: Result<JoinHandle<Result<Lines>>, ChildStdout>,
+    /// Reads what is left of its output.
+    lines: Box<dyn FnOnce() -> Result<Lines>>,
 }
 
 impl Watch {
     fn start(args: &RateArgs, output: Output, pid: u32) -> Result<Self> {
-        let file = |end: &str| PathBuf::from(format!("/tmp/rate.{end}"));
-        let traces = Traces { tally: file("tally"), json: file("jsonl"), talk: file("talk") };
+        let traces = Traces::new(Path::new("/tmp"), "rate");
         let mut tool = Command::new(&args.tool)
             .args(["attach", "-p", &pid.to_string(), "--json"])
             .stdout(Stdio::piped())
@@ -145,30 +149,29 @@ impl Watch {
             .context("cannot start dio-trace")?;
         wait_until_tracing(&mut tool, &traces)?;
         let pipe = tool.stdout.take().context("dio-trace has no stdout")?;
-        let lines = match output {
-            Output::Stuck => Err(pipe),
-            _ => Ok(thread::spawn(|| read(pipe))),
+        let lines: Box<dyn FnOnce() -> Result<Lines>> = if output == Output::Stuck {
+            Box::new(|| read(pipe))
+        } else {
+            let thread = thread::spawn(|| read(pipe));
+            Box::new(|| thread.join().unwrap_or_else(|_| bail!("the reader died")))
         };
         Ok(Self { before: cpu_seconds(tool.id())?, tool, lines })
     }
 
     /// Waits for its end, which that of the program brings.
-    fn end(self, row: &mut Rate) -> Result<()> {
-        let (told, summary) = match self.lines {
-            Ok(thread) => thread.join().map_err(|_| anyhow::anyhow!("the reader died"))??,
-            Err(pipe) => read(pipe)?,
-        };
-        let verdicts = summary["requests"].as_object().into_iter().flatten();
-        row.counted = verdicts.filter_map(|(_, n)| n.as_u64()).sum();
-        row.told = told;
-        row.lost = summary["lost"]["ring buffer full"].as_u64().unwrap_or(0);
+    fn end(self) -> Result<Seen> {
+        let (told, summary) = (self.lines)()?;
         let (status, usage) = wait(self.tool.id())?;
         if !status.success() {
             bail!("dio-trace failed ({status})");
         }
-        row.tool_seconds = seconds(&usage) - self.before;
-        row.tool_kib = usage.ru_maxrss as u64;
-        Ok(())
+        Ok(Seen {
+            counted: counted(&summary),
+            told,
+            lost: summary["lost"]["ring buffer full"].as_u64().unwrap_or(0),
+            cpu_seconds: seconds(&usage) - self.before,
+            kib: usage.ru_maxrss as u64,
+        })
     }
 }
 
@@ -201,14 +204,9 @@ fn seconds(usage: &libc::rusage) -> f64 {
 
 /// CPU that a process has used, of all its threads.
 fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // Behind the name, which may hold anything: field 3 on; utime and stime are 14 and 15.
-    let (_, rest) = stat.rsplit_once(')').context("no stat")?;
-    let ticks: u64 =
-        rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
     // SAFETY: only asks.
     let hz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    Ok(ticks as f64 / hz as f64)
+    Ok(cpu_ticks(pid)? as f64 / hz as f64)
 }
 
 /// The program: threads that read the file's blocks in turn.

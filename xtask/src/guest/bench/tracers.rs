@@ -164,7 +164,7 @@ fn wait(child: &mut Child, ready: &Ready) -> Result<()> {
 }
 
 /// CPU time of a process and its threads, in clock ticks (proc_pid_stat(5): utime, stime).
-fn cpu_ticks(pid: u32) -> Result<u64> {
+pub(super) fn cpu_ticks(pid: u32) -> Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, rest) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
     let fields: Vec<&str> = rest.split_whitespace().collect();

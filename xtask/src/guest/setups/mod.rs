@@ -9,12 +9,22 @@ mod make;
 mod nfs;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 pub(super) use make::{clear, lacks, make, mount, renew};
 pub(super) use table::ALL;
+
+/// Where set-ups are made.
+pub(super) const ROOT: &str = "/mnt";
+
+/// Makes set-ups for a scenario of its own: there are no cells.
+pub(super) fn make_bare(names: &[&str]) -> Result<Vec<Place>> {
+    let wanted = names.iter().map(|name| Ok((find(name)?, Vec::new())));
+    let places = make(wanted.collect::<Result<_>>()?, Path::new(ROOT))?;
+    Ok(places.into_iter().map(|(place, _)| place).collect())
+}
 
 /// A disk of the VM (see qemu.rs), by its logical sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::setups::{self, Place};
+use super::setups;
 use crate::cmd::{self, say, text};
 use judge::judge;
 use reader::Read;
@@ -45,9 +45,7 @@ pub(super) fn check(tool: &Path, attach: &str, out: &Path) -> Result<(usize, Vec
     let root = Path::new("/mnt");
     let names =
         ["ext4-512", "xfs-512", "btrfs", "f2fs", "vfat", "bdev-512", "ext4-journal", "err-ext4"];
-    let wanted = names.iter().map(|name| Ok((setups::find(name)?, Vec::new())));
-    let places = setups::make(wanted.collect::<Result<_>>()?, root)?;
-    let places: Vec<Place> = places.into_iter().map(|(place, _)| place).collect();
+    let places = setups::make_bare(&names)?;
     journal_data(&root.join("err-ext4"))?;
     let server = Server::start(&root.join("ext4-512"), &root.join("fuse-short"))?;
     let (json, tally) = (out.join("shorts.jsonl"), out.join("shorts.tally"));

@@ -16,6 +16,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::{
+    files::fill,
     memory::Buffer,
     request::{Call, positioned},
 };
@@ -102,7 +103,7 @@ impl Reader {
     fn race(&mut self, case: &str, folder: &Path, sizes: &[u64]) -> Result<()> {
         const BLOCKS: u64 = 16;
         let path = folder.join(case);
-        make(&path, BLOCKS as usize * PAGE)?;
+        fill(&path, BLOCKS as usize * PAGE)?;
         let (file, other) = (direct(&path)?, File::options().write(true).open(&path)?);
         let mut memory = Buffer::new(PAGE)?;
         let done = AtomicBool::new(false);
@@ -133,7 +134,7 @@ impl Reader {
     /// Into a buffer of which only the first bytes can be accessed.
     fn fault(&mut self, path: &Path, len: usize, good: usize) -> Result<()> {
         if !path.exists() {
-            make(path, 64 << 10)?;
+            fill(path, 64 << 10)?;
         }
         let file = direct(path)?;
         let mapped = good.next_multiple_of(PAGE);
@@ -166,7 +167,7 @@ impl Reader {
 
     /// Children read for long, through the page cache, and are killed half-way.
     fn killed(&mut self, path: &Path) -> Result<()> {
-        make(path, LONG)?;
+        fill(path, LONG)?;
         let file = direct(path)?;
         let mut memory = Buffer::new(LONG)?;
         let call = call(&file, memory.at(0), LONG, 0);
@@ -207,11 +208,6 @@ impl Reader {
         self.read("bad-sector", path, &call(&file, memory.at(0), 64 << 10, (1 << 20) - (32 << 10)));
         Ok(())
     }
-}
-
-fn make(path: &Path, len: usize) -> Result<()> {
-    fs::write(path, vec![b'.'; len])?;
-    Ok(File::open(path)?.sync_all()?)
 }
 
 fn direct(path: &Path) -> Result<File> {

@@ -19,6 +19,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::{
+    files::fill,
     setups::{self, Place},
     suite::{Program, Traces, end, wait_until_tracing},
 };
@@ -59,9 +60,7 @@ const NULL_BLK: &[&str] =
 pub(super) fn main(args: &StressArgs) -> Result<u8> {
     let root = Path::new("/mnt");
     let names = ["ext4-512", "xfs-512", "btrfs", "f2fs", "tmpfs"];
-    let wanted = names.iter().map(|name| Ok((setups::find(name)?, Vec::new())));
-    let places = setups::make(wanted.collect::<Result<_>>()?, root)?;
-    let stage = Stage::new(args, places.into_iter().map(|(place, _)| place).collect())?;
+    let stage = Stage::new(args, setups::make_bare(&names)?)?;
     let mut rows = File::options().append(true).create(true).open(&args.out)?;
     let mut exact = true;
     for run in args.first..=args.last {
@@ -102,13 +101,13 @@ impl<'a> Stage<'a> {
         let mut stage = Self { args, files: vec![], fs: vec![], others: vec![], polled: vec![] };
         for Place { setup, path } in places {
             let file = path.join("stress");
-            fill(&file)?;
+            fill(&file, BYTES as usize)?;
             if !takes_direct(&file) {
                 say(format!("{}: left out: no O_DIRECT here", setup.name));
                 continue;
             }
             stage.others.push(path.join("bystander"));
-            fill(&path.join("bystander"))?;
+            fill(&path.join("bystander"), BYTES as usize)?;
             stage.files.push(file);
             stage.fs.push(setup.fs);
         }
@@ -142,8 +141,7 @@ impl<'a> Stage<'a> {
 
     fn run(&self, run: u64, all: bool) -> Result<judge::Score> {
         let folder = self.args.out.parent().unwrap_or(Path::new("/"));
-        let file = |end: &str| folder.join(format!("stress.{end}"));
-        let traces = Traces { tally: file("tally"), json: file("jsonl"), talk: file("talk") };
+        let traces = Traces::new(folder, "stress");
         let mut load = self.load(&self.files)?;
         for device in &self.polled {
             load.args(["--polled", text(device)?]);
@@ -189,14 +187,6 @@ fn beside(mut other: Program, work: impl FnOnce() -> Result<()>) -> Result<()> {
         anyhow::bail!("the bystander ended by itself ({status})");
     }
     result
-}
-
-fn fill(path: &Path) -> Result<()> {
-    let make = || {
-        fs::write(path, vec![b'.'; BYTES as usize])?;
-        File::open(path)?.sync_all()
-    };
-    make().with_context(|| format!("cannot make {}", path.display()))
 }
 
 fn takes_direct(path: &Path) -> bool {
