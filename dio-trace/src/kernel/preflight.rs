@@ -9,6 +9,7 @@ pub mod cap {
     pub const DAC_READ_SEARCH: u32 = 2;
     pub const SYS_PTRACE: u32 = 19;
     pub const SYS_ADMIN: u32 = 21;
+    pub const SYS_RESOURCE: u32 = 24;
     pub const PERFMON: u32 = 38;
     pub const BPF: u32 = 39;
 }
@@ -49,7 +50,7 @@ pub fn lacks_perf_events() -> Option<String> {
     lacks_perf(&read("/proc/sys/kernel/perf_event_paranoid"), has_cap(cap::SYS_ADMIN))
 }
 
-/// Debian's and Ubuntu's kernels have a level 3, at which perf_event_open(2) asks for CAP_SYS_ADMIN.
+/// Debian's kernels have a level 3, at which perf_event_open(2) asks for CAP_SYS_ADMIN.
 fn lacks_perf(paranoid: &str, admin: bool) -> Option<String> {
     let level: i32 = paranoid.trim().parse().ok()?;
     (level > 2 && !admin).then(|| {
@@ -57,6 +58,23 @@ fn lacks_perf(paranoid: &str, admin: bool) -> Option<String> {
             "kernel.perf_event_paranoid is {level}, and kprobes take CAP_SYS_ADMIN then: leave out \
              `--attach kprobe` where the kernel has fentry, run as root with sudo, or `sudo sysctl \
              kernel.perf_event_paranoid=2`"
+        )
+    })
+}
+
+/// Why the kernel may refuse to make a map: before 5.11 it counts as locked memory
+/// (kernel/bpf/syscall.c:bpf_charge_memlock), and lifting that limit takes a capability.
+#[must_use]
+pub fn lacks_locked_memory() -> Option<String> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: fills one rlimit.
+    let asked = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } == 0;
+    (asked && limit.rlim_cur != libc::RLIM_INFINITY && !has_cap(cap::SYS_RESOURCE)).then(|| {
+        format!(
+            "the kernel refused memory for eBPF maps; before 5.11 that is locked memory, of which this \
+             user may have {} KiB: raise it (`ulimit -l unlimited`), add cap_sys_resource to the \
+             capabilities of setcap, or run as root with sudo",
+            limit.rlim_cur / 1024
         )
     })
 }

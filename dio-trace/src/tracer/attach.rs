@@ -149,7 +149,7 @@ impl Coverage {
             return Err(refused);
         }
         self.programs_of(bpf, probe.kprobe, |bpf, name| attach_kprobe(bpf, name, function))
-            .with_context(|| plain(&refused))?;
+            .map_err(|why| anyhow!("{}; by kprobe: {}", plain(&refused), plain(&why)))?;
         Ok(format!("{function} (kprobe)"))
     }
 
@@ -209,6 +209,8 @@ impl Coverage {
 /// The error in one line: what was tried, and the kernel's own word. A verifier log has thousands
 /// of lines, of which the last says why, before those that sum up.
 fn plain(error: &Error) -> String {
+    /// Characters: a verifier's line can be long, and two of these texts stand in one.
+    const LONGEST: usize = 600;
     const SUMS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
     let mut text = error.chain().next().map(ToString::to_string).unwrap_or_default();
     let load = error.chain().find_map(|e| e.downcast_ref::<ProgramError>());
@@ -223,7 +225,7 @@ fn plain(error: &Error) -> String {
     if let Some(kernel) = error.root_cause().downcast_ref::<std::io::Error>() {
         text = format!("{text}: {kernel}");
     }
-    text.lines().next().unwrap_or_default().chars().take(300).collect()
+    text.lines().next().unwrap_or_default().chars().take(LONGEST).collect()
 }
 
 fn program<'a>(bpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {

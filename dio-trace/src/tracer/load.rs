@@ -2,12 +2,12 @@
 
 use std::{collections::HashSet, fs};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result, anyhow};
 use aya::{Btf, Ebpf, EbpfLoader};
 use dio_trace_common::{abi::Counter, kfunc::ALL as KFUNCS, offsets::ABSENT};
 
 use super::{Options, Scope, kfunc};
-use crate::kernel::{btf::Types, preempt::preemptible, probes};
+use crate::kernel::{btf::Types, preempt::preemptible, preflight::lacks_locked_memory, probes};
 
 /// An aligned copy of the committed object (an ELF file must start on an 8-byte boundary).
 #[repr(C, align(32))]
@@ -125,7 +125,18 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     }
     let mut object = OBJECT.to_vec();
     kfunc::link(&mut object, |name| kernel.types.func_id(name))?;
-    loader.load(&object).context("cannot load the eBPF object")
+    loader.load(&object).map_err(|error| {
+        let error = Error::new(error).context("cannot load the eBPF object");
+        let lack = is_eperm(&error).then(lacks_locked_memory).flatten();
+        lack.map_or(error, |lack| anyhow!(lack))
+    })
+}
+
+fn is_eperm(error: &Error) -> bool {
+    let code = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error)
+    };
+    error.chain().any(|cause| code(cause) == Some(libc::EPERM))
 }
 
 /// Counters on this machine: the kernel gives each of them to every CPU that could ever be there.
