@@ -4,6 +4,7 @@ mod device;
 mod extents;
 mod facts;
 mod fds;
+mod files;
 mod look;
 mod stacks;
 
@@ -32,11 +33,11 @@ pub use device::{Device, Layer, LayerKind};
 pub use extents::{extent, extent_flags};
 pub use facts::{Facts, attribute, flag, inode_flags};
 pub use fds::{DirectFd, direct_fds};
+use files::Files;
 pub(crate) use look::{client_magic, look};
 pub use stacks::{Addresses, Stacks};
 
-/// Files and processes remembered at the same time; more are looked up anew.
-const MAX_FILES: usize = 65_536;
+/// Processes remembered at the same time; more are looked up anew.
 const MAX_PROCESSES: usize = 4_096;
 /// Files kept open for their extents.
 const MAX_OPEN: usize = 64;
@@ -149,7 +150,7 @@ impl FileInfo {
 /// Caches over everything that was asked.
 #[derive(Default)]
 pub struct Enricher {
-    files: HashMap<FileKey, FileInfo>,
+    files: Files,
     mounts: HashMap<u32, Mounts>,
     open: HashMap<FileKey, Option<File>>,
     exes: HashMap<u32, String>,
@@ -163,7 +164,7 @@ impl Enricher {
     /// One that knows what it is told, and asks nothing of this machine.
     #[must_use]
     pub fn recorded() -> Self {
-        Self { recorded: true, ..Self::default() }
+        Self { files: Files::recorded(), recorded: true, ..Self::default() }
     }
 
     /// One that looks stacks up, too.
@@ -184,7 +185,7 @@ impl Enricher {
         if let Some(known) = self.files.get_mut(&key) {
             info.mixers = std::mem::take(&mut known.mixers);
         }
-        self.files.insert(key, info);
+        self.files.entry(key).insert_entry(info);
     }
 
     /// Takes the name of a process from a recording, if it has none yet.
@@ -206,12 +207,9 @@ impl Enricher {
         if self.files.get(&key).is_some_and(|known| !known.path.starts_with('<')) {
             return;
         }
-        if self.files.len() >= MAX_FILES {
-            self.files.clear();
-        }
         let mount = self.mount(event.tgid, event.mnt_id);
         let info = describe(event, mount.as_ref());
-        self.files.insert(key, info);
+        self.files.entry(key).insert_entry(info);
     }
 
     /// Takes what is known of a file, for tests.
@@ -228,7 +226,7 @@ impl Enricher {
             places: Vec::new(),
             ino: key.ino,
         };
-        self.files.insert(key, info);
+        self.files.entry(key).insert_entry(info);
     }
 
     /// The file of a request or counter. One whose name was lost is looked for among the open
