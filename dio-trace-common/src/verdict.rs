@@ -233,6 +233,20 @@ fn past_begin(facts: &Facts, done: u64) -> bool {
     facts.pos.saturating_add(done as i64) >= facts.size_begin
 }
 
+/// True if a read got less than was read for it, which is so at the end of a file alone: wherever
+/// that is when the request has ended.
+///
+/// The direct machinery reads whole blocks, and then cuts them at the size that it took at its
+/// beginning (fs/iomap/direct-io.c:iomap_dio_complete, fs/direct-io.c:dio_complete). Nothing else
+/// stops inside a sector: bad ones and pages that cannot be read are left out whole.
+#[inline(always)]
+fn trimmed(facts: &Facts, ev: &Evidence, done: u64) -> bool {
+    const SECTOR: u64 = 512;
+    let inside = (facts.pos as u64).wrapping_add(done) & (SECTOR - 1) != 0;
+    let direct = ev.seen & seen::DIRECT_TRIED != 0 && ev.cached_bytes == 0 && ev.attempts <= 1;
+    inside || (direct && ev.direct_bytes > done)
+}
+
 #[inline(always)]
 fn outcome(facts: &Facts, ev: &Evidence, done: u64) -> Outcome {
     if facts.ret <= 0 {
@@ -268,7 +282,8 @@ fn outcome(facts: &Facts, ev: &Evidence, done: u64) -> Outcome {
     if server {
         return Outcome::Server;
     }
-    if !facts.write && facts.size_begin != facts.size_end {
+    let resized = facts.size_begin != facts.size_end;
+    if !facts.write && !facts.block_device && (resized || trimmed(facts, ev, done)) {
         return Outcome::Race; // cut and grown again meanwhile: its end was here for a moment
     }
     Outcome::Other
@@ -358,8 +373,8 @@ mod tests {
         let passed = Facts { magic: magic::FUSE, inner_magic: EXT4, ..read() };
         assert_eq!(verdict(&passed, &none).0, Verdict::Unknown);
         assert_eq!(verdict(&passed, &direct(4096)).0, Verdict::Client);
-        let short = Facts { ret: 1000, ..passed };
-        assert_eq!(verdict(&short, &direct(1000)).1, Outcome::Other);
+        let short = Facts { ret: 1024, ..passed };
+        assert_eq!(verdict(&short, &direct(1024)).1, Outcome::Other);
     }
 
     #[test]
@@ -417,6 +432,7 @@ mod tests {
     #[test]
     fn short_counts_say_why() {
         let outcome = |facts: &Facts| verdict(facts, &direct(4096)).1;
+        let outcome_of = |facts: &Facts, bytes| verdict(facts, &direct(bytes)).1;
         let short = Facts { ret: 1000, ..read() };
         let tail = Facts { size_begin: 9192, size_end: 9192, ..short };
         assert_eq!(outcome(&tail), Outcome::Eof);
@@ -424,7 +440,15 @@ mod tests {
         assert_eq!(outcome(&Facts { size_end: 9192, ..short }), Outcome::Eof);
         assert_eq!(outcome(&Facts { size_begin: 9192, ..short }), Outcome::Eof);
         assert_eq!(outcome(&Facts { block_device: true, ..tail }), Outcome::DeviceEnd);
-        assert_eq!(outcome(&short), Outcome::Other);
+        // Less than was read, or inside of a sector: the file ended there for a moment.
+        assert_eq!(outcome(&short), Outcome::Race);
+        assert_eq!(outcome_of(&short, 1000), Outcome::Race);
+        let sectors = Facts { ret: 1024, ..read() };
+        assert_eq!(outcome(&sectors), Outcome::Race);
+        assert_eq!(outcome_of(&sectors, 1024), Outcome::Other);
+        assert_eq!(outcome(&Facts { block_device: true, ..sectors }), Outcome::Other);
+        let twice = Evidence { attempts: 2, ..direct(4096) };
+        assert_eq!(verdict(&sectors, &twice).1, Outcome::Other);
         let served = Facts { magic: magic::FUSE, ..short };
         assert_eq!(outcome(&served), Outcome::Server);
         assert_eq!(outcome(&Facts { size_end: 9192, ..served }), Outcome::Server);

@@ -87,6 +87,7 @@ impl Example {
     /// The data ends `bytes` behind the request's beginning.
     fn short(&mut self, bytes: i64) {
         self.r.ret = bytes;
+        self.r.evidence.direct_bytes = self.r.evidence.direct_bytes.min(bytes as u64);
     }
 
     fn device(&mut self) {

@@ -87,7 +87,8 @@ pub(super) const RACE: Rule = Rule {
     title: "short: the file changed its size meanwhile",
     means: "The kernel takes the size of the file once, at the beginning. A file that grows or \
             shrinks during the request gives a count that fits neither size.",
-    proof: "The outcome: the sizes before and after differ, and the count is explained by neither.",
+    proof: "The outcome: the count is explained neither by the size before nor by that after, and they differ, or \
+            less came back than had been read, which the kernel cuts at the end of a file alone.",
     fix: "go on where it stopped; writers and readers of one file need a lock or a size of their \
           own that says how far it is written",
     on: "any",
@@ -95,6 +96,10 @@ pub(super) const RACE: Rule = Rule {
     test: |case| {
         let r = case.request;
         case.outcome(Outcome::Race).then(|| {
+            if r.size_begin == r.size_end {
+                let end = r.pos.saturating_add(r.ret);
+                return format!("the file ended at {end} meanwhile, and has grown again");
+            }
             format!("the file went from {} to {} bytes meanwhile", r.size_begin, r.size_end)
         })
     },
