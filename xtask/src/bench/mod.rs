@@ -2,11 +2,13 @@
 //!
 //! - [`cost`]: instructions per request; [`page`]: its tables
 //! - [`rate`]: under load
+//! - [`upkeep`]: by itself
 //! - [`part`]: what of them runs in a guest
 mod cost;
 mod page;
 mod part;
 mod rate;
+mod upkeep;
 
 pub(crate) use cost::guard;
 
@@ -37,12 +39,14 @@ enum What {
     File,
     /// Load: what is lost at which rate, and what it costs the program
     Load(rate::LoadArgs),
+    Upkeep(upkeep::UpkeepArgs),
 }
 
 pub(crate) fn main(args: &BenchArgs) -> Result<()> {
     match &args.what {
         Some(What::File) => file(),
         Some(What::Load(args)) => rate::main(args),
+        Some(What::Upkeep(args)) => upkeep::main(args),
         None => cost::main(&args.cost),
     }
 }

@@ -1,10 +1,17 @@
 //! Files for scenarios.
 use std::{
     fs::{self, File},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
 use anyhow::{Context, Result};
+
+/// Opens a file with O_DIRECT for reading.
+pub(super) fn open_direct(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_DIRECT).open(path)
+}
 
 /// Makes a file of that many bytes, and has it on disk.
 pub(super) fn fill(path: &Path, len: usize) -> Result<()> {

@@ -42,6 +42,7 @@ pub(crate) use bench::{
     load::KINDS,
     rate::{Output, Rate},
     tracers::{TRACERS, Tracer},
+    upkeep::{Long, Rest},
 };
 pub(crate) use stress::judge::Score;
 
@@ -82,6 +83,10 @@ pub(crate) enum Guest {
     Rate(bench::rate::RateArgs),
     /// Makes the load
     RateLoad(bench::rate::RateLoadArgs),
+    /// How it starts, rests, and lasts
+    Upkeep(bench::upkeep::UpkeepArgs),
+    /// Makes the load
+    UpkeepLoad(bench::upkeep::UpkeepLoadArgs),
     /// Shows dio-trace at work
     Demo(demo::DemoArgs),
     /// The program that the demonstration watches
@@ -111,6 +116,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::BenchLoad(args) => bench::load::main(args).map(|()| 0),
         Guest::Rate(args) => bench::rate::main(args).map(|()| 0),
         Guest::RateLoad(args) => bench::rate::load(args).map(|()| 0),
+        Guest::Upkeep(args) => bench::upkeep::main(args).map(|()| 0),
+        Guest::UpkeepLoad(args) => bench::upkeep::load(args).map(|()| 0),
         Guest::Demo(args) => demo::main(args),
         Guest::DemoReader(args) => demo::reader(args).map(|()| 0),
     }

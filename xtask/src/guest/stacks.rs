@@ -1,7 +1,6 @@
 //! `--stack`: which function of the program it was.
 use std::{
-    fs::OpenOptions,
-    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -12,7 +11,12 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::{files::fill, memory::Buffer, setups::Place, suite::Tried};
+use super::{
+    files::{fill, open_direct},
+    memory::Buffer,
+    setups::Place,
+    suite::Tried,
+};
 use crate::cmd::text;
 
 /// Runs of dio-trace.
@@ -63,7 +67,7 @@ use libc::pread64 as dio_trace_test_reads;
 
 /// Reads the file directly, from those functions.
 pub(super) fn reader(args: &StackReaderArgs) -> Result<()> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&args.file)?;
+    let file = open_direct(&args.file)?;
     let mut buffer = Buffer::new(SIZE)?;
     // SAFETY: the buffer is as long as said.
     let read = unsafe { dio_trace_test_reads(file.as_raw_fd(), buffer.at(0).cast(), SIZE, 0) };

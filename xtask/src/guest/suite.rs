@@ -2,8 +2,8 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{BufRead, BufReader, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    io::{self, BufRead, BufReader, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::{
     cells::{self, Cell, Expect},
+    files::open_direct,
     filters, forecasts, gate,
     judge::{self, Asked, Judge, Report},
     live,
@@ -463,11 +464,17 @@ impl Program {
     }
 }
 
+/// The program's side of [`Program`]: says that it is ready, and waits for its word.
+pub(super) fn wait_for_go() -> Result<()> {
+    println!("ready");
+    io::stdin().lock().read_line(&mut String::new()).map(drop).context("cannot read stdin")
+}
+
 /// Direct reads by somebody else: dio-trace must not say a word about them.
 fn bystander(place: &Path, stop: &AtomicBool) -> Result<()> {
     let path = place.join("bystander");
     fs::write(&path, vec![1; 64 << 10])?;
-    let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(&path)?;
+    let file = open_direct(&path)?;
     // Refused or direct by luck of the buffer's address: a request either way.
     let mut buffer = vec![0; 8192];
     while !stop.load(Ordering::Relaxed) {

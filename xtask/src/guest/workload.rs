@@ -5,7 +5,7 @@
 use std::{
     ffi::CString,
     fs::{self, File},
-    io::{self, BufRead, Write},
+    io,
     os::{
         fd::{AsRawFd, FromRawFd, RawFd},
         unix::{
@@ -27,6 +27,7 @@ use super::{
     memory::{Buffer, Map},
     request::{Apis, Call},
     setups,
+    suite::wait_for_go,
 };
 
 const PAGE: usize = 4096;
@@ -81,9 +82,7 @@ pub(super) fn main(args: &WorkloadArgs) -> Result<()> {
     }
     fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the page cache")?;
     let mut apis = Apis::new()?;
-    println!("ready");
-    io::stdout().flush()?;
-    io::stdin().lock().read_line(&mut String::new())?;
+    wait_for_go()?;
     let tally: Result<Vec<Entry>> = prepared.iter().map(|ready| ready.run(&mut apis)).collect();
     let text = serde_json::to_vec(&tally?)?;
     fs::write(&args.tally, text).context("cannot write the tally")

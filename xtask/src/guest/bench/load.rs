@@ -3,7 +3,7 @@
 //! Under QEMU's `-icount` one instruction is one nanosecond of the guest's clock.
 use std::{
     fs::{self, File},
-    io::{self, BufRead, Write},
+    io::{self, Write},
     os::{
         fd::AsRawFd,
         unix::{fs::OpenOptionsExt, net::UnixStream},
@@ -17,16 +17,15 @@ use clap::Args;
 use io_uring::IoUring;
 use serde::{Deserialize, Serialize};
 
+use super::{BLOCK, BLOCKS};
 use crate::guest::{
+    files::open_direct,
     flight::{Aio, Engine, Uring, fly},
     memory::Buffer,
     request::{Call, positioned},
+    suite::wait_for_go,
 };
 
-/// Bytes of a request to a file.
-const BLOCK: usize = 4096;
-/// Blocks of a file that are used in turn.
-pub(super) const BLOCKS: usize = 16;
 /// Bytes of a read from a pipe or socket.
 const MESSAGE: usize = 64;
 /// Requests in flight, of libaio and io_uring.
@@ -79,9 +78,7 @@ pub(crate) const KINDS: &[Kind] = &[
 
 pub(crate) fn main(args: &BenchLoadArgs) -> Result<()> {
     let wanted = |kind: &Kind| args.kind.is_empty() || args.kind.iter().any(|k| k == kind.name);
-    println!("ready");
-    io::stdout().flush()?;
-    io::stdin().lock().read_line(&mut String::new())?;
+    wait_for_go()?;
     let mut costs = Vec::new();
     for kind in KINDS.iter().filter(|kind| wanted(kind)) {
         let mut load = (kind.start)(&args.folder).with_context(|| kind.name.to_owned())?;
@@ -231,9 +228,7 @@ impl Queued {
     }
 
     fn parts(folder: &Path) -> Result<(File, Buffer)> {
-        let mut options = File::options();
-        let file = options.read(true).custom_flags(libc::O_DIRECT).open(folder.join("plain"))?;
-        Ok((file, Buffer::new(DEPTH * BLOCK)?))
+        Ok((open_direct(&folder.join("plain"))?, Buffer::new(DEPTH * BLOCK)?))
     }
 }
 

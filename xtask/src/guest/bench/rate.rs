@@ -2,13 +2,9 @@
 //! takes nothing stops the program.
 use std::{
     fs::{self, File},
-    io::{self, BufRead as _, BufReader, Write as _},
-    os::{
-        fd::AsRawFd as _,
-        unix::{fs::OpenOptionsExt as _, process::ExitStatusExt as _},
-    },
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdout, Command},
     thread,
     time::{Duration, Instant},
 };
@@ -18,17 +14,20 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{BLOCKS, FOLDER, make, tracers::cpu_ticks};
+use super::{
+    BLOCK, BLOCKS, FOLDER, attach, make, read_block,
+    usage::{cpu_seconds, seconds, wait},
+};
 use crate::{
     cmd::{say, text},
     guest::{
+        files::open_direct,
         filters::counted,
         memory::Buffer,
-        suite::{Program, Traces, wait_until_tracing},
+        suite::{Program, wait_for_go},
     },
 };
 
-const BLOCK: usize = 4096;
 const THREADS: u64 = 4;
 /// How long the threads read.
 const READING: Duration = Duration::from_secs(5);
@@ -140,15 +139,7 @@ struct Watch {
 
 impl Watch {
     fn start(args: &RateArgs, output: Output, pid: u32) -> Result<Self> {
-        let traces = Traces::new(Path::new("/tmp"), "rate");
-        let mut tool = Command::new(&args.tool)
-            .args(["attach", "-p", &pid.to_string(), "--json"])
-            .stdout(Stdio::piped())
-            .stderr(File::create(&traces.talk)?)
-            .spawn()
-            .context("cannot start dio-trace")?;
-        wait_until_tracing(&mut tool, &traces)?;
-        let pipe = tool.stdout.take().context("dio-trace has no stdout")?;
+        let (tool, pipe) = attach(&args.tool, pid, &[])?;
         let lines: Box<dyn FnOnce() -> Result<Lines>> = if output == Output::Stuck {
             Box::new(|| read(pipe))
         } else {
@@ -184,36 +175,9 @@ fn read(pipe: ChildStdout) -> Result<Lines> {
     Ok((told, serde_json::from_str(&last).context("the last line is no summary")?))
 }
 
-/// Ends and usage of a child.
-fn wait(pid: u32) -> Result<(ExitStatus, libc::rusage)> {
-    let mut status = 0;
-    // SAFETY: plain numbers.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: a child of ours, and two places of our own.
-    let pid = unsafe { libc::wait4(pid as libc::pid_t, &raw mut status, 0, &raw mut usage) };
-    if pid < 0 {
-        return Err(io::Error::last_os_error()).context("cannot wait for dio-trace");
-    }
-    Ok((ExitStatus::from_raw(status), usage))
-}
-
-fn seconds(usage: &libc::rusage) -> f64 {
-    let of = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    of(usage.ru_utime) + of(usage.ru_stime)
-}
-
-/// CPU that a process has used, of all its threads.
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    // SAFETY: only asks.
-    let hz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    Ok(cpu_ticks(pid)? as f64 / hz as f64)
-}
-
 /// The program: threads that read the file's blocks in turn.
 pub(crate) fn load(args: &RateLoadArgs) -> Result<()> {
-    println!("ready");
-    let mut line = String::new();
-    io::stdin().read_line(&mut line)?;
+    wait_for_go()?;
     let start = Instant::now();
     let reads = thread::scope(|scope| {
         let threads: Vec<_> =
@@ -227,7 +191,7 @@ pub(crate) fn load(args: &RateLoadArgs) -> Result<()> {
 }
 
 fn one_thread(args: &RateLoadArgs, start: Instant) -> Result<u64> {
-    let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(&args.file)?;
+    let file = open_direct(&args.file)?;
     let mut buffer = Buffer::new(BLOCK)?;
     let mut reads = 0;
     while start.elapsed() < READING {
@@ -236,11 +200,7 @@ fn one_thread(args: &RateLoadArgs, start: Instant) -> Result<u64> {
             thread::sleep(due.saturating_sub(start.elapsed()));
         }
         let at = (reads as usize % BLOCKS * BLOCK) as i64;
-        // SAFETY: a buffer of that size.
-        let got = unsafe { libc::pread(file.as_raw_fd(), buffer.at(0).cast(), BLOCK, at) };
-        if got != BLOCK as isize {
-            bail!("a read returned {got}: {}", io::Error::last_os_error());
-        }
+        read_block(&file, &mut buffer, at)?;
         reads += 1;
     }
     Ok(reads)

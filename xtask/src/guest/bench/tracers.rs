@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{BenchArgs, programs};
+use super::{BenchArgs, programs, usage::cpu_ticks};
 use crate::cmd::text;
 
 /// A way of watching. In its words, `TOOL` is dio-trace and `PID` the program that is measured.
@@ -161,15 +161,6 @@ fn wait(child: &mut Child, ready: &Ready) -> Result<()> {
             (used, since) = (now, Instant::now());
         }
     }
-}
-
-/// CPU time of a process and its threads, in clock ticks (proc_pid_stat(5): utime, stime).
-pub(super) fn cpu_ticks(pid: u32) -> Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, rest) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let field = |n: usize| fields.get(n).and_then(|word| word.parse::<u64>().ok());
-    Ok(field(11).context("no utime")? + field(12).context("no stime")?)
 }
 
 fn talk() -> String {

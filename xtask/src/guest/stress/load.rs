@@ -2,7 +2,7 @@
 //! flight, and a tally of what they asked and got.
 use std::{
     fs::{self, File},
-    io::{self, BufRead, Write},
+    io,
     os::{
         fd::{AsRawFd, RawFd},
         unix::fs::OpenOptionsExt,
@@ -21,6 +21,7 @@ use crate::guest::{
     flight::{Aio, Engine, Style, Uring, fly},
     memory::Buffer,
     request::{Call, positioned, vectored},
+    suite::wait_for_go,
 };
 
 /// Requests in flight of one thread, at most.
@@ -80,9 +81,7 @@ pub(crate) fn main(args: &LoadArgs) -> Result<()> {
     for number in 0..args.threads {
         workers.push(Worker::new(args, number)?);
     }
-    println!("ready");
-    io::stdout().flush()?;
-    io::stdin().lock().read_line(&mut String::new())?;
+    wait_for_go()?;
     let done: Vec<Result<Vec<Line>>> = thread::scope(|scope| {
         let run = |mut worker: Worker| scope.spawn(move || worker.run());
         let threads: Vec<_> = workers.into_iter().map(run).collect();

@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::{
-    files::fill,
+    files::{fill, open_direct},
     setups::{self, Place},
     suite::{Program, Traces, end, wait_until_tracing},
 };
@@ -190,6 +190,5 @@ fn beside(mut other: Program, work: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 fn takes_direct(path: &Path) -> bool {
-    use std::os::unix::fs::OpenOptionsExt;
-    File::options().read(true).custom_flags(libc::O_DIRECT).open(path).is_ok()
+    open_direct(path).is_ok()
 }
