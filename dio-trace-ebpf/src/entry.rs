@@ -14,10 +14,10 @@ use dio_trace_common::abi::{
 
 use crate::{
     begin::{Ask, begin, is_direct, is_wanted, position},
+    evidence::passed_to,
     kernel::{
-        AIO_IOCB_BUF, AIO_IOCB_NBYTES, AIO_IOCB_OFFSET, AIO_IOCB_OPCODE, Args, ByRead,
-        FILE_F_MAPPING, FILE_F_POS, IO_KIOCB_OPCODE, IO_RW_ADDR, IO_RW_LEN, KIOCB_KI_FILP,
-        KIOCB_KI_POS, read,
+        AIO_IOCB_BUF, AIO_IOCB_NBYTES, AIO_IOCB_OFFSET, AIO_IOCB_OPCODE, Args, ByRead, FILE_F_POS,
+        IO_KIOCB_OPCODE, IO_RW_ADDR, IO_RW_LEN, KIOCB_KI_FILP, KIOCB_KI_POS, read,
     },
     maps::count,
     reaped,
@@ -162,8 +162,9 @@ pub fn splice_write<A: Args>(ctx: &A) {
     let named = unsafe { (*admitted.thread).splice_to };
     let file = if named == 0 { below } else { named };
     begin(&ByRead(ctx), admitted.thread, file, &spliced(ctx, OP_WRITE));
-    // SAFETY: as above.
-    unsafe { (*admitted.thread).nested = read(below, &FILE_F_MAPPING) };
+    if file != below {
+        passed_to(&ByRead(ctx), admitted.thread, below);
+    }
 }
 
 #[inline(always)]

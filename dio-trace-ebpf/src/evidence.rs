@@ -54,11 +54,15 @@ fn nested_request(kiocb: u64) -> Option<*mut Request> {
 pub fn passed_on<A: Args>(ctx: &A) {
     let Some(thread) = thread() else { return };
     // SAFETY: a value of THREADS.
-    if unsafe { (*thread).state } == IDLE {
-        return;
+    if unsafe { (*thread).state } != IDLE {
+        passed_to(ctx, thread, ctx.arg(0));
     }
+}
+
+/// The same of a thread that has an open request.
+#[inline(always)]
+pub fn passed_to<A: Args>(ctx: &A, thread: *mut Thread, file: u64) {
     let Some(request) = open_request(thread) else { return };
-    let file = ctx.arg(0);
     let mapping: u64 = ctx.load(file, &FILE_F_MAPPING);
     let inode: u64 = ctx.load(file, &FILE_F_INODE);
     let sb: u64 = ctx.load(inode, &INODE_I_SB);

@@ -23,7 +23,29 @@ pub(crate) type Mounts = HashMap<i32, Mount>;
 
 /// Reads /proc/PID/mountinfo; empty if the process is gone.
 pub(crate) fn of_process(pid: u32) -> Mounts {
-    fs::read(format!("/proc/{pid}/mountinfo")).map_or_else(|_| Mounts::new(), |text| parse(&text))
+    let text = fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    let mut mounts = parse(&text);
+    mounts.values_mut().for_each(add_defaults);
+    mounts
+}
+
+/// ext4 does not list what is a default of the file system itself (`tune2fs -o journal_data`;
+/// fs/ext4/super.c:_ext4_show_options).
+fn add_defaults(mount: &mut Mount) {
+    if mount.fs == "ext4"
+        && !mount.options.contains("data=")
+        && journals_data(&mount.dev) == Some(true)
+    {
+        mount.options.push_str(",data=journal");
+    }
+}
+
+/// All options of an ext4, defaults too, lie in a file under the kernel's name of its device.
+fn journals_data(dev: &str) -> Option<bool> {
+    let device = fs::read_link(format!("/sys/dev/block/{dev}")).ok()?;
+    let file = Path::new("/proc/fs/ext4").join(device.file_name()?).join("options");
+    let options = fs::read_to_string(file).ok()?;
+    Some(options.lines().any(|option| option == "data=journal"))
 }
 
 /// Parses mountinfo; a line that is not as documented is left out.

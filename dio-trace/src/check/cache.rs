@@ -7,9 +7,18 @@ use std::{
     ptr,
 };
 
+use crate::enrich::is_stacked;
+
 /// Pages of the range that are in the page cache; `None` if the kernel does not say it to us.
+///
+/// Of a file that lies on another one cachestat(2) asks for pages of its own, of which it has none
+/// (`file->f_mapping`, mm/filemap.c); a mapping is one of the file below (fs/overlayfs/file.c:ovl_mmap).
 pub(super) fn resident(file: &File, offset: u64, len: usize) -> Option<usize> {
-    cachestat(file, offset, len).or_else(|| mincore(file, offset, len).ok().flatten())
+    let mapped = mincore(file, offset, len).ok().flatten();
+    match cachestat(file, offset, len) {
+        Some(own) if mapped.is_some() || !is_stacked(file) => Some(own.max(mapped.unwrap_or(0))),
+        _ => mapped,
+    }
 }
 
 /// cachestat(2), since 6.5; its number is the same everywhere.

@@ -99,8 +99,9 @@ impl Subject {
         self.facts().attributes.is_some_and(|bits| bits & attribute::DAX != 0)
     }
 
+    /// The page cache is the storage, of the file system below if this one is stacked.
     pub(super) fn is_memory(&self) -> bool {
-        !self.is_device() && self.magic == magic::TMPFS
+        !self.is_device() && (self.magic == magic::TMPFS || self.file.deciding().0 == "tmpfs")
     }
 
     /// A server or a daemon has the data, of the file system below if this one is stacked.

@@ -65,6 +65,11 @@ pub(crate) fn client_magic(fs: &str) -> Option<u32> {
     })
 }
 
+/// True of a file that may lie on another one, in whose page cache its data is.
+pub(crate) fn is_stacked(file: &File) -> bool {
+    facts::statfs(file).is_none_or(|about| about.f_type == libc::OVERLAYFS_SUPER_MAGIC)
+}
+
 /// As a mount or as a file system (statvfs(3) tells both).
 fn is_read_only(file: &File) -> bool {
     let mut about = MaybeUninit::<libc::statvfs>::zeroed();

@@ -34,7 +34,7 @@ pub use extents::{extent, extent_flags};
 pub use facts::{Facts, attribute, flag, inode_flags};
 pub use fds::{DirectFd, direct_fds};
 use files::Files;
-pub(crate) use look::{client_magic, look};
+pub(crate) use look::{client_magic, is_stacked, look};
 pub use stacks::{Addresses, Stacks};
 
 /// Processes remembered at the same time; more are looked up anew.

@@ -19,7 +19,7 @@ pub(super) struct UpkeepArgs {
     #[arg(long, default_value = "6.12")]
     kernel: String,
     /// How often each of the files is read
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(10..))]
     rounds: u64,
     /// Write docs/performance-upkeep.md
     #[arg(long)]

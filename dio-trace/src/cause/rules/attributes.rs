@@ -18,7 +18,7 @@ pub(super) const DATA_JOURNAL: Rule = Rule {
     fix: "mount with data=ordered (unmount first: a remount cannot change it); where the file \
           alone has the flag, `chattr -j FILE`",
     on: "ext4",
-    scenario: Scenario::In(&["ext4-journal", "ext4-jattr-nodelalloc"]),
+    scenario: Scenario::In(&["ext4-journal", "ext4-jattr-nodelalloc", "overlay-journal"]),
     test: data_journal,
 };
 
@@ -37,6 +37,7 @@ pub(super) const INLINE_DATA: Rule = Rule {
     scenario: Scenario::In(&[
         "ext4-inline",
         "btrfs",
+        "btrfs-dup",
         "btrfs-nocow",
         "btrfs-zstd",
         "f2fs",

@@ -22,6 +22,8 @@ pub(super) const ALLOCATING_WRITE: Rule = Rule {
     on: "vfat, exfat, gfs2, ocfs2, ext2, ext4 without extents, hfs, jfs, reiserfs, udf",
     scenario: Scenario::In(&[
         "vfat",
+        "vfat-16",
+        "ext3",
         "ext4-noextent",
         "ext2",
         "exfat",

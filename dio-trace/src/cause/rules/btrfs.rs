@@ -48,7 +48,7 @@ pub(super) const RACING: Rule = Rule {
             and it ended in the page cache. The kernel leaves no error behind: likely.",
     fix: "do not mix buffered writes and direct reads of one file; or fsync, then read",
     on: "btrfs",
-    scenario: Scenario::In(&["btrfs", "btrfs-nocow", "btrfs-zstd"]),
+    scenario: Scenario::In(&["btrfs", "btrfs-dup", "btrfs-nocow", "btrfs-zstd"]),
     test: racing,
 };
 
@@ -64,7 +64,7 @@ pub(super) const BUFFER_FAULT: Rule = Rule {
     fix: "write to the buffer once before the read (memset, or mmap with MAP_POPULATE), and do not \
           read into buffers that a forked child shares",
     on: "btrfs",
-    scenario: Scenario::In(&["btrfs"]),
+    scenario: Scenario::In(&["btrfs", "btrfs-dup"]),
     test: buffer_fault,
 };
 

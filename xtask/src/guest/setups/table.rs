@@ -26,6 +26,10 @@ const F2FS_ZONED: Words = &["mkfs.f2fs", "-q", "-f", "-m"];
 const EROFS_LZ4: Words = &["mkfs.erofs", "-zlz4", "DEVICE", "FOLDER"];
 const ISO: Words = &["xorrisofs", "-quiet", "-R", "-o", "DEVICE", "FOLDER"];
 
+/// Journals data by default, without a mount option.
+const EXT4_JOURNAL: Words =
+    &["sh", "-ec", "mkfs.ext4 -q -F -b 4096 \"$0\"; tune2fs -o journal_data \"$0\""];
+
 /// Puts an encrypted folder, with a key of zeros, over the file system's root, which cannot be.
 const ENCRYPT: Words = &[
     "sh",
@@ -205,6 +209,22 @@ pub(in crate::guest) const ALL: &[Setup] = &[
     setup("xfs-1k", "xfs", disk(&["mkfs.xfs", "-q", "-f", "-b", "size=1024"], ""), &[])
         .like("xfs-512")
         .rare(),
+    // Blocks larger than a page (6.12): folios are never smaller.
+    setup("xfs-16k", "xfs", disk(&["mkfs.xfs", "-q", "-f", "-b", "size=16384"], ""), &[]).rare(),
+    setup("ext3", "ext3", disk(&["mkfs.ext3", "-q", "-F"], ""), &["allocating-write"])
+        .like("ext4-noextent")
+        .rare(),
+    setup("vfat-16", "vfat", disk(&["mkfs.vfat", "-F", "16"], ""), &["allocating-write"])
+        .like("vfat")
+        .rare(),
+    setup(
+        "btrfs-dup",
+        "btrfs",
+        disk(&["mkfs.btrfs", "-q", "-f", "-d", "dup"], ""),
+        &["inline-data", "btrfs-racing", "btrfs-buffer-fault"],
+    )
+    .like("btrfs")
+    .rare(),
     setup(
         "udf",
         "udf",
@@ -222,6 +242,9 @@ pub(in crate::guest) const ALL: &[Setup] = &[
     setup("erofs-lz4", "erofs", Kind::Image { mkfs: EROFS_LZ4 }, &[]).rare(),
     setup("overlay-xfs", "overlay", overlay(XFS, "xfs"), &[]).like("overlay-ext4").rare(),
     setup("overlay-btrfs", "overlay", overlay(BTRFS, "btrfs"), &[]).rare(),
+    // tmpfs is made by its mount.
+    setup("overlay-tmpfs", "overlay", overlay(&["true"], "tmpfs"), &[]).like("tmpfs").rare(),
+    setup("overlay-journal", "overlay", overlay(EXT4_JOURNAL, "ext4"), &["data-journal"]).rare(),
     setup("ext4-crypt", "ext4", on(Store::Crypt(HALF), EXT4), &[]).rare(),
     device("dm-crypt", Store::Crypt(HALF)).rare(),
     device("nvme", Store::Part(Disk::Nvme)).rare(),
