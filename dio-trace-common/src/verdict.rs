@@ -233,7 +233,7 @@ fn past_begin(facts: &Facts, done: u64) -> bool {
     facts.pos.saturating_add(done as i64) >= facts.size_begin
 }
 
-/// True if a read got less than was read for it, which is so at the end of a file alone: wherever
+/// True if a read of a file got less than was read for it, which is so at the end of a file alone: wherever
 /// that is when the request has ended.
 ///
 /// The direct machinery reads whole blocks, and then cuts them at the size that it took at its
@@ -244,7 +244,7 @@ fn trimmed(facts: &Facts, ev: &Evidence, done: u64) -> bool {
     const SECTOR: u64 = 512;
     let inside = (facts.pos as u64).wrapping_add(done) & (SECTOR - 1) != 0;
     let direct = ev.seen & seen::DIRECT_TRIED != 0 && ev.cached_bytes == 0 && ev.attempts <= 1;
-    inside || (direct && ev.direct_bytes > done)
+    !facts.block_device && (inside || (direct && ev.direct_bytes > done))
 }
 
 #[inline(always)]
@@ -283,7 +283,7 @@ fn outcome(facts: &Facts, ev: &Evidence, done: u64) -> Outcome {
         return Outcome::Server;
     }
     let resized = facts.size_begin != facts.size_end;
-    if !facts.write && !facts.block_device && (resized || trimmed(facts, ev, done)) {
+    if !facts.write && (resized || trimmed(facts, ev, done)) {
         return Outcome::Race; // cut and grown again meanwhile: its end was here for a moment
     }
     Outcome::Other
@@ -447,6 +447,8 @@ mod tests {
         assert_eq!(outcome(&sectors), Outcome::Race);
         assert_eq!(outcome_of(&sectors, 1024), Outcome::Other);
         assert_eq!(outcome(&Facts { block_device: true, ..sectors }), Outcome::Other);
+        let resized = Facts { block_device: true, size_end: 1 << 21, ..sectors };
+        assert_eq!(outcome_of(&resized, 1024), Outcome::Race);
         let twice = Evidence { attempts: 2, ..direct(4096) };
         assert_eq!(verdict(&sectors, &twice).1, Outcome::Other);
         let served = Facts { magic: magic::FUSE, ..short };

@@ -25,18 +25,20 @@ pub(crate) type Mounts = HashMap<i32, Mount>;
 pub(crate) fn of_process(pid: u32) -> Mounts {
     let text = fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
     let mut mounts = parse(&text);
-    mounts.values_mut().for_each(add_defaults);
+    add_defaults(&mut mounts);
     mounts
 }
 
 /// ext4 does not list what is a default of the file system itself (`tune2fs -o journal_data`;
-/// fs/ext4/super.c:_ext4_show_options).
-fn add_defaults(mount: &mut Mount) {
-    if mount.fs == "ext4"
-        && !mount.options.contains("data=")
-        && journals_data(&mount.dev) == Some(true)
-    {
-        mount.options.push_str(",data=journal");
+/// fs/ext4/super.c:_ext4_show_options). A host of containers mounts one of them many times: each is asked once.
+fn add_defaults(mounts: &mut Mounts) {
+    let mut asked = HashMap::new();
+    let silent = |mount: &&mut Mount| mount.fs == "ext4" && !mount.options.contains("data=");
+    for mount in mounts.values_mut().filter(silent) {
+        let journals = || journals_data(&mount.dev) == Some(true);
+        if *asked.entry(mount.dev.clone()).or_insert_with(journals) {
+            mount.options.push_str(",data=journal");
+        }
     }
 }
 

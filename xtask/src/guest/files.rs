@@ -1,7 +1,6 @@
 //! Files for scenarios.
 use std::{
     fs::{self, File},
-    io,
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
@@ -9,8 +8,9 @@ use std::{
 use anyhow::{Context, Result};
 
 /// Opens a file with O_DIRECT for reading.
-pub(super) fn open_direct(path: &Path) -> io::Result<File> {
-    File::options().read(true).custom_flags(libc::O_DIRECT).open(path)
+pub(super) fn open_direct(path: &Path) -> Result<File> {
+    let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(path);
+    file.with_context(|| format!("cannot open {}", path.display()))
 }
 
 /// Makes a file of that many bytes, and has it on disk.

@@ -53,39 +53,33 @@ pub(super) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     }
     let mut wrong = Vec::new();
 
-    let output = by_nobody(&own).args(["audit", "-d", "1"]).output()?;
-    let talk = String::from_utf8_lossy(&output.stderr);
-    wrong.extend(not_ended_with(&output, 1));
-    if !talk.contains("CAP_BPF and CAP_PERFMON missing") || !talk.contains("setcap") {
-        wrong.push(format!("without capabilities: {talk}"));
-    }
+    wrong.extend(refused(&own, &[], &["CAP_BPF and CAP_PERFMON missing", "setcap"])?);
 
     grant(&own, 1 << CAP_PERFMON | 1 << CAP_BPF)?;
     if series == "5.10" {
         // Before 5.11 maps are locked memory.
-        let output = by_nobody(&own).args(["audit", "-d", "1"]).output()?;
-        let talk = String::from_utf8_lossy(&output.stderr);
-        wrong.extend(not_ended_with(&output, 1));
-        if !talk.contains("cap_sys_resource") {
-            wrong.push(format!("with little locked memory: {talk}"));
-        }
+        wrong.extend(refused(&own, &[], &["cap_sys_resource"])?);
         grant(&own, 1 << CAP_PERFMON | 1 << CAP_BPF | 1 << CAP_SYS_RESOURCE)?;
     }
     let paranoid = fs::read_to_string(PARANOID)?;
     // Debian's kernels; on 5.10 fentry does not fit every function, and kprobes take its place.
     if (attach == "kprobe" || series == "5.10") && paranoid.trim() == "3" {
-        let output = by_nobody(&own).args(["audit", "-d", "1", "--attach", attach]).output()?;
-        wrong.extend(not_ended_with(&output, 1));
-        let talk = String::from_utf8_lossy(&output.stderr);
-        if !talk.contains("perf_event_paranoid=2") {
-            wrong.push(format!("with perf_event_paranoid=3: {talk}"));
-        }
+        wrong.extend(refused(&own, &["--attach", attach], &["perf_event_paranoid=2"])?);
         fs::write(PARANOID, "2")?;
     }
     let result = traced(&own, attach, series, &home, out);
     fs::write(PARANOID, paranoid)?;
     wrong.extend(result?);
     Ok(wrong)
+}
+
+/// What is wrong with a run that must fail, and say all of this.
+fn refused(own: &Path, more: &[&str], says: &[&str]) -> Result<Vec<String>> {
+    let output = by_nobody(own).args(["audit", "-d", "1"]).args(more).output()?;
+    let talk = String::from_utf8_lossy(&output.stderr);
+    let unsaid = says.iter().filter(|words| !talk.contains(**words));
+    let unsaid = unsaid.map(|words| format!("does not say `{words}`: {talk}"));
+    Ok(not_ended_with(&output, 1).into_iter().chain(unsaid).collect())
 }
 
 /// A program's reads, traced by its own user; what is wrong with them.

@@ -140,7 +140,7 @@ fn measure(args: &BenchArgs, tracer: &Tracer) -> Result<Measured> {
         load.args(["--kind", kind]);
     }
     let mut load = Program::start(&mut load)?;
-    let watch = Running::start(tracer, args, load.child.id())?;
+    let watch = Running::start(tracer, &args.tool, load.child.id())?;
     load.go()?;
     let programs = match (tracer.programs, watch.pid()) {
         (true, Some(pid)) => programs::look(pid)?,

@@ -2,14 +2,14 @@
 use std::{
     fs::{self, File},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 
-use super::{BenchArgs, programs, usage::cpu_ticks};
+use super::{programs, usage::cpu_ticks};
 use crate::cmd::text;
 
 /// A way of watching. In its words, `TOOL` is dio-trace and `PID` the program that is measured.
@@ -95,7 +95,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn start(tracer: &Tracer, args: &BenchArgs, pid: u32) -> Result<Self> {
+    pub(super) fn start(tracer: &Tracer, tool: &Path, pid: u32) -> Result<Self> {
         // An old recording is no reason to fail.
         let _ = fs::remove_file("/tmp/bench.dio");
         programs::measure(tracer.programs)?;
@@ -104,7 +104,7 @@ impl Running {
             return Ok(Self { child: None });
         };
         let pid = pid.to_string();
-        let program = if *program == "TOOL" { text(&args.tool)? } else { program };
+        let program = if *program == "TOOL" { text(tool)? } else { program };
         let words = words.iter().map(|word| if *word == "PID" { pid.as_str() } else { word });
         let mut child = Command::new(program)
             .args(words)
@@ -121,15 +121,15 @@ impl Running {
         self.child.as_ref().map(Child::id)
     }
 
-    pub(super) fn stop(mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
+    /// How it ended, if there is one.
+    pub(super) fn stop(mut self) -> Result<Option<ExitStatus>> {
+        let Some(mut child) = self.child.take() else { return Ok(None) };
         if let Some(status) = child.try_wait()? {
             bail!("it ended before it was told to ({status}): {}", talk());
         }
         // SAFETY: our own child, not waited for yet.
         unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
-        child.wait()?;
-        Ok(())
+        Ok(Some(child.wait()?))
     }
 }
 

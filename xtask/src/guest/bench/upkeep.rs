@@ -3,7 +3,7 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Command},
     thread,
     time::{Duration, Instant},
 };
@@ -15,7 +15,8 @@ use serde_json::Value;
 
 use super::{
     BLOCK, FOLDER, attach, mount, read_block, run,
-    usage::{exact_cpu, resident, seconds, wait, waits},
+    tracers::{Running, TRACERS, Tracer},
+    usage::{exact_cpu, resident, wait, waits},
 };
 use crate::{
     cmd::say,
@@ -23,22 +24,19 @@ use crate::{
         files::open_direct,
         filters::counted,
         memory::Buffer,
-        suite::{Program, Traces, wait_for_go, wait_until_tracing},
+        suite::{Program, wait_for_go},
     },
 };
 
 const FOLDERS: u64 = 100;
 const IN_EACH: u64 = 1_000;
+const FILES: u64 = FOLDERS * IN_EACH;
 /// Between attaching and the rest that is measured: first pages, first ticks.
 const SETTLING: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_secs(60);
 
-/// Ways to run it.
-const WAYS: &[(&str, &[&str])] = &[
-    ("audit", &["audit", "--attach", "fentry"]),
-    ("audit, by kprobes", &["audit", "--attach", "kprobe"]),
-    ("record", &["record", "-o", "/tmp/rest.dio", "audit", "--all", "--attach", "fentry"]),
-];
+/// Ways to run it, of the table of tracers.
+const WAYS: &[&str] = &["dio-trace", "dio-trace kprobe", "dio-trace record"];
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct UpkeepArgs {
@@ -48,9 +46,9 @@ pub(crate) struct UpkeepArgs {
     /// Where rows go, a line of JSON each
     #[arg(long)]
     out: PathBuf,
-    /// How often each file is read; 0: how it starts and rests instead
+    /// How often each file is read; without it, how it starts and rests
     #[arg(long)]
-    rounds: u64,
+    rounds: Option<u64>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -87,7 +85,6 @@ pub(crate) struct Long {
     /// After so many lines, so many KiB.
     pub(crate) memory: Vec<(u64, u64)>,
     pub(crate) peak_kib: u64,
-    pub(crate) cpu_seconds: f64,
 }
 
 pub(crate) fn main(args: &UpkeepArgs) -> Result<()> {
@@ -97,57 +94,47 @@ pub(crate) fn main(args: &UpkeepArgs) -> Result<()> {
         writeln!(rows, "{row}")?;
         Ok(rows.sync_all()?)
     };
-    if args.rounds != 0 {
-        return row(serde_json::to_string(&long(args)?)?);
+    if let Some(rounds) = args.rounds {
+        return row(serde_json::to_string(&long(args, rounds)?)?);
     }
-    WAYS.iter().try_for_each(|way| row(serde_json::to_string(&rest(args, way)?)?))
+    let ways = TRACERS.iter().filter(|tracer| WAYS.contains(&tracer.name));
+    ways.map(|tracer| rest(args, tracer)).try_for_each(|rest| row(serde_json::to_string(&rest?)?))
 }
 
-fn rest(args: &UpkeepArgs, (way, words): &(&str, &[&str])) -> Result<Rest> {
+fn rest(args: &UpkeepArgs, tracer: &Tracer) -> Result<Rest> {
     let began = Instant::now();
-    let traces = Traces::new(Path::new("/tmp"), "upkeep");
-    let mut tool = Command::new(&args.tool)
-        .args(*words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(File::create(&traces.talk)?)
-        .spawn()
-        .context("cannot start dio-trace")?;
-    wait_until_tracing(&mut tool, &traces)?;
-    let pid = tool.id();
+    let tool = Running::start(tracer, &args.tool, std::process::id())?;
+    let pid = tool.pid().context("no process")?;
     let (start_seconds, start_cpu) = (began.elapsed().as_secs_f64(), exact_cpu(pid)?);
     thread::sleep(SETTLING);
     let (now, before, waited) = (Instant::now(), exact_cpu(pid)?, waits(pid)?);
     thread::sleep(REST);
     let passed = now.elapsed().as_secs_f64();
     let row = Rest {
-        way: (*way).to_owned(),
+        way: tracer.name.to_owned(),
         start_seconds,
         start_cpu: start_cpu.as_secs_f64(),
         cpu: (exact_cpu(pid)?.saturating_sub(before)).as_secs_f64() / passed,
         waits: (waits(pid)? - waited) as f64 / passed,
         kib: resident(pid)?,
     };
-    // SAFETY: our own child, not waited for yet.
-    unsafe { libc::kill(pid as i32, libc::SIGINT) };
-    let status = tool.wait()?;
-    if !status.success() {
-        bail!("dio-trace failed ({status})");
+    match tool.stop()? {
+        Some(status) if !status.success() => bail!("dio-trace failed ({status})"),
+        _ => Ok(row),
     }
-    Ok(row)
 }
 
-fn long(args: &UpkeepArgs) -> Result<Long> {
+fn long(args: &UpkeepArgs, rounds: u64) -> Result<Long> {
     let folder = Path::new(FOLDER);
     // An inode for each block: the files are small.
     mount(folder, &["-i", "4096"])?;
     make(folder)?;
     let mut load = Command::new(std::env::current_exe().context("xtask cannot find itself")?);
-    load.args(["guest", "upkeep-load", "--folder", FOLDER, "--rounds", &args.rounds.to_string()]);
+    load.args(["guest", "upkeep-load", "--folder", FOLDER, "--rounds", &rounds.to_string()]);
     let mut load = Program::start(&mut load)?;
     let (tool, pipe) = attach(&args.tool, load.child.id(), &["--all"])?;
     let pid = tool.id();
-    let reads = FOLDERS * IN_EACH * args.rounds;
+    let reads = FILES * rounds;
     let lines = thread::spawn(move || Lines::read(pipe, pid, reads));
     load.go()?;
     let lines = lines.join().unwrap_or_else(|_| bail!("the reader died"))?;
@@ -162,7 +149,7 @@ fn ended(tool: &Child, lines: &Lines, reads: u64) -> Result<Long> {
     let summary: Value =
         serde_json::from_str(&lines.last).context("the last line is no summary")?;
     Ok(Long {
-        files: FOLDERS * IN_EACH,
+        files: FILES,
         reads,
         counted: counted(&summary),
         told: lines.told,
@@ -170,7 +157,6 @@ fn ended(tool: &Child, lines: &Lines, reads: u64) -> Result<Long> {
         lost: summary["lost"]["ring buffer full"].as_u64().unwrap_or(0),
         memory: lines.memory.clone(),
         peak_kib: usage.ru_maxrss as u64,
-        cpu_seconds: seconds(&usage),
     })
 }
 
@@ -213,7 +199,7 @@ fn make(folder: &Path) -> Result<()> {
     for number in 0..FOLDERS {
         fs::create_dir(folder.join(format!("d{number}")))?;
     }
-    for number in 0..FOLDERS * IN_EACH {
+    for number in 0..FILES {
         fs::write(file(folder, number), [7; BLOCK])?;
     }
     run(&["sync"])
@@ -224,7 +210,7 @@ pub(crate) fn load(args: &UpkeepLoadArgs) -> Result<()> {
     wait_for_go()?;
     let mut buffer = Buffer::new(BLOCK)?;
     for _ in 0..args.rounds {
-        for number in 0..FOLDERS * IN_EACH {
+        for number in 0..FILES {
             read_block(&open_direct(&file(&args.folder, number))?, &mut buffer, 0)?;
         }
     }

@@ -1,10 +1,7 @@
 //! The reader: makes each read that comes back short, and writes down what it got.
 use std::{
     fs::{self, File},
-    os::{
-        fd::AsRawFd,
-        unix::fs::{FileExt, OpenOptionsExt},
-    },
+    os::{fd::AsRawFd, unix::fs::FileExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -16,7 +13,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::{
-    files::fill,
+    files::{fill, open_direct},
     memory::Buffer,
     request::{Call, positioned},
 };
@@ -104,7 +101,7 @@ impl Reader {
         const BLOCKS: u64 = 16;
         let path = folder.join(case);
         fill(&path, BLOCKS as usize * PAGE)?;
-        let (file, other) = (direct(&path)?, File::options().write(true).open(&path)?);
+        let (file, other) = (open_direct(&path)?, File::options().write(true).open(&path)?);
         let mut memory = Buffer::new(PAGE)?;
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -136,7 +133,7 @@ impl Reader {
         if !path.exists() {
             fill(path, 64 << 10)?;
         }
-        let file = direct(path)?;
+        let file = open_direct(path)?;
         let mapped = good.next_multiple_of(PAGE);
         let mut memory = Buffer::new(mapped + len)?;
         let none = memory.at(mapped).cast();
@@ -154,7 +151,7 @@ impl Reader {
         const PIECE: usize = 4 << 20;
         const PIECES: usize = 513;
         File::create(path)?.set_len(4 << 30)?; // a hole: nothing to read from the disk
-        let file = direct(path)?;
+        let file = open_direct(path)?;
         let mut memory = Buffer::new(PIECE)?;
         let piece = libc::iovec { iov_base: memory.at(0).cast(), iov_len: PIECE };
         let pieces = [piece; PIECES];
@@ -168,7 +165,7 @@ impl Reader {
     /// Children read for long, through the page cache, and are killed half-way.
     fn killed(&mut self, path: &Path) -> Result<()> {
         fill(path, LONG)?;
-        let file = direct(path)?;
+        let file = open_direct(path)?;
         let mut memory = Buffer::new(LONG)?;
         let call = call(&file, memory.at(0), LONG, 0);
         for wait in [5, 20, 40, 80, 160] {
@@ -195,7 +192,7 @@ impl Reader {
 
     /// From a server that answers with less.
     fn answered_short(&mut self, path: &Path) -> Result<()> {
-        let file = direct(path)?;
+        let file = open_direct(path)?;
         let mut memory = Buffer::new(PAGE)?;
         self.read("server", path, &call(&file, memory.at(0), PAGE, 0));
         Ok(())
@@ -203,16 +200,11 @@ impl Reader {
 
     /// Across a sector that cannot be read, through the page cache.
     fn bad_sector(&mut self, path: &Path) -> Result<()> {
-        let file = direct(path)?;
+        let file = open_direct(path)?;
         let mut memory = Buffer::new(64 << 10)?;
         self.read("bad-sector", path, &call(&file, memory.at(0), 64 << 10, (1 << 20) - (32 << 10)));
         Ok(())
     }
-}
-
-fn direct(path: &Path) -> Result<File> {
-    let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(path);
-    file.with_context(|| format!("cannot open {}", path.display()))
 }
 
 fn call(file: &File, buffer: *mut u8, len: usize, offset: i64) -> Call {

@@ -102,7 +102,7 @@ impl<'a> Stage<'a> {
         for Place { setup, path } in places {
             let file = path.join("stress");
             fill(&file, BYTES as usize)?;
-            if !takes_direct(&file) {
+            if open_direct(&file).is_err() {
                 say(format!("{}: left out: no O_DIRECT here", setup.name));
                 continue;
             }
@@ -187,8 +187,4 @@ fn beside(mut other: Program, work: impl FnOnce() -> Result<()>) -> Result<()> {
         anyhow::bail!("the bystander ended by itself ({status})");
     }
     result
-}
-
-fn takes_direct(path: &Path) -> bool {
-    open_direct(path).is_ok()
 }
