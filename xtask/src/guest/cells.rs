@@ -92,6 +92,7 @@ scenarios!(
     "overlay-journal",
     "overlay-lower",
     "overlay-squashfs",
+    "overlay-tmpfs",
     "ramfs",
     "reiserfs",
     "scsi-medium",
