@@ -4,6 +4,7 @@
 //! - [`setups`], [`cells`], [`cases`]: the scenarios as data
 //! - [`workload`], [`request`]: the program that is watched, and its own tally
 //! - [`judge`]: the comparison
+//! - [`cut`]: a recorder that is killed
 //! - [`live`]: the live screen, in a terminal
 //! - [`mixed`]: who mixes direct and buffered access
 //! - [`memory`]: buffers and mappings
@@ -16,6 +17,7 @@
 mod bench;
 mod cases;
 mod cells;
+mod cut;
 mod demo;
 mod files;
 mod filters;
@@ -63,6 +65,10 @@ pub(crate) enum Guest {
     StackReader(stacks::StackReaderArgs),
     /// Makes set-ups and leaves them
     Make(suite::MakeArgs),
+    /// A recorder that is killed, alone
+    Cut(suite::AloneArgs),
+    /// Reads while it is
+    CutLoad(cut::CutLoadArgs),
     /// Makes the scenarios' requests
     Workload(workload::WorkloadArgs),
     /// Shows a folder by FUSE
@@ -104,6 +110,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::DirectUser(args) => mixed::direct_user(args).map(|()| 0),
         Guest::Live(args) => suite::alone(args, live::SETUPS, live::check),
         Guest::OrdinaryUser(args) => suite::alone(args, unprivileged::SETUPS, unprivileged::check),
+        Guest::Cut(args) => suite::alone(args, cut::SETUPS, cut::check),
+        Guest::CutLoad(args) => cut::load(args).map(|()| 0),
         Guest::StackReader(args) => stacks::reader(args).map(|()| 0),
         Guest::Make(args) => suite::make(args).map(|()| 0),
         Guest::Workload(args) => workload::main(args).map(|()| 0),

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::{
     cells::{self, Cell, Expect},
+    cut,
     files::open_direct,
     filters, forecasts, gate,
     judge::{self, Asked, Judge, Report},
@@ -247,6 +248,7 @@ const WITH_JOURNAL: &[Scenario] = &[
 const PLAIN: &[Scenario] = &[
     Scenario { shown: "filters", name: "filters", runs: filters::RUNS, check: filters::check },
     Scenario { shown: "recording", name: "recording", runs: 1, check: recordings::check },
+    Scenario { shown: "recorder killed", name: "cut", runs: cut::RUNS, check: cut::check },
     Scenario {
         shown: "ordinary user",
         name: "ordinary-user",
