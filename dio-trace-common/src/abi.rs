@@ -29,6 +29,8 @@ pub const REQ_ASYNC: u8 = 1 << 1;
 pub const REQ_PUNTED: u8 = 1 << 2;
 /// [`Request::flags`]: [`Request::user`] points to `nr_segs` iovecs, not to the buffer.
 pub const REQ_VECTORED: u8 = 1 << 3;
+/// [`Request::flags`]: its owner was told an end whose result is still to come.
+pub const REQ_PROVISIONAL: u8 = 1 << 4;
 
 /// One read or write, from its begin to its end.
 ///

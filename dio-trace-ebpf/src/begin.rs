@@ -156,8 +156,8 @@ fn continue_attempt<A: Args>(ctx: &A, thread: *mut Thread, ask: &Ask) -> bool {
     // SAFETY: a value of REQUESTS; between two attempts nobody else touches it.
     unsafe {
         let same = ((*open).flags & REQ_PUNTED != 0 || !ask.paired)
-            && (*open).user == ask.user
-            && (*open).len == ask.len
+            && ((*open).user == ask.user || (*open).user == 0)
+            && ((*open).len == ask.len || (*open).user == 0)
             && ask.pos >= (*open).pos
             && ((ask.pos - (*open).pos) as u64) < ask.len;
         if !same {
@@ -172,6 +172,8 @@ fn continue_attempt<A: Args>(ctx: &A, thread: *mut Thread, ask: &Ask) -> bool {
             count(Stat::Unmatched);
             return false; // the insert overwrites it
         }
+        // A buffer of the kernel's choice is known once it was chosen (IOSQE_BUFFER_SELECT).
+        ((*open).user, (*open).len) = (ask.user, ask.len);
         let done = (ask.pos - (*open).pos) as u64;
         let evidence = &raw mut (*open).evidence;
         (*evidence).attempts += 1;

@@ -6,7 +6,8 @@ use aya_ebpf::helpers::generated::{
 };
 use dio_trace_common::{
     abi::{
-        API_IO_URING, API_LIBAIO, API_SPLICE, OP_WRITE, REQ_PUNTED, REQ_VECTORED, Request, Stat,
+        API_IO_URING, API_LIBAIO, API_SPLICE, OP_WRITE, REQ_PROVISIONAL, REQ_PUNTED, REQ_VECTORED,
+        Request, Stat,
     },
     evidence::seen,
     offsets::ABSENT,
@@ -21,8 +22,9 @@ use crate::{
     },
     counters::{Used, count_request},
     kernel::{
-        ADDRESS_SPACE_HOST, Args, FILE_F_FLAGS, INODE_I_SIZE, IO_KIOCB_RESULT, KIOCB_DIO_COMPLETE,
-        KIOCB_KI_FILP, KIOCB_KI_FLAGS, KIOCB_KI_POS, TASK_FLAGS, read,
+        ADDRESS_SPACE_HOST, Args, FILE_F_FLAGS, INODE_I_SIZE, IO_KIOCB_RESULT, IO_RW_ADDR,
+        IO_RW_LEN, KIOCB_DIO_COMPLETE, KIOCB_KI_FILP, KIOCB_KI_FLAGS, KIOCB_KI_POS, TASK_FLAGS,
+        read,
     },
     maps::{EVENTS, REQUESTS, count},
     reaped, refused,
@@ -176,6 +178,8 @@ pub fn io_return(ret: i64) {
     let _steady = Steady::new();
     let Some(thread) = thread() else { return };
     let Some(request) = leave(thread) else { return };
+    // SAFETY: a request of REQUESTS that this thread is submitting.
+    chosen(request, unsafe { (*request).kiocb });
     if ret == EIOCBQUEUED || ret == 0 {
         waits_for_a_page(request); // 0: 5.10
         return;
@@ -191,6 +195,21 @@ pub fn io_return(ret: i64) {
         return;
     }
     end_async(request, ret, 1);
+}
+
+/// The buffer of a request that left the choice to the kernel (IOSQE_BUFFER_SELECT): its address and
+/// length are in the request once the file system was asked (io_uring/rw.c:__io_import_rw_buffer).
+#[inline(always)]
+fn chosen(request: *mut Request, req: u64) {
+    // SAFETY: a request of REQUESTS that its own thread is submitting.
+    unsafe {
+        if (*request).user == 0 && (*request).flags & REQ_VECTORED == 0 {
+            let len: u32 = read(req, &IO_RW_LEN);
+            if len != 0 {
+                ((*request).user, (*request).len) = (read(req, &IO_RW_ADDR), u64::from(len));
+            }
+        }
+    }
 }
 
 /// A fallback that io_uring serves with IOCB_WAITQ: `filemap_read` has queued the request until
@@ -241,14 +260,21 @@ pub fn io_complete<A: Args>(ctx: &A) {
     let in_thread = thread().is_some_and(|t| open_request(t) == Some(request));
     let provisional = op == OP_WRITE && completes_later(kiocb);
     let again = matches!(ret, EAGAIN | EOPNOTSUPP) && !(in_thread && is_io_worker());
-    if provisional || again || (ret < 0 && done != 0) {
+    if provisional {
+        // SAFETY: as above.
+        unsafe { (*request).flags |= REQ_PROVISIONAL };
+        return;
+    }
+    if again || (ret < 0 && done != 0) {
         // io_uring may issue it anew (io_rw_should_reissue; some drivers answer a bio that must
         // not wait with EOPNOTSUPP), or count the earlier bytes.
         // SAFETY: as above.
         unsafe { (*request).flags |= REQ_PUNTED };
         return;
     }
-    if !in_thread {
+    if in_thread {
+        chosen(request, kiocb);
+    } else {
         completes_elsewhere(request);
     }
     let all = if ret < 0 { ret } else { moved(request, kiocb, done + ret) };
@@ -300,6 +326,23 @@ fn completes_later(kiocb: u64) -> bool {
     let flags: u32 = read(kiocb, &KIOCB_KI_FLAGS);
     let callback: u64 = read(kiocb, &KIOCB_DIO_COMPLETE);
     flags & IOCB_DIO_CALLER_COMP != 0 && callback != 0
+}
+
+/// The true end of what [`completes_later`]. There may be no CQE to tell it (IOSQE_CQE_SKIP_SUCCESS).
+#[inline(always)]
+pub fn completed_later(request: *mut Request, kiocb: u64, result: i64) {
+    if KIOCB_DIO_COMPLETE.load() == ABSENT {
+        return;
+    }
+    // SAFETY: a request of REQUESTS; its completion runs once.
+    unsafe {
+        if (*request).flags & REQ_PROVISIONAL == 0 || (*request).kiocb != kiocb {
+            return;
+        }
+        let all = if result < 0 { result } else { (*request).done_before as i64 + result };
+        completes_elsewhere(request);
+        end_async(request, all, 0);
+    }
 }
 
 /// `aio_complete_rw(struct kiocb *, long res, …)`: libaio has no retries, -EAGAIN is final.

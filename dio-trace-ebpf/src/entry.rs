@@ -245,6 +245,8 @@ pub fn aio_write_by_kprobe<A: Args>(ctx: &A) {
 fn io_rw<A: Args>(ctx: &A, op: u8, paired: bool) {
     const IORING_OP_READV: u8 = 1; // include/uapi/linux/io_uring.h
     const IORING_OP_WRITEV: u8 = 2;
+    const IORING_OP_READV_FIXED: u8 = 60;
+    const IORING_OP_WRITEV_FIXED: u8 = 61;
     /// "At the file's own position" (io_uring/rw.c:io_kiocb_update_pos).
     const CURRENT: i64 = -1;
     let req = ctx.arg(0);
@@ -255,7 +257,10 @@ fn io_rw<A: Args>(ctx: &A, op: u8, paired: bool) {
     let len: u32 = read(req, &IO_RW_LEN);
     let opcode: u8 = read(req, &IO_KIOCB_OPCODE);
     let pos: i64 = read(req, &KIOCB_KI_POS);
-    let vectored = matches!(opcode, IORING_OP_READV | IORING_OP_WRITEV);
+    let vectored = matches!(
+        opcode,
+        IORING_OP_READV | IORING_OP_WRITEV | IORING_OP_READV_FIXED | IORING_OP_WRITEV_FIXED
+    );
     let ask = Ask {
         op,
         api: API_IO_URING,

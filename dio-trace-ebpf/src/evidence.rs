@@ -12,6 +12,7 @@ use dio_trace_common::{
 use crate::{
     begin::is_direct,
     config::COPIES,
+    end::completed_later,
     kernel::{
         ADDRESS_SPACE_NRPAGES, Args, BACKING_AIO_ORIG_IOCB, DIO_IOCB, DIO_RESULT, FILE_F_INODE,
         FILE_F_MAPPING, FOLIO_FLAGS, FOLIO_MAPPING, FOLIO_NR_PAGES, FOLIO_NR_PAGES_OLD, INODE_I_SB,
@@ -125,6 +126,7 @@ pub fn iomap_dio_complete<A: Args, const COPIED: bool>(ctx: &A) {
     let error: i32 = ctx.load(dio, &IOMAP_DIO_ERROR);
     let size: i64 = ctx.load(dio, &IOMAP_DIO_SIZE);
     add_direct(request, seen::IOMAP_DIO, size, error);
+    completed_later(request, kiocb, if error == 0 { size } else { i64::from(error) });
 }
 
 /// Tracepoint `iomap_dio_complete(struct kiocb *, int error, ssize_t ret)`: the same, for kprobe mode.
@@ -132,7 +134,9 @@ pub fn iomap_dio_complete<A: Args, const COPIED: bool>(ctx: &A) {
 pub fn iomap_dio_completed<A: Args>(ctx: &A) {
     let kiocb = ctx.arg(0);
     let Some(request) = request_of(ctx, kiocb) else { return };
-    add_direct(request, seen::IOMAP_DIO, ctx.arg(2) as i64, ctx.arg(1) as i32);
+    let (error, size) = (ctx.arg(1) as i32, ctx.arg(2) as i64);
+    add_direct(request, seen::IOMAP_DIO, size, error);
+    completed_later(request, kiocb, if error == 0 { size } else { i64::from(error) });
 }
 
 /// `iomap_dio_simple_complete(struct iomap_dio_simple *)`: the same for the one-bio read path

@@ -17,7 +17,9 @@ const MAX_SEGMENTS: u32 = 16;
 pub unsafe fn look(request: *mut Request, done: u64) {
     // SAFETY: per the caller, a request of a map that ends in this thread.
     unsafe {
-        if (*request).api != API_SPLICE && !reachable(request, done) {
+        // Some buffers are the kernel's: of a pipe, or chosen by io_uring.
+        let own = (*request).api != API_SPLICE && (*request).user != 0;
+        if own && !reachable(request, done) {
             (*request).evidence.seen |= seen::BUFFER_FAULT;
         }
         if killed() {

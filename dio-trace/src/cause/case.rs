@@ -1,7 +1,7 @@
 //! All that a rule may look at, and the questions that rules ask of it.
 
 use dio_trace_common::{
-    abi::{OP_WRITE, REQ_BLOCK_DEVICE, REQ_VECTORED, Request},
+    abi::{API_SPLICE, OP_WRITE, REQ_BLOCK_DEVICE, REQ_VECTORED, Request},
     evidence::seen,
     verdict::{Decision, Outcome, Verdict, magic},
 };
@@ -26,6 +26,11 @@ pub struct Case<'a> {
 impl Case<'_> {
     pub(super) const fn is_write(&self) -> bool {
         self.request.op == OP_WRITE
+    }
+
+    /// A splice that writes: how much the pipe held is not known, nor where.
+    pub(super) const fn is_fed_by_pipe(&self) -> bool {
+        self.is_write() && self.request.api == API_SPLICE
     }
 
     pub(super) const fn is_device(&self) -> bool {

@@ -226,6 +226,18 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         },
     ),
     (
+        "ntfs3-misaligned",
+        |e| {
+            e.cached("ntfs3");
+            e.r.user = 0x1004;
+        },
+        |e| {
+            e.cached("ntfs3");
+            e.tried();
+            e.r.user = 0x1004;
+        },
+    ),
+    (
         "f2fs-misaligned",
         |e| {
             e.cached("f2fs");

@@ -28,5 +28,5 @@ pub fn explain(case: &Case<'_>) -> Option<Explanation> {
 #[must_use]
 pub fn wants_extents(decision: &Decision, fs: &str) -> bool {
     matches!(decision.verdict, Verdict::Fallback | Verdict::Partial)
-        && matches!(fs, "btrfs" | "ext4" | "f2fs" | "gfs2" | "ntfs3" | "ocfs2" | "xfs")
+        && matches!(fs, "btrfs" | "ext4" | "f2fs" | "gfs2" | "ntfs3" | "ntfs" | "ocfs2" | "xfs")
 }

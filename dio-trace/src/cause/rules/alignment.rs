@@ -15,7 +15,7 @@ pub(super) const MISALIGNED: Rule = Rule {
     proof: "The request's offset, length, buffer address and segments are compared with what \
             statx(2) says of this file (STATX_DIOALIGN, STATX_DIO_READ_ALIGN), or with the \
             device's queue limits where it says nothing. The sentence names each that is off. \
-            Likely only where neither could be asked.",
+            Likely only where neither could be asked, and of what splice takes from a pipe.",
     fix: "make offset and length multiples of that limit and take the buffer from posix_memalign, \
           or open this file without O_DIRECT (`blockdev --getss DEV` shows a device's sectors)",
     on: "ext4, xfs, block devices, f2fs, vfat and most others",
@@ -40,6 +40,7 @@ pub(super) const NO_DIRECT_IO: Rule = Rule {
 };
 
 const EINVAL: i32 = libc::EINVAL;
+const SECTOR: u32 = 512;
 
 /// The limits of requests, and where they were found.
 pub struct Limits {
@@ -134,13 +135,14 @@ fn misaligned(case: &Case<'_>) -> Option<String> {
     if !case.failed_with(EINVAL) || says_none(case) {
         return None;
     }
-    let Some(limits) = limits(case) else {
-        return Some(
-            "likely misaligned: the kernel refused offset, length or buffer address (this file's \
-             limits could not be asked)"
-                .to_owned(),
-        );
-    };
+    let limits = limits(case);
+    if case.is_fed_by_pipe() {
+        let unit = limits.map_or(SECTOR, |limits| limits.offset);
+        let wrong = off_multiple(case.start(), 0, unit).pop();
+        let pipe = || "likely what the pipe held is not in whole sectors".to_owned();
+        return Some(wrong.unwrap_or_else(pipe));
+    }
+    let Some(limits) = limits else { return guessed(case) };
     let wrong = violations(case, &limits);
     if !wrong.is_empty() {
         return Some(format!("{} (limits: {})", wrong.join(", "), limits.source));
@@ -155,6 +157,13 @@ fn misaligned(case: &Case<'_>) -> Option<String> {
     }
     case.segments_unknown()
         .then(|| format!("likely a segment of the vector is off a multiple of {}", limits.memory))
+}
+
+/// Nobody could be asked: most ask for whole sectors, some for more.
+fn guessed(case: &Case<'_>) -> Option<String> {
+    let wrong = [SECTOR, 4096].map(|unit| off_block(case, unit));
+    let wrong = wrong.into_iter().find(|wrong| !wrong.is_empty())?;
+    Some(format!("likely because {} (this file's limits could not be asked)", wrong.join(", ")))
 }
 
 fn no_direct_io(case: &Case<'_>) -> Option<String> {

@@ -124,7 +124,7 @@ fn inline_data(case: &Case<'_>) -> Option<String> {
 /// ext4 and those with their own test never try the direct path then; btrfs does, and is told to
 /// fall back.
 fn may_have_been_inline(case: &Case<'_>) -> bool {
-    let untried = case.on(&["ext4", "ntfs3", "udf", "ocfs2", "gfs2"]) && !case.tried();
+    let untried = case.on(&["ext4", "ntfs3", "ntfs", "udf", "ocfs2", "gfs2"]) && !case.tried();
     untried || (case.on(&["btrfs"]) && case.tried())
 }
 

@@ -1,8 +1,8 @@
 //! Requests that ended with an error.
 
-use dio_trace_common::verdict::Verdict;
+use dio_trace_common::{abi::API_IO_URING, verdict::Verdict};
 
-use super::alignment;
+use super::alignment::{self, Limits};
 use crate::{
     cause::{Case, Rule, Scenario},
     enrich::{attribute, flag},
@@ -43,7 +43,8 @@ pub(super) const FLAG_UNSUPPORTED: Rule = Rule {
     title: "EOPNOTSUPP: a flag of the request is not supported",
     means: "RWF_NOWAIT, RWF_ATOMIC and RWF_DONTCACHE need support by kernel and file system; \
             without it the request is refused. RWF_DONTCACHE and O_DIRECT exclude each other. \
-            f2fs refuses direct requests on a file in an atomic write.",
+            f2fs refuses direct requests on a file in an atomic write. A ring of io_uring that polls \
+            (IORING_SETUP_IOPOLL) takes only files that can be polled.",
     proof: "EOPNOTSUPP alone: which flag it was is not recorded, hence likely.",
     fix: "leave that flag out on this file, or use another file system or a newer kernel",
     on: "any",
@@ -139,12 +140,14 @@ pub(super) const OTHER_ERROR: Rule = Rule {
 };
 
 fn invalid_request(case: &Case<'_>) -> Option<String> {
-    let limits = alignment::limits(case)?;
-    case.failed_with(libc::EINVAL).then(|| {
-        format!(
-            "likely a rule of {} itself: offset and length are multiples of {}, the buffer of {}",
-            case.fs, limits.offset, limits.memory
-        )
+    (case.failed_with(libc::EINVAL) && !alignment::says_none(case)).then(|| {
+        let keeps = alignment::limits(case).map_or_else(
+            || "offset, length and buffer are multiples of 4096".to_owned(),
+            |Limits { offset, memory, .. }| {
+                format!("offset and length are multiples of {offset}, the buffer of {memory}")
+            },
+        );
+        format!("likely a rule of {} itself: {keeps}", case.fs)
     })
 }
 
@@ -156,9 +159,15 @@ fn compressed_refused(case: &Case<'_>) -> Option<String> {
 
 fn flag_unsupported(case: &Case<'_>) -> Option<String> {
     case.failed_with(libc::EOPNOTSUPP).then(|| {
-        "likely a flag (RWF_NOWAIT, RWF_DONTCACHE, RWF_ATOMIC) that this kernel or file system \
-         does not support"
-            .to_owned()
+        let ring = if case.request.api == API_IO_URING {
+            ", or a ring with IORING_SETUP_IOPOLL on a file that cannot be polled"
+        } else {
+            ""
+        };
+        format!(
+            "likely a flag (RWF_NOWAIT, RWF_DONTCACHE, RWF_ATOMIC) that this kernel or file system \
+             does not support{ring}"
+        )
     })
 }
 

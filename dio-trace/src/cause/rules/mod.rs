@@ -17,6 +17,7 @@ mod f2fs;
 mod invalidation;
 mod memory;
 pub(super) mod notes;
+mod ntfs3;
 mod stacked;
 mod unknown;
 mod xfs;
@@ -66,6 +67,7 @@ pub const RULES: &[Rule] = &[
     attributes::INLINE_DATA, // likely, for a write
     // … the request does not keep to blocks.
     btrfs::MISALIGNED,
+    ntfs3::MISALIGNED,
     // … a rule of its file system; f2fs asks for its blocks last.
     f2fs::COMPRESSED,
     f2fs::ZONED,
