@@ -40,7 +40,7 @@ pub struct RefusalRow {
 
 impl RefusalRow {
     fn new(event: &Refusal, enricher: &mut Enricher, clock: &Clock) -> Self {
-        let comm = enricher.process(event.tgid, Some(&event.comm));
+        let comm = enricher.process(event.tgid, Some((event.tid, &event.comm)));
         let file = enricher.file(FileKey::from(event), event.tgid);
         let Explanation { id, why, fix } = explain_refusal(&file.fs, event.proven != 0);
         Self {

@@ -43,7 +43,7 @@ fn push_byte(out: &mut String, byte: u8) {
 }
 
 /// Characters that change what a reader sees without being seen: C1 controls, bidirectional
-/// marks and overrides, zero-width and line separators, byte-order mark.
+/// marks and overrides, zero-width and line separators, byte-order mark, and what XML cannot have.
 const fn is_deceptive(c: char) -> bool {
     matches!(c,
         '\u{80}'..='\u{9f}'
@@ -54,6 +54,7 @@ const fn is_deceptive(c: char) -> bool {
         | '\u{2060}'..='\u{206f}'
         | '\u{feff}'
         | '\u{fff9}'..='\u{fffb}'
+        | '\u{fffe}'..='\u{ffff}'
         | '\u{e0000}'..='\u{e007f}')
 }
 

@@ -16,6 +16,8 @@ pub struct Mount {
     pub source: String,
     /// Options of the file system (those of the mount itself tell nothing about caching).
     pub options: String,
+    /// Its line: of two with one point, the later hides the other.
+    pub line: usize,
 }
 
 /// The mounts of one process by mount id.
@@ -52,10 +54,11 @@ fn journals_data(dev: &str) -> Option<bool> {
 
 /// Parses mountinfo; a line that is not as documented is left out.
 pub(crate) fn parse(text: &[u8]) -> Mounts {
-    text.split(|&b| b == b'\n').filter_map(parse_line).collect()
+    let lines = text.split(|&b| b == b'\n').enumerate();
+    lines.filter_map(|(number, line)| parse_line(number, line)).collect()
 }
 
-fn parse_line(line: &[u8]) -> Option<(i32, Mount)> {
+fn parse_line(number: usize, line: &[u8]) -> Option<(i32, Mount)> {
     let words: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
     let id = std::str::from_utf8(words.first()?).ok()?.parse().ok()?;
     // "id parent maj:min root point options [optional…] - fs source superoptions"
@@ -68,6 +71,7 @@ fn parse_line(line: &[u8]) -> Option<(i32, Mount)> {
         fs: text(words.get(dash + 1))?,
         source: String::from_utf8_lossy(&unescape(words.get(dash + 2)?)).into_owned(),
         options: text(words.get(dash + 3))?,
+        line: number,
     };
     Some((id, mount))
 }
@@ -76,7 +80,7 @@ fn parse_line(line: &[u8]) -> Option<(i32, Mount)> {
 pub(crate) fn of_path<'a>(mounts: &'a Mounts, path: &Path) -> Option<&'a Mount> {
     let point = |mount: &'a Mount| Path::new(OsStr::from_bytes(&mount.point));
     let over = mounts.values().filter(|mount| path.starts_with(point(mount)));
-    over.max_by_key(|mount| mount.point.len())
+    over.max_by_key(|mount| (mount.point.len(), mount.line))
 }
 
 /// `\040` and the like back to bytes.
@@ -121,12 +125,15 @@ mod tests {
     fn a_path_lies_on_the_deepest_mount_above_it() {
         let text = b"1 0 8:1 / / rw - ext4 /dev/a rw\n\
             2 1 8:2 / /var rw - xfs /dev/b rw\n\
-            3 1 8:3 / /var/lib/x rw - btrfs /dev/c rw\n";
+            3 1 8:3 / /var/lib/x rw - btrfs /dev/c rw\n\
+            9 1 0:5 / /net rw - autofs auto rw\n\
+            4 9 0:6 / /net rw - nfs4 server:/ rw\n";
         let mounts = parse(text);
         let fs = |path: &str| of_path(&mounts, Path::new(path)).map(|mount| mount.fs.as_str());
         assert_eq!(fs("/var/lib/x/upper"), Some("btrfs"));
         assert_eq!(fs("/var/lib/xy"), Some("xfs"));
         assert_eq!(fs("/etc"), Some("ext4"));
+        assert_eq!(fs("/net/file"), Some("nfs4"));
         assert_eq!(fs("relative"), None);
     }
 }

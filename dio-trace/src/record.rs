@@ -134,7 +134,7 @@ impl Record {
         // The probes decided with the same function; here it runs anew.
         let decision = decide(&request.facts(true), &request.evidence);
         let key = FileKey::from(request);
-        let comm = enricher.process(request.tgid, Some(&request.comm));
+        let comm = enricher.process(request.tgid, Some((request.tid, &request.comm)));
         let file = enricher.file(key, request.tgid);
         let (fs, options) = file.deciding();
         let explanation = explain(&Case {

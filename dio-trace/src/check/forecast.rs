@@ -16,7 +16,7 @@ use crate::{
 const KNOWN: &[&str] = &[
     "bdev", "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "msdos", "exfat", "ntfs3",
     "gfs2", "erofs", "fuse", "fuseblk", "virtiofs", "nfs", "nfs4", "9p", "cifs", "smb3", "ceph",
-    "tmpfs", "overlay",
+    "tmpfs",
 ];
 
 /// The verdict to expect of an aligned request, and why if it is not simply direct.

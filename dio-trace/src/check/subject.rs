@@ -68,6 +68,9 @@ impl Subject {
             format!("cannot open {} for reading: run as its owner or as root", shown())
         })?;
         let size = size(&file, what).with_context(|| format!("cannot ask {}", shown()))?;
+        if what == What::Device && size == 0 {
+            bail!("{} has no bytes: nothing is attached to it, or no medium is in it", shown());
+        }
         let mut looked = enrich::look(&real, &file)
             .with_context(|| format!("cannot find the mount of {}", shown()))?;
         if let (What::Directory, Some(flags)) = (what, &mut looked.file.facts.flags) {

@@ -112,7 +112,8 @@ fn by_hour(args: &ExportArgs, folder: &Path) -> Result<()> {
         let _ = header.set(of.clone());
         Window::ALL
     };
-    let mut hours = Hours { folder, force: args.force, header: &header, parts: None };
+    let mut hours =
+        Hours { folder, file: &args.file, force: args.force, header: &header, parts: None };
     let replayed = read(&args.file, true, &whole, &mut hours)?;
     let files = hours.parts.as_mut().map_or(Ok(0), Partition::finish)?;
     eprintln!("dio-trace: {files} files in {}", escape::path(folder));
@@ -209,6 +210,8 @@ impl Sink for Stacks {
 /// The folders are made once the recording has said whose it is.
 struct Hours<'a> {
     folder: &'a Path,
+    /// The recording.
+    file: &'a Path,
     force: bool,
     header: &'a OnceCell<Header>,
     parts: Option<Partition>,
@@ -219,7 +222,7 @@ impl Sink for Hours<'_> {
         if self.parts.is_none()
             && let Some(header) = self.header.get()
         {
-            self.parts = Some(Partition::new(self.folder, header, self.force)?);
+            self.parts = Some(Partition::new(self.folder, header, self.file, self.force)?);
         }
         self.parts.as_mut().map_or(Ok(()), |parts| parts.record(record))
     }

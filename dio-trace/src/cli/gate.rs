@@ -53,14 +53,15 @@ impl Gating {
         self.gate.take(record);
     }
 
-    /// Says what failed, if anything; the exit code.
-    pub(super) fn end(self, summary: &Summary, code: u8) -> Result<u8> {
+    /// Says what failed, if anything; the exit code. `code` is the command's, once it had ended.
+    pub(super) fn end(self, summary: &Summary, code: Option<u8>) -> Result<u8> {
         let outcome = self.gate.judge(summary, &self.command, code);
         if let Some((ReportFile { path, form }, mut file)) = self.report {
             file.write_all(form.text(&outcome).as_bytes())
                 .with_context(|| format!("cannot write {}", escape::path(path)))?;
         }
         eprint!("{}", ui::gate_page(&outcome, page_width(&std::io::stderr())));
-        Ok(if outcome.passed { code } else { GATE })
+        // One that had not ended has not passed.
+        Ok(code.filter(|_| outcome.passed).unwrap_or(GATE))
     }
 }

@@ -60,8 +60,13 @@ impl RecordArgs {
     }
 
     /// What a recording cannot be asked for.
-    pub(super) fn check(verb: &Trace) -> Result<()> {
+    pub(super) fn check(&self, verb: &Trace) -> Result<()> {
         let common = verb.common();
+        if self.sample.is_some() && common.all {
+            bail!(
+                "--all records every request and --sample one in N of the healthy: use one of them"
+            );
+        }
         if common.json || common.output.is_some() {
             bail!("a recording has one form: put -o before the verb, and --json after `report`");
         }

@@ -15,6 +15,7 @@ use clap::Args;
 use super::{args::duration, progress::Progress, sink};
 use crate::{
     beside::{Mixing, RefusalRow},
+    clock::{date_of, time_of_day},
     escape, output,
     record::Record,
     report::{
@@ -201,7 +202,8 @@ fn rows(mut replayed: Replay, sink: Show, by: By) -> Vec<Group> {
             let start = u64::try_from(start).unwrap_or(0);
             let slice = |(i, slice): (usize, &Slice)| {
                 let at = start.saturating_add(width.saturating_mul(i as u64));
-                Group::of(crate::clock::time_of_day(at), slice.requests, slice.findings)
+                let (date, time) = (date_of(at), time_of_day(at));
+                Group::of(format!("{date} {time}"), slice.requests, slice.findings)
             };
             slices.iter().enumerate().map(slice).collect()
         }

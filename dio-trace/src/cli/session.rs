@@ -71,7 +71,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         }
         Trace::Audit { .. } => Scope::System,
     };
-    record.map_or(Ok(()), |_| RecordArgs::check(verb))?;
+    record.map_or(Ok(()), |args| args.check(verb))?;
     let sink = match to {
         To::Top(options) => Sink::top(options)?,
         To::Output | To::Recording(_) => Sink::open(common)?,
@@ -106,7 +106,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     manners::quit_at_next_signal();
     manners::say_to_person("detaching…");
     match record {
-        Some(args) => session.finish_recording(args).map(|()| code),
+        Some(args) => session.finish_recording(args).map(|()| code.unwrap_or(0)),
         None => session.finish(code),
     }
 }
@@ -190,7 +190,8 @@ fn spawn(tracer: &mut Tracer, command: &[OsString]) -> Result<Child> {
     let child = Command::new(&command[0]).args(&command[1..]).spawn();
     tracer.remove_process(own)?;
     child.with_context(|| {
-        format!("cannot start `{}` (is it in PATH and executable?)", command[0].to_string_lossy())
+        let command = crate::escape::escape(command[0].as_encoded_bytes());
+        format!("cannot start `{command}` (is it in PATH and executable?)")
     })
 }
 
@@ -266,13 +267,14 @@ impl Session {
         }
     }
 
-    /// Follows events until it ends; a signal `asked` has memory written.
+    /// Follows events until it ends; a signal `asked` has memory written. The exit code of a command
+    /// that has ended.
     async fn run(
         &mut self,
         mut watch: Watch,
         limit: Duration,
         mut asked: Option<Signal>,
-    ) -> Result<u8> {
+    ) -> Result<Option<u8>> {
         let mut end = Instant::now() + limit;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -301,17 +303,19 @@ impl Session {
                     status = exited?;
                     break;
                 }
-                () = either(&mut interrupt, &mut terminate) => {
-                    if interrupted || !matches!(watch, Watch::Child(_)) {
+                signal = either(&mut interrupt, &mut terminate) => {
+                    let Watch::Child(child) = &watch else { break };
+                    if interrupted {
                         break;
                     }
-                    // The command has the signal too and may want to end in good order.
+                    // The command may want to end in good order.
+                    pass_on(signal, child);
                     interrupted = true;
                     end = end.min(Instant::now() + GRACE);
                 }
             }
         }
-        Ok(status.map_or(0, exit_code))
+        Ok(status.map(exit_code))
     }
 
     fn take(&mut self, event: Event) -> Result<()> {
@@ -365,8 +369,8 @@ impl Session {
         args.finished(&recorder.finish(&totals, &mut enricher))
     }
 
-    /// The exit code, of which `code` is the command's.
-    fn finish(self, code: u8) -> Result<u8> {
+    /// The exit code; `code` is that of a command that has ended.
+    fn finish(self, code: Option<u8>) -> Result<u8> {
         let Self { tracer, mut view, .. } = self;
         let mut result = Ok(());
         let mut totals = tracer.stop(&mut |event| {
@@ -380,7 +384,7 @@ impl Session {
         beside.retain(|row| filter.takes_file(&row.comm, &row.path, &row.fs));
         let summary = Summary::new(&totals, &beside, &mut enricher);
         sink.summary(&summary)?;
-        gate.map_or(Ok(code), |gate| gate.end(&summary, code))
+        gate.map_or(Ok(code.unwrap_or(0)), |gate| gate.end(&summary, code))
     }
 }
 
@@ -427,11 +431,20 @@ async fn came(signal: &mut Option<Signal>) {
     }
 }
 
-async fn either(a: &mut Signal, b: &mut Signal) {
+/// Which of them came.
+async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> libc::c_int {
     tokio::select! {
-        _ = a.recv() => {}
-        _ = b.recv() => {}
+        _ = interrupt.recv() => libc::SIGINT,
+        _ = terminate.recv() => libc::SIGTERM,
     }
+}
+
+/// A terminal's Ctrl-C goes to the command as well; a SIGTERM has come to dio-trace alone.
+fn pass_on(signal: libc::c_int, child: &Child) {
+    let Some(pid) = child.id().filter(|_| signal == libc::SIGTERM) else { return };
+    // SAFETY: plain system call; a child that has not been waited for. One that became another user
+    // may be out of reach.
+    unsafe { libc::kill(pid as libc::pid_t, signal) };
 }
 
 /// Waits until what is watched has ended; a command's exit status.

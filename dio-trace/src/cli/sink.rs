@@ -14,6 +14,7 @@ use super::{
 use crate::{
     beside::{Mixing, RefusalRow},
     enrich::Enricher,
+    escape,
     record::Record,
     summary::Summary,
     tracer::{Totals, Tracer},
@@ -69,7 +70,7 @@ impl Sink {
         let (out, terminal): (Box<dyn Write>, bool) = match &common.output {
             Some(path) => {
                 let file = File::create(path)
-                    .with_context(|| format!("cannot write {}", path.display()))?;
+                    .with_context(|| format!("cannot write {}", escape::path(path)))?;
                 (Box::new(file), false)
             }
             None => (Box::new(io::stdout()), io::stdout().is_terminal()),

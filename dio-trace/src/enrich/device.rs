@@ -20,6 +20,14 @@ pub struct Layer {
     pub kind: LayerKind,
 }
 
+impl Layer {
+    /// Memory that its texts take.
+    pub(super) fn bytes(&self) -> usize {
+        let file = if let LayerKind::Loop { file, .. } = &self.kind { file.len() } else { 0 };
+        self.name.len() + file
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LayerKind {

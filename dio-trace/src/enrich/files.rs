@@ -12,6 +12,8 @@ const KEPT: usize = 32_768;
 /// Files beyond those, forgotten all at once: with no counter left, the kernel side tells their
 /// names at every request.
 const PASSING: usize = 32_768;
+/// Files of a recording: more than a reader has numbers for.
+const RECORDED: usize = 1 << 20;
 
 /// Files by their identity.
 pub(super) struct Files {
@@ -31,9 +33,9 @@ impl Files {
         Self { kept: HashMap::new(), passing: HashMap::new(), most }
     }
 
-    /// Those of a recording, whose reader bounds them.
+    /// Those of a recording, which has names for so many.
     pub(super) fn recorded() -> Self {
-        Self::of((usize::MAX, 0))
+        Self::of((RECORDED, PASSING))
     }
 
     pub(super) fn get(&self, key: &FileKey) -> Option<&FileInfo> {

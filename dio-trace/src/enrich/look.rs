@@ -37,7 +37,8 @@ pub(crate) fn look(path: &Path, file: &File) -> Option<Looked> {
         let facts = facts::ask(file, None);
         let info = info(path, &about, facts, ("bdev", ""), None);
         let source = info.path.clone();
-        return Some(Looked { file: info, source, read_only: false, magic });
+        let read_only = is_read_only_device(&info.dev);
+        return Some(Looked { file: info, source, read_only, magic });
     }
     let mount = mount(path, file)?;
     let below = (mount.fs == "overlay").then(|| below_overlay(&mount)).flatten();
@@ -77,6 +78,11 @@ fn is_read_only(file: &File) -> bool {
     let failed = unsafe { libc::fstatvfs(file.as_raw_fd(), about.as_mut_ptr()) } != 0;
     // SAFETY: all-zero is a value of this plain struct.
     !failed && unsafe { about.assume_init() }.f_flag & libc::ST_RDONLY != 0
+}
+
+/// As `blockdev --setro` makes one, or a medium.
+fn is_read_only_device(dev: &str) -> bool {
+    std::fs::read_to_string(format!("/sys/dev/block/{dev}/ro")).is_ok_and(|ro| ro.trim() == "1")
 }
 
 /// The mount by its id (5.8), else by the path.

@@ -12,9 +12,11 @@ use std::{
     collections::HashMap,
     ffi::OsStr,
     fs::File,
-    os::unix::ffi::OsStrExt as _,
+    io::ErrorKind,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use dio_trace_common::abi::{
@@ -38,7 +40,12 @@ pub(crate) use look::{client_magic, is_stacked, look};
 pub use stacks::{Addresses, Stacks};
 
 /// Processes remembered at the same time; more are looked up anew.
-const MAX_PROCESSES: usize = 4_096;
+/// Names of processes that are kept, and bytes of one.
+const MAX_NAMES: usize = 1 << 16;
+const MAX_NAME: usize = 64;
+/// Mount namespaces whose mounts are kept, and for how long.
+const MAX_NAMESPACES: usize = 64;
+const FRESH: Duration = Duration::from_secs(1);
 /// Files kept open for their extents.
 const MAX_OPEN: usize = 64;
 /// Users of one file through the page cache that are named.
@@ -141,6 +148,14 @@ impl FileInfo {
         }
     }
 
+    /// Memory that its texts take.
+    pub(crate) fn bytes(&self) -> usize {
+        let Self { path, fs, options, dev, below, facts, .. } = self;
+        let below = below.iter().flat_map(|(fs, options)| [fs, options]);
+        let texts = [path, fs, options, dev].into_iter().chain(below).map(String::len);
+        texts.chain(facts.device.layers.iter().map(Layer::bytes)).sum()
+    }
+
     /// Opens the file anew for its extents.
     fn open(&self) -> Option<File> {
         self.places.iter().find_map(|place| facts::open(place, self.ino).ok())
@@ -151,7 +166,7 @@ impl FileInfo {
 #[derive(Default)]
 pub struct Enricher {
     files: Files,
-    mounts: HashMap<u32, Mounts>,
+    mounts: HashMap<Namespace, (Instant, Mounts)>,
     open: HashMap<FileKey, Option<File>>,
     exes: HashMap<u32, String>,
     /// If they are asked for.
@@ -190,8 +205,8 @@ impl Enricher {
 
     /// Takes the name of a process from a recording, if it has none yet.
     pub fn name(&mut self, tgid: u32, name: &[u8]) {
-        if !name.is_empty() {
-            self.exes.entry(tgid).or_insert_with(|| escape(name));
+        if !name.is_empty() && self.has_room(tgid) {
+            self.exes.entry(tgid).or_insert_with(|| escape(&name[..name.len().min(MAX_NAME)]));
         }
     }
 
@@ -203,7 +218,7 @@ impl Enricher {
             dev: event.dev,
             generation: event.generation,
         };
-        self.process(event.tgid, Some(&event.comm));
+        self.process(event.tgid, Some((0, &event.comm)));
         if self.files.get(&key).is_some_and(|known| !known.path.starts_with('<')) {
             return;
         }
@@ -256,7 +271,7 @@ impl Enricher {
     /// Takes a process that uses a file through the page cache; its name.
     pub fn mixer(&mut self, event: &MixerEvent) -> String {
         let mixer = &event.mixer;
-        let comm = self.process(mixer.tgid, Some(&event.comm));
+        let comm = self.process(mixer.tgid, Some((event.tid, &event.comm)));
         self.file(FileKey::from(mixer), mixer.tgid);
         if let Some(file) = self.files.get_mut(&FileKey::from(mixer)) {
             let writes = mixer.how == MIXED_DIRTIED;
@@ -269,41 +284,75 @@ impl Enricher {
         comm
     }
 
-    /// The name of a process: that of its program, from /proc, else `comm` of the thread.
-    pub fn process(&mut self, tgid: u32, comm: Option<&[u8; 16]>) -> String {
-        if let Some(comm) = comm {
-            let name = escape_c(comm);
-            if self.exes.len() >= MAX_PROCESSES && !self.recorded {
-                self.exes.clear();
+    /// The name of a process: that of its main thread. Others may have names of their own: the comm
+    /// of the thread that was seen, if it is another (tid 0: not known which), does where nobody knows
+    /// better.
+    pub fn process(&mut self, tgid: u32, seen: Option<(u32, &[u8; 16])>) -> String {
+        let has_room = self.has_room(tgid);
+        let own = seen.filter(|(tid, _)| *tid == tgid).map(|(_, comm)| escape_c(comm));
+        if let Some(name) = own {
+            if has_room && self.exes.get(&tgid) != Some(&name) {
+                self.exes.insert(tgid, name.clone());
             }
-            self.exes.entry(tgid).or_insert_with(|| name.clone());
             return name;
         }
-        let recorded = self.recorded;
-        self.exes
-            .entry(tgid)
-            .or_insert_with(|| {
-                if recorded {
-                    return String::new();
-                }
-                let comm = std::fs::read(format!("/proc/{tgid}/comm")).unwrap_or_default();
-                escape(comm.trim_ascii_end())
-            })
-            .clone()
+        if let Some(name) = self.exes.get(&tgid) {
+            return name.clone();
+        }
+        let asked = if self.recorded { None } else { name_of(tgid) };
+        let name = asked.or_else(|| seen.map(|(_, comm)| escape_c(comm)));
+        if let Some(name) = name.as_ref().filter(|_| has_room) {
+            self.exes.insert(tgid, name.clone());
+        }
+        name.unwrap_or_default()
     }
 
+    /// Whether one more name is kept. Live, the names of processes that may be gone make room.
+    fn has_room(&mut self, tgid: u32) -> bool {
+        if self.exes.len() < MAX_NAMES || self.exes.contains_key(&tgid) {
+            return true;
+        }
+        if !self.recorded {
+            self.exes.clear();
+        }
+        !self.recorded
+    }
+
+    /// A mount of the process, as it was within the last second: ids are given again.
     fn mount(&mut self, tgid: u32, id: i32) -> Option<Mount> {
-        if self.mounts.len() >= MAX_PROCESSES {
+        if self.mounts.len() >= MAX_NAMESPACES {
             self.mounts.clear();
         }
-        let known = self.mounts.entry(tgid).or_insert_with(|| mounts::of_process(tgid));
-        if let Some(mount) = known.get(&id) {
-            return Some(mount.clone());
+        let read = || (Instant::now(), mounts::of_process(tgid));
+        let (at, known) = self.mounts.entry(Namespace::of(tgid)).or_insert_with(read);
+        if at.elapsed() > FRESH || !known.contains_key(&id) {
+            (*at, *known) = read();
         }
-        // Mounted since, or the process is gone: our own namespace may know it.
-        *known = mounts::of_process(tgid);
-        known.get(&id).cloned().or_else(|| mounts::of_process(std::process::id()).remove(&id))
+        let own = || mounts::of_process(std::process::id()).remove(&id);
+        known.get(&id).cloned().or_else(own) // the process is gone
     }
+}
+
+/// Whose mounts these are: processes share them, by the thousand.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Namespace {
+    /// By the inode in /proc.
+    Mounts(u64),
+    /// Of a process that does not show it.
+    Process(u32),
+}
+
+impl Namespace {
+    fn of(tgid: u32) -> Self {
+        let about = std::fs::metadata(format!("/proc/{tgid}/ns/mnt"));
+        about.map_or(Self::Process(tgid), |about| Self::Mounts(about.ino()))
+    }
+}
+
+/// What /proc has for a process's name.
+fn name_of(tgid: u32) -> Option<String> {
+    let comm = std::fs::read(format!("/proc/{tgid}/comm")).ok()?;
+    Some(escape(comm.trim_ascii_end()))
 }
 
 /// The bytes of the path, from the names (leaf first) and the mount.
@@ -353,12 +402,16 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
 }
 
 /// The mount that an overlay writes to, or reads from if it has no upper layer. Its options name
-/// paths of whoever mounted it, in a container's case the tracer's own namespace.
+/// paths of whoever mounted it, in a container's case the tracer's own namespace. From inside of one
+/// they lead nowhere.
 fn below_overlay(overlay: &Mount) -> Option<Mount> {
     let layer = |name: &str| overlay.options.split(',').find_map(|o| o.strip_prefix(name));
     let lower = || layer("lowerdir=").and_then(|layers| layers.split(':').next());
     let path = Path::new(layer("upperdir=").or_else(lower)?);
-    mounts::of_path(&mounts::of_process(std::process::id()), path).cloned()
+    let gone = std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == ErrorKind::NotFound);
+    let mounts = mounts::of_process(std::process::id());
+    let below = mounts::of_path(&mounts, path).filter(|_| !gone)?;
+    (below.options != overlay.options).then(|| below.clone())
 }
 
 /// What is shown of a file whose name never arrived.
@@ -402,6 +455,7 @@ mod tests {
             fs: "ext4".to_owned(),
             source: "/dev/sda1".to_owned(),
             options: String::new(),
+            line: 0,
         }
     }
 
@@ -411,6 +465,20 @@ mod tests {
         assert_eq!(join(b"f\0", Some(&mount("/"))), b"/f");
         assert_eq!(join(b"", Some(&mount("/"))), b"/");
         assert_eq!(join(b"f\0", None), b"<mount?>/f");
+    }
+
+    #[test]
+    fn a_process_has_the_name_of_its_main_thread() {
+        let mut enricher = Enricher::recorded();
+        let seen = |tid, name: &'static [u8; 16]| Some((tid, name));
+        let worker = b"ib_io_rd-1\0\0\0\0\0\0";
+        assert_eq!(enricher.process(7, seen(8, worker)), "ib_io_rd-1");
+        let own = b"mysqld\0\0\0\0\0\0\0\0\0\0";
+        assert_eq!(enricher.process(7, seen(7, own)), "mysqld");
+        assert_eq!(enricher.process(7, seen(8, worker)), "mysqld");
+        assert_eq!(enricher.process(7, None), "mysqld");
+        enricher.name(9, b"mysqld");
+        assert_eq!(enricher.process(9, seen(10, worker)), "mysqld");
     }
 
     #[test]

@@ -27,15 +27,17 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// Of the recording that this is the header of.
+    /// Of the recording that this is the header and the file of: what a flight recorder writes again
+    /// has the same header.
     ///
     /// # Errors
     /// If the folder cannot be made.
-    pub fn new(folder: &Path, header: &Header, force: bool) -> Result<Self> {
+    pub fn new(folder: &Path, header: &Header, of: &Path, force: bool) -> Result<Self> {
         let folder = folder.join(format!("host={}", word(&header.host)));
         make(&folder)?;
         let boot: String = header.boot.chars().filter(char::is_ascii_hexdigit).take(8).collect();
-        let name = format!("{boot}-{}", header.started);
+        let of = of.file_name().map_or_else(String::new, |name| word(&name.to_string_lossy()));
+        let name = format!("{boot}-{}-{of}", header.started);
         Ok(Self { folder, name, open: BTreeMap::new(), files: 0, force })
     }
 
@@ -155,7 +157,8 @@ mod tests {
         let header =
             Header { host: "db 1".to_owned(), boot: "0a1b-2c3d4e".to_owned(), ..Header::default() };
         let mut record = golden::run().0.swap_remove(0);
-        let mut parts = Partition::new(folder.path(), &header, false).unwrap();
+        let mut parts =
+            Partition::new(folder.path(), &header, Path::new("/tmp/r.dio.2"), false).unwrap();
         for hour in [5, 4, 5, 6, 7] {
             record.time = hour * HOUR;
             parts.record(&record).unwrap();
@@ -174,7 +177,7 @@ mod tests {
                 "hour=1970-01-01T07"
             ]
         );
-        let file = host.join("hour=1970-01-01T05/0a1b2c3d-0-0.parquet");
+        let file = host.join("hour=1970-01-01T05/0a1b2c3d-0-r.dio.2-0.parquet");
         assert!(fs::read(file).unwrap().ends_with(b"PAR1"));
     }
 }

@@ -50,8 +50,8 @@ pub struct Outcome {
     pub kind: &'static str,
     /// The command, escaped.
     pub command: String,
-    /// Its own exit code.
-    pub exit_code: u8,
+    /// Its own exit code, once it had ended.
+    pub exit_code: Option<u8>,
     pub passed: bool,
     pub rules: Vec<Verdict>,
     /// Why the counts may be too low, if they may.
@@ -102,7 +102,7 @@ impl Gate {
 
     /// Judges the run by its totals, which are exact where single findings may have been lost.
     #[must_use]
-    pub fn judge(self, summary: &Summary, command: &str, exit_code: u8) -> Outcome {
+    pub fn judge(self, summary: &Summary, command: &str, exit_code: Option<u8>) -> Outcome {
         let rules: Vec<Verdict> = self
             .rules
             .iter()
@@ -111,7 +111,7 @@ impl Gate {
                 Verdict { what: rule.what(), min: rule.min, count, failed: count >= rule.min }
             })
             .collect();
-        let incomplete = incomplete(summary);
+        let incomplete = incomplete(summary, exit_code.is_some());
         let mut offenders: Vec<Offender> = self.seen.into_values().collect();
         for rule in &self.rules {
             offenders.extend(rule.beside(summary));
@@ -132,8 +132,8 @@ impl Gate {
     }
 }
 
-/// What was lost, in words.
-fn incomplete(summary: &Summary) -> Option<String> {
+/// What was lost, or had not ended, in words.
+fn incomplete(summary: &Summary, ended: bool) -> Option<String> {
     let mut parts: Vec<String> = summary
         .lost
         .iter()
@@ -143,6 +143,12 @@ fn incomplete(summary: &Summary) -> Option<String> {
         .collect();
     if summary.unmatched != 0 {
         parts.push(format!("{} requests whose end was not seen", summary.unmatched));
+    }
+    if summary.in_flight != 0 {
+        parts.push(format!("{} requests that had not ended", summary.in_flight));
+    }
+    if !ended {
+        parts.push("the command had not ended".to_owned());
     }
     (!parts.is_empty()).then(|| parts.join(", "))
 }
@@ -157,7 +163,7 @@ mod tests {
         let rules = rules.iter().map(|text| text.parse().unwrap()).collect();
         let mut gate = Gate::new(rules);
         records.iter().for_each(|record| gate.take(record));
-        gate.judge(&summary, "fio", 0)
+        gate.judge(&summary, "fio", Some(0))
     }
 
     #[test]
@@ -176,9 +182,14 @@ mod tests {
         summary.lost.clear();
         summary.unmatched = 0;
         let gate = || Gate::new(vec!["mixed:1000".parse().unwrap()]);
-        assert!(gate().judge(&summary, "x", 0).passed);
+        summary.in_flight = 0;
+        assert!(gate().judge(&summary, "x", Some(0)).passed);
+        assert!(!gate().judge(&summary, "x", None).passed);
+        summary.in_flight = 1;
+        assert!(!gate().judge(&summary, "x", Some(0)).passed);
+        summary.in_flight = 0;
         summary.lost.insert("ring buffer full", 2);
-        let outcome = gate().judge(&summary, "x", 0);
+        let outcome = gate().judge(&summary, "x", Some(0));
         assert!(!outcome.passed);
         assert_eq!(outcome.incomplete.as_deref(), Some("2 lost (ring buffer full)"));
     }

@@ -40,11 +40,10 @@ fn markdown(outcome: &Outcome) -> String {
     let word = if outcome.passed { "passed" } else { "failed" };
     let mut out = format!("## dio-trace: {word}\n\n");
     let command = cell(&outcome.command);
-    let _ = writeln!(
-        out,
-        "`{command}` ended with {}; {} O_DIRECT requests.\n",
-        outcome.exit_code, outcome.requests
-    );
+    let end = outcome
+        .exit_code
+        .map_or_else(|| "had not ended".to_owned(), |code| format!("ended with {code}"));
+    let _ = writeln!(out, "`{command}` {end}; {} O_DIRECT requests.\n", outcome.requests);
     if let Some(lost) = &outcome.incomplete {
         let _ = writeln!(out, "**Not everything was seen**: {lost}.\n");
     }
@@ -160,7 +159,7 @@ mod tests {
             v: 1,
             kind: "gate",
             command: "fio job".to_owned(),
-            exit_code: 0,
+            exit_code: Some(0),
             passed: false,
             rules: vec![
                 Verdict { what: "fallback", min: 2, count: 3, failed: true },

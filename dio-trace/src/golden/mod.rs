@@ -136,7 +136,7 @@ fn requests() -> Vec<(Request, &'static str, &'static str, &'static str, Facts)>
 }
 
 fn enricher() -> Enricher {
-    let mut enricher = Enricher::default();
+    let mut enricher = Enricher::recorded();
     for (request, path, fs, options, facts) in requests() {
         enricher.know(FileKey::from(&request), path, fs, options, facts);
     }
@@ -249,7 +249,7 @@ fn summary() -> Summary {
     for _ in 0..2 {
         beside.refusal(&refusal(), &mut enricher, &Clock::fixed(START));
     }
-    enricher.process(77, Some(&mixing().comm));
+    enricher.process(77, Some((77, &mixing().comm)));
     Summary::new(&totals(), &beside, &mut enricher)
 }
 
@@ -268,7 +268,7 @@ pub(crate) fn top_model() -> Model {
     };
     let mut enricher = enricher();
     let mut totals = totals();
-    enricher.process(42, Some(b"postgres\0\0\0\0\0\0\0\0"));
+    enricher.process(42, Some((42, b"postgres\0\0\0\0\0\0\0\0")));
     let mut model = Model::new(about, By::Process);
     for record in records() {
         model.record(&record);
@@ -410,7 +410,7 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     };
     assert_eq!(documented("\n## doctor\n"), keys(&serde_json::to_value(doctor).unwrap()));
     let gate = crate::gate::Gate::new(vec!["refused".parse().unwrap(), "mixed".parse().unwrap()]);
-    let gate = serde_json::to_value(gate.judge(&run().1, "fio", 0)).unwrap();
+    let gate = serde_json::to_value(gate.judge(&run().1, "fio", Some(0))).unwrap();
     assert_eq!(documented("\n## gate\n"), keys(&gate));
     assert_eq!(documented("\nEach of `rules`:\n"), keys(&gate["rules"][0]));
     assert_eq!(documented("\nEach of `offenders`:\n"), keys(&gate["offenders"][0]));

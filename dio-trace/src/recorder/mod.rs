@@ -233,7 +233,9 @@ impl Recorder {
         }
         let fact = self.totals_fact(totals, enricher);
         self.hand_over();
-        if self.queue.try_send(Message::Totals(fact)).is_ok() {
+        // Not before the files that it refers to.
+        let told = self.parcel.facts.is_empty();
+        if told && self.queue.try_send(Message::Totals(fact)).is_ok() {
             self.remember(totals);
         }
     }
@@ -379,7 +381,7 @@ impl Recorder {
         let extents = extents(request, enricher);
         let facts = &mut self.parcel.facts;
         let file = self.numbers.file(FileKey::from(request), request.tgid, enricher, facts);
-        let task = self.numbers.task((request.tgid, request.tid, request.comm), facts);
+        let task = self.numbers.task((request.tgid, request.tid, request.comm), enricher, facts);
         let stack = enricher.stack(request).map_or(0, |stack| self.numbers.stack(&stack, facts));
         let request = Request { inode: file, ..*request };
         self.parcel.requests.push(Recorded { request, task, extents, stack });
@@ -402,7 +404,7 @@ impl Recorder {
     fn refusal(&mut self, event: &Refusal, enricher: &mut Enricher) {
         let facts = &mut self.parcel.facts;
         let file = self.numbers.file(FileKey::from(event), event.tgid, enricher, facts);
-        let task = self.numbers.task((event.tgid, event.tid, event.comm), facts);
+        let task = self.numbers.task((event.tgid, event.tid, event.comm), enricher, facts);
         let (time, by, proven) = (event.time_ns, event.by, event.proven);
         facts.push(Fact::Refusal(RefusalFact { time, file, task, by, proven }));
     }
@@ -421,7 +423,7 @@ impl Recorder {
         }
         let facts = &mut self.parcel.facts;
         let file = self.numbers.file(FileKey::from(mixer), mixer.tgid, enricher, facts);
-        let task = self.numbers.task((mixer.tgid, event.tid, event.comm), facts);
+        let task = self.numbers.task((mixer.tgid, event.tid, event.comm), enricher, facts);
         facts.push(Fact::Mixer(MixerFact { time: event.time_ns, file, task, how: mixer.how }));
     }
 
@@ -442,8 +444,7 @@ impl Recorder {
             if self.sent.get(key).or(base.map(|base| &base.requests)) == Some(&counter.requests) {
                 continue;
             }
-            let file = self.numbers.file(FileKey::from(key), key.tgid, enricher, facts);
-            self.numbers.process(key.tgid, enricher, facts);
+            let file = self.numbers.counted(FileKey::from(key), key.tgid, enricher, facts);
             counters.push(CounterFact::new(file, key, &since(counter, base)));
         }
         for (mixer, pages) in &totals.mixers {
@@ -451,8 +452,7 @@ impl Recorder {
             if self.sent_mixers.get(mixer).or(base) == Some(pages) {
                 continue;
             }
-            let file = self.numbers.file(FileKey::from(mixer), mixer.tgid, enricher, facts);
-            self.numbers.process(mixer.tgid, enricher, facts);
+            let file = self.numbers.counted(FileKey::from(mixer), mixer.tgid, enricher, facts);
             let pages = pages.saturating_sub(base.copied().unwrap_or(0));
             mixers.push((file, mixer.tgid, mixer.how, pages));
         }

@@ -18,6 +18,8 @@ pub(super) struct Numbers {
     tasks: HashMap<(u32, u32, [u8; 16]), u32>,
     processes: HashSet<u32>,
     stacks: HashSet<u32>,
+    /// Of files with counters, which count twice if they are told by another number.
+    counted: HashSet<u64>,
     next_file: u64,
     next_task: u32,
 }
@@ -44,7 +46,7 @@ impl Numbers {
             return *number;
         }
         if self.files.len() >= MAX_NUMBERS {
-            self.files.clear();
+            self.files.retain(|_, number| self.counted.contains(number));
         }
         self.next_file += 1;
         self.files.insert(key, self.next_file);
@@ -52,7 +54,26 @@ impl Numbers {
         self.next_file
     }
 
-    pub(super) fn task(&mut self, task: (u32, u32, [u8; 16]), facts: &mut Vec<Fact>) -> u32 {
+    /// The same of a file whose counters are told, as many as there are at most.
+    pub(super) fn counted(
+        &mut self,
+        key: FileKey,
+        tgid: u32,
+        enricher: &mut Enricher,
+        facts: &mut Vec<Fact>,
+    ) -> u64 {
+        let number = self.file(key, tgid, enricher, facts);
+        self.counted.insert(number);
+        self.process(tgid, None, enricher, facts);
+        number
+    }
+
+    pub(super) fn task(
+        &mut self,
+        task: (u32, u32, [u8; 16]),
+        enricher: &mut Enricher,
+        facts: &mut Vec<Fact>,
+    ) -> u32 {
         if let Some(number) = self.tasks.get(&task) {
             return *number;
         }
@@ -62,19 +83,28 @@ impl Numbers {
         self.next_task += 1;
         self.tasks.insert(task, self.next_task);
         let (pid, tid, comm) = task;
+        if tid != pid {
+            self.process(pid, Some((tid, &comm)), enricher, facts); // its own name may be another
+        }
         let len = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
         let comm = comm[..len].to_vec();
         facts.push(Fact::Task(TaskFact { task: self.next_task, pid, tid, comm }));
         self.next_task
     }
 
-    /// The name is asked while the process still lives.
-    pub(super) fn process(&mut self, pid: u32, enricher: &mut Enricher, facts: &mut Vec<Fact>) {
+    /// The name is asked while the process still lives; `seen` are a thread of it and its name.
+    fn process(
+        &mut self,
+        pid: u32,
+        seen: Option<(u32, &[u8; 16])>,
+        enricher: &mut Enricher,
+        facts: &mut Vec<Fact>,
+    ) {
         if self.processes.len() >= MAX_NUMBERS {
             self.processes.clear();
         }
         if self.processes.insert(pid) {
-            facts.push(Fact::Process(ProcessFact { pid, name: enricher.process(pid, None) }));
+            facts.push(Fact::Process(ProcessFact { pid, name: enricher.process(pid, seen) }));
         }
     }
 

@@ -31,6 +31,8 @@ use crate::{
 
 /// Files, threads and rows of totals that a reader keeps: a hostile file must not fill the memory.
 const MAX_KEPT: usize = 1 << 20;
+/// Bytes of what is told of files.
+const MAX_NAMED: usize = 1 << 30;
 /// Places of damage that are told one by one.
 const MAX_DAMAGE: usize = 100;
 
@@ -116,6 +118,7 @@ struct State<'a> {
     enricher: Enricher,
     beside: Beside,
     files: Numbered<FileKey>,
+    named: usize,
     tasks: Numbered<Task>,
     stacks: Stacks,
     timeline: Timeline,
@@ -162,6 +165,7 @@ pub fn replay(
         enricher: Enricher::recorded(),
         beside: Beside::default(),
         files: Numbered::default(),
+        named: 0,
         tasks: Numbered::default(),
         stacks: Stacks::default(),
         timeline: Timeline::default(),
@@ -183,9 +187,8 @@ pub fn replay(
 /// Names in a header come from outside, too.
 fn clean(mut header: Header) -> Header {
     let safe = |text: &mut String| *text = escape(text.as_bytes());
-    for text in [&mut header.tool, &mut header.host, &mut header.kernel, &mut header.boot] {
-        safe(text);
-    }
+    let Header { tool, host, kernel, boot, attach, .. } = &mut header;
+    [tool, host, kernel, boot, attach].into_iter().for_each(safe);
     header.attached.iter_mut().for_each(safe);
     if let Scope::Command(words) = &mut header.scope {
         words.iter_mut().for_each(safe);
@@ -224,13 +227,16 @@ impl State<'_> {
             Fact::File(file) => {
                 let key = file.key();
                 let FileFact { file, info, .. } = *file;
-                if self.files.keep(file, key, MAX_KEPT) {
+                self.named = self.named.saturating_add(info.bytes());
+                if self.files.keep(file, key, MAX_KEPT) && self.named <= MAX_NAMED {
                     self.enricher.recall(key, info);
                 }
             }
             Fact::Task(fact) => {
                 let (pid, tid, comm) = (fact.pid, fact.tid, fact.comm16());
-                self.enricher.name(pid, &fact.comm);
+                if pid == tid {
+                    self.enricher.name(pid, &fact.comm);
+                }
                 self.tasks.keep(u64::from(fact.task), Task { pid, tid, comm }, MAX_KEPT);
             }
             Fact::Process(process) => self.enricher.name(process.pid, process.name.as_bytes()),

@@ -9,21 +9,28 @@ use crate::{
     stack::{MAX_FRAMES, Stack},
 };
 
-/// Things by small numbers; those with larger ones are not kept.
+/// Things by number. Numbers are small, but in the files of a recorder that has long been at it.
 pub(super) struct Numbered<T> {
     things: Vec<Option<T>>,
+    far: HashMap<u64, T>,
 }
 
 impl<T> Default for Numbered<T> {
     fn default() -> Self {
-        Self { things: Vec::new() }
+        Self { things: Vec::new(), far: HashMap::new() }
     }
 }
 
 impl<T: Copy> Numbered<T> {
-    /// Keeps a thing; false if its number is above `most`.
+    /// Keeps a thing; false if there are `most`.
     pub(super) fn keep(&mut self, number: u64, thing: T, most: usize) -> bool {
-        let Some(at) = usize::try_from(number).ok().filter(|at| *at < most) else { return false };
+        let Some(at) = usize::try_from(number).ok().filter(|at| *at < most) else {
+            let room = self.far.len() < most || self.far.contains_key(&number);
+            if room {
+                self.far.insert(number, thing);
+            }
+            return room;
+        };
         if self.things.len() <= at {
             self.things.resize(at + 1, None);
         }
@@ -33,7 +40,8 @@ impl<T: Copy> Numbered<T> {
 
     #[inline]
     pub(super) fn get(&self, number: u64) -> Option<T> {
-        usize::try_from(number).ok().and_then(|at| self.things.get(at).copied().flatten())
+        let near = usize::try_from(number).ok().and_then(|at| self.things.get(at).copied());
+        near.unwrap_or_else(|| self.far.get(&number).copied())
     }
 }
 
@@ -142,10 +150,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_above_the_limit_are_not_kept() {
+    fn large_numbers_are_kept_while_they_are_few() {
         let mut things = Numbered::default();
-        assert!(things.keep(3, 'a', 10) && !things.keep(10, 'b', 10));
-        assert!(!things.keep(u64::MAX, 'b', 10));
+        assert!(things.keep(3, 'a', 2) && things.keep(10, 'b', 2));
+        assert!(!things.keep(u64::MAX, 'c', 2) && things.keep(10, 'd', 2));
         assert_eq!((things.get(3), things.get(2), things.get(u64::MAX)), (Some('a'), None, None));
+        assert!(things.keep(0, 'e', 2));
+        assert_eq!((things.get(0), things.get(10)), (Some('e'), Some('d')));
     }
 }

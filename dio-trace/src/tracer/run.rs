@@ -11,6 +11,7 @@ use aya_log::EbpfLogger;
 use dio_trace_common::abi::Stat;
 use tokio::{
     io::unix::AsyncFd,
+    task::coop::consume_budget,
     time::{Interval, MissedTickBehavior, interval},
 };
 
@@ -162,9 +163,12 @@ impl Tracer {
     /// If the ring buffer cannot be waited for.
     pub async fn next(&mut self) -> Result<Event> {
         loop {
-            while let Some(item) = self.ring.get_mut().next() {
-                if let Some(event) = decode(&item).filter(foreign) {
-                    return Ok(event);
+            // A ring that fills as fast as it is read would keep timers and signals out for good.
+            consume_budget().await;
+            if let Some(item) = self.ring.get_mut().next() {
+                match decode(&item).filter(foreign) {
+                    Some(event) => return Ok(event),
+                    None => continue,
                 }
             }
             self.flush_log();

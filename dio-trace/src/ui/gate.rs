@@ -60,7 +60,7 @@ mod tests {
         let rules = ["fallback", "refused", "mixed", "short:9"];
         let mut gate = Gate::new(rules.iter().map(|text| text.parse().unwrap()).collect());
         records.iter().for_each(|record| gate.take(record));
-        let page = gate_page(&gate.judge(&summary, "fio", 0), 80);
+        let page = gate_page(&gate.judge(&summary, "fio", Some(0)), 80);
         assert!(page.contains("gate FAILED: fallback 2 FAILED, refused 3 FAILED"), "{page}");
         assert!(
             page.contains("data-journal") && page.contains("not everything was seen"),

@@ -12,7 +12,11 @@ use dio_trace_common::{
 use serde::Serialize;
 
 use super::{By, Document, Group, Replay, Slice, groups};
-use crate::{cause, clock::Clock, summary::percentile};
+use crate::{
+    cause,
+    clock::Clock,
+    summary::{Row, percentile},
+};
 
 pub use gather::Gather;
 use gather::{Caused, Found};
@@ -22,7 +26,7 @@ const SCRIPT: &str = include_str!("page.js");
 /// Hashes of the two above: a browser runs nothing else, whatever a name in the data says. A test
 /// compares.
 const STYLE_HASH: &str = "sha256-CLtiVXLuKbTt4ddZBDXEBhww812seKBD4AImdyHMXDA=";
-const SCRIPT_HASH: &str = "sha256-IYDmZ5mFo/So9Up/HVV9Rt5VvJap00Aamtl21GlwMjg=";
+const SCRIPT_HASH: &str = "sha256-0CaNWYrKV1YTGH3eymyOGAM+KeGELl31LSGwaj45DBs=";
 /// Rows of one table; what is left out is said.
 const MAX_ROWS: usize = 1_000;
 const SLICES: usize = 128;
@@ -47,6 +51,8 @@ struct Page<'a> {
     report: Document<'a>,
     /// Rows of the summary that the page has not.
     rows_left_out: usize,
+    /// Requests of all rows that came back short.
+    short: u64,
     verdict_names: Vec<&'static str>,
     times: Times,
     verdicts: Vec<ByVerdict>,
@@ -172,11 +178,14 @@ pub fn page(mut out: impl Write, name: &str, replayed: &mut Replay, gather: Gath
         (grouped(By::File), grouped(By::Process), grouped(By::Fs));
     let mut summary = replayed.summary.clone();
     let rows_left_out = summary.files.len().saturating_sub(MAX_ROWS);
+    let short = |row: &&Row| row.outcome.is_some_and(|outcome| outcome.starts_with("short"));
+    let short = summary.files.iter().filter(short).map(|row| row.requests).sum();
     summary.files.truncate(MAX_ROWS);
     let (header, cut) = (replayed.header.clone(), replayed.cut.clone());
     let data = Page {
         report: Document::new(name, replayed, &header, &cut, &summary),
         rows_left_out,
+        short,
         verdict_names: Verdict::ALL.iter().map(|verdict| verdict.as_str()).collect(),
         times: times(replayed),
         verdicts: by_verdict(&replayed.counters),

@@ -225,8 +225,6 @@ function cards() {
   const ended = sum(Object.values(summary.requests));
   const moved = summary.bytes.direct + summary.bytes.cached;
   const lost = sum(Object.values(summary.lost));
-  const short = sum(summary.files.filter(row => row.outcome && row.outcome.startsWith("short"))
-    .map(row => row.requests));
   const refusals = sum(summary.refusals.map(row => row.count));
   const cached = summary.requests.fallback + summary.requests.partial;
   const card = (value, label, state) =>
@@ -245,7 +243,7 @@ function cards() {
         summary.bytes.cached ? "" : "good"),
       card(count(summary.findings), "requests have a finding", summary.findings ? "bad" : "good"),
       card(count(cached), "fell back to the page cache", cached ? "bad" : "good"),
-      card(count(short), "came back short"),
+      card(count(data.short), "came back short"),
       card(count(summary.requests.refused + refusals), "refused", ""),
       card(lost ? count(lost) : "none", "lost on the way", lost ? "bad" : "good")),
     el("div", { class: "bar", role: "img", "aria-label": "requests by verdict: "
