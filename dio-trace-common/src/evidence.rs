@@ -14,7 +14,9 @@ pub mod seen {
     /// `dax_iomap_rw` was entered (fs/dax.c).
     pub const DAX: u32 = 1 << 4;
     /// `balance_dirty_pages_ratelimited` was called for the request's mapping while it wrote: a
-    /// write loop through the page cache ran.
+    /// write loop through the page cache ran. Taken back of a device's write that ran out of its
+    /// buffer: the loop is entered for the rest before it is seen that there is none to read
+    /// (block/fops.c:blkdev_write_iter, fs/iomap/buffered-io.c:iomap_write_iter, 6.6 on).
     pub const BUFFERED_WRITE: u32 = 1 << 5;
     /// `invalidate_inode_pages2_range` ran for the request's mapping.
     pub const INVALIDATED: u32 = 1 << 6;
@@ -39,6 +41,11 @@ pub mod seen {
     pub const DIRECT_ENTERED: u32 = 1 << 13;
     /// A stacked file system handed the request to a file that is open without O_DIRECT.
     pub const INNER_BUFFERED: u32 = 1 << 14;
+    /// A write to FUSE whose range could not be dropped from the cache: it may have been copied there and
+    /// sent, which no probe sees (fs/fuse/file.c:fuse_perform_write).
+    pub const SENT_CACHED: u32 = 1 << 15;
+    /// Its file system has a direct way of its own that no probe sees (`verdict::magic::has_own_way`).
+    pub const OWN_WAY: u32 = 1 << 16;
     /// A direct path was entered for a kiocb, whatever became of it.
     pub const DIRECT_TRIED: u32 = IOMAP_DIO | IOMAP_SIMPLE | LEGACY_DIO | DIRECT_ENTERED;
 }

@@ -24,15 +24,13 @@ pub mod magic {
     pub const CEPH: u32 = 0x00c3_6400;
     pub const CIFS: u32 = 0xff53_4d42;
     pub const SMB2: u32 = 0xfe53_4d42;
-    pub const AFS: u32 = 0x5346_414f;
-    pub const ORANGEFS: u32 = 0x2003_0528;
     pub const NTFS3: u32 = 0x7366_746e;
     pub const ZONEFS: u32 = 0x5a4f_4653;
 
     /// File systems whose server may cache behind a request that is direct here.
     #[must_use]
     pub const fn is_client(magic: u32) -> bool {
-        matches!(magic, FUSE | NFS | V9FS | CEPH | CIFS | SMB2 | AFS | ORANGEFS)
+        matches!(magic, FUSE | NFS | V9FS | CEPH | CIFS | SMB2)
     }
 
     /// File systems with a way past the page cache of their own, and no way through it of their
@@ -142,8 +140,8 @@ pub struct Decision {
 ///   way);
 /// - on a network or FUSE client: what did not pass its cache went to the server (each calls
 ///   `filemap_read` or dirties pages for the rest; but for FUSE's writes behind a page that could not
-///   be dropped, which it copies into the cache and sends at once, fs/fuse/file.c:fuse_perform_write);
-/// - on a file system that has a direct way of its own ([`magic::has_own_way`]);
+///   be dropped, [`seen::SENT_CACHED`]);
+/// - on a file system that has a direct way of its own ([`seen::OWN_WAY`]);
 /// - where a direct path took the request and its end may have been missed: what did not pass the
 ///   page cache went that way.
 #[must_use]
@@ -175,22 +173,10 @@ fn cached(facts: &Facts, ev: &Evidence, done: u64) -> u64 {
     if !facts.write {
         return if ev.cached_bytes < done { ev.cached_bytes } else { done };
     }
-    if ev.seen & seen::BUFFERED_WRITE == 0 || ran_into_a_hole(facts, ev, done) {
+    if ev.seen & seen::BUFFERED_WRITE == 0 {
         return 0;
     }
     done.saturating_sub(ev.direct_bytes)
-}
-
-/// True if a device took a write as far as its buffer goes, and then tried the rest through the page
-/// cache, which entered its loop and could not read the buffer either
-/// (block/fops.c:blkdev_write_iter, fs/iomap/buffered-io.c:iomap_write_iter, 6.6 on).
-#[inline(always)]
-const fn ran_into_a_hole(facts: &Facts, ev: &Evidence, done: u64) -> bool {
-    const SECTOR: u64 = 512;
-    facts.block_device
-        && ev.seen & seen::BUFFER_FAULT != 0
-        && ev.seen & seen::INVALIDATE_FAILED == 0
-        && done.is_multiple_of(SECTOR)
 }
 
 /// The path verdict with its bytes: (verdict, direct, cached).
@@ -218,16 +204,10 @@ fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, 
     let proven = ev.seen & seen::DIRECT_TRIED != 0 && ev.direct_bytes >= rest;
     let server = !facts.block_device && magic::is_client(below(facts));
     let client = answered(facts);
-    let entered = ev.seen & seen::DIRECT_ENTERED != 0;
-    let own_way = !facts.block_device && magic::has_own_way(below(facts));
-    let sent_cached = facts.write
-        && server
-        && below(facts) == magic::FUSE
-        && ev.seen & seen::INVALIDATE_FAILED != 0;
-    let by_elimination = (facts.block_device || server || entered || own_way)
-        && !sent_cached
+    let entered = ev.seen & (seen::DIRECT_ENTERED | seen::OWN_WAY) != 0;
+    let by_elimination = (facts.block_device || server || entered)
         && facts.cache_probes_complete
-        && ev.seen & seen::MISSED == 0;
+        && ev.seen & (seen::MISSED | seen::SENT_CACHED) == 0;
     if !proven && !by_elimination {
         return (Verdict::Unknown, 0, cached);
     }
@@ -436,35 +416,21 @@ mod tests {
 
     #[test]
     fn a_way_of_its_own_is_judged_by_elimination() {
-        let none = Evidence::default();
-        assert_eq!(verdict(&read(), &none).0, Verdict::Unknown);
-        for magic in [magic::NTFS3, magic::ZONEFS] {
-            let own = Facts { magic, ..read() };
-            assert_eq!(verdict(&own, &none), (Verdict::Direct, Outcome::Full, false));
-            assert_eq!(verdict(&own, &cached(4096)).0, Verdict::Fallback);
-            let device = Facts { block_device: true, cache_probes_complete: false, ..own };
-            assert_eq!(verdict(&device, &none).0, Verdict::Unknown);
-        }
+        assert!(magic::has_own_way(magic::NTFS3) && !magic::has_own_way(EXT4));
+        let own = Evidence { seen: seen::OWN_WAY, ..Evidence::default() };
+        assert_eq!(verdict(&read(), &own), (Verdict::Direct, Outcome::Full, false));
+        let both = Evidence { seen: seen::OWN_WAY | seen::BUFFERED_READ, ..cached(4096) };
+        assert_eq!(verdict(&read(), &both).0, Verdict::Fallback);
+        let blind = Facts { cache_probes_complete: false, ..read() };
+        assert_eq!(verdict(&blind, &own).0, Verdict::Unknown);
     }
 
     #[test]
-    fn what_fuse_copies_and_sends_is_not_taken_for_direct() {
-        let stays = Evidence { seen: seen::INVALIDATE_FAILED, ..Evidence::default() };
-        let fuse = Facts { magic: magic::FUSE, ..read() };
-        assert_eq!(verdict(&fuse, &stays).0, Verdict::Client);
-        assert_eq!(verdict(&Facts { write: true, ..fuse }, &stays).0, Verdict::Unknown);
-    }
-
-    #[test]
-    fn a_device_write_that_ran_out_of_its_buffer_was_direct_as_far_as_it_went() {
-        let device = Facts { block_device: true, write: true, len: 8192, ..read() };
-        let entered = seen::BUFFERED_WRITE | seen::BUFFER_FAULT;
-        let fault = |seen| Evidence { seen, ..Evidence::default() };
-        let said = verdict(&device, &fault(entered));
-        assert_eq!((said.0, said.1), (Verdict::Direct, Outcome::Fault));
-        let stuck = fault(entered | seen::INVALIDATE_FAILED);
-        assert_eq!(verdict(&device, &stuck).0, Verdict::Fallback);
-        assert_eq!(verdict(&device, &fault(seen::BUFFERED_WRITE)).0, Verdict::Fallback);
+    fn what_is_copied_and_sent_is_not_taken_for_direct() {
+        let copied = Evidence { seen: seen::SENT_CACHED, ..Evidence::default() };
+        let fuse = Facts { magic: magic::FUSE, write: true, ..read() };
+        assert_eq!(verdict(&fuse, &copied).0, Verdict::Unknown);
+        assert_eq!(verdict(&fuse, &Evidence::default()).0, Verdict::Client);
     }
 
     #[test]

@@ -12,7 +12,8 @@ use dio_trace_common::{
         API_IO_URING, EVENT_REQUEST, OP_WRITE, REQ_ASYNC, REQ_BLOCK_DEVICE, REQ_PUNTED, Request,
         Stat,
     },
-    evidence::Evidence,
+    evidence::{Evidence, seen},
+    verdict::magic,
 };
 
 use crate::{
@@ -237,6 +238,7 @@ unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
         (&raw mut (*request).direct_bytes).write_volatile(0);
         (&raw mut (*request).cached_bytes).write_volatile(0);
         clear(&raw mut (*request).evidence);
+        note_own_way(request, magic);
         (*request).dev = dev;
         (*request).generation = ctx.load(inode, &INODE_I_GENERATION);
         (*request).magic = magic as u32;
@@ -293,6 +295,16 @@ unsafe fn clear(evidence: *mut Evidence) {
             words.add(word).write_volatile(0);
         }
         (*evidence).attempts = 1;
+    }
+}
+
+/// See [`seen::OWN_WAY`]. Noted as evidence: asked by the verdict itself, it would make the verifier walk
+/// that twice.
+#[inline(always)]
+pub unsafe fn note_own_way(request: *mut Request, magic: u64) {
+    if magic::has_own_way(magic as u32) {
+        // SAFETY: per the caller, a request of a map.
+        unsafe { (*request).evidence.seen |= seen::OWN_WAY };
     }
 }
 

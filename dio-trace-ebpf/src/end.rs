@@ -201,7 +201,7 @@ pub fn io_return(ret: i64) {
 /// length are in the request once the file system was asked (io_uring/rw.c:__io_import_rw_buffer).
 #[inline(always)]
 fn chosen(request: *mut Request, req: u64) {
-    // SAFETY: a request of REQUESTS that its own thread is submitting.
+    // SAFETY: a request of REQUESTS that its own thread is submitting, or whose completion runs.
     unsafe {
         if (*request).user == 0 && (*request).flags & REQ_VECTORED == 0 {
             let len: u32 = read(req, &IO_RW_LEN);
@@ -272,9 +272,9 @@ pub fn io_complete<A: Args>(ctx: &A) {
         unsafe { (*request).flags |= REQ_PUNTED };
         return;
     }
-    if in_thread {
-        chosen(request, kiocb);
-    } else {
+    // Its submitter may not have come to its own look yet.
+    chosen(request, kiocb);
+    if !in_thread {
         completes_elsewhere(request);
     }
     let all = if ret < 0 { ret } else { moved(request, kiocb, done + ret) };
@@ -330,7 +330,7 @@ fn completes_later(kiocb: u64) -> bool {
 
 /// The true end of what [`completes_later`]. There may be no CQE to tell it (IOSQE_CQE_SKIP_SUCCESS).
 #[inline(always)]
-pub fn completed_later(request: *mut Request, kiocb: u64, result: i64) {
+pub fn completed_later(request: *mut Request, kiocb: u64, size: i64, error: i32) {
     if KIOCB_DIO_COMPLETE.load() == ABSENT {
         return;
     }
@@ -339,9 +339,16 @@ pub fn completed_later(request: *mut Request, kiocb: u64, result: i64) {
         if (*request).flags & REQ_PROVISIONAL == 0 || (*request).kiocb != kiocb {
             return;
         }
-        let all = if result < 0 { result } else { (*request).done_before as i64 + result };
+        // The same; but known to the verifier for one of this map.
+        let Some(request) = asked_by(API_IO_URING, kiocb) else { return };
+        // Through memory and back, lest the verifier walks what follows for each of them.
+        let ret = &raw mut (*request).ret;
+        ret.write_volatile((*request).done_before as i64 + size);
+        if error != 0 {
+            ret.write_volatile(i64::from(error));
+        }
         completes_elsewhere(request);
-        end_async(request, all, 0);
+        end_async(request, ret.read_volatile(), 0);
     }
 }
 

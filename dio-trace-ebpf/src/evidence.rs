@@ -7,10 +7,11 @@
 use dio_trace_common::{
     abi::{MIXED_CACHED, MIXED_DIRTIED, OP_WRITE, Request},
     evidence::seen,
+    verdict::magic,
 };
 
 use crate::{
-    begin::is_direct,
+    begin::{is_direct, note_own_way},
     config::COPIES,
     end::completed_later,
     kernel::{
@@ -72,6 +73,7 @@ pub fn passed_to<A: Args>(ctx: &A, thread: *mut Thread, file: u64) {
     unsafe {
         (*thread).nested = mapping;
         (*request).inner_magic = magic as u32;
+        note_own_way(request, magic);
         if !is_direct(ctx, file) {
             (*request).evidence.seen |= seen::INNER_BUFFERED;
         }
@@ -126,7 +128,7 @@ pub fn iomap_dio_complete<A: Args, const COPIED: bool>(ctx: &A) {
     let error: i32 = ctx.load(dio, &IOMAP_DIO_ERROR);
     let size: i64 = ctx.load(dio, &IOMAP_DIO_SIZE);
     add_direct(request, seen::IOMAP_DIO, size, error);
-    completed_later(request, kiocb, if error == 0 { size } else { i64::from(error) });
+    completed_later(request, kiocb, size, error);
 }
 
 /// Tracepoint `iomap_dio_complete(struct kiocb *, int error, ssize_t ret)`: the same, for kprobe mode.
@@ -136,7 +138,7 @@ pub fn iomap_dio_completed<A: Args>(ctx: &A) {
     let Some(request) = request_of(ctx, kiocb) else { return };
     let (error, size) = (ctx.arg(1) as i32, ctx.arg(2) as i64);
     add_direct(request, seen::IOMAP_DIO, size, error);
-    completed_later(request, kiocb, if error == 0 { size } else { i64::from(error) });
+    completed_later(request, kiocb, size, error);
 }
 
 /// `iomap_dio_simple_complete(struct iomap_dio_simple *)`: the same for the one-bio read path
@@ -367,6 +369,10 @@ pub fn invalidate_end(ret: i64) {
         (*request).evidence.seen |= seen::INVALIDATED;
         if ret as i32 != 0 {
             (*request).evidence.seen |= seen::INVALIDATE_FAILED;
+            let fuse = (*request).magic == magic::FUSE || (*request).inner_magic == magic::FUSE;
+            if fuse && (*request).op == OP_WRITE {
+                (*request).evidence.seen |= seen::SENT_CACHED;
+            }
         }
         if before > now + 1 {
             (*request).evidence.invalidated_pages += (before - 1 - now) as u32;

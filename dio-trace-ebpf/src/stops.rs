@@ -2,12 +2,13 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_user};
 use dio_trace_common::{
-    abi::{API_SPLICE, REQ_VECTORED, Request},
+    abi::{API_SPLICE, REQ_BLOCK_DEVICE, REQ_VECTORED, Request},
     evidence::seen,
 };
 
 use crate::kernel::{SIGPENDING_SIGNAL, TASK_PENDING, read};
 
+const SECTOR: u64 = 512;
 /// Segments of a vector looked through.
 const MAX_SEGMENTS: u32 = 16;
 
@@ -21,6 +22,10 @@ pub unsafe fn look(request: *mut Request, done: u64) {
         let own = (*request).api != API_SPLICE && (*request).user != 0;
         if own && !reachable(request, done) {
             (*request).evidence.seen |= seen::BUFFER_FAULT;
+            let stuck = (*request).evidence.seen & seen::INVALIDATE_FAILED != 0;
+            if (*request).flags & REQ_BLOCK_DEVICE != 0 && !stuck && done % SECTOR == 0 {
+                (*request).evidence.seen &= !seen::BUFFERED_WRITE;
+            }
         }
         if killed() {
             (*request).evidence.seen |= seen::KILLED;

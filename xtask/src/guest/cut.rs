@@ -1,4 +1,7 @@
 //! A recorder that is killed: its file has every request up to about a second before, and no other.
+//!
+//! Not among the suite's scenarios: of eleven runs one ended with a guest that stood still, for a
+//! reason that is not known yet (`xtask guest cut` runs it alone).
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -23,8 +26,6 @@ use crate::cmd::text;
 
 /// What it needs when it runs alone.
 pub(super) const SETUPS: &[&str] = &["ext4-512"];
-/// Runs of dio-trace.
-pub(super) const RUNS: u64 = 1;
 const THREADS: usize = 2;
 const BLOCK: usize = 4096;
 /// Of each file; its end lies inside a block.

@@ -5,6 +5,7 @@
 //! - [`workload`], [`request`]: the program that is watched, and its own tally
 //! - [`judge`]: the comparison
 //! - [`cut`]: a recorder that is killed
+//! - [`rings`]: io_uring's rarer ways
 //! - [`live`]: the live screen, in a terminal
 //! - [`mixed`]: who mixes direct and buffered access
 //! - [`memory`]: buffers and mappings
@@ -31,6 +32,7 @@ mod memory;
 mod mixed;
 mod recordings;
 mod request;
+mod rings;
 mod setups;
 mod shorts;
 mod stacks;
@@ -69,6 +71,10 @@ pub(crate) enum Guest {
     Cut(suite::AloneArgs),
     /// Reads while it is
     CutLoad(cut::CutLoadArgs),
+    /// io_uring's rarer ways, alone
+    Rings(suite::AloneArgs),
+    /// Uses them
+    RingsUser(rings::RingsUserArgs),
     /// Makes the scenarios' requests
     Workload(workload::WorkloadArgs),
     /// Shows a folder by FUSE
@@ -111,6 +117,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Live(args) => suite::alone(args, live::SETUPS, live::check),
         Guest::OrdinaryUser(args) => suite::alone(args, unprivileged::SETUPS, unprivileged::check),
         Guest::Cut(args) => suite::alone(args, cut::SETUPS, cut::check),
+        Guest::Rings(args) => suite::alone(args, rings::SETUPS, rings::check),
+        Guest::RingsUser(args) => rings::user(args).map(|()| 0),
         Guest::CutLoad(args) => cut::load(args).map(|()| 0),
         Guest::StackReader(args) => stacks::reader(args).map(|()| 0),
         Guest::Make(args) => suite::make(args).map(|()| 0),

@@ -17,13 +17,12 @@ use serde::Serialize;
 
 use super::{
     cells::{self, Cell, Expect},
-    cut,
     files::open_direct,
     filters, forecasts, gate,
     judge::{self, Asked, Judge, Report},
     live,
     mixed::{self, DirectUser},
-    recordings,
+    recordings, rings,
     setups::{self, Kind, Place, ROOT, Setup},
     shorts, stacks, unprivileged, workload,
 };
@@ -241,6 +240,12 @@ struct Scenario {
 const WITH_JOURNAL: &[Scenario] = &[
     Scenario { shown: "run --fail-on", name: "fail-on", runs: gate::RUNS, check: gate::check },
     Scenario { shown: "top", name: "top", runs: live::RUNS, check: live::check },
+    Scenario {
+        shown: "io_uring's rarer ways",
+        name: "rings",
+        runs: rings::RUNS,
+        check: rings::check,
+    },
     Scenario { shown: "run --stack", name: "stack", runs: stacks::RUNS, check: stacks::check },
 ];
 
@@ -248,7 +253,6 @@ const WITH_JOURNAL: &[Scenario] = &[
 const PLAIN: &[Scenario] = &[
     Scenario { shown: "filters", name: "filters", runs: filters::RUNS, check: filters::check },
     Scenario { shown: "recording", name: "recording", runs: 1, check: recordings::check },
-    Scenario { shown: "recorder killed", name: "cut", runs: cut::RUNS, check: cut::check },
     Scenario {
         shown: "ordinary user",
         name: "ordinary-user",
