@@ -62,7 +62,13 @@ impl Example {
         self.r.evidence.seen = seen::BUFFERED_READ;
     }
 
-    /// The same for a write.
+    /// The same with a buffer at that address.
+    fn cached_at(&mut self, fs: &'static str, user: u64) {
+        self.cached(fs);
+        self.r.user = user;
+    }
+
+    /// A write that went so.
     fn written(&mut self, fs: &'static str) {
         self.cached(fs);
         self.r.op = OP_WRITE;
@@ -215,26 +221,18 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
     ),
     (
         "btrfs-misaligned",
+        |e| e.cached_at("btrfs", 0x1200),
         |e| {
-            e.cached("btrfs");
-            e.r.user = 0x1200;
-        },
-        |e| {
-            e.cached("btrfs");
+            e.cached_at("btrfs", 0x1200);
             e.tried();
-            e.r.user = 0x1200;
         },
     ),
     (
         "ntfs3-misaligned",
+        |e| e.cached_at("ntfs3", 0x1004),
         |e| {
-            e.cached("ntfs3");
-            e.r.user = 0x1004;
-        },
-        |e| {
-            e.cached("ntfs3");
+            e.cached_at("ntfs3", 0x1004);
             e.tried();
-            e.r.user = 0x1004;
         },
     ),
     (

@@ -12,7 +12,7 @@ const KEPT: usize = 32_768;
 /// Files beyond those, forgotten all at once: with no counter left, the kernel side tells their
 /// names at every request.
 const PASSING: usize = 32_768;
-/// Files of a recording: more than a reader has numbers for.
+/// Files of a recording that have names.
 const RECORDED: usize = 1 << 20;
 
 /// Files by their identity.

@@ -39,7 +39,6 @@ use files::Files;
 pub(crate) use look::{client_magic, is_stacked, look};
 pub use stacks::{Addresses, Stacks};
 
-/// Processes remembered at the same time; more are looked up anew.
 /// Names of processes that are kept, and bytes of one.
 const MAX_NAMES: usize = 1 << 16;
 const MAX_NAME: usize = 64;

@@ -19,7 +19,7 @@ use super::{
     memory::Buffer,
     request::{Call, positioned},
     setups::Place,
-    suite::{Program, Traces, Tried, not_ended_with, wait_for_go, wait_until_tracing},
+    suite::{Program, Traces, Tried, not_ended_with, requests, wait_for_go, wait_until_tracing},
 };
 use crate::cmd::text;
 
@@ -123,7 +123,7 @@ pub(super) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     let run =
         |words: &[&str]| Command::new(&tried.tool).args(words).output().context("no dio-trace");
     let exported = run(&["export", "--format", "jsonl", recording])?;
-    let lines = lines(&String::from_utf8_lossy(&exported.stdout))?;
+    let lines: Vec<Line> = requests(&String::from_utf8_lossy(&exported.stdout))?;
     fs::copy(recording, out.join("cut.dio")).context("cannot copy the recording")?;
     let mut wrong = judge(&tally, &lines, killed);
     can_fail(&tally, &lines, killed)?;
@@ -144,12 +144,6 @@ fn program(folder: &Path, traces: &Traces) -> Result<Program> {
     Program::start(&mut command)
 }
 
-/// The requests that the recording has.
-fn lines(json: &str) -> Result<Vec<Line>> {
-    let requests = json.lines().filter(|line| line.contains("\"kind\":\"request\""));
-    requests.map(|line| serde_json::from_str(line).context("the export is not as it was")).collect()
-}
-
 /// Compares: of each thread the recording has its first requests, and those that ended long enough
 /// before the recorder did are all there.
 fn judge(tally: &[Ended], recorded: &[Line], killed: Duration) -> Vec<String> {
@@ -162,8 +156,8 @@ fn judge(tally: &[Ended], recorded: &[Line], killed: Duration) -> Vec<String> {
         threads.entry(line.tid).or_default().1.push(line);
     }
     for (tid, (truth, said)) in threads {
-        let same = truth.iter().zip(&said).take_while(|(truth, said)| truth.line == ***said);
-        let same = same.count();
+        let pairs = truth.iter().zip(&said);
+        let same = pairs.take_while(|(truth, said)| truth.line == ***said).count();
         if let Some(line) = said.get(same) {
             let truth = truth.get(same).map(|ended| &ended.line);
             wrong.push(format!("thread {tid}, request {same}: {line:?}, not {truth:?}"));

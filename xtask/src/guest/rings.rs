@@ -16,7 +16,7 @@ use super::{
     files::fill,
     memory::Buffer,
     setups::Place,
-    suite::{Traces, Tried, not_ended_with},
+    suite::{Traces, Tried, not_ended_with, requests},
 };
 use crate::cmd::text;
 
@@ -179,21 +179,12 @@ pub(super) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     let talk = String::from_utf8_lossy(&output.stdout);
     let mut wrong: Vec<String> = not_ended_with(&output, 0).into_iter().collect();
     let tally: Vec<Line> = serde_json::from_slice(&fs::read(&traces.tally)?)?;
-    let lines = |kind: &str| {
-        let kind = format!("\"kind\":\"{kind}\"");
-        talk.lines().filter(move |line| line.contains(&kind))
-    };
-    let told: Vec<Line> = lines("request")
-        .map(|line| serde_json::from_str(line).context("not a request"))
-        .collect::<Result<_>>()?;
-    wrong.extend(compare(tally, told));
-    for summary in lines("summary") {
+    wrong.extend(compare(tally, requests(&talk)?));
+    for summary in talk.lines().filter(|line| line.contains("\"kind\":\"summary\"")) {
         let summary: serde_json::Value = serde_json::from_str(summary)?;
-        if summary["unmatched"] != 0 || summary["in_flight"] != 0 {
-            wrong.push(format!(
-                "{} unmatched, {} in flight",
-                summary["unmatched"], summary["in_flight"]
-            ));
+        let (unmatched, in_flight) = (&summary["unmatched"], &summary["in_flight"]);
+        if *unmatched != 0 || *in_flight != 0 {
+            wrong.push(format!("{unmatched} unmatched, {in_flight} in flight"));
         }
     }
     Ok(wrong)
@@ -204,7 +195,9 @@ fn compare(mut tally: Vec<Line>, told: Vec<Line>) -> Vec<String> {
     let mut wrong = Vec::new();
     for line in told {
         match tally.iter().position(|other| *other == line) {
-            Some(at) => drop(tally.swap_remove(at).path),
+            Some(at) => {
+                tally.swap_remove(at);
+            }
             None => wrong.push(format!("not asked for: {line:?}")),
         }
     }

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     cells::{self, Cell, Expect},
@@ -509,6 +509,12 @@ pub(super) fn wait_until_tracing(tool: &mut Child, traces: &Traces) -> Result<()
         }
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// The requests that dio-trace has lines for.
+pub(super) fn requests<T: DeserializeOwned>(json: &str) -> Result<Vec<T>> {
+    let lines = json.lines().filter(|line| line.contains("\"kind\":\"request\""));
+    lines.map(|line| serde_json::from_str(line).context("no request as it was")).collect()
 }
 
 /// What is wrong with how a program ended, if it is not by this code.

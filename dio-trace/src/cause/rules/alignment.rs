@@ -40,7 +40,8 @@ pub(super) const NO_DIRECT_IO: Rule = Rule {
 };
 
 const EINVAL: i32 = libc::EINVAL;
-const SECTOR: u32 = 512;
+/// What most devices address.
+pub(super) const SECTOR: u32 = 512;
 
 /// The limits of requests, and where they were found.
 pub struct Limits {
@@ -107,6 +108,21 @@ pub(super) fn off_block(case: &Case<'_>, block: u32) -> Vec<String> {
     wrong.extend(case.segment_bits().and_then(|bits| segment_off(bits, block)));
     wrong.extend(case.address_bits().and_then(|address| address_off(address, block)));
     wrong
+}
+
+/// Why a file system took a request through the page cache that it would have to refuse otherwise: it
+/// asks for whole blocks.
+pub(super) fn needs_blocks(case: &Case<'_>, block: u32) -> Option<String> {
+    if !case.cached() || case.tried() {
+        return None;
+    }
+    let (fs, wrong) = (case.fs, off_block(case, block));
+    if !wrong.is_empty() {
+        return Some(format!("{fs} needs whole blocks: {}", wrong.join(", ")));
+    }
+    case.segments_unknown().then(|| {
+        format!("likely a segment of the vector is off a multiple of {fs}'s {block}-byte block")
+    })
 }
 
 fn off_multiple(offset: u64, length: u64, align: u32) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! btrfs (fs/btrfs/direct-io.c; before 6.11 in inode.c and file.c).
 
-use super::alignment::off_block;
+use super::alignment::needs_blocks;
 use crate::{
     cause::{Case, Rule, Scenario},
     enrich::{extent, flag},
@@ -87,17 +87,7 @@ pub(super) const CHECKSUMS: Rule = Rule {
 };
 
 fn misaligned(case: &Case<'_>) -> Option<String> {
-    if !case.on(&["btrfs"]) || !case.cached() || case.tried() {
-        return None;
-    }
-    let block = case.block();
-    let wrong = off_block(case, block);
-    if !wrong.is_empty() {
-        return Some(format!("btrfs needs whole blocks: {}", wrong.join(", ")));
-    }
-    case.segments_unknown().then(|| {
-        format!("likely a segment of the vector is off a multiple of btrfs's {block}-byte block")
-    })
+    case.on(&["btrfs"]).then(|| needs_blocks(case, case.block())).flatten()
 }
 
 fn compressed(case: &Case<'_>) -> Option<String> {

@@ -1,6 +1,6 @@
 //! f2fs (fs/f2fs/file.c:f2fs_should_use_dio, fs/f2fs/f2fs.h:f2fs_force_buffered_io).
 
-use super::alignment::{off_block, says_none};
+use super::alignment::{needs_blocks, says_none};
 use crate::{
     cause::{Case, Rule, Scenario},
     enrich::{attribute, flag},
@@ -80,16 +80,7 @@ fn untried(case: &Case<'_>) -> bool {
 }
 
 fn misaligned(case: &Case<'_>) -> Option<String> {
-    if !untried(case) {
-        return None;
-    }
-    let wrong = off_block(case, BLOCK);
-    if !wrong.is_empty() {
-        return Some(format!("f2fs needs whole blocks: {}", wrong.join(", ")));
-    }
-    case.segments_unknown().then(|| {
-        format!("likely a segment of the vector is off a multiple of f2fs's {BLOCK}-byte block")
-    })
+    case.on(&["f2fs"]).then(|| needs_blocks(case, BLOCK)).flatten()
 }
 
 fn compressed(case: &Case<'_>) -> Option<String> {
