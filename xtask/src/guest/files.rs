@@ -1,7 +1,8 @@
 //! Files for scenarios.
 use std::{
     fs::{self, File},
-    os::unix::fs::OpenOptionsExt as _,
+    io,
+    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
     path::Path,
 };
 
@@ -11,6 +12,16 @@ use anyhow::{Context, Result};
 pub(super) fn open_direct(path: &Path) -> Result<File> {
     let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(path);
     file.with_context(|| format!("cannot open {}", path.display()))
+}
+
+/// Writes a file's pages back and drops them from the page cache (fadvise(2), DONTNEED).
+pub(super) fn drop_pages(file: &File) -> io::Result<()> {
+    file.sync_all()?;
+    // SAFETY: no memory is involved.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
 }
 
 /// Makes a file of that many bytes, and has it on disk.

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::{
+    files::drop_pages,
     judge::{MixedFile, Report},
     memory::{Buffer, Map},
 };
@@ -72,12 +73,9 @@ impl DirectUser {
         let path = folder.join("mixed");
         std::fs::write(&path, vec![1; (PAGES * PAGE) as usize])?;
         let file = File::options().read(true).write(true).open(&path)?;
-        file.sync_all()?;
+        drop_pages(&file)?;
         // SAFETY: no memory is involved.
-        unsafe {
-            libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED);
-            libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM);
-        }
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
         let me = std::env::current_exe().context("xtask cannot find itself")?;
         let mut child = Command::new(me)
             .args(["guest", "direct-user", "--path"])

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cases::{self, Cache, Case, Content, Cut, Open},
     cells::{self, Cell},
+    files::drop_pages,
     memory::{Buffer, Map},
     request::{Apis, Call},
     setups,
@@ -297,9 +298,7 @@ impl Prepared {
         let (offset, len) = (self.cell.offset as u64, self.cell.len);
         if self.how.one() {
             // The cell before may have left something.
-            self.file.sync_all()?;
-            // SAFETY: no memory is involved.
-            unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+            drop_pages(&self.file)?;
         }
         // No read-ahead: the case says which pages.
         // SAFETY: no memory is involved.
