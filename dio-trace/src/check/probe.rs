@@ -130,6 +130,7 @@ fn read_itself(subject: &Subject) -> Told {
 }
 
 fn read_at(subject: &Subject, file: &File, offset: u64, len: usize, whose: &str) -> Told {
+    let size = size(file);
     let mut buffer = Aligned::new(len);
     let got = match file.read_at(buffer.bytes(), offset) {
         Ok(got) => got,
@@ -143,7 +144,7 @@ fn read_at(subject: &Subject, file: &File, offset: u64, len: usize, whose: &str)
         ),
         // The kernel asks for the rest through the page cache; whose bytes these are is not to be seen
         // (mm/filemap.c:generic_file_read_iter).
-        Some(_) if subject.is_client() && is_short(file, got, offset, len) => {
+        Some(_) if subject.is_client() && is_short(got, size, offset, len) => {
             Told::nothing(format!(
                 "a read of {len} bytes at {offset}{whose} was answered with {got}, and the rest \
                  asked for through the page cache"
@@ -156,9 +157,14 @@ fn read_at(subject: &Subject, file: &File, offset: u64, len: usize, whose: &str)
     }
 }
 
+/// Bytes of a file; the most if that is not to be known, as of one without a name on some servers.
+/// To be asked before a read: FUSE takes a short answer for the new end of the file.
+fn size(file: &File) -> u64 {
+    file.metadata().map_or(u64::MAX, |about| about.len())
+}
+
 /// Fewer bytes than there are.
-fn is_short(file: &File, got: usize, offset: u64, len: usize) -> bool {
-    let size = file.metadata().map_or(0, |about| about.len());
+fn is_short(got: usize, size: u64, offset: u64, len: usize) -> bool {
     (got as u64) < size.saturating_sub(offset).min(len as u64)
 }
 
