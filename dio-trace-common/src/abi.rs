@@ -1,5 +1,7 @@
 //! The records that cross from the probes to the loader.
 
+use core::mem::offset_of;
+
 use crate::{
     evidence::{Evidence, Facts},
     verdict::Decision,
@@ -74,18 +76,18 @@ pub struct Request {
     /// Kernel `dev_t` (major << 20 | minor): of the file system, or the block device itself.
     pub dev: u32,
     pub generation: u32,
-    /// `super_block.s_magic`.
-    pub magic: u32,
     pub tgid: u32,
-    pub tid: u32,
-    /// That of the file system that a stacked one handed the request on to, else 0.
-    pub inner_magic: u32,
     pub op: u8,
-    pub api: u8,
-    pub flags: u8,
     pub verdict: u8,
     pub outcome: u8,
     pub finding: u8,
+    pub tid: u32,
+    /// `super_block.s_magic`.
+    pub magic: u32,
+    /// That of the file system that a stacked one handed the request on to, else 0.
+    pub inner_magic: u32,
+    pub api: u8,
+    pub flags: u8,
     /// 1 + the number of the program's stack at its begin; 0: none was taken.
     pub stack: u16,
     pub comm: [u8; 16],
@@ -114,16 +116,16 @@ impl Request {
         evidence: Evidence::NONE,
         dev: 0,
         generation: 0,
-        magic: 0,
         tgid: 0,
-        tid: 0,
-        inner_magic: 0,
         op: 0,
-        api: 0,
-        flags: 0,
         verdict: 0,
         outcome: 0,
         finding: 0,
+        tid: 0,
+        magic: 0,
+        inner_magic: 0,
+        api: 0,
+        flags: 0,
         stack: 0,
         comm: [0; 16],
     };
@@ -251,13 +253,14 @@ pub struct MixerEvent {
     pub comm: [u8; 16],
 }
 
-/// Key of the per-CPU counters.
+/// Key of the per-CPU counters. From `dev` to `finding` it is laid out as [`Request`] is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CounterKey {
     pub inode: u64,
     pub ino: u64,
     pub dev: u32,
+    pub generation: u32,
     pub tgid: u32,
     pub op: u8,
     pub verdict: u8,
@@ -265,9 +268,7 @@ pub struct CounterKey {
     pub finding: u8,
     /// Low bits of -ret for refused and failed, so that EAGAIN and EINVAL stay apart.
     pub errno: u16,
-    pub pad: [u8; 2],
-    pub generation: u32,
-    pub pad_end: u32,
+    pub pad: [u8; 6],
 }
 
 impl CounterKey {
@@ -278,15 +279,37 @@ impl CounterKey {
             inode: request.inode,
             ino: request.ino,
             dev: request.dev,
+            generation: request.generation,
             tgid: request.tgid,
             op: request.op,
             verdict: decision.verdict as u8,
             outcome: decision.outcome as u8,
             finding: decision.finding as u8,
             errno: if request.ret < 0 { request.ret.wrapping_neg() as u16 } else { 0 },
-            pad: [0; 2],
-            generation: request.generation,
-            pad_end: 0,
+            pad: [0; 6],
+        }
+    }
+}
+
+/// A [`CounterKey`] in words, as the probes compare it.
+pub type KeyWords = [u64; size_of::<CounterKey>() / 8];
+
+impl Request {
+    /// [`CounterKey::of`] a request that holds its decision, in words.
+    ///
+    /// # Safety
+    /// `this` points to a request.
+    #[must_use]
+    #[inline(always)]
+    pub unsafe fn key_words(this: *const Self) -> KeyWords {
+        // SAFETY: per the caller; from `dev` on two words are laid out as in the key (asserted
+        // below). Volatile: bytes of them were written just so.
+        unsafe {
+            let shared = (&raw const (*this).dev).cast::<u64>();
+            let ret = (*this).ret;
+            let errno = if ret < 0 { u64::from(ret.wrapping_neg() as u16) } else { 0 };
+            let [first, second] = [shared.read_volatile(), shared.add(1).read_volatile()];
+            [(*this).inode, (*this).ino, first, second, errno]
         }
     }
 }
@@ -401,6 +424,11 @@ const _: () = {
     assert!(size_of::<Mixer>() == 32);
     assert!(size_of::<MixerEvent>() == 16 + 32 + 16);
     assert!(size_of::<CounterKey>() == 40);
+    // Request::key_words
+    assert!(cfg!(target_endian = "little"));
+    assert!(offset_of!(CounterKey, inode) == 0 && offset_of!(CounterKey, ino) == 8);
+    assert!(offset_of!(CounterKey, dev) == 16 && offset_of!(CounterKey, errno) == 32);
+    assert!(offset_of!(Request, dev) % 8 == 0 && offset_of!(Request, comm) % 8 == 0);
     assert!(size_of::<Counter>() == 40 + 4 * LATENCY_BUCKETS);
 };
 
@@ -413,4 +441,41 @@ mod user {
     unsafe impl aya::Pod for Counter {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Mixer {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::{Outcome, Verdict};
+
+    #[test]
+    fn the_words_of_a_request_are_its_key() {
+        for ret in [4096, 0, -22, -4095, i64::MIN] {
+            let request = Request {
+                inode: 0x1111_2222_3333_4444,
+                ino: 5,
+                dev: 0x6666_7777,
+                generation: 0x8888_9999,
+                tgid: 0xaaaa_bbbb,
+                op: OP_WRITE,
+                verdict: Verdict::Partial as u8,
+                outcome: Outcome::Signal as u8,
+                finding: 1,
+                ret,
+                ..Request::EMPTY
+            };
+            let decision = Decision {
+                verdict: Verdict::Partial,
+                outcome: Outcome::Signal,
+                direct_bytes: 0,
+                cached_bytes: 0,
+                finding: true,
+            };
+            let key = CounterKey::of(&request, &decision);
+            // SAFETY: as many bytes, and no padding.
+            let words: KeyWords = unsafe { core::mem::transmute(key) };
+            // SAFETY: a request.
+            assert_eq!(unsafe { Request::key_words(&raw const request) }, words);
+        }
+    }
 }

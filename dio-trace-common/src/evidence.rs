@@ -46,6 +46,9 @@ pub mod seen {
     pub const SENT_CACHED: u32 = 1 << 15;
     /// Its file system has a direct way of its own that no probe sees (`verdict::magic::has_own_way`).
     pub const OWN_WAY: u32 = 1 << 16;
+    /// The file is a block device, or its file system's data is neither a server's nor in memory
+    /// (`verdict::magic::is_local`), and no stacked one handed the request on.
+    pub const LOCAL: u32 = 1 << 17;
     /// A direct path was entered for a kiocb, whatever became of it.
     pub const DIRECT_TRIED: u32 = IOMAP_DIO | IOMAP_SIMPLE | LEGACY_DIO | DIRECT_ENTERED;
 }

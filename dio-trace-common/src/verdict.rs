@@ -30,7 +30,15 @@ pub mod magic {
     /// File systems whose server may cache behind a request that is direct here.
     #[must_use]
     pub const fn is_client(magic: u32) -> bool {
-        matches!(magic, FUSE | NFS | V9FS | CEPH | CIFS | SMB2)
+        is_one_of(magic, &[FUSE, NFS, V9FS, CEPH, CIFS, SMB2]) != 0
+    }
+
+    /// File systems whose data is neither a server's nor in memory: see [`seen::LOCAL`].
+    ///
+    /// [`seen::LOCAL`]: crate::evidence::seen::LOCAL
+    #[must_use]
+    pub const fn is_local(magic: u32) -> bool {
+        is_one_of(magic, &[FUSE, NFS, V9FS, CEPH, CIFS, SMB2, TMPFS]) == 0
     }
 
     /// File systems with a way past the page cache of their own, and no way through it of their
@@ -39,7 +47,19 @@ pub mod magic {
     /// (fs/zonefs/file.c:zonefs_file_dio_append, before 6.5).
     #[must_use]
     pub const fn has_own_way(magic: u32) -> bool {
-        matches!(magic, NTFS3 | ZONEFS)
+        is_one_of(magic, &[NTFS3, ZONEFS]) != 0
+    }
+
+    /// 1 if it is, else 0. Without a condition: for each way through those the verifier would walk
+    /// again what a probe does after it.
+    #[inline(always)]
+    const fn is_one_of(magic: u32, these: &[u32]) -> u64 {
+        let (mut one, mut at) = (0, 0);
+        while at < these.len() {
+            one |= ((magic ^ these[at]) as u64).wrapping_sub(1) >> 63;
+            at += 1;
+        }
+        one
     }
 }
 
@@ -147,6 +167,43 @@ pub struct Decision {
 #[must_use]
 #[inline(always)]
 pub fn decide(facts: &Facts, ev: &Evidence) -> Decision {
+    if is_plain(facts, ev) {
+        return Decision {
+            verdict: Verdict::Direct,
+            outcome: Outcome::Full,
+            direct_bytes: facts.ret as u64,
+            cached_bytes: 0,
+            finding: false,
+        };
+    }
+    decide_each(facts, ev)
+}
+
+/// True of most requests, for which the rules below need not be gone through: a direct path reports
+/// all of the bytes asked for, and nothing else happened.
+///
+/// One sum of what is not so, rather than conditions: the verifier would walk the rules once for each
+/// of those, knowing other things each time.
+#[inline(always)]
+fn is_plain(facts: &Facts, ev: &Evidence) -> bool {
+    const HARMLESS: u32 = seen::DIRECT_TRIED | seen::INVALIDATED | seen::LOCAL;
+    const fn negative(n: u64) -> u64 {
+        n >> 63
+    }
+    let ret = facts.ret as u64;
+    let no_bytes = negative(ret) | negative(ret.wrapping_sub(1));
+    let not_whole = (ret ^ facts.len) | no_bytes | negative(ev.direct_bytes.wrapping_sub(ret));
+    let not_tried = negative(u64::from(ev.seen & seen::DIRECT_TRIED).wrapping_sub(1));
+    let not_local = (ev.seen & seen::LOCAL) ^ seen::LOCAL;
+    let more = (ev.seen & !HARMLESS) | ev.flushed_pages | ev.invalidated_pages;
+    let not = not_whole | not_tried | u64::from(not_local | more) | ev.cached_bytes;
+    // Opaque, lest the compiler makes conditions of it again.
+    core::hint::black_box(not) == 0
+}
+
+/// By the rules, one by one.
+#[inline(always)]
+fn decide_each(facts: &Facts, ev: &Evidence) -> Decision {
     let done = if facts.ret > 0 { facts.ret as u64 } else { 0 };
     let outcome = outcome(facts, ev, done);
     let cached = cached(facts, ev, done);
@@ -351,6 +408,63 @@ mod tests {
         let decision = decide(&read(), &mixed);
         assert_eq!(decision.verdict, Verdict::Partial);
         assert_eq!((decision.direct_bytes, decision.cached_bytes), (3072, 1024));
+    }
+
+    /// Numbers that are the same at every run (xorshift).
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+
+        fn of<T: Copy>(&mut self, these: &[T]) -> T {
+            these[self.next() as usize % these.len()]
+        }
+    }
+
+    #[test]
+    fn the_short_way_to_a_decision_is_the_long_one() {
+        let mut n = Numbers(0x9e37_79b9_7f4a_7c15);
+        let mut plain = 0;
+        for _ in 0..2_000_000 {
+            let magics = [EXT4, EXT4, EXT4, magic::TMPFS, magic::FUSE, magic::NFS, magic::SMB2, 0];
+            let bits = [0, 0, 1 << (n.next() % 17)];
+            let facts = Facts {
+                write: n.of(&[false, true]),
+                spliced: n.of(&[false, false, true]),
+                block_device: n.of(&[false, false, true]),
+                magic: n.of(&magics),
+                inner_magic: n.of(&[0, 0, 0, EXT4, magic::FUSE, magic::TMPFS]),
+                len: n.of(&[0, 1, 4096, 4096, 8192, MAX_RW_COUNT + 1]),
+                pos: n.of(&[0, 4096, i64::MAX]),
+                ret: n.of(&[4096, 4096, 4096, 8192, 0, 1024, -11, -22, -5, i64::MIN + 1]),
+                size_begin: n.of(&[0, 4096, 1 << 20]),
+                size_end: n.of(&[0, 4096, 1 << 20]),
+                cache_probes_complete: n.of(&[false, true]),
+            };
+            let local = facts.inner_magic == 0
+                && (facts.block_device || magic::is_local(facts.magic))
+                && n.of(&[true, true, false]); // recordings of old versions have no such bit
+            let ev = Evidence {
+                direct_bytes: n.of(&[0, 1024, 4096, 4096, 8192, u64::MAX]),
+                cached_bytes: n.of(&[0, 0, 0, 1024, 4096]),
+                seen: n.of(&[0, seen::IOMAP_DIO, seen::LEGACY_DIO, seen::DIRECT_ENTERED])
+                    | n.of(&bits)
+                    | n.of(&bits)
+                    | if local { seen::LOCAL } else { 0 },
+                flushed_pages: n.of(&[0, 0, 0, 1]),
+                invalidated_pages: n.of(&[0, 0, 0, 1]),
+                attempts: n.of(&[1, 2]),
+                ..Evidence::default()
+            };
+            plain += u32::from(is_plain(&facts, &ev));
+            assert_eq!(decide(&facts, &ev), decide_each(&facts, &ev), "{facts:?} {ev:?}");
+        }
+        assert!(plain > 1_000, "{plain} took the short way");
     }
 
     #[test]

@@ -18,13 +18,13 @@ use dio_trace_common::{
 
 use crate::{
     config::{
-        CACHE_PROBES_COMPLETE, FILTER_PIDS, O_APPEND, O_DIRECT, OWN_TGID, WANTED_CGROUP,
-        WANTED_CGROUP_LEVEL, WANTED_TID,
+        CACHE_PROBES_COMPLETE, FILTER_PIDS, FILTER_THREADS, O_APPEND, O_DIRECT, OWN_TGID,
+        WANTED_CGROUP, WANTED_CGROUP_LEVEL, WANTED_TID,
     },
     kernel::{
         ADDRESS_SPACE_HOST, Args, FILE_F_FLAGS, FILE_F_INODE, FILE_F_MAPPING, INODE_I_GENERATION,
         INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, INODE_I_SIZE, SUPER_BLOCK_S_DEV,
-        SUPER_BLOCK_S_MAGIC, TASK_COMM, TASK_GROUP_LEADER, read,
+        SUPER_BLOCK_S_MAGIC, TASK_COMM, TASK_GROUP_LEADER, can_cast, read, read_at,
     },
     maps::{REQUESTS, TARGETS, count},
     stacks,
@@ -35,23 +35,59 @@ const S_IFMT: u16 = 0o170_000;
 const S_IFREG: u16 = 0o100_000;
 const S_IFBLK: u16 = 0o060_000;
 
-/// True if the file was opened with O_DIRECT and is a regular file or a block device; everything
+/// What the test for O_DIRECT has read of a file.
+#[derive(Clone, Copy)]
+pub struct Direct {
+    /// Its inode; of a block device, the node in devtmpfs.
+    pub inode: u64,
+    pub block_device: bool,
+    /// `file.f_flags`
+    pub flags: u32,
+}
+
+/// The file, if it was opened with O_DIRECT and is a regular file or a block device; everything
 /// else (pipes in packet mode, sockets, terminals) leaves here, before any map.
 #[inline(always)]
-pub fn is_direct<A: Args>(ctx: &A, file: u64) -> bool {
+pub fn direct<A: Args>(ctx: &A, file: u64) -> Option<Direct> {
     let flags: u32 = ctx.load(file, &FILE_F_FLAGS);
     if flags & O_DIRECT.load() == 0 {
-        return false;
+        return None;
     }
     let inode: u64 = ctx.load(file, &FILE_F_INODE);
-    let mode: u16 = ctx.load(inode, &INODE_I_MODE);
-    matches!(mode & S_IFMT, S_IFREG | S_IFBLK)
+    let kind = ctx.load::<u16>(inode, &INODE_I_MODE) & S_IFMT;
+    matches!(kind, S_IFREG | S_IFBLK).then_some(Direct {
+        inode,
+        block_device: kind == S_IFBLK,
+        flags,
+    })
+}
+
+/// See [`direct`].
+#[inline(always)]
+pub fn is_direct<A: Args>(ctx: &A, file: u64) -> bool {
+    direct(ctx, file).is_some()
+}
+
+/// True if the file was opened with O_DIRECT, whatever it is: enough where only what a request has
+/// begun is looked for.
+#[inline(always)]
+pub fn may_be_direct<A: Args>(ctx: &A, file: u64) -> bool {
+    let flags: u32 = ctx.load(file, &FILE_F_FLAGS);
+    flags & O_DIRECT.load() != 0
 }
 
 /// True if requests of the current process are wanted.
 #[inline(always)]
 pub fn is_wanted() -> bool {
-    let ids = bpf_get_current_pid_tgid();
+    wants(bpf_get_current_pid_tgid())
+}
+
+/// The same, where its tgid and tid are known already.
+#[inline(always)]
+pub fn wants(ids: u64) -> bool {
+    if FILTER_THREADS.load() == 0 {
+        return true;
+    }
     let own = (ids >> 32) as u32 == OWN_TGID.load();
     if WANTED_TID.load() != 0 && ids as u32 != WANTED_TID.load() && !own {
         return false;
@@ -72,6 +108,8 @@ fn in_cgroup() -> bool {
 
 /// What a begin knows beside the file.
 pub struct Ask {
+    /// Of the file.
+    pub direct: Direct,
     pub op: u8,
     pub api: u8,
     /// `REQ_VECTORED` or 0.
@@ -112,8 +150,7 @@ unsafe fn close_stale<A: Args>(ctx: &A, thread: *mut Thread) {
 /// `*ppos`; a pointer to a scalar has no BTF type to load through.
 #[inline(always)]
 pub fn position(ppos: u64) -> i64 {
-    // SAFETY: the helper checks the address.
-    unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(ppos as *const i64) }.unwrap_or_default()
+    read_at(ppos)
 }
 
 /// Opens a request in the thread's record, and in [`REQUESTS`] if it has a kiocb.
@@ -133,7 +170,7 @@ pub fn begin<A: Args>(ctx: &A, thread: *mut Thread, file: u64, ask: &Ask) {
         (*thread).ppos = ask.ppos;
         (*thread).nested = 0;
         let request = &raw mut (*thread).request;
-        fill(ctx, request, file, ask);
+        fill(ctx, thread, file, ask);
         stacks::take(ctx, request);
         if ask.kiocb == 0 {
             (*thread).state = SYNC;
@@ -197,26 +234,19 @@ fn continue_attempt<A: Args>(ctx: &A, thread: *mut Thread, ask: &Ask) -> bool {
 }
 
 #[inline(always)]
-unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
-    let inode: u64 = ctx.load(file, &FILE_F_INODE);
+unsafe fn fill<A: Args>(ctx: &A, thread: *mut Thread, file: u64, ask: &Ask) {
+    let Direct { inode, block_device, flags } = ask.direct;
     let sb: u64 = ctx.load(inode, &INODE_I_SB);
-    let mode: u16 = ctx.load(inode, &INODE_I_MODE);
     let mapping: u64 = ctx.load(file, &FILE_F_MAPPING);
     // The size of a block device is its bdev inode's; f_inode is the node in devtmpfs.
     let host: u64 = ctx.load(mapping, &ADDRESS_SPACE_HOST);
     let size: i64 = ctx.load(host, &INODE_I_SIZE);
     let magic: u64 = ctx.load(sb, &SUPER_BLOCK_S_MAGIC);
-    let block_device = mode & S_IFMT == S_IFBLK;
-    // Both are loaded, then one is chosen: a load from "one of two pointers" does not verify.
-    let device: u32 = ctx.load(inode, &INODE_I_RDEV);
-    let volume: u32 = ctx.load(sb, &SUPER_BLOCK_S_DEV);
-    let dev = if block_device { device } else { volume };
-    let flags: u32 = ctx.load(file, &FILE_F_FLAGS);
-    let ids = bpf_get_current_pid_tgid();
-    // SAFETY: per the caller, a Request inside a value of THREADS. Written member by member: a
-    // struct literal would be built on the 512-byte stack first. Neighbours that are zero are
-    // written volatile, lest the compiler calls its byte-by-byte `memset` for them.
+    // SAFETY: per the caller, a value of THREADS. Written member by member: a struct literal would
+    // be built on the 512-byte stack first. Neighbours that are zero are written volatile, lest the
+    // compiler calls its byte-by-byte `memset` for them.
     unsafe {
+        let (request, owner) = (&raw mut (*thread).request, (*thread).owner);
         (*request).kind = EVENT_REQUEST;
         (*request).begin_ns = bpf_ktime_get_ns();
         (&raw mut (*request).end_ns).write_volatile(0);
@@ -230,7 +260,8 @@ unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
             ask.pos
         };
         (*request).len = ask.len;
-        (&raw mut (*request).ret).write_volatile(0);
+        let place = (&raw const (*thread).places).cast::<u32>().add(usize::from(ask.op & 1));
+        (&raw mut (*request).ret).write_volatile(i64::from(place.read())); // see `count_request`
         (&raw mut (*request).done_before).write_volatile(0);
         (*request).size_begin = size;
         (*request).size_end = size;
@@ -238,27 +269,33 @@ unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
         (&raw mut (*request).direct_bytes).write_volatile(0);
         (&raw mut (*request).cached_bytes).write_volatile(0);
         clear(&raw mut (*request).evidence);
-        note_own_way(request, magic);
-        (*request).dev = dev;
         (*request).generation = ctx.load(inode, &INODE_I_GENERATION);
         (*request).magic = magic as u32;
-        (*request).tgid = (ids >> 32) as u32;
-        (*request).tid = ids as u32;
+        (*request).tgid = (owner >> 32) as u32;
+        (*request).tid = owner as u32;
         (*request).nr_segs = ask.nr_segs;
         (*request).inner_magic = 0;
         (*request).op = ask.op;
         (*request).api = ask.api;
-        (*request).flags = ask.flags
-            | if block_device { REQ_BLOCK_DEVICE } else { 0 }
-            | if ask.kiocb != 0 { REQ_ASYNC } else { 0 };
         (*request).stack = 0;
+        // Written within the branches: what differs after them, the verifier walks the rest for again.
+        let flags = ask.flags | if ask.kiocb != 0 { REQ_ASYNC } else { 0 };
+        if block_device {
+            (*request).dev = ctx.load(inode, &INODE_I_RDEV);
+            (&raw mut (*request).flags).write_volatile(flags | REQ_BLOCK_DEVICE);
+            (&raw mut (*request).evidence.seen).write_volatile(seen::LOCAL);
+        } else {
+            (*request).dev = ctx.load(sb, &SUPER_BLOCK_S_DEV);
+            (&raw mut (*request).flags).write_volatile(flags);
+            (&raw mut (*request).evidence.seen).write_volatile(of_magic(magic as u32));
+        }
         if ask.kiocb == 0 {
             let comm = (&raw mut (*request).comm).cast::<u64>();
             comm.write_volatile(0); // see `name`
             comm.add(1).write_volatile(0);
             return;
         }
-        bpf_get_current_comm((&raw mut (*request).comm).cast(), 16);
+        comm((&raw mut (*request).comm).cast());
         // io-wq and SQPOLL threads are the process's own, under a name of the kernel's making.
         if ask.api == API_IO_URING && starts_with_iou(&(*request).comm) {
             let leader: u64 = read(bpf_get_current_task(), &TASK_GROUP_LEADER);
@@ -267,13 +304,29 @@ unsafe fn fill<A: Args>(ctx: &A, request: *mut Request, file: u64, ask: &Ask) {
     }
 }
 
-/// Puts the process's name into a synchronous request: only where somebody will see it, for few do.
+/// Puts the thread's name into a synchronous request: only where somebody will see it, for few do.
 #[inline(always)]
 pub unsafe fn name(request: *mut Request) {
     // SAFETY: per the caller, a request of a map. A synchronous one ends in its own thread.
     unsafe {
         if (*request).kiocb == 0 {
-            bpf_get_current_comm((&raw mut (*request).comm).cast(), 16);
+            comm((&raw mut (*request).comm).cast());
+        }
+    }
+}
+
+/// The current thread's name, as two words of 8 bytes. The helper takes twice as many instructions as
+/// two loads.
+#[inline(always)]
+unsafe fn comm(to: *mut u64) {
+    // SAFETY: per the caller, room for 16 bytes.
+    unsafe {
+        if can_cast() {
+            let at = bpf_get_current_task() + u64::from(TASK_COMM.load());
+            to.write(read_at(at));
+            to.add(1).write(read_at(at + 8));
+        } else {
+            bpf_get_current_comm(to.cast(), 16);
         }
     }
 }
@@ -298,13 +351,22 @@ unsafe fn clear(evidence: *mut Evidence) {
     }
 }
 
-/// See [`seen::OWN_WAY`]. Noted as evidence: asked by the verdict itself, it would make the verifier walk
-/// that twice.
+/// What the verdict asks of a file system, as evidence: asked by the verdict itself, it would make the
+/// verifier walk that once for each.
 #[inline(always)]
-pub unsafe fn note_own_way(request: *mut Request, magic: u64) {
-    if magic::has_own_way(magic as u32) {
-        // SAFETY: per the caller, a request of a map.
-        unsafe { (*request).evidence.seen |= seen::OWN_WAY };
+const fn of_magic(magic: u32) -> u32 {
+    let own_way = if magic::has_own_way(magic) { seen::OWN_WAY } else { 0 };
+    own_way | if magic::is_local(magic) { seen::LOCAL } else { 0 }
+}
+
+/// The request's data is that of this file system below.
+#[inline(always)]
+pub unsafe fn note_below(request: *mut Request, magic: u32) {
+    // SAFETY: per the caller, a request of a map.
+    unsafe {
+        (*request).inner_magic = magic;
+        (*request).evidence.seen &= !seen::LOCAL;
+        (*request).evidence.seen |= of_magic(magic) & seen::OWN_WAY;
     }
 }
 

@@ -15,6 +15,10 @@ pub static COUNTER_PLACES: Global<u32> = Global::new(1);
 /// Not 0: where the kernel may preempt a probe, its copy runs too (see [`crate::steady`]).
 #[unsafe(no_mangle)]
 pub static COPIES: Global<u32> = Global::new(0);
+/// Not 0: [`FILTER_PIDS`], [`WANTED_TID`] and [`WANTED_CGROUP`] are looked at. The verifier drops the
+/// code of a switch that is off, but not its load.
+#[unsafe(no_mangle)]
+pub static FILTER_THREADS: Global<u32> = Global::new(0);
 /// Not 0: only processes in `TARGETS`.
 #[unsafe(no_mangle)]
 pub static FILTER_PIDS: Global<u32> = Global::new(0);

@@ -1,20 +1,22 @@
 //! Adding up what ended.
 //!
 //! Most requests of a thread go under the same key as its last: the thread remembers where that one
-//! is counted, which spares hashing the key.
+//! is counted.
 
 use aya_ebpf::{
-    btf_maps::{HashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, PerCpuArray},
     helpers::generated::bpf_get_prandom_u32,
 };
-use dio_trace_common::abi::{Counter, CounterKey, LATENCY_BUCKETS, Request, Stat};
+use dio_trace_common::abi::{Counter, KeyWords, LATENCY_BUCKETS, Request, Stat};
 
 use crate::{
     begin::name,
     config::COUNTER_PLACES,
     files::{self, Named},
+    kernel::{KIOCB_KI_FILP, read},
     maps::{add, count, insert_new},
     mixed,
+    threads::of,
 };
 
 /// Counters at most. The loader gives fewer to machines with many CPUs.
@@ -22,7 +24,7 @@ pub const COUNTERS_MAX: usize = 16384;
 
 /// Where the counters of a key are, by key.
 #[aya_ebpf::macros::btf_map]
-static COUNTED: HashMap<CounterKey, u32, COUNTERS_MAX> = HashMap::new();
+static COUNTED: HashMap<KeyWords, u32, COUNTERS_MAX> = HashMap::new();
 
 #[aya_ebpf::macros::btf_map]
 static COUNTERS: PerCpuArray<Counter, COUNTERS_MAX> = PerCpuArray::new();
@@ -34,45 +36,19 @@ static TAKEN: HashMap<u32, u32, COUNTERS_MAX> = HashMap::new();
 /// Counters that a new key tries for.
 const TRIES: u32 = 32;
 
-/// What a thread's last request was counted under, and where. Remains true: a key keeps its place.
-#[repr(C)]
-pub struct Used {
-    pub key: CounterKey,
-    pub place: u32,
-    pub pad: u32,
-}
+/// The keys of those that are taken. They stay: a key keeps its place.
+#[aya_ebpf::macros::btf_map]
+static KEYS: Array<KeyWords, COUNTERS_MAX> = Array::new();
 
-/// Adds a request to its counter; the first of a counter also names its file. `used` is the
-/// thread's memory, or null in an interrupt.
+/// Adds a request to its counter; the first of a counter also names its file.
+///
+/// `hint` is where the last request of its thread was counted, or any number. Most are counted under
+/// the same key, and comparing it spares hashing it.
 #[inline(always)]
-pub unsafe fn count_request(request: *mut Request, file: u64, used: *mut Used) {
-    // SAFETY: per the caller, a request of a map, and a part of a value of THREADS or null.
+pub unsafe fn count_request(request: *mut Request, file: u64, hint: u32) {
+    // SAFETY: per the caller, a request of a map.
     unsafe {
-        let ret = (*request).ret;
-        let key = CounterKey {
-            inode: (*request).inode,
-            ino: (*request).ino,
-            dev: (*request).dev,
-            tgid: (*request).tgid,
-            op: (*request).op,
-            verdict: (&raw const (*request).verdict).read_volatile(),
-            outcome: (&raw const (*request).outcome).read_volatile(),
-            finding: (&raw const (*request).finding).read_volatile(),
-            errno: if ret < 0 { (-ret) as u16 } else { 0 },
-            pad: [0; 2],
-            generation: (*request).generation,
-            pad_end: 0,
-        };
-        let place = if !used.is_null() && is_same(&raw const (*used).key, &raw const key) {
-            (*used).place
-        } else {
-            let place = place_of(request, file, &raw const key);
-            if !used.is_null() && place < COUNTERS_MAX as u32 {
-                (*used).key = key;
-                (*used).place = place;
-            }
-            place
-        };
+        let place = if is_at(hint, request) { hint } else { place_of(request, file) };
         match COUNTERS.get_ptr_mut(place) {
             Some(counter) => add_to(counter, request),
             None => count(Stat::LostCounter),
@@ -80,37 +56,57 @@ pub unsafe fn count_request(request: *mut Request, file: u64, used: *mut Used) {
     }
 }
 
-/// In words: a comparison of structs is a call.
+/// True if the request is counted in that place.
 #[inline(always)]
-unsafe fn is_same(one: *const CounterKey, other: *const CounterKey) -> bool {
-    let (one, other) = (one.cast::<u64>(), other.cast::<u64>());
-    let mut differ = 0;
-    for word in 0..size_of::<CounterKey>() / 8 {
-        // SAFETY: per the caller, two keys; they are made of whole words.
-        differ |= unsafe { one.add(word).read() ^ other.add(word).read() };
-    }
-    differ == 0
+unsafe fn is_at(place: u32, request: *const Request) -> bool {
+    let Some(there) = KEYS.get_ptr(place) else { return false };
+    // SAFETY: a value of KEYS, and per the caller a request.
+    let (there, key) = unsafe { (&*there, Request::key_words(request)) };
+    there.iter().zip(&key).all(|(one, other)| one == other)
 }
 
-/// Where a key is counted; [`COUNTERS_MAX`] if there is no room left.
+/// Where a request is counted, which its thread remembers; [`COUNTERS_MAX`] if there is no room left.
 #[inline(never)]
-unsafe fn place_of(request: *mut Request, file: u64, key: *const CounterKey) -> u32 {
-    // SAFETY: per the caller, a request of a map and a key.
+unsafe fn place_of(request: *mut Request, file: u64) -> u32 {
+    // SAFETY: per the caller, a request of a map.
     unsafe {
-        if let Some(place) = COUNTED.get_ptr(&*key) {
-            return *place;
+        let key = Request::key_words(request);
+        let place = found_or_taken(request, file, &key);
+        let id = u64::from((*request).tgid) << 32 | u64::from((*request).tid);
+        if let Some(thread) = of(id) {
+            let op = usize::from((*request).op & 1);
+            (&raw mut (*thread).places).cast::<u32>().add(op).write(place);
         }
+        place
+    }
+}
+
+#[inline(always)]
+unsafe fn found_or_taken(request: *mut Request, file: u64, key: &KeyWords) -> u32 {
+    if let Some(place) = COUNTED.get_ptr(key) {
+        // SAFETY: a value of COUNTED.
+        return unsafe { *place };
+    }
+    // SAFETY: per the caller, a request of a map. While it has no end its kiocb is its own.
+    unsafe {
+        let kiocb = (*request).kiocb;
+        let file = if kiocb == 0 { file } else { read(kiocb, &KIOCB_KI_FILP) };
         name(request);
         files::emit(&Named::open(file), (*request).tgid, &(*request).comm);
         mixed::remember(request, (*request).mapping);
-        let Some(free) = take() else { return COUNTERS_MAX as u32 };
-        if insert_new(&COUNTED, &*key, &free) {
-            return free;
-        }
-        // Another CPU was first, or there is no room.
-        let _ = TAKEN.remove(free);
-        COUNTED.get_ptr(&*key).map_or(COUNTERS_MAX as u32, |place| *place)
     }
+    let Some(free) = take() else { return COUNTERS_MAX as u32 };
+    if let Some(there) = KEYS.get_ptr_mut(free) {
+        // SAFETY: a value of KEYS that nobody else has.
+        unsafe { there.write(*key) };
+    }
+    if insert_new(&COUNTED, key, &free) {
+        return free;
+    }
+    // Another CPU was first, or there is no room.
+    let _ = TAKEN.remove(free);
+    // SAFETY: a value of COUNTED.
+    COUNTED.get_ptr(key).map_or(COUNTERS_MAX as u32, |place| unsafe { *place })
 }
 
 /// A counter that nobody uses.
@@ -148,33 +144,41 @@ unsafe fn add_to(counter: *mut Counter, request: *const Request) {
     }
 }
 
+/// Positions of the highest bits of bytes.
+static HIGHEST: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut n = 2;
+    while n < 256 {
+        table[n] = table[n / 2] + 1;
+        n += 1;
+    }
+    table
+};
+
 /// Position of the highest bit (0 for 0), at most the last bucket. By hand: BPF has no such
 /// instruction, and the compiler's expansion of `leading_zeros` is longer.
+///
+/// In no branch is it more than the last bucket for certain: the verifier of 6.1 goes on where its
+/// own bounds say that a test cannot fail, and lose the pointer that is added to.
 #[inline(always)]
 fn log2(mut n: u64) -> usize {
     let mut bit = 0;
     if n >= 1 << 32 {
         n >>= 32;
-        bit += 32;
+        bit = 32;
+        if n > 255 {
+            n = 255;
+        }
+    } else {
+        if n >= 1 << 16 {
+            n >>= 16;
+            bit = 16;
+        }
+        if n >= 1 << 8 {
+            n >>= 8;
+            bit += 8;
+        }
     }
-    if n >= 1 << 16 {
-        n >>= 16;
-        bit += 16;
-    }
-    if n >= 1 << 8 {
-        n >>= 8;
-        bit += 8;
-    }
-    if n >= 1 << 4 {
-        n >>= 4;
-        bit += 4;
-    }
-    if n >= 1 << 2 {
-        n >>= 2;
-        bit += 2;
-    }
-    if n >= 2 {
-        bit += 1;
-    }
+    bit += usize::from(HIGHEST[n as usize & 255]);
     if bit < LATENCY_BUCKETS { bit } else { LATENCY_BUCKETS - 1 }
 }

@@ -15,22 +15,22 @@ use dio_trace_common::{
 };
 
 use crate::{
-    begin::{cache_probes_complete, is_direct, name, position},
+    begin::{cache_probes_complete, may_be_direct, name, position},
     config::{
         EMIT_ALL, FILTER_REQUESTS, MIN_LATENCY, O_APPEND, OWN_TGID, WANTED_APIS, WANTED_DEV,
         WANTED_OPS,
     },
-    counters::{Used, count_request},
+    counters::count_request,
     kernel::{
         ADDRESS_SPACE_HOST, Args, FILE_F_FLAGS, INODE_I_SIZE, IO_KIOCB_RESULT, IO_RW_ADDR,
         IO_RW_LEN, KIOCB_DIO_COMPLETE, KIOCB_KI_FILP, KIOCB_KI_FLAGS, KIOCB_KI_POS, TASK_FLAGS,
-        read,
+        read, read_fast,
     },
-    maps::{EVENTS, REQUESTS, count},
+    maps::{EVENTS, REQUESTS, count, count_up},
     reaped, refused,
     steady::Steady,
     stops,
-    threads::{ASYNC, IDLE, SYNC, Thread, open_request, thread},
+    threads::{ASYNC, IDLE, SYNC, Thread, is_submitting, open_request, thread},
 };
 
 const EAGAIN: i64 = -11;
@@ -47,17 +47,18 @@ const IOU_REQUEUE: i64 = -3072;
 /// Return of vfs_read, vfs_write, vfs_readv or vfs_writev in the submitter's thread.
 #[inline(always)]
 pub fn sync<A: Args>(ctx: &A, file: u64, ret: i64) {
-    if !is_direct(ctx, file) {
+    if !may_be_direct(ctx, file) {
         return;
     }
     let _steady = Steady::new();
     let Some(thread) = thread() else { return };
     // SAFETY: a value of THREADS, used by its own thread alone.
     unsafe {
-        if leave_sync(thread) {
+        // The file is compared: where the end of an earlier request went by unseen, this is not it.
+        if (*thread).file == file && leave_sync(thread) {
             let request = &raw mut (*thread).request;
             appended(request, ret, || position((*thread).ppos));
-            finish(request, ret, file, 1, used(thread));
+            finish(request, ret, file, 1);
         }
     }
 }
@@ -72,7 +73,7 @@ pub fn spliced(ret: i64) {
         if (*thread).request.api == API_SPLICE && leave_sync(thread) {
             let request = &raw mut (*thread).request;
             appended(request, ret, || position((*thread).ppos));
-            finish(request, ret, (*thread).file, 1, used(thread));
+            finish(request, ret, (*thread).file, 1);
         }
     }
 }
@@ -112,7 +113,7 @@ pub fn sys_exit(ret: i64) {
                 let host: u64 = read((*request).mapping, &ADDRESS_SPACE_HOST);
                 appended(request, ret, || read(host, &INODE_I_SIZE));
             }
-            finish(request, ret, file, 1, used(thread));
+            finish(request, ret, file, 1);
         }
     }
 }
@@ -248,7 +249,7 @@ pub fn io_complete<A: Args>(ctx: &A) {
     let kiocb = ctx.arg(0);
     let ret = ctx.arg(1) as i64;
     let file: u64 = ctx.load(kiocb, &KIOCB_KI_FILP);
-    if !is_direct(ctx, file) || ret == EIOCBQUEUED {
+    if !may_be_direct(ctx, file) || ret == EIOCBQUEUED {
         return;
     }
     let _steady = Steady::new();
@@ -257,7 +258,7 @@ pub fn io_complete<A: Args>(ctx: &A) {
     let (done, op) = unsafe { ((*request).done_before as i64, (*request).op) };
     // The submitter may still be on its way out of the kernel, in this very thread or on
     // another CPU; only in the first case is its memory ours to read.
-    let in_thread = thread().is_some_and(|t| open_request(t) == Some(request));
+    let in_thread = thread().is_some_and(|t| is_submitting(t, request));
     let provisional = op == OP_WRITE && completes_later(kiocb);
     let again = matches!(ret, EAGAIN | EOPNOTSUPP) && !(in_thread && is_io_worker());
     if provisional {
@@ -309,7 +310,7 @@ fn moved(request: *mut Request, kiocb: u64, done: i64) -> i64 {
     if op == OP_WRITE || done as u64 >= len {
         return done;
     }
-    let position: i64 = read(kiocb, &KIOCB_KI_POS);
+    let position: i64 = read_fast(kiocb, &KIOCB_KI_POS);
     let moved = position - begin;
     if moved > done && moved as u64 <= len { moved } else { done }
 }
@@ -323,8 +324,8 @@ fn completes_later(kiocb: u64) -> bool {
     if KIOCB_DIO_COMPLETE.load() == ABSENT {
         return false;
     }
-    let flags: u32 = read(kiocb, &KIOCB_KI_FLAGS);
-    let callback: u64 = read(kiocb, &KIOCB_DIO_COMPLETE);
+    let flags: u32 = read_fast(kiocb, &KIOCB_KI_FLAGS);
+    let callback: u64 = read_fast(kiocb, &KIOCB_DIO_COMPLETE);
     flags & IOCB_DIO_CALLER_COMP != 0 && callback != 0
 }
 
@@ -357,12 +358,12 @@ pub fn completed_later(request: *mut Request, kiocb: u64, size: i64, error: i32)
 pub fn aio_complete<A: Args>(ctx: &A) {
     let kiocb = ctx.arg(0);
     let file: u64 = ctx.load(kiocb, &KIOCB_KI_FILP);
-    if !is_direct(ctx, file) {
+    if !may_be_direct(ctx, file) {
         return;
     }
     let _steady = Steady::new();
     let Some(request) = asked_by(API_LIBAIO, kiocb) else { return };
-    let in_thread = thread().is_some_and(|t| open_request(t) == Some(request));
+    let in_thread = thread().is_some_and(|t| is_submitting(t, request));
     if !in_thread {
         completes_elsewhere(request);
     }
@@ -384,7 +385,7 @@ pub fn cqe(kiocb: u64, res: i64) {
 pub fn io_posts<A: Args>(ctx: &A) {
     if IO_KIOCB_RESULT.load() != ABSENT {
         let req = ctx.arg(0);
-        let result: i32 = read(req, &IO_KIOCB_RESULT);
+        let result: i32 = read_fast(req, &IO_KIOCB_RESULT);
         cqe(req, i64::from(result));
     }
 }
@@ -400,17 +401,16 @@ fn asked_by(api: u8, kiocb: u64) -> Option<*mut Request> {
 
 #[inline(always)]
 fn end_async(request: *mut Request, ret: i64, in_thread: u32) {
-    // SAFETY: a request of REQUESTS. The kiocb is still the request's, so its file is held.
+    // SAFETY: a request of REQUESTS. The kiocb is still the request's, and holds its file.
     unsafe {
         let kiocb = (*request).kiocb;
-        let file: u64 = read(kiocb, &KIOCB_KI_FILP);
-        let flags: u32 = read(kiocb, &KIOCB_KI_FLAGS);
         // Not every file system moves the position of an asynchronous request: fuse with
         // FOPEN_DIRECT_IO does not.
-        if flags & IOCB_APPEND != 0 {
+        if (*request).op == OP_WRITE && read_fast::<u32>(kiocb, &KIOCB_KI_FLAGS) & IOCB_APPEND != 0
+        {
             appended(request, ret, || read(kiocb, &KIOCB_KI_POS));
         }
-        finish(request, ret, file, in_thread, core::ptr::null_mut());
+        finish(request, ret, 0, in_thread);
         let _ = REQUESTS.remove(kiocb);
     }
 }
@@ -431,22 +431,12 @@ unsafe fn is_wanted(request: *const Request) -> bool {
     }
 }
 
-/// Where the thread remembers what its open request may be counted under.
-#[inline(always)]
-unsafe fn used(thread: *mut Thread) -> *mut Used {
-    // SAFETY: per the caller, a value of THREADS.
-    unsafe {
-        // Computed: with a branch the verifier would walk all that follows twice.
-        let op = usize::from((*thread).request.op & 1);
-        (&raw mut (*thread).counters).cast::<Used>().add(op)
-    }
-}
-
-/// Decides, counts and sends a request that ended.
+/// Decides, counts and sends a request that ended. `file` is that of a synchronous one.
 #[inline(never)]
-unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32, used: *mut Used) {
+unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32) {
     // SAFETY: per the callers, a request of a map that nobody else ends.
     unsafe {
+        let place = (&raw const (*request).ret).read_volatile() as u32; // see `begin::fill`
         (*request).end_ns = bpf_ktime_get_ns();
         (*request).ret = ret;
         if FILTER_REQUESTS.load() != 0 && !is_wanted(request) {
@@ -457,10 +447,10 @@ unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32, use
         if in_thread != 0 && wants_explaining(request, ret) {
             explain(request);
         }
-        if in_thread != 0 && ret > 0 && (ret as u64) < (*request).len {
-            stops::look(request, ret as u64);
-        }
         if ret >= 0 && (ret as u64) < (*request).len {
+            if in_thread != 0 && ret > 0 {
+                stops::look(request, ret as u64);
+            }
             let host: u64 = read((*request).mapping, &ADDRESS_SPACE_HOST);
             (*request).size_end = read(host, &INODE_I_SIZE);
         }
@@ -479,7 +469,7 @@ unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32, use
         (&raw mut (*request).direct_bytes).write_volatile(decision.direct_bytes);
         (&raw mut (*request).cached_bytes).write_volatile(decision.cached_bytes);
         count(Stat::Ended);
-        count_request(request, file, used);
+        count_request(request, file, place);
         if (&raw const (*request).finding).read_volatile() != 0 || EMIT_ALL.load() != 0 {
             emit(request);
         }
@@ -492,15 +482,19 @@ unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32, use
 unsafe fn wants_explaining(request: *const Request, ret: i64) -> bool {
     // SAFETY: per the caller, a request of a map.
     unsafe {
-        let untried = (*request).evidence.seen & seen::DIRECT_TRIED == 0;
-        ret == EINVAL || (ret > 0 && untried && (*request).flags & REQ_VECTORED != 0)
+        let untried = || (*request).evidence.seen & seen::DIRECT_TRIED == 0;
+        ret == EINVAL || (ret > 0 && (*request).flags & REQ_VECTORED != 0 && untried())
     }
 }
 
 /// Sends the record as it stands.
 #[inline(always)]
 unsafe fn emit(request: *mut Request) {
-    count(Stat::Events);
+    // Not each of them asks: it takes longer than much of the rest. The reader is late by as many
+    // events of a CPU at most.
+    const ASKS: u64 = 8;
+    let nth = count_up(Stat::Events);
+    let wakeup = if nth % ASKS == 0 { wakeup() } else { NO_WAKEUP };
     // SAFETY: a whole Request of a map.
     let sent = unsafe {
         name(request);
@@ -508,7 +502,7 @@ unsafe fn emit(request: *mut Request) {
             (&raw const EVENTS).cast_mut().cast(),
             request.cast(),
             size_of::<Request>() as u64,
-            wakeup(),
+            wakeup,
         )
     };
     if sent != 0 {
@@ -516,11 +510,13 @@ unsafe fn emit(request: *mut Request) {
     }
 }
 
+/// BPF_RB_NO_WAKEUP (include/uapi/linux/bpf.h)
+const NO_WAKEUP: u64 = 1;
+
 /// Wakes the reader only when much is waiting; its own timer fetches the rest. Measured: the
 /// default policy costs more than all the rest of an event.
 #[inline(always)]
 pub fn wakeup() -> u64 {
-    const NO_WAKEUP: u64 = 1;
     const FORCE_WAKEUP: u64 = 2;
     const AVAILABLE: u64 = 0; // BPF_RB_AVAIL_DATA
     const MUCH: u64 = 64 << 10;

@@ -6,43 +6,46 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_user};
 use dio_trace_common::abi::{
     API_IO_URING, API_LIBAIO, API_READ, API_READV, API_SPLICE, OP_READ, OP_WRITE, REQ_VECTORED,
     Stat,
 };
 
 use crate::{
-    begin::{Ask, begin, is_direct, is_wanted, position},
+    begin::{Ask, Direct, begin, direct, position, wants},
     evidence::passed_to,
     kernel::{
         AIO_IOCB_BUF, AIO_IOCB_NBYTES, AIO_IOCB_OFFSET, AIO_IOCB_OPCODE, Args, ByRead, FILE_F_POS,
-        IO_KIOCB_OPCODE, IO_RW_ADDR, IO_RW_LEN, KIOCB_KI_FILP, KIOCB_KI_POS, read,
+        IO_KIOCB_OPCODE, IO_RW_ADDR, IO_RW_LEN, KIOCB_KI_FILP, KIOCB_KI_POS, read, read_fast,
     },
     maps::count,
     reaped,
     steady::Steady,
-    threads::{SYNC, Thread, thread_or_new},
+    threads::{SYNC, Thread, of_or_new, thread},
 };
 
 /// A thread that may begin a request, and does so undisturbed.
 struct Admitted {
     thread: *mut Thread,
+    direct: Direct,
     _steady: Steady,
 }
 
 /// Sends away who is not traced: a few loads and, for a direct file, one lookup.
 #[inline(always)]
 fn admitted<A: Args>(ctx: &A, file: u64) -> Option<Admitted> {
-    if !is_direct(ctx, file) || !is_wanted() {
+    let direct = direct(ctx, file)?;
+    let id = bpf_get_current_pid_tgid();
+    if !wants(id) {
         return None;
     }
     let steady = Steady::new();
-    let Some(thread) = thread_or_new() else {
+    let Some(thread) = of_or_new(id) else {
         count(Stat::LostThread);
         return None;
     };
-    Some(Admitted { thread, _steady: steady })
+    Some(Admitted { thread, direct, _steady: steady })
 }
 
 /// `ssize_t vfs_read(struct file *, char __user *, size_t, loff_t *pos)` and `vfs_write`: read,
@@ -57,6 +60,7 @@ fn vfs_rw<A: Args>(ctx: &A, op: u8, copy: u32) {
     }
     let ppos = ctx.arg(3);
     let ask = Ask {
+        direct: admitted.direct,
         op,
         api: API_READ,
         flags: 0,
@@ -105,6 +109,7 @@ fn vfs_iov<A: Args>(ctx: &A, op: u8) {
     let Some(admitted) = admitted(ctx, file) else { return };
     let (user, nr_segs, ppos) = (ctx.arg(1), ctx.arg(2) as u32, ctx.arg(3));
     let ask = Ask {
+        direct: admitted.direct,
         op,
         api: API_READV,
         flags: REQ_VECTORED,
@@ -137,9 +142,13 @@ pub fn vfs_writev<A: Args>(ctx: &A) {
 #[inline(always)]
 pub fn splice<A: Args>(ctx: &A) {
     let out = ctx.arg(2);
-    let Some(admitted) = admitted(ctx, out) else { return };
-    // SAFETY: a value of THREADS, used by its own thread alone.
-    unsafe { (*admitted.thread).splice_to = out };
+    if let Some(admitted) = admitted(ctx, out) {
+        // SAFETY: a value of THREADS, used by its own thread alone.
+        unsafe { (*admitted.thread).splice_to = out };
+    } else if let Some(thread) = thread() {
+        // SAFETY: as above. What an earlier one named is not meant any more.
+        unsafe { (*thread).splice_to = 0 };
+    }
 }
 
 /// `ssize_t do_splice_read(struct file *, loff_t *, struct pipe_inode_info *, size_t, unsigned)`
@@ -149,7 +158,7 @@ pub fn splice<A: Args>(ctx: &A) {
 pub fn splice_read<A: Args>(ctx: &A) {
     let file = ctx.arg(0);
     let Some(admitted) = admitted(ctx, file) else { return };
-    begin(ctx, admitted.thread, file, &spliced(ctx, OP_READ));
+    begin(ctx, admitted.thread, file, &spliced(ctx, admitted.direct, OP_READ));
 }
 
 /// `ssize_t iter_file_splice_write(struct pipe_inode_info *, struct file *, loff_t *, size_t,
@@ -160,17 +169,19 @@ pub fn splice_write<A: Args>(ctx: &A) {
     let Some(admitted) = admitted(ctx, below) else { return };
     // SAFETY: a value of THREADS, used by its own thread alone.
     let named = unsafe { (*admitted.thread).splice_to };
-    let file = if named == 0 { below } else { named };
-    begin(&ByRead(ctx), admitted.thread, file, &spliced(ctx, OP_WRITE));
+    let stacked = if named == 0 || named == below { None } else { direct(&ByRead(ctx), named) };
+    let (file, direct) = stacked.map_or((below, admitted.direct), |direct| (named, direct));
+    begin(&ByRead(ctx), admitted.thread, file, &spliced(ctx, direct, OP_WRITE));
     if file != below {
         passed_to(&ByRead(ctx), admitted.thread, below);
     }
 }
 
 #[inline(always)]
-fn spliced<A: Args>(ctx: &A, op: u8) -> Ask {
+fn spliced<A: Args>(ctx: &A, direct: Direct, op: u8) -> Ask {
     let ppos = ctx.arg(if op == OP_WRITE { 2 } else { 1 });
     Ask {
+        direct,
         op,
         api: API_SPLICE,
         flags: 0,
@@ -199,6 +210,7 @@ fn aio_rw<A: Args>(ctx: &A, op: u8) {
     let opcode: u16 = ctx.load(iocb, &AIO_IOCB_OPCODE);
     let vectored = matches!(opcode, IOCB_CMD_PREADV | IOCB_CMD_PWRITEV);
     let ask = Ask {
+        direct: admitted.direct,
         op,
         api: API_LIBAIO,
         flags: if vectored { REQ_VECTORED } else { 0 },
@@ -253,15 +265,16 @@ fn io_rw<A: Args>(ctx: &A, op: u8, paired: bool) {
     let file: u64 = ctx.load(req, &KIOCB_KI_FILP);
     let Some(admitted) = admitted(ctx, file) else { return };
     // `struct io_rw` overlays the request's command area; BTF does not know that.
-    let user: u64 = read(req, &IO_RW_ADDR);
-    let len: u32 = read(req, &IO_RW_LEN);
-    let opcode: u8 = read(req, &IO_KIOCB_OPCODE);
-    let pos: i64 = read(req, &KIOCB_KI_POS);
+    let user: u64 = read_fast(req, &IO_RW_ADDR);
+    let len: u32 = read_fast(req, &IO_RW_LEN);
+    let opcode: u8 = read_fast(req, &IO_KIOCB_OPCODE);
+    let pos: i64 = read_fast(req, &KIOCB_KI_POS);
     let vectored = matches!(
         opcode,
         IORING_OP_READV | IORING_OP_WRITEV | IORING_OP_READV_FIXED | IORING_OP_WRITEV_FIXED
     );
     let ask = Ask {
+        direct: admitted.direct,
         op,
         api: API_IO_URING,
         flags: if vectored { REQ_VECTORED } else { 0 },

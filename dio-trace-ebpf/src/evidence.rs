@@ -11,7 +11,7 @@ use dio_trace_common::{
 };
 
 use crate::{
-    begin::{is_direct, note_own_way},
+    begin::{is_direct, note_below},
     config::COPIES,
     end::completed_later,
     kernel::{
@@ -72,8 +72,7 @@ pub fn passed_to<A: Args>(ctx: &A, thread: *mut Thread, file: u64) {
     // SAFETY: as above, and a request of a map.
     unsafe {
         (*thread).nested = mapping;
-        (*request).inner_magic = magic as u32;
-        note_own_way(request, magic);
+        note_below(request, magic as u32);
         if !is_direct(ctx, file) {
             (*request).evidence.seen |= seen::INNER_BUFFERED;
         }

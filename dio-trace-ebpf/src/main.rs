@@ -14,7 +14,7 @@
 //! - [`reaped`]: ends that kprobes missed
 //! - [`follow`]: children of traced processes
 //! - [`threads`]: what is kept of each thread; [`counters`]: what is added up
-//! - [`steady`]: no preemption in the middle of a probe
+//! - [`steady`]: no preemption in the middle of a probe; [`kfunc`]: the kernel's functions that are called
 #![no_std]
 #![no_main]
 // An atomic addition: the target's atomic types have none.
@@ -30,6 +30,7 @@ mod evidence;
 mod files;
 mod follow;
 mod kernel;
+mod kfunc;
 mod maps;
 mod mixed;
 mod reaped;
@@ -44,11 +45,22 @@ use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
-use kernel::{Args, Return};
+use kernel::{Args, ByCast, Return};
 
 /// Bit number of `PG_head`, from the enum `pageflags` in BTF.
 #[unsafe(no_mangle)]
 pub static PG_HEAD: Global<u32> = Global::new(0);
+
+/// The body of a kprobe, by what the kernel has for reading memory.
+macro_rules! by_kprobe {
+    ($ctx:expr, $body:expr) => {
+        if kernel::can_cast() {
+            $body(&ByCast(&$ctx));
+        } else {
+            $body(&$ctx);
+        }
+    };
+}
 
 /// An entry probe: one body for fentry and kprobe.
 macro_rules! entry {
@@ -63,7 +75,7 @@ macro_rules! entry {
         }
         #[kprobe]
         pub fn $kp(ctx: ProbeContext) -> u32 {
-            $kp_body(&ctx);
+            by_kprobe!(ctx, $kp_body);
             0
         }
     };
@@ -172,7 +184,7 @@ open_exit!(fx_vfs_open_2, 2);
 open_exit!(fx_vfs_open_3, 4);
 #[kprobe]
 pub fn kp_vfs_open(ctx: ProbeContext) -> u32 {
-    refused::open_begin(&ctx);
+    by_kprobe!(ctx, refused::open_begin);
     0
 }
 #[fexit]
@@ -182,7 +194,7 @@ pub fn fx_do_fcntl(ctx: FExitContext) -> i32 {
 }
 #[kprobe]
 pub fn kp_do_fcntl(ctx: ProbeContext) -> u32 {
-    refused::fcntl_begin(&ctx);
+    by_kprobe!(ctx, refused::fcntl_begin);
     0
 }
 
@@ -213,7 +225,7 @@ another_entry!(fe_aio_complete_rw_3, end::aio_complete);
 
 #[kprobe]
 pub fn kp_do_io_getevents(ctx: ProbeContext) -> u32 {
-    reaped::asked(&ctx);
+    by_kprobe!(ctx, reaped::asked);
     0
 }
 
@@ -227,7 +239,7 @@ entry!(fe_io_complete_rw_iopoll, kp_io_complete_rw_iopoll, end::io_complete);
 entry!(fe_kiocb_done, kp_kiocb_done, end::io_complete);
 #[kprobe]
 pub fn kp_io_req_rw_complete(ctx: ProbeContext) -> u32 {
-    end::io_posts(&ctx);
+    by_kprobe!(ctx, end::io_posts);
     0
 }
 /// `(ctx, req, user_data, res, …)`
@@ -265,17 +277,17 @@ entry_twice!(
 entry_twice!(fe_dio_complete, fe_dio_complete_2, kp_dio_complete, dio_complete);
 #[kprobe]
 pub fn kp_blockdev_direct_io(ctx: ProbeContext) -> u32 {
-    evidence::direct_entered(&ctx);
+    by_kprobe!(ctx, evidence::direct_entered);
     0
 }
 #[kprobe]
 pub fn kp_iomap_dio_rw(ctx: ProbeContext) -> u32 {
-    evidence::direct_entered(&ctx);
+    by_kprobe!(ctx, evidence::direct_entered);
     0
 }
 #[kprobe]
 pub fn kp_iomap_dio_read_simple(ctx: ProbeContext) -> u32 {
-    evidence::direct_entered(&ctx);
+    by_kprobe!(ctx, evidence::direct_entered);
     0
 }
 entry!(fe_bounced, kp_bounced, evidence::bounced);
@@ -295,7 +307,7 @@ pub fn fx_filemap_read_2(ctx: FExitContext) -> i32 {
 /// A kretprobe has no arguments: the entry keeps the third.
 #[kprobe]
 pub fn kp_filemap_read(ctx: ProbeContext) -> u32 {
-    evidence::filemap_read_begin(&ctx);
+    by_kprobe!(ctx, evidence::filemap_read_begin);
     0
 }
 #[kretprobe]
@@ -326,7 +338,7 @@ pub fn fx_do_writepages(ctx: FExitContext) -> i32 {
 }
 #[kprobe]
 pub fn kp_do_writepages(ctx: ProbeContext) -> u32 {
-    evidence::do_writepages_begin(&ctx);
+    by_kprobe!(ctx, evidence::do_writepages_begin);
     0
 }
 #[kretprobe]

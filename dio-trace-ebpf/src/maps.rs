@@ -50,9 +50,17 @@ pub fn insert_new<K, V, const N: usize>(map: &HashMap<K, V, N>, key: &K, value: 
 /// Adds one to a statistic of this CPU.
 #[inline(always)]
 pub fn count(stat: Stat) {
-    if let Some(n) = STATS_BY_CPU.get_ptr_mut(stat as u32) {
-        // SAFETY: a valid slot of this CPU.
-        unsafe { add(n, 1) };
+    count_up(stat);
+}
+
+/// The same; what it is then, or thereabouts (an interrupt may count too).
+#[inline(always)]
+pub fn count_up(stat: Stat) -> u64 {
+    let Some(n) = STATS_BY_CPU.get_ptr_mut(stat as u32) else { return 0 };
+    // SAFETY: a valid slot of this CPU.
+    unsafe {
+        add(n, 1);
+        n.read()
     }
 }
 

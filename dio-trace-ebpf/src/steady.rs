@@ -2,9 +2,9 @@
 //!
 //! BPF runs a program once per CPU at a time: while a task is preempted inside one, every other
 //! task of that CPU passes the probe unseen (kernel/bpf/trampoline.c:__bpf_prog_enter_recur counts
-//! it in `recursion_misses`). fentry and fexit run preemptible, and on a kernel with full or lazy
-//! preemption that happens. Kernels from 6.10 on let a program disable preemption. That leaves the
-//! kernel's own instructions around it, which bystanders run too: so the probes that every read,
+//! it in `recursion_misses`). fentry and fexit run preemptible. Where the kernel has full or lazy
+//! preemption the loader links the calls that switch it off (6.10 on). That leaves the kernel's
+//! own instructions around a program, which bystanders run too: so the probes that every read,
 //! write and open passes are there three times on such a kernel. A task is preempted in one of them
 //! at most, and two at once are rare, three next to impossible.
 //!
@@ -19,16 +19,17 @@
 //! three levels (task, soft interrupt, hard interrupt), each of them in one program at a time, and
 //! one copy is free. The first that runs ends the request, the others find nothing left to do.
 
-use dio_trace_common::kfunc;
+use crate::kfunc::{preempt_disable, preempt_enable};
 
-/// Preemption is off as long as this lives; a no-op where the kernel has no such call.
+/// Preemption is off as long as this lives; a no-op where the kernel has no such call, or was found not to
+/// preempt when the tracer attached.
 pub struct Steady(());
 
 impl Steady {
     /// After the cheap tests that send bystanders away, before any work.
     #[inline(always)]
     pub fn new() -> Self {
-        call::<{ kfunc::PREEMPT_DISABLE }>();
+        preempt_disable();
         Self(())
     }
 }
@@ -36,17 +37,6 @@ impl Steady {
 impl Drop for Steady {
     #[inline(always)]
     fn drop(&mut self) {
-        call::<{ kfunc::PREEMPT_ENABLE }>();
-    }
-}
-
-/// A call of a number that is no helper's: the loader puts the kernel function, or nothing, there.
-#[inline(always)]
-fn call<const NUMBER: usize>() {
-    // SAFETY: compiles to one call instruction with this number, which the loader replaces before
-    // the kernel sees it; both functions take and return nothing.
-    unsafe {
-        let function: unsafe extern "C" fn() = core::mem::transmute(NUMBER);
-        function();
+        preempt_enable();
     }
 }

@@ -11,10 +11,7 @@ use aya_ebpf::{
 };
 use dio_trace_common::abi::Request;
 
-use crate::{
-    counters::Used,
-    maps::{REQUESTS, insert_new},
-};
+use crate::maps::{REQUESTS, insert_new};
 
 /// [`Thread::state`]: no request open.
 pub const IDLE: u32 = 0;
@@ -66,8 +63,8 @@ pub struct Thread {
     /// The kiocb of one of them whose end went by unseen, and its result.
     pub ended: u64,
     pub ended_with: i64,
-    /// The counters that its last read and its last write were added to.
-    pub counters: [Used; 2],
+    /// Where its last read and its last write were counted.
+    pub places: [u32; 2],
     pub request: Request,
 }
 
@@ -104,7 +101,7 @@ pub fn thread() -> Option<*mut Thread> {
 
 /// The record of the thread of that tgid and tid.
 #[inline(always)]
-fn of(id: u64) -> Option<*mut Thread> {
+pub fn of(id: u64) -> Option<*mut Thread> {
     let at_home = THREADS.get_ptr_mut(home(id))?;
     // SAFETY: a value of THREADS.
     unsafe {
@@ -126,7 +123,12 @@ fn of(id: u64) -> Option<*mut Thread> {
 /// The current thread's record, made if need be.
 #[inline(always)]
 pub fn thread_or_new() -> Option<*mut Thread> {
-    let id = bpf_get_current_pid_tgid();
+    of_or_new(bpf_get_current_pid_tgid())
+}
+
+/// The same, where its tgid and tid are known already.
+#[inline(always)]
+pub fn of_or_new(id: u64) -> Option<*mut Thread> {
     if let Some(thread) = of(id) {
         return Some(thread);
     }
@@ -195,6 +197,17 @@ pub fn forget_thread(id: u64) {
     // Gone already is fine.
     let _ = ELSEWHERE.remove(tid);
     let _ = OWNERS.remove(slot);
+}
+
+/// True if it is the request that the thread is submitting, one of [`REQUESTS`].
+#[inline(always)]
+pub fn is_submitting(thread: *mut Thread, request: *const Request) -> bool {
+    // SAFETY: a value of THREADS, and a request of a map.
+    unsafe {
+        (*thread).state == ASYNC
+            && (*thread).request.kiocb == (*request).kiocb
+            && (*thread).request.begin_ns == (*request).begin_ns
+    }
 }
 
 /// The request the thread is submitting, if any.

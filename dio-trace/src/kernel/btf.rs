@@ -109,6 +109,12 @@ impl Types {
         self.funcs.contains_key(name)
     }
 
+    /// The BTF id of a struct.
+    #[must_use]
+    pub fn struct_id(&self, name: &str) -> Option<u32> {
+        self.structs.get(name)?.first().copied()
+    }
+
     /// The BTF id of a function.
     #[must_use]
     pub fn func_id(&self, name: &str) -> Option<u32> {

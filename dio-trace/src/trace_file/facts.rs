@@ -224,15 +224,14 @@ impl CounterFact {
             inode: key.inode,
             ino: key.ino,
             dev: key.dev,
+            generation: key.generation,
             tgid: self.pid,
             op,
             verdict,
             outcome,
             finding,
             errno,
-            pad: [0; 2],
-            generation: key.generation,
-            pad_end: 0,
+            pad: [0; 6],
         };
         let (bytes, direct_bytes, cached_bytes) = self.bytes;
         let value = Counter {

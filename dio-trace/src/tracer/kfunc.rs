@@ -1,7 +1,7 @@
 //! Links the calls of kernel functions (dio-trace-common/src/kfunc.rs).
 
 use anyhow::{Result, ensure};
-use dio_trace_common::kfunc;
+use dio_trace_common::kfunc::Group;
 
 /// `call`, with the callee's number in the last four bytes (include/uapi/linux/bpf.h).
 const CALL: u8 = 0x85;
@@ -11,13 +11,17 @@ const KFUNC: u8 = 2 << 4;
 /// `r0 = 0`: what remains of a call where there is no such function.
 const NOTHING: [u8; 8] = [0xb7, 0, 0, 0, 0, 0, 0, 0];
 
-/// Replaces the calls in an object; `id` gives a kernel function's BTF id.
+/// Replaces the calls of a group in an object; `id` gives a kernel function's BTF id.
 ///
 /// # Errors
 /// If the object has none: it is not the one its source builds.
-pub(super) fn link(object: &mut [u8], id: impl Fn(&str) -> Option<u32>) -> Result<()> {
-    let ids: Option<Vec<u32>> = kfunc::ALL.iter().map(|(_, name)| id(name)).collect();
-    for (index, (number, name)) in kfunc::ALL.iter().enumerate() {
+pub(super) fn link(
+    object: &mut [u8],
+    group: Group,
+    id: impl Fn(&str) -> Option<u32>,
+) -> Result<()> {
+    let ids: Option<Vec<u32>> = group.iter().map(|(_, name)| id(name)).collect();
+    for (index, (number, name)) in group.iter().enumerate() {
         let with = match &ids {
             Some(ids) => {
                 let [a, b, c, d] = ids[index].to_le_bytes();
@@ -48,36 +52,43 @@ fn replace(object: &mut [u8], from: [u8; 8], to: [u8; 8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use dio_trace_common::kfunc::{CAST, PREEMPT_DISABLE, PREEMPT_ENABLE, PREEMPTION, RDONLY_CAST};
+
     use super::*;
 
     fn object() -> Vec<u8> {
-        [call(kfunc::PREEMPT_DISABLE), [1; 8], call(kfunc::PREEMPT_ENABLE)].concat()
+        [PREEMPT_DISABLE, RDONLY_CAST, PREEMPT_ENABLE].map(call).concat()
     }
 
     #[test]
     fn calls_get_the_kernels_ids() {
         let mut object = object();
-        link(&mut object, |name| Some(name.len() as u32)).unwrap();
+        link(&mut object, PREEMPTION, |name| Some(name.len() as u32)).unwrap();
         assert_eq!(object[..8], [0x85, 0x20, 0, 0, 19, 0, 0, 0]);
+        assert_eq!(object[8..16], call(RDONLY_CAST));
         assert_eq!(object[16..], [0x85, 0x20, 0, 0, 18, 0, 0, 0]);
     }
 
     #[test]
     fn calls_vanish_where_one_of_the_functions_is_missing() {
         let mut object = object();
-        link(&mut object, |name| name.ends_with("enable").then_some(1)).unwrap();
+        link(&mut object, PREEMPTION, |name| name.ends_with("enable").then_some(1)).unwrap();
+        link(&mut object, CAST, |_| Some(7)).unwrap();
         assert_eq!(object[..8], NOTHING);
+        assert_eq!(object[8..16], [0x85, 0x20, 0, 0, 7, 0, 0, 0]);
         assert_eq!(object[16..], NOTHING);
     }
 
     #[test]
     fn the_committed_object_has_calls_to_link() {
         let mut object = super::super::load::OBJECT.to_vec();
-        link(&mut object, |_| Some(1)).unwrap();
+        for group in [PREEMPTION, CAST] {
+            link(&mut object, group, |_| Some(1)).unwrap();
+        }
     }
 
     #[test]
     fn an_object_without_calls_is_refused() {
-        assert!(link(&mut [0; 64], |_| None).is_err());
+        assert!(link(&mut [0; 64], CAST, |_| None).is_err());
     }
 }

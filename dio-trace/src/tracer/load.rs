@@ -4,7 +4,11 @@ use std::{collections::HashSet, fs};
 
 use anyhow::{Context as _, Error, Result, anyhow};
 use aya::{Btf, Ebpf, EbpfLoader};
-use dio_trace_common::{abi::Counter, kfunc::ALL as KFUNCS, offsets::ABSENT};
+use dio_trace_common::{
+    abi::Counter,
+    kfunc::{CAST, PREEMPTION, WORD},
+    offsets::ABSENT,
+};
 
 use super::{Options, Scope, kfunc};
 use crate::kernel::{btf::Types, preempt::preemptible, preflight::lacks_locked_memory, probes};
@@ -53,6 +57,8 @@ pub(super) struct Kernel {
     pub(super) btf: Btf,
     /// It may preempt a task inside a probe.
     pub(super) preemptible: bool,
+    /// It compiles programs: an interpreted one cannot call the kernel's functions.
+    compiles: bool,
 }
 
 impl Kernel {
@@ -63,11 +69,21 @@ impl Kernel {
         let structs: HashSet<&str> = OFFSETS.iter().map(|o| o.strukt).collect();
         let btf = Btf::parse(&data, aya::Endianness::default())
             .with_context(|| format!("cannot parse {PATH}"))?;
-        let kfunc = |name: &str| KFUNCS.iter().any(|(_, kfunc)| *kfunc == name);
-        let types =
-            Types::parse(data, |name| structs.contains(name) || probes::wants(name) || kfunc(name))
-                .with_context(|| format!("cannot parse {PATH}"))?;
-        Ok(Self { types, btf, preemptible: preemptible() })
+        let linked = |name: &str| {
+            let mut functions = PREEMPTION.iter().chain(CAST);
+            name == WORD.0 || functions.any(|(_, function)| *function == name)
+        };
+        let wanted = |name: &str| structs.contains(name) || probes::wants(name) || linked(name);
+        let types = Types::parse(data, wanted).with_context(|| format!("cannot parse {PATH}"))?;
+        Ok(Self { types, btf, preemptible: preemptible(), compiles: compiles() })
+    }
+
+    /// The BTF id of the type that memory can be read as, if this kernel can cast.
+    fn word(&self) -> Option<u32> {
+        let (strukt, member) = WORD;
+        let can = self.compiles && CAST.iter().all(|(_, name)| self.types.has_func(name));
+        let first = self.types.offset(strukt, member).is_ok_and(|offset| offset == 0);
+        self.types.struct_id(strukt).filter(|_| can && first)
     }
 }
 
@@ -90,6 +106,7 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let own = std::process::id();
     let cgroup = wanted.cgroup.unwrap_or_default();
     let filter_requests = u32::from(wanted.filters_requests());
+    let filters = u32::from(filter != 0 || wanted.filters_threads());
     let pg_head = kernel.types.enumerator("PG_head").context("no PG_head in BTF")?;
     // 0 turns the messages off, and the verifier then drops their code.
     let log_level = if options.log { log::Level::Trace as u8 } else { 0 };
@@ -97,6 +114,7 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
         .override_global(aya_log::LEVEL, &log_level, true)
         .override_global("O_DIRECT", &o_direct, true)
         .override_global("O_APPEND", &o_append, true)
+        .override_global("FILTER_THREADS", &filters, true)
         .override_global("FILTER_PIDS", &filter, true)
         .override_global("FOLLOW_CHILDREN", &follow, true)
         .override_global("EMIT_ALL", &all, true)
@@ -120,16 +138,26 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     }
     let counters = counters()?;
     loader.override_global("COUNTER_PLACES", &counters, true);
-    for map in ["COUNTERS", "COUNTED", "TAKEN"] {
+    for map in ["COUNTERS", "COUNTED", "TAKEN", "KEYS"] {
         loader.map_max_entries(map, counters);
     }
+    let word = kernel.word().unwrap_or(0);
+    loader.override_global("WORD_TYPE", &word, true);
     let mut object = OBJECT.to_vec();
-    kfunc::link(&mut object, |name| kernel.types.func_id(name))?;
+    // Where nothing preempts a probe the calls would cost for nothing.
+    let id_if = |of_use: bool| move |name: &str| kernel.types.func_id(name).filter(|_| of_use);
+    kfunc::link(&mut object, PREEMPTION, id_if(kernel.preemptible && kernel.compiles))?;
+    kfunc::link(&mut object, CAST, id_if(word != 0))?;
     loader.load(&object).map_err(|error| {
         let error = Error::new(error).context("cannot load the eBPF object");
         let lack = is_eperm(&error).then(lacks_locked_memory).flatten();
         lack.map_or(error, |lack| anyhow!(lack))
     })
+}
+
+/// False if the kernel was told to interpret programs (Documentation/admin-guide/sysctl/net.rst).
+fn compiles() -> bool {
+    fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").map_or(true, |on| on.trim() != "0")
 }
 
 fn is_eperm(error: &Error) -> bool {

@@ -83,6 +83,11 @@ impl Default for Wanted {
 }
 
 impl Wanted {
+    /// True if not every thread's requests are wanted.
+    const fn filters_threads(&self) -> bool {
+        self.tid != 0 || self.cgroup.is_some()
+    }
+
     /// True if requests are looked at one by one.
     const fn filters_requests(&self) -> bool {
         self.ops != u32::MAX || self.apis != u32::MAX || self.dev != 0 || self.min_latency_ns != 0
