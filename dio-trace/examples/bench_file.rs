@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use dio_trace::{
     export::parquet::Parquet,
     record::Record,
-    report::{Sink, Window, replay},
+    report::{Part, Sink, Window, replay},
     trace_file::{End, Header, Recorded, Writer},
 };
 use dio_trace_common::{
@@ -131,7 +131,11 @@ fn read(path: &Path) -> Result<(Duration, u64, u64)> {
 fn reader(path: &Path) -> Result<()> {
     let began = Instant::now();
     let input = BufReader::with_capacity(1 << 18, File::open(path)?);
-    let replayed = replay(input, &|_| Window { since: 1, until: u64::MAX }, &mut Findings)?;
+    let replayed = replay(
+        input,
+        &|_| Part { window: Window { since: 1, until: u64::MAX }, ..Part::ALL },
+        &mut Findings,
+    )?;
     println!("{} {} {}", began.elapsed().as_nanos(), replayed.shown, peak()?);
     Ok(())
 }
@@ -162,7 +166,7 @@ fn export(path: &Path, table: &Path, requests: u64) -> Result<()> {
     let mut parquet = Parquet::new(File::create(table)?)?;
     let began = Instant::now();
     let input = BufReader::with_capacity(1 << 18, File::open(path)?);
-    replay(input, &|_| Window::ALL, &mut Table(&mut parquet))?;
+    replay(input, &|_| Part::ALL, &mut Table(&mut parquet))?;
     parquet.finish()?;
     let each = std::fs::metadata(table)?.len() as f64 / requests as f64;
     println!(

@@ -22,13 +22,20 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// The one that takes everything.
+    pub const OPEN: Self =
+        Self { comms: Vec::new(), paths: Vec::new(), fs: Vec::new(), verdicts: Vec::new() };
+
     /// True if it takes everything.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.comms.is_empty()
-            && self.paths.is_empty()
-            && self.fs.is_empty()
-            && self.verdicts.is_empty()
+        self.takes_names() && self.verdicts.is_empty()
+    }
+
+    /// True if it takes any names.
+    #[must_use]
+    pub fn takes_names(&self) -> bool {
+        self.comms.is_empty() && self.paths.is_empty() && self.fs.is_empty()
     }
 
     #[must_use]
@@ -46,7 +53,7 @@ impl Filter {
             && (self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path)))
     }
 
-    fn takes_verdict(&self, verdict: Verdict) -> bool {
+    pub(crate) fn takes_verdict(&self, verdict: Verdict) -> bool {
         self.verdicts.is_empty() || self.verdicts.contains(&verdict)
     }
 

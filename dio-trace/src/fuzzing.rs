@@ -12,7 +12,7 @@ use crate::{
     export::{csv::Csv, folded::Folded, perfetto::Perfetto},
     record::{Record, Watched},
     report::{
-        Sink, Window,
+        Part, Sink,
         html::{self, Gather},
         replay,
     },
@@ -54,9 +54,9 @@ pub fn recording(bytes: &[u8]) {
         trace: Perfetto::new(Vec::new()),
         folded: Folded::default(),
     };
-    let _ = replay(Cursor::new(bytes), &|_| Window::ALL, &mut all);
+    let _ = replay(Cursor::new(bytes), &|_| Part::ALL, &mut all);
     let mut gather = Gather::default();
-    let Ok(mut replayed) = replay(Cursor::new(bytes), &|_| Window::ALL, &mut gather) else {
+    let Ok(mut replayed) = replay(Cursor::new(bytes), &|_| Part::ALL, &mut gather) else {
         return;
     };
     let mut page = Vec::new();

@@ -75,6 +75,55 @@ fn several_recordings_are_summed() {
     assert_eq!((of(&["v1.dio"]), of(&["v1.dio", "v1.dio"])), ("69".to_owned(), "138".to_owned()));
 }
 
+/// The requests of an export, as values.
+fn requests(words: &[&str]) -> Vec<serde_json::Value> {
+    let text = stdout(&[&["export", "--format", "jsonl"], words, &["v1.dio"]].concat());
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    lines.filter(|line: &serde_json::Value| line["kind"] == "request").collect()
+}
+
+#[test]
+fn filters_take_the_requests_that_fit() {
+    let all = requests(&[]);
+    let narrowed = |words: &[&str], fits: &dyn Fn(&serde_json::Value) -> bool| {
+        let wanted: Vec<_> = all.iter().filter(|request| fits(request)).cloned().collect();
+        assert_eq!(requests(words), wanted, "{words:?}");
+        wanted.len()
+    };
+    assert_eq!(narrowed(&["--only", "fallback"], &|r| r["verdict"] == "fallback"), 9);
+    assert_eq!(narrowed(&["--errors"], &|r| r["verdict"] == "refused"), 3);
+    assert_eq!(narrowed(&["--op", "write"], &|r| r["op"] == "write"), 2);
+    assert_eq!(narrowed(&["--api", "readv"], &|_| true), all.len());
+    assert_eq!(narrowed(&["--api", "libaio,io_uring"], &|_| false), 0);
+    assert_eq!(narrowed(&["--path", "*/wal"], &|r| r["path"] == "/mnt/j/wal"), 8);
+    assert_eq!(narrowed(&["--fs", "xfs,ext4", "--comm", "python3"], &|_| true), all.len());
+    assert_eq!(narrowed(&["--comm", "postgres"], &|_| false), 0);
+    assert_eq!(narrowed(&["-p", "1,3272", "-t", "3272"], &|_| true), all.len());
+    assert_eq!(narrowed(&["-p", "1"], &|_| false), 0);
+    let slow = |r: &serde_json::Value| r["latency_ns"].as_u64().unwrap() >= 500_000;
+    assert!((1..all.len()).contains(&narrowed(&["--min-latency", "500us"], &slow)));
+}
+
+#[test]
+fn filters_narrow_a_report_by_its_totals_where_they_tell() {
+    let sums = |words: &[&str]| {
+        let text = stdout(&[&["report", "--json", "--by", "verdict"], words, &["v1.dio"]].concat());
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let of = |group: &serde_json::Value| {
+            (group["name"].as_str().unwrap().to_owned(), group["requests"].as_u64().unwrap())
+        };
+        let groups: Vec<_> = report["groups"].as_array().unwrap().iter().map(of).collect();
+        (groups, report["by_requests"].as_bool().unwrap())
+    };
+    let row = |name: &str, n| (name.to_owned(), n);
+    assert_eq!(sums(&["--path", "*/wal"]), (vec![row("fallback", 8)], false));
+    assert_eq!(sums(&["--only", "direct"]), (vec![row("direct", 56)], false));
+    assert_eq!(sums(&["-p", "1"]), (vec![], false));
+    // Which thread made them, the totals do not say: of 56 direct ones 4 are recorded.
+    let by_requests = vec![row("fallback", 9), row("direct", 4), row("refused", 3)];
+    assert_eq!(sums(&["-t", "3272"]), (by_requests, true));
+}
+
 #[test]
 fn a_cut_recording_is_reported_as_far_as_it_goes() {
     let whole = fs::read(folder().join("v1.dio")).unwrap();

@@ -9,14 +9,14 @@ use std::{
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::report::read;
+use super::{part::PartArgs, report::read};
 use crate::{
     beside::{Mixing, RefusalRow},
     escape,
     export::{csv, folded::Folded, parquet, partition::Partition, perfetto::Perfetto},
     output,
     record::Record,
-    report::{Replay, Sink, Window},
+    report::{Replay, Sink},
     trace_file::Header,
 };
 
@@ -35,6 +35,8 @@ pub(super) struct ExportArgs {
     /// Write Parquet files below this folder, by host and hour: host=…/hour=…/….parquet
     #[arg(long, value_name = "DIR", conflicts_with = "output")]
     partition: Option<PathBuf>,
+    #[command(flatten)]
+    part: PartArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -67,35 +69,35 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
         None => Box::new(io::stdout()),
     };
     let mut out = BufWriter::with_capacity(1 << 18, out);
-    let whole = |_: &_| Window::ALL;
+    let part = |header: &Header| args.part.part(header);
     let talks = args.output.is_some() || !io::stdout().is_terminal();
     let replayed = match args.format {
         Format::Jsonl => {
-            let replayed = read(&args.file, talks, &whole, &mut Lines(&mut out))?;
+            let replayed = read(&args.file, talks, &part, &mut Lines(&mut out))?;
             serde_json::to_writer(&mut out, &replayed.summary)?;
             out.write_all(b"\n")?;
             replayed
         }
         Format::Csv => {
             let mut rows = Rows(csv::Csv::new(&mut out)?);
-            read(&args.file, talks, &whole, &mut rows)?
+            read(&args.file, talks, &part, &mut rows)?
         }
         Format::Parquet => {
             let mut table = Table(parquet::Parquet::new(&mut out)?);
-            let replayed = read(&args.file, talks, &whole, &mut table)?;
+            let replayed = read(&args.file, talks, &part, &mut table)?;
             table.0.finish()?;
             replayed
         }
         Format::Perfetto => {
             let mut trace = Trace(Perfetto::new(&mut out));
-            let replayed = read(&args.file, talks, &whole, &mut trace)?;
+            let replayed = read(&args.file, talks, &part, &mut trace)?;
             trace.0.finish()?;
             left_out(trace.0.left_out());
             replayed
         }
         Format::Folded => {
             let mut lines = Stacks(Folded::default());
-            let replayed = read(&args.file, talks, &whole, &mut lines)?;
+            let replayed = read(&args.file, talks, &part, &mut lines)?;
             lines.0.finish(&mut out)?;
             replayed
         }
@@ -108,13 +110,13 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
 /// Parquet in folders by host and hour.
 fn by_hour(args: &ExportArgs, folder: &Path) -> Result<()> {
     let header = OnceCell::new();
-    let whole = |of: &Header| {
+    let part = |of: &Header| {
         let _ = header.set(of.clone());
-        Window::ALL
+        args.part.part(of)
     };
     let mut hours =
         Hours { folder, file: &args.file, force: args.force, header: &header, parts: None };
-    let replayed = read(&args.file, true, &whole, &mut hours)?;
+    let replayed = read(&args.file, true, &part, &mut hours)?;
     let files = hours.parts.as_mut().map_or(Ok(0), Partition::finish)?;
     eprintln!("dio-trace: {files} files in {}", escape::path(folder));
     tell(&replayed);

@@ -1,4 +1,4 @@
-//! The filters of the verbs that trace.
+//! The filters of the verbs that trace, and of those that look at a recording.
 
 use std::{
     fs,
@@ -18,28 +18,36 @@ use glob::Pattern;
 use super::args::duration;
 use crate::{cgroup, escape, filter::Filter, tracer::Wanted};
 
-/// All must fit; of several values of one, any.
+/// Filters while tracing.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Filters")]
 pub(super) struct Filters {
-    /// Only this thread (as it submits)
-    #[arg(short, long, value_name = "TID", value_parser = clap::value_parser!(u32).range(1..))]
-    tid: Option<u32>,
-    /// Only processes of these names
-    #[arg(long, value_delimiter = ',', value_name = "NAME")]
-    comm: Vec<String>,
+    #[command(flatten)]
+    recorded: RecordedFilters,
     /// Only processes in this cgroup or below it
     #[arg(long, value_name = "PATH")]
     cgroup: Option<PathBuf>,
     /// Only this container, by (the beginning of) its id
     #[arg(long, value_name = "ID", conflicts_with = "cgroup")]
     container: Option<String>,
-    /// Only files whose path fits; * also stands for slashes
-    #[arg(long, value_name = "GLOB")]
-    path: Vec<Pattern>,
     /// Only this device: a block device, or any file of its file system
     #[arg(long, value_name = "PATH")]
     dev: Option<PathBuf>,
+}
+
+/// Filters of what a recording knows, too. All must fit; of several values of one, any.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Filters")]
+pub(super) struct RecordedFilters {
+    /// Only this thread (as it submits)
+    #[arg(short, long, value_name = "TID", value_parser = clap::value_parser!(u32).range(1..))]
+    tid: Option<u32>,
+    /// Only processes of these names
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    comm: Vec<String>,
+    /// Only files whose path fits; * also stands for slashes
+    #[arg(long, value_name = "GLOB")]
+    path: Vec<Pattern>,
     /// Only these file systems
     #[arg(long, value_delimiter = ',', value_name = "TYPE")]
     fs: Vec<String>,
@@ -99,10 +107,22 @@ impl Filters {
             (None, Some(id)) => Some(cgroup::of_container(id)?),
             (None, None) => None,
         };
-        let all = Wanted::default();
-        Ok(Wanted {
+        let dev = self.dev.as_ref().map_or(Ok(Wanted::ALL.dev), device)?;
+        Ok(Wanted { cgroup, dev, ..self.recorded.wanted() })
+    }
+
+    /// See [`RecordedFilters::filter`].
+    pub(super) fn filter(&self) -> Filter {
+        self.recorded.filter()
+    }
+}
+
+impl RecordedFilters {
+    /// What is left out by numbers.
+    pub(super) fn wanted(&self) -> Wanted {
+        let all = Wanted::ALL;
+        Wanted {
             tid: self.tid.unwrap_or(all.tid),
-            cgroup,
             ops: match self.op {
                 None => all.ops,
                 Some(Op::Read) => 1 << OP_READ,
@@ -113,9 +133,9 @@ impl Filters {
             } else {
                 self.api.iter().fold(0, |bits, api| bits | api.bit())
             },
-            dev: self.dev.as_ref().map_or(Ok(all.dev), device)?,
             min_latency_ns: self.min_latency.map_or(0, |time| time.as_nanos() as u64),
-        })
+            ..all
+        }
     }
 
     /// What is left out once names are known.

@@ -9,6 +9,7 @@ mod filters;
 mod gate;
 mod inspect;
 mod manners;
+mod part;
 mod progress;
 mod record;
 mod report;

@@ -72,7 +72,8 @@ impl RecordArgs {
         }
         if !common.filters.filter().is_open() {
             bail!(
-                "names and verdicts are for looking: record without --comm, --path, --fs, --only"
+                "names and verdicts are for looking: record without --comm, --path, --fs, --only, and \
+                 give them to `dio-trace report`"
             );
         }
         if matches!(verb, Trace::Run { gate, .. } if !gate.fail_on.is_empty()) {

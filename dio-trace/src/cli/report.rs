@@ -6,22 +6,21 @@ use std::{
     fs::{self, File},
     io::{self, BufReader, BufWriter, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use super::{args::duration, progress::Progress, sink};
+use super::{part::PartArgs, progress::Progress, sink};
 use crate::{
     beside::{Mixing, RefusalRow},
     clock::{date_of, time_of_day},
     escape, output,
     record::Record,
     report::{
-        By, Document, Group, Replay, Sink, Slice, Window, groups,
+        By, Document, Group, Part, Replay, Sink, Slice, Timeline, groups,
         html::{self, Gather},
-        replay,
+        join, replay,
     },
     trace_file::Header,
     ui::{self, Screen, Style},
@@ -35,12 +34,6 @@ pub(super) struct ReportArgs {
     /// Sums by this alone, in place of findings and files
     #[arg(long, value_enum)]
     by: Option<By>,
-    /// From so long after the recording began: 90s, 5m
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    since: Option<Duration>,
-    /// Up to so long after it began
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    until: Option<Duration>,
     /// One JSON object per recording
     #[arg(long)]
     json: bool,
@@ -50,17 +43,8 @@ pub(super) struct ReportArgs {
     /// Write over the page if it is there
     #[arg(long, requires = "html")]
     force: bool,
-}
-
-impl ReportArgs {
-    fn window(&self, header: &Header) -> Window {
-        let began = i128::from(header.started) - i128::from(header.clock);
-        let began = u64::try_from(began).unwrap_or(0);
-        let at = |after: Duration| {
-            began.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
-        };
-        Window { since: self.since.map_or(0, at), until: self.until.map_or(u64::MAX, at) }
-    }
+    #[command(flatten)]
+    part: PartArgs,
 }
 
 /// Reports on each file, or on all of them by something.
@@ -72,15 +56,19 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
         return to_page(args, file, page);
     }
     let mut sums: HashMap<String, Group> = HashMap::new();
+    let mut times = Vec::new();
     for path in &args.files {
         let mut sink = Show::new(args, style());
-        let window = |header: &Header| args.window(header);
-        let replayed = read(path, true, &window, &mut sink)?;
+        let replayed = read(path, true, &|header| args.part.part(header), &mut sink)?;
         match (args.json, args.by) {
             (true, _) => json(path, replayed, sink, args.by)?,
             (false, None) => whole(path, &replayed, sink)?,
             (false, Some(by)) => {
                 eprint!("{}", ui::recording(&escape::path(path), &replayed, style().width));
+                if by == By::Time {
+                    times.push((begin(&replayed), replayed.timeline));
+                    continue;
+                }
                 for row in rows(replayed, sink, by) {
                     sums.entry(row.name.clone()).and_modify(|sum| sum.join(&row)).or_insert(row);
                 }
@@ -89,10 +77,9 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
     }
     if let (false, Some(by)) = (args.json, args.by) {
         let mut rows: Vec<Group> = sums.into_values().collect();
+        rows.sort_by(Group::order);
         if by == By::Time {
-            rows.sort_by(|a, b| a.name.cmp(&b.name));
-        } else {
-            rows.sort_by(Group::order);
+            rows = by_time(&times);
         }
         io::stdout().write_all(ui::groups(&rows, by, style()).as_bytes())?;
     }
@@ -103,7 +90,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
 fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
     let mut out = BufWriter::new(output::create_from(file, page, args.force)?);
     let mut gather = Gather::default();
-    let written = read(file, true, &|header| args.window(header), &mut gather)
+    let written = read(file, true, &|header| args.part.part(header), &mut gather)
         .and_then(|mut replayed| html::page(&mut out, &escape::path(file), &mut replayed, gather));
     if written.is_err() {
         let _ = fs::remove_file(page);
@@ -117,7 +104,7 @@ fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
 pub(super) fn read(
     path: &Path,
     talks: bool,
-    window: &dyn Fn(&Header) -> Window,
+    part: &dyn Fn(&Header) -> Part,
     sink: &mut dyn Sink,
 ) -> Result<Replay> {
     let name = escape::path(path);
@@ -125,7 +112,7 @@ pub(super) fn read(
     anyhow::ensure!(file.metadata()?.is_file(), "{name} is no regular file");
     let size = file.metadata()?.len();
     let file = Progress::new(file, size, talks && io::stderr().is_terminal());
-    replay(BufReader::with_capacity(1 << 18, file), window, sink).context(name)
+    replay(BufReader::with_capacity(1 << 18, file), part, sink).context(name)
 }
 
 fn style() -> Style {
@@ -186,6 +173,25 @@ fn whole(path: &Path, replayed: &Replay, mut sink: Show) -> Result<()> {
     Ok(out.flush()?)
 }
 
+/// When a recording's timeline begins: ns since the epoch.
+fn begin(replayed: &Replay) -> u64 {
+    let start = i128::from(replayed.timeline.start()) + i128::from(replayed.header.clock);
+    u64::try_from(start).unwrap_or(0)
+}
+
+/// A row for each slice of the time that all of them cover.
+fn by_time(timelines: &[(u64, Timeline)]) -> Vec<Group> {
+    const ROWS: usize = 24;
+    let timelines: Vec<_> = timelines.iter().map(|(begin, timeline)| (*begin, timeline)).collect();
+    let (start, width, slices) = join(&timelines, ROWS);
+    let row = |(i, slice): (usize, &Slice)| {
+        let at = start.saturating_add(width.saturating_mul(i as u64));
+        let (date, time) = (date_of(at), time_of_day(at));
+        Group::of(format!("{date} {time}"), slice.requests, slice.findings)
+    };
+    slices.iter().enumerate().map(row).collect()
+}
+
 fn rows(mut replayed: Replay, sink: Show, by: By) -> Vec<Group> {
     match by {
         By::Cause | By::Stack => {
@@ -196,17 +202,7 @@ fn rows(mut replayed: Replay, sink: Show, by: By) -> Vec<Group> {
             };
             sink.groups.into_iter().map(named).collect()
         }
-        By::Time => {
-            let (width, slices) = replayed.timeline.slices(24);
-            let start = i128::from(replayed.timeline.start()) + i128::from(replayed.header.clock);
-            let start = u64::try_from(start).unwrap_or(0);
-            let slice = |(i, slice): (usize, &Slice)| {
-                let at = start.saturating_add(width.saturating_mul(i as u64));
-                let (date, time) = (date_of(at), time_of_day(at));
-                Group::of(format!("{date} {time}"), slice.requests, slice.findings)
-            };
-            slices.iter().enumerate().map(slice).collect()
-        }
+        By::Time => by_time(&[(begin(&replayed), replayed.timeline)]),
         by => groups(&replayed.counters, by, &mut replayed.enricher),
     }
 }

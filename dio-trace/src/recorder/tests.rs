@@ -9,7 +9,7 @@ use crate::{
     enrich::Stacks,
     fixture,
     record::Record,
-    report::{Replay, Sink, Window, replay},
+    report::{Part, Replay, Sink, replay},
     trace_file::{Item, Reader},
     tracer::Attach,
 };
@@ -56,7 +56,7 @@ fn totals(requests: u64) -> Totals {
 }
 
 fn read(path: &Path) -> Replay {
-    replay(File::open(path).unwrap(), &|_| Window::ALL, &mut Nobody).unwrap()
+    replay(File::open(path).unwrap(), &|_| Part::ALL, &mut Nobody).unwrap()
 }
 
 fn record(options: &Options, requests: u64) -> Done {
@@ -255,7 +255,7 @@ fn stacks_are_told_once_and_found_again() {
     }
     recorder.finish(&totals(4), &mut enricher);
     let mut seen = Folded::default();
-    let replayed = replay(File::open(&options.path).unwrap(), &|_| Window::ALL, &mut seen).unwrap();
+    let replayed = replay(File::open(&options.path).unwrap(), &|_| Part::ALL, &mut seen).unwrap();
     assert_eq!(replayed.recorded, 4);
     let stack = (1, "[unknown];[unknown]".to_owned());
     assert_eq!(seen.0, [stack.clone(), stack]);

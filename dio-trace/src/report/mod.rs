@@ -4,11 +4,13 @@
 mod by;
 mod document;
 pub mod html;
+mod part;
 mod replay;
 mod tables;
 mod timeline;
 
 pub use by::{By, Group, groups};
 pub use document::Document;
-pub use replay::{Cut, Replay, Sink, Window, replay};
-pub use timeline::{Slice, Timeline, sparkline};
+pub use part::{Part, Window};
+pub use replay::{Cut, Replay, Sink, replay};
+pub use timeline::{Slice, Timeline, join, sparkline};

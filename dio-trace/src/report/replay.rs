@@ -12,7 +12,7 @@ use dio_trace_common::{
 };
 
 use super::{
-    Timeline,
+    Part, Timeline,
     tables::{Counted, Numbered, Stacks},
 };
 use crate::{
@@ -62,25 +62,6 @@ pub trait Sink {
     }
 }
 
-/// The part of a recording that is looked at: ns of CLOCK_MONOTONIC.
-#[derive(Clone, Copy, Debug)]
-pub struct Window {
-    pub since: u64,
-    pub until: u64,
-}
-
-impl Window {
-    pub const ALL: Self = Self { since: 0, until: u64::MAX };
-
-    const fn holds(&self, time: u64) -> bool {
-        self.since <= time && time < self.until
-    }
-
-    const fn is_all(&self) -> bool {
-        self.since == 0 && self.until == u64::MAX
-    }
-}
-
 /// What is not whole about a recording.
 #[derive(Clone, Debug, Default)]
 pub struct Cut {
@@ -101,10 +82,10 @@ pub struct Replay {
     pub counters: Vec<(CounterKey, Counter)>,
     pub enricher: Enricher,
     pub cut: Cut,
-    /// Requests in the file one by one, and of those in the window.
+    /// Requests in the file one by one, and those of them that are looked at.
     pub recorded: u64,
     pub shown: u64,
-    /// The summary was made from these requests, for the counters do not say (a window, a cut).
+    /// The summary was made from these requests, for the counters do not say (a time, a thread, a cut).
     pub by_requests: bool,
     pub dropped: u64,
     pub bytes: u64,
@@ -112,7 +93,7 @@ pub struct Replay {
 
 struct State<'a> {
     sink: &'a mut dyn Sink,
-    window: Window,
+    part: Part,
     clock: Clock,
     watched: Watched,
     enricher: Enricher,
@@ -121,6 +102,8 @@ struct State<'a> {
     named: usize,
     tasks: Numbered<Task>,
     stacks: Stacks,
+    /// Whether requests of a file by a task have names that are looked at.
+    named_right: HashMap<(u64, u32), bool>,
     timeline: Timeline,
     /// As the totals say.
     counters: HashMap<CounterKey, Counter>,
@@ -152,14 +135,14 @@ impl Task {
 /// If it is none, or of another version, cannot be read, or says more than a reader can hold.
 pub fn replay(
     input: impl Read + Seek,
-    window: &dyn Fn(&Header) -> Window,
+    part: &dyn Fn(&Header) -> Part,
     sink: &mut dyn Sink,
 ) -> Result<Replay> {
     let mut reader = Reader::open(input)?;
     let header = clean(reader.header().clone());
     let mut state = State {
         sink,
-        window: window(&header),
+        part: part(&header),
         clock: Clock::fixed(i128::from(header.clock)),
         watched: Watched::by(&header.attached),
         enricher: Enricher::recorded(),
@@ -168,6 +151,7 @@ pub fn replay(
         named: 0,
         tasks: Numbered::default(),
         stacks: Stacks::default(),
+        named_right: HashMap::new(),
         timeline: Timeline::default(),
         counters: HashMap::new(),
         mixers: HashMap::new(),
@@ -258,12 +242,14 @@ impl State<'_> {
     }
 
     fn refusal(&mut self, fact: &RefusalFact) -> Result<()> {
-        if !self.window.holds(fact.time) {
+        let task = self.task(fact.task);
+        if !self.part.window.holds(fact.time) || !self.part.takes_process(task.pid) {
             return Ok(());
         }
-        let task = self.task(fact.task);
         let event = fact.event(self.key(fact.file), (task.pid, task.tid, task.comm));
-        match self.beside.refusal(&event, &mut self.enricher, &self.clock) {
+        let row = self.beside.refusal(&event, &mut self.enricher, &self.clock);
+        let filter = &self.part.filter;
+        match row.filter(|row| filter.takes_file(&row.comm, &row.path, &row.fs)) {
             Some(row) => self.sink.refusal(row),
             None => Ok(()),
         }
@@ -273,7 +259,8 @@ impl State<'_> {
         let task = self.task(fact.task);
         let event = fact.event(self.key(fact.file), (task.pid, task.tid, task.comm));
         let mixing = Mixing::new(&event, &mut self.enricher, &self.clock);
-        if self.window.holds(fact.time) { self.sink.mixing(&mixing) } else { Ok(()) }
+        let right = self.part.filter.takes_file(&mixing.comm, &mixing.path, &mixing.fs);
+        if right && self.part.window.holds(fact.time) { self.sink.mixing(&mixing) } else { Ok(()) }
     }
 
     fn requests(&mut self, columns: &Columns) -> Result<()> {
@@ -282,17 +269,40 @@ impl State<'_> {
         columns.each(|recorded| {
             let request = &mut recorded.request;
             self.cut.last = self.cut.last.max(request.end_ns);
-            if !self.window.holds(request.end_ns) {
+            if !self.part.window.holds(request.end_ns) {
                 return Ok(());
             }
             let key = self.key(request.inode);
             let task = self.task(recorded.task);
             (request.ino, request.dev, request.generation) = (key.ino, key.dev, key.generation);
             (request.tgid, request.tid, request.comm) = (task.pid, task.tid, task.comm);
-            let decision = decide(&request.facts(true), &request.evidence);
+            let right = self.part.takes(request) && self.is_named_right(recorded);
+            let decision = decide(&recorded.request.facts(true), &recorded.request.evidence);
+            if !right || !self.part.filter.takes_verdict(decision.verdict) {
+                return Ok(());
+            }
             self.count(recorded, &decision);
             if decision.finding || all { self.show(recorded) } else { Ok(()) }
         })
+    }
+
+    /// Looked up once for each file and task: names are texts.
+    fn is_named_right(&mut self, recorded: &Recorded) -> bool {
+        if self.part.filter.takes_names() {
+            return true;
+        }
+        let request = &recorded.request;
+        let known = (request.inode, recorded.task);
+        if let Some(right) = self.named_right.get(&known) {
+            return *right;
+        }
+        let comm = self.enricher.process(request.tgid, Some((request.tid, &request.comm)));
+        let file = self.enricher.file(FileKey::from(request), request.tgid);
+        let right = self.part.filter.takes_file(&comm, &file.path, &file.fs);
+        if self.named_right.len() < MAX_KEPT {
+            self.named_right.insert(known, right);
+        }
+        right
     }
 
     fn show(&mut self, recorded: &Recorded) -> Result<()> {
@@ -349,10 +359,13 @@ impl State<'_> {
 
     fn finish(mut self, header: Header, bytes: u64) -> Replay {
         let whole = self.cut.end.is_some() && self.cut.damage.is_empty();
-        let by_requests = !self.window.is_all() || (header.all && !whole);
+        let by_requests = self.part.asks_requests() || (header.all && !whole);
         let counters: Vec<_> =
             if by_requests { self.counted.take() } else { self.counters.drain().collect() };
-        let totals = self.as_live(&header, counters, by_requests);
+        let mut totals = self.as_live(&header, counters, by_requests);
+        self.part.retain(&mut totals, &mut self.enricher);
+        let filter = &self.part.filter;
+        self.beside.retain(|row| filter.takes_file(&row.comm, &row.path, &row.fs));
         let summary = Summary::new(&totals, &self.beside, &mut self.enricher);
         Replay {
             header,

@@ -94,6 +94,35 @@ impl Timeline {
     }
 }
 
+/// Timelines of several recordings as one: when it begins, ns per slice, and the slices, at most
+/// `most`. Each comes with when it begins by a clock that all share, in ns.
+///
+/// A slice goes where its middle is.
+#[must_use]
+pub fn join(timelines: &[(u64, &Timeline)], most: usize) -> (u64, u64, Vec<Slice>) {
+    let with_any = || timelines.iter().filter(|(_, timeline)| !timeline.slices.is_empty());
+    let start = with_any().map(|(start, _)| *start).min().unwrap_or(0);
+    let end = |(start, timeline): &(u64, &Timeline)| {
+        start.saturating_add(timeline.width.saturating_mul(timeline.slices.len() as u64))
+    };
+    let lasted = with_any().map(end).max().unwrap_or(0).saturating_sub(start);
+    let mut width = with_any().map(|(_, timeline)| timeline.width).max().unwrap_or(1);
+    while lasted.div_ceil(width) > most.max(1) as u64 {
+        width *= 2;
+    }
+    let mut slices = vec![Slice::EMPTY; lasted.div_ceil(width) as usize];
+    for (begin, timeline) in with_any() {
+        for (i, slice) in timeline.slices.iter().enumerate() {
+            let middle = timeline.width.saturating_mul(i as u64).saturating_add(timeline.width / 2);
+            let at = ((begin - start).saturating_add(middle) / width) as usize;
+            if let Some(sum) = slices.get_mut(at) {
+                *sum = sum.add(slice);
+            }
+        }
+    }
+    (start, width, slices)
+}
+
 /// A bar for each number; a space for 0, so that silence looks like it.
 #[must_use]
 pub fn sparkline(numbers: &[u64]) -> String {
@@ -108,6 +137,41 @@ pub fn sparkline(numbers: &[u64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One request a second, all of them findings.
+    fn seconds(n: u64) -> Timeline {
+        let mut timeline = Timeline::default();
+        for second in 0..n {
+            timeline.add(second * 1_000_000_000, 1, Verdict::Fallback, true);
+        }
+        timeline
+    }
+
+    #[test]
+    fn joined_timelines_have_one_ruler() {
+        const HOUR: u64 = 3_600_000_000_000;
+        let (first, later, none) = (seconds(3_600), seconds(60), Timeline::default());
+        let all = [(10 * HOUR, &first), (10 * HOUR + HOUR / 2, &later), (0, &none)];
+        let (start, width, slices) = join(&all, 24);
+        assert_eq!((start, slices.len() <= 24), (10 * HOUR, true));
+        let sum = slices.iter().fold(Slice::EMPTY, Slice::add);
+        assert_eq!((sum.requests, sum.findings), (3_660, 3_660));
+        let at = (HOUR / 2 / width) as usize;
+        // The minute may lie in two slices.
+        let pair = |at: usize| slices[at].requests + slices[at + 1].requests;
+        let (both, alone) = (pair(at), pair(at - 2));
+        assert!(both.abs_diff(alone + 60) <= 2, "{both} where both were, {alone} before");
+        assert_eq!(join(&[], 24).2.len(), 0);
+    }
+
+    #[test]
+    fn one_timeline_joined_is_itself() {
+        let timeline = seconds(1_000);
+        let (width, slices) = timeline.slices(24);
+        let (start, joined_width, joined) = join(&[(7, &timeline)], 24);
+        assert_eq!((start, joined_width, joined.len()), (7, width, slices.len()));
+        assert!(joined.iter().zip(&slices).all(|(a, b)| a.requests == b.requests));
+    }
 
     #[test]
     fn slices_grow_and_lose_nothing() {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     enrich::{Enricher, Facts, FileKey},
     fixture,
-    report::{Replay, Sink, Window, replay},
+    report::{Part, Replay, Sink, replay},
 };
 
 struct Nobody;
@@ -32,7 +32,7 @@ impl Sink for Nobody {
 }
 
 fn read(bytes: &[u8]) -> anyhow::Result<Replay> {
-    replay(Cursor::new(bytes), &|_| Window::ALL, &mut Nobody)
+    replay(Cursor::new(bytes), &|_| Part::ALL, &mut Nobody)
 }
 
 fn header() -> Header {

@@ -78,11 +78,15 @@ pub struct Wanted {
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { tid: 0, cgroup: None, ops: u32::MAX, apis: u32::MAX, dev: 0, min_latency_ns: 0 }
+        Self::ALL
     }
 }
 
 impl Wanted {
+    /// Every request.
+    pub const ALL: Self =
+        Self { tid: 0, cgroup: None, ops: u32::MAX, apis: u32::MAX, dev: 0, min_latency_ns: 0 };
+
     /// True if not every thread's requests are wanted.
     const fn filters_threads(&self) -> bool {
         self.tid != 0 || self.cgroup.is_some()

@@ -1,0 +1,47 @@
+//! What of a recording is to be looked at.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{args::duration, filters::RecordedFilters};
+use crate::{
+    report::{Part, Window},
+    trace_file::Header,
+};
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Filters")]
+pub(super) struct PartArgs {
+    /// From so long after the recording began: 90s, 5m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    since: Option<Duration>,
+    /// Up to so long after it began
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    until: Option<Duration>,
+    /// Only these processes
+    #[arg(short, long, value_delimiter = ',', value_name = "PID",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Vec<u32>,
+    #[command(flatten)]
+    filters: RecordedFilters,
+}
+
+impl PartArgs {
+    pub(super) fn part(&self, header: &Header) -> Part {
+        let began = i128::from(header.started) - i128::from(header.clock);
+        let began = u64::try_from(began).unwrap_or(0);
+        let at = |after: Duration| {
+            began.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
+        };
+        Part {
+            window: Window {
+                since: self.since.map_or(0, at),
+                until: self.until.map_or(u64::MAX, at),
+            },
+            pids: self.pid.clone(),
+            wanted: self.filters.wanted(),
+            filter: self.filters.filter(),
+        }
+    }
+}
