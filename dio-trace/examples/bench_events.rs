@@ -1,0 +1,144 @@
+//! `cargo xtask bench upkeep`: what many events of many files leave in dio-trace's memory.
+//!
+//! Made-up events take the way of live ones (enrich, verdict, cause, sink) to nowhere. As from the
+//! probes, a file beyond those that have counters is named before each of its requests. Prints
+//! for each sink: its name, KiB after a tenth of the events and at most, events a second.
+
+use std::{
+    fs,
+    io::{self, Write},
+    process,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+use dio_trace::{
+    beside::Beside,
+    clock::Clock,
+    enrich::Enricher,
+    record::{Record, Watched},
+    ui::{Screen, Style},
+};
+use dio_trace_common::{
+    abi::{API_READ, EVENT_FILE, FileEvent, NAME_BYTES, PATH_BYTES, Request},
+    evidence::{Evidence, seen},
+    verdict::{Outcome, Verdict},
+};
+
+/// Files that have a counter, of so many more.
+const COUNTED: u64 = 16_384;
+const DEV: u32 = 8 << 20 | 1;
+const COMM: [u8; 16] = *b"events\0\0\0\0\0\0\0\0\0\0";
+
+fn named(file: u64, mnt_id: i32) -> FileEvent {
+    let mut names = [0; PATH_BYTES + NAME_BYTES];
+    let path = format!("table-{file:08}.db\0base\0data\0");
+    names[..path.len()].copy_from_slice(path.as_bytes());
+    FileEvent {
+        kind: EVENT_FILE,
+        flags: 0,
+        inode: 0xffff_8880_0000_0000 + file * 1024,
+        ino: file,
+        dev: DEV,
+        tgid: process::id(),
+        mnt_id,
+        names_len: path.len() as u32,
+        generation: 1,
+        pad: 0,
+        comm: COMM,
+        fs_name: *b"ext4\0\0\0\0\0\0\0\0\0\0\0\0",
+        names,
+    }
+}
+
+/// A fallback: the costliest to say.
+fn request(file: u64, nth: u64) -> Request {
+    let evidence = Evidence {
+        cached_bytes: 4096,
+        seen: seen::BUFFERED_READ | seen::LOCAL,
+        attempts: 1,
+        ..Evidence::default()
+    };
+    Request {
+        nr_segs: 1,
+        begin_ns: nth * 1_000,
+        end_ns: nth * 1_000 + 80_000,
+        inode: 0xffff_8880_0000_0000 + file * 1024,
+        pos: (nth % 1024 * 4096) as i64,
+        len: 4096,
+        ret: 4096,
+        size_begin: 1 << 22,
+        size_end: 1 << 22,
+        ino: file,
+        cached_bytes: 4096,
+        evidence,
+        dev: DEV,
+        generation: 1,
+        tgid: process::id(),
+        tid: process::id(),
+        magic: 0xef53,
+        api: API_READ,
+        verdict: Verdict::Fallback as u8,
+        outcome: Outcome::Full as u8,
+        finding: 1,
+        comm: COMM,
+        ..Request::EMPTY
+    }
+}
+
+/// A number of /proc/self/status in KiB.
+fn memory(what: &str) -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
+    kib.with_context(|| format!("no {what} in /proc/self/status"))
+}
+
+fn pump(
+    name: &str,
+    events: u64,
+    files: u64,
+    sink: &mut dyn FnMut(&Record) -> Result<()>,
+) -> Result<()> {
+    let (mut enricher, mut beside, clock) = (Enricher::default(), Beside::default(), Clock::now());
+    let watched = Watched::by(&[]);
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let mnt_id = mounts.split_whitespace().next().context("no mounts")?.parse()?;
+    let began = Instant::now();
+    let mut early = 0;
+    for nth in 0..events {
+        let file = nth % files;
+        if nth < files || file >= COUNTED {
+            enricher.add(&named(file, mnt_id));
+        }
+        let record = Record::new(&request(file, nth), &mut enricher, &clock, watched);
+        beside.request(&record);
+        sink(&record)?;
+        if nth == events / 10 {
+            early = memory("VmHWM:")?;
+        }
+    }
+    let rate = events as f64 / began.elapsed().as_secs_f64();
+    println!("{name} {early} {} {rate:.0}", memory("VmHWM:")?);
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [sink, events, files] = &args[..] else {
+        bail!("usage: bench_events json|screen EVENTS FILES");
+    };
+    let (events, files) = (events.parse()?, files.parse()?);
+    match &sink[..] {
+        "json" => pump("json", events, files, &mut |record| {
+            serde_json::to_writer(io::sink(), record)?;
+            Ok(io::sink().write_all(b"\n")?)
+        }),
+        "screen" => {
+            let mut screen =
+                Screen::new(io::sink(), Style { width: 80, colour: false, cut: true, all: true });
+            pump("screen", events, files, &mut |record| Ok(screen.record(record)?))
+        }
+        other => bail!("no sink `{other}`"),
+    }
+}
