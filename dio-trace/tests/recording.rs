@@ -125,6 +125,53 @@ fn filters_narrow_a_report_by_its_totals_where_they_tell() {
 }
 
 #[test]
+fn a_narrowed_report_says_so() {
+    let text = stdout(&["report", "--path", "/nope", "v1.dio"]);
+    assert!(text.contains("only:   path /nope\n"), "{text}");
+    assert!(text.contains("Nothing that was recorded fits"), "{text}");
+    let text = stdout(&["report", "--json", "-p", "3272", "--errors", "v1.dio"]);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["only"], "verdict refused,failed; pid 3272");
+    let out = run(&["report", "--since", "5m", "--until", "5m", "v1.dio"]);
+    let error = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success() && error.contains("nothing is between them"), "{error}");
+}
+
+#[test]
+fn who_neither_made_a_request_nor_shares_a_file_is_not_told() {
+    let text = stdout(&["report", "-p", "1", "v1.dio"]);
+    assert!(!text.contains("mixed") && !text.contains("/mnt/"), "{text}");
+}
+
+#[test]
+fn without_its_totals_a_recording_counts_its_requests() {
+    let mut damaged = fs::read(folder().join("v1.dio")).unwrap();
+    damaged[2200] ^= 1; // in a block of totals
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), damaged).unwrap();
+    let text = stdout(&["report", "--json", file.path().to_str().unwrap()]);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let requests = report["summary"]["requests"].as_object().unwrap().values();
+    let sum: u64 = requests.map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!((sum, &report["by_requests"]), (16, &true.into()));
+}
+
+#[test]
+fn what_is_no_recording_replaces_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = folder.path().join("old");
+    fs::write(&old, "kept").unwrap();
+    let old = old.to_str().unwrap();
+    for words in [
+        ["report", "v1.txt", "--html", old, "--force"],
+        ["export", "v1.txt", "--format=csv", "--force", &format!("-o{old}")],
+    ] {
+        assert!(!run(&words).status.success(), "{words:?}");
+        assert_eq!(fs::read_to_string(old).unwrap(), "kept", "{words:?}");
+    }
+}
+
+#[test]
 fn a_cut_recording_is_reported_as_far_as_it_goes() {
     let whole = fs::read(folder().join("v1.dio")).unwrap();
     let place = tempfile::tempdir().unwrap();
@@ -189,8 +236,12 @@ fn a_page_is_not_written_over_what_is_there() {
         assert!(out.status.code() == Some(1) && text.contains(part), "{words:?}: {text}");
     };
     says(&["report", "v1.dio", "--html", page], "--force");
-    says(&["report", page, "--html", page, "--force"], "the recording itself");
-    says(&["export", page, "--format", "csv", "-o", page, "--force"], "the recording itself");
+    let own = place.path().join("own.dio");
+    fs::copy(folder().join("v1.dio"), &own).unwrap();
+    let own = own.to_str().unwrap();
+    says(&["report", own, "--html", own, "--force"], "the recording itself");
+    says(&["export", own, "--format", "csv", "-o", own, "--force"], "the recording itself");
+    stdout(&["report", own]);
     says(&["report", "v1.dio", "v1.dio", "--html", page], "one recording");
     assert_eq!(fs::read(&path).unwrap(), b"mine");
     stdout(&["report", "v1.dio", "--html", page, "--force"]);

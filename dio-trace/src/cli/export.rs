@@ -9,7 +9,10 @@ use std::{
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::{part::PartArgs, report::read};
+use super::{
+    part::PartArgs,
+    report::{ensure_recording, read},
+};
 use crate::{
     beside::{Mixing, RefusalRow},
     escape,
@@ -64,6 +67,12 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
         );
         return by_hour(args, folder);
     }
+    args.part.check()?;
+    ensure_recording(&args.file)?;
+    to_output(args)
+}
+
+fn to_output(args: &ExportArgs) -> Result<()> {
     let out: Out = match &args.output {
         Some(path) => Box::new(output::create_from(&args.file, path, args.force)?),
         None => Box::new(io::stdout()),

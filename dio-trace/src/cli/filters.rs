@@ -88,6 +88,11 @@ enum Api {
 }
 
 impl Api {
+    /// As it is given.
+    fn word(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
     const fn bit(self) -> u32 {
         1 << match self {
             Self::Read => API_READ,
@@ -118,6 +123,26 @@ impl Filters {
 }
 
 impl RecordedFilters {
+    /// Those that are set, in words.
+    pub(super) fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut say = |what: &str, values: Vec<String>| {
+            if !values.is_empty() {
+                words.push(escape::escape(format!("{what} {}", values.join(",")).as_bytes()));
+            }
+        };
+        say("tid", self.tid.iter().map(u32::to_string).collect());
+        say("comm", self.comm.clone());
+        say("path", self.path.iter().map(Pattern::to_string).collect());
+        say("fs", self.fs.clone());
+        say("op", self.op.iter().map(|op| format!("{op:?}").to_lowercase()).collect());
+        say("api", self.api.iter().map(|api| api.word()).collect());
+        say("latency from", self.min_latency.iter().map(|time| format!("{time:?}")).collect());
+        let verdicts = self.filter().verdicts;
+        say("verdict", verdicts.iter().map(|verdict| verdict.as_str().to_owned()).collect());
+        words
+    }
+
     /// What is left out by numbers.
     pub(super) fn wanted(&self) -> Wanted {
         let all = Wanted::ALL;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::{args::duration, filters::RecordedFilters};
@@ -28,6 +29,34 @@ pub(super) struct PartArgs {
 }
 
 impl PartArgs {
+    /// # Errors
+    /// If there is no time in it.
+    pub(super) fn check(&self) -> Result<()> {
+        match (self.since, self.until) {
+            (Some(since), Some(until)) if since >= until => {
+                bail!("--since {since:?} is not before --until {until:?}: nothing is between them")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was asked for, in words.
+    fn words(&self) -> String {
+        let mut words = self.filters.words();
+        let mut say = |what: &str, value: String| words.push(format!("{what} {value}"));
+        if !self.pid.is_empty() {
+            let pids: Vec<String> = self.pid.iter().map(u32::to_string).collect();
+            say("pid", pids.join(","));
+        }
+        if let Some(since) = self.since {
+            say("since", format!("{since:?}"));
+        }
+        if let Some(until) = self.until {
+            say("until", format!("{until:?}"));
+        }
+        words.join("; ")
+    }
+
     pub(super) fn part(&self, header: &Header) -> Part {
         let began = i128::from(header.started) - i128::from(header.clock);
         let began = u64::try_from(began).unwrap_or(0);
@@ -42,6 +71,7 @@ impl PartArgs {
             pids: self.pid.clone(),
             wanted: self.filters.wanted(),
             filter: self.filters.filter(),
+            words: self.words(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs::{self, File},
     io::{self, BufReader, BufWriter, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
@@ -22,7 +22,7 @@ use crate::{
         html::{self, Gather},
         join, replay,
     },
-    trace_file::Header,
+    trace_file::{Header, Reader},
     ui::{self, Screen, Style},
 };
 
@@ -55,11 +55,15 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
         };
         return to_page(args, file, page);
     }
-    let mut sums: HashMap<String, Group> = HashMap::new();
+    args.part.check()?;
+    let mut sums: HashMap<(String, String), Group> = HashMap::new();
+    let mut hosts = BTreeSet::new();
     let mut times = Vec::new();
     for path in &args.files {
         let mut sink = Show::new(args, style());
-        let replayed = read(path, true, &|header| args.part.part(header), &mut sink)?;
+        let mut replayed = read(path, true, &|header| args.part.part(header), &mut sink)?;
+        // There are no totals by time.
+        replayed.by_requests |= args.by == Some(By::Time);
         match (args.json, args.by) {
             (true, _) => json(path, replayed, sink, args.by)?,
             (false, None) => whole(path, &replayed, sink)?,
@@ -69,14 +73,25 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
                     times.push((begin(&replayed), replayed.timeline));
                     continue;
                 }
-                for row in rows(replayed, sink, by) {
-                    sums.entry(row.name.clone()).and_modify(|sum| sum.join(&row)).or_insert(row);
+                let host = replayed.header.host.clone();
+                if by == By::Stack && !replayed.header.stacks {
+                    eprintln!(
+                        "dio-trace: no stacks were recorded: `record` takes them with --stack"
+                    );
                 }
+                for row in rows(replayed, sink, by) {
+                    // A process, or a path, is another one on another host.
+                    let of = if matches!(by, By::Process | By::File) { &host[..] } else { "" };
+                    let key = (of.to_owned(), row.name.clone());
+                    sums.entry(key).and_modify(|sum| sum.join(&row)).or_insert(row);
+                }
+                hosts.insert(host);
             }
         }
     }
     if let (false, Some(by)) = (args.json, args.by) {
-        let mut rows: Vec<Group> = sums.into_values().collect();
+        let mut rows: Vec<Group> =
+            sums.into_iter().map(|(key, row)| told_apart(key, row, &hosts)).collect();
         rows.sort_by(Group::order);
         if by == By::Time {
             rows = by_time(&times);
@@ -86,8 +101,17 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
     Ok(())
 }
 
+/// A row of one of many hosts has its name before its own.
+fn told_apart((host, _): (String, String), mut row: Group, hosts: &BTreeSet<String>) -> Group {
+    if hosts.len() > 1 && !host.is_empty() {
+        row.name = format!("{host}:{}", row.name);
+    }
+    row
+}
+
 /// Writes a recording's page; none is left behind if there is nothing to show.
 fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
+    ensure_recording(file)?;
     let mut out = BufWriter::new(output::create_from(file, page, args.force)?);
     let mut gather = Gather::default();
     let written = read(file, true, &|header| args.part.part(header), &mut gather)
@@ -96,6 +120,14 @@ fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
         let _ = fs::remove_file(page);
     }
     written
+}
+
+/// Fails on what is no recording, before anything is written over for it.
+pub(super) fn ensure_recording(path: &Path) -> Result<()> {
+    let name = escape::path(path);
+    let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
+    anyhow::ensure!(file.metadata()?.is_file(), "{name} is no regular file");
+    Reader::open(BufReader::new(file)).map(drop).context(name)
 }
 
 /// Replays a file.
@@ -166,6 +198,9 @@ fn whole(path: &Path, replayed: &Replay, mut sink: Show) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(ui::recording(&escape::path(path), replayed, style.width).as_bytes())?;
     if let Some(screen) = &mut sink.screen {
+        if replayed.only.is_some() {
+            screen.narrow();
+        }
         screen.summary(&replayed.summary)?;
         out.write_all(screen.get_ref())?;
     }

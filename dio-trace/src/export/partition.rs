@@ -23,6 +23,8 @@ pub struct Partition {
     name: String,
     open: BTreeMap<u64, Parquet<File>>,
     files: u64,
+    /// Files made for each hour.
+    of_hour: BTreeMap<u64, u32>,
     force: bool,
 }
 
@@ -38,7 +40,7 @@ impl Partition {
         let boot: String = header.boot.chars().filter(char::is_ascii_hexdigit).take(8).collect();
         let of = of.file_name().map_or_else(String::new, |name| word(&name.to_string_lossy()));
         let name = format!("{boot}-{}-{of}", header.started);
-        Ok(Self { folder, name, open: BTreeMap::new(), files: 0, force })
+        Ok(Self { folder, name, open: BTreeMap::new(), files: 0, of_hour: BTreeMap::new(), force })
     }
 
     /// Adds a request to the file of the hour in which it ended.
@@ -75,7 +77,10 @@ impl Partition {
     fn create(&mut self, hour: u64) -> Result<File> {
         let folder = self.folder.join(format!("hour={}", name_of(hour)));
         make(&folder)?;
-        let path = folder.join(format!("{}-{}.parquet", self.name, self.files));
+        // By the hour's own count: the same recording is found there again, however it is narrowed.
+        let nth = self.of_hour.entry(hour).or_insert(0);
+        let path = folder.join(format!("{}-{nth}.parquet", self.name));
+        *nth += 1;
         self.files += 1;
         output::create(&path, self.force)
     }

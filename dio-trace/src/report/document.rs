@@ -15,6 +15,8 @@ pub struct Document<'a> {
     requests_recorded: u64,
     requests_in_window: u64,
     by_requests: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    only: Option<String>,
     dropped: u64,
     complete: bool,
     ended: Option<&'a str>,
@@ -43,6 +45,7 @@ impl<'a> Document<'a> {
             requests_recorded: replayed.recorded,
             requests_in_window: replayed.shown,
             by_requests: replayed.by_requests,
+            only: replayed.only.clone(),
             dropped: replayed.dropped,
             complete: cut.end.is_some() && cut.damage.is_empty(),
             ended: cut.end.as_ref().map(|end| end.why.as_str()),

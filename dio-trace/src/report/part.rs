@@ -31,12 +31,24 @@ pub struct Part {
     pub pids: Vec<u32>,
     pub wanted: Wanted,
     pub filter: Filter,
+    /// How that was asked for, in words; empty: everything.
+    pub words: String,
 }
 
 impl Part {
     /// All of it.
-    pub const ALL: Self =
-        Self { window: Window::ALL, pids: Vec::new(), wanted: Wanted::ALL, filter: Filter::OPEN };
+    pub const ALL: Self = Self {
+        window: Window::ALL,
+        pids: Vec::new(),
+        wanted: Wanted::ALL,
+        filter: Filter::OPEN,
+        words: String::new(),
+    };
+
+    /// How it was asked for; `None`: it is all.
+    pub(super) fn said(&self) -> Option<String> {
+        (!self.words.is_empty()).then(|| self.words.clone())
+    }
 
     /// True if the totals do not say which of what they count is in it.
     pub(super) const fn asks_requests(&self) -> bool {
@@ -48,9 +60,9 @@ impl Part {
 
     /// False if a request is not in it, whatever its time, names and verdict.
     pub(super) fn takes(&self, request: &Request) -> bool {
-        let Wanted { tid, ops, apis, min_latency_ns, .. } = self.wanted;
+        let Wanted { ops, apis, min_latency_ns, .. } = self.wanted;
         self.takes_process(request.tgid)
-            && (tid == 0 || tid == request.tid)
+            && self.takes_thread(request.tid)
             && has(ops, request.op)
             && has(apis, request.api)
             && request.end_ns.saturating_sub(request.begin_ns) >= min_latency_ns
@@ -58,6 +70,10 @@ impl Part {
 
     pub(super) fn takes_process(&self, pid: u32) -> bool {
         self.pids.is_empty() || self.pids.contains(&pid)
+    }
+
+    pub(super) const fn takes_thread(&self, tid: u32) -> bool {
+        self.wanted.tid == 0 || self.wanted.tid == tid
     }
 
     /// Leaves out the counters of what is not in it.

@@ -1,7 +1,7 @@
 //! Walks a recording once and hands on what live tracing would have shown.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{Read, Seek},
 };
 
@@ -87,6 +87,8 @@ pub struct Replay {
     pub shown: u64,
     /// The summary was made from these requests, for the counters do not say (a time, a thread, a cut).
     pub by_requests: bool,
+    /// In words, what of the recording was looked at; `None`: all.
+    pub only: Option<String>,
     pub dropped: u64,
     pub bytes: u64,
 }
@@ -104,6 +106,8 @@ struct State<'a> {
     stacks: Stacks,
     /// Whether requests of a file by a task have names that are looked at.
     named_right: HashMap<(u64, u32), bool>,
+    /// Where only some processes are looked at: files that they use directly.
+    used: HashSet<FileKey>,
     timeline: Timeline,
     /// As the totals say.
     counters: HashMap<CounterKey, Counter>,
@@ -152,6 +156,7 @@ pub fn replay(
         tasks: Numbered::default(),
         stacks: Stacks::default(),
         named_right: HashMap::new(),
+        used: HashSet::new(),
         timeline: Timeline::default(),
         counters: HashMap::new(),
         mixers: HashMap::new(),
@@ -214,6 +219,7 @@ impl State<'_> {
                 self.named = self.named.saturating_add(info.bytes());
                 if self.files.keep(file, key, MAX_KEPT) && self.named <= MAX_NAMED {
                     self.enricher.recall(key, info);
+                    self.named_right.clear(); // it may be told again, by its name
                 }
             }
             Fact::Task(fact) => {
@@ -243,7 +249,8 @@ impl State<'_> {
 
     fn refusal(&mut self, fact: &RefusalFact) -> Result<()> {
         let task = self.task(fact.task);
-        if !self.part.window.holds(fact.time) || !self.part.takes_process(task.pid) {
+        let right = self.part.takes_process(task.pid) && self.part.takes_thread(task.tid);
+        if !right || !self.part.window.holds(fact.time) {
             return Ok(());
         }
         let event = fact.event(self.key(fact.file), (task.pid, task.tid, task.comm));
@@ -257,7 +264,11 @@ impl State<'_> {
 
     fn mixer(&mut self, fact: &MixerFact) -> Result<()> {
         let task = self.task(fact.task);
-        let event = fact.event(self.key(fact.file), (task.pid, task.tid, task.comm));
+        let file = self.key(fact.file);
+        if !self.part.pids.is_empty() && !self.used.contains(&file) {
+            return Ok(()); // as far as is known by then
+        }
+        let event = fact.event(file, (task.pid, task.tid, task.comm));
         let mixing = Mixing::new(&event, &mut self.enricher, &self.clock);
         let right = self.part.filter.takes_file(&mixing.comm, &mixing.path, &mixing.fs);
         if right && self.part.window.holds(fact.time) { self.sink.mixing(&mixing) } else { Ok(()) }
@@ -319,6 +330,7 @@ impl State<'_> {
     fn count(&mut self, recorded: &Recorded, decision: &Decision) {
         let request = &recorded.request;
         self.shown += 1;
+        self.use_directly(FileKey::from(&recorded.request), recorded.request.tgid);
         let latency = request.end_ns.saturating_sub(request.begin_ns);
         self.timeline.add(request.end_ns, latency, decision.verdict, decision.finding);
         let kind = (
@@ -338,6 +350,13 @@ impl State<'_> {
         Counter::count_latency(&mut counter.latency, latency);
     }
 
+    fn use_directly(&mut self, file: FileKey, pid: u32) {
+        let some = !self.part.pids.is_empty();
+        if some && self.part.takes_process(pid) && self.used.len() < MAX_KEPT {
+            self.used.insert(file);
+        }
+    }
+
     fn totals(&mut self, mut totals: TotalsFact) -> Result<()> {
         anyhow::ensure!(
             self.counters.len() < MAX_KEPT && self.mixers.len() < MAX_KEPT,
@@ -345,6 +364,7 @@ impl State<'_> {
         );
         for row in std::mem::take(&mut totals.counters) {
             let (key, counter) = row.counter(self.key(row.file));
+            self.use_directly(FileKey::from(&key), key.tgid);
             self.counters.insert(key, counter);
         }
         for (file, pid, how, pages) in std::mem::take(&mut totals.mixers) {
@@ -359,7 +379,10 @@ impl State<'_> {
 
     fn finish(mut self, header: Header, bytes: u64) -> Replay {
         let whole = self.cut.end.is_some() && self.cut.damage.is_empty();
-        let by_requests = self.part.asks_requests() || (header.all && !whole);
+        // Of a file that is not whole the totals may be missing or old: what is there counts.
+        let told: u64 = self.counters.values().map(|counter| counter.requests).sum();
+        let lacks = !whole && (header.all || told < self.recorded);
+        let by_requests = self.part.asks_requests() || lacks;
         let counters: Vec<_> =
             if by_requests { self.counted.take() } else { self.counters.drain().collect() };
         let mut totals = self.as_live(&header, counters, by_requests);
@@ -377,6 +400,7 @@ impl State<'_> {
             recorded: self.recorded,
             shown: self.shown,
             by_requests,
+            only: self.part.said(),
             dropped: self.totals.dropped,
             bytes,
         }

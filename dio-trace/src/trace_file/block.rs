@@ -27,11 +27,14 @@ pub(super) fn prefix(version: u32) -> [u8; PREFIX] {
 
 /// The version, or why these are not the first bytes of a recording that is read here.
 pub(super) fn check_prefix(bytes: &[u8]) -> Result<u32, String> {
-    if bytes.get(..8) != Some(&MAGIC[..]) {
+    if bytes.is_empty() {
+        return Err("empty: nothing was written to it".to_owned());
+    }
+    if !MAGIC.iter().zip(bytes).all(|(wanted, byte)| wanted == byte) {
         return Err("no recording of dio-trace: it does not begin as one".to_owned());
     }
-    let Some(version) = bytes.get(8..12).and_then(word) else {
-        return Err("cut within its first 16 bytes".to_owned());
+    let Some(version) = bytes.get(8..12).and_then(word).filter(|_| bytes.len() >= PREFIX) else {
+        return Err(format!("cut within its first {PREFIX} bytes"));
     };
     if bytes.get(12..16).and_then(word) != Some(crc32fast::hash(&bytes[..12])) {
         return Err("damaged in its first 16 bytes (the check sum is wrong)".to_owned());

@@ -44,7 +44,11 @@ impl<R: Read + Seek> Reader<R> {
                     format!("the header at offset {} cannot be understood", info.offset)
                 })?
             }
-            Step::Damage(damage) => bail!("offset {}: {}", damage.offset, damage.what),
+            Step::Damage(damage) => bail!(
+                "its header is damaged, without which nothing behind it can be read: offset {}: {}",
+                damage.offset,
+                damage.what
+            ),
             Step::Block(info) => bail!("offset {}: the header is missing", info.offset),
             Step::End => bail!("cut before its header (offset {})", blocks.size()),
         };

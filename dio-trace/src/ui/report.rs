@@ -52,9 +52,16 @@ pub fn recording(name: &str, replayed: &Replay, width: usize) -> String {
     for text in broken(replayed) {
         out += &line("cut:    ", &text, width);
     }
+    if let Some(only) = &replayed.only {
+        out += &line("only:   ", only, width);
+    }
     if replayed.by_requests {
-        let all = if header.all { "" } else { "; those without a finding are not among them" };
-        let text = format!("the {} requests recorded one by one{all}", count(replayed.shown));
+        let without = match (header.all, header.sample) {
+            (true, _) => String::new(),
+            (false, 0) => "; those without a finding are not among them".to_owned(),
+            (false, n) => format!("; of those without a finding 1 in {n} is among them"),
+        };
+        let text = format!("the {} requests recorded one by one{without}", count(replayed.shown));
         out += &line("counts: ", &text, width);
     }
     if replayed.dropped != 0 {

@@ -42,11 +42,25 @@ pub struct Screen<W> {
     /// Causes whose reason was shown, in that order.
     causes: Vec<&'static str>,
     headed: bool,
+    /// Only a part of what was seen is shown.
+    narrowed: bool,
 }
 
 impl<W: Write> Screen<W> {
     pub fn new(out: W, style: Style) -> Self {
-        Self { out, style, seen: HashMap::new(), causes: Vec::new(), headed: false }
+        Self {
+            out,
+            style,
+            seen: HashMap::new(),
+            causes: Vec::new(),
+            headed: false,
+            narrowed: false,
+        }
+    }
+
+    /// To be told where filters may leave nothing of what was seen.
+    pub fn narrow(&mut self) {
+        self.narrowed = true;
     }
 
     /// What was written to.
@@ -239,7 +253,10 @@ impl<W: Write> Screen<W> {
     fn headline(&mut self, s: &Summary) -> io::Result<()> {
         let ended = s.ended();
         let direct = s.requests.get("direct").copied().unwrap_or(0);
-        let text = if ended == 0 {
+        let text = if ended == 0 && self.narrowed {
+            "Nothing that was recorded fits: without filters and times the report has all of it."
+                .to_owned()
+        } else if ended == 0 {
             "No O_DIRECT request was seen. Does the program open its files with O_DIRECT? \
              `grep flags /proc/PID/fdinfo/*` shows it: the octal flags have 040000 then (x86)."
                 .to_owned()

@@ -196,7 +196,8 @@ function heading() {
   name();
   return el("header", {},
     el("div", {}, el("h1", {}, "Was it really direct? ", el("span", { class: "mono" }, report.file)),
-      el("div", { class: "soft" }, line)), button);
+      el("div", { class: "soft" }, line),
+      report.only ? el("div", { class: "warn" }, "Only " + report.only) : null), button);
 }
 
 function notes() {
@@ -212,8 +213,8 @@ function notes() {
     out.push(count(report.dropped) + " requests were counted but not recorded: the disk was too slow.");
   }
   if (report.by_requests && !report.header.all) {
-    out.push("The counts are of the requests recorded one by one; those without a finding are not among "
-      + "them.");
+    out.push("The counts are of the requests recorded one by one; of those without a finding "
+      + (report.header.sample ? "1 in " + count(report.header.sample) + " is" : "none are") + " among them.");
   }
   return out.length ? el("section", {}, el("h2", { class: "warn" }, "Not whole"),
     el("ul", {}, out.map(text => el("li", {}, text)))) : null;
