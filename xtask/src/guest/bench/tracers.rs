@@ -27,13 +27,20 @@ pub(crate) struct Tracer {
 enum Ready {
     /// It says so on stderr.
     Says(&'static str),
+    /// On stdout.
+    Prints(&'static str),
     /// It does not say, but rests once it has started.
     Rests,
+    /// The same, and has such a descriptor open by then: while it waits for the disk it rests too.
+    RestsWith(&'static str),
 }
 
 /// As long without using the CPU is rest.
 const REST: Duration = Duration::from_secs(4);
 
+/// bpftrace prints nothing before all of its probes are attached (src/bpftrace.cpp:BPFtrace::run). That it
+/// rests is no sign: it does while it waits for the disk.
+const READY: Ready = Ready::Prints("ready");
 const TRACING: Ready = Ready::Says("dio-trace: tracing");
 
 const fn tracer(name: &'static str, words: &'static [&'static str], ready: Ready) -> Tracer {
@@ -66,12 +73,12 @@ pub(crate) const TRACERS: &[Tracer] = &[
         TRACING,
     ),
     tracer("dio-trace kprobe", &["TOOL", "audit", "--attach", "kprobe"], TRACING),
-    tracer("bpftrace fentry", &["bpftrace", "-q", "xtask/bench/fentry.bt"], Ready::Rests),
-    tracer("bpftrace kprobe", &["bpftrace", "-q", "xtask/bench/kprobe.bt"], Ready::Rests),
+    tracer("bpftrace fentry", &["bpftrace", "-q", "-B", "line", "xtask/bench/fentry.bt"], READY),
+    tracer("bpftrace kprobe", &["bpftrace", "-q", "-B", "line", "xtask/bench/kprobe.bt"], READY),
     tracer(
         "perf trace",
         &["perf", "trace", "-o", "/dev/null", "-e", "pread64", "-p", "PID"],
-        Ready::Rests,
+        Ready::RestsWith("anon_inode:[perf_event]"),
     )
     .only(PREAD),
     tracer(
@@ -106,11 +113,15 @@ impl Running {
         let pid = pid.to_string();
         let program = if *program == "TOOL" { text(tool)? } else { program };
         let words = words.iter().map(|word| if *word == "PID" { pid.as_str() } else { word });
+        let talk = File::create(TALK)?;
         let mut child = Command::new(program)
             .args(words)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(TALK)?)
+            .stdout(match tracer.ready {
+                Ready::Prints(_) => Stdio::from(talk.try_clone()?),
+                _ => Stdio::null(),
+            })
+            .stderr(talk)
             .spawn()
             .with_context(|| format!("cannot start {program}"))?;
         wait(&mut child, &tracer.ready)?;
@@ -151,8 +162,11 @@ fn wait(child: &mut Child, ready: &Ready) -> Result<()> {
             bail!("it ended ({status}): {}", talk());
         }
         match ready {
-            Ready::Says(words) if talk().contains(words) => return Ok(()),
+            Ready::Says(words) | Ready::Prints(words) if talk().contains(words) => return Ok(()),
             Ready::Rests if since.elapsed() > REST => return Ok(()),
+            Ready::RestsWith(what) if since.elapsed() > REST && holds(child.id(), what)? => {
+                return Ok(());
+            }
             _ if start.elapsed() > Duration::from_secs(900) => bail!("it is not ready: {}", talk()),
             _ => thread::sleep(Duration::from_millis(100)),
         }
@@ -161,6 +175,12 @@ fn wait(child: &mut Child, ready: &Ready) -> Result<()> {
             (used, since) = (now, Instant::now());
         }
     }
+}
+
+/// True if one of its descriptors is of that name.
+fn holds(pid: u32, what: &str) -> Result<bool> {
+    let mut fds = fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(Result::ok);
+    Ok(fds.any(|fd| fs::read_link(fd.path()).is_ok_and(|name| name == Path::new(what))))
 }
 
 fn talk() -> String {

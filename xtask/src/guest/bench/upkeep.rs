@@ -78,6 +78,8 @@ pub(crate) struct Long {
     pub(crate) files: u64,
     pub(crate) reads: u64,
     pub(crate) counted: u64,
+    /// Reads that it says no counter was left for.
+    pub(crate) uncounted: u64,
     /// Reads with a line, and how many of those have no name of a file.
     pub(crate) told: u64,
     pub(crate) unnamed: u64,
@@ -152,6 +154,7 @@ fn ended(tool: &Child, lines: &Lines, reads: u64) -> Result<Long> {
         files: FILES,
         reads,
         counted: counted(&summary),
+        uncounted: summary["lost"]["counter map full"].as_u64().unwrap_or(0),
         told: lines.told,
         unnamed: lines.unnamed,
         lost: summary["lost"]["ring buffer full"].as_u64().unwrap_or(0),
