@@ -4,6 +4,8 @@
 //! probes, a file beyond those that have counters is named before each of its requests. Prints
 //! for each sink: its name, KiB after a tenth of the events and at most, events a second.
 
+mod memory;
+
 use std::{
     fs,
     io::{self, Write},
@@ -24,11 +26,17 @@ use dio_trace_common::{
     evidence::{Evidence, seen},
     verdict::{Outcome, Verdict},
 };
+use memory::peak;
 
 /// Files that have a counter, of so many more.
 const COUNTED: u64 = 16_384;
 const DEV: u32 = 8 << 20 | 1;
 const COMM: [u8; 16] = *b"events\0\0\0\0\0\0\0\0\0\0";
+
+/// Where its inode would lie.
+const fn inode(file: u64) -> u64 {
+    0xffff_8880_0000_0000 + file * 1024
+}
 
 fn named(file: u64, mnt_id: i32) -> FileEvent {
     let mut names = [0; PATH_BYTES + NAME_BYTES];
@@ -37,7 +45,7 @@ fn named(file: u64, mnt_id: i32) -> FileEvent {
     FileEvent {
         kind: EVENT_FILE,
         flags: 0,
-        inode: 0xffff_8880_0000_0000 + file * 1024,
+        inode: inode(file),
         ino: file,
         dev: DEV,
         tgid: process::id(),
@@ -63,7 +71,7 @@ fn request(file: u64, nth: u64) -> Request {
         nr_segs: 1,
         begin_ns: nth * 1_000,
         end_ns: nth * 1_000 + 80_000,
-        inode: 0xffff_8880_0000_0000 + file * 1024,
+        inode: inode(file),
         pos: (nth % 1024 * 4096) as i64,
         len: 4096,
         ret: 4096,
@@ -84,14 +92,6 @@ fn request(file: u64, nth: u64) -> Request {
         comm: COMM,
         ..Request::EMPTY
     }
-}
-
-/// A number of /proc/self/status in KiB.
-fn memory(what: &str) -> Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(what));
-    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
-    kib.with_context(|| format!("no {what} in /proc/self/status"))
 }
 
 fn pump(
@@ -115,11 +115,11 @@ fn pump(
         beside.request(&record);
         sink(&record)?;
         if nth == events / 10 {
-            early = memory("VmHWM:")?;
+            early = peak()?;
         }
     }
     let rate = events as f64 / began.elapsed().as_secs_f64();
-    println!("{name} {early} {} {rate:.0}", memory("VmHWM:")?);
+    println!("{name} {early} {} {rate:.0}", peak()?);
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! 8 threads, a few microseconds apart; one in a thousand is a finding.
 
 mod draw;
+mod memory;
 
 use std::{
     fs::File,
@@ -13,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use dio_trace::{
     export::parquet::Parquet,
     record::Record,
@@ -25,6 +26,7 @@ use dio_trace_common::{
     evidence::{Evidence, seen},
 };
 use draw::Draw;
+use memory::peak;
 
 struct Load {
     draw: Draw,
@@ -107,14 +109,6 @@ fn write(path: &Path, n: u64) -> Result<(Duration, u64)> {
     }
     writer.end(&End { time: 0, why: "done".to_owned() })?;
     Ok((began.elapsed(), writer.written()))
-}
-
-/// KiB of memory this process had at most (proc(5), VmHWM).
-fn peak() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
-    kib.context("no VmHWM in /proc/self/status")
 }
 
 /// What a process of its own finds: ns, requests, KiB at most.

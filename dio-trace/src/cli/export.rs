@@ -60,16 +60,16 @@ type Out = Box<dyn Write + Send>;
 
 /// Exports a recording.
 pub(super) fn run(args: &ExportArgs) -> Result<()> {
-    if let Some(folder) = &args.partition {
-        anyhow::ensure!(
-            matches!(args.format, Format::Parquet),
-            "folders by host and hour are for --format parquet"
-        );
-        return by_hour(args, folder);
-    }
     args.part.check()?;
+    anyhow::ensure!(
+        args.partition.is_none() || matches!(args.format, Format::Parquet),
+        "folders by host and hour are for --format parquet"
+    );
     ensure_recording(&args.file)?;
-    to_output(args)
+    match &args.partition {
+        Some(folder) => by_hour(args, folder),
+        None => to_output(args),
+    }
 }
 
 fn to_output(args: &ExportArgs) -> Result<()> {

@@ -40,8 +40,8 @@ impl PartArgs {
         }
     }
 
-    /// What was asked for, in words.
-    fn words(&self) -> String {
+    /// What was asked for, in words, if anything was.
+    fn words(&self) -> Option<String> {
         let mut words = self.filters.words();
         let mut say = |what: &str, value: String| words.push(format!("{what} {value}"));
         if !self.pid.is_empty() {
@@ -54,7 +54,7 @@ impl PartArgs {
         if let Some(until) = self.until {
             say("until", format!("{until:?}"));
         }
-        words.join("; ")
+        (!words.is_empty()).then(|| words.join("; "))
     }
 
     pub(super) fn part(&self, header: &Header) -> Part {
@@ -71,7 +71,7 @@ impl PartArgs {
             pids: self.pid.clone(),
             wanted: self.filters.wanted(),
             filter: self.filters.filter(),
-            words: self.words(),
+            only: self.words(),
         }
     }
 }

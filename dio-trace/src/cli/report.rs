@@ -49,13 +49,13 @@ pub(super) struct ReportArgs {
 
 /// Reports on each file, or on all of them by something.
 pub(super) fn run(args: &ReportArgs) -> Result<()> {
+    args.part.check()?;
     if let Some(page) = &args.html {
         let [file] = &args.files[..] else {
             bail!("a page shows one recording: name one, or sum many with --by");
         };
         return to_page(args, file, page);
     }
-    args.part.check()?;
     let mut sums: HashMap<(String, String), Group> = HashMap::new();
     let mut hosts = BTreeSet::new();
     let mut times = Vec::new();
@@ -90,23 +90,23 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
         }
     }
     if let (false, Some(by)) = (args.json, args.by) {
-        let mut rows: Vec<Group> =
-            sums.into_iter().map(|(key, row)| told_apart(key, row, &hosts)).collect();
-        rows.sort_by(Group::order);
-        if by == By::Time {
-            rows = by_time(&times);
-        }
+        let rows = if by == By::Time { by_time(&times) } else { told_apart(sums, &hosts) };
         io::stdout().write_all(ui::groups(&rows, by, style()).as_bytes())?;
     }
     Ok(())
 }
 
-/// A row of one of many hosts has its name before its own.
-fn told_apart((host, _): (String, String), mut row: Group, hosts: &BTreeSet<String>) -> Group {
-    if hosts.len() > 1 && !host.is_empty() {
-        row.name = format!("{host}:{}", row.name);
-    }
-    row
+/// Rows by host and name; one of many hosts has its name before its own.
+fn told_apart(sums: HashMap<(String, String), Group>, hosts: &BTreeSet<String>) -> Vec<Group> {
+    let named = |((host, _), mut row): ((String, String), Group)| {
+        if hosts.len() > 1 && !host.is_empty() {
+            row.name = format!("{host}:{}", row.name);
+        }
+        row
+    };
+    let mut rows: Vec<Group> = sums.into_iter().map(named).collect();
+    rows.sort_by(Group::order);
+    rows
 }
 
 /// Writes a recording's page; none is left behind if there is nothing to show.
@@ -124,10 +124,17 @@ fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
 
 /// Fails on what is no recording, before anything is written over for it.
 pub(super) fn ensure_recording(path: &Path) -> Result<()> {
+    let (file, _) = open(path)?;
+    Reader::open(BufReader::new(file)).map(drop).with_context(|| escape::path(path))
+}
+
+/// The file, and its bytes.
+fn open(path: &Path) -> Result<(File, u64)> {
     let name = escape::path(path);
     let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
-    anyhow::ensure!(file.metadata()?.is_file(), "{name} is no regular file");
-    Reader::open(BufReader::new(file)).map(drop).context(name)
+    let about = file.metadata()?;
+    anyhow::ensure!(about.is_file(), "{name} is no regular file");
+    Ok((file, about.len()))
 }
 
 /// Replays a file.
@@ -139,12 +146,9 @@ pub(super) fn read(
     part: &dyn Fn(&Header) -> Part,
     sink: &mut dyn Sink,
 ) -> Result<Replay> {
-    let name = escape::path(path);
-    let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
-    anyhow::ensure!(file.metadata()?.is_file(), "{name} is no regular file");
-    let size = file.metadata()?.len();
+    let (file, size) = open(path)?;
     let file = Progress::new(file, size, talks && io::stderr().is_terminal());
-    replay(BufReader::with_capacity(1 << 18, file), part, sink).context(name)
+    replay(BufReader::with_capacity(1 << 18, file), part, sink).with_context(|| escape::path(path))
 }
 
 fn style() -> Style {

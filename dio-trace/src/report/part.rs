@@ -31,8 +31,8 @@ pub struct Part {
     pub pids: Vec<u32>,
     pub wanted: Wanted,
     pub filter: Filter,
-    /// How that was asked for, in words; empty: everything.
-    pub words: String,
+    /// How that was asked for, in words; `None`: it is all.
+    pub only: Option<String>,
 }
 
 impl Part {
@@ -42,13 +42,8 @@ impl Part {
         pids: Vec::new(),
         wanted: Wanted::ALL,
         filter: Filter::OPEN,
-        words: String::new(),
+        only: None,
     };
-
-    /// How it was asked for; `None`: it is all.
-    pub(super) fn said(&self) -> Option<String> {
-        (!self.words.is_empty()).then(|| self.words.clone())
-    }
 
     /// True if the totals do not say which of what they count is in it.
     pub(super) const fn asks_requests(&self) -> bool {

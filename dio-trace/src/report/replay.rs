@@ -400,7 +400,7 @@ impl State<'_> {
             recorded: self.recorded,
             shown: self.shown,
             by_requests,
-            only: self.part.said(),
+            only: self.part.only,
             dropped: self.totals.dropped,
             bytes,
         }

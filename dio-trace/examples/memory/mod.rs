@@ -1,0 +1,11 @@
+//! How much memory a benchmark took.
+
+use anyhow::{Context as _, Result};
+
+/// KiB of memory this process had at most (proc(5), VmHWM).
+pub fn peak() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
+    kib.context("no VmHWM in /proc/self/status")
+}
