@@ -23,6 +23,9 @@ use crate::{
 /// A suite that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 
+/// Complaints quoted of one run; its result has them all.
+const QUOTED: usize = 20;
+
 /// The dio-trace that a result is of, beside it.
 const TOOL: &str = "dio-trace";
 /// Which set-ups it is of.
@@ -234,7 +237,21 @@ impl Lines {
     }
 }
 
-/// Prints the table of the suites.
+/// What is wrong, a line each: a run's name, and no more than [`QUOTED`] of its complaints.
+pub(crate) fn complaints(done: &[Done], name: fn(&Run) -> String) -> Vec<String> {
+    let of = |done: &Done| {
+        let all = done.suite.as_ref().map_or(&[][..], |suite| &suite.complaints);
+        let more = all.len().saturating_sub(QUOTED);
+        let rest = (more > 0).then(|| format!("and {more} more"));
+        let name = name(&done.run);
+        let lines = all.iter().take(QUOTED).cloned().chain(rest);
+        lines.map(|line| format!("{name}: {line}")).collect::<Vec<_>>()
+    };
+    done.iter().flat_map(of).collect()
+}
+
+/// Prints the table of the suites, and what is wrong: the end of the output is what a reader of a
+/// log has at hand.
 pub(crate) fn table(done: &[Done]) {
     let suites: Vec<_> =
         done.iter().filter_map(|done| done.suite.as_ref().map(|suite| (done, suite))).collect();
@@ -256,6 +273,11 @@ pub(crate) fn table(done: &[Done]) {
             suite.missed,
             suite.extra
         );
+    }
+    let wrong = complaints(done, Run::name);
+    if !wrong.is_empty() {
+        println!();
+        wrong.iter().for_each(|line| println!("{line}"));
     }
 }
 

@@ -34,9 +34,6 @@ const RUNS: &[(&str, &str)] = &[
 
 const TOOLS: &[&[Need]] = &[host::VM, host::SCENARIOS, host::RARE];
 
-/// Disagreements that docs/truth.md quotes from each run.
-const QUOTED: usize = 20;
-
 /// Every scenario on every kernel, by fentry and by kprobes: what dio-trace says against what the
 /// kernel was measured to do
 ///
@@ -210,19 +207,11 @@ fn page(done: &[Done]) -> String {
     );
     text.push_str(&matrix(done));
     text.push_str("\n## Disagreements\n\n");
-    let mut any = false;
-    for done in done {
-        let complaints = done.suite.as_ref().map_or(&[][..], |suite| &suite.complaints);
-        for complaint in complaints.iter().take(QUOTED) {
-            any = true;
-            let _ = writeln!(text, "- {}: {complaint}", column(&done.run));
-        }
-        if complaints.len() > QUOTED {
-            let more = complaints.len() - QUOTED;
-            let _ = writeln!(text, "- {}: and {more} more", column(&done.run));
-        }
+    let disagreements = suites::complaints(done, column);
+    for line in &disagreements {
+        let _ = writeln!(text, "- {line}");
     }
-    if !any {
+    if disagreements.is_empty() {
         text.push_str("None.\n");
     }
     text

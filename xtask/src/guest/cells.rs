@@ -134,6 +134,11 @@ impl Cell {
         if self.twin { format!("{case}.{api}.{offset}+{len}") } else { format!("{case}.{api}") }
     }
 
+    /// Dirty pages are written back for the request.
+    pub(super) fn flushes(&self) -> bool {
+        self.expect.iter().any(|expect| matches!(expect, Expect::Request { flush: true, .. }))
+    }
+
     pub(super) fn writes(&self) -> bool {
         self.case.starts_with('w') || self.api.contains("write")
     }

@@ -24,6 +24,21 @@ pub(super) fn drop_pages(file: &File) -> io::Result<()> {
     }
 }
 
+/// Pages of a file's range that are dirty or being written back (cachestat(2), since Linux 6.5);
+/// `None` where the kernel cannot tell.
+pub(super) fn unwritten(file: &File, offset: i64, len: usize) -> Option<u64> {
+    /// x86's number, which the C library's crate does not have.
+    const CACHESTAT: libc::c_long = 451;
+    let range = [offset as u64, len as u64];
+    // Cached, dirty, being written back, evicted, evicted lately.
+    let mut pages = [0_u64; 5];
+    // SAFETY: both structs are arrays of u64 of these lengths (include/uapi/linux/mman.h).
+    let told = unsafe {
+        libc::syscall(CACHESTAT, file.as_raw_fd(), range.as_ptr(), pages.as_mut_ptr(), 0)
+    };
+    (told == 0).then(|| pages[1] + pages[2])
+}
+
 /// Makes a file of that many bytes, and has it on disk.
 pub(super) fn fill(path: &Path, len: usize) -> Result<()> {
     let make = || {

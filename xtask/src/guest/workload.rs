@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cases::{self, Cache, Case, Content, Cut, Open},
     cells::{self, Cell},
-    files::drop_pages,
+    files::{drop_pages, unwritten},
     memory::{Buffer, Map},
     request::{Apis, Call},
     setups,
@@ -81,12 +81,23 @@ pub(super) fn main(args: &WorkloadArgs) -> Result<()> {
         let cells = cells::load(setup.name, setup.rows, &args.series)?;
         prepared.extend(prepare(cells, Path::new(path), setup.cloned)?);
     }
-    fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the page cache")?;
+    settle()?;
     let mut apis = Apis::new()?;
     wait_for_go()?;
     let tally: Result<Vec<Entry>> = prepared.iter().map(|ready| ready.run(&mut apis)).collect();
     let text = serde_json::to_vec(&tally?)?;
     fs::write(&args.tally, text).context("cannot write the tally")
+}
+
+/// Nothing dirty, and nothing cached.
+///
+/// A file that was synced is still among the dirty ones, as of when it was written first (fsync(2)
+/// leaves I_DIRTY_PAGES to __writeback_single_inode, fs/fs-writeback.c). Once that is long enough
+/// ago, the kernel's periodic writeback takes the pages that a case has dirtied only now.
+fn settle() -> Result<()> {
+    // SAFETY: no memory is involved.
+    unsafe { libc::sync() };
+    fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the page cache")
 }
 
 /// Every cell keeps a descriptor.
@@ -243,6 +254,7 @@ impl Prepared {
                 return Ok(entry);
             }
         };
+        self.keep_dirty().with_context(|| format!("cannot set up the cache for {}", shown()))?;
         // Opening a file of FUSE drops what was cached of it.
         entry.before = mapped.resident(self.cell.offset, self.cell.len)?;
         let mut buffer = Buffer::new(self.cell.off_by + self.cell.len)?;
@@ -291,6 +303,19 @@ impl Prepared {
             Holds::Device => MOST.max(asked),
             _ => self.file.metadata()?.len(),
         })
+    }
+
+    /// Where the request is to find dirty pages, and somebody has just written them back: makes
+    /// them dirty again.
+    fn keep_dirty(&self) -> io::Result<()> {
+        const TRIES: u32 = 5;
+        let written = || unwritten(&self.file, self.cell.offset, self.cell.len) == Some(0);
+        let mut tries = 0;
+        while self.cell.flushes() && written() && tries < TRIES {
+            self.set_cache()?;
+            tries += 1;
+        }
+        Ok(())
     }
 
     /// Brings the request's range into the state that the case is about.
