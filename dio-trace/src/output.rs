@@ -50,3 +50,29 @@ pub fn create_from(input: &Path, path: &Path, force: bool) -> Result<File> {
     anyhow::ensure!(!same, "{} is the recording itself: name another file", escape::path(path));
     create(path, force)
 }
+
+/// An output whose errors say which one it is, where those of an input are told too.
+pub struct Named<W> {
+    name: String,
+    out: W,
+}
+
+impl<W> Named<W> {
+    pub const fn new(name: String, out: W) -> Self {
+        Self { name, out }
+    }
+
+    fn say(&self, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("cannot write {}: {error}", self.name))
+    }
+}
+
+impl<W: io::Write> io::Write for Named<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes).map_err(|error| self.say(&error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush().map_err(|error| self.say(&error))
+    }
+}

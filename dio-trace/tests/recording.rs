@@ -172,6 +172,32 @@ fn what_is_no_recording_replaces_nothing() {
 }
 
 #[test]
+fn of_many_recordings_the_readable_are_reported() {
+    let fs = |files: &[&str]| run(&[&["report", "--by", "fs"], files].concat());
+    let (whole, part) = (fs(&["v1.dio"]), fs(&["v1.txt", "v1.dio", "missing.dio"]));
+    assert_eq!((part.status.code(), &part.stdout), (Some(1), &whole.stdout));
+    let error = String::from_utf8(part.stderr).unwrap();
+    for said in ["v1.txt: ", "missing.dio: ", "2 of 3 recordings could not be read"] {
+        assert!(error.contains(said), "{error}");
+    }
+    let none = fs(&["v1.txt", "missing.dio"]);
+    assert_eq!((none.status.code(), none.stdout.len()), (Some(1), 0));
+}
+
+#[test]
+fn an_output_that_is_full_is_named() {
+    let full = Command::new(env!("CARGO_BIN_EXE_dio-trace"))
+        .args(["export", "--format", "jsonl", "v1.dio"])
+        .current_dir(folder())
+        .stdout(fs::File::create("/dev/full").unwrap())
+        .output()
+        .unwrap();
+    let error = String::from_utf8(full.stderr).unwrap();
+    assert_eq!(full.status.code(), Some(1));
+    assert!(error.contains("cannot write stdout: No space left on device"), "{error}");
+}
+
+#[test]
 fn a_cut_recording_is_reported_as_far_as_it_goes() {
     let whole = fs::read(folder().join("v1.dio")).unwrap();
     let place = tempfile::tempdir().unwrap();

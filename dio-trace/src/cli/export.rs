@@ -17,7 +17,7 @@ use crate::{
     beside::{Mixing, RefusalRow},
     escape,
     export::{csv, folded::Folded, parquet, partition::Partition, perfetto::Perfetto},
-    output,
+    output::{self, Named},
     record::Record,
     report::{Replay, Sink},
     trace_file::Header,
@@ -74,8 +74,11 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
 
 fn to_output(args: &ExportArgs) -> Result<()> {
     let out: Out = match &args.output {
-        Some(path) => Box::new(output::create_from(&args.file, path, args.force)?),
-        None => Box::new(io::stdout()),
+        Some(path) => {
+            let file = output::create_from(&args.file, path, args.force)?;
+            Box::new(Named::new(escape::path(path), file))
+        }
+        None => Box::new(Named::new("stdout".to_owned(), io::stdout())),
     };
     let mut out = BufWriter::with_capacity(1 << 18, out);
     let part = |header: &Header| args.part.part(header);

@@ -78,6 +78,12 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 /// One line: what, why, what to do.
 fn say(error: &anyhow::Error) {
-    let text = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    let mut text = String::new();
+    for part in error.chain().map(ToString::to_string) {
+        // Some libraries' errors say their cause, and have it as their cause too.
+        if !text.ends_with(&part) {
+            text.extend([if text.is_empty() { "" } else { ": " }, &part]);
+        }
+    }
     eprintln!("dio-trace: {}", text.lines().next().unwrap_or("failed"));
 }

@@ -8,14 +8,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
-use super::{part::PartArgs, progress::Progress, sink};
+use super::{part::PartArgs, progress::Progress, say, sink};
 use crate::{
     beside::{Mixing, RefusalRow},
     clock::{date_of, time_of_day},
-    escape, output,
+    escape,
+    output::{self, Named},
     record::Record,
     report::{
         By, Document, Group, Part, Replay, Sink, Slice, Timeline, groups,
@@ -48,6 +49,8 @@ pub(super) struct ReportArgs {
 }
 
 /// Reports on each file, or on all of them by something.
+///
+/// Of many, those that cannot be read are said, and the others reported; it fails then all the same.
 pub(super) fn run(args: &ReportArgs) -> Result<()> {
     args.part.check()?;
     if let Some(page) = &args.html {
@@ -56,12 +59,20 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
         };
         return to_page(args, file, page);
     }
-    let mut sums: HashMap<(String, String), Group> = HashMap::new();
-    let mut hosts = BTreeSet::new();
-    let mut times = Vec::new();
+    let mut sums = Sums::default();
+    let mut unread = 0;
     for path in &args.files {
         let mut sink = Show::new(args, style());
-        let mut replayed = read(path, true, &|header| args.part.part(header), &mut sink)?;
+        let mut replayed = match read(path, true, &|header| args.part.part(header), &mut sink) {
+            Ok(replayed) => replayed,
+            // The others are worth their report.
+            Err(error) if args.files.len() > 1 => {
+                say(&error);
+                unread += 1;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         // There are no totals by time.
         replayed.by_requests |= args.by == Some(By::Time);
         match (args.json, args.by) {
@@ -69,50 +80,69 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
             (false, None) => whole(path, &replayed, sink)?,
             (false, Some(by)) => {
                 eprint!("{}", ui::recording(&escape::path(path), &replayed, style().width));
-                if by == By::Time {
-                    times.push((begin(&replayed), replayed.timeline));
-                    continue;
-                }
-                let host = replayed.header.host.clone();
-                if by == By::Stack && !replayed.header.stacks {
-                    eprintln!(
-                        "dio-trace: no stacks were recorded: `record` takes them with --stack"
-                    );
-                }
-                for row in rows(replayed, sink, by) {
-                    // A process, or a path, is another one on another host.
-                    let of = if matches!(by, By::Process | By::File) { &host[..] } else { "" };
-                    let key = (of.to_owned(), row.name.clone());
-                    sums.entry(key).and_modify(|sum| sum.join(&row)).or_insert(row);
-                }
-                hosts.insert(host);
+                sums.add(replayed, sink, by);
             }
         }
     }
-    if let (false, Some(by)) = (args.json, args.by) {
-        let rows = if by == By::Time { by_time(&times) } else { told_apart(sums, &hosts) };
-        io::stdout().write_all(ui::groups(&rows, by, style()).as_bytes())?;
+    let files = args.files.len();
+    if let (false, Some(by)) = (args.json || unread == files, args.by) {
+        io::stdout().write_all(ui::groups(&sums.rows(by), by, style()).as_bytes())?;
     }
+    ensure!(unread == 0, "{unread} of {files} recordings could not be read: they are not in this");
     Ok(())
 }
 
-/// Rows by host and name; one of many hosts has its name before its own.
-fn told_apart(sums: HashMap<(String, String), Group>, hosts: &BTreeSet<String>) -> Vec<Group> {
-    let named = |((host, _), mut row): ((String, String), Group)| {
-        if hosts.len() > 1 && !host.is_empty() {
-            row.name = format!("{host}:{}", row.name);
+/// Sums over recordings.
+#[derive(Default)]
+struct Sums {
+    /// By host, where a name means another thing on another one, and name.
+    rows: HashMap<(String, String), Group>,
+    hosts: BTreeSet<String>,
+    /// Where each begins, ns since the epoch.
+    times: Vec<(u64, Timeline)>,
+}
+
+impl Sums {
+    fn add(&mut self, replayed: Replay, sink: Show, by: By) {
+        if by == By::Time {
+            self.times.push((begin(&replayed), replayed.timeline));
+            return;
         }
-        row
-    };
-    let mut rows: Vec<Group> = sums.into_iter().map(named).collect();
-    rows.sort_by(Group::order);
-    rows
+        if by == By::Stack && !replayed.header.stacks {
+            eprintln!("dio-trace: no stacks were recorded: `record` takes them with --stack");
+        }
+        let host = replayed.header.host.clone();
+        for row in rows(replayed, sink, by) {
+            // A process, or a path, is another one on another host.
+            let of = if matches!(by, By::Process | By::File) { &host[..] } else { "" };
+            let key = (of.to_owned(), row.name.clone());
+            self.rows.entry(key).and_modify(|sum| sum.join(&row)).or_insert(row);
+        }
+        self.hosts.insert(host);
+    }
+
+    /// Of many hosts, a row has its host before its name.
+    fn rows(self, by: By) -> Vec<Group> {
+        if by == By::Time {
+            return by_time(&self.times);
+        }
+        let named = |((host, _), mut row): ((String, String), Group)| {
+            if self.hosts.len() > 1 && !host.is_empty() {
+                row.name = format!("{host}:{}", row.name);
+            }
+            row
+        };
+        let mut rows: Vec<Group> = self.rows.into_iter().map(named).collect();
+        rows.sort_by(Group::order);
+        rows
+    }
 }
 
 /// Writes a recording's page; none is left behind if there is nothing to show.
 fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
     ensure_recording(file)?;
-    let mut out = BufWriter::new(output::create_from(file, page, args.force)?);
+    let out = Named::new(escape::path(page), output::create_from(file, page, args.force)?);
+    let mut out = BufWriter::new(out);
     let mut gather = Gather::default();
     let written = read(file, true, &|header| args.part.part(header), &mut gather)
         .and_then(|mut replayed| html::page(&mut out, &escape::path(file), &mut replayed, gather));
@@ -133,7 +163,7 @@ fn open(path: &Path) -> Result<(File, u64)> {
     let name = escape::path(path);
     let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
     let about = file.metadata()?;
-    anyhow::ensure!(about.is_file(), "{name} is no regular file");
+    ensure!(about.is_file(), "{name} is no regular file");
     Ok((file, about.len()))
 }
 

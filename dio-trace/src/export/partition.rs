@@ -10,7 +10,12 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::parquet::Parquet;
-use crate::{escape, output, record::Record, trace_file::Header};
+use crate::{
+    escape,
+    output::{self, Named},
+    record::Record,
+    trace_file::Header,
+};
 
 const HOUR: u64 = 3_600_000_000_000;
 /// Hours that are open at once: requests end in their order but for a little.
@@ -21,7 +26,7 @@ pub struct Partition {
     folder: PathBuf,
     /// Of a file's name: no two recordings share it.
     name: String,
-    open: BTreeMap<u64, Parquet<File>>,
+    open: BTreeMap<u64, Parquet<Named<File>>>,
     files: u64,
     /// Files made for each hour.
     of_hour: BTreeMap<u64, u32>,
@@ -74,7 +79,7 @@ impl Partition {
         self.open.pop_first().map_or(Ok(()), |(_, mut table)| table.finish())
     }
 
-    fn create(&mut self, hour: u64) -> Result<File> {
+    fn create(&mut self, hour: u64) -> Result<Named<File>> {
         let folder = self.folder.join(format!("hour={}", name_of(hour)));
         make(&folder)?;
         // By the hour's own count: the same recording is found there again, however it is narrowed.
@@ -82,7 +87,7 @@ impl Partition {
         let path = folder.join(format!("{}-{nth}.parquet", self.name));
         *nth += 1;
         self.files += 1;
-        output::create(&path, self.force)
+        Ok(Named::new(escape::path(&path), output::create(&path, self.force)?))
     }
 }
 

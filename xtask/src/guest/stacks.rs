@@ -22,7 +22,7 @@ use crate::cmd::text;
 /// Runs of dio-trace.
 pub(super) const RUNS: u64 = 2;
 /// How long the program stays after its read.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(5);
 const SIZE: usize = 16 << 10;
 /// The functions that read, the innermost first.
 const FUNCTIONS: [&str; 2] = ["dio_trace_test_system_call", "dio_trace_test_reads"];
