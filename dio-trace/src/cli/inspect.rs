@@ -38,6 +38,7 @@ pub(super) fn run(path: &Path) -> Result<()> {
                 totals.dropped
             ),
             Item::End(end) => escape(end.why.as_bytes()),
+            Item::Header => "the header once more".to_owned(),
             Item::Other => "a kind not known here".to_owned(),
             Item::Damage(damage) => {
                 broken += 1;

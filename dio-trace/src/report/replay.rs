@@ -207,7 +207,7 @@ impl State<'_> {
                 }
                 Ok(())
             }
-            Item::Other => Ok(()),
+            Item::Header | Item::Other => Ok(()),
         }
     }
 

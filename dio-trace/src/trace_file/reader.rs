@@ -2,7 +2,7 @@
 
 use std::io::{Read, Seek};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use super::{
     BlockInfo, Columns, Damage, End, Fact, Header, Kind, TotalsFact,
@@ -18,7 +18,9 @@ pub enum Item<'a> {
     End(End),
     /// A part that could not be read; reading goes on behind it.
     Damage(Damage),
-    /// A block of a kind that this version does not know, or one that is looked at alone.
+    /// The header once more.
+    Header,
+    /// A block of a kind that this version does not know.
     Other,
 }
 
@@ -27,6 +29,8 @@ pub struct Reader<R> {
     blocks: Blocks<R>,
     columns: Columns,
     header: Header,
+    /// Damage in front of the header that was read, not handed out yet.
+    before: Option<Damage>,
     /// The block the last item came from.
     info: Option<BlockInfo>,
 }
@@ -35,24 +39,11 @@ impl<R: Read + Seek> Reader<R> {
     /// Reads the header.
     ///
     /// # Errors
-    /// If this is no recording, of another version, or its header is damaged; with the offset.
+    /// If this is no recording, of another version, or its headers are damaged; with the offset.
     pub fn open(input: R) -> Result<Self> {
         let mut blocks = Blocks::open(input)?;
-        let header = match blocks.next()? {
-            Step::Block(info) if info.kind == Some(Kind::Header) => {
-                serde_json::from_slice(&blocks.raw).with_context(|| {
-                    format!("the header at offset {} cannot be understood", info.offset)
-                })?
-            }
-            Step::Damage(damage) => bail!(
-                "its header is damaged, without which nothing behind it can be read: offset {}: {}",
-                damage.offset,
-                damage.what
-            ),
-            Step::Block(info) => bail!("offset {}: the header is missing", info.offset),
-            Step::End => bail!("cut before its header (offset {})", blocks.size()),
-        };
-        Ok(Self { blocks, columns: Columns::default(), header, info: None })
+        let (header, before) = header(&mut blocks)?;
+        Ok(Self { blocks, columns: Columns::default(), header, before, info: None })
     }
 
     #[must_use]
@@ -83,6 +74,9 @@ impl<R: Read + Seek> Reader<R> {
     /// If the file cannot be read.
     pub fn item(&mut self) -> Result<Option<Item<'_>>> {
         self.info = None;
+        if let Some(damage) = self.before.take() {
+            return Ok(Some(Item::Damage(damage)));
+        }
         let info = match self.blocks.next()? {
             Step::End => return Ok(None),
             Step::Damage(damage) => return Ok(Some(Item::Damage(damage))),
@@ -97,14 +91,54 @@ impl<R: Read + Seek> Reader<R> {
             }
             Some(Kind::Totals) => serde_json::from_slice(raw).ok().map(Item::Totals),
             Some(Kind::End) => serde_json::from_slice(raw).ok().map(Item::End),
-            Some(Kind::Header) | None => Some(Item::Other),
+            Some(Kind::Header) => Some(Item::Header),
+            None => Some(Item::Other),
         };
-        Ok(Some(item.unwrap_or_else(|| {
-            let bytes = u64::from(info.stored) + super::block::HEAD as u64;
-            let what = "what a block holds cannot be understood".to_owned();
-            Item::Damage(Damage { offset: info.offset, bytes, what })
-        })))
+        Ok(Some(item.unwrap_or_else(|| Item::Damage(senseless(info)))))
     }
+}
+
+/// The first sound header, and the damage in front of it: that of the one before.
+fn header<R: Read + Seek>(blocks: &mut Blocks<R>) -> Result<(Header, Option<Damage>)> {
+    let mut before: Option<Damage> = None;
+    let lost = |damage: &Damage| {
+        anyhow::anyhow!(
+            "its header is damaged, without which nothing behind it can be read: offset {}: {}",
+            damage.offset,
+            damage.what
+        )
+    };
+    loop {
+        let damage = match blocks.next()? {
+            Step::Block(info) if info.kind == Some(Kind::Header) => {
+                match serde_json::from_slice(&blocks.raw) {
+                    Ok(header) => return Ok((header, before)),
+                    Err(_) => senseless(info),
+                }
+            }
+            Step::Damage(damage) => damage,
+            Step::Block(info) => match &before {
+                Some(damage) => return Err(lost(damage)),
+                None => bail!("offset {}: the header is missing", info.offset),
+            },
+            Step::End => match &before {
+                Some(damage) => return Err(lost(damage)),
+                None => bail!("cut before its header (offset {})", blocks.size()),
+            },
+        };
+        before = Some(match before {
+            // One behind the other.
+            Some(first) => Damage { bytes: first.bytes + damage.bytes, ..first },
+            None => damage,
+        });
+    }
+}
+
+/// A sound block whose contents are not.
+fn senseless(info: BlockInfo) -> Damage {
+    let bytes = u64::from(info.stored) + super::block::HEAD as u64;
+    let what = "what a block holds cannot be understood".to_owned();
+    Damage { offset: info.offset, bytes, what }
 }
 
 /// An unknown fact is left out: a later version may have written it.

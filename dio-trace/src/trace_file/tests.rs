@@ -130,6 +130,25 @@ fn each_block_lost_loses_itself_alone() {
 }
 
 #[test]
+fn a_damaged_header_has_a_second_one() {
+    let bytes = recording(100);
+    let begin = 16;
+    let second =
+        begin + encode(Kind::Header, &serde_json::to_vec(&header()).unwrap()).unwrap().len();
+    let flip = |bytes: &mut Vec<u8>, at: usize| bytes[at] ^= 0x10;
+    for hit in [begin + 1, begin + HEAD + 3] {
+        let mut broken = bytes.clone();
+        flip(&mut broken, hit);
+        let replayed = read(&broken).unwrap();
+        assert_eq!((replayed.recorded, &*replayed.header.host), (100, "db1"));
+        assert_eq!(replayed.cut.damage[0].offset, begin as u64);
+        flip(&mut broken, second + HEAD + 3);
+        let error = format!("{:#}", read(&broken).err().unwrap());
+        assert!(error.contains("header is damaged") && error.contains("offset 16"), "{error}");
+    }
+}
+
+#[test]
 fn other_files_and_versions_are_refused_with_the_offset() {
     let error = |bytes: &[u8]| format!("{:#}", read(bytes).err().unwrap());
     assert!(error(b"").contains("offset 0"));

@@ -37,6 +37,8 @@ impl<W: Write> Writer<W> {
         let written = prefix.len() as u64;
         let mut writer =
             Self { out, written, recorded: 0, facts: Vec::new(), requests: Columns::default() };
+        // Nothing can be read without it: a damaged one has a second.
+        writer.json(Kind::Header, header)?;
         writer.json(Kind::Header, header)?;
         Ok(writer)
     }
