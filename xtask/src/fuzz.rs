@@ -59,6 +59,17 @@ pub(crate) fn main(args: &FuzzArgs) -> Result<()> {
     Ok(())
 }
 
+/// Fails if the targets' lock file is not of what they depend on: no other command builds them.
+pub(crate) fn ensure_locked() -> Result<()> {
+    let manifest = places::workspace()?.join("fuzz/Cargo.toml");
+    let mut metadata = build::cargo()?;
+    metadata.args(["metadata", "--locked", "--format-version", "1", "--filter-platform", TRIPLE]);
+    metadata.arg("--manifest-path").arg(&manifest);
+    cmd::output(&mut metadata)
+        .with_context(|| format!("the lock file of {} is stale", manifest.display()))
+        .map(drop)
+}
+
 fn run(target: &str, seconds: u32, folder: &Path, built: &Path) -> Result<()> {
     let found = built.join("found").join(target);
     fs::create_dir_all(&found).with_context(|| format!("cannot make {}", found.display()))?;

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     bench,
     bpf::{self, Checked},
-    build, cmd, host, html,
+    build, cmd, fuzz, host, html,
     steps::{self, Outcome, timed},
     suites::{self, Run},
     vm,
@@ -114,6 +114,7 @@ fn format() -> Result<Outcome> {
 }
 
 fn lint() -> Result<Outcome> {
+    fuzz::ensure_locked()?;
     cargo(&["clippy", "--locked", "--all-targets", "--", "-D", "warnings"])
 }
 
