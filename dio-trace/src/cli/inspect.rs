@@ -32,7 +32,7 @@ pub(super) fn run(path: &Path) -> Result<()> {
             Item::Facts(facts) => format!("{} facts", facts.len()),
             Item::Requests(columns) => format!("{} requests", columns.len()),
             Item::Totals(totals) => format!(
-                "{} counters and {} mixers changed, {} dropped",
+                "{} counters, {} mixers, {} dropped",
                 totals.counters.len(),
                 totals.mixers.len(),
                 totals.dropped
