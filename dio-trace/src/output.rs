@@ -44,11 +44,11 @@ pub fn create(path: &Path, force: bool) -> Result<File> {
 ///
 /// # Errors
 /// If `path` is that file, and those of [`create`].
-pub fn create_from(input: &Path, path: &Path, force: bool) -> Result<File> {
+pub fn create_from(input: &Path, path: &Path, force: bool) -> Result<Named<File>> {
     let id = |path| std::fs::metadata(path).map(|about| (about.dev(), about.ino())).ok();
     let same = id(input).is_some_and(|input| id(path) == Some(input));
     anyhow::ensure!(!same, "{} is the recording itself: name another file", escape::path(path));
-    create(path, force)
+    Ok(Named::new(escape::path(path), create(path, force)?))
 }
 
 /// An output whose errors say which one it is, where those of an input are told too.

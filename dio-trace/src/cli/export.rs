@@ -74,10 +74,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
 
 fn to_output(args: &ExportArgs) -> Result<()> {
     let out: Out = match &args.output {
-        Some(path) => {
-            let file = output::create_from(&args.file, path, args.force)?;
-            Box::new(Named::new(escape::path(path), file))
-        }
+        Some(path) => Box::new(output::create_from(&args.file, path, args.force)?),
         None => Box::new(Named::new("stdout".to_owned(), io::stdout())),
     };
     let mut out = BufWriter::with_capacity(1 << 18, out);

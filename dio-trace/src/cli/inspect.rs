@@ -1,13 +1,13 @@
 //! `dio-trace inspect`: the blocks of a recording.
 
 use std::{
-    fs::File,
     io::{self, BufReader, Write as _},
     path::Path,
 };
 
 use anyhow::{Context as _, Result};
 
+use super::report::open;
 use crate::{
     escape::{self, escape},
     trace_file::{Item, Reader},
@@ -16,8 +16,7 @@ use crate::{
 /// Prints header, blocks and damage.
 pub(super) fn run(path: &Path) -> Result<()> {
     let name = escape::path(path);
-    let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
-    anyhow::ensure!(file.metadata()?.is_file(), "{name} is no regular file");
+    let (file, _) = open(path)?;
     let mut reader = Reader::open(BufReader::with_capacity(1 << 18, file)).context(name.clone())?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     writeln!(out, "{name}: format version {}, {} bytes", reader.version(), reader.size())?;

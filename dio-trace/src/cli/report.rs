@@ -15,8 +15,7 @@ use super::{part::PartArgs, progress::Progress, say, sink};
 use crate::{
     beside::{Mixing, RefusalRow},
     clock::{date_of, time_of_day},
-    escape,
-    output::{self, Named},
+    escape, output,
     record::Record,
     report::{
         By, Document, Group, Part, Replay, Sink, Slice, Timeline, groups,
@@ -141,8 +140,7 @@ impl Sums {
 /// Writes a recording's page; none is left behind if there is nothing to show.
 fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
     ensure_recording(file)?;
-    let out = Named::new(escape::path(page), output::create_from(file, page, args.force)?);
-    let mut out = BufWriter::new(out);
+    let mut out = BufWriter::new(output::create_from(file, page, args.force)?);
     let mut gather = Gather::default();
     let written = read(file, true, &|header| args.part.part(header), &mut gather)
         .and_then(|mut replayed| html::page(&mut out, &escape::path(file), &mut replayed, gather));
@@ -159,7 +157,7 @@ pub(super) fn ensure_recording(path: &Path) -> Result<()> {
 }
 
 /// The file, and its bytes.
-fn open(path: &Path) -> Result<(File, u64)> {
+pub(super) fn open(path: &Path) -> Result<(File, u64)> {
     let name = escape::path(path);
     let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
     let about = file.metadata()?;

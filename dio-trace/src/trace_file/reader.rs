@@ -101,14 +101,7 @@ impl<R: Read + Seek> Reader<R> {
 /// The first sound header, and the damage in front of it: that of the one before.
 fn header<R: Read + Seek>(blocks: &mut Blocks<R>) -> Result<(Header, Option<Damage>)> {
     let mut before: Option<Damage> = None;
-    let lost = |damage: &Damage| {
-        anyhow::anyhow!(
-            "its header is damaged, without which nothing behind it can be read: offset {}: {}",
-            damage.offset,
-            damage.what
-        )
-    };
-    loop {
+    let behind = loop {
         let damage = match blocks.next()? {
             Step::Block(info) if info.kind == Some(Kind::Header) => {
                 match serde_json::from_slice(&blocks.raw) {
@@ -117,20 +110,17 @@ fn header<R: Read + Seek>(blocks: &mut Blocks<R>) -> Result<(Header, Option<Dama
                 }
             }
             Step::Damage(damage) => damage,
-            Step::Block(info) => match &before {
-                Some(damage) => return Err(lost(damage)),
-                None => bail!("offset {}: the header is missing", info.offset),
-            },
-            Step::End => match &before {
-                Some(damage) => return Err(lost(damage)),
-                None => bail!("cut before its header (offset {})", blocks.size()),
-            },
+            other => break other,
         };
-        before = Some(match before {
-            // One behind the other.
-            Some(first) => Damage { bytes: first.bytes + damage.bytes, ..first },
-            None => damage,
-        });
+        // One behind the other.
+        before.get_or_insert(Damage { bytes: 0, ..damage }).bytes += damage.bytes;
+    };
+    match (before, behind) {
+        (Some(Damage { offset, what, .. }), _) => bail!(
+            "its header is damaged, without which nothing behind it can be read: offset {offset}: {what}"
+        ),
+        (None, Step::Block(info)) => bail!("offset {}: the header is missing", info.offset),
+        (None, _) => bail!("cut before its header (offset {})", blocks.size()),
     }
 }
 

@@ -310,10 +310,11 @@ impl Prepared {
     fn keep_dirty(&self) -> io::Result<()> {
         const TRIES: u32 = 5;
         let written = || unwritten(&self.file, self.cell.offset, self.cell.len) == Some(0);
-        let mut tries = 0;
-        while self.cell.flushes() && written() && tries < TRIES {
+        for _ in 0..TRIES {
+            if !self.cell.flushes() || !written() {
+                break;
+            }
             self.set_cache()?;
-            tries += 1;
         }
         Ok(())
     }
