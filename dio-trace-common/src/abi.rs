@@ -225,6 +225,9 @@ pub struct Refusal {
 pub const MIXED_CACHED: u32 = 1;
 /// [`Mixer::how`]: made pages of the file dirty in the page cache (a buffered write, a mapping).
 pub const MIXED_DIRTIED: u32 = 2;
+/// [`Mixer::how`]: brought pages of the file into the page cache in order to write them. No event of
+/// its own: [`MIXED_DIRTIED`] follows.
+pub const MIXED_FILLED: u32 = 3;
 
 /// A process that uses a file through the page cache which somebody uses directly. Pages are
 /// counted under it.
@@ -250,6 +253,9 @@ pub struct MixerEvent {
     /// CLOCK_MONOTONIC in ns.
     pub time_ns: u64,
     pub mixer: Mixer,
+    /// Process (thread-group id) that uses the file directly; 0: several do.
+    pub direct_user: u32,
+    pub pad: u32,
     pub comm: [u8; 16],
 }
 
@@ -422,7 +428,7 @@ const _: () = {
     assert!(size_of::<FileEvent>() == 48 + 2 * 16 + PATH_BYTES + NAME_BYTES);
     assert!(size_of::<Refusal>() == 2 * 4 + 3 * 8 + 4 * 4 + 16);
     assert!(size_of::<Mixer>() == 32);
-    assert!(size_of::<MixerEvent>() == 16 + 32 + 16);
+    assert!(size_of::<MixerEvent>() == 16 + 32 + 8 + 16);
     assert!(size_of::<CounterKey>() == 40);
     // Request::key_words
     assert!(cfg!(target_endian = "little"));

@@ -36,6 +36,9 @@ macro_rules! kernel_offsets {
             INODE_I_SIZE "inode" "i_size" must;
             INODE_I_RDEV "inode" "i_rdev" must;
             INODE_I_GENERATION "inode" "i_generation" must;
+            INODE_I_NLINK "inode" "i_nlink" must;
+            INODE_I_RWSEM "inode" "i_rwsem" must;
+            RW_SEMAPHORE_OWNER "rw_semaphore" "owner" may;
             SUPER_BLOCK_S_DEV "super_block" "s_dev" must;
             SUPER_BLOCK_S_MAGIC "super_block" "s_magic" must;
             SUPER_BLOCK_S_TYPE "super_block" "s_type" must;

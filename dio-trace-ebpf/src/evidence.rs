@@ -21,7 +21,7 @@ use crate::{
         IOMAP_DIO_SIZE, KIOCB_KI_COMPLETE, KIOCB_KI_FILP, Return, SUPER_BLOCK_S_MAGIC,
         WRITEBACK_CONTROL_NR_TO_WRITE, read,
     },
-    maps::{DIRECT_FILES, REQUESTS},
+    maps::REQUESTS,
     mixed,
     steady::Steady,
     threads::{IDLE, Thread, current_request, open_request, thread},
@@ -76,7 +76,7 @@ pub fn passed_to<A: Args>(ctx: &A, thread: *mut Thread, file: u64) {
         if !is_direct(ctx, file) {
             (*request).evidence.seen |= seen::INNER_BUFFERED;
         }
-        if DIRECT_FILES.get_ptr(mapping).is_none() {
+        if mixed::is_news(mapping, (*request).tgid) {
             mixed::remember(request, mapping);
         }
     }
@@ -291,6 +291,7 @@ pub fn balance_dirty<A: Args>(ctx: &A) {
 #[inline(always)]
 pub fn do_writepages<A: Args>(ctx: &A, mapping: u64, wbc: u64) {
     let _steady = Steady::new();
+    mixed::writeback_end();
     let Some((_, request)) = request_on(mapping) else { return };
     add_flushed(request, ctx.load(wbc, &WRITEBACK_CONTROL_NR_TO_WRITE));
 }
@@ -317,6 +318,7 @@ fn add_flushed(request: *mut Request, left: i64) {
 /// kprobe alone: keeps the control block, which lives on the caller's stack, for the return.
 #[inline(always)]
 pub fn do_writepages_begin<A: Args>(ctx: &A) {
+    mixed::writeback_begin(ctx.arg(0));
     let Some((thread, _)) = request_on(ctx.arg(0)) else { return };
     // SAFETY: a value of THREADS.
     unsafe { (*thread).wbc = ctx.arg(1) };
@@ -325,6 +327,7 @@ pub fn do_writepages_begin<A: Args>(ctx: &A) {
 /// kprobe alone: its return.
 #[inline(always)]
 pub fn do_writepages_end() {
+    mixed::writeback_end();
     let Some(thread) = thread() else { return };
     // SAFETY: a value of THREADS.
     let wbc = unsafe { core::mem::replace(&mut (*thread).wbc, 0) };

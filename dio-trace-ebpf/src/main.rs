@@ -336,6 +336,12 @@ pub fn fx_do_writepages(ctx: FExitContext) -> i32 {
     evidence::do_writepages(&ctx, Args::arg(&ctx, 0), Args::arg(&ctx, 1));
     0
 }
+#[fentry]
+pub fn fe_do_writepages(ctx: FEntryContext) -> i32 {
+    let _steady = steady::Steady::new();
+    mixed::writeback_begin(Args::arg(&ctx, 0));
+    0
+}
 #[kprobe]
 pub fn kp_do_writepages(ctx: ProbeContext) -> u32 {
     by_kprobe!(ctx, evidence::do_writepages_begin);
@@ -354,6 +360,8 @@ pub fn tp_dirtied(ctx: RawTracePointContext) -> i32 {
     evidence::dirtied(&ctx);
     0
 }
+
+entry!(fe_evicted, kp_evicted, mixed::evicted);
 
 // ---- children
 #[raw_tracepoint]

@@ -19,11 +19,18 @@ pub static TARGETS: HashMap<u32, u32, 16384> = HashMap::new();
 pub struct DirectFile {
     pub inode: u64,
     pub ino: u64,
-    /// Inode number of the mapping's host: the file below, where a stacked one was asked for.
+    /// Inode number of the mapping's host: the lower file, where a stacked one was asked for.
     pub host_ino: u64,
     pub dev: u32,
     pub generation: u32,
+    /// Generation of the mapping's host: an inode number may be used again.
+    pub host_generation: u32,
+    /// Thread-group id of the process that uses it directly, or [`SEVERAL`].
+    pub user: u32,
 }
+
+/// [`DirectFile::user`]: more than one process.
+pub const SEVERAL: u32 = 0;
 
 /// Files used directly, by the `address_space` of their data.
 #[aya_ebpf::macros::btf_map]
@@ -32,6 +39,10 @@ pub static DIRECT_FILES: LruHashMap<u64, DirectFile, 16384> = LruHashMap::new();
 /// Pages by who uses such a file through the page cache.
 #[aya_ebpf::macros::btf_map]
 pub static MIXERS: PerCpuHashMap<Mixer, u64, 4096> = PerCpuHashMap::new();
+
+/// Threads (by tid) that write such a file back just now: the `address_space`.
+#[aya_ebpf::macros::btf_map]
+pub static WRITING_BACK: LruHashMap<u32, u64, 1024> = LruHashMap::new();
 
 #[aya_ebpf::macros::btf_map]
 pub static STATS_BY_CPU: PerCpuArray<u64, { STATS }> = PerCpuArray::new();

@@ -3,38 +3,142 @@
 //! Seen where pages come into the cache or become dirty, whatever brought them: a buffered call, a
 //! mapping, this process or another. Bystanders on other files pay one look-up for a page that
 //! changes its state, and nothing for one that is only read.
+//!
+//! The kernel's own threads are not users of a file, nor is a thread that writes it back: with
+//! data=journal ext4 makes pages dirty again in the midst of write-back
+//! (fs/ext4/inode.c:mpage_prepare_extent_to_map), and jbd2 does when it commits.
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_map_update_elem,
-    generated::{bpf_get_current_comm, bpf_ktime_get_ns},
+    generated::{bpf_get_current_comm, bpf_get_current_task, bpf_ktime_get_ns},
 };
-use dio_trace_common::abi::{EVENT_MIXER, Mixer, MixerEvent, Request, Stat};
+use dio_trace_common::{
+    abi::{EVENT_MIXER, MIXED_CACHED, MIXED_FILLED, Mixer, MixerEvent, Request, Stat},
+    offsets::ABSENT,
+};
 
 use crate::{
+    config::OWN_TGID,
     end::wakeup,
-    kernel::{ADDRESS_SPACE_HOST, INODE_I_INO, read},
-    maps::{DIRECT_FILES, DirectFile, EVENTS, MIXERS, add, count},
+    kernel::{
+        ADDRESS_SPACE_HOST, Args, INODE_I_GENERATION, INODE_I_INO, INODE_I_NLINK, INODE_I_RWSEM,
+        RW_SEMAPHORE_OWNER, TASK_COMM, TASK_FLAGS, read,
+    },
+    maps::{DIRECT_FILES, DirectFile, EVENTS, MIXERS, SEVERAL, WRITING_BACK, add, count},
 };
 
-/// Remembers the file of a direct request by the `address_space` its data lives in.
+/// Remembers the file of a direct request by the `address_space` its data lives in, unless the
+/// request is one of the tracer's self-test.
 #[inline(always)]
 pub unsafe fn remember(request: *const Request, mapping: u64) {
-    if mapping == 0 {
+    // SAFETY: per the caller, a request of a map.
+    let tgid = unsafe { (*request).tgid };
+    if mapping == 0 || tgid == OWN_TGID.load() {
         return;
     }
     let host: u64 = read(mapping, &ADDRESS_SPACE_HOST);
     // SAFETY: per the caller, a request of a map.
-    let file = unsafe {
+    let mut file = unsafe {
         DirectFile {
             inode: (*request).inode,
             ino: (*request).ino,
             host_ino: read(host, &INODE_I_INO),
             dev: (*request).dev,
             generation: (*request).generation,
+            host_generation: read(host, &INODE_I_GENERATION),
+            user: tgid,
         }
     };
+    if let Some(known) = DIRECT_FILES.get_ptr(mapping) {
+        // SAFETY: a value of DIRECT_FILES.
+        let known = unsafe { *known };
+        if known.host_ino == file.host_ino
+            && known.host_generation == file.host_generation
+            && known.user != tgid
+        {
+            file.user = SEVERAL;
+        }
+    }
     // A full map forgets the file that was not mixed for longest; nothing else can fail.
     let _ = DIRECT_FILES.insert(mapping, &file, 0);
+}
+
+/// True if [`remember`] would learn something from a request of this process.
+#[inline(always)]
+pub fn is_news(mapping: u64, tgid: u32) -> bool {
+    let Some(known) = DIRECT_FILES.get_ptr(mapping) else { return true };
+    // SAFETY: a value of DIRECT_FILES.
+    let user = unsafe { (*known).user };
+    user != tgid && user != SEVERAL
+}
+
+/// `void truncate_inode_pages_final(struct address_space *)`: an inode leaves memory
+/// (mm/truncate.c; every ->evict_inode calls it). One without links is gone for good, and its
+/// number, memory and `address_space` may become another file's. One that is only evicted may come
+/// back; inode number and generation tell whether it did.
+#[inline(always)]
+pub fn evicted<A: Args>(ctx: &A) {
+    let mapping = ctx.arg(0);
+    if DIRECT_FILES.get_ptr(mapping).is_none() {
+        return;
+    }
+    let host: u64 = read(mapping, &ADDRESS_SPACE_HOST);
+    if read::<u32>(host, &INODE_I_NLINK) == 0 {
+        let _ = DIRECT_FILES.remove(mapping);
+    }
+}
+
+/// `int do_writepages(struct address_space *, …)` is entered.
+#[inline(always)]
+pub fn writeback_begin(mapping: u64) {
+    if DIRECT_FILES.get_ptr(mapping).is_some() {
+        let _ = WRITING_BACK.insert(tid(), &mapping, 0);
+    }
+}
+
+/// Its return.
+#[inline(always)]
+pub fn writeback_end() {
+    let tid = tid();
+    if WRITING_BACK.get_ptr(tid).is_some() {
+        let _ = WRITING_BACK.remove(tid);
+    }
+}
+
+#[inline(always)]
+fn tid() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// True if the current thread uses files for somebody: a user's thread outside of write-back, or a
+/// server in the kernel.
+#[inline(always)]
+fn is_user(task: u64, mapping: u64) -> bool {
+    const PF_KTHREAD: u32 = 0x0020_0000; // include/linux/sched.h, 5.10 to 7.3
+    if read::<u32>(task, &TASK_FLAGS) & PF_KTHREAD != 0 {
+        let name: u32 = read(task, &TASK_COMM);
+        return name == u32::from_ne_bytes(*b"nfsd");
+    }
+    let Some(writing) = WRITING_BACK.get_ptr(tid()) else { return true };
+    // SAFETY: a value of WRITING_BACK.
+    unsafe { *writing != mapping }
+}
+
+/// True if the current thread holds the inode's lock for writing: buffered writes do, reads and
+/// page faults do not (Documentation/filesystems/locking.rst). Always false where the kernel's
+/// semaphores have no owner (PREEMPT_RT), and for block devices.
+#[inline(always)]
+fn is_writing(task: u64, host: u64) -> bool {
+    // The low bits of the owner are flags; the lowest: held for reading
+    // (kernel/locking/rwsem.c).
+    const FLAGS: u64 = 7;
+    const READER: u64 = 1;
+    if RW_SEMAPHORE_OWNER.load() == ABSENT {
+        return false;
+    }
+    let lock = host + u64::from(INODE_I_RWSEM.load());
+    let owner: u64 = read(lock, &RW_SEMAPHORE_OWNER);
+    owner & READER == 0 && owner & !FLAGS == task
 }
 
 /// Pages of `mapping` changed their state, and not for an open direct request of this thread.
@@ -45,9 +149,17 @@ pub fn pages(mapping: u64, how: u32, pages: u64) {
     let file = unsafe { *file };
     let host: u64 = read(mapping, &ADDRESS_SPACE_HOST);
     let ino: u64 = read(host, &INODE_I_INO);
-    if ino != file.host_ino {
+    let generation: u32 = read(host, &INODE_I_GENERATION);
+    if ino != file.host_ino || generation != file.host_generation {
         return; // another file's by now: the address was used again
     }
+    // SAFETY: returns the current task.
+    let task = unsafe { bpf_get_current_task() };
+    if !is_user(task, mapping) {
+        return;
+    }
+    let filled = how == MIXED_CACHED && is_writing(task, host);
+    let how = if filled { MIXED_FILLED } else { how };
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let key = Mixer {
         inode: file.inode,
@@ -62,11 +174,11 @@ pub fn pages(mapping: u64, how: u32, pages: u64) {
         unsafe { add(sum, pages) };
         return;
     }
-    first(&key, pages);
+    first(&key, pages, file.user);
 }
 
 #[inline(never)]
-fn first(key: &Mixer, pages: u64) -> i32 {
+fn first(key: &Mixer, pages: u64, direct_user: u32) -> i32 {
     // SAFETY: key and value are of the map's sizes.
     let failed = unsafe {
         bpf_map_update_elem(
@@ -80,6 +192,9 @@ fn first(key: &Mixer, pages: u64) -> i32 {
         count(Stat::LostMixer);
         return 0;
     }
+    if key.how == MIXED_FILLED {
+        return 0;
+    }
     let Some(mut entry) = EVENTS.reserve_untyped::<MixerEvent>(0) else {
         return 0; // it is in the map, and in the summary
     };
@@ -90,6 +205,8 @@ fn first(key: &Mixer, pages: u64) -> i32 {
         (*event).tid = bpf_get_current_pid_tgid() as u32;
         (*event).time_ns = bpf_ktime_get_ns();
         (*event).mixer = *key;
+        (*event).direct_user = direct_user;
+        (*event).pad = 0;
         bpf_get_current_comm((&raw mut (*event).comm).cast(), 16);
     }
     entry.submit(wakeup());

@@ -7,7 +7,7 @@ use dio_trace_common::abi::{MIXED_DIRTIED, MixerEvent, OP_WRITE, REFUSED_FCNTL, 
 use serde::Serialize;
 
 use crate::{
-    cause::{Explanation, explain_mixed, explain_refusal},
+    cause::{DirectBy, Explanation, explain_mixed, explain_refusal, mixed_cause},
     clock::Clock,
     enrich::{Enricher, FileKey},
     record::Record,
@@ -82,7 +82,16 @@ impl Mixing {
         let mixer = &event.mixer;
         let comm = enricher.mixer(event);
         let writes = mixer.how == MIXED_DIRTIED;
-        let Explanation { id, why, fix } = explain_mixed(writes);
+        let other;
+        let direct = match event.direct_user {
+            0 => DirectBy::Several,
+            pid if pid == mixer.tgid => DirectBy::Itself,
+            pid => {
+                other = format!("{}/{pid}", enricher.process(pid, None));
+                DirectBy::Other(&other)
+            }
+        };
+        let Explanation { id, why, fix } = explain_mixed(writes, direct);
         let file = enricher.file(FileKey::from(mixer), mixer.tgid);
         let (path, fs) = (file.path.clone(), file.fs.clone());
         Self {
@@ -131,6 +140,16 @@ pub struct MixedRow {
     /// What direct requests had to write back and to drop first, as far as their events arrived.
     pub flushed_pages: u64,
     pub invalidated_pages: u64,
+    /// Whether one process alone uses it both ways, or several mix.
+    pub cause: &'static str,
+}
+
+impl MixedRow {
+    /// True if one process alone uses it both ways.
+    #[must_use]
+    pub fn is_by_itself(&self) -> bool {
+        self.cause == mixed_cause(true)
+    }
 }
 
 /// Collects it all over a run.
@@ -226,7 +245,9 @@ impl Beside {
             self.effects.get(&key).copied().unwrap_or_default();
         let tgid = direct.first().map_or(0, |user| user.pid);
         let file = enricher.file(key, tgid);
+        let itself = matches!((&direct[..], &cached[..]), ([one], [other]) if one.pid == other.pid);
         MixedRow {
+            cause: mixed_cause(itself),
             path: file.path.clone(),
             dev: file.dev.clone(),
             ino: key.ino,

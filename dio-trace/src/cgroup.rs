@@ -30,9 +30,17 @@ pub struct Cgroup {
 /// # Errors
 /// If there is no such cgroup, or no unified hierarchy.
 pub fn of_path(path: &Path) -> Result<Cgroup> {
+    cgroup(root()?, &folder_of_path(path)?)
+}
+
+/// The directory of that cgroup.
+///
+/// # Errors
+/// Those of [`of_path`].
+pub fn folder_of_path(path: &Path) -> Result<PathBuf> {
     let root = root()?;
     let below = path.strip_prefix(root).or_else(|_| path.strip_prefix("/")).unwrap_or(path);
-    cgroup(root, &root.join(below)).with_context(|| {
+    root.join(below).canonicalize().with_context(|| {
         format!(
             "there is no cgroup {} (`cat /proc/PID/cgroup` shows that of a process)",
             escape::path(path)
@@ -40,21 +48,21 @@ pub fn of_path(path: &Path) -> Result<Cgroup> {
     })
 }
 
-/// The cgroup of a container, by its id or the beginning of it: docker, podman, containerd and
-/// Kubernetes name the directory after it.
+/// The directory of a container's cgroup, by its id or the beginning of it: docker, podman,
+/// containerd and Kubernetes name the directory after it.
 ///
 /// # Errors
 /// If none or several fit.
-pub fn of_container(id: &str) -> Result<Cgroup> {
+pub fn folder_of_container(id: &str) -> Result<PathBuf> {
     let root = root()?;
     let shown = escape(id.as_bytes());
     if id.len() < SHORTEST || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
         bail!("`{shown}` is no id of a container: give at least {SHORTEST} letters of it");
     }
     let mut found = Vec::new();
-    search(root, id, &mut found);
+    search(root, &|name| is_container(name, id), &mut found);
     match &found[..] {
-        [one] => cgroup(root, one),
+        [one] => Ok(one.clone()),
         [] => bail!(
             "no cgroup below {ROOT} has the container {shown} (its id, as `docker ps` or `crictl \
              ps` shows it; --cgroup takes a path)"
@@ -65,6 +73,40 @@ pub fn of_container(id: &str) -> Result<Cgroup> {
             escape::path(two)
         ),
     }
+}
+
+/// The directory of a systemd unit's cgroup: systemd names it after the unit
+/// (systemd.resource-control(5)). A name without a suffix is a service's.
+///
+/// # Errors
+/// If none or several fit.
+pub fn folder_of_unit(unit: &str) -> Result<PathBuf> {
+    const SUFFIXES: &[&str] = &[".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
+    let named = SUFFIXES.iter().any(|suffix| unit.ends_with(suffix));
+    let file = if named { unit.to_owned() } else { format!("{unit}.service") };
+    let shown = escape(file.as_bytes());
+    let mut found = Vec::new();
+    search(root()?, &|name| name == file, &mut found);
+    match &found[..] {
+        [one] => Ok(one.clone()),
+        [] => bail!(
+            "no cgroup below {ROOT} is the unit {shown}'s: `systemctl status {shown}` tells whether \
+             it runs (--cgroup takes a path)"
+        ),
+        [one, two, ..] => bail!(
+            "{shown} may be {} or {}: give one of them to --cgroup",
+            escape::path(one),
+            escape::path(two)
+        ),
+    }
+}
+
+/// True while a process is in the cgroup of that directory or in one below it.
+#[must_use]
+pub fn is_populated(folder: &Path) -> bool {
+    let events = fs::read_to_string(folder.join("cgroup.events"));
+    // The root of the hierarchy has no such file.
+    events.map_or_else(|_| folder.exists(), |text| text.lines().any(|line| line == "populated 1"))
 }
 
 fn root() -> Result<&'static Path> {
@@ -82,16 +124,16 @@ fn cgroup(root: &Path, path: &Path) -> Result<Cgroup> {
     Ok(Cgroup { id: fs::metadata(&path)?.ino(), level })
 }
 
-/// The outermost directories of that container.
-fn search(folder: &Path, id: &str, found: &mut Vec<PathBuf>) {
+/// The outermost directories whose names fit.
+fn search(folder: &Path, fits: &dyn Fn(&str) -> bool, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
-        if is_container(&entry.file_name().to_string_lossy(), id) {
+        if fits(&entry.file_name().to_string_lossy()) {
             found.push(entry.path());
         } else {
-            search(&entry.path(), id, found);
+            search(&entry.path(), fits, found);
         }
     }
 }
@@ -124,7 +166,7 @@ mod tests {
         let inner = root.join("kubepods.slice/pod1.slice/cri-containerd-abcdef.scope/init");
         fs::create_dir_all(&inner).unwrap();
         let mut found = Vec::new();
-        search(&root, "abcd", &mut found);
+        search(&root, &|name| is_container(name, "abcd"), &mut found);
         let level = cgroup(&root, &found[0]).unwrap().level;
         fs::remove_dir_all(&root).unwrap();
         assert_eq!((found.len(), level), (1, 3));

@@ -25,6 +25,7 @@ pub mod kernel;
 mod mounts;
 mod output;
 pub mod privilege;
+pub mod processes;
 pub mod record;
 pub mod recorder;
 pub mod report;

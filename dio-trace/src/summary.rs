@@ -62,6 +62,15 @@ pub struct MissingProbe {
     pub why: String,
 }
 
+/// Whose requests were traced.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Scope {
+    /// In words: "process 3920 and 7 descendants".
+    pub text: String,
+    /// Processes that the traced ones had started and that were left out (`--no-children`).
+    pub children_left_out: u64,
+}
+
 /// The last line of JSON, and the source of the closing screen (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
@@ -80,6 +89,7 @@ pub struct Summary {
     pub probes: Probes,
     pub attach: &'static str,
     pub kernel: String,
+    pub scope: Scope,
     pub files: Vec<Row>,
     /// O_DIRECT itself refused: no request followed.
     pub refusals: Vec<RefusalRow>,
@@ -104,7 +114,7 @@ pub(crate) const LOSSES: &[Stat] = &[
 impl Summary {
     /// Sums the totals up; the rows with findings and most requests come first.
     #[must_use]
-    pub fn new(totals: &Totals, beside: &Beside, enricher: &mut Enricher) -> Self {
+    pub fn new(totals: &Totals, beside: &Beside, scope: Scope, enricher: &mut Enricher) -> Self {
         let mut requests: BTreeMap<_, _> =
             Verdict::ALL.iter().map(|verdict| (verdict.as_str(), 0)).collect();
         let mut bytes = Bytes::default();
@@ -140,6 +150,7 @@ impl Summary {
             },
             attach: totals.attach.as_str(),
             kernel: totals.kernel.clone(),
+            scope,
             files,
             refusals: beside.refusals(),
             mixed: beside.mixed(totals, enricher),

@@ -3,7 +3,7 @@
 use super::{
     Explanation, Rule,
     rules::{
-        beside::{MIXED_ACCESS, OPEN_REFUSED},
+        beside::{MIXED_ACCESS, MIXED_SELF, OPEN_REFUSED},
         notes::{LOOP_BUFFERED, buffered_below},
     },
 };
@@ -20,11 +20,33 @@ pub fn explain_refusal(fs: &str, proven: bool) -> Explanation {
     by(&OPEN_REFUSED, why)
 }
 
-/// What it means that a process uses a file through the page cache that others use directly.
+/// Who uses directly a file that a process uses through the page cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirectBy<'a> {
+    /// That process itself, and nobody else so far.
+    Itself,
+    /// One other process, as `comm/pid`.
+    Other(&'a str),
+    /// Several processes, or it is not known who.
+    Several,
+}
+
+/// What it means that a process uses a file through the page cache that is used directly.
 #[must_use]
-pub fn explain_mixed(writes: bool) -> Explanation {
+pub fn explain_mixed(writes: bool, direct: DirectBy<'_>) -> Explanation {
     let how = if writes { "writes" } else { "reads or maps" };
-    by(&MIXED_ACCESS, format!("{how} through the page cache what others use with O_DIRECT"))
+    let (rule, what) = match direct {
+        DirectBy::Itself => (&MIXED_SELF, "a file that it uses with O_DIRECT as well".to_owned()),
+        DirectBy::Other(name) => (&MIXED_ACCESS, format!("what {name} uses with O_DIRECT")),
+        DirectBy::Several => (&MIXED_ACCESS, "what is also used with O_DIRECT".to_owned()),
+    };
+    by(rule, format!("{how} through the page cache {what}"))
+}
+
+/// The cause of a mixed file: whether one process alone uses it both ways.
+#[must_use]
+pub const fn mixed_cause(itself: bool) -> &'static str {
+    if itself { MIXED_SELF.id } else { MIXED_ACCESS.id }
 }
 
 /// What there is to know of all direct requests to a file, healthy ones too.

@@ -6,9 +6,9 @@ use dio_trace_common::{
     verdict::{MAX_RW_COUNT, Outcome, decide, magic},
 };
 
-use super::{Case, Explanation, RULES, explain, explain_mixed, explain_refusal};
+use super::{Case, DirectBy, Explanation, RULES, explain, explain_mixed, explain_refusal};
 use crate::{
-    enrich::{Facts, Layer, LayerKind, Mixers, attribute, extent, flag},
+    enrich::{CacheUser, Facts, Layer, LayerKind, Mixers, attribute, extent, flag},
     fixture,
 };
 
@@ -535,7 +535,12 @@ fn why(change: Change) -> String {
 #[test]
 fn each_rule_fires_and_does_not_fire() {
     let ids: Vec<&str> = EXAMPLES.iter().map(|(id, ..)| *id).collect();
-    let beside = [explain_refusal("squashfs", true).id, explain_mixed(true).id]; // no request's
+    // No request's.
+    let beside = [
+        explain_refusal("squashfs", true).id,
+        explain_mixed(true, DirectBy::Several).id,
+        explain_mixed(true, DirectBy::Itself).id,
+    ];
     for rule in RULES.iter().filter(|rule| !beside.contains(&rule.id)) {
         assert!(ids.contains(&rule.id), "{} has no example", rule.id);
     }
@@ -549,11 +554,18 @@ fn each_rule_fires_and_does_not_fire() {
 fn who_mixes_is_named_once_it_is_known() {
     let named = |e: &mut Example| {
         e.r.evidence.flushed_pages = 2;
-        e.mixers.writers = vec!["logger/77".to_owned(), "cp/78".to_owned()];
+        e.r.tgid = 78;
+        e.mixers.writers = [(77, "logger/77"), (78, "cp/78")]
+            .map(|(pid, name)| CacheUser { pid, name: name.to_owned() })
+            .to_vec();
     };
-    let by = "2 dirty pages of this file had to be written back first: it is written through the \
-              page cache by logger/77, cp/78";
+    let by = "2 dirty pages of this file had to be written back first; it was used through the \
+              page cache by logger/77, this process itself";
     assert_eq!(why(named), by);
+    // Nobody was seen: no claim that somebody uses it now.
+    let unknown = why(|e| e.r.evidence.flushed_pages = 2);
+    assert!(unknown.contains("was not seen: likely"), "{unknown}");
+    assert!(unknown.contains("perhaps from this program itself"), "{unknown}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod rules;
 
 use strsim::levenshtein;
 
-pub use beside::{explain_file, explain_mixed, explain_refusal};
+pub use beside::{DirectBy, explain_file, explain_mixed, explain_refusal, mixed_cause};
 pub use case::Case;
 pub use explain::{Explanation, explain, wants_extents};
 pub use forecast::forecast;

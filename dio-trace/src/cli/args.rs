@@ -6,8 +6,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::{
-    check::CheckArgs, doctor::DoctorArgs, export::ExportArgs, filters::Filters, record::RecordArgs,
-    report::ReportArgs, top::TopArgs,
+    check::CheckArgs,
+    doctor::DoctorArgs,
+    export::ExportArgs,
+    filters::Filters,
+    record::RecordArgs,
+    report::ReportArgs,
+    subject::{Named, Processes},
+    top::TopArgs,
 };
 use crate::{
     gate::{Form, Rule},
@@ -24,7 +30,7 @@ use crate::{
     max_term_width = 80,
     after_help = "Examples:\n  \
         sudo dio-trace audit -d 10             the whole system for ten seconds\n  \
-        sudo dio-trace attach -p 1234          one process, until Ctrl-C\n  \
+        sudo dio-trace attach -p 1234          a process and its descendants\n  \
         sudo dio-trace run -- fio job.fio      a command, from its first request\n  \
         sudo dio-trace audit --json | jq .     for programs\n  \
         sudo dio-trace top                     the whole system, live\n  \
@@ -103,20 +109,20 @@ pub(super) enum Trace {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
     },
-    /// Trace running processes, with all their threads
+    /// Trace running processes with their descendants; a systemd unit; a container
+    ///
+    /// Ends when they have all ended. Examples: attach -p 1234; attach postgres; attach --unit
+    /// postgresql@18-main; attach --container 3f4a9c.
     Attach {
         #[command(flatten)]
+        subject: Named,
+        #[command(flatten)]
         common: Common,
-        /// Process id; several with commas
-        #[arg(short, long, required = true, value_delimiter = ',', value_name = "PID",
-              value_parser = clap::value_parser!(u32).range(1..))]
-        pid: Vec<u32>,
-        /// Leave out what they start
-        #[arg(long)]
-        no_children: bool,
     },
     /// Trace the whole system
     Audit {
+        #[command(flatten)]
+        processes: Processes,
         #[command(flatten)]
         common: Common,
     },
@@ -197,7 +203,7 @@ impl Mode {
 impl Trace {
     pub(super) const fn common(&self) -> &Common {
         match self {
-            Self::Run { common, .. } | Self::Attach { common, .. } | Self::Audit { common } => {
+            Self::Run { common, .. } | Self::Attach { common, .. } | Self::Audit { common, .. } => {
                 common
             }
         }

@@ -30,6 +30,9 @@ pub(super) struct Filters {
     /// Only this container, by (the beginning of) its id
     #[arg(long, value_name = "ID", conflicts_with = "cgroup")]
     container: Option<String>,
+    /// Only this systemd unit: postgresql@18-main.service, user.slice; .service may be left out
+    #[arg(long, value_name = "UNIT", conflicts_with_all = ["cgroup", "container"])]
+    unit: Option<String>,
     /// Only this device: a block device, or any file of its file system
     #[arg(long, value_name = "PATH")]
     dev: Option<PathBuf>,
@@ -107,13 +110,27 @@ impl Api {
 impl Filters {
     /// What the probes leave out.
     pub(super) fn wanted(&self) -> Result<Wanted> {
-        let cgroup = match (&self.cgroup, &self.container) {
-            (Some(path), _) => Some(cgroup::of_path(path)?),
-            (None, Some(id)) => Some(cgroup::of_container(id)?),
-            (None, None) => None,
-        };
+        let cgroup = self.cgroup()?.map(|(_, folder)| cgroup::of_path(&folder)).transpose()?;
         let dev = self.dev.as_ref().map_or(Ok(Wanted::ALL.dev), device)?;
         Ok(Wanted { cgroup, dev, ..self.recorded.wanted() })
+    }
+
+    /// The cgroup that is asked for, in words, and its directory.
+    pub(super) fn cgroup(&self) -> Result<Option<(String, PathBuf)>> {
+        let named = |what: &str, name: &str| format!("{what} {}", escape::escape(name.as_bytes()));
+        Ok(match (&self.cgroup, &self.container, &self.unit) {
+            (Some(path), ..) => {
+                Some((named("cgroup", &path.to_string_lossy()), cgroup::folder_of_path(path)?))
+            }
+            (_, Some(id), _) => Some((named("container", id), cgroup::folder_of_container(id)?)),
+            (.., Some(unit)) => Some((named("unit", unit), cgroup::folder_of_unit(unit)?)),
+            _ => None,
+        })
+    }
+
+    /// Names of processes that are asked for.
+    pub(super) fn comms(&self) -> &[String] {
+        &self.recorded.comm
     }
 
     /// See [`RecordedFilters::filter`].

@@ -16,6 +16,7 @@ mod report;
 mod session;
 mod shell;
 mod sink;
+mod subject;
 mod terminal;
 mod top;
 

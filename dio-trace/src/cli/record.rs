@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use dio_trace_common::verdict::Verdict;
 
-use super::{args::Trace, filters::verdict};
+use super::{args::Trace, filters::verdict, subject::Subject};
 use crate::{
     clock::Clock,
     escape,
@@ -83,7 +83,12 @@ impl RecordArgs {
     }
 
     /// Creates the file.
-    pub(super) fn start(&self, verb: &Trace, tracer: &Tracer) -> Result<Recorder> {
+    pub(super) fn start(
+        &self,
+        verb: &Trace,
+        subject: &Subject,
+        tracer: &Tracer,
+    ) -> Result<Recorder> {
         let options = Options {
             path: self.output.clone(),
             force: self.force,
@@ -95,7 +100,7 @@ impl RecordArgs {
                 (None, None) => Keep::Whole,
             },
         };
-        Recorder::start(&options, &self.header(verb, tracer))
+        Recorder::start(&options, &self.header(verb, subject, tracer))
     }
 
     /// What came of it, on stderr; an error if it stopped by itself.
@@ -119,7 +124,7 @@ impl RecordArgs {
         }
     }
 
-    fn header(&self, verb: &Trace, tracer: &Tracer) -> Header {
+    fn header(&self, verb: &Trace, subject: &Subject, tracer: &Tracer) -> Header {
         let pairs = |gaps: &[Missing]| -> Vec<(String, String)> {
             gaps.iter().map(|gap| (gap.probe.clone(), gap.why.clone())).collect()
         };
@@ -132,7 +137,7 @@ impl RecordArgs {
             boot: line("/proc/sys/kernel/random/boot_id"),
             started: clock.wall(Clock::monotonic()),
             clock: clock.offset(),
-            scope: scope(verb),
+            scope: scope(verb, subject),
             all: self.all || verb.common().all,
             stacks: verb.common().stack,
             sample: self.sample.unwrap_or(0),
@@ -144,13 +149,13 @@ impl RecordArgs {
     }
 }
 
-fn scope(verb: &Trace) -> Scope {
-    match verb {
-        Trace::Audit { .. } => Scope::System,
-        Trace::Attach { pid, .. } => Scope::Processes(pid.clone()),
-        Trace::Run { command, .. } => {
+fn scope(verb: &Trace, subject: &Subject) -> Scope {
+    match (verb, subject) {
+        (Trace::Run { command, .. }, _) => {
             Scope::Command(command.iter().map(|w| w.to_string_lossy().into_owned()).collect())
         }
+        (_, Subject::Processes { pids, .. }) => Scope::Processes(pids.clone()),
+        _ => Scope::System,
     }
 }
 

@@ -1,12 +1,13 @@
 //! One run of the tracer, from attach to summary.
 
 use std::{
+    collections::HashSet,
     ffi::{OsStr, OsString},
     os::{
         fd::FromRawFd as _,
         unix::{fs::MetadataExt as _, process::ExitStatusExt as _},
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
 };
@@ -26,18 +27,21 @@ use super::{
     manners,
     record::RecordArgs,
     sink::{Sink, Wake},
+    subject::Subject,
     top::TopOptions,
 };
 use crate::{
     beside::{Beside, Mixing},
+    cgroup::is_populated,
     clock::Clock,
     enrich::{Enricher, direct_fds},
     filter::Filter,
     privilege::{self, READING_MAPS, give_up_but, works_without},
+    processes,
     record::{Record, Watched},
     recorder::Recorder,
-    summary::Summary,
-    tracer::{Event, Options, Scope, Tracer},
+    summary::{Scope, Summary},
+    tracer::{Event, Options, Tracer},
 };
 
 /// A year: no `-d`.
@@ -60,17 +64,10 @@ pub(super) enum To<'a> {
 pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let common = verb.common();
     let record = if let To::Recording(args) = to { Some(args) } else { None };
-    let scope = match verb {
-        Trace::Run { command, .. } => {
-            check_command(&command[0])?;
-            Scope::Processes { pids: Vec::new(), children: true }
-        }
-        Trace::Attach { pid, no_children, .. } => {
-            check_processes(pid)?;
-            Scope::Processes { pids: pid.clone(), children: !no_children }
-        }
-        Trace::Audit { .. } => Scope::System,
-    };
+    if let Trace::Run { command, .. } = verb {
+        check_command(&command[0])?;
+    }
+    let subject = Subject::of(verb)?;
     record.map_or(Ok(()), |args| args.check(verb))?;
     let sink = match to {
         To::Top(options) => Sink::top(options)?,
@@ -80,7 +77,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let wanted = common.filters.wanted()?;
     let all = common.all || record.is_some_and(RecordArgs::wants_all);
     let options = Options {
-        scope,
+        scope: subject.scope(),
         attach: common.attach.wish(),
         all,
         stacks: common.stack,
@@ -88,18 +85,28 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         wanted,
     };
     let mut tracer = manners::with_progress(|progress| Tracer::start(&options, progress))?;
-    let recorder = record.map(|args| args.start(verb, &tracer)).transpose()?;
-    let (watch, subject) = subject(verb, &mut tracer)?;
-    announce(&tracer, &subject, common);
-    if let Trace::Attach { pid, .. } = verb {
-        list_open(pid);
-    }
+    let recorder = record.map(|args| args.start(verb, &subject, &tracer)).transpose()?;
+    let family = Family::of(&subject, &tracer)?;
+    let (watch, text) = watch(verb, &subject, &family, &mut tracer)?;
+    announce(&tracer, &text, common);
+    list_open(&family.all(), common.verbose > 0);
     let enricher = Enricher::with_stacks(tracer.stacks(&options)?);
     give_up_privilege(&tracer);
-    let mut session = Session::new(tracer, enricher, sink, common.filters.filter(), gate, recorder);
+    let view = View {
+        sink,
+        enricher,
+        clock: Clock::now(),
+        watched: Watched::by(tracer.coverage().0),
+        beside: Beside::default(),
+        filter: common.filters.filter(),
+        gate,
+        scope: family.scope(text.clone()),
+    };
+    let family = (common.verbose > 0).then_some(family);
+    let mut session = Session { tracer, view, recorder, family };
     let asked =
         record.filter(|args| args.is_flight_recorder()).map(|_| SignalKind::user_defined1());
-    session.view.sink.start(&session.tracer, &subject)?;
+    session.view.sink.start(&session.tracer, &text)?;
     let limit = common.duration.unwrap_or(FOREVER);
     let code = session.run(watch, limit, asked.map(signal).transpose()?).await?;
     session.view.sink.stop();
@@ -123,11 +130,65 @@ fn give_up_privilege(tracer: &Tracer) {
     }
 }
 
-/// What ends the run beside time and signals.
+/// What ends the run, besides time and signals.
 enum Watch {
     Nothing,
     Child(Box<Child>),
-    Processes(Vec<AsyncFd<std::fs::File>>),
+    /// The processes that were named have ended; with them those they left behind, if `children`.
+    Processes {
+        named: Vec<AsyncFd<std::fs::File>>,
+        children: bool,
+    },
+    /// All descendants have ended.
+    Descendants,
+    /// No process is left in the cgroup of this directory.
+    Cgroup(PathBuf),
+}
+
+/// The processes that are traced by id: those that were named, and their descendants.
+#[derive(Default)]
+struct Family {
+    named: Vec<u32>,
+    descendants: Vec<u32>,
+    /// Children of theirs that are not traced, because of `--no-children`.
+    left_out: usize,
+}
+
+impl Family {
+    /// Those there are now.
+    fn of(subject: &Subject, tracer: &Tracer) -> Result<Self> {
+        let Subject::Processes { pids, children } = subject else { return Ok(Self::default()) };
+        let named: HashSet<u32> = pids.iter().copied().collect();
+        if *children {
+            let mut descendants = tracer.processes()?;
+            descendants.retain(|pid| !named.contains(pid));
+            descendants.sort_unstable();
+            return Ok(Self { named: pids.clone(), descendants, left_out: 0 });
+        }
+        let left_out = processes::descendants(&processes::all(), &named).len();
+        Ok(Self { named: pids.clone(), descendants: Vec::new(), left_out })
+    }
+
+    fn all(&self) -> Vec<u32> {
+        self.named.iter().chain(&self.descendants).copied().collect()
+    }
+
+    fn scope(&self, text: String) -> Scope {
+        Scope { text, children_left_out: self.left_out as u64 }
+    }
+
+    /// Takes in the processes that are traced now, and says which are new.
+    fn update(&mut self, now: &[u32]) {
+        let known: HashSet<u32> = self.all().into_iter().collect();
+        for pid in now.iter().filter(|pid| !known.contains(pid)) {
+            self.descendants.push(*pid);
+            if let Some(process) = processes::one(*pid) {
+                let comm = crate::escape::escape(process.comm.as_bytes());
+                eprintln!("dio-trace: traced too: process {pid} ({comm}), a descendant");
+            }
+        }
+        self.descendants.retain(|pid| now.contains(pid));
+    }
 }
 
 /// Before anything is attached: seconds later is late to learn of a typing error.
@@ -152,34 +213,27 @@ fn check_command(command: &OsStr) -> Result<()> {
     Ok(())
 }
 
-fn check_processes(pids: &[u32]) -> Result<()> {
-    for pid in pids {
-        if !Path::new(&format!("/proc/{pid}")).exists() {
-            bail!("there is no process {pid}: `pgrep -a NAME` finds it");
-        }
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let tgid = status.lines().find_map(|l| l.strip_prefix("Tgid:")).map(str::trim);
-        if let Some(tgid) = tgid.filter(|tgid| *tgid != pid.to_string()) {
-            bail!("{pid} is a thread of process {tgid}: use -p {tgid}");
-        }
-    }
-    Ok(())
-}
-
-fn subject(verb: &Trace, tracer: &mut Tracer) -> Result<(Watch, String)> {
-    match verb {
-        Trace::Audit { .. } => Ok((Watch::Nothing, "the whole system".to_owned())),
-        Trace::Attach { pid, .. } => {
-            let text = pid.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-            let fds: Result<Vec<_>> = pid.iter().map(|pid| pidfd(*pid)).collect();
-            Ok((Watch::Processes(fds?), format!("process {text}")))
-        }
-        Trace::Run { command, .. } => {
+/// What ends the run, and the subject in words. A command is started here.
+fn watch(
+    verb: &Trace,
+    subject: &Subject,
+    family: &Family,
+    tracer: &mut Tracer,
+) -> Result<(Watch, String)> {
+    Ok(match (verb, subject) {
+        (Trace::Run { command, .. }, _) => {
             let child = spawn(tracer, command)?;
             let text = command[0].to_string_lossy().into_owned();
-            Ok((Watch::Child(Box::new(child)), crate::escape::escape(text.as_bytes())))
+            (Watch::Child(Box::new(child)), crate::escape::escape(text.as_bytes()))
         }
-    }
+        (_, Subject::Processes { pids, children }) => {
+            let named: Result<Vec<_>> = pids.iter().map(|pid| pidfd(*pid)).collect();
+            let text = processes::in_words(pids, family.descendants.len());
+            (Watch::Processes { named: named?, children: *children }, text)
+        }
+        (_, Subject::Cgroup { text, folder }) => (Watch::Cgroup(folder.clone()), text.clone()),
+        (_, Subject::System | Subject::Command) => (Watch::Nothing, "the whole system".to_owned()),
+    })
 }
 
 /// Starts the command as a child of a traced process (ourselves, for that moment): the kernel
@@ -229,6 +283,8 @@ struct Session {
     view: View,
     /// Takes the events in place of the view.
     recorder: Option<Recorder>,
+    /// The processes that are traced by id, if new ones are to be said.
+    family: Option<Family>,
 }
 
 /// Everything behind the events.
@@ -240,33 +296,10 @@ struct View {
     beside: Beside,
     filter: Filter,
     gate: Option<Gating>,
+    scope: Scope,
 }
 
 impl Session {
-    fn new(
-        tracer: Tracer,
-        enricher: Enricher,
-        sink: Sink,
-        filter: Filter,
-        gate: Option<Gating>,
-        recorder: Option<Recorder>,
-    ) -> Self {
-        let watched = Watched::by(tracer.coverage().0);
-        Self {
-            tracer,
-            view: View {
-                sink,
-                enricher,
-                clock: Clock::now(),
-                watched,
-                beside: Beside::default(),
-                filter,
-                gate,
-            },
-            recorder,
-        }
-    }
-
     /// Follows events until it ends; a signal `asked` has memory written. The exit code of a command
     /// that has ended.
     async fn run(
@@ -293,7 +326,7 @@ impl Session {
                     }
                 }
                 _ = flush.tick() => {
-                    if self.flush()? {
+                    if self.flush()? || self.is_left(&watch)? {
                         break;
                     }
                 }
@@ -301,7 +334,10 @@ impl Session {
                 () = sleep_until(end) => break,
                 exited = ended(&mut watch) => {
                     status = exited?;
-                    break;
+                    if !matches!(watch, Watch::Processes { children: true, .. }) {
+                        break;
+                    }
+                    watch = Watch::Descendants;
                 }
                 signal = either(&mut interrupt, &mut terminate) => {
                     let Watch::Child(child) = &watch else { break };
@@ -339,6 +375,23 @@ impl Session {
         Ok(matches!(wake, Wake::Quit))
     }
 
+    /// Looks which processes are traced; true if nobody of those that are watched is left.
+    fn is_left(&mut self, watch: &Watch) -> Result<bool> {
+        let descendants = matches!(watch, Watch::Descendants);
+        if let Watch::Cgroup(folder) = watch {
+            return Ok(!is_populated(folder));
+        }
+        if !descendants && self.family.is_none() {
+            return Ok(false);
+        }
+        let now = self.tracer.processes()?;
+        if let Some(family) = &mut self.family {
+            family.update(&now);
+        }
+        let runs = |pid: &u32| processes::one(*pid).is_some_and(|process| !process.ended);
+        Ok(descendants && !now.iter().any(runs))
+    }
+
     /// Hands on what waits; true if a recording stopped by itself.
     fn flush(&mut self) -> Result<bool> {
         self.view.sink.flush()?;
@@ -363,7 +416,7 @@ impl Session {
 
     /// The end of a recording; what was counted last goes into it.
     fn finish_recording(self, args: &RecordArgs) -> Result<()> {
-        let Self { tracer, view: View { mut enricher, .. }, recorder } = self;
+        let Self { tracer, view: View { mut enricher, .. }, recorder, .. } = self;
         let Some(mut recorder) = recorder else { return Ok(()) };
         let totals = tracer.stop(&mut |event| recorder.take(event, &mut enricher))?;
         args.finished(&recorder.finish(&totals, &mut enricher))
@@ -379,10 +432,10 @@ impl Session {
             }
         })?;
         result?;
-        let View { mut sink, mut enricher, mut beside, filter, gate, .. } = view;
+        let View { mut sink, mut enricher, mut beside, filter, gate, scope, .. } = view;
         filter.retain(&mut totals, &mut enricher);
         beside.retain(|row| filter.takes_file(&row.comm, &row.path, &row.fs));
-        let summary = Summary::new(&totals, &beside, &mut enricher);
+        let summary = Summary::new(&totals, &beside, scope, &mut enricher);
         sink.summary(&summary)?;
         gate.map_or(Ok(code.unwrap_or(0)), |gate| gate.end(&summary, code))
     }
@@ -390,7 +443,7 @@ impl Session {
 
 impl View {
     fn take(&mut self, event: Event) -> Result<()> {
-        let Self { sink, enricher, clock, watched, beside, filter, gate } = self;
+        let Self { sink, enricher, clock, watched, beside, filter, gate, .. } = self;
         match event {
             Event::File(file) => enricher.add(&file),
             Event::Request(request) => {
@@ -450,10 +503,10 @@ fn pass_on(signal: libc::c_int, child: &Child) {
 /// Waits until what is watched has ended; a command's exit status.
 async fn ended(watch: &mut Watch) -> Result<Option<ExitStatus>> {
     match watch {
-        Watch::Nothing => std::future::pending().await,
+        Watch::Nothing | Watch::Descendants | Watch::Cgroup(_) => std::future::pending().await,
         Watch::Child(child) => Ok(Some(child.wait().await?)),
-        Watch::Processes(fds) => {
-            for fd in fds {
+        Watch::Processes { named, .. } => {
+            for fd in named {
                 // Stays readable: a process that has ended once has ended.
                 let _ = fd.readable().await?;
             }
@@ -468,11 +521,19 @@ fn exit_code(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
-/// Says which descriptors are open with O_DIRECT already.
-fn list_open(pids: &[u32]) {
-    for pid in pids {
-        for open in direct_fds(*pid) {
+/// Says which descriptors are open with O_DIRECT already; the first ones, or `all`.
+fn list_open(pids: &[u32], all: bool) {
+    const SHOWN: usize = 8;
+    let open = pids.iter().flat_map(|pid| direct_fds(*pid).into_iter().map(move |fd| (pid, fd)));
+    let mut more = 0;
+    for (n, (pid, open)) in open.enumerate() {
+        if all || n < SHOWN {
             eprintln!("dio-trace: open with O_DIRECT: process {pid} fd {} {}", open.fd, open.path);
+        } else {
+            more += 1;
         }
+    }
+    if more != 0 {
+        eprintln!("dio-trace: open with O_DIRECT: {more} more descriptors (-v lists them)");
     }
 }

@@ -21,6 +21,7 @@ use super::{
     args::{Common, Mode, Trace, duration},
     filters::Filters,
     sink::{Wake, colours},
+    subject::Processes,
     terminal::{self, Terminal},
 };
 use crate::{
@@ -33,13 +34,8 @@ use crate::{
 
 #[derive(Args, Debug)]
 pub(super) struct TopArgs {
-    /// Only these processes, with all their threads; several with commas
-    #[arg(short, long, value_delimiter = ',', value_name = "PID",
-          value_parser = clap::value_parser!(u32).range(1..))]
-    pid: Vec<u32>,
-    /// Leave out what they start
-    #[arg(long, requires = "pid")]
-    no_children: bool,
+    #[command(flatten)]
+    processes: Processes,
     /// Time between two looks: 1s, 500ms
     #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = every)]
     interval: Duration,
@@ -75,11 +71,7 @@ impl TopArgs {
             filters: self.filters,
             verbose: 0,
         };
-        let trace = if self.pid.is_empty() {
-            Trace::Audit { common }
-        } else {
-            Trace::Attach { common, pid: self.pid, no_children: self.no_children }
-        };
+        let trace = Trace::Audit { processes: self.processes, common };
         (trace, TopOptions { interval: self.interval, by: self.by })
     }
 }

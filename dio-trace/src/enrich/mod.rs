@@ -90,12 +90,20 @@ impl From<&CounterKey> for FileKey {
     }
 }
 
-/// Who uses a file through the page cache that is used directly, as `comm/pid`.
+/// A process that uses a file through the page cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheUser {
+    pub pid: u32,
+    /// `comm/pid`
+    pub name: String,
+}
+
+/// Who uses a file through the page cache that is used directly.
 #[derive(Clone, Debug, Default)]
 pub struct Mixers {
     /// By reading, or by a mapping.
-    pub readers: Vec<String>,
-    pub writers: Vec<String>,
+    pub readers: Vec<CacheUser>,
+    pub writers: Vec<CacheUser>,
 }
 
 /// A file as it is shown.
@@ -275,9 +283,9 @@ impl Enricher {
         if let Some(file) = self.files.get_mut(&FileKey::from(mixer)) {
             let writes = mixer.how == MIXED_DIRTIED;
             let users = if writes { &mut file.mixers.writers } else { &mut file.mixers.readers };
-            let name = format!("{comm}/{}", mixer.tgid);
-            if users.len() < MAX_NAMED && !users.contains(&name) {
-                users.push(name);
+            let user = CacheUser { pid: mixer.tgid, name: format!("{comm}/{}", mixer.tgid) };
+            if users.len() < MAX_NAMED && !users.contains(&user) {
+                users.push(user);
             }
         }
         comm

@@ -108,7 +108,7 @@ impl Rule {
                     comm: row.cached.first().map(|user| user.comm.clone()).unwrap_or_default(),
                     op: "mixed",
                     path: row.path.clone(),
-                    cause: Some("mixed-access".to_owned()),
+                    cause: Some(row.cause.to_owned()),
                     why: None,
                     fix: None,
                 };

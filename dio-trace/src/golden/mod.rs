@@ -23,7 +23,7 @@ use crate::{
     record::{Record, Watched},
     report::By,
     stack::{Frame, Stack},
-    summary::Summary,
+    summary::{Scope, Summary},
     top::{About, Command, Model},
     tracer::{Attach, Missing, Totals},
     ui::{Screen, Style},
@@ -197,6 +197,8 @@ fn mixing() -> MixerEvent {
         tid: 77,
         time_ns: 1_000,
         mixer: mixer(MIXED_DIRTIED),
+        direct_user: 42,
+        pad: 0,
         comm: *b"logger\0\0\0\0\0\0\0\0\0\0",
     }
 }
@@ -250,7 +252,8 @@ fn summary() -> Summary {
         beside.refusal(&refusal(), &mut enricher, &Clock::fixed(START));
     }
     enricher.process(77, Some((77, &mixing().comm)));
-    Summary::new(&totals(), &beside, &mut enricher)
+    let scope = Scope { text: "process 42 and 2 descendants".to_owned(), children_left_out: 0 };
+    Summary::new(&totals(), &beside, scope, &mut enricher)
 }
 
 /// The records and the summary, for other tests.

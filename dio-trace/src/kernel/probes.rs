@@ -147,8 +147,14 @@ pub const PROBES: &[Probe] = &[
         &["do_writepages"],
         Duty::Effect("dirty pages flushed first"),
         2,
-        &["fx_do_writepages"],
+        &["fx_do_writepages", "fe_do_writepages"],
         &["kp_do_writepages", "kr_do_writepages"],
+    ),
+    entry(
+        &["truncate_inode_pages_final"],
+        Duty::Effect("when a file that was used directly is gone for good"),
+        &["fe_evicted"],
+        &["kp_evicted"],
     ),
     exit(
         &["invalidate_inode_pages2_range"],

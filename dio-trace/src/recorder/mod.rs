@@ -424,7 +424,8 @@ impl Recorder {
         let facts = &mut self.parcel.facts;
         let file = self.numbers.file(FileKey::from(mixer), mixer.tgid, enricher, facts);
         let task = self.numbers.task((mixer.tgid, event.tid, event.comm), enricher, facts);
-        facts.push(Fact::Mixer(MixerFact { time: event.time_ns, file, task, how: mixer.how }));
+        let (time, direct_user) = (event.time_ns, event.direct_user);
+        facts.push(Fact::Mixer(MixerFact { time, file, task, how: mixer.how, direct_user }));
     }
 
     /// All rows.

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use dio_trace_common::{
-    abi::{Counter, CounterKey, MIXED_CACHED, MIXED_DIRTIED, STATS, Stat},
+    abi::{Counter, CounterKey, MIXED_CACHED, MIXED_DIRTIED, MIXED_FILLED, STATS, Stat},
     verdict::{Decision, decide},
 };
 
@@ -20,8 +20,9 @@ use crate::{
     clock::Clock,
     enrich::{Enricher, FileKey},
     escape::escape,
+    processes,
     record::{Record, Watched},
-    summary::Summary,
+    summary::{self, Summary},
     trace_file::{
         Columns, Damage, End, Fact, FileFact, Header, Item, MixerFact, Reader, Recorded,
         RefusalFact, Scope, TotalsFact, mixer,
@@ -368,7 +369,7 @@ impl State<'_> {
             self.counters.insert(key, counter);
         }
         for (file, pid, how, pages) in std::mem::take(&mut totals.mixers) {
-            if matches!(how, MIXED_CACHED | MIXED_DIRTIED) {
+            if matches!(how, MIXED_CACHED | MIXED_DIRTIED | MIXED_FILLED) {
                 self.mixers.insert((file, pid, how), pages);
             }
         }
@@ -389,7 +390,7 @@ impl State<'_> {
         self.part.retain(&mut totals, &mut self.enricher);
         let filter = &self.part.filter;
         self.beside.retain(|row| filter.takes_file(&row.comm, &row.path, &row.fs));
-        let summary = Summary::new(&totals, &self.beside, &mut self.enricher);
+        let summary = Summary::new(&totals, &self.beside, scope(&header.scope), &mut self.enricher);
         Replay {
             header,
             summary,
@@ -448,4 +449,17 @@ impl State<'_> {
             mixers: mixers.collect(),
         }
     }
+}
+
+/// Whose requests were recorded, as the summary has it.
+fn scope(recorded: &Scope) -> summary::Scope {
+    let text = match recorded {
+        Scope::System => "the whole system".to_owned(),
+        Scope::Processes(pids) => processes::in_words(pids, 0),
+        Scope::Command(words) => {
+            let command = words.first().map(String::as_str).unwrap_or_default();
+            escape(command.as_bytes())
+        }
+    };
+    summary::Scope { text, children_left_out: 0 }
 }

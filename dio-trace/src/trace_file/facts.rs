@@ -133,6 +133,9 @@ pub struct MixerFact {
     pub file: u64,
     pub task: u32,
     pub how: u32,
+    /// [`MixerEvent::direct_user`]; older recordings do not say.
+    #[serde(default)]
+    pub direct_user: u32,
 }
 
 impl MixerFact {
@@ -143,6 +146,8 @@ impl MixerFact {
             tid,
             time_ns: self.time,
             mixer: mixer(key, pid, self.how),
+            direct_user: self.direct_user,
+            pad: 0,
             comm,
         }
     }

@@ -22,17 +22,19 @@ pub(super) struct Coverage {
 /// Is told how many probes are done, of how many.
 pub type Progress<'a> = dyn FnMut(usize, usize) + 'a;
 
-/// Attaches everything: tracepoints, evidence and ends, then begins.
+/// Attaches everything: tracepoints, evidence and completions, then issues. Calls `forks_are_seen`
+/// between tracepoints and probes: from then on the kernel side adds what a traced process forks.
 ///
 /// # Errors
-/// If a probe that every verdict needs cannot be attached; what is attached already goes with
-/// `bpf`.
+/// If a probe that every verdict needs cannot be attached, and those of `forks_are_seen`; what is
+/// attached already goes with `bpf`.
 pub(super) fn attach_all(
     bpf: &mut Ebpf,
     kernel: &Kernel,
     wish: Option<Attach>,
     filtered: bool,
     progress: &mut Progress<'_>,
+    forks_are_seen: impl FnOnce(&mut Ebpf) -> Result<()>,
 ) -> Result<Coverage> {
     let attach = choose(bpf, kernel, wish)?;
     let mut coverage =
@@ -53,6 +55,7 @@ pub(super) fn attach_all(
         progress(done, all);
         coverage.tracepoint(bpf, kernel, tracepoint)?;
     }
+    forks_are_seen(bpf)?;
     for (done, probe) in probes.iter().enumerate() {
         progress(tracepoints.len() + done, all);
         coverage.probe(bpf, kernel, probe)?;

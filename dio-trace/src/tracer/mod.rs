@@ -7,6 +7,7 @@ mod kfunc;
 mod load;
 mod run;
 mod selftest;
+mod targets;
 mod totals;
 
 use crate::cgroup::Cgroup;
@@ -42,8 +43,8 @@ impl Attach {
 pub enum Scope {
     /// Every process.
     System,
-    /// These processes (thread-group ids), with all their threads; with what they fork if
-    /// `children`.
+    /// These processes (thread-group ids), with all their threads; if `children`, with the
+    /// descendants that they have and will have.
     Processes { pids: Vec<u32>, children: bool },
 }
 

@@ -5,7 +5,7 @@ use std::{process, time::Duration};
 use anyhow::{Context as _, Error, Result, anyhow};
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, RingBuf, StackTraceMap},
+    maps::{MapData, RingBuf, StackTraceMap},
 };
 use aya_log::EbpfLogger;
 use dio_trace_common::abi::Stat;
@@ -21,7 +21,7 @@ use super::{
     decode::decode,
     info::skipped_runs,
     load::{self, Kernel},
-    selftest, totals,
+    selftest, targets, totals,
 };
 use crate::{
     enrich::Stacks,
@@ -72,12 +72,17 @@ impl Tracer {
         let mut bpf = load::load(&kernel, options)?;
         if let Scope::Processes { pids, .. } = &options.scope {
             for pid in pids {
-                target(&mut bpf, *pid)?;
+                targets::add(&mut bpf, *pid)?;
             }
         }
         let filtered = !matches!(options.scope, Scope::System);
-        let coverage = attach_all(&mut bpf, &kernel, options.attach, filtered, progress)
-            .map_err(|error| by_cgroup(error, options))?;
+        let add_descendants = |bpf: &mut Ebpf| match &options.scope {
+            Scope::Processes { pids, children: true } => targets::add_descendants(bpf, pids),
+            _ => Ok(()),
+        };
+        let coverage =
+            attach_all(&mut bpf, &kernel, options.attach, filtered, progress, add_descendants)
+                .map_err(|error| by_cgroup(error, options))?;
         let ring = bpf.take_map("EVENTS").context("the object has no map EVENTS")?;
         // SAFETY: the RingBuf owns its descriptor and keeps it open as long as it lives.
         let ring = unsafe { AsyncFd::register(RingBuf::try_from(ring)?) }?;
@@ -97,11 +102,11 @@ impl Tracer {
     /// Lights the probes with requests of our own, which no report shows.
     fn self_test(&mut self, filtered: bool) -> Result<()> {
         if filtered {
-            target(&mut self.bpf, process::id())?;
+            targets::add(&mut self.bpf, process::id())?;
         }
         self.dark = selftest::run(|| own_requests(&self.bpf))?;
         if filtered {
-            forget(&mut self.bpf, process::id())?;
+            targets::remove(&mut self.bpf, process::id())?;
         }
         Ok(())
     }
@@ -146,7 +151,7 @@ impl Tracer {
     /// # Errors
     /// If the set is full.
     pub fn add_process(&mut self, pid: u32) -> Result<()> {
-        target(&mut self.bpf, pid)
+        targets::add(&mut self.bpf, pid)
     }
 
     /// Takes a process out again; what it started meanwhile stays in.
@@ -154,7 +159,15 @@ impl Tracer {
     /// # Errors
     /// If it is not in.
     pub fn remove_process(&mut self, pid: u32) -> Result<()> {
-        forget(&mut self.bpf, pid)
+        targets::remove(&mut self.bpf, pid)
+    }
+
+    /// The processes that are traced now, if there is a [`Scope::Processes`].
+    ///
+    /// # Errors
+    /// If the set cannot be read.
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        targets::present(&self.bpf)
     }
 
     /// The next event; waits for one. May be cancelled without loss.
@@ -268,18 +281,6 @@ fn by_cgroup(error: Error, options: &Options) -> Error {
         "this kernel does not let probes ask for the cgroup (6.1 does): filter by process instead \
          (attach -p)"
     )
-}
-
-fn target(bpf: &mut Ebpf, pid: u32) -> Result<()> {
-    let map = bpf.map_mut("TARGETS").context("the object has no map TARGETS")?;
-    HashMap::<_, u32, u32>::try_from(map)?
-        .insert(pid, 1, 0)
-        .with_context(|| format!("cannot trace process {pid}: the set of processes is full"))
-}
-
-fn forget(bpf: &mut Ebpf, pid: u32) -> Result<()> {
-    let map = bpf.map_mut("TARGETS").context("the object has no map TARGETS")?;
-    Ok(HashMap::<_, u32, u32>::try_from(map)?.remove(&pid)?)
 }
 
 /// This process's own requests so far, and how many of them have an unknown verdict.

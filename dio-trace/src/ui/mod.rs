@@ -5,6 +5,7 @@ mod check;
 mod columns;
 mod doctor;
 mod gate;
+mod nothing;
 mod report;
 mod screen;
 mod top;

@@ -8,6 +8,7 @@ use std::{
 use dio_trace_common::verdict::{Outcome, Verdict};
 
 use super::columns::{about, bytes, count, duration, head, tail, wrap};
+use super::nothing;
 use crate::{
     beside::{MixedRow, Mixing, RefusalRow},
     clock::time_of_day,
@@ -257,9 +258,7 @@ impl<W: Write> Screen<W> {
             "Nothing that was recorded fits: without filters and times the report has all of it."
                 .to_owned()
         } else if ended == 0 {
-            "No O_DIRECT request was seen. Does the program open its files with O_DIRECT? \
-             `grep flags /proc/PID/fdinfo/*` shows it: the octal flags have 040000 then (x86)."
-                .to_owned()
+            nothing::seen(s)
         } else if s.findings == 0 && direct == ended {
             format!("All {} requests were direct.", count(ended))
         } else if s.findings == 0 {
@@ -305,8 +304,11 @@ impl<W: Write> Screen<W> {
 
     /// Who mixes with whom, and what that cost.
     fn mixed(&mut self, row: &MixedRow) -> io::Result<()> {
-        let direct: Vec<String> =
-            row.direct.iter().map(|u| format!("{}/{}", u.comm, u.pid)).collect();
+        let direct: Vec<String> = if row.is_by_itself() {
+            vec!["the same process".to_owned()]
+        } else {
+            row.direct.iter().map(|u| format!("{}/{}", u.comm, u.pid)).collect()
+        };
         let cached: Vec<String> = row
             .cached
             .iter()
@@ -316,11 +318,11 @@ impl<W: Write> Screen<W> {
             })
             .collect();
         let text = format!(
-            "{}: directly by {}; through the page cache by {}; cost direct requests {} pages \
+            "{}: through the page cache by {}; directly by {}; cost direct requests {} pages \
              flushed, {} dropped",
             row.path,
-            direct.join(", "),
             cached.join(", "),
+            direct.join(", "),
             count(row.flushed_pages),
             count(row.invalidated_pages),
         );

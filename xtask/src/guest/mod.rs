@@ -8,6 +8,8 @@
 //! - [`rings`]: io_uring's rarer ways
 //! - [`live`]: the live screen, in a terminal
 //! - [`mixed`]: who mixes direct and buffered access
+//! - [`innocents`]: who must not be blamed of that
+//! - [`family`]: descendants that run before dio-trace attaches
 //! - [`memory`]: buffers and mappings
 //! - [`fuse`]: a FUSE server for some set-ups
 //! - [`shorts`]: what makes a read return less than it was asked for
@@ -20,12 +22,14 @@ mod cases;
 mod cells;
 mod cut;
 mod demo;
+mod family;
 mod files;
 mod filters;
 mod flight;
 mod forecasts;
 mod fuse;
 mod gate;
+mod innocents;
 mod judge;
 mod live;
 mod memory;
@@ -59,6 +63,14 @@ pub(crate) enum Guest {
     Suite(suite::SuiteArgs),
     /// Uses a file directly while others do not
     DirectUser(mixed::DirectUserArgs),
+    /// Attaching to a process with descendants, alone
+    Family(suite::AloneArgs),
+    /// One of them
+    FamilyMember(family::FamilyArgs),
+    /// Who must not be blamed of mixed access, alone
+    Innocents(suite::AloneArgs),
+    /// Uses files in those ways
+    Innocent(innocents::InnocentArgs),
     /// The live screen alone
     Live(suite::AloneArgs),
     /// The ordinary user alone
@@ -114,6 +126,10 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
     match guest {
         Guest::Suite(args) => suite::main(args),
         Guest::DirectUser(args) => mixed::direct_user(args).map(|()| 0),
+        Guest::Family(args) => suite::alone(args, family::SETUPS, family::check),
+        Guest::FamilyMember(args) => family::member(args).map(|()| 0),
+        Guest::Innocents(args) => suite::alone(args, innocents::SETUPS, innocents::check),
+        Guest::Innocent(args) => innocents::program(args).map(|()| 0),
         Guest::Live(args) => suite::alone(args, live::SETUPS, live::check),
         Guest::OrdinaryUser(args) => suite::alone(args, unprivileged::SETUPS, unprivileged::check),
         Guest::Cut(args) => suite::alone(args, cut::SETUPS, cut::check),

@@ -17,8 +17,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     cells::{self, Cell, Expect},
+    family,
     files::open_direct,
-    filters, forecasts, gate,
+    filters, forecasts, gate, innocents,
     judge::{self, Asked, Judge, Report},
     live,
     mixed::{self, DirectUser},
@@ -246,11 +247,23 @@ const WITH_JOURNAL: &[Scenario] = &[
         runs: rings::RUNS,
         check: rings::check,
     },
+    Scenario {
+        shown: "who is not blamed of mixed access",
+        name: "innocents",
+        runs: innocents::RUNS,
+        check: innocents::check,
+    },
     Scenario { shown: "run --stack", name: "stack", runs: stacks::RUNS, check: stacks::check },
 ];
 
 /// Those to which a folder that is direct is enough.
 const PLAIN: &[Scenario] = &[
+    Scenario {
+        shown: "descendants at attach",
+        name: "family",
+        runs: family::RUNS,
+        check: family::check,
+    },
     Scenario { shown: "filters", name: "filters", runs: filters::RUNS, check: filters::check },
     Scenario { shown: "recording", name: "recording", runs: 1, check: recordings::check },
     Scenario {

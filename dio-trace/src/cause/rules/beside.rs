@@ -34,6 +34,25 @@ pub(in crate::cause) const MIXED_ACCESS: Rule = Rule {
     test: no_request,
 };
 
+pub(in crate::cause) const MIXED_SELF: Rule = Rule {
+    id: "mixed-self",
+    title: "one program uses the file both ways",
+    means: "The same process uses the file with O_DIRECT and through the page cache. Most often it \
+            is the tail: the last bytes do not fill a block, so the program clears O_DIRECT (fcntl \
+            with F_SETFL) or opens the file again, as dd, nginx and many backup tools do. Once a \
+            file that costs little. In the midst of a file, each direct request has pages to write \
+            back or to drop first.",
+    proof: "While the file had direct requests of this process, it also brought pages of it into \
+            the page cache, or made pages of it dirty there, and no other process used it directly.",
+    fix: "where it is only the tail, no harm is done. To write it directly, write a whole block and \
+          keep the true length inside the file: ftruncate(2) into a block goes through the page \
+          cache, too. To read it directly, ask for its whole block: the kernel cuts it at the end \
+          of the file. Where it is not the tail, open the file with O_DIRECT everywhere, or nowhere",
+    on: "any",
+    scenario: Scenario::In(&["ext4-512"]),
+    test: no_request,
+};
+
 const fn no_request(_: &Case<'_>) -> Option<String> {
     None
 }

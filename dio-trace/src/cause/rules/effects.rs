@@ -2,7 +2,10 @@
 
 use dio_trace_common::{evidence::seen, verdict::Verdict};
 
-use crate::cause::{Case, Rule, Scenario};
+use crate::{
+    cause::{Case, Rule, Scenario},
+    enrich::CacheUser,
+};
 
 pub(super) const DIRTY_LEFT: Rule = Rule {
     id: "dirty-left",
@@ -23,13 +26,15 @@ pub(super) const DIRTY_LEFT: Rule = Rule {
 pub(super) const DIRTY_FLUSH: Rule = Rule {
     id: "dirty-flush",
     title: "dirty pages had to be written back first",
-    means: "Someone writes the same file through the page cache. A direct request must not read \
-            old data from the disk or be overwritten later, so the kernel writes the dirty pages \
-            of its range back first and waits: your request pays for somebody else's writes.",
+    means: "Pages of the file were dirty in the page cache: somebody wrote it without O_DIRECT, \
+            another program or this one itself, perhaps when it made the file. A direct request must \
+            not read old data from the disk or be overwritten later, so the kernel writes the dirty \
+            pages of its range back first and waits: the request pays for those writes.",
     proof: "The kernel wrote pages of this file back within this request. The number is \
             approximate (docs/limitations.md).",
-    fix: "find who writes this file without O_DIRECT (`fuser -v FILE`, `lsof FILE`) and stop \
-          mixing, or let it fsync before the direct requests",
+    fix: "where it happens once, as after a file was made: fsync it before the first direct \
+          request. Where it goes on: find who writes this file without O_DIRECT (`fuser -v FILE`, \
+          `lsof FILE`) and stop mixing, or let it fsync before the direct requests",
     on: "any",
     scenario: Scenario::In(&["ext4-512", "xfs-512", "bdev-512", "btrfs-nocow"]),
     test: dirty_flush,
@@ -38,13 +43,16 @@ pub(super) const DIRTY_FLUSH: Rule = Rule {
 pub(super) const CACHE_INVALIDATED: Rule = Rule {
     id: "cache-invalidated",
     title: "cached pages were dropped for this write",
-    means: "Someone reads or maps the same file through the page cache. A direct write drops the \
-            pages of its range, so that nobody sees old data; whoever used them must read them \
-            from the disk again.",
+    means: "Pages of the file were in the page cache: somebody read, wrote or mapped it without \
+            O_DIRECT, another program or this one itself, perhaps when it made the file. A direct \
+            write drops the pages of its range, so that nobody sees old data; whoever used them must \
+            read them from the disk again.",
     proof: "The kernel took pages of this file out of the page cache within this request. The \
             number is approximate (docs/limitations.md).",
-    fix: "find who reads or maps this file without O_DIRECT (`fuser -v FILE`, `lsof FILE`): a \
-          backup, a monitor, a second tool. Stop mixing",
+    fix: "where it happens once, as after a file was made: fsync it and drop its pages \
+          (posix_fadvise with POSIX_FADV_DONTNEED), or make it with O_DIRECT. Where it goes on: find \
+          who uses this file without O_DIRECT (`fuser -v FILE`, `lsof FILE`), as a backup or a \
+          monitor may, and stop mixing",
     on: "any",
     scenario: Scenario::In(&["ext4-512", "xfs-512", "bdev-512", "btrfs-nocow"]),
     test: cache_invalidated,
@@ -62,23 +70,23 @@ fn dirty_left(case: &Case<'_>) -> Option<String> {
 fn dirty_flush(case: &Case<'_>) -> Option<String> {
     let pages = case.request.evidence.flushed_pages;
     (pages != 0 && healthy(case)).then(|| {
-        format!(
-            "{} of this file had to be written back first: it is written through the page cache by \
-             {}",
-            plural(pages, "dirty page"),
-            who(&case.mixers.writers)
-        )
+        let by = users(case, &[&case.mixers.writers], "made them dirty");
+        format!("{} of this file had to be written back first; {by}", plural(pages, "dirty page"))
     })
 }
 
 fn cache_invalidated(case: &Case<'_>) -> Option<String> {
     let pages = case.request.evidence.invalidated_pages;
     (pages != 0 && healthy(case)).then(|| {
+        let users = users(
+            case,
+            &[&case.mixers.readers, &case.mixers.writers],
+            "brought them into the page cache",
+        );
         format!(
-            "{} of this file {} dropped: it is used through the page cache by {}",
+            "{} of this file {} dropped; {users}",
             plural(pages, "cached page"),
             if pages == 1 { "was" } else { "were" },
-            who(&case.mixers.readers)
         )
     })
 }
@@ -88,9 +96,23 @@ fn healthy(case: &Case<'_>) -> bool {
     !case.cached() && !case.verdict(Verdict::Unknown)
 }
 
-/// Those who were seen to do it so far.
-fn who(names: &[String]) -> String {
-    if names.is_empty() { "someone".to_owned() } else { names.join(", ") }
+/// Who was seen to use the file so, or what may have been where nobody was: the file is watched
+/// from its first direct request on.
+fn users(case: &Case<'_>, seen: &[&[CacheUser]], did: &str) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for user in seen.iter().copied().flatten() {
+        let name = if user.pid == case.request.tgid { "this process itself" } else { &user.name };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    if names.is_empty() {
+        return format!(
+            "who {did} was not seen: likely they were there before the file's first direct request, \
+             perhaps from this program itself when it made the file"
+        );
+    }
+    format!("it was used through the page cache by {}", names.join(", "))
 }
 
 fn plural(n: u32, what: &str) -> String {

@@ -114,5 +114,6 @@ pub const RULES: &[Rule] = &[
     // Of files and processes, not of requests.
     beside::OPEN_REFUSED,
     beside::MIXED_ACCESS,
+    beside::MIXED_SELF,
     unknown::NOT_EXPLAINED,
 ];

@@ -1,0 +1,170 @@
+//! Whose requests are traced: from what was typed to process ids, or to the whole system.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, CommandFactory as _, error::ErrorKind};
+
+use super::args::{Cli, Trace};
+use crate::{escape::escape, processes, tracer};
+
+/// Processes, by id.
+#[derive(Args, Debug, Default)]
+pub(super) struct Processes {
+    /// Only these processes, with all their threads and descendants; several with commas
+    #[arg(short, long, value_delimiter = ',', value_name = "PID",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) pid: Vec<u32>,
+    /// Do not follow child processes, neither those that run already nor new ones
+    #[arg(long)]
+    pub(super) no_children: bool,
+}
+
+/// Processes, by id or by name.
+#[derive(Args, Debug, Default)]
+pub(super) struct Named {
+    /// Name of a program, or a process id: all processes of that name that run now
+    #[arg(value_name = "NAME|PID")]
+    pub(super) names: Vec<String>,
+    #[command(flatten)]
+    pub(super) processes: Processes,
+}
+
+/// What a verb traces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    System,
+    /// A cgroup: of a systemd unit, of a container, or given as such. The filters have its id.
+    Cgroup {
+        text: String,
+        folder: PathBuf,
+    },
+    Processes {
+        pids: Vec<u32>,
+        children: bool,
+    },
+    Command,
+}
+
+impl Subject {
+    /// # Errors
+    /// If there is no such process, or nothing was named that can be attached to.
+    pub(super) fn of(verb: &Trace) -> Result<Self> {
+        match verb {
+            Trace::Run { .. } => Ok(Self::Command),
+            Trace::Audit { processes, .. } if processes.pid.is_empty() => Ok(Self::System),
+            Trace::Audit { processes, .. } => by_id(&processes.pid, !processes.no_children),
+            Trace::Attach { subject, common } => {
+                let mut pids = subject.processes.pid.clone();
+                let mut names = subject.names.clone();
+                let nothing = pids.is_empty() && names.is_empty();
+                if let Some((text, folder)) = common.filters.cgroup()?.filter(|_| nothing) {
+                    return Ok(Self::Cgroup { text, folder });
+                }
+                if nothing {
+                    names.extend(common.filters.comms().iter().cloned());
+                }
+                for name in &names {
+                    pids.extend(of_name(name)?);
+                }
+                if pids.is_empty() {
+                    Cli::command()
+                        .error(
+                            ErrorKind::MissingRequiredArgument,
+                            "name what to attach to: --pid PID, the NAME of a program, --unit UNIT, \
+                             --container ID or --cgroup PATH; `dio-trace audit` traces the whole \
+                             system",
+                        )
+                        .exit();
+                }
+                by_id(&pids, !subject.processes.no_children)
+            }
+        }
+    }
+
+    /// What the tracer filters by.
+    pub(super) fn scope(&self) -> tracer::Scope {
+        match self {
+            Self::System | Self::Cgroup { .. } => tracer::Scope::System,
+            Self::Processes { pids, children } => {
+                tracer::Scope::Processes { pids: pids.clone(), children: *children }
+            }
+            Self::Command => tracer::Scope::Processes { pids: Vec::new(), children: true },
+        }
+    }
+}
+
+/// Those ids, each once and checked.
+fn by_id(pids: &[u32], children: bool) -> Result<Subject> {
+    let mut once: Vec<u32> = Vec::new();
+    for pid in pids {
+        check(*pid)?;
+        if !once.contains(pid) {
+            once.push(*pid);
+        }
+    }
+    Ok(Subject::Processes { pids: once, children })
+}
+
+fn of_name(name: &str) -> Result<Vec<u32>> {
+    if let Ok(pid) = name.parse() {
+        return Ok(vec![pid]);
+    }
+    let own = std::process::id();
+    let found: Vec<u32> = processes::named(name)
+        .iter()
+        .map(|process| process.pid)
+        .filter(|pid| *pid != own)
+        .collect();
+    if found.is_empty() {
+        let name = escape(name.as_bytes());
+        bail!(
+            "there is no process called {name}: `pgrep -fa {name}` looks into command lines; \
+             `dio-trace audit --comm {name}` traces those that start later, too"
+        );
+    }
+    Ok(found)
+}
+
+fn check(pid: u32) -> Result<()> {
+    let Some(process) = processes::one(pid) else {
+        bail!("there is no process {pid}: `pgrep -a NAME` finds it");
+    };
+    if process.ended {
+        bail!("process {pid} has ended already, and only waits for its parent to notice");
+    }
+    // /proc/TID exists for every thread, though no listing shows it.
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")).map(str::trim);
+    if let Some(tgid) = tgid.filter(|tgid| *tgid != pid.to_string()) {
+        bail!("{pid} is a thread of process {tgid}: use -p {tgid}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_there_is_an_error() {
+        for (pids, word) in [(u32::MAX, "there is no process"), (0, "there is no process")] {
+            assert!(check(pids).unwrap_err().to_string().contains(word));
+        }
+        assert!(of_name("no such program").unwrap_err().to_string().contains("audit --comm"));
+        assert_eq!(of_name("1").unwrap(), [1]);
+        let own = std::process::id();
+        let subject = by_id(&[own, own], true).unwrap();
+        assert_eq!(subject, Subject::Processes { pids: vec![own], children: true });
+    }
+
+    #[test]
+    fn a_thread_is_not_a_process() {
+        let thread = std::thread::spawn(|| {
+            // SAFETY: plain system call.
+            let tid = unsafe { libc::gettid() } as u32;
+            check(tid).unwrap_err().to_string()
+        });
+        assert!(thread.join().unwrap().contains("is a thread of process"));
+    }
+}
