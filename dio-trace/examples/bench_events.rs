@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use dio_trace::{
     beside::Beside,
-    clock::Clock,
+    clock::{Clock, Shown},
     enrich::Enricher,
     record::{Record, Watched},
     ui::{Screen, Style},
@@ -135,8 +135,11 @@ fn main() -> Result<()> {
             Ok(io::sink().write_all(b"\n")?)
         }),
         "screen" => {
-            let mut screen =
-                Screen::new(io::sink(), Style { width: 80, colour: false, cut: true, all: true });
+            let mut screen = Screen::new(
+                io::sink(),
+                Style { width: 80, colour: false, cut: true, all: true },
+                Shown::here(true),
+            );
             pump("screen", events, files, &mut |record| Ok(screen.record(record)?))
         }
         other => bail!("no sink `{other}`"),

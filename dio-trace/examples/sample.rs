@@ -6,9 +6,12 @@ mod draw;
 use std::{collections::HashMap, fs::File, path::Path};
 
 use anyhow::{Result, bail};
-use dio_trace::trace_file::{
-    CounterFact, End, Fact, FileFact, Header, MixerFact, Recorded, RefusalFact, TaskFact,
-    TotalsFact, Writer,
+use dio_trace::{
+    clock::Zone,
+    trace_file::{
+        CounterFact, End, Fact, FileFact, Header, MixerFact, Recorded, RefusalFact, TaskFact,
+        TotalsFact, Writer,
+    },
 };
 use dio_trace_common::{
     abi::{
@@ -220,6 +223,7 @@ fn header(host: &str) -> Header {
         kernel: "6.12.117+deb12-amd64".to_owned(),
         started: 1_767_323_045 * SECOND,
         clock: (1_767_323_045 * SECOND) as i64,
+        zone: Some(Zone { offset: 3_600, name: Some("Europe/Berlin".to_owned()) }),
         all: true,
         attach: "fentry".to_owned(),
         attached: PROBES.iter().map(|probe| (*probe).to_owned()).collect(),
@@ -228,7 +232,8 @@ fn header(host: &str) -> Header {
     }
 }
 
-fn write(path: &Path, host_name: &str) -> Result<()> {
+/// Writes it; a test does, too.
+pub(crate) fn write(path: &Path, host_name: &str, requests: u64) -> Result<()> {
     let mut writer = Writer::new(File::create(path)?, &header(host_name))?;
     let mut host = Host { draw: Draw::new(), facts: HashMap::new(), counters: HashMap::new() };
     for (number, (path, fs, options, facts)) in (1..).zip(files()) {
@@ -249,11 +254,17 @@ fn write(path: &Path, host_name: &str) -> Result<()> {
     let healthy = |kind: &Kind| host_name == HOST || kind.way != Way::Broken;
     let kinds: Vec<Kind> = kinds().into_iter().filter(healthy).collect();
     let all: u64 = kinds.iter().map(|kind| kind.weight).sum();
-    for n in 0..REQUESTS {
-        let end = SECOND + n * (LASTS / REQUESTS) + host.draw.below(LASTS / REQUESTS);
-        if n == REQUESTS * 6 / 10 {
+    for n in 0..requests {
+        let end = SECOND + n * (LASTS / requests) + host.draw.below(LASTS / requests);
+        if n == requests * 6 / 10 {
             for how in [MIXED_CACHED, MIXED_DIRTIED] {
-                writer.fact(&Fact::Mixer(MixerFact { time: end, file: 1, task: 7, how }))?;
+                writer.fact(&Fact::Mixer(MixerFact {
+                    time: end,
+                    file: 1,
+                    task: 7,
+                    how,
+                    direct_user: 0,
+                }))?;
             }
             writer.fact(&Fact::Refusal(RefusalFact {
                 time: end,
@@ -270,7 +281,7 @@ fn write(path: &Path, host_name: &str) -> Result<()> {
             here
         });
         let Some(kind) = kind else { continue };
-        let percent = n * 100 / REQUESTS;
+        let percent = n * 100 / requests;
         // The night is quiet: fewer requests towards the middle.
         let quiet = percent.abs_diff(20).min(30);
         if (kind.span.0..kind.span.1).contains(&percent) && host.draw.below(40) > 30 - quiet {
@@ -309,8 +320,8 @@ fn totals(host: &Host) -> TotalsFact {
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match &args[..] {
-        [path] => write(Path::new(path), HOST),
-        [path, host] => write(Path::new(path), host),
+        [path] => write(Path::new(path), HOST, REQUESTS),
+        [path, host] => write(Path::new(path), host, REQUESTS),
         _ => bail!("usage: sample FILE [HOST]"),
     }
 }

@@ -1,4 +1,11 @@
-//! From the probes' clock to the wall's.
+//! From the probes' clock to the wall's, and the wall's time in words.
+
+use jiff::{
+    Timestamp,
+    civil::DateTime,
+    tz::{Offset, TimeZone},
+};
+use serde::{Deserialize, Serialize};
 
 /// CLOCK_MONOTONIC to CLOCK_REALTIME, by the difference at the start.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +45,12 @@ impl Clock {
         u64::try_from(read(libc::CLOCK_MONOTONIC)).unwrap_or(0)
     }
 
+    /// ns since the epoch now.
+    #[must_use]
+    pub fn realtime() -> u64 {
+        u64::try_from(read(libc::CLOCK_REALTIME)).unwrap_or(0)
+    }
+
     /// ns since the epoch of a CLOCK_MONOTONIC time in ns.
     #[must_use]
     pub fn wall(&self, monotonic: u64) -> u64 {
@@ -52,26 +65,190 @@ fn read(clock: libc::clockid_t) -> i128 {
     i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
 }
 
-/// "HH:MM:SS.mmm" of local time.
-#[must_use]
-pub fn time_of_day(wall_ns: u64) -> String {
-    let local = local(wall_ns);
-    let millis = wall_ns / 1_000_000 % 1_000;
-    format!("{:02}:{:02}:{:02}.{millis:03}", local.tm_hour, local.tm_min, local.tm_sec)
+/// A time zone as a recording keeps it: its offset when the recording began, which all its times
+/// are shown in. A change to or from summer time within a recording does not change it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// Seconds east of UTC.
+    pub offset: i32,
+    /// IANA name, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
-/// "YYYY-MM-DD" of local time.
-#[must_use]
-pub fn date_of(wall_ns: u64) -> String {
-    let local = local(wall_ns);
-    format!("{:04}-{:02}-{:02}", local.tm_year + 1900, local.tm_mon + 1, local.tm_mday)
+impl Zone {
+    pub const UTC: Self = Self { offset: 0, name: None };
+
+    /// This machine's zone (TZ, or /etc/localtime) now; `None` if it cannot be told.
+    #[must_use]
+    pub fn local() -> Option<Self> {
+        let zone = TimeZone::try_system().ok()?;
+        let offset = zone.to_offset(Timestamp::now()).seconds();
+        Some(Self { offset, name: zone.iana_name().map(str::to_owned) })
+    }
+
+    /// False of one that no place on earth has, and no calendar can show.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        Offset::from_seconds(self.offset).is_ok()
+    }
+
+    /// `Europe/Berlin (+01:00)`, `+01:00`, `UTC`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match &self.name {
+            Some(name) if !self.is_utc() => format!("{name} ({})", self.suffix()),
+            _ => self.short(),
+        }
+    }
+
+    /// `+01:00`, `UTC`.
+    #[must_use]
+    pub fn short(&self) -> String {
+        if self.is_utc() { "UTC".to_owned() } else { self.suffix() }
+    }
+
+    /// UTC by name, too: London has its offset in winter alone.
+    fn is_utc(&self) -> bool {
+        let name = self.name.as_deref();
+        self.offset == 0 && name.is_none_or(|name| matches!(name, "UTC" | "Etc/UTC"))
+    }
+
+    /// `+01:00`, with seconds where a zone has them.
+    #[must_use]
+    pub fn suffix(&self) -> String {
+        let (sign, all) = (if self.offset < 0 { '-' } else { '+' }, self.offset.unsigned_abs());
+        let (hours, minutes, seconds) = (all / 3600, all / 60 % 60, all % 60);
+        let rest = if seconds == 0 { String::new() } else { format!(":{seconds:02}") };
+        format!("{sign}{hours:02}:{minutes:02}{rest}")
+    }
+
+    /// `HH:MM:SS` of ns since the epoch.
+    #[must_use]
+    pub fn time_of_day(&self, wall_ns: u64) -> String {
+        let at = self.civil(wall_ns);
+        format!("{:02}:{:02}:{:02}", at.hour(), at.minute(), at.second())
+    }
+
+    /// `YYYY-MM-DD` of ns since the epoch.
+    #[must_use]
+    pub fn date(&self, wall_ns: u64) -> String {
+        self.civil(wall_ns).date().to_string()
+    }
+
+    /// `YYYY-MM-DDTHH:MM:SS+HH:MM` (ISO 8601) of ns since the epoch.
+    #[must_use]
+    pub fn iso(&self, wall_ns: u64) -> String {
+        format!("{}T{}{}", self.date(wall_ns), self.time_of_day(wall_ns), self.suffix())
+    }
+
+    /// The same with milliseconds.
+    #[must_use]
+    pub fn iso_fine(&self, wall_ns: u64) -> String {
+        let (date, time) = (self.date(wall_ns), self.time_of_day(wall_ns));
+        format!("{date}T{time}.{:03}{}", wall_ns / 1_000_000 % 1_000, self.suffix())
+    }
+
+    /// A recording can say any time: the calendar ends in 9999, u64 in the year 2554.
+    fn civil(&self, wall_ns: u64) -> DateTime {
+        let at = Timestamp::from_nanosecond(i128::from(wall_ns)).unwrap_or_default();
+        Offset::from_seconds(self.offset).unwrap_or(Offset::UTC).to_datetime(at)
+    }
 }
 
-fn local(wall_ns: u64) -> libc::tm {
-    let seconds = (wall_ns / 1_000_000_000) as libc::time_t;
-    // SAFETY: all-zero is a value of this plain struct, and localtime_r fills it.
-    let mut local: libc::tm = unsafe { std::mem::zeroed() };
-    // SAFETY: two valid pointers.
-    unsafe { libc::localtime_r(&raw const seconds, &raw mut local) };
-    local
+/// The zone that times are shown in, and why that one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub zone: Zone,
+    pub why: &'static str,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self::ASKED
+    }
+}
+
+impl Shown {
+    /// UTC because a person asked for it.
+    pub const ASKED: Self = Self { zone: Zone::UTC, why: "by --utc" };
+
+    /// Of what is traced here and now.
+    #[must_use]
+    pub fn here(utc: bool) -> Self {
+        if utc {
+            return Self::ASKED;
+        }
+        match Zone::local() {
+            Some(zone) => Self { zone, why: "this machine's zone" },
+            None => Self { zone: Zone::UTC, why: "this machine's zone cannot be told" },
+        }
+    }
+
+    /// Of a recording, by its header.
+    #[must_use]
+    pub fn recorded(zone: Option<&Zone>, utc: bool) -> Self {
+        match zone {
+            _ if utc => Self::ASKED,
+            Some(zone) => Self { zone: zone.clone(), why: "the recording host's zone" },
+            None => Self { zone: Zone::UTC, why: "the recording does not say its host's zone" },
+        }
+    }
+
+    /// `Europe/Berlin (+01:00), the recording host's zone`
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{}, {}", self.zone.text(), self.why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-01-02 03:04:05.678 UTC
+    const AT: u64 = 1_767_323_045_678_000_000;
+
+    fn zone(offset: i32) -> Zone {
+        Zone { offset, name: None }
+    }
+
+    #[test]
+    fn a_time_has_its_date_and_offset() {
+        assert_eq!(Zone::UTC.iso(AT), "2026-01-02T03:04:05+00:00");
+        assert_eq!(zone(19_800).iso_fine(AT), "2026-01-02T08:34:05.678+05:30");
+        assert_eq!(zone(-5 * 3600).iso(AT), "2026-01-01T22:04:05-05:00");
+        assert_eq!(
+            (zone(-5 * 3600).date(AT), zone(1_172).suffix()),
+            ("2026-01-01".into(), "+00:19:32".into())
+        );
+        assert_eq!(Zone::UTC.iso(u64::MAX), "2554-07-21T23:34:33+00:00");
+    }
+
+    #[test]
+    fn no_header_breaks_the_calendar() {
+        for offset in [i32::MIN, -100_000, 100_000, i32::MAX] {
+            assert!(!zone(offset).is_sound());
+            let text = zone(offset).iso(AT);
+            assert!(text.starts_with("2026-01-02T03:04:05"), "{text}");
+        }
+        for at in [0, u64::MAX] {
+            assert!(zone(-93_599).is_sound() && !zone(-93_599).iso_fine(at).is_empty());
+        }
+    }
+
+    #[test]
+    fn which_zone_and_why() {
+        let berlin = Zone { offset: 3600, name: Some("Europe/Berlin".to_owned()) };
+        let of = |zone: Option<&Zone>, utc| Shown::recorded(zone, utc).text();
+        assert_eq!(of(Some(&berlin), false), "Europe/Berlin (+01:00), the recording host's zone");
+        assert_eq!(of(Some(&berlin), true), "UTC, by --utc");
+        let zone = |name: &str| Zone { offset: 0, name: Some(name.to_owned()) };
+        assert_eq!(
+            (zone("Etc/UTC").text(), zone("Europe/London").text()),
+            ("UTC".into(), "Europe/London (+00:00)".into())
+        );
+        assert_eq!(of(None, false), "UTC, the recording does not say its host's zone");
+        assert_eq!(Shown::here(true), Shown::ASKED);
+    }
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::{
     beside::{Beside, Mixing},
-    clock::Clock,
+    clock::{Clock, Shown},
     enrich::Enricher,
     export::{csv::Csv, folded::Folded, perfetto::Perfetto},
     record::{Record, Watched},
@@ -60,7 +60,8 @@ pub fn recording(bytes: &[u8]) {
         return;
     };
     let mut page = Vec::new();
-    let written = html::page(&mut page, "fuzz", &mut replayed, gather);
+    let shown = Shown::recorded(replayed.header.zone.as_ref(), false);
+    let written = html::page(&mut page, "fuzz", &shown, &mut replayed, gather);
     assert!(written.is_ok(), "a page can always be made");
     // Two elements of its own, and its data.
     let scripts = page.windows(8).filter(|word| word.eq_ignore_ascii_case(b"</script")).count();

@@ -13,6 +13,7 @@ pub mod enrich;
 pub mod errno;
 pub mod escape;
 pub mod export;
+pub mod figures;
 pub mod filter;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -12,6 +12,7 @@ use crate::{
     beside::{Beside, MixedRow, RefusalRow},
     cause::explain_file,
     enrich::{Enricher, FileKey},
+    figures::{self, count, counted, percent},
     record::{SCHEMA, op},
     tracer::{Missing, Totals},
 };
@@ -89,6 +90,7 @@ pub struct Summary {
     pub probes: Probes,
     pub attach: &'static str,
     pub kernel: String,
+    /// Set by who knows it.
     pub scope: Scope,
     pub files: Vec<Row>,
     /// O_DIRECT itself refused: no request followed.
@@ -114,18 +116,19 @@ pub(crate) const LOSSES: &[Stat] = &[
 impl Summary {
     /// Sums the totals up; the rows with findings and most requests come first.
     #[must_use]
-    pub fn new(totals: &Totals, beside: &Beside, scope: Scope, enricher: &mut Enricher) -> Self {
-        let mut requests: BTreeMap<_, _> =
-            Verdict::ALL.iter().map(|verdict| (verdict.as_str(), 0)).collect();
-        let mut bytes = Bytes::default();
-        let mut findings = 0;
-        for (key, counter) in &totals.counters {
-            if let Some(verdict) = Verdict::from_u8(key.verdict) {
-                *requests.entry(verdict.as_str()).or_default() += counter.requests;
-            }
-            bytes.add(counter);
-            findings += if key.finding != 0 { counter.requests } else { 0 };
-        }
+    pub fn new(totals: &Totals, beside: &Beside, enricher: &mut Enricher) -> Self {
+        let mixed = beside.mixed(totals, enricher);
+        Self::with(totals, beside.refusals(), mixed, enricher)
+    }
+
+    /// The same with what is no request told apart already.
+    pub(crate) fn with(
+        totals: &Totals,
+        refusals: Vec<RefusalRow>,
+        mixed: Vec<MixedRow>,
+        enricher: &mut Enricher,
+    ) -> Self {
+        let Sums { requests, findings, bytes } = Sums::of(&totals.counters);
         let lost = Stat::ALL
             .iter()
             .filter(|(stat, _)| LOSSES.contains(stat))
@@ -150,11 +153,37 @@ impl Summary {
             },
             attach: totals.attach.as_str(),
             kernel: totals.kernel.clone(),
-            scope,
+            scope: Scope::default(),
             files,
-            refusals: beside.refusals(),
-            mixed: beside.mixed(totals, enricher),
+            refusals,
+            mixed,
         }
+    }
+
+    /// Requests by what became of them, those that there are, the most frequent first: they add up
+    /// to [`Summary::ended`].
+    #[must_use]
+    pub fn parts(&self) -> Vec<(&'static str, u64)> {
+        parts(&self.requests)
+    }
+
+    /// What every heading says of it: how many requests, of which verdicts, and how many findings.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        headline(&self.requests, self.findings)
+    }
+
+    /// Times that O_DIRECT itself was refused: no request followed.
+    #[must_use]
+    pub fn refused_opens(&self) -> u64 {
+        self.refusals.iter().map(|row| row.count).sum()
+    }
+
+    /// Requests that moved less than was asked for, whatever the reason.
+    #[must_use]
+    pub fn short(&self) -> u64 {
+        let is_short = |row: &&Row| row.outcome.is_some_and(|outcome| outcome.starts_with("short"));
+        self.files.iter().filter(is_short).map(|row| row.requests).sum()
     }
 
     /// Requests seen to their end.
@@ -170,12 +199,79 @@ impl Summary {
     }
 }
 
+/// Counters added up: the one sum that the summary, the live screen and its end have.
+#[derive(Clone, Debug, Default)]
+pub struct Sums {
+    /// By verdict; every verdict is there.
+    pub requests: BTreeMap<&'static str, u64>,
+    pub findings: u64,
+    pub bytes: Bytes,
+}
+
+impl Sums {
+    #[must_use]
+    pub fn of(counters: &[(CounterKey, Counter)]) -> Self {
+        let requests = Verdict::ALL.iter().map(|verdict| (verdict.as_str(), 0)).collect();
+        let mut sums = Self { requests, ..Self::default() };
+        for (key, counter) in counters {
+            *sums.requests.entry(verdict(key).as_str()).or_default() += counter.requests;
+            sums.bytes.add(counter);
+            sums.findings += if key.finding != 0 { counter.requests } else { 0 };
+        }
+        sums
+    }
+
+    /// See [`Summary::parts`].
+    #[must_use]
+    pub fn parts(&self) -> Vec<(&'static str, u64)> {
+        parts(&self.requests)
+    }
+}
+
+/// A counter's verdict. A recording may have one that is not known here.
+pub(crate) fn verdict(key: &CounterKey) -> Verdict {
+    Verdict::from_u8(key.verdict).unwrap_or(Verdict::Unknown)
+}
+
+/// See [`Summary::parts`].
+pub(crate) fn parts(requests: &BTreeMap<&'static str, u64>) -> Vec<(&'static str, u64)> {
+    let mut parts: Vec<_> =
+        requests.iter().filter(|(_, n)| **n != 0).map(|(verdict, n)| (*verdict, *n)).collect();
+    parts.sort_by_key(|(verdict, n)| (std::cmp::Reverse(*n), *verdict));
+    parts
+}
+
+fn headline(requests: &BTreeMap<&'static str, u64>, findings: u64) -> String {
+    let (ended, parts) = (requests.values().sum(), parts(requests));
+    match (&parts[..], findings) {
+        ([], _) => "No O_DIRECT request ended.".to_owned(),
+        ([("direct", _)], 0) if ended == 1 => "The one request was direct.".to_owned(),
+        ([("direct", _)], 0) => format!("All {} requests were direct.", count(ended)),
+        (_, 0) => {
+            format!("{}: {}; nothing to report.", counted(ended, "request"), figures::parts(&parts))
+        }
+        _ => format!(
+            "{} of {} {} a finding. By verdict: {}.",
+            count(findings),
+            counted(ended, "request"),
+            if findings == 1 { "has" } else { "have" },
+            figures::parts(&parts)
+        ),
+    }
+}
+
 impl Bytes {
     /// Percent of what was moved that went past the page cache.
     #[must_use]
     pub fn direct_share(&self) -> Option<f64> {
         let moved = self.direct + self.cached;
         (moved != 0).then(|| self.direct as f64 * 100.0 / moved as f64)
+    }
+
+    /// The same in words.
+    #[must_use]
+    pub fn direct_text(&self) -> String {
+        percent(self.direct, self.direct.saturating_add(self.cached))
     }
 
     pub(crate) fn add(&mut self, counter: &Counter) {
@@ -258,7 +354,63 @@ fn missing(missing: &Missing) -> MissingProbe {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Numbers of a text, without the commas in them.
+    fn numbers(text: &str) -> Vec<u64> {
+        let text = text.replace(',', "");
+        let words = text.split(|c: char| !c.is_ascii_digit());
+        words.filter(|word| !word.is_empty()).map(|word| word.parse().unwrap()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_headline_adds_up(
+            by in proptest::collection::vec(
+                prop_oneof![Just(0_u64), 1..5_000_u64, 0..1_u64 << 50], Verdict::ALL.len()
+            ),
+            findings in 0..2_000_u64,
+        ) {
+            let requests: BTreeMap<_, _> =
+                Verdict::ALL.iter().map(|verdict| verdict.as_str()).zip(by.iter().copied()).collect();
+            let ended: u64 = by.iter().sum();
+            let findings = findings.min(ended);
+            let text = headline(&requests, findings);
+            let mut said = numbers(&text);
+            if findings != 0 {
+                prop_assert_eq!(said.remove(0), findings);
+            }
+            let total = if ended == 0 || text == "The one request was direct." {
+                ended
+            } else {
+                said.remove(0)
+            };
+            prop_assert_eq!(total, ended, "{}", &text);
+            // One verdict alone may be named without its number: it is the total.
+            prop_assert!(said.is_empty() && text.contains("direct") || ended == said.iter().sum::<u64>(), "{}", text);
+        }
+    }
+
+    #[test]
+    fn what_ended_at_the_end_of_its_file_is_said() {
+        let requests = BTreeMap::from([("direct", 112), ("eof", 12), ("fallback", 0)]);
+        assert_eq!(headline(&requests, 0), "124 requests: 112 direct, 12 eof; nothing to report.");
+        let text = "16 of 124 requests have a finding. By verdict: 112 direct, 12 eof.";
+        assert_eq!(headline(&requests, 16), text);
+        assert_eq!(headline(&BTreeMap::from([("direct", 5)]), 0), "All 5 requests were direct.");
+    }
+
+    #[test]
+    fn a_verdict_that_is_not_known_is_counted_everywhere() {
+        let mut totals = crate::golden::totals();
+        totals.counters[0].0.verdict = 200;
+        let all: u64 = totals.counters.iter().map(|(_, counter)| counter.requests).sum();
+        let mut enricher = Enricher::recorded();
+        let summary = Summary::new(&totals, &Beside::default(), &mut enricher);
+        assert_eq!((summary.ended(), summary.requests["unknown"]), (all, 1));
+    }
 
     #[test]
     fn percentiles_are_upper_bounds() {

@@ -150,4 +150,5 @@ fn what_is_no_recording_is_1() {
     refuses(&hours, 1, &["for --format parquet"]);
     refuses(&["inspect", "/proc/self/exe"], 1, &["no recording", "offset 0"]);
     refuses(&["record", "-o", "/x", "audit", "--json"], 1, &["after `report`"]);
+    refuses(&["record", "-o", "/x", "audit", "--utc"], 1, &["host's zone", "dio-trace report"]);
 }

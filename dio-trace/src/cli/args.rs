@@ -142,6 +142,9 @@ pub(super) struct Common {
     /// Write the report to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
+    /// Times in UTC, not in this machine's zone
+    #[arg(long)]
+    pub(super) utc: bool,
     /// How to attach the probes
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     pub(super) attach: Mode,

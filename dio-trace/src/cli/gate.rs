@@ -9,6 +9,7 @@ use super::{
     sink::page_width,
 };
 use crate::{
+    clock::{Clock, Shown, Zone},
     escape::{self, escape},
     gate::Gate,
     record::Record,
@@ -23,13 +24,14 @@ const GATE: u8 = 3;
 pub(super) struct Gating {
     gate: Gate,
     command: String,
+    zone: Zone,
     report: Option<(ReportFile, File)>,
 }
 
 impl Gating {
     /// The gate of a command line, if it has one. Its file is made before anything runs.
     pub(super) fn open(verb: &Trace) -> Result<Option<Self>> {
-        let Trace::Run { gate: GateArgs { fail_on, report }, command, .. } = verb else {
+        let Trace::Run { gate: GateArgs { fail_on, report }, command, common } = verb else {
             return Ok(None);
         };
         if fail_on.is_empty() {
@@ -45,6 +47,7 @@ impl Gating {
         Ok(Some(Self {
             gate: Gate::new(fail_on.clone()),
             command: words.join(" "),
+            zone: Shown::here(common.utc).zone,
             report: report.transpose()?,
         }))
     }
@@ -55,7 +58,8 @@ impl Gating {
 
     /// Says what failed, if anything; the exit code. `code` is the command's, once it had ended.
     pub(super) fn end(self, summary: &Summary, code: Option<u8>) -> Result<u8> {
-        let outcome = self.gate.judge(summary, &self.command, code);
+        let now = self.zone.iso(Clock::realtime());
+        let outcome = self.gate.judge(summary, &self.command, code, &now);
         if let Some((ReportFile { path, form }, mut file)) = self.report {
             file.write_all(form.text(&outcome).as_bytes())
                 .with_context(|| format!("cannot write {}", escape::path(path)))?;

@@ -8,7 +8,7 @@ use dio_trace_common::verdict::Verdict;
 
 use super::{args::Trace, filters::verdict, subject::Subject};
 use crate::{
-    clock::Clock,
+    clock::{Clock, Zone},
     escape,
     kernel::{line, release},
     recorder::{Done, Keep, Options, Recorder},
@@ -69,6 +69,9 @@ impl RecordArgs {
         }
         if common.json || common.output.is_some() {
             bail!("a recording has one form: put -o before the verb, and --json after `report`");
+        }
+        if common.utc {
+            bail!("a recording keeps its host's zone: give --utc to `dio-trace report`");
         }
         if !common.filters.filter().is_open() {
             bail!(
@@ -137,6 +140,7 @@ impl RecordArgs {
             boot: line("/proc/sys/kernel/random/boot_id"),
             started: clock.wall(Clock::monotonic()),
             clock: clock.offset(),
+            zone: Zone::local(),
             scope: scope(verb, subject),
             all: self.all || verb.common().all,
             stacks: verb.common().stack,

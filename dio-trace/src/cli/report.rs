@@ -14,7 +14,7 @@ use clap::Args;
 use super::{part::PartArgs, progress::Progress, say, sink};
 use crate::{
     beside::{Mixing, RefusalRow},
-    clock::{date_of, time_of_day},
+    clock::{Shown, Zone},
     escape, output,
     record::Record,
     report::{
@@ -43,6 +43,9 @@ pub(super) struct ReportArgs {
     /// Write over the page if it is there
     #[arg(long, requires = "html")]
     force: bool,
+    /// Times in UTC, not in the recording host's zone
+    #[arg(long)]
+    utc: bool,
     #[command(flatten)]
     part: PartArgs,
 }
@@ -61,7 +64,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
     let mut sums = Sums::default();
     let mut unread = 0;
     for path in &args.files {
-        let mut sink = Show::new(args, style());
+        let mut sink = Show::new(args);
         let mut replayed = match read(path, true, &|header| args.part.part(header), &mut sink) {
             Ok(replayed) => replayed,
             // The others are worth their report.
@@ -75,11 +78,12 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
         // There are no totals by time.
         replayed.by_requests |= args.by == Some(By::Time);
         match (args.json, args.by) {
-            (true, _) => json(path, replayed, sink, args.by)?,
-            (false, None) => whole(path, &replayed, sink)?,
+            (true, _) => json(path, replayed, sink, args)?,
+            (false, None) => whole(path, &replayed, sink, args.utc)?,
             (false, Some(by)) => {
-                eprint!("{}", ui::recording(&escape::path(path), &replayed, style().width));
-                sums.add(replayed, sink, by);
+                let (name, shown) = (escape::path(path), shown(&replayed.header, args.utc));
+                eprint!("{}", ui::recording(&name, &replayed, &shown, style().width));
+                sums.add(replayed, sink, by, shown.zone);
             }
         }
     }
@@ -99,11 +103,14 @@ struct Sums {
     hosts: BTreeSet<String>,
     /// Where each begins, ns since the epoch.
     times: Vec<(u64, Timeline)>,
+    /// The zones of their times.
+    zones: Vec<Zone>,
 }
 
 impl Sums {
-    fn add(&mut self, replayed: Replay, sink: Show, by: By) {
+    fn add(&mut self, replayed: Replay, sink: Show, by: By, zone: Zone) {
         if by == By::Time {
+            self.zones.push(zone);
             self.times.push((begin(&replayed), replayed.timeline));
             return;
         }
@@ -111,7 +118,7 @@ impl Sums {
             eprintln!("dio-trace: no stacks were recorded: `record` takes them with --stack");
         }
         let host = replayed.header.host.clone();
-        for row in rows(replayed, sink, by) {
+        for row in rows(replayed, sink, by, &zone) {
             // A process, or a path, is another one on another host.
             let of = if matches!(by, By::Process | By::File) { &host[..] } else { "" };
             let key = (of.to_owned(), row.name.clone());
@@ -120,10 +127,20 @@ impl Sums {
         self.hosts.insert(host);
     }
 
+    /// That of all of them, or UTC.
+    fn zone(&self) -> Zone {
+        match &self.zones[..] {
+            [first, others @ ..] if others.iter().all(|zone| zone.offset == first.offset) => {
+                first.clone()
+            }
+            _ => Zone::UTC,
+        }
+    }
+
     /// Of many hosts, a row has its host before its name.
     fn rows(self, by: By) -> Vec<Group> {
         if by == By::Time {
-            return by_time(&self.times);
+            return by_time(&self.times, &self.zone());
         }
         let named = |((host, _), mut row): ((String, String), Group)| {
             if self.hosts.len() > 1 && !host.is_empty() {
@@ -142,8 +159,11 @@ fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
     ensure_recording(file)?;
     let mut out = BufWriter::new(output::create_from(file, page, args.force)?);
     let mut gather = Gather::default();
-    let written = read(file, true, &|header| args.part.part(header), &mut gather)
-        .and_then(|mut replayed| html::page(&mut out, &escape::path(file), &mut replayed, gather));
+    let written =
+        read(file, true, &|header| args.part.part(header), &mut gather).and_then(|mut replayed| {
+            let shown = shown(&replayed.header, args.utc);
+            html::page(&mut out, &escape::path(file), &shown, &mut replayed, gather)
+        });
     if written.is_err() {
         let _ = fs::remove_file(page);
     }
@@ -179,6 +199,10 @@ pub(super) fn read(
     replay(BufReader::with_capacity(1 << 18, file), part, sink).with_context(|| escape::path(path))
 }
 
+fn shown(header: &Header, utc: bool) -> Shown {
+    Shown::recorded(header.zone.as_ref(), utc)
+}
+
 fn style() -> Style {
     sink::style(io::stdout().is_terminal(), false)
 }
@@ -187,14 +211,17 @@ fn style() -> Style {
 struct Show {
     /// Lines of findings; none with --by or --json. Kept until the heading is written.
     screen: Option<Screen<Vec<u8>>>,
+    /// Its screen shows UTC.
+    utc: bool,
     by: Option<By>,
     groups: HashMap<Cow<'static, str>, Group>,
 }
 
 impl Show {
-    fn new(args: &ReportArgs, style: Style) -> Self {
-        let screen = (!args.json && args.by.is_none()).then(|| Screen::new(Vec::new(), style));
-        Self { screen, by: args.by, groups: HashMap::new() }
+    fn new(args: &ReportArgs) -> Self {
+        let screen = (!args.json && args.by.is_none())
+            .then(|| Screen::new(Vec::new(), style(), Shown::ASKED));
+        Self { screen, utc: args.utc, by: args.by, groups: HashMap::new() }
     }
 
     /// What a finding is summed under.
@@ -208,6 +235,15 @@ impl Show {
 }
 
 impl Sink for Show {
+    fn begin(&mut self, header: &Header) {
+        if self.screen.is_some() {
+            let mut screen = Screen::new(Vec::new(), style(), shown(header, self.utc));
+            // The heading of the report says it.
+            screen.begin(header.started);
+            self.screen = Some(screen);
+        }
+    }
+
     fn record(&mut self, record: &Record) -> Result<()> {
         if let (true, Some(name)) = (record.finding, self.name(record)) {
             self.groups.entry(name).or_default().count(record);
@@ -225,10 +261,11 @@ impl Sink for Show {
 }
 
 /// Heading, findings, summary, timeline, latency.
-fn whole(path: &Path, replayed: &Replay, mut sink: Show) -> Result<()> {
+fn whole(path: &Path, replayed: &Replay, mut sink: Show, utc: bool) -> Result<()> {
     let style = style();
     let mut out = io::stdout().lock();
-    out.write_all(ui::recording(&escape::path(path), replayed, style.width).as_bytes())?;
+    let shown = shown(&replayed.header, utc);
+    out.write_all(ui::recording(&escape::path(path), replayed, &shown, style.width).as_bytes())?;
     if let Some(screen) = &mut sink.screen {
         if replayed.only.is_some() {
             screen.narrow();
@@ -247,19 +284,18 @@ fn begin(replayed: &Replay) -> u64 {
 }
 
 /// A row for each slice of the time that all of them cover.
-fn by_time(timelines: &[(u64, Timeline)]) -> Vec<Group> {
+fn by_time(timelines: &[(u64, Timeline)], zone: &Zone) -> Vec<Group> {
     const ROWS: usize = 24;
     let timelines: Vec<_> = timelines.iter().map(|(begin, timeline)| (*begin, timeline)).collect();
     let (start, width, slices) = join(&timelines, ROWS);
     let row = |(i, slice): (usize, &Slice)| {
         let at = start.saturating_add(width.saturating_mul(i as u64));
-        let (date, time) = (date_of(at), time_of_day(at));
-        Group::of(format!("{date} {time}"), slice.requests, slice.findings)
+        Group::of(zone.iso_fine(at), slice.requests, slice.findings)
     };
     slices.iter().enumerate().map(row).collect()
 }
 
-fn rows(mut replayed: Replay, sink: Show, by: By) -> Vec<Group> {
+fn rows(mut replayed: Replay, sink: Show, by: By, zone: &Zone) -> Vec<Group> {
     match by {
         By::Cause | By::Stack => {
             let named = |(name, mut row): (Cow<'static, str>, Group)| {
@@ -269,16 +305,17 @@ fn rows(mut replayed: Replay, sink: Show, by: By) -> Vec<Group> {
             };
             sink.groups.into_iter().map(named).collect()
         }
-        By::Time => by_time(&[(begin(&replayed), replayed.timeline)]),
+        By::Time => by_time(&[(begin(&replayed), replayed.timeline)], zone),
         by => groups(&replayed.counters, by, &mut replayed.enricher),
     }
 }
 
-fn json(path: &Path, replayed: Replay, sink: Show, by: Option<By>) -> Result<()> {
+fn json(path: &Path, replayed: Replay, sink: Show, args: &ReportArgs) -> Result<()> {
     let (header, cut, summary) =
         (replayed.header.clone(), replayed.cut.clone(), replayed.summary.clone());
     let mut document = Document::new(&escape::path(path), &replayed, &header, &cut, &summary);
-    document.groups = by.map(|by| rows(replayed, sink, by));
+    let zone = shown(&header, args.utc).zone;
+    document.groups = args.by.map(|by| rows(replayed, sink, by, &zone));
     let mut out = io::stdout().lock();
     serde_json::to_writer(&mut out, &document)?;
     Ok(out.write_all(b"\n")?)

@@ -35,12 +35,12 @@ use crate::{
     cgroup::is_populated,
     clock::Clock,
     enrich::{Enricher, direct_fds},
-    filter::Filter,
+    filter::{Filter, Narrow},
     privilege::{self, READING_MAPS, give_up_but, works_without},
     processes,
     record::{Record, Watched},
     recorder::Recorder,
-    summary::{Scope, Summary},
+    summary::Scope,
     tracer::{Event, Options, Tracer},
 };
 
@@ -433,9 +433,8 @@ impl Session {
         })?;
         result?;
         let View { mut sink, mut enricher, mut beside, filter, gate, scope, .. } = view;
-        filter.retain(&mut totals, &mut enricher);
-        beside.retain(|row| filter.takes_file(&row.comm, &row.path, &row.fs));
-        let summary = Summary::new(&totals, &beside, scope, &mut enricher);
+        let mut summary = Narrow::by(&filter).summary(&mut totals, &mut beside, &mut enricher);
+        summary.scope = scope;
         sink.summary(&summary)?;
         gate.map_or(Ok(code.unwrap_or(0)), |gate| gate.end(&summary, code))
     }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     beside::{Mixing, RefusalRow},
+    clock::Shown,
     enrich::Enricher,
     escape,
     record::Record,
@@ -78,7 +79,7 @@ impl Sink {
         if common.json {
             return Ok(Self::Json(BufWriter::new(out)));
         }
-        Ok(Self::Screen(Screen::new(out, style(terminal, common.all))))
+        Ok(Self::Screen(Screen::new(out, style(terminal, common.all), Shown::here(common.utc))))
     }
 
     pub(super) fn record(&mut self, record: &Record) -> io::Result<()> {
@@ -123,7 +124,10 @@ impl Sink {
                 line(out, summary)?;
                 out.flush()
             }
-            Self::Top(_) => Screen::new(io::stdout(), style(true, false)).closing(summary),
+            Self::Top(live) => {
+                let shown = live.model.about.shown.clone();
+                Screen::new(io::stdout(), style(true, false), shown).closing(summary)
+            }
         }
     }
 

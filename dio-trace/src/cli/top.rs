@@ -25,6 +25,7 @@ use super::{
     terminal::{self, Terminal},
 };
 use crate::{
+    clock::Shown,
     enrich::Enricher,
     report::By,
     top::{About, Bys, Model, Step, command},
@@ -45,6 +46,9 @@ pub(super) struct TopArgs {
     /// Quit after this time
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
+    /// Times in UTC, not in this machine's zone
+    #[arg(long)]
+    utc: bool,
     /// How to attach the probes
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     attach: Mode,
@@ -56,6 +60,7 @@ pub(super) struct TopArgs {
 pub(super) struct TopOptions {
     interval: Duration,
     by: By,
+    utc: bool,
 }
 
 impl TopArgs {
@@ -66,13 +71,14 @@ impl TopArgs {
             all: false,
             json: false,
             output: None,
+            utc: self.utc,
             attach: self.attach,
             stack: false,
             filters: self.filters,
             verbose: 0,
         };
         let trace = Trace::Audit { processes: self.processes, common };
-        (trace, TopOptions { interval: self.interval, by: self.by })
+        (trace, TopOptions { interval: self.interval, by: self.by, utc: self.utc })
     }
 }
 
@@ -107,7 +113,11 @@ impl Live {
     /// Before anything is attached, so that a pipe is refused at once.
     pub(super) fn new(options: &TopOptions) -> Result<Self> {
         terminal::check()?;
-        let about = About { interval: options.interval.as_secs_f64(), ..About::default() };
+        let about = About {
+            interval: options.interval.as_secs_f64(),
+            shown: Shown::here(options.utc),
+            ..About::default()
+        };
         let mut looks = interval_at(tokio::time::Instant::now(), options.interval);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
@@ -182,7 +192,7 @@ impl Live {
             }
         } else {
             // What came while the probes were being attached came in no known time.
-            self.model.begin(totals);
+            self.model.begin(totals, enricher);
             (self.begun, self.since) = (true, now);
         }
         self.draw()

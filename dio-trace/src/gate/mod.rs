@@ -6,7 +6,7 @@
 mod report;
 mod rule;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use dio_trace_common::abi::Stat;
 use serde::Serialize;
@@ -14,7 +14,11 @@ use serde::Serialize;
 pub use report::Form;
 pub use rule::Rule;
 
-use crate::{record::Record, summary::Summary};
+use crate::{
+    figures::{self, counted},
+    record::Record,
+    summary::{Summary, parts},
+};
 
 /// Kinds of offenders kept; the counts are exact beyond.
 const MAX_OFFENDERS: usize = 4_096;
@@ -57,7 +61,23 @@ pub struct Outcome {
     /// Why the counts may be too low, if they may.
     pub incomplete: Option<String>,
     pub requests: u64,
+    /// Those by verdict; every verdict is there.
+    pub verdicts: BTreeMap<&'static str, u64>,
+    /// When it ended: ISO 8601, in the zone of the machine.
+    pub ended: String,
     pub offenders: Vec<Offender>,
+}
+
+impl Outcome {
+    /// How many requests there were, and of which verdicts: it adds up.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        let requests = counted(self.requests, "O_DIRECT request");
+        match &parts(&self.verdicts)[..] {
+            [] => requests,
+            some => format!("{requests}: {}", figures::parts(some)),
+        }
+    }
 }
 
 /// What tells offenders apart.
@@ -102,7 +122,13 @@ impl Gate {
 
     /// Judges the run by its totals, which are exact where single findings may have been lost.
     #[must_use]
-    pub fn judge(self, summary: &Summary, command: &str, exit_code: Option<u8>) -> Outcome {
+    pub fn judge(
+        self,
+        summary: &Summary,
+        command: &str,
+        exit_code: Option<u8>,
+        ended: &str,
+    ) -> Outcome {
         let rules: Vec<Verdict> = self
             .rules
             .iter()
@@ -127,6 +153,8 @@ impl Gate {
             rules,
             incomplete,
             requests: summary.ended(),
+            verdicts: summary.requests.clone(),
+            ended: ended.to_owned(),
             offenders,
         }
     }
@@ -163,7 +191,7 @@ mod tests {
         let rules = rules.iter().map(|text| text.parse().unwrap()).collect();
         let mut gate = Gate::new(rules);
         records.iter().for_each(|record| gate.take(record));
-        gate.judge(&summary, "fio", Some(0))
+        gate.judge(&summary, "fio", Some(0), "")
     }
 
     #[test]
@@ -183,13 +211,13 @@ mod tests {
         summary.unmatched = 0;
         let gate = || Gate::new(vec!["mixed:1000".parse().unwrap()]);
         summary.in_flight = 0;
-        assert!(gate().judge(&summary, "x", Some(0)).passed);
-        assert!(!gate().judge(&summary, "x", None).passed);
+        assert!(gate().judge(&summary, "x", Some(0), "").passed);
+        assert!(!gate().judge(&summary, "x", None, "").passed);
         summary.in_flight = 1;
-        assert!(!gate().judge(&summary, "x", Some(0)).passed);
+        assert!(!gate().judge(&summary, "x", Some(0), "").passed);
         summary.in_flight = 0;
         summary.lost.insert("ring buffer full", 2);
-        let outcome = gate().judge(&summary, "x", Some(0));
+        let outcome = gate().judge(&summary, "x", Some(0), "");
         assert!(!outcome.passed);
         assert_eq!(outcome.incomplete.as_deref(), Some("2 lost (ring buffer full)"));
     }

@@ -43,7 +43,7 @@ fn markdown(outcome: &Outcome) -> String {
     let end = outcome
         .exit_code
         .map_or_else(|| "had not ended".to_owned(), |code| format!("ended with {code}"));
-    let _ = writeln!(out, "`{command}` {end}; {} O_DIRECT requests.\n", outcome.requests);
+    let _ = writeln!(out, "`{command}` {end} at {}; {}.\n", outcome.ended, outcome.headline());
     if let Some(lost) = &outcome.incomplete {
         let _ = writeln!(out, "**Not everything was seen**: {lost}.\n");
     }
@@ -84,8 +84,9 @@ fn junit(outcome: &Outcome) -> String {
     let mut out = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
          <testsuite name=\"dio-trace\" tests=\"{}\" failures=\"{failures}\" errors=\"0\" \
-         skipped=\"0\">\n",
-        outcome.rules.len() + 1
+         skipped=\"0\" timestamp=\"{}\">\n",
+        outcome.rules.len() + 1,
+        xml(&outcome.ended)
     );
     for rule in &outcome.rules {
         let of_it = outcome.offenders.iter().filter(|o| o.what == rule.what);
@@ -94,6 +95,7 @@ fn junit(outcome: &Outcome) -> String {
     }
     let lost = outcome.incomplete.as_ref();
     case(&mut out, &lost.cloned(), "everything was seen", "");
+    let _ = writeln!(out, "  <system-out>{}</system-out>", xml(&outcome.headline()));
     out + "</testsuite>\n"
 }
 
@@ -142,6 +144,8 @@ fn xml(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn failed() -> Outcome {
@@ -167,6 +171,8 @@ mod tests {
             ],
             incomplete: None,
             requests: 9,
+            verdicts: BTreeMap::from([("direct", 5), ("fallback", 3), ("eof", 1), ("dax", 0)]),
+            ended: "2026-01-02T03:04:05+01:00".to_owned(),
             offenders: vec![offender],
         }
     }
@@ -182,6 +188,11 @@ mod tests {
         let markdown = Form::Markdown.text(&failed());
         assert!(markdown.contains("| fallback | 2 | 3 | failed |"), "{markdown}");
         assert!(markdown.contains("`/a\\|b<&\"''`"), "{markdown}");
+        let headline = "9 O_DIRECT requests: 5 direct, 3 fallback, 1 eof";
+        let ended = "ended with 0 at 2026-01-02T03:04:05+01:00; ";
+        assert!(markdown.contains(&format!("`fio job` {ended}{headline}.")), "{markdown}");
+        assert!(xml.contains(headline), "{xml}");
+        assert!(xml.contains("timestamp=\"2026-01-02T03:04:05+01:00\""), "{xml}");
         let json: serde_json::Value = serde_json::from_str(&Form::Json.text(&failed())).unwrap();
         assert_eq!(json["offenders"][0]["cause"], "data-journal");
     }

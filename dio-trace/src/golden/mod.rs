@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::{
     beside::{Beside, Mixing},
-    clock::Clock,
+    clock::{Clock, Shown},
     enrich::{Device, Enricher, Facts, FileKey, Layer, LayerKind, flag},
     fixture,
     record::{Record, Watched},
@@ -253,7 +253,15 @@ fn summary() -> Summary {
     }
     enricher.process(77, Some((77, &mixing().comm)));
     let scope = Scope { text: "process 42 and 2 descendants".to_owned(), children_left_out: 0 };
-    Summary::new(&totals(), &beside, scope, &mut enricher)
+    Summary { scope, ..Summary::new(&totals(), &beside, &mut enricher) }
+}
+
+/// The totals, with the names of all who are in them, for other tests.
+pub(crate) fn named() -> (Totals, Enricher) {
+    let mut enricher = enricher();
+    enricher.process(42, Some((42, b"postgres\0\0\0\0\0\0\0\0")));
+    enricher.process(77, Some((77, &mixing().comm)));
+    (totals(), enricher)
 }
 
 /// The records and the summary, for other tests.
@@ -268,6 +276,7 @@ pub(crate) fn top_model() -> Model {
         interval: 1.0,
         probes: "2 attached by fentry, kernel 6.12.117".to_owned(),
         missing: Vec::new(),
+        shown: Shown::recorded(None, false),
     };
     let mut enricher = enricher();
     let mut totals = totals();
@@ -308,7 +317,7 @@ fn golden_json() {
 fn screen(all: bool) -> String {
     let mut out = Vec::new();
     let style = Style { width: 80, colour: false, cut: true, all };
-    let mut screen = Screen::new(&mut out, style);
+    let mut screen = Screen::new(&mut out, style, Shown::recorded(None, false));
     for record in records() {
         screen.record(&record).unwrap();
     }
@@ -318,15 +327,7 @@ fn screen(all: bool) -> String {
     screen.refusal(&row.unwrap()).unwrap();
     screen.mixing(&Mixing::new(&mixing(), &mut enricher, &clock)).unwrap();
     screen.summary(&summary()).unwrap();
-    // Local time is the reader's affair.
-    let mut text = String::new();
-    for line in String::from_utf8(out).unwrap().lines() {
-        let timed = line.as_bytes().get(2) == Some(&b':') && line.as_bytes().get(5) == Some(&b':');
-        text += if timed { "hh:mm:ss" } else { "" };
-        text += if timed { &line[8..] } else { line };
-        text.push('\n');
-    }
-    text
+    String::from_utf8(out).unwrap()
 }
 
 #[test]
@@ -341,12 +342,6 @@ fn golden_screens_fit_80_columns() {
     }
 }
 
-/// Local time, in the column that the live screen has it in, is the reader's affair.
-fn timeless(line: &str) -> String {
-    let timed = line.as_bytes().get(8) == Some(&b':') && line.as_bytes().get(11) == Some(&b':');
-    if timed { format!("{}hh:mm:ss{}", &line[..6], &line[14..]) } else { line.to_owned() }
-}
-
 #[test]
 fn golden_live_screens_fit_80x24() {
     let mut model = top_model();
@@ -356,7 +351,7 @@ fn golden_live_screens_fit_80x24() {
             model.obey(*command);
         }
         let lines = crate::ui::drawn_top(&model, 80, 24);
-        pages.push(lines.iter().map(|line| timeless(line)).collect::<Vec<_>>().join("\n"));
+        pages.push(lines.join("\n"));
     }
     let text = pages.join(&format!("\n{}\n", "=".repeat(80))) + "\n";
     compare("top.txt", &text);
@@ -413,7 +408,7 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     };
     assert_eq!(documented("\n## doctor\n"), keys(&serde_json::to_value(doctor).unwrap()));
     let gate = crate::gate::Gate::new(vec!["refused".parse().unwrap(), "mixed".parse().unwrap()]);
-    let gate = serde_json::to_value(gate.judge(&run().1, "fio", Some(0))).unwrap();
+    let gate = serde_json::to_value(gate.judge(&run().1, "fio", Some(0), "")).unwrap();
     assert_eq!(documented("\n## gate\n"), keys(&gate));
     assert_eq!(documented("\nEach of `rules`:\n"), keys(&gate["rules"][0]));
     assert_eq!(documented("\nEach of `offenders`:\n"), keys(&gate["offenders"][0]));

@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Keep, Message, Options, Parcel, SYNC_EVERY, Shared};
 use crate::{
+    clock::Zone,
     escape, output,
     privilege::{CREATING, give_up_but},
     trace_file::{Header, Writer},
@@ -226,6 +227,8 @@ impl Side {
         let started = i128::from(time) + i128::from(self.header.clock);
         let header = Header {
             started: u64::try_from(started).unwrap_or(self.header.started),
+            // Its offset may be another by now.
+            zone: Zone::local().or_else(|| self.header.zone.clone()),
             ..self.header.clone()
         };
         let file = self.names.create().map_err(|error| io::Error::other(format!("{error:#}")))?;

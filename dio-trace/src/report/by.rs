@@ -3,16 +3,13 @@
 use std::{cmp::Ordering, collections::HashMap};
 
 use clap::ValueEnum;
-use dio_trace_common::{
-    abi::{Counter, CounterKey, LATENCY_BUCKETS},
-    verdict::Verdict,
-};
+use dio_trace_common::abi::{Counter, CounterKey, LATENCY_BUCKETS};
 use serde::Serialize;
 
 use crate::{
     enrich::{Enricher, FileKey},
     record::Record,
-    summary::{Bytes, percentile},
+    summary::{Bytes, percentile, verdict},
 };
 
 /// What rows are told apart by.
@@ -37,6 +34,8 @@ pub struct Group {
     pub latency_p50_ns: Option<u64>,
     pub latency_p99_ns: Option<u64>,
     #[serde(skip)]
+    latency_ns: u64,
+    #[serde(skip)]
     latency: [u32; LATENCY_BUCKETS],
 }
 
@@ -51,6 +50,7 @@ pub fn groups(counters: &[(CounterKey, Counter)], by: By, enricher: &mut Enriche
         row.requests += counter.requests;
         row.findings += if key.finding != 0 { counter.requests } else { 0 };
         row.bytes.add(counter);
+        row.latency_ns = row.latency_ns.saturating_add(counter.latency_ns);
         for (sum, n) in row.latency.iter_mut().zip(counter.latency) {
             *sum = sum.saturating_add(n);
         }
@@ -68,9 +68,7 @@ fn name(key: &CounterKey, by: By, enricher: &mut Enricher) -> String {
         By::Process => format!("{}/{}", enricher.process(key.tgid, None), key.tgid),
         By::File => enricher.file(FileKey::from(key), key.tgid).path.clone(),
         By::Fs => enricher.file(FileKey::from(key), key.tgid).fs.clone(),
-        By::Verdict | By::Cause | By::Stack | By::Time => {
-            Verdict::from_u8(key.verdict).unwrap_or(Verdict::Unknown).as_str().to_owned()
-        }
+        By::Verdict | By::Cause | By::Stack | By::Time => verdict(key).as_str().to_owned(),
     }
 }
 
@@ -83,6 +81,7 @@ impl Default for Group {
             bytes: Bytes::default(),
             latency_p50_ns: None,
             latency_p99_ns: None,
+            latency_ns: 0,
             latency: [0; LATENCY_BUCKETS],
         }
     }
@@ -95,6 +94,18 @@ impl Group {
         Self { name, requests, findings, ..Self::default() }
     }
 
+    /// Of all its requests.
+    #[must_use]
+    pub fn latency_mean_ns(&self) -> u64 {
+        self.latency_ns / self.requests.max(1)
+    }
+
+    /// Requests by power of two of ns.
+    #[must_use]
+    pub(super) const fn latency(&self) -> &[u32; LATENCY_BUCKETS] {
+        &self.latency
+    }
+
     /// Adds a finding; [`Group::measure`] once all are there.
     pub fn count(&mut self, record: &Record) {
         self.requests += 1;
@@ -102,6 +113,7 @@ impl Group {
         self.bytes.total += record.ret.max(0).unsigned_abs();
         self.bytes.direct += record.direct_bytes;
         self.bytes.cached += record.cached_bytes;
+        self.latency_ns = self.latency_ns.saturating_add(record.latency_ns);
         Counter::count_latency(&mut self.latency, record.latency_ns);
     }
 
@@ -112,6 +124,7 @@ impl Group {
         self.bytes.total += other.bytes.total;
         self.bytes.direct += other.bytes.direct;
         self.bytes.cached += other.bytes.cached;
+        self.latency_ns = self.latency_ns.saturating_add(other.latency_ns);
         for (sum, n) in self.latency.iter_mut().zip(other.latency) {
             *sum = sum.saturating_add(n);
         }

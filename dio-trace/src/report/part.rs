@@ -1,8 +1,11 @@
 //! The part of a recording that is looked at.
 
-use dio_trace_common::abi::{CounterKey, Request};
+use dio_trace_common::abi::Request;
 
-use crate::{enrich::Enricher, filter::Filter, tracer::Totals, tracer::Wanted};
+use crate::{
+    filter::{Filter, Narrow},
+    tracer::Wanted,
+};
 
 /// A time: ns of CLOCK_MONOTONIC.
 #[derive(Clone, Copy, Debug)]
@@ -71,11 +74,9 @@ impl Part {
         self.wanted.tid == 0 || self.wanted.tid == tid
     }
 
-    /// Leaves out the counters of what is not in it.
-    pub(super) fn retain(&self, totals: &mut Totals, enricher: &mut Enricher) {
-        let takes = |key: &CounterKey| self.takes_process(key.tgid) && has(self.wanted.ops, key.op);
-        totals.counters.retain(|(key, _)| takes(key));
-        self.filter.retain(totals, enricher);
+    /// The same of totals.
+    pub(super) fn narrow(&self) -> Narrow<'_> {
+        Narrow { filter: &self.filter, pids: &self.pids, ops: self.wanted.ops }
     }
 }
 

@@ -17,9 +17,10 @@ use super::{
 };
 use crate::{
     beside::{Beside, Mixing, RefusalRow},
-    clock::Clock,
+    clock::{Clock, Zone},
     enrich::{Enricher, FileKey},
     escape::escape,
+    figures::Span,
     processes,
     record::{Record, Watched},
     summary::{self, Summary},
@@ -39,6 +40,9 @@ const MAX_DAMAGE: usize = 100;
 
 /// Takes what is replayed.
 pub trait Sink {
+    /// Whose recording it is, before anything else.
+    fn begin(&mut self, _: &Header) {}
+
     /// A request that is shown: a finding, or any if [`Sink::wants_all`].
     ///
     /// # Errors
@@ -78,6 +82,8 @@ pub struct Cut {
 pub struct Replay {
     pub header: Header,
     pub summary: Summary,
+    /// The recording's own: when it began, and how long until its last block.
+    pub span: Span,
     pub timeline: Timeline,
     /// Counters of the summary, for grouping.
     pub counters: Vec<(CounterKey, Counter)>,
@@ -94,6 +100,19 @@ pub struct Replay {
     pub bytes: u64,
 }
 
+impl Replay {
+    /// What a heading says of what is looked at.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        if self.summary.ended() == 0 && self.only.is_some() {
+            return "Nothing that was recorded fits: without filters and times the report has all of \
+                    it."
+                .to_owned();
+        }
+        self.summary.headline()
+    }
+}
+
 struct State<'a> {
     sink: &'a mut dyn Sink,
     part: Part,
@@ -107,7 +126,7 @@ struct State<'a> {
     stacks: Stacks,
     /// Whether requests of a file by a task have names that are looked at.
     named_right: HashMap<(u64, u32), bool>,
-    /// Where only some processes are looked at: files that they use directly.
+    /// Where only some processes are looked at, by number or name: files that they use directly.
     used: HashSet<FileKey>,
     timeline: Timeline,
     /// As the totals say.
@@ -118,6 +137,8 @@ struct State<'a> {
     totals: TotalsFact,
     cut: Cut,
     recorded: u64,
+    /// When the first of them ended.
+    first: u64,
     shown: u64,
 }
 
@@ -145,6 +166,7 @@ pub fn replay(
 ) -> Result<Replay> {
     let mut reader = Reader::open(input)?;
     let header = clean(reader.header().clone());
+    sink.begin(&header);
     let mut state = State {
         sink,
         part: part(&header),
@@ -165,6 +187,7 @@ pub fn replay(
         totals: TotalsFact::default(),
         cut: Cut::default(),
         recorded: 0,
+        first: u64::MAX,
         shown: 0,
     };
     let bytes = reader.size();
@@ -182,6 +205,10 @@ fn clean(mut header: Header) -> Header {
     header.attached.iter_mut().for_each(safe);
     if let Scope::Command(words) = &mut header.scope {
         words.iter_mut().for_each(safe);
+    }
+    header.zone = header.zone.filter(Zone::is_sound);
+    if let Some(name) = header.zone.as_mut().and_then(|zone| zone.name.as_mut()) {
+        safe(name);
     }
     for (probe, why) in header.missing.iter_mut().chain(&mut header.dark) {
         safe(probe);
@@ -266,12 +293,13 @@ impl State<'_> {
     fn mixer(&mut self, fact: &MixerFact) -> Result<()> {
         let task = self.task(fact.task);
         let file = self.key(fact.file);
-        if !self.part.pids.is_empty() && !self.used.contains(&file) {
-            return Ok(()); // as far as is known by then
-        }
         let event = fact.event(file, (task.pid, task.tid, task.comm));
         let mixing = Mixing::new(&event, &mut self.enricher, &self.clock);
-        let right = self.part.filter.takes_file(&mixing.comm, &mixing.path, &mixing.fs);
+        let Part { filter, .. } = &self.part;
+        // Either side; of those who use it directly, as far as is known by then.
+        let who = self.used.contains(&file)
+            || self.part.takes_process(task.pid) && filter.takes_person(&mixing.comm);
+        let right = who && filter.takes_place(&mixing.path, &mixing.fs);
         if right && self.part.window.holds(fact.time) { self.sink.mixing(&mixing) } else { Ok(()) }
     }
 
@@ -281,6 +309,7 @@ impl State<'_> {
         columns.each(|recorded| {
             let request = &mut recorded.request;
             self.cut.last = self.cut.last.max(request.end_ns);
+            self.first = self.first.min(request.end_ns);
             if !self.part.window.holds(request.end_ns) {
                 return Ok(());
             }
@@ -352,8 +381,12 @@ impl State<'_> {
     }
 
     fn use_directly(&mut self, file: FileKey, pid: u32) {
-        let some = !self.part.pids.is_empty();
-        if some && self.part.takes_process(pid) && self.used.len() < MAX_KEPT {
+        let Part { pids, filter, .. } = &self.part;
+        let some = !pids.is_empty() || !filter.comms.is_empty();
+        if some
+            && self.used.len() < MAX_KEPT
+            && self.part.narrow().takes_process(pid, &mut self.enricher)
+        {
             self.used.insert(file);
         }
     }
@@ -387,13 +420,14 @@ impl State<'_> {
         let counters: Vec<_> =
             if by_requests { self.counted.take() } else { self.counters.drain().collect() };
         let mut totals = self.as_live(&header, counters, by_requests);
-        self.part.retain(&mut totals, &mut self.enricher);
-        let filter = &self.part.filter;
-        self.beside.retain(|row| filter.takes_file(&row.comm, &row.path, &row.fs));
-        let summary = Summary::new(&totals, &self.beside, scope(&header.scope), &mut self.enricher);
+        let narrow = self.part.narrow();
+        let mut summary = narrow.summary(&mut totals, &mut self.beside, &mut self.enricher);
+        summary.scope = scope(&header.scope);
+        let span = self.span(&header);
         Replay {
             header,
             summary,
+            span,
             timeline: self.timeline,
             counters: totals.counters,
             enricher: self.enricher,
@@ -405,6 +439,17 @@ impl State<'_> {
             dropped: self.totals.dropped,
             bytes,
         }
+    }
+
+    /// Requests are seen while the last probes are still being attached: it may begin before its
+    /// header says.
+    fn span(&self, header: &Header) -> Span {
+        let began = match self.first {
+            u64::MAX => header.started,
+            first => header.started.min(self.clock.wall(first)),
+        };
+        let lasted_ns = self.clock.wall(self.cut.last).saturating_sub(began);
+        Span { began, lasted_ns }
     }
 
     /// The totals as a tracer has them when it stops.

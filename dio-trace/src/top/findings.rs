@@ -56,6 +56,16 @@ impl Finding {
         }
     }
 
+    /// When it came last: ns since the epoch.
+    #[must_use]
+    pub fn time(&self) -> u64 {
+        match &self.what {
+            What::Request(r) => r.time,
+            What::Refusal(r) => r.time,
+            What::Mixing(m) => m.time,
+        }
+    }
+
     /// Id, why and what to do; none if nothing explains it.
     #[must_use]
     pub fn cause(&self) -> Option<(&'static str, &str, &str)> {

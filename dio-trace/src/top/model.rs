@@ -2,10 +2,7 @@
 
 use std::collections::HashMap;
 
-use dio_trace_common::{
-    abi::{Counter, CounterKey},
-    verdict::Verdict,
-};
+use dio_trace_common::abi::{Counter, CounterKey};
 
 use super::{
     findings::{Finding, Findings},
@@ -15,10 +12,11 @@ use super::{
 };
 use crate::{
     beside::{Mixing, RefusalRow},
+    clock::Shown,
     enrich::Enricher,
     record::Record,
     report::{By, Group, groups},
-    summary::{Bytes, LOSSES},
+    summary::{Bytes, LOSSES, Sums},
     tracer::Totals,
 };
 
@@ -56,17 +54,19 @@ pub struct About {
     pub probes: String,
     /// What is not seen, and why.
     pub missing: Vec<String>,
+    /// The zone of all times.
+    pub shown: Shown,
 }
 
 /// Sums over everything.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Status {
     /// In the last interval.
     pub requests: u64,
     pub findings: u64,
     pub bytes: Bytes,
     /// Since the start.
-    pub unknown: u64,
+    pub all: Sums,
     pub lost: u64,
     /// Now.
     pub in_flight: u64,
@@ -102,6 +102,8 @@ pub struct Model {
     pub text: String,
     /// Keys go into the text.
     pub typing: bool,
+    /// The counters were read at least once: until then nobody knows.
+    pub counted: bool,
     /// Length of the last interval in seconds.
     seconds: f64,
     rates: Rates,
@@ -130,6 +132,7 @@ impl Model {
             reversed: false,
             text: String::new(),
             typing: false,
+            counted: false,
             seconds: 0.0,
             rates: Rates::default(),
             tables: HashMap::new(),
@@ -141,9 +144,17 @@ impl Model {
         }
     }
 
-    /// What was counted before the first interval.
-    pub fn begin(&mut self, totals: &Totals) {
-        self.rates.since(&totals.counters);
+    /// What was counted before the first interval: it came in no known time, so that it has rows
+    /// and sums, and no rate.
+    pub fn begin(&mut self, totals: &Totals, enricher: &mut Enricher) {
+        let before = self.rates.since(&totals.counters);
+        for by in [By::Process, By::File, By::Fs, By::Verdict] {
+            self.tables.entry(by).or_default().begin(groups(&before, by, enricher));
+        }
+        let causes = self.take_causes();
+        self.tables.entry(By::Cause).or_default().begin(causes);
+        self.status = status(totals, &[]);
+        self.counted = true;
     }
 
     /// An interval is over. While it is paused, the interval goes on.
@@ -158,14 +169,21 @@ impl Model {
         for by in [By::Process, By::File, By::Fs, By::Verdict] {
             self.tables.entry(by).or_default().poll(groups(&changed, by, enricher));
         }
-        let causes = std::mem::take(&mut self.causes).into_iter().map(|(cause, mut group)| {
+        let causes = self.take_causes();
+        self.tables.entry(By::Cause).or_default().poll(causes);
+        self.status = status(totals, &changed);
+        self.counted = true;
+        true
+    }
+
+    /// Findings by cause since the last look.
+    fn take_causes(&mut self) -> Vec<Group> {
+        let named = |(cause, mut group): (&'static str, Group)| {
             cause.clone_into(&mut group.name);
             group.measure();
             group
-        });
-        self.tables.entry(By::Cause).or_default().poll(causes.collect());
-        self.status = status(totals, &changed);
-        true
+        };
+        std::mem::take(&mut self.causes).into_iter().map(named).collect()
     }
 
     /// Takes a request that has a finding.
@@ -364,23 +382,19 @@ fn status(totals: &Totals, changed: &[(CounterKey, Counter)]) -> Status {
     let mut status = Status {
         lost: LOSSES.iter().map(|stat| totals.stat(*stat)).sum(),
         in_flight: totals.in_flight(),
+        all: Sums::of(&totals.counters),
         ..Status::default()
     };
-    for (key, counter) in changed {
-        status.requests += counter.requests;
-        status.findings += if key.finding != 0 { counter.requests } else { 0 };
-        status.bytes.add(counter);
-    }
-    let unknown = |(key, _): &&(CounterKey, Counter)| key.verdict == Verdict::Unknown as u8;
-    status.unknown =
-        totals.counters.iter().filter(unknown).map(|(_, counter)| counter.requests).sum();
+    let last = Sums::of(changed);
+    (status.requests, status.findings, status.bytes) =
+        (last.requests.values().sum(), last.findings, last.bytes);
     status
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::golden::{run, top_model, totals};
+    use crate::golden::{named, run, top_model, totals};
 
     #[test]
     fn a_pause_holds_rows_and_findings_and_loses_nothing() {
@@ -407,15 +421,44 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_before_the_first_look_has_no_rate() {
+    fn what_was_counted_before_the_first_look_has_rows_and_no_rate() {
         let mut model = Model::new(About::default(), By::Fs);
-        let totals = totals();
-        model.begin(&totals);
-        model.poll(&totals, 1.0, &mut Enricher::recorded());
-        assert!(model.rows().is_empty() && model.status.requests == 0);
-        assert_eq!((model.status.lost, model.status.in_flight), (4, 2));
+        let (records, _) = run();
+        records.iter().for_each(|record| model.record(record));
+        let (totals, mut enricher) = named();
+        assert!(!model.counted);
+        model.begin(&totals, &mut enricher);
+        assert!(model.counted);
+        for round in 0..2 {
+            let of = |by: By, model: &mut Model| {
+                model.by = by;
+                let rows = model.rows();
+                let sum = |of: fn(&Row) -> u64| rows.iter().map(|row| of(row)).sum::<u64>();
+                assert!(rows.iter().all(|row| row.last.requests == 0 && row.last.findings == 0));
+                assert!(rows.iter().all(|row| row.history.iter().all(|n| *n == 0)));
+                (sum(|row| row.requests), sum(|row| row.findings))
+            };
+            for by in [By::Process, By::File, By::Fs, By::Verdict] {
+                assert_eq!(of(by, &mut model), (10, 6), "{by:?} {round}");
+            }
+            assert_eq!(of(By::Cause, &mut model), (6, 6), "{round}");
+            let status = &model.status;
+            assert_eq!((status.requests, status.findings), (0, 0));
+            assert_eq!((status.all.requests.values().sum::<u64>(), status.all.findings), (10, 6));
+            assert_eq!((status.lost, status.in_flight), (4, 2));
+            model.poll(&totals, 1.0, &mut enricher);
+        }
+    }
+
+    #[test]
+    fn nothing_counted_has_no_row_to_enter() {
+        let mut model = Model::new(About::default(), By::Fs);
+        let mut totals = totals();
+        totals.counters.clear();
+        model.begin(&totals, &mut Enricher::recorded());
+        assert!(model.rows().is_empty());
         assert_eq!(model.obey(Command::Enter), Step::Stay);
-        assert_eq!(model.page, Page::Rows, "there is no row to enter");
+        assert_eq!(model.page, Page::Rows);
     }
 
     #[test]

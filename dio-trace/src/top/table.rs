@@ -41,6 +41,12 @@ impl Row {
         self.last = group;
     }
 
+    /// Of what came in no known time.
+    fn before(group: Group) -> Self {
+        let (requests, findings) = (group.requests, group.findings);
+        Self { requests, findings, ..Self::new(group.name) }
+    }
+
     fn rest(&mut self) {
         let name = std::mem::take(&mut self.last.name);
         self.last = Group::of(name, 0, 0);
@@ -131,6 +137,13 @@ pub struct Table {
 }
 
 impl Table {
+    /// What came before the first interval.
+    pub fn begin(&mut self, groups: Vec<Group>) {
+        let row = |group: Group| (group.name.clone(), Row::before(group));
+        self.rows.extend(groups.into_iter().map(row));
+        self.evict();
+    }
+
     /// One interval is over: what came in it.
     pub fn poll(&mut self, groups: Vec<Group>) {
         let mut came: HashMap<String, Group> =

@@ -6,6 +6,7 @@ use dio_trace_common::abi::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    clock::Zone,
     enrich::{FileInfo, FileKey},
     stack,
 };
@@ -23,6 +24,9 @@ pub struct Header {
     pub started: u64,
     /// ns that CLOCK_REALTIME was ahead of CLOCK_MONOTONIC, which all other times are in.
     pub clock: i64,
+    /// The host's time zone when recording began; not in older recordings, or it could not be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
     pub scope: Scope,
     /// Every request, not findings alone.
     pub all: bool,

@@ -30,45 +30,6 @@ pub(super) fn bytes(n: u64) -> String {
     fits.map_or_else(|| n.to_string(), |(unit, name)| format!("{}{name}", n / unit))
 }
 
-/// A number of bytes, rounded to three digits.
-#[must_use]
-pub(super) fn about(n: u64) -> String {
-    const UNITS: [(u64, &str); 4] =
-        [(1 << 40, "T"), (1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
-    let Some((unit, name)) = UNITS.iter().find(|(unit, _)| n >= *unit) else {
-        return n.to_string();
-    };
-    scaled(n as f64 / *unit as f64, name)
-}
-
-/// A duration in ns, rounded to three digits.
-#[must_use]
-pub(super) fn duration(ns: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")];
-    let Some((unit, name)) = UNITS.iter().find(|(unit, _)| ns >= *unit) else {
-        return format!("{ns}ns");
-    };
-    scaled(ns as f64 / *unit as f64, name)
-}
-
-fn scaled(value: f64, unit: &str) -> String {
-    if value < 10.0 { format!("{value:.1}{unit}") } else { format!("{value:.0}{unit}") }
-}
-
-/// A count with thousands separated.
-#[must_use]
-pub(super) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 /// `text` broken into lines of at most `width` characters; the first one begins with `label`, the
 /// others with as much space.
 #[must_use]
@@ -106,15 +67,12 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_short_and_true() {
+    fn bytes_are_short_and_exact() {
         assert_eq!(
             (bytes(4096).as_str(), bytes(100).as_str(), bytes(0).as_str()),
             ("4K", "100", "0")
         );
         assert_eq!((bytes(3 << 20).as_str(), bytes(4097).as_str()), ("3M", "4097"));
-        assert_eq!((about(1536).as_str(), about(42 << 30).as_str()), ("1.5K", "42G"));
-        assert_eq!((duration(999).as_str(), duration(131_072).as_str()), ("999ns", "131us"));
-        assert_eq!((count(1_234_567).as_str(), count(12).as_str()), ("1,234,567", "12"));
     }
 
     #[test]

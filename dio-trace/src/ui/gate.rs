@@ -1,7 +1,7 @@
 //! The end of a gated run: what failed, and who did it.
 
-use super::columns::{count, tail, wrap};
-use crate::gate::Outcome;
+use super::columns::{tail, wrap};
+use crate::{figures::count, gate::Outcome};
 
 /// Offenders shown; the report has them all.
 const SHOWN: usize = 10;
@@ -20,6 +20,7 @@ pub fn gate_page(outcome: &Outcome, width: usize) -> String {
     let word = if outcome.passed { "passed" } else { "FAILED" };
     let mut out =
         wrap("dio-trace: ", &format!("gate {word}: {}", counted.join(", ")), width) + "\n";
+    out += &(wrap("dio-trace: ", &outcome.headline(), width) + "\n");
     if let Some(lost) = &outcome.incomplete {
         let text = format!("not everything was seen, which fails the gate: {lost}");
         out += &(wrap("dio-trace: ", &text, width) + "\n");
@@ -60,8 +61,13 @@ mod tests {
         let rules = ["fallback", "refused", "mixed", "short:9"];
         let mut gate = Gate::new(rules.iter().map(|text| text.parse().unwrap()).collect());
         records.iter().for_each(|record| gate.take(record));
-        let page = gate_page(&gate.judge(&summary, "fio", Some(0)), 80);
+        let page =
+            gate_page(&gate.judge(&summary, "fio", Some(0), "2026-01-02T03:04:05+00:00"), 80);
         assert!(page.contains("gate FAILED: fallback 2 FAILED, refused 3 FAILED"), "{page}");
+        assert!(
+            page.contains("dio-trace: 10 O_DIRECT requests: 4 direct, 2 fallback, 2 refused"),
+            "{page}"
+        );
         assert!(
             page.contains("data-journal") && page.contains("not everything was seen"),
             "{page}"

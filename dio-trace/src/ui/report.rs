@@ -2,12 +2,12 @@
 
 use super::{
     Style,
-    columns::{about, count, duration, head, tail, wrap},
+    columns::{head, tail, wrap},
 };
 use crate::{
-    clock::{date_of, time_of_day},
+    clock::Shown,
+    figures::{about, count, duration},
     report::{By, Group, Replay, groups as grouped, sparkline},
-    summary::Bytes,
     trace_file::Scope,
 };
 
@@ -18,15 +18,8 @@ const MAX_PLACES: usize = 5;
 
 /// Where and when it was recorded, and what is not whole about it.
 #[must_use]
-pub fn recording(name: &str, replayed: &Replay, width: usize) -> String {
+pub fn recording(name: &str, replayed: &Replay, shown: &Shown, width: usize) -> String {
     let header = &replayed.header;
-    let wall = |time: u64| u64::try_from(i128::from(time) + i128::from(header.clock)).unwrap_or(0);
-    // Requests are seen while the last probes are still being attached.
-    let first = match replayed.timeline.start() {
-        0 => header.started,
-        time => header.started.min(wall(time)),
-    };
-    let lasted = wall(replayed.cut.last).saturating_sub(first);
     let what = match (header.all, header.sample) {
         (true, _) => "every request".to_owned(),
         (false, 0) => "findings".to_owned(),
@@ -40,15 +33,14 @@ pub fn recording(name: &str, replayed: &Replay, width: usize) -> String {
         Scope::Command(words) => words.first().cloned().unwrap_or_default(),
     };
     let text = format!(
-        "{name}: host {}, {} {}, {} of {scope}; {what}, {} requests in {} bytes",
+        "{name}: host {}, {} of {scope}; {what}, {} requests in {} bytes",
         header.host,
-        date_of(first),
-        &time_of_day(first)[..8],
-        duration(lasted),
+        replayed.span.text(&shown.zone),
         count(replayed.recorded),
         about(replayed.bytes),
     );
     let mut out = line("file:   ", &text, width);
+    out += &line("times:  ", &shown.text(), width);
     for text in broken(replayed) {
         out += &line("cut:    ", &text, width);
     }
@@ -131,19 +123,22 @@ pub fn times(replayed: &Replay, width: usize) -> String {
 #[must_use]
 pub fn groups(rows: &[Group], by: By, style: Style) -> String {
     let what = subject(by);
+    if by == By::Time {
+        return by_time(rows);
+    }
     let mut out = format!(
         "{:>11} {:>10} {:>6} {:>7} {:>7} {:>7} {what}\n",
         "REQUESTS", "FINDINGS", "BYTES", "DIRECT", "P50<", "P99<"
     );
     for row in rows.iter().take(MAX_ROWS) {
         let (p50, p99) = latencies(row);
-        let direct = share(&row.bytes);
+        let direct = row.bytes.direct_text();
         let room = if style.cut { style.width.saturating_sub(54) } else { usize::MAX };
         let name = match by {
             By::Stack => head(row.name.rsplit(';').next().unwrap_or_default(), room),
             _ => tail(&row.name, room),
         };
-        let bytes = if by == By::Time { "-".to_owned() } else { about(row.bytes.total) };
+        let bytes = about(row.bytes.total);
         out += &format!(
             "{:>11} {:>10} {bytes:>6} {direct:>7} {p50:>7} {p99:>7} {name}\n",
             count(row.requests),
@@ -155,6 +150,15 @@ pub fn groups(rows: &[Group], by: By, style: Style) -> String {
     }
     if rows.len() > MAX_ROWS {
         out += &format!("{} more\n", count((rows.len() - MAX_ROWS) as u64));
+    }
+    out
+}
+
+/// Slices of time have counts alone.
+fn by_time(rows: &[Group]) -> String {
+    let mut out = format!("{:>11} {:>10} {}\n", "REQUESTS", "FINDINGS", subject(By::Time));
+    for row in rows {
+        out += &format!("{:>11} {:>10} {}\n", count(row.requests), count(row.findings), row.name);
     }
     out
 }
@@ -180,11 +184,6 @@ pub(super) const fn subject(by: By) -> &'static str {
         By::Time => "TIME",
         By::Verdict => "VERDICT",
     }
-}
-
-/// Which part was direct.
-pub(super) fn share(bytes: &Bytes) -> String {
-    bytes.direct_share().map_or_else(|| "-".to_owned(), |share| format!("{share:.1}%"))
 }
 
 pub(super) fn latencies(row: &Group) -> (String, String) {

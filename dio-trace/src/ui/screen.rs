@@ -7,11 +7,14 @@ use std::{
 
 use dio_trace_common::verdict::{Outcome, Verdict};
 
-use super::columns::{about, bytes, count, duration, head, tail, wrap};
-use super::nothing;
+use super::{
+    columns::{bytes, head, tail, wrap},
+    nothing,
+};
 use crate::{
     beside::{MixedRow, Mixing, RefusalRow},
-    clock::time_of_day,
+    clock::{Shown, Zone},
+    figures::{about, count, counted, duration},
     record::{Kind, Record},
     stack::Stack,
     summary::{Row, Summary},
@@ -43,18 +46,23 @@ pub struct Screen<W> {
     /// Causes whose reason was shown, in that order.
     causes: Vec<&'static str>,
     headed: bool,
+    /// The zone of all times, and the day that lines are of, once that is said.
+    shown: Shown,
+    day: Option<String>,
     /// Only a part of what was seen is shown.
     narrowed: bool,
 }
 
 impl<W: Write> Screen<W> {
-    pub fn new(out: W, style: Style) -> Self {
+    pub fn new(out: W, style: Style, shown: Shown) -> Self {
         Self {
             out,
             style,
             seen: HashMap::new(),
             causes: Vec::new(),
             headed: false,
+            shown,
+            day: None,
             narrowed: false,
         }
     }
@@ -62,6 +70,11 @@ impl<W: Write> Screen<W> {
     /// To be told where filters may leave nothing of what was seen.
     pub fn narrow(&mut self) {
         self.narrowed = true;
+    }
+
+    /// To be told where the zone, and the day of this time, are said already.
+    pub fn begin(&mut self, time: u64) {
+        self.day = Some(self.shown.zone.date(time));
     }
 
     /// What was written to.
@@ -88,7 +101,7 @@ impl<W: Write> Screen<W> {
         if times > shown && !self.style.all {
             return Ok(());
         }
-        self.heading()?;
+        self.heading(record.time)?;
         self.line(record)?;
         if let (1, Some(cause), Some(why), Some(fix)) =
             (times, record.cause, &record.why, &record.fix)
@@ -135,23 +148,34 @@ impl<W: Write> Screen<W> {
         decided: (Verdict, Outcome),
         path: &str,
     ) -> io::Result<()> {
-        self.heading()?;
-        let fixed = no_request(time, (comm, pid), op);
+        self.heading(time)?;
+        let fixed = no_request(&self.shown.zone, time, (comm, pid), op);
         let path = self.path(path, fixed.chars().count() + word.len().max(8) + 1);
         writeln!(self.out, "{fixed}{} {path}", self.paint(decided, word))
     }
 
-    fn heading(&mut self) -> io::Result<()> {
-        if self.headed {
-            return Ok(());
+    /// Over the first line, and where the day changes: lines have a time of day.
+    fn heading(&mut self, time: u64) -> io::Result<()> {
+        let day = self.shown.zone.date(time);
+        let is_new = self.day.as_deref() != Some(&day);
+        if is_new && self.day.is_none() {
+            let text = format!("{day}, {}", self.shown.text());
+            writeln!(self.out, "{}", wrap("times:  ", &text, self.style.width))?;
         }
-        self.headed = true;
-        writeln!(self.out, "{}", heading())
+        if !self.headed {
+            self.headed = true;
+            writeln!(self.out, "{}", heading())?;
+        }
+        if is_new && self.day.is_some() {
+            writeln!(self.out, "date:   {day}")?;
+        }
+        self.day = Some(day);
+        Ok(())
     }
 
     fn line(&mut self, r: &Record) -> io::Result<()> {
         let word = verdict_word(r);
-        let fixed = request(r);
+        let fixed = request(&self.shown.zone, r);
         let path = self.path(&r.path, fixed.chars().count() + word.len().max(8) + 1);
         writeln!(self.out, "{fixed}{} {path}", self.paint(r.decided, &word))
     }
@@ -252,26 +276,22 @@ impl<W: Write> Screen<W> {
     }
 
     fn headline(&mut self, s: &Summary) -> io::Result<()> {
-        let ended = s.ended();
-        let direct = s.requests.get("direct").copied().unwrap_or(0);
-        let text = if ended == 0 && self.narrowed {
+        let text = if s.ended() == 0 && self.narrowed {
             "Nothing that was recorded fits: without filters and times the report has all of it."
                 .to_owned()
-        } else if ended == 0 {
+        } else if s.ended() == 0 {
             nothing::seen(s)
-        } else if s.findings == 0 && direct == ended {
-            format!("All {} requests were direct.", count(ended))
-        } else if s.findings == 0 {
-            format!("{} requests, {} direct; nothing to report.", count(ended), count(direct))
         } else {
-            format!(
-                "{} of {} requests have a finding; {} direct.",
-                count(s.findings),
-                count(ended),
-                if direct == 1 { "1 was".to_owned() } else { format!("{} were", count(direct)) }
-            )
+            s.headline()
         };
-        writeln!(self.out, "{}", wrap("", &text, self.style.width))
+        writeln!(self.out, "{}", wrap("", &text, self.style.width))?;
+        match s.refused_opens() {
+            0 => Ok(()),
+            n => {
+                let text = format!("O_DIRECT itself was refused {}.", counted(n, "time"));
+                writeln!(self.out, "{}", wrap("", &text, self.style.width))
+            }
+        }
     }
 
     fn table(&mut self, rows: &[Row]) -> io::Result<()> {
@@ -369,10 +389,10 @@ pub(super) fn heading() -> String {
 }
 
 /// The line of a request, up to its verdict.
-pub(super) fn request(r: &Record) -> String {
+pub(super) fn request(zone: &Zone, r: &Record) -> String {
     format!(
         "{} {:<15} {:<2} {:>8} {:>5} {:>6} ",
-        &time_of_day(r.time)[..8],
+        zone.time_of_day(r.time),
         process(&r.comm, r.pid),
         if r.op == "write" { "W" } else { "R" },
         bytes(r.offset.max(0).unsigned_abs()),
@@ -382,8 +402,8 @@ pub(super) fn request(r: &Record) -> String {
 }
 
 /// The same of something that is no request.
-pub(super) fn no_request(time: u64, (comm, pid): (&str, u32), op: &str) -> String {
-    format!("{} {:<15} {op:<24} ", &time_of_day(time)[..8], process(comm, pid))
+pub(super) fn no_request(zone: &Zone, time: u64, (comm, pid): (&str, u32), op: &str) -> String {
+    format!("{} {:<15} {op:<24} ", zone.time_of_day(time), process(comm, pid))
 }
 
 /// `comm/pid` in the width of its column.
@@ -401,5 +421,50 @@ pub(super) fn verdict_word(record: &Record) -> String {
         outcome.as_str().to_owned()
     } else {
         verdict.as_str().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden::run;
+
+    const STYLE: Style = Style { width: 80, colour: false, cut: true, all: true };
+
+    /// What is said of days and zone, with the times of lines, of a request at each of these.
+    fn said(began: Option<u64>, times: &[u64]) -> Vec<String> {
+        let zone = Zone { offset: 3_600, name: Some("Europe/Berlin".to_owned()) };
+        let mut screen = Screen::new(Vec::new(), STYLE, Shown::recorded(Some(&zone), false));
+        if let Some(began) = began {
+            screen.begin(began);
+        }
+        let mut record = run().0.swap_remove(0);
+        for time in times {
+            record.time = *time;
+            screen.record(&record).unwrap();
+        }
+        let text = String::from_utf8(screen.get_ref().clone()).unwrap();
+        let line = |line: &str| match line.split_once(' ') {
+            Some(("times:" | "date:", _)) => line.to_owned(),
+            _ => line[..8].to_owned(),
+        };
+        text.lines().map(line).collect()
+    }
+
+    #[test]
+    fn zone_and_day_are_said_once_and_a_new_day_when_it_comes() {
+        const SECOND: u64 = 1_000_000_000;
+        // 2026-01-02 22:59:59 UTC: a second before midnight in Berlin.
+        let last = 1_767_394_799 * SECOND;
+        let times = [last, last + SECOND, last + 2 * SECOND];
+        let zone = "Europe/Berlin (+01:00), the recording host's zone";
+        let heading = "TIME    ".to_owned();
+        let lines = ["23:59:59", "date:   2026-01-03", "00:00:00", "00:00:01"].map(str::to_owned);
+        let mut live = vec![format!("times:  2026-01-02, {zone}"), heading.clone()];
+        live.extend(lines.clone());
+        assert_eq!(said(None, &times), live);
+        let mut reported = vec![heading];
+        reported.extend(lines);
+        assert_eq!(said(Some(last - SECOND), &times), reported);
     }
 }

@@ -5,28 +5,25 @@ mod gather;
 use std::io::{self, Write};
 
 use anyhow::Result;
-use dio_trace_common::{
-    abi::{Counter, CounterKey, LATENCY_BUCKETS},
-    verdict::Verdict,
-};
+use dio_trace_common::verdict::Verdict;
 use serde::Serialize;
 
 use super::{By, Document, Group, Replay, Slice, groups};
 use crate::{
     cause,
-    clock::Clock,
-    summary::{Row, percentile},
+    clock::{Clock, Shown},
+    summary::percentile,
 };
 
 pub use gather::Gather;
 use gather::{Caused, Found};
 
 const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = include_str!("page.js");
+const SCRIPT: &str = concat!(include_str!("format.js"), include_str!("page.js"));
 /// Hashes of the two above: a browser runs nothing else, whatever a name in the data says. A test
 /// compares.
 const STYLE_HASH: &str = "sha256-CLtiVXLuKbTt4ddZBDXEBhww812seKBD4AImdyHMXDA=";
-const SCRIPT_HASH: &str = "sha256-HGFfOvOy+gZrv/g5TOFH7jpwRQtx1nvpIcumTbX+id8=";
+const SCRIPT_HASH: &str = "sha256-aADQn8an7H7RwNyQDv+yW39d7ksd106yZck8TyizZqE=";
 /// Rows of one table; what is left out is said.
 const MAX_ROWS: usize = 1_000;
 const SLICES: usize = 128;
@@ -51,8 +48,13 @@ struct Page<'a> {
     report: Document<'a>,
     /// Rows of the summary that the page has not.
     rows_left_out: usize,
+    /// When it began and how long it lasted, and the zone that all times are in.
+    when: String,
+    zone: PageZone,
+    headline: String,
     /// Requests of all rows that came back short.
     short: u64,
+    refused_opens: u64,
     verdict_names: Vec<&'static str>,
     times: Times,
     verdicts: Vec<ByVerdict>,
@@ -63,6 +65,13 @@ struct Page<'a> {
     files: Table<Group>,
     processes: Table<Group>,
     file_systems: Table<Group>,
+}
+
+/// Seconds east of UTC, and in words which zone that is and why.
+#[derive(Serialize)]
+struct PageZone {
+    offset: i32,
+    text: String,
 }
 
 /// When: ns since the epoch, ns a slice.
@@ -96,7 +105,7 @@ impl From<&Slice> for OneSlice {
 /// How long requests of a verdict took.
 #[derive(Serialize)]
 struct ByVerdict {
-    verdict: &'static str,
+    verdict: String,
     requests: u64,
     findings: u64,
     bytes: u64,
@@ -128,24 +137,17 @@ fn times(replayed: &Replay) -> Times {
     }
 }
 
-fn by_verdict(counters: &[(CounterKey, Counter)]) -> Vec<ByVerdict> {
-    let row = |verdict: &Verdict| {
-        let (mut sum, mut findings) = (Counter::ZERO, 0);
-        for (key, counter) in counters.iter().filter(|(key, _)| key.verdict == *verdict as u8) {
-            sum.merge(counter);
-            findings += if key.finding != 0 { counter.requests } else { 0 };
-        }
-        (sum.requests != 0).then(|| ByVerdict {
-            verdict: verdict.as_str(),
-            requests: sum.requests,
-            findings,
-            bytes: sum.bytes,
-            latency_mean_ns: sum.latency_ns / sum.requests,
-            percentiles: [50, 90, 99, 100].map(|p| percentile(&sum.latency, p)).to_vec(),
-            latency: sum.latency[..LATENCY_BUCKETS].to_vec(),
-        })
+fn by_verdict(groups: Vec<Group>) -> Vec<ByVerdict> {
+    let row = |group: Group| ByVerdict {
+        requests: group.requests,
+        findings: group.findings,
+        bytes: group.bytes.total,
+        latency_mean_ns: group.latency_mean_ns(),
+        percentiles: [50, 90, 99, 100].map(|p| percentile(group.latency(), p)).to_vec(),
+        latency: group.latency().to_vec(),
+        verdict: group.name,
     };
-    let mut rows: Vec<ByVerdict> = Verdict::ALL.iter().filter_map(row).collect();
+    let mut rows: Vec<ByVerdict> = groups.into_iter().map(row).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.requests));
     rows
 }
@@ -172,23 +174,33 @@ fn causes(gather: &Gather) -> Vec<CauseRow> {
 ///
 /// # Errors
 /// Those of the output.
-pub fn page(mut out: impl Write, name: &str, replayed: &mut Replay, gather: Gather) -> Result<()> {
-    let mut grouped = |by| groups(&replayed.counters, by, &mut replayed.enricher).into();
+pub fn page(
+    mut out: impl Write,
+    name: &str,
+    shown: &Shown,
+    replayed: &mut Replay,
+    gather: Gather,
+) -> Result<()> {
+    let mut grouped = |by| groups(&replayed.counters, by, &mut replayed.enricher);
     let (files, processes, file_systems) =
-        (grouped(By::File), grouped(By::Process), grouped(By::Fs));
+        (grouped(By::File).into(), grouped(By::Process).into(), grouped(By::Fs).into());
+    let verdicts = by_verdict(grouped(By::Verdict));
     let mut summary = replayed.summary.clone();
     let rows_left_out = summary.files.len().saturating_sub(MAX_ROWS);
-    let short = |row: &&Row| row.outcome.is_some_and(|outcome| outcome.starts_with("short"));
-    let short = summary.files.iter().filter(short).map(|row| row.requests).sum();
+    let (short, refused_opens) = (summary.short(), summary.refused_opens());
     summary.files.truncate(MAX_ROWS);
     let (header, cut) = (replayed.header.clone(), replayed.cut.clone());
     let data = Page {
         report: Document::new(name, replayed, &header, &cut, &summary),
         rows_left_out,
+        when: replayed.span.text(&shown.zone),
+        zone: PageZone { offset: shown.zone.offset, text: shown.text() },
+        headline: replayed.headline(),
         short,
+        refused_opens,
         verdict_names: Verdict::ALL.iter().map(|verdict| verdict.as_str()).collect(),
         times: times(replayed),
-        verdicts: by_verdict(&replayed.counters),
+        verdicts,
         causes: causes(&gather),
         findings_left_out: gather.left_out(),
         findings: gather.rows().into(),
@@ -239,10 +251,16 @@ impl<W: Write> Write for Inert<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use base64::{Engine as _, prelude::BASE64_STANDARD};
     use sha2::{Digest as _, Sha256};
 
     use super::*;
+    use crate::{
+        clock::Zone,
+        figures::{about, count, duration, percent},
+    };
 
     #[test]
     fn the_policy_lets_this_script_and_style_run_and_nothing_else() {
@@ -254,6 +272,79 @@ mod tests {
         for word in ["http:", "https:", "//cdn", "fetch(", "XMLHttp", "innerHTML", "eval("] {
             assert!(!SCRIPT.replace("http://www.w3.org/2000/svg", "").contains(word), "{word}");
             assert!(!STYLE.contains("url(") && !STYLE.contains("@import"));
+        }
+    }
+
+    /// What format.js makes of these, by node; none without it.
+    fn by_node(program: &str) -> Option<String> {
+        let script = format!("{}\n{program}", include_str!("format.js"));
+        let Ok(out) = Command::new("node").args(["-e", &script]).output() else {
+            eprintln!("no node here: format.js is not compared");
+            return None;
+        };
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        Some(String::from_utf8(out.stdout).unwrap())
+    }
+
+    /// Around every unit and every change of rounding, and what JSON.parse keeps exact beyond.
+    fn numbers() -> Vec<u64> {
+        let mut out = vec![0, 1, 9, 10, 42, 99, 100, 998, 9_007_199_254_740_991];
+        for unit in [1_000, 1 << 10, 1_000_000, 1 << 20, 1_000_000_000, 60_000_000_000] {
+            for tenths in [9, 10, 11, 15, 94, 95, 99, 100, 105, 115, 999, 1_000, 9_995, 10_239] {
+                out.extend([-1, 0, 1].map(|by| (unit * tenths / 10_u64).saturating_add_signed(by)));
+                out.push(unit * tenths / 10 + unit / 20);
+            }
+        }
+        out.extend((0..53).map(|bit| 1_u64 << bit));
+        out.extend((53..63).map(|bit| 1_u64 << bit));
+        out
+    }
+
+    #[test]
+    fn the_page_says_numbers_as_the_text_does() {
+        let numbers = numbers();
+        let json = serde_json::to_string(&numbers).unwrap();
+        let program = format!(
+            "for (const n of JSON.parse('{json}')) \
+             console.log([count(n), bytes(n), duration(n), percent(Math.min(n, 9973), 9973), \
+             percent(n > 2**52 ? 1 : n, 2**53)].join(' '))"
+        );
+        let Some(page) = by_node(&program) else { return };
+        let text: String = numbers
+            .iter()
+            .map(|n| {
+                let small = if *n > 1 << 52 { 1 } else { *n };
+                let shares = (percent((*n).min(9_973), 9_973), percent(small, 1 << 53));
+                let exact = if *n < 1 << 53 { count(*n) } else { "big".to_owned() };
+                format!("{exact} {} {} {} {}\n", about(*n), duration(*n), shares.0, shares.1)
+            })
+            .collect();
+        for ((page, text), n) in page.lines().zip(text.lines()).zip(&numbers) {
+            // Beyond, a number of JavaScript has another text than its value.
+            let page = if *n < 1 << 53 {
+                page
+            } else {
+                &format!("big {}", page.split_once(' ').unwrap().1)
+            };
+            assert_eq!(page, text, "{n}");
+        }
+        assert_eq!(page.lines().count(), numbers.len());
+    }
+
+    #[test]
+    fn the_page_says_times_as_the_text_does() {
+        const SECOND: u64 = 1_000_000_000;
+        let times =
+            [0, 951_782_399, 1_767_323_045, 4_107_542_400, 253_402_300].map(|at| at * SECOND);
+        for offset in [0, 3_600, -12_600, 45_900, 1_172] {
+            let zone = Zone { offset, name: None };
+            for time in times.map(|time| time + 678_000_000) {
+                let program = format!(
+                    "console.log(dayAt({time}, {offset}) + 'T' + clockAt({time}, {offset}, true))"
+                );
+                let Some(page) = by_node(&program) else { return };
+                assert_eq!(page.trim_end().to_owned() + &zone.suffix(), zone.iso_fine(time));
+            }
         }
     }
 

@@ -1,5 +1,3 @@
-"use strict";
-
 // What comes from outside reaches the page as text alone: el() and svg() make text nodes.
 const data = JSON.parse(document.getElementById("data").textContent);
 const report = data.report, summary = report.summary, times = data.times;
@@ -26,39 +24,12 @@ function svg(tag, attributes, ...children) {
 
 // ---- numbers
 
-const count = n => n.toLocaleString("en-US");
-function scaled(value, unit) {
-  return (value < 10 ? value.toFixed(1) : Math.round(value)) + " " + unit;
-}
-function bytes(n) {
-  for (const [size, unit] of [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]]) {
-    if (n >= size) return scaled(n / size, unit);
-  }
-  return n + " B";
-}
-function duration(ns) {
-  if (ns === null || ns === undefined) return "–";
-  for (const [size, unit] of [[3.6e12, "h"], [6e10, "min"], [1e9, "s"], [1e6, "ms"], [1e3, "µs"]]) {
-    if (ns >= size) return scaled(ns / size, unit);
-  }
-  return ns + " ns";
-}
-function percent(part, whole) {
-  if (!whole) return "–";
-  const share = part * 100 / whole;
-  if (part && share < 0.1) return "<0.1 %";
-  if (part < whole && share > 99.9) return ">99.9 %";
-  return share.toFixed(1) + " %";
-}
-function clock(ns, fine) {
-  const date = new Date(ns / 1e6), pad = (n, width) => String(n).padStart(width, "0");
-  const text = [date.getHours(), date.getMinutes(), date.getSeconds()].map(n => pad(n, 2)).join(":");
-  return fine ? text + "." + pad(date.getMilliseconds(), 3) : text;
-}
-function day(ns) {
-  const date = new Date(ns / 1e6), pad = n => String(n).padStart(2, "0");
-  return date.getFullYear() + "-" + pad(date.getMonth() + 1) + "-" + pad(date.getDate());
-}
+// Those of format.js, and times in the zone that the report is in.
+const east = data.zone.offset;
+const clock = (ns, fine) => clockAt(ns, east, fine);
+const several = dayAt(report.began, east) !== dayAt(report.began + report.lasted_ns, east);
+// With its day, where the recording has several.
+const moment = (ns, fine) => (several ? dayAt(ns, east) + " " : "") + clock(ns, fine);
 const sum = numbers => numbers.reduce((a, b) => a + b, 0);
 function percentile(buckets, share) {
   const rank = Math.ceil(sum(buckets) * share / 100);
@@ -81,7 +52,7 @@ const section = (title, about, ...children) =>
 
 function share(bytes) {
   const moved = bytes.direct + bytes.cached;
-  if (!moved) return "–";
+  if (!moved) return "-";
   const part = bytes.direct / moved;
   const bar = svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", height: 8 },
     svg("rect", { width: part * 100, height: 10, class: "v-direct" }));
@@ -173,16 +144,14 @@ function unit(row, columns, more) {
 // ---- heading
 
 function heading() {
-  const header = report.header, began = times.slices.length ? times.start : header.started;
-  const lasted = times.slices.length * times.width;
+  const header = report.header;
   const scope = header.scope === "system" ? "the whole system"
     : header.scope.processes ? "process " + header.scope.processes.join(", ")
     : "`" + header.scope.command.join(" ") + "`";
   const what = header.all ? "every request recorded"
     : header.sample ? "findings and 1 in " + header.sample + " of the rest recorded"
     : "findings recorded, the rest counted";
-  const line = header.host + ", " + day(began) + " " + clock(began) + ", about " + duration(lasted)
-    + " of " + scope + "; kernel " + summary.kernel + "; " + what;
+  const line = header.host + ", " + data.when + " of " + scope + "; kernel " + summary.kernel + "; " + what;
   const button = el("button", { type: "button", class: "theme", id: "theme" });
   const system = matchMedia("(prefers-color-scheme: dark)");
   const dark = () => (document.documentElement.dataset.theme
@@ -197,6 +166,8 @@ function heading() {
   return el("header", {},
     el("div", {}, el("h1", {}, "Was it really direct? ", el("span", { class: "mono" }, report.file)),
       el("div", { class: "soft" }, line),
+      el("div", { class: "soft" }, "Times: " + data.zone.text),
+      el("p", { id: "headline" }, data.headline),
       report.only ? el("div", { class: "warn" }, "Only " + report.only) : null), button);
 }
 
@@ -226,7 +197,6 @@ function cards() {
   const ended = sum(Object.values(summary.requests));
   const moved = summary.bytes.direct + summary.bytes.cached;
   const lost = sum(Object.values(summary.lost));
-  const refusals = sum(summary.refusals.map(row => row.count));
   const cached = summary.requests.fallback + summary.requests.partial;
   const card = (value, label, state) =>
     el("div", { class: "card" + (state ? " " + state : "") }, el("b", {}, value), label);
@@ -245,7 +215,8 @@ function cards() {
       card(count(summary.findings), "requests have a finding", summary.findings ? "bad" : "good"),
       card(count(cached), "fell back to the page cache", cached ? "bad" : "good"),
       card(count(data.short), "came back short"),
-      card(count(summary.requests.refused + refusals), "refused", ""),
+      card(count(summary.requests.refused), "requests refused"),
+      card(count(data.refused_opens), "times O_DIRECT itself refused"),
       card(lost ? count(lost) : "none", "lost on the way", lost ? "bad" : "good")),
     el("div", { class: "bar", role: "img", "aria-label": "requests by verdict: "
       + order.filter(n => summary.requests[n]).map(n => n + " " + count(summary.requests[n])).join(", ") },
@@ -277,7 +248,7 @@ function timeAxis(width, y, node) {
     const x = LEFT + (width - LEFT - RIGHT) * i / ticks;
     const anchor = i === 0 ? "start" : i === ticks ? "end" : "middle";
     node.append(svg("text", { x, y, "text-anchor": anchor },
-      clock(times.start + span * i / ticks, span < 2e10)));
+      moment(times.start + span * i / ticks, span < 2e10)));
   }
 }
 
@@ -297,7 +268,7 @@ function follow(node, width, bottom, say) {
   node.addEventListener("pointerleave", () => { cursor.style.visibility = "hidden"; });
 }
 
-const when = at => clock(times.start + at * times.width, times.width < 1e9);
+const when = at => moment(times.start + at * times.width, times.width < 1e9);
 
 function verdictsOverTime() {
   if (!times.slices.length) return null;
@@ -421,13 +392,13 @@ function heatMap() {
       const [p50, p99] = [50, 99].map(share => percentile(times.slices[at].latency, share));
       readout.textContent = when(at) + ", " + duration(2 ** power) + " to " + duration(2 ** (power + 1)) + ": "
         + count(times.slices[at].latency[power]) + " of " + count(times.slices[at].requests) + " requests"
-        + (p50 === null ? "" : "; half took less than " + duration(2 ** p50) + ", 99 % less than "
+        + (p50 === null ? "" : "; half took less than " + duration(2 ** p50) + ", 99% less than "
           + duration(2 ** p99));
     });
     return node;
   });
   const legend = el("div", { class: "legend" },
-    [["p50", "direct", "half took less"], ["p99", "fallback", "99 % took less"]].map(([, colour, text]) =>
+    [["p50", "direct", "half took less"], ["p99", "fallback", "99% took less"]].map(([, colour, text]) =>
       el("span", {}, el("span", { class: "stroke v-" + colour, "aria-hidden": "true" }), text)));
   return section("Latency over time",
     "Requests by time and by power of two of their latency; the stronger the colour, the more of them.",
@@ -546,8 +517,8 @@ function findings() {
       { title: "Findings", number: true, key: row => row.requests },
       { title: "Bytes", number: true, key: row => row.bytes, show: row => bytes(row.bytes), text: () => "" },
       { title: "Slowest", number: true, key: row => row.latency_max_ns, show: row => duration(row.latency_max_ns), text: () => "" },
-      { title: "First", number: true, key: row => row.first, show: row => clock(row.first), text: () => "" },
-      { title: "Last", number: true, key: row => row.last, show: row => clock(row.last), text: () => "" },
+      { title: "First", number: true, key: row => row.first, show: row => moment(row.first), text: () => "" },
+      { title: "Last", number: true, key: row => row.last, show: row => moment(row.last), text: () => "" },
     ],
     more: row => [pairs([
       ["why", row.why], ["fix", row.fix, "fix"], ["errno", row.errno], ["file system", row.fs],

@@ -8,10 +8,12 @@ use ratatui::{
 
 use super::{BOLD, DIM, REVERSED, Theme, pieces};
 use crate::{
+    clock::Zone,
+    figures::{count, duration},
     record::Record,
     top::{Finding, Model, What},
     ui::{
-        columns::{count, duration, head, tail, wrap},
+        columns::{head, tail, wrap},
         screen::{heading, no_request, request, verdict_word},
     },
 };
@@ -29,13 +31,14 @@ pub(super) fn text(model: &Model, theme: Theme, area: Rect) -> Vec<Line<'static>
         let text = wrap("", &nothing(model), width);
         return text.lines().map(|line| Line::raw(line.to_owned())).collect();
     };
-    let about = about(finding, width);
+    let zone = &model.about.shown.zone;
+    let about = about(finding, zone, width);
     // One line between the two.
     let room = height.saturating_sub(about.len() + 1).clamp(LEAST.min(height), height);
     let mut lines = vec![Line::styled(head(&over(width), width), BOLD)];
     let first = (chosen + 2).saturating_sub(room);
     for (at, finding) in found.iter().enumerate().skip(first).take(room - 1) {
-        let line = line(finding, theme, width);
+        let line = line(finding, zone, theme, width);
         lines.push(if at == chosen { line.patch_style(REVERSED) } else { line });
     }
     let place = format!("-- {} of {} ", chosen + 1, found.len());
@@ -62,11 +65,13 @@ fn over(width: usize) -> String {
     if width >= WIDE { format!("TIMES {}", heading()) } else { "TIMES VERDICT  FILE".to_owned() }
 }
 
-fn line(finding: &Finding, theme: Theme, width: usize) -> Line<'static> {
+fn line(finding: &Finding, zone: &Zone, theme: Theme, width: usize) -> Line<'static> {
     let fixed = match &finding.what {
-        What::Request(r) => request(r),
-        What::Refusal(r) => no_request(r.time, (&r.comm, r.pid), r.call),
-        What::Mixing(m) => no_request(m.time, (&m.comm, m.pid), if m.writes { "W" } else { "R" }),
+        What::Request(r) => request(zone, r),
+        What::Refusal(r) => no_request(zone, r.time, (&r.comm, r.pid), r.call),
+        What::Mixing(m) => {
+            no_request(zone, m.time, (&m.comm, m.pid), if m.writes { "W" } else { "R" })
+        }
     };
     let times = times(finding);
     let fixed = if width >= WIDE { format!("{times:>5} {fixed}") } else { format!("{times:>5} ") };
@@ -122,8 +127,11 @@ fn word(finding: &Finding, theme: Theme) -> (String, Style) {
 }
 
 /// All about one, in lines of this width.
-fn about(finding: &Finding, width: usize) -> Vec<String> {
-    let mut parts = vec![("file:   ", format!("{} ({})", finding.path(), finding.fs()))];
+fn about(finding: &Finding, zone: &Zone, width: usize) -> Vec<String> {
+    let mut parts = vec![
+        ("file:   ", format!("{} ({})", finding.path(), finding.fs())),
+        ("when:   ", zone.iso_fine(finding.time())),
+    ];
     if let What::Request(record) = &finding.what {
         parts.push(("last:   ", last(record)));
     }

@@ -18,6 +18,7 @@ const KEYS: &[(&str, &str)] = &[
 ];
 
 const COLUMNS: &[(&str, &str)] = &[
+    ("third line", "all requests since the start, by verdict"),
     ("DIRECT", "share of the bytes that went past the page cache"),
     ("FIND/S", "fallbacks, short counts, refusals, flushes a second"),
     ("P50< P99<", "latency: upper bounds, a power of two"),

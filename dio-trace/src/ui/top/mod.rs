@@ -11,16 +11,17 @@ use ratatui::{
     text::{Line, Span, Text},
 };
 
-use super::columns::{about, count, duration, head};
+use super::columns::{head, tail};
 use crate::{
     escape::escape,
+    figures::{self, about, count, counted, duration},
     top::{Bys, Model, Page},
 };
 
 /// Smaller than this, it says so and nothing else.
 const LEAST: (u16, u16) = (30, 7);
 /// Lines over the body and below it.
-const OVER: u16 = 3;
+const OVER: u16 = 4;
 const BELOW: u16 = 1;
 
 /// Colours, or none (NO_COLOR).
@@ -64,7 +65,12 @@ pub fn draw_top(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
         return;
     }
     let line = |y, height| Rect { y, height, ..area };
-    let over = [title(model, theme, width), totals(model, theme, width), shown(model, width)];
+    let over = [
+        title(model, theme, width),
+        totals(model, theme, width),
+        since_start(model, theme, width),
+        shown(model, width),
+    ];
     frame.render_widget(Text::from(over.to_vec()), line(0, OVER));
     let body = line(OVER, height - OVER - BELOW);
     let text = match model.page {
@@ -81,7 +87,8 @@ fn title(model: &Model, theme: Theme, width: u16) -> Line<'static> {
     let right = if model.paused() {
         Span::styled(" PAUSED ", theme.odd().add_modifier(Modifier::REVERSED))
     } else {
-        Span::raw(format!("every {}", duration((model.about.interval * 1e9) as u64)))
+        let every = duration((model.about.interval * 1e9) as u64);
+        Span::raw(format!("{}  every {every}", model.about.shown.zone.short()))
     };
     let room = usize::from(width).saturating_sub(right.width() + 1);
     let left = head(&format!("dio-trace top: {}", model.about.subject), room);
@@ -104,8 +111,39 @@ fn totals(model: &Model, theme: Theme, width: u16) -> Line<'static> {
     parts.push(Span::styled(format!("{} lost", count(status.lost)), odd(status.lost)));
     parts.push(Span::raw(format!("{}/s", about(model.per_second(status.bytes.total) as u64))));
     parts.push(Span::raw(format!("{} in flight", count(status.in_flight))));
-    parts.push(Span::styled(format!("{} unknown", count(status.unknown)), odd(status.unknown)));
+    let unknown = status.all.requests.get("unknown").copied().unwrap_or(0);
+    parts.push(Span::styled(format!("{} unknown", count(unknown)), odd(unknown)));
     fitting(parts, width)
+}
+
+/// Everything counted since the start, by verdict, and the findings among it. It adds up: what there
+/// is no room to name is one number.
+fn since_start(model: &Model, theme: Theme, width: u16) -> Line<'static> {
+    if !model.counted {
+        return Line::styled("since the start: collecting …", DIM);
+    }
+    let sums = &model.status.all;
+    let (parts, width) = (sums.parts(), usize::from(width));
+    let all = counted(parts.iter().map(|(_, n)| n).sum(), "request");
+    let found = counted(sums.findings, "finding");
+    let room = width.saturating_sub(found.chars().count() + 2);
+    let named = (0..=parts.len()).rev().map(|kept| since(&all, &parts, kept));
+    let Some(text) = named.into_iter().find(|text| text.chars().count() <= room) else {
+        return Line::raw(head(&found, width));
+    };
+    let style = if sums.findings == 0 { Style::new() } else { theme.odd() };
+    Line::from(vec![Span::raw(text + "; "), Span::styled(found, style)])
+}
+
+fn since(all: &str, parts: &[(&str, u64)], kept: usize) -> String {
+    let (named, rest) = parts.split_at(kept);
+    let rest: u64 = rest.iter().map(|(_, n)| n).sum();
+    let named = figures::parts(named);
+    match (named.is_empty(), rest) {
+        (true, _) => all.to_owned(),
+        (false, 0) => format!("{all}: {named}"),
+        (false, rest) => format!("{all}: {named}, {} other", count(rest)),
+    }
 }
 
 /// What is shown of it.
@@ -119,7 +157,7 @@ fn shown(model: &Model, width: u16) -> Line<'static> {
         };
         parts.push(Span::raw(found));
         let room = usize::from(width).saturating_sub(40);
-        parts.push(Span::styled(super::columns::tail(model.subject(), room.max(12)), BOLD));
+        parts.push(Span::styled(tail(model.subject(), room.max(12)), BOLD));
         return fitting(parts, width);
     }
     let (kept, evicted) = model.kept();
@@ -191,7 +229,7 @@ fn share(bytes: &crate::summary::Bytes, theme: Theme) -> (String, Style) {
         Some(share) if share < 50.0 => theme.bad(),
         Some(_) => theme.odd(),
     };
-    (super::report::share(bytes), style)
+    (bytes.direct_text(), style)
 }
 
 /// A rate in at most seven characters.

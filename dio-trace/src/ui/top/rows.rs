@@ -8,10 +8,11 @@ use ratatui::{
 
 use super::{BOLD, DIM, REVERSED, Theme, details, rate, share};
 use crate::{
+    figures::{about, counted, duration},
     report::{By, sparkline},
     top::{HISTORY, Model, Row, Sort},
     ui::{
-        columns::{about, duration, tail, wrap},
+        columns::{tail, wrap},
         report::subject,
     },
 };
@@ -67,7 +68,7 @@ pub(super) fn text(model: &Model, theme: Theme, area: Rect) -> Vec<Line<'static>
     let below = below(height, rows.len());
     let room = height.saturating_sub(1 + below);
     let Some(selected) = model.selected(&rows) else {
-        let text = wrap("", nothing(model), usize::from(area.width));
+        let text = wrap("", &nothing(model), usize::from(area.width));
         lines.extend(text.lines().map(|line| Line::raw(line.to_owned())));
         return lines;
     };
@@ -95,16 +96,24 @@ fn below(height: usize, rows: usize) -> usize {
     }
 }
 
-const fn nothing(model: &Model) -> &'static str {
+/// Why there is no row. What is not known yet is not none.
+fn nothing(model: &Model) -> String {
+    let all = &model.status.all;
     if !model.text.is_empty() {
-        return "No row has that text in its name: Esc shows all.";
+        return "No row has that text in its name: Esc shows all.".to_owned();
+    }
+    if !model.counted {
+        return "Attached; collecting what is counted …".to_owned();
     }
     match model.by {
-        By::Cause => "No finding so far: nothing needs a cause.",
-        _ => {
-            "No O_DIRECT request so far. Does the program open its files with O_DIRECT? In \
-             /proc/PID/fdinfo/* the octal flags have 040000 then (x86)."
-        }
+        By::Cause if all.findings != 0 => format!(
+            "{} counted: the causes come with the requests themselves, none of which has arrived.",
+            counted(all.findings, "finding")
+        ),
+        By::Cause => "No finding so far: nothing needs a cause.".to_owned(),
+        _ => "No O_DIRECT request so far. Does the program open its files with O_DIRECT? In \
+              /proc/PID/fdinfo/* the octal flags have 040000 then (x86)."
+            .to_owned(),
     }
 }
 

@@ -113,7 +113,7 @@ fn keys_lead_where_they_should() {
     let mut model = top_model();
     press(&mut model, "2s/ODD");
     assert!(model.typing && model.sort == crate::top::Sort::P50);
-    assert!(drawn(&model, 80, 24)[2].contains("filter: ODD_"));
+    assert!(drawn(&model, 80, 24)[3].contains("filter: ODD_"));
     assert_eq!(model.rows().len(), 1);
     press(&mut model, "\x08\x08\x08\n");
     assert!(!model.typing && model.rows().len() > 5);
@@ -140,11 +140,53 @@ fn a_name_from_outside_and_a_text_are_harmless() {
     press(&mut model, "2/evil");
     model.obey(Command::Type('\x1b'));
     model.obey(Command::Type('\u{202e}'));
-    let line = &drawn(&model, 80, 24)[2];
+    let line = &drawn(&model, 80, 24)[3];
     assert!(line.contains("evil\\u{202e}"), "{line}");
     press(&mut model, "\x08\n");
     let lines = drawn(&model, 80, 24).concat();
     assert!(lines.contains("evil\\x1b[2J name.db"), "{lines}");
+}
+
+/// Numbers of a text, without the commas in them.
+fn numbers(text: &str) -> Vec<u64> {
+    let text = text.replace(',', "");
+    let words = text.split(|c: char| !c.is_ascii_digit());
+    words.filter(|word| !word.is_empty()).map(|word| word.parse().unwrap()).collect()
+}
+
+#[test]
+fn what_was_counted_since_the_start_adds_up_at_every_width() {
+    let model = top_model();
+    let findings = model.status.all.findings;
+    let all: u64 = model.status.all.requests.values().sum();
+    let mut seen = 0;
+    for width in LEAST.0..160 {
+        let line = &drawn(&model, width, 24)[2];
+        let mut said = numbers(line);
+        assert_eq!(said.pop(), Some(findings), "{line}");
+        let Some((total, parts)) = said.split_first() else { continue };
+        assert_eq!(*total, all, "{line}");
+        assert!(parts.is_empty() || parts.iter().sum::<u64>() == all, "{line}");
+        seen = seen.max(parts.len());
+    }
+    assert_eq!(seen, model.status.all.parts().len(), "at last every verdict is named");
+}
+
+#[test]
+fn the_first_frame_shows_what_is_counted_and_none_before_nobody_has_looked() {
+    let (totals, mut enricher) = crate::golden::named();
+    let mut model = Model::new(crate::top::About::default(), By::Process);
+    let before = drawn(&model, 80, 24).join("\n");
+    assert!(before.contains("collecting") && !before.contains("No O_DIRECT"), "{before}");
+    model.begin(&totals, &mut enricher);
+    let first = drawn(&model, 80, 24).join("\n");
+    assert!(first.contains("10 requests: 4 direct, 2 fallback"), "{first}");
+    assert!(first.contains("; 6 findings") && first.contains("postgres/42"), "{first}");
+    assert!(!first.contains("No O_DIRECT"), "{first}");
+    // Counted in the kernel, and no request has come through the ring yet.
+    press(&mut model, "4");
+    let causes = drawn(&model, 80, 24).join("\n");
+    assert!(causes.contains("6 findings counted") && !causes.contains("No finding"), "{causes}");
 }
 
 #[test]
