@@ -291,3 +291,29 @@ fn a_zone_that_no_place_has_is_none_and_its_name_is_harmless() {
         assert!(text.contains(said) && said.contains("host's zone"), "{text}");
     }
 }
+
+/// Not a test: what [`the_zone_of_a_machine_is_that_of_tz`] runs in other zones.
+#[test]
+#[ignore = "prints this machine's zone"]
+fn print_zone() {
+    println!("zone={:?}", Zone::local().map(|zone| zone.text()));
+}
+
+#[test]
+fn the_zone_of_a_machine_is_that_of_tz() {
+    // Kolkata has no summer time; a rule of POSIX has no name; the last one is no zone.
+    for (tz, zone) in [
+        ("Asia/Kolkata", "Some(\"Asia/Kolkata (+05:30)\")"),
+        ("XXX-3", "Some(\"+03:00\")"),
+        ("UTC", "Some(\"UTC\")"),
+        ("Nowhere/At_All", "None"),
+    ] {
+        let out = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "print_zone", "--nocapture"])
+            .env("TZ", tz)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(text.contains(&format!("zone={zone}\n")), "{tz}: {text}");
+    }
+}
