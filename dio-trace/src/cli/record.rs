@@ -117,12 +117,20 @@ impl RecordArgs {
         } else {
             format!("; {} requests dropped, the disk was too slow", done.dropped)
         };
+        let lost = match done.lost {
+            0 => String::new(),
+            n => format!("; {n} more found no room"),
+        };
         eprintln!(
-            "dio-trace: {} requests in {} bytes{dropped}; `dio-trace report {path}` reads it",
+            "dio-trace: {} requests in {} bytes{lost}{dropped}; `dio-trace report {path}` reads it",
             done.requests, done.bytes
         );
         match &done.stopped {
-            Some(why) => bail!("recording stopped: {why}; {path} is sound up to there"),
+            Some(why) if done.unended => bail!(
+                "recording stopped: {why}; that could not be written to {path}, which ends like one \
+                 that was killed"
+            ),
+            Some(why) => bail!("recording stopped: {why}; {path} is sound up to there and says so"),
             None => Ok(()),
         }
     }

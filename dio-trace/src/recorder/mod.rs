@@ -3,7 +3,10 @@
 //! The reader of the ring never waits for the disk: between the two is a queue of fixed length,
 //! and what finds it full is dropped and counted.
 
+#[cfg(test)]
+mod full;
 mod numbers;
+mod reserve;
 #[cfg(test)]
 mod tests;
 mod writing;
@@ -13,7 +16,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -39,6 +42,8 @@ use crate::{
 /// Requests handed over at once, and how many such parcels may wait.
 const PARCEL: usize = 2_048;
 const QUEUE: usize = 128;
+/// Facts that wait while the queue is full; a disk that hangs must not fill the memory.
+const MAX_WAITING: usize = 1 << 15;
 /// How often the disk is asked to have it for good.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Parts that memory is divided into: the oldest goes as a whole.
@@ -74,7 +79,7 @@ pub struct Options {
 enum Message {
     Parcel(Parcel),
     Totals(TotalsFact),
-    Last(TotalsFact, End),
+    Last(Parcel, TotalsFact, End),
     /// Ends a file; the next one follows.
     Part(TotalsFact, End),
     /// Begins a new part in memory.
@@ -94,8 +99,12 @@ struct Parcel {
 struct Shared {
     /// Why it stopped before it was asked to.
     stopped: Mutex<Option<String>>,
-    /// Requests, bytes of this file or part, and of those before.
+    /// Requests that came, and those that are in a file.
+    taken: AtomicU64,
     requests: AtomicU64,
+    /// That could not be written to the file.
+    unended: AtomicBool,
+    /// Bytes of this file or part, and of those before.
     bytes: AtomicU64,
     done: AtomicU64,
     /// Files or parts that have ended.
@@ -108,6 +117,10 @@ impl Shared {
         stopped.get_or_insert(why);
     }
 
+    fn fail(&self, error: &anyhow::Error) {
+        self.stop(reserve::reason(error));
+    }
+
     fn why(&self) -> Option<String> {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -116,11 +129,16 @@ impl Shared {
 /// What came of it.
 #[derive(Debug)]
 pub struct Done {
+    /// Those that are in the files.
     pub requests: u64,
     pub bytes: u64,
     pub dropped: u64,
+    /// Those that were taken, and for which there was no room.
+    pub lost: u64,
     /// What stopped it, if it was not asked to.
     pub stopped: Option<String>,
+    /// No file says so: that could not be written, either.
+    pub unended: bool,
     /// The files that are left.
     pub files: Vec<PathBuf>,
 }
@@ -257,29 +275,32 @@ impl Recorder {
     /// Ends the recording; waits until it is in the file.
     pub fn finish(mut self, totals: &Totals, enricher: &mut Enricher) -> Done {
         let why = self.shared.why().unwrap_or_else(|| "done".to_owned());
-        let last = if self.is_flight() {
-            self.whole_memory(totals, enricher, why)
+        // If the thread has gone, it has said why.
+        let _ = if self.is_flight() {
+            let last = self.whole_memory(totals, enricher, why);
+            let parcel = std::mem::take(&mut self.parcel);
+            self.queue.send(Message::Parcel(parcel)).and_then(|()| self.queue.send(last))
         } else {
             let fact = self.all_totals(totals, enricher);
             let end = End { time: fact.time, why };
-            Message::Last(fact, end)
+            self.queue.send(Message::Last(std::mem::take(&mut self.parcel), fact, end))
         };
-        let parcel = std::mem::take(&mut self.parcel);
-        // If the thread has gone, it has said why.
-        let _ = self.queue.send(Message::Parcel(parcel));
-        let _ = self.queue.send(last);
         let in_memory = self.is_flight();
         drop(self.queue);
         let files = self.thread.join().ok();
         let last = if in_memory { 0 } else { self.shared.bytes.load(Ordering::Relaxed) };
+        let requests = self.shared.requests.load(Ordering::Relaxed);
+        let taken = self.shared.taken.load(Ordering::Relaxed);
         Done {
-            requests: self.shared.requests.load(Ordering::Relaxed),
+            requests,
             bytes: self.shared.done.load(Ordering::Relaxed) + last,
             dropped: self.dropped,
+            lost: if in_memory { 0 } else { taken.saturating_sub(requests) },
             stopped: match files {
                 None => Some("the writer died".to_owned()),
                 Some(_) => self.shared.why(),
             },
+            unended: self.shared.unended.load(Ordering::Relaxed),
             files: files.unwrap_or_default(),
         }
     }
@@ -364,6 +385,9 @@ impl Recorder {
             // Later requests need the numbers.
             self.parcel.facts = parcel.facts;
             self.dropped += parcel.requests.len() as u64;
+            if self.parcel.facts.len() > MAX_WAITING {
+                self.dropped += self.numbers.forget(&mut self.parcel.facts);
+            }
         }
     }
 

@@ -35,6 +35,22 @@ impl Numbers {
         (self.next_file, self.next_task) = (other.next_file, other.next_task);
     }
 
+    /// Forgets all but files with counters, and facts that wait for the writer with them: what comes
+    /// again gets a new number. How many refusals and mixers were lost by that.
+    pub(super) fn forget(&mut self, waiting: &mut Vec<Fact>) -> u64 {
+        let counted = &self.counted;
+        let mut lost = 0;
+        waiting.retain(|fact| {
+            lost += u64::from(matches!(fact, Fact::Refusal(_) | Fact::Mixer(_)));
+            matches!(fact, Fact::File(file) if counted.contains(&file.file))
+        });
+        self.files.retain(|_, number| counted.contains(number));
+        self.tasks.clear();
+        self.processes.clear();
+        self.stacks.clear();
+        lost
+    }
+
     pub(super) fn file(
         &mut self,
         key: FileKey,

@@ -14,7 +14,7 @@ use crate::{
     tracer::Attach,
 };
 
-struct Nobody;
+pub(super) struct Nobody;
 
 impl Sink for Nobody {
     fn record(&mut self, _: &Record) -> Result<()> {
@@ -22,11 +22,11 @@ impl Sink for Nobody {
     }
 }
 
-fn options(path: PathBuf) -> Options {
+pub(super) fn options(path: PathBuf) -> Options {
     Options { path, force: false, sample: 0, max_size: None, keep: Keep::Whole }
 }
 
-fn totals(requests: u64) -> Totals {
+pub(super) fn totals(requests: u64) -> Totals {
     let request = fixture::request();
     let key = CounterKey::of(&request, &decide(&request.facts(true), &request.evidence));
     let mut latency = [0; LATENCY_BUCKETS];
@@ -125,15 +125,16 @@ fn a_file_that_is_there_is_not_written_over() {
 }
 
 /// Waits until the thread has taken everything.
-fn settle(recorder: &Recorder) {
+pub(super) fn settle(recorder: &Recorder) {
     let shared = &recorder.shared;
-    let taken = || (shared.requests.load(Ordering::Relaxed), shared.parts.load(Ordering::Relaxed));
+    let taken = || (shared.taken.load(Ordering::Relaxed), shared.parts.load(Ordering::Relaxed));
     let mut before = (u64::MAX, 0, 0);
     loop {
         thread::sleep(Duration::from_millis(40));
         let (requests, parts) = taken();
         let now = (requests, parts, shared.bytes.load(Ordering::Relaxed));
-        if now == before && parts == recorder.parts {
+        let settled = parts == recorder.parts || shared.why().is_some();
+        if now == before && settled {
             return;
         }
         before = now;
@@ -141,7 +142,7 @@ fn settle(recorder: &Recorder) {
 }
 
 /// So many requests, each with a finding or not, in steps between which the disk keeps up.
-fn feed(recorder: &mut Recorder, enricher: &mut Enricher, requests: u64, steps: u64) {
+pub(super) fn feed(recorder: &mut Recorder, enricher: &mut Enricher, requests: u64, steps: u64) {
     let each = requests / steps;
     for step in 0..steps {
         for n in step * each..(step + 1) * each {
@@ -269,4 +270,28 @@ fn stacks_are_told_once_and_found_again() {
         }
     }
     assert_eq!(told, 1);
+}
+
+#[test]
+fn a_disk_that_hangs_does_not_fill_the_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path().join("r.dio"));
+    let mut enricher = Enricher::recorded();
+    let mut recorder = Recorder::start(&options, &Header::default()).unwrap();
+    // A queue that nobody takes from.
+    let (queue, _waiting) = sync_channel(0);
+    recorder.queue = queue;
+    recorder.totals(&totals(1), &mut enricher);
+    for n in 0..120_000u64 {
+        let request = Request { inode: n, ino: n, tid: n as u32, ..fixture::request() };
+        recorder.take(Event::Request(Box::new(request)), &mut enricher);
+        assert!(recorder.parcel.facts.len() <= MAX_WAITING + 3 * PARCEL);
+    }
+    recorder.tick(&mut enricher);
+    assert_eq!(recorder.dropped, 120_000);
+    // What counters refer to is still told.
+    let counted = |fact: &Fact| matches!(fact, Fact::File(file) if file.file == 1);
+    assert!(recorder.parcel.facts.iter().any(counted));
+    // As docs/trace-format.md says of what waits.
+    assert!(QUEUE * PARCEL * size_of::<Recorded>() <= 72 << 20, "{}", size_of::<Recorded>());
 }

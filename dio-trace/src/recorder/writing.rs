@@ -14,14 +14,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 
-use super::{Keep, Message, Options, Parcel, SYNC_EVERY, Shared};
+use super::{
+    Keep, Message, Options, Parcel, SYNC_EVERY, Shared,
+    reserve::{FOR_END, Reserved, block_signal, reason},
+};
 use crate::{
     clock::Zone,
     escape, output,
     privilege::{CREATING, give_up_but},
-    trace_file::{Header, Writer},
+    trace_file::{End, Header, TotalsFact, Writer},
 };
 
 /// How long a request may wait before it is in the file.
@@ -29,7 +32,7 @@ const WRITE_EVERY: Duration = Duration::from_millis(300);
 
 /// Where blocks go.
 enum Out {
-    File(File),
+    File(Reserved),
     Memory(Vec<u8>),
 }
 
@@ -49,17 +52,65 @@ impl Write for Out {
 impl Out {
     fn sync(&self) -> io::Result<()> {
         match self {
-            Self::File(file) => file.sync_data(),
+            Self::File(file) => file.sync(),
             Self::Memory(_) => Ok(()),
         }
     }
 
-    /// After a failure a file ends with its last whole block.
-    fn cut(&self, len: u64) {
+    /// What is kept for the end, from now on.
+    fn keep(&mut self, bytes: u64) {
         if let Self::File(file) = self {
-            let _ = file.set_len(len);
+            file.keep(bytes);
         }
     }
+
+    /// What is behind so many bytes goes.
+    fn cut(&mut self, len: u64) {
+        if let Self::File(file) = self {
+            let _ = file.cut(len);
+        }
+    }
+
+    /// Nothing more comes: what was kept goes back to the file system.
+    fn release(&mut self) {
+        if let Self::File(file) = self {
+            file.release();
+        }
+    }
+}
+
+/// After a failure a file ends with its last whole block.
+fn cut(writer: &mut Writer<Out>) {
+    let written = writer.written();
+    writer.get_mut().cut(written);
+}
+
+/// Begins a file; one whose header does not fit is not left behind.
+fn begin(names: &mut Names, header: &Header) -> Result<Writer<Out>> {
+    let file = names.create()?;
+    Writer::new(Out::File(Reserved::new(file)), header).or_else(|error| {
+        names.remove_last();
+        Err(error).with_context(|| format!("cannot write {}", escape::path(&names.path)))
+    })
+}
+
+/// Writes the last block, into what was kept for it. If there is still no room (not every file
+/// system keeps any), the last requests give theirs, and `why` tells the reason.
+fn end(writer: &mut Writer<Out>, end: &mut End, failed: &mut dyn FnMut(&Error)) -> Result<()> {
+    writer.get_mut().keep(0);
+    let result = try_end(writer, end);
+    let Err(error) = result else { return Ok(()) };
+    failed(&error);
+    writer.discard();
+    writer.give_back();
+    cut(writer);
+    end.why = reason(&error);
+    try_end(writer, end).inspect_err(|_| cut(writer))
+}
+
+fn try_end(writer: &mut Writer<Out>, end: &End) -> Result<()> {
+    writer.end(end)?;
+    Ok(writer.get_ref().sync()?)
 }
 
 /// FILE.1, FILE.2, …, behind those that are there.
@@ -85,6 +136,13 @@ impl Names {
         Self { path: path.to_owned(), next: last.saturating_add(1), made: VecDeque::new() }
     }
 
+    /// The last one made is worth nothing.
+    fn remove_last(&mut self) {
+        if let Some(path) = self.made.pop_back() {
+            let _ = fs::remove_file(path);
+        }
+    }
+
     fn create(&mut self) -> Result<File> {
         let mut name = OsString::from(&self.path);
         name.push(format!(".{}", self.next));
@@ -107,20 +165,23 @@ impl Names {
 
 /// Blocks of the last requests. Each part tells all that its requests refer to.
 struct Ring {
-    parts: VecDeque<Vec<u8>>,
+    /// Blocks, and the requests in them.
+    parts: VecDeque<(Vec<u8>, u64)>,
     size: u64,
 }
 
 impl Ring {
-    fn push(&mut self, part: Vec<u8>) {
-        self.parts.push_back(part);
+    fn push(&mut self, part: Vec<u8>, requests: u64) {
+        self.parts.push_back((part, requests));
         // The part that comes next has its place, too.
         let room = self.size - self.size / super::PARTS;
-        let held =
-            |parts: &VecDeque<Vec<u8>>| parts.iter().map(|part| part.len() as u64).sum::<u64>();
-        while self.parts.len() > 1 && held(&self.parts) > room {
+        while self.parts.len() > 1 && self.held() > room {
             self.parts.pop_front();
         }
+    }
+
+    fn held(&self) -> u64 {
+        self.parts.iter().map(|(part, _)| part.len() as u64).sum()
     }
 }
 
@@ -133,8 +194,12 @@ pub(super) struct Side {
     keep: Keep,
     ring: Ring,
     max_size: u64,
-    /// The disk took no more.
+    /// No more is written, but for the end.
     dead: bool,
+    /// This file has its totals and end already.
+    ended: bool,
+    /// Requests in the files before this one.
+    before: u64,
 }
 
 impl Side {
@@ -143,12 +208,11 @@ impl Side {
         let mut names = Names::new(&options.path);
         let writer = match options.keep {
             Keep::Flight { .. } => Writer::bare(Out::Memory(Vec::new())),
-            Keep::Rotate { .. } => Writer::new(Out::File(names.create()?), header)
-                .with_context(|| format!("cannot write {}", escape::path(&options.path)))?,
+            Keep::Rotate { .. } => begin(&mut names, header)?,
             Keep::Whole => {
                 let file = output::create(&options.path, options.force)?;
                 names.made.push_back(options.path.clone());
-                Writer::new(Out::File(file), header)
+                Writer::new(Out::File(Reserved::new(file)), header)
                     .with_context(|| format!("cannot write {}", escape::path(&options.path)))?
             }
         };
@@ -162,6 +226,8 @@ impl Side {
             ring: Ring { parts: VecDeque::new(), size },
             max_size: options.max_size.unwrap_or(u64::MAX),
             dead: false,
+            ended: false,
+            before: 0,
         })
     }
 
@@ -170,6 +236,7 @@ impl Side {
         // This thread writes and nothing else; without capabilities to give up there is no harm.
         let creates = !matches!(self.keep, Keep::Whole);
         let _ = give_up_but(if creates { CREATING } else { &[] });
+        block_signal();
         let (mut written, mut synced) = (Instant::now(), Instant::now());
         loop {
             let wait = WRITE_EVERY.saturating_sub(written.elapsed());
@@ -184,46 +251,90 @@ impl Side {
             }
             if written.elapsed() >= WRITE_EVERY {
                 let result = if self.dead { Ok(()) } else { self.writer.flush() };
-                self.check(result);
+                self.check(result.map_err(Error::new));
                 written = Instant::now();
             }
             if synced.elapsed() >= SYNC_EVERY {
                 let result = if self.dead { Ok(()) } else { self.writer.get_ref().sync() };
-                self.check(result);
+                self.check(result.map_err(Error::new));
                 synced = Instant::now();
             }
         }
     }
 
-    fn take(&mut self, message: Message) -> io::Result<()> {
+    fn take(&mut self, message: Message) -> Result<()> {
+        if let Message::Parcel(parcel) | Message::Last(parcel, ..) = &message {
+            self.shared.taken.fetch_add(parcel.requests.len() as u64, Ordering::Relaxed);
+        }
         match message {
-            Message::Last(totals, end) => {
-                // Little: it may fit where a block did not.
-                self.writer.totals(totals)?;
-                self.writer.end(&end)?;
-                self.writer.get_ref().sync()
+            Message::Last(parcel, totals, end) => {
+                self.close(parcel, totals, end);
+                Ok(())
             }
             _ if self.dead => Ok(()),
-            Message::Totals(totals) => self.writer.totals(totals),
+            Message::Totals(totals) => Ok(self.writer.totals(totals)?),
             Message::Parcel(parcel) => {
-                self.shared.requests.fetch_add(parcel.requests.len() as u64, Ordering::Relaxed);
                 add(&mut self.writer, &parcel)?;
                 // Memory has its size by blocks, which should be small beside it.
-                if let Keep::Flight { .. } = self.keep { self.writer.flush() } else { Ok(()) }
+                let flight = matches!(self.keep, Keep::Flight { .. });
+                if flight { Ok(self.writer.flush()?) } else { Ok(()) }
             }
             Message::Part(totals, end) => {
-                self.writer.totals(totals)?;
-                self.writer.end(&end)?;
-                self.writer.get_ref().sync()?;
-                self.next_file(end.time)
+                let time = end.time;
+                self.close(Parcel::default(), totals, end);
+                if self.dead { Ok(()) } else { self.next_file(time) }
             }
             Message::Turn => self.turn(),
-            Message::Dump(parcel, totals, end) => self.dump(&parcel, totals, &end),
+            Message::Dump(parcel, totals, end) => self.dump(&parcel, totals, end),
         }
     }
 
+    /// Ends this file with what there is room for, and with the reason if that is not all.
+    fn close(&mut self, parcel: Parcel, totals: TotalsFact, mut last: End) {
+        if !self.ended {
+            self.rest(parcel, totals);
+        }
+        let why = self.shared.why();
+        if self.ended && why.is_none() {
+            return;
+        }
+        last.why = why.unwrap_or(last.why);
+        if self.dead {
+            self.writer.discard();
+        }
+        let shared = &self.shared;
+        if let Err(error) = end(&mut self.writer, &mut last, &mut |error| shared.fail(error)) {
+            self.dead = true;
+            self.shared.fail(&error);
+            self.shared.unended.store(true, Ordering::Relaxed);
+        }
+        self.dead |= self.shared.why().is_some();
+        self.ended = true;
+        if self.dead || !matches!(self.keep, Keep::Rotate { .. }) {
+            // The next file may need what is kept behind this one to say that there is none.
+            self.writer.get_mut().release();
+        }
+    }
+
+    /// What is left to write. In what is kept there is room for the totals alone: requests behind a
+    /// gap would look like all there were.
+    fn rest(&mut self, mut parcel: Parcel, totals: TotalsFact) {
+        if !self.dead {
+            let result = add(&mut self.writer, &parcel).and_then(|()| self.writer.flush());
+            self.check(result.map_err(Error::new));
+        }
+        if self.dead {
+            self.writer.discard();
+            self.writer.get_mut().keep(FOR_END);
+            parcel.requests.clear();
+        }
+        let facts = if self.dead { add(&mut self.writer, &parcel) } else { Ok(()) };
+        let result = facts.and_then(|()| self.writer.totals(totals));
+        self.check(result.map_err(Error::new));
+    }
+
     /// Goes on in the next file.
-    fn next_file(&mut self, time: u64) -> io::Result<()> {
+    fn next_file(&mut self, time: u64) -> Result<()> {
         let started = i128::from(time) + i128::from(self.header.clock);
         let header = Header {
             started: u64::try_from(started).unwrap_or(self.header.started),
@@ -231,9 +342,12 @@ impl Side {
             zone: Zone::local().or_else(|| self.header.zone.clone()),
             ..self.header.clone()
         };
-        let file = self.names.create().map_err(|error| io::Error::other(format!("{error:#}")))?;
-        self.shared.done.fetch_add(self.writer.written(), Ordering::Relaxed);
-        self.writer = Writer::new(Out::File(file), &header)?;
+        let mut next = begin(&mut self.names, &header)?;
+        std::mem::swap(&mut self.writer, &mut next);
+        next.get_mut().release();
+        self.ended = false;
+        self.before += next.recorded();
+        self.shared.done.fetch_add(next.written(), Ordering::Relaxed);
         if let Keep::Rotate { keep: Some(keep), .. } = self.keep {
             self.names.retain(keep);
         }
@@ -242,51 +356,62 @@ impl Side {
     }
 
     /// Goes on in a new part of the ring.
-    fn turn(&mut self) -> io::Result<()> {
+    fn turn(&mut self) -> Result<()> {
         self.writer.flush()?;
         let part = std::mem::replace(&mut self.writer, Writer::bare(Out::Memory(Vec::new())));
+        let requests = part.recorded();
         if let Out::Memory(blocks) = part.into_inner() {
-            self.ring.push(blocks);
+            self.ring.push(blocks, requests);
         }
         self.shared.parts.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// Writes what is in memory to a file of its own.
-    fn dump(
-        &mut self,
-        parcel: &Parcel,
-        totals: super::TotalsFact,
-        end: &super::End,
-    ) -> io::Result<()> {
+    fn dump(&mut self, parcel: &Parcel, totals: TotalsFact, mut last: End) -> Result<()> {
         self.writer.flush()?;
-        let file = self.names.create().map_err(|error| io::Error::other(format!("{error:#}")))?;
-        let mut out = Writer::new(Out::File(file), &self.header)?;
-        for part in &self.ring.parts {
-            out.blocks(part)?;
+        let unended = || self.shared.unended.store(true, Ordering::Relaxed);
+        let mut out = begin(&mut self.names, &self.header).inspect_err(|_| unended())?;
+        let result = self.pour(&mut out, parcel, totals);
+        if let Err(error) = &result {
+            self.shared.fail(error);
+            out.discard();
+            cut(&mut out);
+            last.why = reason(error);
         }
-        if let Out::Memory(blocks) = self.writer.get_ref() {
-            out.blocks(blocks)?;
+        let shared = &self.shared;
+        let ended = end(&mut out, &mut last, &mut |error| shared.fail(error));
+        if ended.is_err() {
+            self.shared.unended.store(true, Ordering::Relaxed);
         }
-        add(&mut out, parcel)?;
-        out.totals(totals)?;
-        out.end(end)?;
+        out.get_mut().release();
+        self.before += out.recorded();
         self.shared.done.fetch_add(out.written(), Ordering::Relaxed);
-        out.get_ref().sync()
+        result.and(ended)
     }
 
-    fn check(&mut self, result: io::Result<()>) {
+    /// All that is in memory, and totals.
+    fn pour(&self, out: &mut Writer<Out>, parcel: &Parcel, totals: TotalsFact) -> Result<()> {
+        for (part, requests) in &self.ring.parts {
+            out.blocks(part, *requests)?;
+        }
+        if let Out::Memory(blocks) = self.writer.get_ref() {
+            out.blocks(blocks, self.writer.recorded())?;
+        }
+        add(out, parcel)?;
+        Ok(out.totals(totals)?)
+    }
+
+    fn check(&mut self, result: Result<()>) {
         if let Err(error) = result {
-            self.writer.get_ref().cut(self.writer.written());
+            cut(&mut self.writer);
             self.dead = true;
-            self.shared.stop(if error.raw_os_error() == Some(libc::ENOSPC) {
-                "the disk is full".to_owned()
-            } else {
-                format!("cannot write: {error}")
-            });
+            self.shared.fail(&error);
         }
         let written = self.writer.written();
         self.shared.bytes.store(written, Ordering::Relaxed);
+        let in_this = if let Keep::Flight { .. } = self.keep { 0 } else { self.writer.recorded() };
+        self.shared.requests.store(self.before + in_this, Ordering::Relaxed);
         if written >= self.max_size && !self.dead {
             self.dead = true;
             self.shared.stop("it reached --max-size".to_owned());
@@ -328,12 +453,11 @@ mod tests {
     fn a_ring_keeps_the_last_and_never_more_than_its_size() {
         let mut ring = Ring { parts: VecDeque::new(), size: 800 };
         for n in 0..50 {
-            ring.push(vec![n; 100]);
-            let all: usize = ring.parts.iter().map(Vec::len).sum();
-            assert!(all <= 700);
+            ring.push(vec![n; 100], 1);
+            assert!(ring.held() <= 700);
         }
         assert_eq!(
-            ring.parts.iter().map(|part| part[0]).collect::<Vec<_>>(),
+            ring.parts.iter().map(|(part, _)| part[0]).collect::<Vec<_>>(),
             [43, 44, 45, 46, 47, 48, 49]
         );
     }

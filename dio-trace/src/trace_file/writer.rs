@@ -23,6 +23,8 @@ pub struct Writer<W> {
     recorded: u64,
     facts: Vec<u8>,
     requests: Columns,
+    /// Where the last block of requests begins, and the requests before it.
+    last: Option<(u64, u64)>,
 }
 
 impl<W: Write> Writer<W> {
@@ -35,8 +37,7 @@ impl<W: Write> Writer<W> {
         let prefix = prefix(if header.stacks { 2 } else { 1 });
         out.write_all(&prefix)?;
         let written = prefix.len() as u64;
-        let mut writer =
-            Self { out, written, recorded: 0, facts: Vec::new(), requests: Columns::default() };
+        let mut writer = Self { written, ..Self::bare(out) };
         // Nothing can be read without it: a damaged one has a second.
         writer.json(Kind::Header, header)?;
         writer.json(Kind::Header, header)?;
@@ -45,18 +46,34 @@ impl<W: Write> Writer<W> {
 
     /// Writes blocks alone: a part of a file that has its header elsewhere.
     pub fn bare(out: W) -> Self {
-        Self { out, written: 0, recorded: 0, facts: Vec::new(), requests: Columns::default() }
+        let (facts, requests) = (Vec::new(), Columns::default());
+        Self { out, written: 0, recorded: 0, facts, requests, last: None }
     }
 
-    /// Adds whole blocks that a bare one wrote.
+    /// Adds whole blocks that a bare one wrote, with so many requests.
     ///
     /// # Errors
     /// Those of the output.
-    pub fn blocks(&mut self, blocks: &[u8]) -> io::Result<()> {
+    pub fn blocks(&mut self, blocks: &[u8], requests: u64) -> io::Result<()> {
         self.flush()?;
         self.out.write_all(blocks)?;
         self.written += blocks.len() as u64;
+        self.recorded += requests;
         Ok(())
+    }
+
+    /// Forgets what is not in the output yet.
+    pub fn discard(&mut self) {
+        self.facts.clear();
+        self.requests = Columns::default();
+    }
+
+    /// Gives up the last block of requests and what follows it: what is behind [`Writer::written`]
+    /// then is to be cut off.
+    pub fn give_back(&mut self) {
+        if let Some(before) = self.last.take() {
+            (self.written, self.recorded) = before;
+        }
     }
 
     pub fn into_inner(self) -> W {
@@ -75,6 +92,10 @@ impl<W: Write> Writer<W> {
 
     pub const fn get_ref(&self) -> &W {
         &self.out
+    }
+
+    pub const fn get_mut(&mut self) -> &mut W {
+        &mut self.out
     }
 
     /// Adds a fact; it precedes every request handed over after it.
@@ -153,9 +174,11 @@ impl<W: Write> Writer<W> {
         // What they refer to comes first.
         self.facts()?;
         let rows = self.requests.len() as u64;
+        let before = (self.written, self.recorded);
         let raw = self.requests.encode();
         self.block(Kind::Requests, &raw)?;
         self.recorded += rows;
+        self.last = Some(before);
         Ok(())
     }
 
