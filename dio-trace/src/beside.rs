@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dio_trace_common::abi::{MIXED_DIRTIED, MixerEvent, OP_WRITE, REFUSED_FCNTL, Refusal};
+use dio_trace_common::abi::{
+    Counter, CounterKey, MIXED_DIRTIED, MixerEvent, OP_WRITE, REFUSED_FCNTL, Refusal,
+};
 use serde::Serialize;
 
 use crate::{
@@ -16,6 +18,8 @@ use crate::{
 
 /// Refusals told apart, and files whose effects are summed; more are counted in no row.
 const MAX_ROWS: usize = 4_096;
+/// Bytes of names in the rows of refusals: a recording may have any.
+const MAX_TEXT: usize = 8 << 20;
 
 /// O_DIRECT refused to a process for a file (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
@@ -156,6 +160,8 @@ impl MixedRow {
 #[derive(Default)]
 pub struct Beside {
     refusals: HashMap<(u32, FileKey, u16), RefusalRow>,
+    text: usize,
+    left_out: u64,
     effects: HashMap<FileKey, (u64, u64)>,
 }
 
@@ -168,13 +174,24 @@ impl Beside {
         clock: &Clock,
     ) -> Option<&RefusalRow> {
         let key = (event.tgid, FileKey::from(event), event.by);
-        if self.refusals.len() >= MAX_ROWS && !self.refusals.contains_key(&key) {
+        let full = self.refusals.len() >= MAX_ROWS || self.text >= MAX_TEXT;
+        if full && !self.refusals.contains_key(&key) {
+            self.left_out += 1;
             return None;
         }
-        let row =
-            self.refusals.entry(key).or_insert_with(|| RefusalRow::new(event, enricher, clock));
+        let row = self.refusals.entry(key).or_insert_with(|| {
+            let row = RefusalRow::new(event, enricher, clock);
+            self.text += row.path.len() + row.fs.len() + row.comm.len();
+            row
+        });
         row.count += 1;
         (row.count == 1).then_some(row)
+    }
+
+    /// Refusals that are in no row.
+    #[must_use]
+    pub const fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// Adds what a request cost because of others.
@@ -218,9 +235,19 @@ impl Beside {
                 &mut user.pages_cached
             }) += pages;
         }
+        let mut counters: HashMap<FileKey, Vec<&(CounterKey, Counter)>> = HashMap::new();
+        for counter in &totals.counters {
+            let key = FileKey::from(&counter.0);
+            if files.contains_key(&key) {
+                counters.entry(key).or_default().push(counter);
+            }
+        }
         let mut rows: Vec<MixedRow> = files
             .into_iter()
-            .map(|(key, users)| self.row(key, users, totals, enricher))
+            .map(|(key, users)| {
+                let direct = counters.get(&key).map_or(&[][..], Vec::as_slice);
+                self.row(key, users, direct, enricher)
+            })
             .filter(|row| !row.direct.is_empty())
             .collect();
         rows.sort_by(|a, b| (b.flushed_pages, &a.path).cmp(&(a.flushed_pages, &b.path)));
@@ -231,7 +258,7 @@ impl Beside {
         &self,
         key: FileKey,
         users: BTreeMap<u32, CacheUser>,
-        totals: &Totals,
+        direct: &[&(CounterKey, Counter)],
         enricher: &mut Enricher,
     ) -> MixedRow {
         let named = |(pid, user): (u32, CacheUser), enricher: &mut Enricher| CacheUser {
@@ -240,7 +267,7 @@ impl Beside {
             ..user
         };
         let cached: Vec<CacheUser> = users.into_iter().map(|user| named(user, enricher)).collect();
-        let direct = direct_users(key, totals, enricher);
+        let direct = direct_users(direct, enricher);
         let (flushed_pages, invalidated_pages) =
             self.effects.get(&key).copied().unwrap_or_default();
         let tgid = direct.first().map_or(0, |user| user.pid);
@@ -260,12 +287,10 @@ impl Beside {
     }
 }
 
-fn direct_users(key: FileKey, totals: &Totals, enricher: &mut Enricher) -> Vec<DirectUser> {
+/// Who made the requests that a file's counters count.
+fn direct_users(counters: &[&(CounterKey, Counter)], enricher: &mut Enricher) -> Vec<DirectUser> {
     let mut users: BTreeMap<u32, DirectUser> = BTreeMap::new();
-    for (counter_key, counter) in &totals.counters {
-        if FileKey::from(counter_key) != key {
-            continue;
-        }
+    for (counter_key, counter) in counters {
         let user = users.entry(counter_key.tgid).or_insert_with(|| DirectUser {
             pid: counter_key.tgid,
             comm: enricher.process(counter_key.tgid, None),

@@ -288,8 +288,9 @@ type RowKey = (u32, FileKey, u8, u8, u8);
 type RowCounter = (Counter, u64);
 
 fn merge(counters: &[(CounterKey, Counter)]) -> Vec<(RowKey, RowCounter)> {
-    let mut rows: Vec<(RowKey, RowCounter)> = Vec::new();
-    let mut index = std::collections::HashMap::new();
+    // One that grows takes as much again.
+    let mut rows: Vec<(RowKey, RowCounter)> = Vec::with_capacity(counters.len());
+    let mut index = std::collections::HashMap::with_capacity(counters.len());
     for (key, counter) in counters {
         let row_key = (key.tgid, FileKey::from(key), key.op, key.verdict, key.outcome);
         let findings = if key.finding != 0 { counter.requests } else { 0 };

@@ -60,6 +60,9 @@ pub(super) fn run(path: &Path) -> Result<()> {
         let (offset, packed, raw) = (info.offset, info.stored, info.raw);
         writeln!(out, "{offset:>12} {packed:>9} {raw:>9} {kind:<9} {holds}")?;
     }
+    if reader.too_large() != 0 {
+        writeln!(out, "{} facts or texts larger than a reader takes", reader.too_large())?;
+    }
     let each = stored as f64 / requests.max(1) as f64;
     writeln!(out, "{blocks} blocks, {broken} damaged; {requests} requests, {each:.1} bytes each")?;
     Ok(out.flush()?)

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    cell::Cell,
     collections::{BTreeSet, HashMap},
     fs::{self, File},
     io::{self, BufReader, BufWriter, IsTerminal as _, Write as _},
@@ -64,7 +65,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
     let mut sums = Sums::default();
     let mut unread = 0;
     for path in &args.files {
-        let mut sink = Show::new(args);
+        let mut sink = Show::new(args, style());
         let mut replayed = match read(path, true, &|header| args.part.part(header), &mut sink) {
             Ok(replayed) => replayed,
             // The others are worth their report.
@@ -95,9 +96,16 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
     Ok(())
 }
 
+/// Bytes of lines of findings that are kept until the heading is written.
+const MAX_LINES: usize = 24 << 20;
+/// Memory of sums over recordings, and what a row takes of it beside its name.
+const MAX_SUMS: usize = 96 << 20;
+const SUM: usize = 700;
+
 /// Sums over recordings.
 #[derive(Default)]
 struct Sums {
+    bytes: usize,
     /// By host, where a name means another thing on another one, and name.
     rows: HashMap<(String, String), Group>,
     hosts: BTreeSet<String>,
@@ -118,10 +126,20 @@ impl Sums {
             eprintln!("dio-trace: no stacks were recorded: `record` takes them with --stack");
         }
         let host = replayed.header.host.clone();
-        for row in rows(replayed, sink, by, &zone) {
+        let mut replayed = replayed;
+        replayed.summary.files = Vec::new(); // as much memory again
+        for row in rows(&mut replayed, sink, by, &zone) {
             // A process, or a path, is another one on another host.
             let of = if matches!(by, By::Process | By::File) { &host[..] } else { "" };
-            let key = (of.to_owned(), row.name.clone());
+            let mut key = (of.to_owned(), row.name.clone());
+            let mut row = row;
+            if !self.rows.contains_key(&key) {
+                self.bytes += SUM + 3 * (key.0.len() + key.1.len());
+                if self.bytes > MAX_SUMS {
+                    "(others)".clone_into(&mut row.name);
+                    key = (String::new(), row.name.clone());
+                }
+            }
             self.rows.entry(key).and_modify(|sum| sum.join(&row)).or_insert(row);
         }
         self.hosts.insert(host);
@@ -210,7 +228,8 @@ fn style() -> Style {
 /// The screen of live tracing, or the sums that the counters do not have.
 struct Show {
     /// Lines of findings; none with --by or --json. Kept until the heading is written.
-    screen: Option<Screen<Vec<u8>>>,
+    screen: Option<Screen<Lines>>,
+    style: Style,
     /// Its screen shows UTC.
     utc: bool,
     by: Option<By>,
@@ -218,10 +237,10 @@ struct Show {
 }
 
 impl Show {
-    fn new(args: &ReportArgs) -> Self {
+    fn new(args: &ReportArgs, style: Style) -> Self {
         let screen = (!args.json && args.by.is_none())
-            .then(|| Screen::new(Vec::new(), style(), Shown::ASKED));
-        Self { screen, utc: args.utc, by: args.by, groups: HashMap::new() }
+            .then(|| Screen::new(Lines::default(), style, Shown::ASKED));
+        Self { screen, style, utc: args.utc, by: args.by, groups: HashMap::new() }
     }
 
     /// What a finding is summed under.
@@ -237,7 +256,7 @@ impl Show {
 impl Sink for Show {
     fn begin(&mut self, header: &Header) {
         if self.screen.is_some() {
-            let mut screen = Screen::new(Vec::new(), style(), shown(header, self.utc));
+            let mut screen = Screen::new(Lines::default(), self.style, shown(header, self.utc));
             // The heading of the report says it.
             screen.begin(header.started);
             self.screen = Some(screen);
@@ -260,6 +279,31 @@ impl Sink for Show {
     }
 }
 
+/// Lines as far as there is room for them.
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    left_out: u64,
+    /// There is room for all that follow.
+    open: Cell<bool>,
+}
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let whole = self.bytes.last().is_none_or(|byte| *byte == b'\n');
+        if self.bytes.len() < MAX_LINES || !whole || self.open.get() {
+            self.bytes.extend_from_slice(bytes);
+        } else {
+            self.left_out += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Heading, findings, summary, timeline, latency.
 fn whole(path: &Path, replayed: &Replay, mut sink: Show, utc: bool) -> Result<()> {
     let style = style();
@@ -270,8 +314,13 @@ fn whole(path: &Path, replayed: &Replay, mut sink: Show, utc: bool) -> Result<()
         if replayed.only.is_some() {
             screen.narrow();
         }
+        let left_out = screen.get_ref().left_out;
+        screen.get_ref().open.set(true);
         screen.summary(&replayed.summary)?;
-        out.write_all(screen.get_ref())?;
+        out.write_all(&screen.get_ref().bytes)?;
+        if left_out != 0 {
+            writeln!(out, "left:   {left_out} lines of findings: `dio-trace export` has all")?;
+        }
     }
     out.write_all(ui::times(replayed, style.width).as_bytes())?;
     Ok(out.flush()?)
@@ -295,7 +344,7 @@ fn by_time(timelines: &[(u64, Timeline)], zone: &Zone) -> Vec<Group> {
     slices.iter().enumerate().map(row).collect()
 }
 
-fn rows(mut replayed: Replay, sink: Show, by: By, zone: &Zone) -> Vec<Group> {
+fn rows(replayed: &mut Replay, sink: Show, by: By, zone: &Zone) -> Vec<Group> {
     match by {
         By::Cause | By::Stack => {
             let named = |(name, mut row): (Cow<'static, str>, Group)| {
@@ -305,17 +354,17 @@ fn rows(mut replayed: Replay, sink: Show, by: By, zone: &Zone) -> Vec<Group> {
             };
             sink.groups.into_iter().map(named).collect()
         }
-        By::Time => by_time(&[(begin(&replayed), replayed.timeline)], zone),
+        By::Time => by_time(&[(begin(replayed), replayed.timeline.clone())], zone),
         by => groups(&replayed.counters, by, &mut replayed.enricher),
     }
 }
 
-fn json(path: &Path, replayed: Replay, sink: Show, args: &ReportArgs) -> Result<()> {
-    let (header, cut, summary) =
-        (replayed.header.clone(), replayed.cut.clone(), replayed.summary.clone());
-    let mut document = Document::new(&escape::path(path), &replayed, &header, &cut, &summary);
-    let zone = shown(&header, args.utc).zone;
-    document.groups = args.by.map(|by| rows(replayed, sink, by, &zone));
+fn json(path: &Path, mut replayed: Replay, sink: Show, args: &ReportArgs) -> Result<()> {
+    let zone = shown(&replayed.header, args.utc).zone;
+    let groups = args.by.map(|by| rows(&mut replayed, sink, by, &zone));
+    let (header, cut, summary) = (&replayed.header, &replayed.cut, &replayed.summary);
+    let mut document = Document::new(&escape::path(path), &replayed, header, cut, summary);
+    document.groups = groups;
     let mut out = io::stdout().lock();
     serde_json::to_writer(&mut out, &document)?;
     Ok(out.write_all(b"\n")?)

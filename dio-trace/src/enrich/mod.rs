@@ -30,6 +30,7 @@ use crate::{
     escape::{escape, escape_c},
     mounts::{self, Mount, Mounts},
     stack::Stack,
+    trace_file::bounds,
 };
 pub use device::{Device, Layer, LayerKind};
 pub use extents::{extent, extent_flags};
@@ -155,6 +156,31 @@ impl FileInfo {
         }
     }
 
+    /// False if a part of it is larger than the reader of a recording takes.
+    pub(crate) fn is_within(&self) -> bool {
+        let Self { path, fs, options, dev, below, facts, .. } = self;
+        let below_fits = |(fs, options): &(String, String)| {
+            fs.len() <= bounds::NAME && options.len() <= bounds::OPTIONS
+        };
+        path.len() <= bounds::PATH
+            && fs.len().max(dev.len()) <= bounds::NAME
+            && options.len() <= bounds::OPTIONS
+            && below.as_ref().is_none_or(below_fits)
+            && facts.device.layers.len() <= bounds::LAYERS
+            && facts.device.layers.iter().all(|layer| layer.bytes() <= bounds::PATH)
+    }
+
+    /// Cuts options that are longer than the reader of a recording takes, behind a whole one.
+    pub(crate) fn cut_options(&mut self) {
+        let below = self.below.iter_mut().map(|(_, options)| options);
+        for options in below.chain([&mut self.options]) {
+            if options.len() > bounds::OPTIONS {
+                let whole = options.floor_char_boundary(bounds::OPTIONS);
+                options.truncate(options[..whole].rfind(',').unwrap_or(whole));
+            }
+        }
+    }
+
     /// Memory that its texts take.
     pub(crate) fn bytes(&self) -> usize {
         let Self { path, fs, options, dev, below, facts, .. } = self;
@@ -215,6 +241,12 @@ impl Enricher {
         if !name.is_empty() && self.has_room(tgid) {
             self.exes.entry(tgid).or_insert_with(|| escape(&name[..name.len().min(MAX_NAME)]));
         }
+    }
+
+    /// Names what stands for more files than are told apart.
+    pub fn stand_in(&mut self, key: FileKey, name: &str) {
+        let file = self.files.entry(key).or_insert_with(|| lost_name(key, None));
+        name.clone_into(&mut file.path);
     }
 
     /// Takes the names of a file; does nothing if it is known.

@@ -9,12 +9,16 @@ use crate::{record::Record, stack::one_frame};
 
 /// Lines kept; requests of more are counted in one.
 const MAX_LINES: usize = 1 << 18;
+/// Memory they take, and what one takes beside its text.
+const MAX_BYTES: usize = 40 << 20;
+const LINE: usize = 80;
 const OTHERS: &str = "(others)";
 
 /// Counts requests.
 #[derive(Default)]
 pub struct Folded {
     lines: BTreeMap<String, u64>,
+    bytes: usize,
 }
 
 impl Folded {
@@ -31,8 +35,13 @@ impl Folded {
             line.push(';');
             line.push_str(cause);
         }
-        if self.lines.len() >= MAX_LINES && !self.lines.contains_key(&line) {
-            OTHERS.clone_into(&mut line);
+        if !self.lines.contains_key(&line) {
+            let bytes = self.bytes + LINE + line.len();
+            if self.lines.len() >= MAX_LINES || bytes > MAX_BYTES {
+                OTHERS.clone_into(&mut line);
+            } else {
+                self.bytes = bytes;
+            }
         }
         *self.lines.entry(line).or_default() += 1;
     }

@@ -17,6 +17,8 @@ use crate::record::Record;
 
 /// Requests of one row group: what is held in memory.
 const GROUP: usize = 1 << 16;
+/// Bytes of their texts, of which a recording may have any.
+const MAX_TEXT: usize = 24 << 20;
 
 const SCHEMA: &str = "
 message dio_trace {
@@ -56,6 +58,7 @@ message dio_trace {
 pub struct Parquet<W: Write + Send> {
     writer: SerializedFileWriter<W>,
     rows: Vec<Record>,
+    text: usize,
 }
 
 impl<W: Write + Send> Parquet<W> {
@@ -69,7 +72,7 @@ impl<W: Write + Send> Parquet<W> {
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
             .build();
         let writer = SerializedFileWriter::new(out, schema, Arc::new(properties))?;
-        Ok(Self { writer, rows: Vec::new() })
+        Ok(Self { writer, rows: Vec::new(), text: 0 })
     }
 
     /// Adds a request.
@@ -78,7 +81,8 @@ impl<W: Write + Send> Parquet<W> {
     /// Those of the output.
     pub fn record(&mut self, record: &Record) -> Result<()> {
         self.rows.push(record.clone());
-        if self.rows.len() >= GROUP { self.group() } else { Ok(()) }
+        self.text += text(record);
+        if self.rows.len() >= GROUP || self.text >= MAX_TEXT { self.group() } else { Ok(()) }
     }
 
     /// Ends the file.
@@ -96,6 +100,7 @@ impl<W: Write + Send> Parquet<W> {
     /// The columns in the order of the schema.
     fn group(&mut self) -> Result<()> {
         let rows = std::mem::take(&mut self.rows);
+        self.text = 0;
         let mut group = Group { out: self.writer.next_row_group()?, rows: &rows };
         group.long(|r| r.time as i64)?;
         group.int(|r| r.pid as i32)?;
@@ -130,6 +135,14 @@ impl<W: Write + Send> Parquet<W> {
         group.out.close()?;
         Ok(())
     }
+}
+
+/// Bytes that may be more than usual.
+fn text(record: &Record) -> usize {
+    let why = record.why.as_ref().map_or(0, String::len);
+    let frames = record.stack.iter().flat_map(|stack| &stack.frames);
+    let stack: usize = frames.map(|frame| frame.name().len() + 1).sum();
+    record.path.len() + record.fs.len() + why + stack
 }
 
 struct Group<'a, W: Write> {

@@ -150,6 +150,10 @@ impl<W: Write> Perfetto<W> {
     /// of their ends: the one that ended last before this one began is the best fit.
     fn file(&mut self, r: &Record, begin: u64) -> io::Result<Option<u64>> {
         let Some((parent, _)) = self.process((r.pid, &r.comm))? else { return Ok(None) };
+        let full = self.next as usize >= MAX_TRACKS;
+        if full && !self.files.contains_key(&(r.pid, r.file)) {
+            return Ok(None);
+        }
         let tracks = self.files.entry((r.pid, r.file)).or_default();
         let free = tracks
             .range_mut(..=begin)
@@ -160,7 +164,7 @@ impl<W: Write> Perfetto<W> {
                 tracks.remove(&end);
             }
             track
-        } else if self.next as usize >= MAX_TRACKS {
+        } else if full {
             return Ok(None);
         } else {
             self.next += 1;

@@ -137,7 +137,8 @@ impl Numbers {
 }
 
 pub(super) fn told(file: u64, key: FileKey, tgid: u32, enricher: &mut Enricher) -> Fact {
-    let info = enricher.file(key, tgid).clone();
+    let mut info = enricher.file(key, tgid).clone();
+    info.cut_options();
     let FileKey { ino, dev, generation, .. } = key;
     Fact::File(Box::new(FileFact { file, ino, dev, generation, info }))
 }

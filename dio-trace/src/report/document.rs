@@ -23,6 +23,8 @@ pub struct Document<'a> {
     complete: bool,
     ended: Option<&'a str>,
     damaged_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<String>,
     damage: Vec<(u64, u64, &'a str)>,
     summary: &'a Summary,
     pub groups: Option<Vec<Group>>,
@@ -54,6 +56,7 @@ impl<'a> Document<'a> {
             complete: cut.end.is_some() && cut.damage.is_empty(),
             ended: cut.end.as_ref().map(|end| end.why.as_str()),
             damaged_bytes: cut.damaged_bytes,
+            left_out: replayed.left_out.text(),
             damage: cut.damage.iter().map(|d| (d.offset, d.bytes, d.what.as_str())).collect(),
             summary,
             groups: None,

@@ -12,8 +12,10 @@ use dio_trace_common::{
 };
 
 use super::{
-    Part, Timeline,
-    tables::{Counted, Numbered, Stacks},
+    LeftOut, Part, Timeline,
+    budget::{self, Budget},
+    fit::fit,
+    tables::{Counted, Numbered, OTHERS, Stacks},
 };
 use crate::{
     beside::{Beside, Mixing, RefusalRow},
@@ -31,10 +33,15 @@ use crate::{
     tracer::{Attach, Missing, Totals},
 };
 
-/// Files, threads and rows of totals that a reader keeps: a hostile file must not fill the memory.
-const MAX_KEPT: usize = 1 << 20;
-/// Bytes of what is told of files.
-const MAX_NAMED: usize = 1 << 30;
+/// Files, threads or rows of totals that a reader keeps, as far as there is memory for them
+/// (budget.rs): a hostile file must not fill it.
+const MAX_KEPT: usize = 1 << 18;
+/// Of those who mix; the probes have room for 4,096.
+const MAX_MIXERS: usize = 1 << 14;
+/// Look-ups by name that are remembered.
+const MAX_NAMED: usize = 1 << 16;
+/// What stands for files that are not told apart.
+pub(super) const OTHERS_NAME: &str = "(others)";
 /// Places of damage that are told one by one.
 const MAX_DAMAGE: usize = 100;
 
@@ -98,6 +105,8 @@ pub struct Replay {
     pub only: Option<String>,
     pub dropped: u64,
     pub bytes: u64,
+    /// For want of memory.
+    pub left_out: LeftOut,
 }
 
 impl Replay {
@@ -120,8 +129,9 @@ struct State<'a> {
     watched: Watched,
     enricher: Enricher,
     beside: Beside,
-    files: Numbered<FileKey>,
-    named: usize,
+    files: Numbered<Known>,
+    budget: Budget,
+    left_out: LeftOut,
     tasks: Numbered<Task>,
     stacks: Stacks,
     /// Whether requests of a file by a task have names that are looked at.
@@ -140,6 +150,14 @@ struct State<'a> {
     /// When the first of them ended.
     first: u64,
     shown: u64,
+}
+
+/// A file that has a number.
+#[derive(Clone, Copy)]
+struct Known {
+    key: FileKey,
+    /// What its names take; told again, they are replaced.
+    bytes: u32,
 }
 
 /// A thread, as requests have it.
@@ -175,7 +193,8 @@ pub fn replay(
         enricher: Enricher::recorded(),
         beside: Beside::default(),
         files: Numbered::default(),
-        named: 0,
+        budget: Budget::kept(),
+        left_out: LeftOut::default(),
         tasks: Numbered::default(),
         stacks: Stacks::default(),
         named_right: HashMap::new(),
@@ -194,6 +213,8 @@ pub fn replay(
     while let Some(item) = reader.item()? {
         state.take(item)?;
     }
+    state.left_out.too_large = reader.too_large();
+    drop(reader); // its buffers
     Ok(state.finish(header, bytes))
 }
 
@@ -222,7 +243,10 @@ impl State<'_> {
         match item {
             Item::Facts(facts) => facts.into_iter().try_for_each(|fact| self.fact(fact)),
             Item::Requests(columns) => self.requests(columns),
-            Item::Totals(totals) => self.totals(*totals),
+            Item::Totals(totals) => {
+                self.totals(*totals);
+                Ok(())
+            }
             Item::End(end) => {
                 self.cut.last = self.cut.last.max(end.time);
                 self.cut.end = Some(End { why: escape(end.why.as_bytes()), ..end });
@@ -241,34 +265,70 @@ impl State<'_> {
 
     fn fact(&mut self, fact: Fact) -> Result<()> {
         match fact {
-            Fact::File(file) => {
-                let key = file.key();
-                let FileFact { file, info, .. } = *file;
-                self.named = self.named.saturating_add(info.bytes());
-                if self.files.keep(file, key, MAX_KEPT) && self.named <= MAX_NAMED {
-                    self.enricher.recall(key, info);
-                    self.named_right.clear(); // it may be told again, by its name
-                }
-            }
+            Fact::File(file) => self.file(*file),
             Fact::Task(fact) => {
                 let (pid, tid, comm) = (fact.pid, fact.tid, fact.comm16());
                 if pid == tid {
                     self.enricher.name(pid, &fact.comm);
                 }
-                self.tasks.keep(u64::from(fact.task), Task { pid, tid, comm }, MAX_KEPT);
+                let (number, task) = (u64::from(fact.task), Task { pid, tid, comm });
+                let room = self.tasks.get(number).is_some() || self.budget.take(budget::TASK);
+                if !room || !self.tasks.keep(number, task, MAX_KEPT) {
+                    self.left_out.facts += 1;
+                }
             }
             Fact::Process(process) => self.enricher.name(process.pid, process.name.as_bytes()),
-            Fact::Stack(stack) => self.stacks.keep(stack),
+            Fact::Stack(stack) => {
+                self.left_out.facts += u64::from(!self.stacks.keep(stack));
+            }
             Fact::Refusal(fact) => self.refusal(&fact)?,
             Fact::Mixer(fact) => self.mixer(&fact)?,
         }
         Ok(())
     }
 
-    /// A file whose facts were in a damaged block is known by its number alone.
-    fn key(&self, file: u64) -> FileKey {
-        let unknown = FileKey { inode: file, ino: 0, dev: 0, generation: 0 };
-        self.files.get(file).unwrap_or(unknown)
+    /// Keeps what is told of a file. Told again, it takes the place of what was told before.
+    fn file(&mut self, fact: FileFact) {
+        let key = fact.key();
+        let FileFact { file, info, .. } = fact;
+        let bytes = info.bytes();
+        let before = self.files.get(file).filter(|known| known.key == key);
+        if let Some(known) = before {
+            self.budget.give_back(known.bytes as usize);
+        }
+        let entry = if before.is_some() { 0 } else { budget::FILE };
+        let known = Known { key, bytes: bytes as u32 };
+        if self.budget.take(entry + bytes) {
+            if self.files.keep(file, known, MAX_KEPT) {
+                self.enricher.recall(key, info);
+                self.named_right.clear(); // it may be told again, by its name
+                return;
+            }
+            self.budget.give_back(entry + bytes);
+        } else if let Some(known) = before {
+            self.budget.take(known.bytes as usize);
+        }
+        self.left_out.facts += 1;
+    }
+
+    /// A file whose facts were in a damaged block is known by its number alone, and those that there
+    /// is no room for are not told apart.
+    #[inline]
+    fn key(&mut self, file: u64) -> FileKey {
+        match self.files.get(file) {
+            Some(known) => known.key,
+            None => self.unknown(file),
+        }
+    }
+
+    fn unknown(&mut self, file: u64) -> FileKey {
+        let key = FileKey { inode: file, ino: 0, dev: 0, generation: 0 };
+        let known = Known { key, bytes: 0 };
+        if self.budget.take(budget::FILE) && self.files.keep(file, known, MAX_KEPT) {
+            return key;
+        }
+        self.enricher.stand_in(OTHERS, OTHERS_NAME);
+        OTHERS
     }
 
     fn task(&self, task: u32) -> Task {
@@ -293,6 +353,10 @@ impl State<'_> {
     fn mixer(&mut self, fact: &MixerFact) -> Result<()> {
         let task = self.task(fact.task);
         let file = self.key(fact.file);
+        if !self.budget.take(budget::MIXER) {
+            self.left_out.facts += 1;
+            return Ok(());
+        }
         let event = fact.event(file, (task.pid, task.tid, task.comm));
         let mixing = Mixing::new(&event, &mut self.enricher, &self.clock);
         let Part { filter, .. } = &self.part;
@@ -340,7 +404,7 @@ impl State<'_> {
         let comm = self.enricher.process(request.tgid, Some((request.tid, &request.comm)));
         let file = self.enricher.file(FileKey::from(request), request.tgid);
         let right = self.part.filter.takes_file(&comm, &file.path, &file.fs);
-        if self.named_right.len() < MAX_KEPT {
+        if self.named_right.len() < MAX_NAMED {
             self.named_right.insert(known, right);
         }
         right
@@ -369,9 +433,15 @@ impl State<'_> {
             decision.outcome as u8,
             u8::from(decision.finding),
         );
-        let row = (request.inode, request.tgid, kind);
         let make = || CounterKey::of(request, decision);
-        let Some(counter) = self.counted.row(row, MAX_KEPT, make) else { return };
+        let row = (request.inode, request.tgid, kind);
+        let room = self.counted.row(row, &mut self.budget, make).is_some();
+        let row = if room { row } else { (OTHERS.inode, 0, kind) };
+        if row.0 == OTHERS.inode {
+            self.left_out.requests += 1;
+        }
+        let make = || if room { make() } else { others(&make()) };
+        let Some(counter) = self.counted.row(row, &mut self.budget, make) else { return };
         counter.requests += 1;
         counter.bytes = counter.bytes.saturating_add(request.ret.max(0) as u64);
         counter.direct_bytes = counter.direct_bytes.saturating_add(decision.direct_bytes);
@@ -391,24 +461,34 @@ impl State<'_> {
         }
     }
 
-    fn totals(&mut self, mut totals: TotalsFact) -> Result<()> {
-        anyhow::ensure!(
-            self.counters.len() < MAX_KEPT && self.mixers.len() < MAX_KEPT,
-            "its totals have more than {MAX_KEPT} rows: no recording has"
-        );
+    /// Rows take the place of those that were told before.
+    fn totals(&mut self, mut totals: TotalsFact) {
         for row in std::mem::take(&mut totals.counters) {
             let (key, counter) = row.counter(self.key(row.file));
             self.use_directly(FileKey::from(&key), key.tgid);
-            self.counters.insert(key, counter);
+            let known = self.counters.contains_key(&key);
+            // One that is not told apart would take the place of another.
+            let small = self.counters.len() < MAX_KEPT && FileKey::from(&key) != OTHERS;
+            if known || small && self.budget.take(budget::TOTAL) {
+                self.counters.insert(key, counter);
+            } else {
+                self.left_out.totals += 1;
+            }
         }
         for (file, pid, how, pages) in std::mem::take(&mut totals.mixers) {
-            if matches!(how, MIXED_CACHED | MIXED_DIRTIED | MIXED_FILLED) {
-                self.mixers.insert((file, pid, how), pages);
+            if !matches!(how, MIXED_CACHED | MIXED_DIRTIED | MIXED_FILLED) {
+                continue;
+            }
+            let row = (file, pid, how);
+            let small = self.mixers.len() < MAX_MIXERS;
+            if self.mixers.contains_key(&row) || small && self.budget.take(budget::MIXER) {
+                self.mixers.insert(row, pages);
+            } else {
+                self.left_out.totals += 1;
             }
         }
         self.cut.last = self.cut.last.max(totals.time);
         self.totals = totals;
-        Ok(())
     }
 
     fn finish(mut self, header: Header, bytes: u64) -> Replay {
@@ -416,10 +496,18 @@ impl State<'_> {
         // Of a file that is not whole the totals may be missing or old: what is there counts.
         let told: u64 = self.counters.values().map(|counter| counter.requests).sum();
         let lacks = !whole && (header.all || told < self.recorded);
+        // And where totals had to be left out.
+        let lacks = lacks || self.left_out.totals != 0 && told < self.recorded;
         let by_requests = self.part.asks_requests() || lacks;
         let counters: Vec<_> =
             if by_requests { self.counted.take() } else { self.counters.drain().collect() };
+        (self.counters, self.counted) = (HashMap::new(), Counted::default());
+        if !by_requests {
+            self.left_out.requests = 0; // the totals have them
+        }
         let mut totals = self.as_live(&header, counters, by_requests);
+        (self.named_right, self.used) = (HashMap::new(), HashSet::new());
+        self.left_out.rows = self.beside.left_out() + fit(&mut totals, &mut self.enricher);
         let narrow = self.part.narrow();
         let mut summary = narrow.summary(&mut totals, &mut self.beside, &mut self.enricher);
         summary.scope = scope(&header.scope);
@@ -438,6 +526,7 @@ impl State<'_> {
             only: self.part.only,
             dropped: self.totals.dropped,
             bytes,
+            left_out: self.left_out,
         }
     }
 
@@ -454,7 +543,7 @@ impl State<'_> {
 
     /// The totals as a tracer has them when it stops.
     fn as_live(
-        &self,
+        &mut self,
         header: &Header,
         mut counters: Vec<(CounterKey, Counter)>,
         by_requests: bool,
@@ -478,10 +567,10 @@ impl State<'_> {
             };
             gaps.iter().map(gap).collect()
         };
-        let mixers = self
-            .mixers
-            .iter()
-            .map(|((file, pid, how), pages)| (mixer(self.key(*file), *pid, *how), *pages));
+        let mixers = std::mem::take(&mut self.mixers);
+        let mixers =
+            mixers.into_iter().map(|((file, pid, how), n)| (mixer(self.key(file), pid, how), n));
+        let mixers = mixers.collect();
         Totals {
             kernel: header.kernel.clone(),
             attach: if header.attach == "kprobe" { Attach::Kprobe } else { Attach::Fentry },
@@ -491,7 +580,7 @@ impl State<'_> {
             stats,
             skipped: self.totals.skipped.iter().map(|(p, n)| (escape(p.as_bytes()), *n)).collect(),
             counters,
-            mixers: mixers.collect(),
+            mixers,
         }
     }
 }
@@ -507,4 +596,10 @@ fn scope(recorded: &Scope) -> summary::Scope {
         }
     };
     summary::Scope { text, children_left_out: 0 }
+}
+
+/// A row for requests that find no room for one of their own: of no file and no process.
+pub(super) fn others(key: &CounterKey) -> CounterKey {
+    let FileKey { inode, ino, dev, generation } = OTHERS;
+    CounterKey { inode, ino, dev, generation, tgid: 0, errno: 0, ..*key }
 }

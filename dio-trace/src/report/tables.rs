@@ -4,10 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use dio_trace_common::abi::{Counter, CounterKey};
 
-use crate::{
-    escape::escape,
-    stack::{MAX_FRAMES, Stack},
-};
+use super::budget::{self, Budget};
+use crate::{enrich::FileKey, escape::escape, stack::Stack};
 
 /// Things by number. Numbers are small, but in the files of a recorder that has long been at it.
 pub(super) struct Numbered<T> {
@@ -45,34 +43,36 @@ impl<T: Copy> Numbered<T> {
     }
 }
 
-/// Bytes of all names on stacks that are kept, and of one of them.
-const MAX_NAMES: usize = 64 << 20;
-const MAX_NAME: usize = 2_048;
-
 /// Stacks by their number.
-#[derive(Default)]
 pub(super) struct Stacks {
     stacks: HashMap<u32, Arc<Stack>>,
-    bytes: usize,
+    budget: Budget,
+}
+
+impl Default for Stacks {
+    fn default() -> Self {
+        Self { stacks: HashMap::new(), budget: Budget::stacks() }
+    }
 }
 
 impl Stacks {
-    /// Keeps a stack, while there is room. Told again, it is the same.
-    pub(super) fn keep(&mut self, mut stack: Stack) {
+    /// Keeps a stack; false if there is no room. Told again, it is the same.
+    pub(super) fn keep(&mut self, mut stack: Stack) -> bool {
         if self.stacks.contains_key(&stack.id) {
-            return;
+            return true;
         }
-        stack.frames.truncate(MAX_FRAMES);
+        let mut bytes = budget::STACK + stack.frames.len() * budget::FRAME;
         for frame in &mut stack.frames {
             for name in [&mut frame.symbol, &mut frame.module].into_iter().flatten() {
-                *name = escape(&name.as_bytes()[..name.len().min(MAX_NAME)]);
-                self.bytes += name.len();
+                *name = escape(name.as_bytes());
+                bytes += 4 * name.len(); // here, and in the rows of --by stack
             }
         }
-        self.bytes += size_of_val(&stack.frames[..]);
-        if self.bytes <= MAX_NAMES {
+        let room = self.budget.take(bytes);
+        if room {
             self.stacks.insert(stack.id, Arc::new(stack));
         }
+        room
     }
 
     pub(super) fn get(&self, number: u32) -> Option<Arc<Stack>> {
@@ -84,58 +84,84 @@ impl Stacks {
 pub(super) type RowKey = (u64, u32, (u8, u8, u8, u8));
 
 const SLOTS: usize = 4_096;
+/// Rows lie in pieces of so many: a vector that grows takes as much again.
+const PIECE: usize = 1_024;
+/// Where requests are counted that find no room for a row of their own.
+pub(super) const OTHERS: FileKey = FileKey { inode: u64::MAX, ino: 0, dev: 0, generation: 0 };
+/// Rows of those: by op, verdict, outcome and finding.
+const MAX_OTHERS: usize = 1_024;
+
+type CountedRow = (RowKey, CounterKey, Counter);
 
 /// Counters by row, behind a small table of those used last: most requests are like some before.
 pub(super) struct Counted {
-    rows: Vec<(RowKey, CounterKey, Counter)>,
+    rows: Vec<Vec<CountedRow>>,
+    len: usize,
+    others: usize,
     index: HashMap<RowKey, usize>,
     recent: Vec<usize>,
 }
 
 impl Default for Counted {
     fn default() -> Self {
-        Self { rows: Vec::new(), index: HashMap::new(), recent: vec![usize::MAX; SLOTS] }
+        let recent = vec![usize::MAX; SLOTS];
+        Self { rows: Vec::new(), len: 0, others: 0, index: HashMap::new(), recent }
     }
 }
 
 impl Counted {
-    /// The row's counter, made if there is none; `None` if there are `most` others.
+    /// The row's counter, made if there is none and room for it.
     #[inline]
     pub(super) fn row(
         &mut self,
         key: RowKey,
-        most: usize,
+        budget: &mut Budget,
         make: impl FnOnce() -> CounterKey,
     ) -> Option<&mut Counter> {
         let slot = slot(&key);
         let mut at = self.recent[slot];
-        if self.rows.get(at).is_none_or(|row| row.0 != key) {
-            at = self.look_up(key, most, make)?;
+        if self.at(at).is_none_or(|row| row.0 != key) {
+            at = self.look_up(key, budget, make)?;
             self.recent[slot] = at;
         }
-        Some(&mut self.rows[at].2)
+        self.rows.get_mut(at / PIECE)?.get_mut(at % PIECE).map(|row| &mut row.2)
+    }
+
+    fn at(&self, at: usize) -> Option<&CountedRow> {
+        self.rows.get(at / PIECE)?.get(at % PIECE)
     }
 
     fn look_up(
         &mut self,
         key: RowKey,
-        most: usize,
+        budget: &mut Budget,
         make: impl FnOnce() -> CounterKey,
     ) -> Option<usize> {
         if let Some(at) = self.index.get(&key) {
             return Some(*at);
         }
-        if self.rows.len() >= most {
+        if key.0 == OTHERS.inode && self.others < MAX_OTHERS {
+            self.others += 1;
+        } else if !budget.take(budget::ROW) {
             return None;
         }
-        self.rows.push((key, make(), Counter::ZERO));
-        self.index.insert(key, self.rows.len() - 1);
-        Some(self.rows.len() - 1)
+        if self.len.is_multiple_of(PIECE) {
+            self.rows.push(Vec::with_capacity(PIECE));
+        }
+        self.rows.last_mut()?.push((key, make(), Counter::ZERO));
+        self.index.insert(key, self.len);
+        self.len += 1;
+        Some(self.len - 1)
     }
 
     pub(super) fn take(&mut self) -> Vec<(CounterKey, Counter)> {
-        self.index.clear();
-        std::mem::take(&mut self.rows).into_iter().map(|(_, key, counter)| (key, counter)).collect()
+        self.index = HashMap::new();
+        let mut all = Vec::with_capacity(self.len);
+        for piece in std::mem::take(&mut self.rows) {
+            all.extend(piece.into_iter().map(|(_, key, counter)| (key, counter)));
+        }
+        self.len = 0;
+        all
     }
 }
 

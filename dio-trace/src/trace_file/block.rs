@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use super::{Kind, MAGIC, PREFIX, VERSION};
+use super::{Kind, MAGIC, PREFIX, VERSION, bounds};
 
 /// Bytes before what is stored.
 pub(super) const HEAD: usize = 24;
@@ -169,20 +169,24 @@ impl<R: Read + Seek> Blocks<R> {
             return Ok(damage(start, left, "the file ends within a block"));
         }
         self.at = start + whole;
+        let kind = Kind::from_u8(head.kind);
+        let most = bounds::of_block(kind);
+        if head.raw as usize > most || head.stored as usize > most {
+            let name = kind.map_or("other", Kind::as_str);
+            let what = format!("a block of {name} is too large: more than {most} bytes");
+            return Ok(damage(start, whole, &what));
+        }
         self.stored.resize(head.stored as usize, 0);
         self.input.read_exact(&mut self.stored)?;
         if crc32fast::hash(&self.stored) != head.check {
             return Ok(damage(start, whole, "the check sum of a block is wrong"));
         }
-        if let Err(what) = self.unpack(&head) {
+        // What is not known is not unpacked either.
+        let unpacked = if kind.is_some() { self.unpack(&head) } else { Ok(()) };
+        if let Err(what) = unpacked {
             return Ok(damage(start, whole, &what));
         }
-        Ok(Step::Block(BlockInfo {
-            offset: start,
-            kind: Kind::from_u8(head.kind),
-            stored: head.stored,
-            raw: head.raw,
-        }))
+        Ok(Step::Block(BlockInfo { offset: start, kind, stored: head.stored, raw: head.raw }))
     }
 
     /// The head at the current offset, if there is a sound one.

@@ -1,6 +1,7 @@
 //! The recording: write, read, recover. docs/trace-format.md is the contract.
 
 mod block;
+pub mod bounds;
 mod columns;
 mod facts;
 #[cfg(any(test, fuzzing))]

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use super::{
     BlockInfo, Columns, Damage, End, Fact, Header, Kind, TotalsFact,
     block::{Blocks, Step},
+    bounds,
 };
 
 /// One piece of a recording, in the order in which it was written.
@@ -33,6 +34,8 @@ pub struct Reader<R> {
     before: Option<Damage>,
     /// The block the last item came from.
     info: Option<BlockInfo>,
+    /// Facts and texts that are larger than [`bounds`] say.
+    too_large: u64,
 }
 
 impl<R: Read + Seek> Reader<R> {
@@ -42,8 +45,9 @@ impl<R: Read + Seek> Reader<R> {
     /// If this is no recording, of another version, or its headers are damaged; with the offset.
     pub fn open(input: R) -> Result<Self> {
         let mut blocks = Blocks::open(input)?;
-        let (header, before) = header(&mut blocks)?;
-        Ok(Self { blocks, columns: Columns::default(), header, before, info: None })
+        let (mut header, before) = header(&mut blocks)?;
+        let too_large = header.cut();
+        Ok(Self { blocks, columns: Columns::default(), header, before, info: None, too_large })
     }
 
     #[must_use]
@@ -68,6 +72,12 @@ impl<R: Read + Seek> Reader<R> {
         self.info
     }
 
+    /// Facts, and texts of the header, that were too large so far: they are left out or cut.
+    #[must_use]
+    pub const fn too_large(&self) -> u64 {
+        self.too_large
+    }
+
     /// The next item; `None` at the end of the file.
     ///
     /// # Errors
@@ -85,12 +95,12 @@ impl<R: Read + Seek> Reader<R> {
         self.info = Some(info);
         let raw = &self.blocks.raw;
         let item = match info.kind {
-            Some(Kind::Facts) => facts(raw).map(Item::Facts),
+            Some(Kind::Facts) => facts(raw, &mut self.too_large).map(Item::Facts),
             Some(Kind::Requests) => {
                 self.columns.decode(raw).map(|()| Item::Requests(&self.columns))
             }
-            Some(Kind::Totals) => serde_json::from_slice(raw).ok().map(Item::Totals),
-            Some(Kind::End) => serde_json::from_slice(raw).ok().map(Item::End),
+            Some(Kind::Totals) => totals(raw).map(Item::Totals),
+            Some(Kind::End) => end(raw).map(Item::End),
             Some(Kind::Header) => Some(Item::Header),
             None => Some(Item::Other),
         };
@@ -132,7 +142,27 @@ fn senseless(info: BlockInfo) -> Damage {
 }
 
 /// An unknown fact is left out: a later version may have written it.
-fn facts(raw: &[u8]) -> Option<Vec<Fact>> {
+fn facts(raw: &[u8], too_large: &mut u64) -> Option<Vec<Fact>> {
     let text = std::str::from_utf8(raw).ok()?;
-    Some(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    let mut fact = |line: &str| {
+        let fact = (line.len() <= bounds::LINE).then(|| serde_json::from_str::<Fact>(line));
+        let small = fact.as_ref().is_some_and(|fact| fact.as_ref().is_ok_and(Fact::is_within));
+        let unknown = fact.as_ref().is_some_and(Result::is_err);
+        *too_large += u64::from(!small && !unknown);
+        fact.filter(|_| small)?.ok()
+    };
+    Some(text.lines().filter_map(&mut fact).collect())
+}
+
+/// Of statistics there are few.
+fn totals(raw: &[u8]) -> Option<Box<TotalsFact>> {
+    let totals: Box<TotalsFact> = serde_json::from_slice(raw).ok()?;
+    let named = || totals.stats.iter().chain(&totals.skipped);
+    let few = named().count() <= bounds::STATS;
+    (few && named().all(|(name, _)| name.len() <= bounds::NAME)).then_some(totals)
+}
+
+fn end(raw: &[u8]) -> Option<End> {
+    let end: End = serde_json::from_slice(raw).ok()?;
+    (end.why.len() <= bounds::WHY).then_some(end)
 }

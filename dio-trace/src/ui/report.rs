@@ -44,6 +44,9 @@ pub fn recording(name: &str, replayed: &Replay, shown: &Shown, width: usize) -> 
     for text in broken(replayed) {
         out += &line("cut:    ", &text, width);
     }
+    if let Some(text) = replayed.left_out.text() {
+        out += &line("left:   ", &text, width);
+    }
     if let Some(only) = &replayed.only {
         out += &line("only:   ", only, width);
     }

@@ -9,6 +9,8 @@ use crate::{enrich::FileKey, record::Record, report::Sink};
 
 /// Rows kept; findings of more are counted as left out.
 const MAX_KEPT: usize = 8_192;
+/// Bytes of their names.
+const MAX_TEXT: usize = 16 << 20;
 
 /// Findings of one process, file, operation, verdict, outcome and cause.
 #[derive(Clone, Debug, Serialize)]
@@ -85,6 +87,7 @@ pub struct Gather {
     rows: HashMap<Key, Found>,
     causes: HashMap<&'static str, Caused>,
     left_out: u64,
+    text: usize,
 }
 
 impl Gather {
@@ -115,11 +118,17 @@ impl Sink for Gather {
             sum.bytes = sum.bytes.saturating_add(r.ret.max(0).unsigned_abs());
         }
         let key = (r.pid, r.file, r.op, r.verdict, r.outcome, r.cause);
-        if self.rows.len() >= MAX_KEPT && !self.rows.contains_key(&key) {
+        let full = self.rows.len() >= MAX_KEPT || self.text >= MAX_TEXT;
+        if full && !self.rows.contains_key(&key) {
             self.left_out += 1;
             return Ok(());
         }
-        self.rows.entry(key).or_insert_with(|| Found::new(r)).add(r);
+        let found = self.rows.entry(key).or_insert_with(|| {
+            let why = r.why.as_ref().map_or(0, String::len);
+            self.text += r.path.len() + r.fs.len() + r.comm.len() + why;
+            Found::new(r)
+        });
+        found.add(r);
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ const SCRIPT: &str = concat!(include_str!("format.js"), include_str!("page.js"))
 /// Hashes of the two above: a browser runs nothing else, whatever a name in the data says. A test
 /// compares.
 const STYLE_HASH: &str = "sha256-CLtiVXLuKbTt4ddZBDXEBhww812seKBD4AImdyHMXDA=";
-const SCRIPT_HASH: &str = "sha256-aADQn8an7H7RwNyQDv+yW39d7ksd106yZck8TyizZqE=";
+const SCRIPT_HASH: &str = "sha256-nKIJ5YVvDUYWj9+Hxu9RyLOWZiTd2pmwCXkMa3X7glA=";
 /// Rows of one table; what is left out is said.
 const MAX_ROWS: usize = 1_000;
 const SLICES: usize = 128;
@@ -39,6 +39,7 @@ impl<T> From<Vec<T>> for Table<T> {
     fn from(mut rows: Vec<T>) -> Self {
         let left_out = rows.len().saturating_sub(MAX_ROWS);
         rows.truncate(MAX_ROWS);
+        rows.shrink_to_fit();
         Self { rows, left_out }
     }
 }
@@ -181,21 +182,23 @@ pub fn page(
     replayed: &mut Replay,
     gather: Gather,
 ) -> Result<()> {
+    let headline = replayed.headline();
+    let summary = &mut replayed.summary;
+    let rows_left_out = summary.files.len().saturating_sub(MAX_ROWS);
+    let (short, refused_opens) = (summary.short(), summary.refused_opens());
+    summary.files.truncate(MAX_ROWS);
+    summary.files.shrink_to_fit();
     let mut grouped = |by| groups(&replayed.counters, by, &mut replayed.enricher);
     let (files, processes, file_systems) =
         (grouped(By::File).into(), grouped(By::Process).into(), grouped(By::Fs).into());
     let verdicts = by_verdict(grouped(By::Verdict));
-    let mut summary = replayed.summary.clone();
-    let rows_left_out = summary.files.len().saturating_sub(MAX_ROWS);
-    let (short, refused_opens) = (summary.short(), summary.refused_opens());
-    summary.files.truncate(MAX_ROWS);
     let (header, cut) = (replayed.header.clone(), replayed.cut.clone());
     let data = Page {
-        report: Document::new(name, replayed, &header, &cut, &summary),
+        report: Document::new(name, replayed, &header, &cut, &replayed.summary),
         rows_left_out,
         when: replayed.span.text(&shown.zone),
         zone: PageZone { offset: shown.zone.offset, text: shown.text() },
-        headline: replayed.headline(),
+        headline,
         short,
         refused_opens,
         verdict_names: Verdict::ALL.iter().map(|verdict| verdict.as_str()).collect(),

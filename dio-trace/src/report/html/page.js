@@ -180,6 +180,9 @@ function notes() {
     out.push("The recording has no end: it was killed, or copied while it ran. Up to its last second "
       + "may be missing.");
   } else if (report.ended !== "done") out.push("It ended because " + report.ended + ".");
+  if (report.left_out) {
+    out.push("Left out, " + report.left_out + ".");
+  }
   if (report.dropped) {
     out.push(count(report.dropped) + " requests were counted but not recorded: the disk was too slow.");
   }
