@@ -276,15 +276,17 @@ impl Recorder {
     pub fn finish(mut self, totals: &Totals, enricher: &mut Enricher) -> Done {
         let why = self.shared.why().unwrap_or_else(|| "done".to_owned());
         // If the thread has gone, it has said why.
-        let _ = if self.is_flight() {
+        if self.is_flight() {
             let last = self.whole_memory(totals, enricher, why);
             let parcel = std::mem::take(&mut self.parcel);
-            self.queue.send(Message::Parcel(parcel)).and_then(|()| self.queue.send(last))
+            let _ = self.queue.send(Message::Parcel(parcel));
+            let _ = self.queue.send(last);
         } else {
             let fact = self.all_totals(totals, enricher);
             let end = End { time: fact.time, why };
-            self.queue.send(Message::Last(std::mem::take(&mut self.parcel), fact, end))
-        };
+            let parcel = std::mem::take(&mut self.parcel);
+            let _ = self.queue.send(Message::Last(parcel, fact, end));
+        }
         let in_memory = self.is_flight();
         drop(self.queue);
         let files = self.thread.join().ok();
