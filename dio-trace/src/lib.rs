@@ -2,6 +2,9 @@
 //!
 //! Data flows one way: kernel -> events -> enrich -> verdict -> cause -> sinks.
 
+// They panic where stdout or stderr is full or gone: see stdio.rs.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod beside;
 pub mod cause;
 pub mod cgroup;
@@ -31,6 +34,7 @@ pub mod record;
 pub mod recorder;
 pub mod report;
 pub mod stack;
+mod stdio;
 pub mod summary;
 pub mod top;
 pub mod trace_file;

@@ -145,7 +145,7 @@ fn no_colours_where_nobody_looks() {
 #[test]
 fn what_is_no_recording_is_1() {
     refuses(&["report", "/no/such/file"], 1, &["cannot open /no/such/file"]);
-    refuses(&["report", "/"], 1, &["no regular file"]);
+    refuses(&["report", "/"], 1, &["is a directory"]);
     let hours = ["export", "/etc/passwd", "--format", "csv", "--partition", "/no/such/folder"];
     refuses(&hours, 1, &["for --format parquet"]);
     refuses(&["inspect", "/proc/self/exe"], 1, &["no recording", "offset 0"]);

@@ -73,7 +73,7 @@ pub(super) enum Verb {
     Report(ReportArgs),
     /// Show a recording's header, blocks and damage
     Inspect {
-        /// A recording
+        /// A recording; - for stdin
         file: PathBuf,
     },
     /// Write the requests of a recording for other programs: JSON lines, CSV, Parquet, Perfetto, folded
@@ -139,7 +139,7 @@ pub(super) struct Common {
     /// JSON lines (docs/json.md)
     #[arg(long)]
     pub(super) json: bool,
-    /// Write the report to this file instead of stdout
+    /// Write the report to this file instead of stdout, line by line
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
     /// Times in UTC, not in this machine's zone

@@ -1,16 +1,13 @@
 //! `dio-trace check`: forecasts and small proofs, for people and as JSON.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
 use super::sink::page_width;
 use crate::{
     check::{Overall, check},
+    stdio::print,
     ui,
 };
 
@@ -50,7 +47,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
             let gap = if i == 0 { "" } else { "\n" };
             format!("{gap}{}", ui::check_page(&report, width))
         };
-        if let Err(error) = io::stdout().write_all(text.as_bytes()) {
+        if let Err(error) = print(&text) {
             super::say(&error.into());
             return ExitCode::from(CANNOT_TELL);
         }

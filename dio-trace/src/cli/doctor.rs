@@ -4,8 +4,8 @@ use std::{io, process::ExitCode};
 
 use clap::Args;
 
-use super::{args::Mode, sink::page_width};
-use crate::{doctor::examine, ui};
+use super::{args::Mode, done, sink::page_width};
+use crate::{doctor::examine, stdio::print, ui};
 
 #[derive(Args, Debug)]
 pub(super) struct DoctorArgs {
@@ -23,11 +23,11 @@ pub(super) struct DoctorArgs {
 /// Says what works; 0 if tracing does. Must run inside a tokio runtime.
 pub(super) fn run(args: &DoctorArgs) -> ExitCode {
     let report = examine(args.attach.wish());
-    if args.json {
-        println!("{}", serde_json::to_string(&report).unwrap_or_default());
+    let text = if args.json {
+        serde_json::to_string(&report).unwrap_or_default() + "\n"
     } else {
-        let width = page_width(&io::stdout());
-        print!("{}", ui::doctor_page(&report, args.verbose, width));
-    }
-    if report.works { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        ui::doctor_page(&report, args.verbose, page_width(&io::stdout()))
+    };
+    let printed = done(print(&text));
+    if report.works { printed } else { ExitCode::FAILURE }
 }

@@ -2,10 +2,11 @@
 
 use std::{io, process::ExitCode};
 
-use super::sink::page_width;
+use super::{done, sink::page_width};
 use crate::{
     cause::{Rule, find, nearest},
     escape::escape,
+    stdio::{note, print},
     ui,
 };
 
@@ -16,19 +17,17 @@ const USAGE: u8 = 2;
 pub(super) fn run(ids: &[String]) -> ExitCode {
     let width = page_width(&io::stdout());
     if ids.is_empty() {
-        print!("{}", ui::cause_list(width));
-        return ExitCode::SUCCESS;
+        return done(print(&ui::cause_list(width)));
     }
     let rules: Result<Vec<&Rule>, &String> = ids.iter().map(|id| find(id).ok_or(id)).collect();
     match rules {
         Ok(rules) => {
             let pages: Vec<String> = rules.iter().map(|rule| ui::cause_page(rule, width)).collect();
-            print!("{}", pages.join("\n"));
-            ExitCode::SUCCESS
+            done(print(&pages.join("\n")))
         }
         Err(id) => {
-            eprintln!(
-                "dio-trace: there is no cause `{}`; near it: {} (`dio-trace explain` lists all)",
+            note!(
+                "there is no cause `{}`; near it: {} (`dio-trace explain` lists all)",
                 escape(id.as_bytes()),
                 nearest(id).join(", ")
             );

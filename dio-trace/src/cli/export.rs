@@ -2,34 +2,32 @@
 
 use std::{
     cell::OnceCell,
-    io::{self, BufWriter, IsTerminal as _, Write},
+    io::{self, BufWriter, IntoInnerError, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::{
-    part::PartArgs,
-    report::{ensure_recording, read},
-};
+use super::{input::Input, out::Output, part::PartArgs};
 use crate::{
     beside::{Mixing, RefusalRow},
     escape,
     export::{csv, folded::Folded, parquet, partition::Partition, perfetto::Perfetto},
-    output::{self, Named},
+    output,
     record::Record,
     report::{Replay, Sink},
+    stdio::note,
     trace_file::Header,
 };
 
 #[derive(Args, Debug)]
 pub(super) struct ExportArgs {
-    /// A recording
+    /// A recording; - for stdin
     file: PathBuf,
     #[arg(long, value_enum)]
     format: Format,
-    /// Write to this file instead of stdout
+    /// Write to this file instead of stdout; it is there once it is complete
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write over files that are there
@@ -56,7 +54,7 @@ enum Format {
     Folded,
 }
 
-type Out = Box<dyn Write + Send>;
+type Out = BufWriter<Output>;
 
 /// Exports a recording.
 pub(super) fn run(args: &ExportArgs) -> Result<()> {
@@ -65,69 +63,72 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
         args.partition.is_none() || matches!(args.format, Format::Parquet),
         "folders by host and hour are for --format parquet"
     );
-    ensure_recording(&args.file)?;
+    let input = Input::open(&args.file)?;
+    input.ensure_recording()?;
     match &args.partition {
-        Some(folder) => by_hour(args, folder),
-        None => to_output(args),
+        Some(folder) => by_hour(args, &input, folder),
+        None => to_output(args, &input),
     }
 }
 
-fn to_output(args: &ExportArgs) -> Result<()> {
-    let out: Out = match &args.output {
-        Some(path) => Box::new(output::create_from(&args.file, path, args.force)?),
-        None => Box::new(Named::new("stdout".to_owned(), io::stdout())),
-    };
+fn to_output(args: &ExportArgs, input: &Input) -> Result<()> {
+    let out = Output::open(args.output.as_deref(), args.force, &input.file)?;
+    let talks = out.is_file() || !io::stdout().is_terminal();
+    match args.format {
+        Format::Parquet => out.ensure_binary("Parquet")?,
+        Format::Perfetto => out.ensure_binary("a trace for Perfetto")?,
+        Format::Jsonl | Format::Csv | Format::Folded => {}
+    }
     let mut out = BufWriter::with_capacity(1 << 18, out);
     let part = |header: &Header| args.part.part(header);
-    let talks = args.output.is_some() || !io::stdout().is_terminal();
     let replayed = match args.format {
         Format::Jsonl => {
-            let replayed = read(&args.file, talks, &part, &mut Lines(&mut out))?;
+            let replayed = input.replay(talks, &part, &mut Lines(&mut out))?;
             serde_json::to_writer(&mut out, &replayed.summary)?;
             out.write_all(b"\n")?;
             replayed
         }
         Format::Csv => {
             let mut rows = Rows(csv::Csv::new(&mut out)?);
-            read(&args.file, talks, &part, &mut rows)?
+            input.replay(talks, &part, &mut rows)?
         }
         Format::Parquet => {
             let mut table = Table(parquet::Parquet::new(&mut out)?);
-            let replayed = read(&args.file, talks, &part, &mut table)?;
+            let replayed = input.replay(talks, &part, &mut table)?;
             table.0.finish()?;
             replayed
         }
         Format::Perfetto => {
             let mut trace = Trace(Perfetto::new(&mut out));
-            let replayed = read(&args.file, talks, &part, &mut trace)?;
+            let replayed = input.replay(talks, &part, &mut trace)?;
             trace.0.finish()?;
             left_out(trace.0.left_out());
             replayed
         }
         Format::Folded => {
             let mut lines = Stacks(Folded::default());
-            let replayed = read(&args.file, talks, &part, &mut lines)?;
+            let replayed = input.replay(talks, &part, &mut lines)?;
             lines.0.finish(&mut out)?;
             replayed
         }
     };
-    out.flush()?;
+    out.into_inner().map_err(IntoInnerError::into_error)?.finish()?;
     tell(&replayed);
     Ok(())
 }
 
 /// Parquet in folders by host and hour.
-fn by_hour(args: &ExportArgs, folder: &Path) -> Result<()> {
+fn by_hour(args: &ExportArgs, input: &Input, folder: &Path) -> Result<()> {
+    output::remove_at_signals();
     let header = OnceCell::new();
     let part = |of: &Header| {
         let _ = header.set(of.clone());
         args.part.part(of)
     };
-    let mut hours =
-        Hours { folder, file: &args.file, force: args.force, header: &header, parts: None };
-    let replayed = read(&args.file, true, &part, &mut hours)?;
-    let files = hours.parts.as_mut().map_or(Ok(0), Partition::finish)?;
-    eprintln!("dio-trace: {files} files in {}", escape::path(folder));
+    let mut hours = Hours { folder, input, force: args.force, header: &header, parts: None };
+    let replayed = input.replay(true, &part, &mut hours)?;
+    let files = hours.parts.map_or(Ok(0), Partition::finish)?;
+    note!("{files} files in {}", escape::path(folder));
     tell(&replayed);
     Ok(())
 }
@@ -135,13 +136,10 @@ fn by_hour(args: &ExportArgs, folder: &Path) -> Result<()> {
 /// What was in it, on stderr.
 fn tell(replayed: &Replay) {
     let cut = if replayed.cut.end.is_none() { "; it was cut" } else { "" };
-    eprintln!(
-        "dio-trace: {} requests, {} bytes damaged{cut}",
-        replayed.shown, replayed.cut.damaged_bytes
-    );
+    note!("{} requests, {} bytes damaged{cut}", replayed.shown, replayed.cut.damaged_bytes);
 }
 
-struct Lines<'a>(&'a mut BufWriter<Out>);
+struct Lines<'a>(&'a mut Out);
 
 impl Sink for Lines<'_> {
     fn record(&mut self, record: &Record) -> Result<()> {
@@ -154,7 +152,7 @@ impl Sink for Lines<'_> {
     }
 }
 
-struct Rows<'a>(csv::Csv<&'a mut BufWriter<Out>>);
+struct Rows<'a>(csv::Csv<&'a mut Out>);
 
 impl Sink for Rows<'_> {
     fn record(&mut self, record: &Record) -> Result<()> {
@@ -166,7 +164,7 @@ impl Sink for Rows<'_> {
     }
 }
 
-struct Table<'a>(parquet::Parquet<&'a mut BufWriter<Out>>);
+struct Table<'a>(parquet::Parquet<&'a mut Out>);
 
 impl Sink for Table<'_> {
     fn record(&mut self, record: &Record) -> Result<()> {
@@ -178,7 +176,7 @@ impl Sink for Table<'_> {
     }
 }
 
-struct Trace<'a>(Perfetto<&'a mut BufWriter<Out>>);
+struct Trace<'a>(Perfetto<&'a mut Out>);
 
 impl Sink for Trace<'_> {
     fn record(&mut self, record: &Record) -> Result<()> {
@@ -201,7 +199,7 @@ impl Sink for Trace<'_> {
 /// Says what is not in the output.
 fn left_out(requests: u64) {
     if requests != 0 {
-        eprintln!("dio-trace: {requests} requests and findings left out: too many tracks");
+        note!("{requests} requests and findings left out: too many tracks");
     }
 }
 
@@ -221,11 +219,10 @@ impl Sink for Stacks {
 /// The folders are made once the recording has said whose it is.
 struct Hours<'a> {
     folder: &'a Path,
-    /// The recording.
-    file: &'a Path,
+    input: &'a Input,
     force: bool,
     header: &'a OnceCell<Header>,
-    parts: Option<Partition>,
+    parts: Option<Partition<'a>>,
 }
 
 impl Sink for Hours<'_> {
@@ -233,7 +230,12 @@ impl Sink for Hours<'_> {
         if self.parts.is_none()
             && let Some(header) = self.header.get()
         {
-            self.parts = Some(Partition::new(self.folder, header, self.file, self.force)?);
+            self.parts = Some(Partition::new(
+                self.folder,
+                header,
+                (&self.input.path, &self.input.file),
+                self.force,
+            )?);
         }
         self.parts.as_mut().map_or(Ok(()), |parts| parts.record(record))
     }

@@ -1,25 +1,21 @@
 //! `dio-trace inspect`: the blocks of a recording.
 
 use std::{
-    io::{self, BufReader, Write as _},
+    io::{BufWriter, Write as _},
     path::Path,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use super::report::open;
-use crate::{
-    escape::{self, escape},
-    trace_file::{Item, Reader},
-};
+use super::input::Input;
+use crate::{escape::escape, stdio::Stdout, trace_file::Item};
 
 /// Prints header, blocks and damage.
 pub(super) fn run(path: &Path) -> Result<()> {
-    let name = escape::path(path);
-    let (file, _) = open(path)?;
-    let mut reader = Reader::open(BufReader::with_capacity(1 << 18, file)).context(name.clone())?;
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    writeln!(out, "{name}: format version {}, {} bytes", reader.version(), reader.size())?;
+    let input = Input::open(path)?;
+    let mut reader = input.reader()?;
+    let mut out = BufWriter::new(Stdout::new());
+    writeln!(out, "{}: format version {}, {} bytes", input.name, reader.version(), reader.size())?;
     let header = serde_json::to_string_pretty(reader.header())?;
     for line in header.lines() {
         writeln!(out, "{}", escape(line.as_bytes()))?;

@@ -2,10 +2,12 @@
 
 use std::io::{self, IsTerminal as _};
 
+use crate::stdio::{note, say};
+
 /// A line that nothing but a person reads: there is one if stderr is a terminal.
 pub(super) fn say_to_person(text: &str) {
     if io::stderr().is_terminal() {
-        eprintln!("dio-trace: {text}");
+        note!("{text}");
     }
 }
 
@@ -16,9 +18,10 @@ pub(super) fn with_progress<T>(attach: impl FnOnce(&mut dyn FnMut(usize, usize))
         say_to_person("attaching…");
         return attach(&mut |_, _| ());
     }
-    eprint!("dio-trace: attaching…");
-    let result = attach(&mut |done, all| eprint!("\rdio-trace: attaching… {done} of {all} probes"));
-    eprint!("\r\x1b[K");
+    say("dio-trace: attaching…");
+    let mut step = |done, all| say(&format!("\rdio-trace: attaching… {done} of {all} probes"));
+    let result = attach(&mut step);
+    say("\r\x1b[K");
     result
 }
 

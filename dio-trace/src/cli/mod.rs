@@ -7,8 +7,10 @@ mod explain;
 mod export;
 mod filters;
 mod gate;
+mod input;
 mod inspect;
 mod manners;
+mod out;
 mod part;
 mod progress;
 mod record;
@@ -20,10 +22,15 @@ mod subject;
 mod terminal;
 mod top;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use clap::Parser as _;
 
+use crate::stdio::{note, or_end};
 use session::To;
 
 /// Parses the command line and runs the verb.
@@ -31,10 +38,11 @@ use session::To;
 /// Exit codes: 0 done, 1 failure, 2 usage, 3 findings of `--fail-on`, 130 at a second Ctrl-C; `run`
 /// passes its command's on.
 pub fn main() -> ExitCode {
-    // A pipe that closes ends us as it ends any filter; Rust ignores SIGPIPE by default.
-    // SAFETY: no other thread runs yet, and SIG_DFL is a valid disposition.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    match args::Cli::parse().verb {
+    let verb = match args::Cli::try_parse() {
+        Ok(args) => args.verb,
+        Err(error) => return no_verb(&error),
+    };
+    match verb {
         args::Verb::Trace(trace) => with_runtime(tracing(&trace, To::Output)),
         args::Verb::Top(args) => {
             let (trace, options) = args.split();
@@ -47,10 +55,7 @@ pub fn main() -> ExitCode {
         args::Verb::Inspect { file } => done(inspect::run(&file)),
         args::Verb::Export(args) => done(export::run(&args)),
         args::Verb::Doctor(args) => with_runtime(async { doctor::run(&args) }),
-        args::Verb::Completions { shell } => {
-            shell::completions(shell);
-            ExitCode::SUCCESS
-        }
+        args::Verb::Completions { shell } => done(shell::completions(shell)),
         args::Verb::Man { folder } => done(shell::man(&folder)),
         args::Verb::Explain { ids } => explain::run(&ids),
         args::Verb::Check(args) => check::run(&args),
@@ -68,8 +73,17 @@ fn with_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-fn done(result: anyhow::Result<()>) -> ExitCode {
-    result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+/// Help, the version, or what is wrong with the command line.
+fn no_verb(error: &clap::Error) -> ExitCode {
+    let printed = error.print().and_then(|()| io::stdout().flush());
+    if error.use_stderr() {
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+    }
+    done(printed.map_err(or_end).context("cannot write stdout"))
+}
+
+fn done(result: Result<(), impl Into<anyhow::Error>>) -> ExitCode {
+    result.map_or_else(|error| fail(&error.into()), |()| ExitCode::SUCCESS)
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
@@ -86,5 +100,5 @@ fn say(error: &anyhow::Error) {
             text.extend([if text.is_empty() { "" } else { ": " }, &part]);
         }
     }
-    eprintln!("dio-trace: {}", text.lines().next().unwrap_or("failed"));
+    note!("{}", text.lines().next().unwrap_or("failed"));
 }

@@ -1,9 +1,11 @@
 //! How far a long file has been read, for those who wait at a terminal.
 
 use std::{
-    io::{self, Read, Seek, SeekFrom, Write as _},
+    io::{self, Read, Seek, SeekFrom},
     time::{Duration, Instant},
 };
+
+use crate::stdio;
 
 /// What is read sooner needs no word.
 const PATIENCE: Duration = Duration::from_millis(700);
@@ -30,7 +32,7 @@ impl<R> Progress<R> {
         if self.next.is_some_and(|next| now >= next) {
             self.next = Some(now + EVERY);
             self.said = true;
-            let _ = write!(io::stderr(), "\r{}", bar(self.at, self.size));
+            stdio::say(&format!("\r{}", bar(self.at, self.size)));
         }
     }
 }
@@ -63,7 +65,7 @@ impl<R> Drop for Progress<R> {
     /// Leaves an empty line: what follows is the report.
     fn drop(&mut self) {
         if self.said {
-            let _ = write!(io::stderr(), "\r\x1b[K");
+            stdio::say("\r\x1b[K");
         }
     }
 }

@@ -11,7 +11,9 @@ use crate::{
     clock::{Clock, Zone},
     escape,
     kernel::{line, release},
+    output::is_dash,
     recorder::{Done, Keep, Options, Recorder},
+    stdio::note,
     trace_file::{Header, Scope},
     tracer::{Missing, Tracer},
     version,
@@ -73,6 +75,9 @@ impl RecordArgs {
         if common.utc {
             bail!("a recording keeps its host's zone: give --utc to `dio-trace report`");
         }
+        if is_dash(&self.output) {
+            bail!("a recording is a file, not a stream: its end is mended if the disk is full");
+        }
         if !common.filters.filter().is_open() {
             bail!(
                 "names and verdicts are for looking: record without --comm, --path, --fs, --only, and \
@@ -121,9 +126,10 @@ impl RecordArgs {
             0 => String::new(),
             n => format!("; {n} more found no room"),
         };
-        eprintln!(
-            "dio-trace: {} requests in {} bytes{lost}{dropped}; `dio-trace report {path}` reads it",
-            done.requests, done.bytes
+        note!(
+            "{} requests in {} bytes{lost}{dropped}; `dio-trace report {path}` reads it",
+            done.requests,
+            done.bytes
         );
         match &done.stopped {
             Some(why) if done.unended => bail!(

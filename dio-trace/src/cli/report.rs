@@ -4,32 +4,31 @@ use std::{
     borrow::Cow,
     cell::Cell,
     collections::{BTreeSet, HashMap},
-    fs::{self, File},
-    io::{self, BufReader, BufWriter, IsTerminal as _, Write as _},
+    io::{self, BufWriter, IntoInnerError, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 
-use super::{part::PartArgs, progress::Progress, say, sink};
+use super::{input::Input, out::Output, part::PartArgs, say, sink};
 use crate::{
     beside::{Mixing, RefusalRow},
     clock::{Shown, Zone},
-    escape, output,
     record::Record,
     report::{
-        By, Document, Group, Part, Replay, Sink, Slice, Timeline, groups,
+        By, Document, Group, Replay, Sink, Slice, Timeline, groups,
         html::{self, Gather},
-        join, replay,
+        join,
     },
-    trace_file::{Header, Reader},
+    stdio::{self, Stdout, note},
+    trace_file::Header,
     ui::{self, Screen, Style},
 };
 
 #[derive(Args, Debug)]
 pub(super) struct ReportArgs {
-    /// Recordings, of one machine or many
+    /// Recordings, of one machine or many; - for stdin
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Sums by this alone, in place of findings and files
@@ -38,7 +37,7 @@ pub(super) struct ReportArgs {
     /// One JSON object per recording
     #[arg(long)]
     json: bool,
-    /// Write a page for a browser to this file: one recording, no network
+    /// Write a page for a browser to this file, or - for stdout: one recording, no network
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "by"])]
     html: Option<PathBuf>,
     /// Write over the page if it is there
@@ -66,7 +65,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
     let mut unread = 0;
     for path in &args.files {
         let mut sink = Show::new(args, style());
-        let mut replayed = match read(path, true, &|header| args.part.part(header), &mut sink) {
+        let (name, mut replayed) = match one(args, path, &mut sink) {
             Ok(replayed) => replayed,
             // The others are worth their report.
             Err(error) if args.files.len() > 1 => {
@@ -79,18 +78,18 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
         // There are no totals by time.
         replayed.by_requests |= args.by == Some(By::Time);
         match (args.json, args.by) {
-            (true, _) => json(path, replayed, sink, args)?,
-            (false, None) => whole(path, &replayed, sink, args.utc)?,
+            (true, _) => json(&name, replayed, sink, args)?,
+            (false, None) => whole(&name, &replayed, sink, args.utc)?,
             (false, Some(by)) => {
-                let (name, shown) = (escape::path(path), shown(&replayed.header, args.utc));
-                eprint!("{}", ui::recording(&name, &replayed, &shown, style().width));
+                let shown = shown(&replayed.header, args.utc);
+                stdio::say(&ui::recording(&name, &replayed, &shown, style().width));
                 sums.add(replayed, sink, by, shown.zone);
             }
         }
     }
     let files = args.files.len();
     if let (false, Some(by)) = (args.json || unread == files, args.by) {
-        io::stdout().write_all(ui::groups(&sums.rows(by), by, style()).as_bytes())?;
+        stdio::print(&ui::groups(&sums.rows(by), by, style()))?;
     }
     ensure!(unread == 0, "{unread} of {files} recordings could not be read: they are not in this");
     Ok(())
@@ -101,6 +100,13 @@ const MAX_LINES: usize = 24 << 20;
 /// Memory of sums over recordings, and what a row takes of it beside its name.
 const MAX_SUMS: usize = 96 << 20;
 const SUM: usize = 700;
+
+/// A recording's name, and all of it.
+fn one(args: &ReportArgs, path: &Path, sink: &mut Show) -> Result<(String, Replay)> {
+    let input = Input::open(path)?;
+    let replayed = input.replay(true, &|header| args.part.part(header), sink)?;
+    Ok((input.name, replayed))
+}
 
 /// Sums over recordings.
 #[derive(Default)]
@@ -123,7 +129,7 @@ impl Sums {
             return;
         }
         if by == By::Stack && !replayed.header.stacks {
-            eprintln!("dio-trace: no stacks were recorded: `record` takes them with --stack");
+            note!("no stacks were recorded: `record` takes them with --stack");
         }
         let host = replayed.header.host.clone();
         let mut replayed = replayed;
@@ -172,49 +178,18 @@ impl Sums {
     }
 }
 
-/// Writes a recording's page; none is left behind if there is nothing to show.
+/// Writes a recording's page.
 fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
-    ensure_recording(file)?;
-    let mut out = BufWriter::new(output::create_from(file, page, args.force)?);
+    let input = Input::open(file)?;
+    input.ensure_recording()?;
+    let out = Output::open(Some(page), args.force, &input.file)?;
+    let talks = out.is_file() || !io::stdout().is_terminal();
+    let mut out = BufWriter::new(out);
     let mut gather = Gather::default();
-    let written =
-        read(file, true, &|header| args.part.part(header), &mut gather).and_then(|mut replayed| {
-            let shown = shown(&replayed.header, args.utc);
-            html::page(&mut out, &escape::path(file), &shown, &mut replayed, gather)
-        });
-    if written.is_err() {
-        let _ = fs::remove_file(page);
-    }
-    written
-}
-
-/// Fails on what is no recording, before anything is written over for it.
-pub(super) fn ensure_recording(path: &Path) -> Result<()> {
-    let (file, _) = open(path)?;
-    Reader::open(BufReader::new(file)).map(drop).with_context(|| escape::path(path))
-}
-
-/// The file, and its bytes.
-pub(super) fn open(path: &Path) -> Result<(File, u64)> {
-    let name = escape::path(path);
-    let file = File::open(path).with_context(|| format!("cannot open {name}"))?;
-    let about = file.metadata()?;
-    ensure!(about.is_file(), "{name} is no regular file");
-    Ok((file, about.len()))
-}
-
-/// Replays a file.
-///
-/// A long one is said to be long, if somebody is there and stdout is not theirs.
-pub(super) fn read(
-    path: &Path,
-    talks: bool,
-    part: &dyn Fn(&Header) -> Part,
-    sink: &mut dyn Sink,
-) -> Result<Replay> {
-    let (file, size) = open(path)?;
-    let file = Progress::new(file, size, talks && io::stderr().is_terminal());
-    replay(BufReader::with_capacity(1 << 18, file), part, sink).with_context(|| escape::path(path))
+    let mut replayed = input.replay(talks, &|header| args.part.part(header), &mut gather)?;
+    let shown = shown(&replayed.header, args.utc);
+    html::page(&mut out, &input.name, &shown, &mut replayed, gather)?;
+    out.into_inner().map_err(IntoInnerError::into_error)?.finish()
 }
 
 fn shown(header: &Header, utc: bool) -> Shown {
@@ -305,11 +280,11 @@ impl io::Write for Lines {
 }
 
 /// Heading, findings, summary, timeline, latency.
-fn whole(path: &Path, replayed: &Replay, mut sink: Show, utc: bool) -> Result<()> {
+fn whole(name: &str, replayed: &Replay, mut sink: Show, utc: bool) -> Result<()> {
     let style = style();
-    let mut out = io::stdout().lock();
+    let mut out = Stdout::new();
     let shown = shown(&replayed.header, utc);
-    out.write_all(ui::recording(&escape::path(path), replayed, &shown, style.width).as_bytes())?;
+    out.write_all(ui::recording(name, replayed, &shown, style.width).as_bytes())?;
     if let Some(screen) = &mut sink.screen {
         if replayed.only.is_some() {
             screen.narrow();
@@ -359,13 +334,14 @@ fn rows(replayed: &mut Replay, sink: Show, by: By, zone: &Zone) -> Vec<Group> {
     }
 }
 
-fn json(path: &Path, mut replayed: Replay, sink: Show, args: &ReportArgs) -> Result<()> {
+fn json(name: &str, mut replayed: Replay, sink: Show, args: &ReportArgs) -> Result<()> {
     let zone = shown(&replayed.header, args.utc).zone;
     let groups = args.by.map(|by| rows(&mut replayed, sink, by, &zone));
     let (header, cut, summary) = (&replayed.header, &replayed.cut, &replayed.summary);
-    let mut document = Document::new(&escape::path(path), &replayed, header, cut, summary);
+    let mut document = Document::new(name, &replayed, header, cut, summary);
     document.groups = groups;
-    let mut out = io::stdout().lock();
+    let mut out = Stdout::new();
     serde_json::to_writer(&mut out, &document)?;
-    Ok(out.write_all(b"\n")?)
+    out.write_all(b"\n")?;
+    Ok(out.flush()?)
 }

@@ -40,6 +40,7 @@ use crate::{
     processes,
     record::{Record, Watched},
     recorder::Recorder,
+    stdio::note,
     summary::Scope,
     tracer::{Event, Options, Tracer},
 };
@@ -126,7 +127,7 @@ fn give_up_privilege(tracer: &Tracer) {
         give_up_but(&[privilege::LOOKING, maps].concat())
     });
     if let Err(error) = result {
-        eprintln!("dio-trace: note: keeps all its capabilities: {error}");
+        note!("note: keeps all its capabilities: {error}");
     }
 }
 
@@ -184,7 +185,7 @@ impl Family {
             self.descendants.push(*pid);
             if let Some(process) = processes::one(*pid) {
                 let comm = crate::escape::escape(process.comm.as_bytes());
-                eprintln!("dio-trace: traced too: process {pid} ({comm}), a descendant");
+                note!("traced too: process {pid} ({comm}), a descendant");
             }
         }
         self.descendants.retain(|pid| now.contains(pid));
@@ -265,16 +266,16 @@ fn pidfd(pid: u32) -> Result<AsyncFd<std::fs::File>> {
 fn announce(tracer: &Tracer, subject: &str, common: &Common) {
     let until = if common.duration.is_some() { "" } else { "; Ctrl-C to stop" };
     let (attached, missing) = tracer.coverage();
-    eprintln!(
-        "dio-trace: tracing {subject} with {} probes by {}{until}",
+    note!(
+        "tracing {subject} with {} probes by {}{until}",
         attached.len(),
         tracer.attach().as_str()
     );
     for gap in missing.iter().chain(tracer.dark()) {
-        eprintln!("dio-trace: note: {}: {}", gap.probe, gap.why);
+        note!("note: {}: {}", gap.probe, gap.why);
     }
     if common.verbose > 0 {
-        eprintln!("dio-trace: probes: {}", attached.join(" "));
+        note!("probes: {}", attached.join(" "));
     }
 }
 
@@ -410,7 +411,7 @@ impl Session {
     fn dump(&mut self, why: &str) -> Result<()> {
         let Some(recorder) = &mut self.recorder else { return Ok(()) };
         recorder.dump(&self.tracer.totals()?, &mut self.view.enricher, why);
-        eprintln!("dio-trace: wrote the last requests: {why}");
+        note!("wrote the last requests: {why}");
         Ok(())
     }
 
@@ -527,12 +528,12 @@ fn list_open(pids: &[u32], all: bool) {
     let mut more = 0;
     for (n, (pid, open)) in open.enumerate() {
         if all || n < SHOWN {
-            eprintln!("dio-trace: open with O_DIRECT: process {pid} fd {} {}", open.fd, open.path);
+            note!("open with O_DIRECT: process {pid} fd {} {}", open.fd, open.path);
         } else {
             more += 1;
         }
     }
     if more != 0 {
-        eprintln!("dio-trace: open with O_DIRECT: {more} more descriptors (-v lists them)");
+        note!("open with O_DIRECT: {more} more descriptors (-v lists them)");
     }
 }

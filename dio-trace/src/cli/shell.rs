@@ -1,24 +1,47 @@
 //! Completions and man pages, both from the command line's own description.
 
-use std::{io, path::Path};
+use std::{io::Write as _, path::Path};
 
 use anyhow::{Context as _, Result};
-use clap::CommandFactory as _;
+use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
+use clap_mangen::Man;
 
 use super::args::Cli;
-use crate::escape;
+use crate::{
+    escape,
+    output::{self, Whole},
+    stdio,
+};
 
 /// Writes a shell's completions to stdout.
-pub(super) fn completions(shell: Shell) {
-    clap_complete::generate(shell, &mut Cli::command(), "dio-trace", &mut io::stdout());
+pub(super) fn completions(shell: Shell) -> Result<()> {
+    // Its generator panics where it cannot write; into memory it can.
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "dio-trace", &mut text);
+    Ok(stdio::print(&String::from_utf8(text)?)?)
 }
 
 /// Writes a page for the program and one for each verb.
 pub(super) fn man(folder: &Path) -> Result<()> {
     let shown = || format!("cannot write man pages to {}", escape::path(folder));
     std::fs::create_dir_all(folder).with_context(shown)?;
-    clap_mangen::generate_to(Cli::command(), folder).with_context(shown)
+    output::remove_at_signals();
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    pages(command, folder).with_context(shown)
+}
+
+fn pages(command: Command, folder: &Path) -> Result<()> {
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        pages(verb.clone(), folder)?;
+    }
+    let page = Man::new(command);
+    let mut out = Whole::shared(&folder.join(page.get_filename()))?;
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    out.write_all(&text)?;
+    out.finish()
 }
 
 #[cfg(test)]

@@ -1,11 +1,8 @@
 //! Where records go: the screen, JSON lines, the live screen.
 
-use std::{
-    fs::File,
-    io::{self, BufWriter, IsTerminal, Write},
-};
+use std::io::{self, BufWriter, IsTerminal, Write};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::{
     args::Common,
@@ -16,7 +13,9 @@ use crate::{
     clock::Shown,
     enrich::Enricher,
     escape,
+    output::{self, Named},
     record::Record,
+    stdio::Stdout,
     summary::Summary,
     tracer::{Totals, Tracer},
     ui::{Screen, Style},
@@ -68,13 +67,10 @@ impl Sink {
 
     /// Opens the output that the options name.
     pub(super) fn open(common: &Common) -> Result<Self> {
-        let (out, terminal): (Box<dyn Write>, bool) = match &common.output {
-            Some(path) => {
-                let file = File::create(path)
-                    .with_context(|| format!("cannot write {}", escape::path(path)))?;
-                (Box::new(file), false)
-            }
-            None => (Box::new(io::stdout()), io::stdout().is_terminal()),
+        let path = common.output.as_deref().filter(|path| !output::is_dash(path));
+        let (out, terminal): (Box<dyn Write>, bool) = match path {
+            Some(path) => (Box::new(Named::new(escape::path(path), output::stream(path)?)), false),
+            None => (Box::new(Stdout::new()), io::stdout().is_terminal()),
         };
         if common.json {
             return Ok(Self::Json(BufWriter::new(out)));
@@ -126,7 +122,7 @@ impl Sink {
             }
             Self::Top(live) => {
                 let shown = live.model.about.shown.clone();
-                Screen::new(io::stdout(), style(true, false), shown).closing(summary)
+                Screen::new(Stdout::new(), style(true, false), shown).closing(summary)
             }
         }
     }

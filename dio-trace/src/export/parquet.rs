@@ -2,10 +2,11 @@
 
 use std::{io::Write, sync::Arc};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use parquet::{
     basic::{Compression, ZstdLevel},
     data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int32Type, Int64Type},
+    errors::ParquetError,
     file::{
         properties::WriterProperties,
         writer::{SerializedFileWriter, SerializedRowGroupWriter},
@@ -71,7 +72,7 @@ impl<W: Write + Send> Parquet<W> {
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
             .build();
-        let writer = SerializedFileWriter::new(out, schema, Arc::new(properties))?;
+        let writer = SerializedFileWriter::new(out, schema, Arc::new(properties)).map_err(plain)?;
         Ok(Self { writer, rows: Vec::new(), text: 0 })
     }
 
@@ -82,19 +83,19 @@ impl<W: Write + Send> Parquet<W> {
     pub fn record(&mut self, record: &Record) -> Result<()> {
         self.rows.push(record.clone());
         self.text += text(record);
-        if self.rows.len() >= GROUP || self.text >= MAX_TEXT { self.group() } else { Ok(()) }
+        let full = self.rows.len() >= GROUP || self.text >= MAX_TEXT;
+        if full { self.group().map_err(plain) } else { Ok(()) }
     }
 
-    /// Ends the file.
+    /// Ends the file, and hands back the output.
     ///
     /// # Errors
     /// Those of the output.
-    pub fn finish(&mut self) -> Result<()> {
+    pub fn finish(mut self) -> Result<W> {
         if !self.rows.is_empty() {
-            self.group()?;
+            self.group().map_err(plain)?;
         }
-        self.writer.finish()?;
-        Ok(())
+        self.writer.into_inner().map_err(plain)
     }
 
     /// The columns in the order of the schema.
@@ -143,6 +144,15 @@ fn text(record: &Record) -> usize {
     let frames = record.stack.iter().flat_map(|stack| &stack.frames);
     let stack: usize = frames.map(|frame| frame.name().len() + 1).sum();
     record.path.len() + record.fs.len() + why + stack
+}
+
+/// An error of the output, as the output says it.
+fn plain(error: impl Into<Error>) -> Error {
+    match error.into().downcast::<ParquetError>() {
+        Ok(ParquetError::External(error)) => Error::from_boxed(error),
+        Ok(error) => error.into(),
+        Err(error) => error,
+    }
 }
 
 struct Group<'a, W: Write> {

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use super::parquet::Parquet;
 use crate::{
     escape,
-    output::{self, Named},
+    output::{Ready, Whole},
     record::Record,
     trace_file::Header,
 };
@@ -21,31 +21,39 @@ const HOUR: u64 = 3_600_000_000_000;
 /// Hours that are open at once: requests end in their order but for a little.
 const OPEN: usize = 2;
 
-/// Writes `FOLDER/host=…/hour=…/….parquet`.
-pub struct Partition {
+/// Writes `FOLDER/host=…/hour=…/….parquet`. All files get their names at the end, so that a failure
+/// leaves none of them, and those of an earlier export as they were.
+pub struct Partition<'a> {
     folder: PathBuf,
+    recording: &'a File,
     /// Of a file's name: no two recordings share it.
     name: String,
-    open: BTreeMap<u64, Parquet<Named<File>>>,
-    files: u64,
+    open: BTreeMap<u64, Parquet<Whole>>,
+    ready: Vec<Ready>,
     /// Files made for each hour.
     of_hour: BTreeMap<u64, u32>,
     force: bool,
 }
 
-impl Partition {
+impl<'a> Partition<'a> {
     /// Of the recording that this is the header and the file of: what a flight recorder writes again
     /// has the same header.
     ///
     /// # Errors
     /// If the folder cannot be made.
-    pub fn new(folder: &Path, header: &Header, of: &Path, force: bool) -> Result<Self> {
+    pub fn new(
+        folder: &Path,
+        header: &Header,
+        (of, recording): (&Path, &'a File),
+        force: bool,
+    ) -> Result<Self> {
         let folder = folder.join(format!("host={}", word(&header.host)));
         make(&folder)?;
         let boot: String = header.boot.chars().filter(char::is_ascii_hexdigit).take(8).collect();
         let of = of.file_name().map_or_else(String::new, |name| word(&name.to_string_lossy()));
         let name = format!("{boot}-{}-{of}", header.started);
-        Ok(Self { folder, name, open: BTreeMap::new(), files: 0, of_hour: BTreeMap::new(), force })
+        let (open, ready, of_hour) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        Ok(Self { folder, recording, name, open, ready, of_hour, force })
     }
 
     /// Adds a request to the file of the hour in which it ended.
@@ -68,26 +76,30 @@ impl Partition {
     ///
     /// # Errors
     /// Those of the output.
-    pub fn finish(&mut self) -> Result<u64> {
+    pub fn finish(mut self) -> Result<usize> {
         while !self.open.is_empty() {
             self.close_oldest()?;
         }
-        Ok(self.files)
+        let files = self.ready.len();
+        self.ready.into_iter().try_for_each(Ready::name)?;
+        Ok(files)
     }
 
     fn close_oldest(&mut self) -> Result<()> {
-        self.open.pop_first().map_or(Ok(()), |(_, mut table)| table.finish())
+        if let Some((_, table)) = self.open.pop_first() {
+            self.ready.push(table.finish()?.close()?);
+        }
+        Ok(())
     }
 
-    fn create(&mut self, hour: u64) -> Result<Named<File>> {
+    fn create(&mut self, hour: u64) -> Result<Whole> {
         let folder = self.folder.join(format!("hour={}", name_of(hour)));
         make(&folder)?;
         // By the hour's own count: the same recording is found there again, however it is narrowed.
         let nth = self.of_hour.entry(hour).or_insert(0);
         let path = folder.join(format!("{}-{nth}.parquet", self.name));
         *nth += 1;
-        self.files += 1;
-        Ok(Named::new(escape::path(&path), output::create(&path, self.force)?))
+        Whole::private(&path, self.force, self.recording)
     }
 }
 
@@ -167,8 +179,9 @@ mod tests {
         let header =
             Header { host: "db 1".to_owned(), boot: "0a1b-2c3d4e".to_owned(), ..Header::default() };
         let mut record = golden::run().0.swap_remove(0);
-        let mut parts =
-            Partition::new(folder.path(), &header, Path::new("/tmp/r.dio.2"), false).unwrap();
+        let recording = tempfile::tempfile().unwrap();
+        let of = (Path::new("/tmp/r.dio.2"), &recording);
+        let mut parts = Partition::new(folder.path(), &header, of, false).unwrap();
         for hour in [5, 4, 5, 6, 7] {
             record.time = hour * HOUR;
             parts.record(&record).unwrap();

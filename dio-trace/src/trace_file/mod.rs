@@ -30,6 +30,12 @@ pub use writer::Writer;
 pub const VERSION: u32 = 2;
 /// What a file begins with; a text-mode copy that changes line ends breaks it at once.
 const MAGIC: [u8; 8] = *b"dio\x89rec\n";
+
+/// True of the first bytes of a recording, as many as there are.
+#[must_use]
+pub fn begins_as_one(bytes: &[u8]) -> bool {
+    MAGIC.iter().zip(bytes).all(|(wanted, byte)| wanted == byte)
+}
 /// Magic, version, and the CRC of both.
 const PREFIX: usize = 16;
 

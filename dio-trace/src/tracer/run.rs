@@ -26,6 +26,7 @@ use super::{
 use crate::{
     enrich::Stacks,
     kernel::{preflight, release},
+    stdio::note,
 };
 
 /// How long an event may wait in the ring before it is fetched; the probes wake the reader only
@@ -55,7 +56,7 @@ impl log::Log for Talk {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        eprintln!("dio-trace: probe: {}", record.args());
+        note!("probe: {}", record.args());
     }
 
     fn flush(&self) {}

@@ -1,0 +1,123 @@
+//! Recordings that the command line names: files, FIFOs, and `-` for stdin.
+
+use std::{
+    fs::{self, File, FileType, OpenOptions},
+    io::{self, BufReader, IsTerminal as _, Read, Seek as _, Write as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::progress::Progress;
+use crate::{
+    escape,
+    output::{blocking, is_dash},
+    report::{Part, Replay, Sink, replay},
+    trace_file::{Header, Reader, begins_as_one},
+};
+
+/// Bytes that tell a recording from anything else.
+const START: u64 = 16;
+
+/// An open recording, which may be read more than once.
+pub(super) struct Input {
+    /// Escaped.
+    pub(super) name: String,
+    /// `stdin`, or where it was opened.
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    pub(super) bytes: u64,
+}
+
+impl Input {
+    /// Opens it. A pipe, which can be read only once, is copied to a temporary file.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or is neither a regular file nor a pipe that somebody writes to.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        if is_dash(path) {
+            let file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+            ensure!(!file.is_terminal(), "stdin is a terminal: pipe a recording into it");
+            return Self::of(file, "stdin".to_owned(), Path::new("stdin"));
+        }
+        let name = escape::path(path);
+        let opening = || format!("cannot open {name}");
+        let kind = fs::metadata(path).with_context(opening)?.file_type();
+        // Before it is opened: opening a device may have an effect, and a FIFO waits for a writer.
+        ensure_readable(kind, &name)?;
+        let flags = if kind.is_fifo() { libc::O_NONBLOCK } else { 0 };
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+        let file = file.with_context(opening)?;
+        blocking(&file).with_context(opening)?;
+        Self::of(file, name, path)
+    }
+
+    fn of(mut file: File, name: String, path: &Path) -> Result<Self> {
+        let kind = file.metadata()?.file_type();
+        ensure_readable(kind, &name)?;
+        if !kind.is_file() || file.stream_position()? != 0 {
+            file = copy(file, &name)?;
+        }
+        let bytes = file.metadata()?.len();
+        Ok(Self { name, path: path.to_owned(), file, bytes })
+    }
+
+    /// Fails on what is not a recording, before anything is made for it.
+    pub(super) fn ensure_recording(&self) -> Result<()> {
+        self.reader().map(drop)
+    }
+
+    pub(super) fn reader(&self) -> Result<Reader<BufReader<&File>>> {
+        let file = BufReader::with_capacity(1 << 18, self.rewound()?);
+        Reader::open(file).with_context(|| self.name.clone())
+    }
+
+    /// Replays it.
+    ///
+    /// How far a long one was read is said, if somebody is there and `talks`.
+    pub(super) fn replay(
+        &self,
+        talks: bool,
+        part: &dyn Fn(&Header) -> Part,
+        sink: &mut dyn Sink,
+    ) -> Result<Replay> {
+        let talks = talks && io::stderr().is_terminal();
+        let file = Progress::new(self.rewound()?, self.bytes, talks);
+        replay(BufReader::with_capacity(1 << 18, file), part, sink)
+            .with_context(|| self.name.clone())
+    }
+
+    fn rewound(&self) -> io::Result<&File> {
+        (&self.file).rewind()?;
+        Ok(&self.file)
+    }
+}
+
+/// A socket is stdin under some supervisors and ssh.
+fn ensure_readable(kind: FileType, name: &str) -> Result<()> {
+    let what = if kind.is_dir() { "a directory" } else { "a device" };
+    let readable = kind.is_file() || kind.is_fifo() || kind.is_socket();
+    ensure!(readable, "{name} is {what}, not a recording: name a file, or - for stdin");
+    Ok(())
+}
+
+/// Copies a stream to a file without a name.
+fn copy(mut from: File, name: &str) -> Result<File> {
+    let mut start = Vec::new();
+    (&from).take(START).read_to_end(&mut start).with_context(|| name.to_owned())?;
+    ensure!(!start.is_empty(), "{name} is empty: nobody writes to it, or its writer failed");
+    let folder = std::env::temp_dir();
+    let keeping =
+        || format!("cannot keep {name} in {} (TMPDIR is another folder)", escape::path(&folder));
+    let mut file = tempfile::tempfile_in(&folder).with_context(keeping)?;
+    file.write_all(&start).with_context(keeping)?;
+    // Of anything else the start is enough to say so; it may have no end.
+    if begins_as_one(&start) {
+        io::copy(&mut from, &mut file).with_context(keeping)?;
+    }
+    Ok(file)
+}

@@ -1,0 +1,70 @@
+//! Where a verb writes a result that is made as a whole: a file, or stdout.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal as _, Write},
+    path::Path,
+};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    output::{self, Whole, is_dash},
+    stdio::Stdout,
+};
+
+pub(super) enum Output {
+    File(Whole),
+    Stdout(Stdout),
+}
+
+impl Output {
+    /// stdout where no file is named, or `-`. `input` is what the result is made from.
+    pub(super) fn open(path: Option<&Path>, force: bool, input: &File) -> Result<Self> {
+        match path.filter(|path| !is_dash(path)) {
+            Some(path) => {
+                output::remove_at_signals();
+                Ok(Self::File(Whole::private(path, force, input)?))
+            }
+            None => Ok(Self::Stdout(Stdout::new())),
+        }
+    }
+
+    pub(super) const fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
+    /// Fails if a person would get binary data on the screen.
+    pub(super) fn ensure_binary(&self, form: &str) -> Result<()> {
+        ensure!(
+            self.is_file() || !io::stdout().is_terminal(),
+            "{form} is binary, and stdout is a terminal: use -o FILE, or a pipe"
+        );
+        Ok(())
+    }
+
+    /// The result is complete.
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        match self {
+            Self::File(file) => file.finish(),
+            Self::Stdout(_) => Ok(()),
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Stdout(out) => out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Stdout(out) => out.flush(),
+        }
+    }
+}

@@ -1,0 +1,573 @@
+//! stdin, stdout, stderr and files that are full, closed, gone, or not files at all.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    os::{
+        fd::{FromRawFd as _, OwnedFd},
+        unix::{
+            fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink},
+            process::{CommandExt as _, ExitStatusExt as _},
+        },
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Longer than anything here takes, on a slow machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn recording() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/v1.dio")
+}
+
+/// Where `v1.dio` is the recording, and nothing else.
+fn place() -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    fs::copy(recording(), place.path().join("v1.dio")).unwrap();
+    place
+}
+
+fn tool(place: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dio-trace"));
+    command.args(words).current_dir(place).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Ends one that waits for ever, which nothing here may.
+fn ended(child: &mut Child, of: &[&str]) -> ExitStatus {
+    let begin = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if begin.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("{of:?} hangs");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Of little output.
+fn run(place: &Path, words: &[&str]) -> Output {
+    let mut child = tool(place, words).spawn().unwrap();
+    ended(&mut child, words);
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Fails with 1 and one line that has all of `says`.
+fn fails(out: &Output, words: &[&str], says: &[&str]) {
+    let error = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{words:?}: {error}");
+    assert_eq!(error.lines().count(), 1, "{words:?}: {error}");
+    for part in says {
+        assert!(error.contains(part), "{words:?} should say `{part}`: {error}");
+    }
+}
+
+fn fifo(path: &Path) {
+    let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: a string that ends with a NUL.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+}
+
+/// All names below a folder, with what is in the files.
+fn below(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            out.extend(below(&path));
+        } else {
+            out.push((path.clone(), fs::read(&path).unwrap_or_default()));
+        }
+    }
+    out.sort();
+    out
+}
+
+/// Every verb, and whether it has a result for stdout.
+const VERBS: &[(&[&str], bool)] = &[
+    (&["explain"], true),
+    (&["explain", "data-journal", "misaligned"], true),
+    (&["explain", "no-such-cause"], false),
+    (&["doctor", "--json"], true),
+    (&["completions", "bash"], true),
+    (&["completions", "zsh"], true),
+    (&["man", "man"], false),
+    (&["report", "v1.dio"], true),
+    (&["report", "--json", "v1.dio"], true),
+    (&["report", "--by", "fs", "v1.dio"], true),
+    (&["report", "--by", "stack", "v1.dio"], true),
+    (&["report", "v1.dio", "--html", "page.html", "--force"], false),
+    (&["report", "v1.dio", "--html", "-"], true),
+    (&["report", "missing.dio"], false),
+    (&["inspect", "v1.dio"], true),
+    (&["export", "--format", "jsonl", "v1.dio"], true),
+    (&["export", "--format", "csv", "v1.dio"], true),
+    (&["export", "--format", "parquet", "v1.dio"], true),
+    (&["export", "--format", "perfetto", "v1.dio"], true),
+    (&["export", "--format", "folded", "v1.dio", "-o", "-"], true),
+    (&["export", "--format", "csv", "v1.dio", "-o", "out.csv", "--force"], false),
+    (&["export", "--format", "parquet", "--partition", "parts", "--force", "v1.dio"], false),
+    (&["check", "."], true),
+    (&["check", "--json", "."], true),
+    (&["check", "missing"], false),
+    (&["--help"], true),
+    (&["-h"], true),
+    (&["--version"], true),
+    (&["help", "report"], true),
+    (&["report", "--help"], true),
+    (&["no-such-verb"], false),
+    (&["top"], false),
+    // Those that trace, as far as they go on any machine.
+    (&["audit", "-o", "/nonexistent/file"], false),
+    (&["attach", "-p", "4194305"], false),
+    (&["run", "--", "/nonexistent/program"], false),
+    (&["record", "-o", "-", "audit"], false),
+];
+
+/// What a verb ends with where nothing is wrong with its outputs.
+fn usual(place: &Path, words: &[&str]) -> i32 {
+    let status = tool(place, words).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+    status.code().unwrap()
+}
+
+/// A pipe that nobody reads.
+fn broken() -> Stdio {
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+fn full() -> Stdio {
+    File::create("/dev/full").unwrap().into()
+}
+
+#[test]
+fn a_full_stdout_is_1_and_one_line() {
+    let place = place();
+    for (words, prints) in VERBS {
+        let out = tool(place.path(), words).stdout(full()).output().unwrap();
+        let error = text(&out.stderr);
+        assert!(!error.contains("panicked"), "{words:?}: {error}");
+        if !*prints {
+            assert_eq!(out.status.code(), Some(usual(place.path(), words)), "{words:?}: {error}");
+            continue;
+        }
+        // 1 would say of `check` that it is not direct.
+        let code = if words[0] == "check" { 2 } else { 1 };
+        assert_eq!(out.status.code(), Some(code), "{words:?}: {error}");
+        let said = "dio-trace: cannot write stdout: No space left on device";
+        let lines = error.lines().filter(|line| line.starts_with("dio-trace: cannot")).count();
+        assert!(error.contains(said) && lines == 1, "{words:?}: {error}");
+    }
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_ends_it_quietly() {
+    let place = place();
+    for (words, prints) in VERBS {
+        let out = tool(place.path(), words).stdout(broken()).output().unwrap();
+        let error = text(&out.stderr);
+        if *prints {
+            assert_eq!(out.status.signal(), Some(libc::SIGPIPE), "{words:?}: {error}");
+            assert!(!error.contains("cannot write") && !error.contains("panicked"), "{error}");
+        } else {
+            assert_eq!(out.status.code(), Some(usual(place.path(), words)), "{words:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn stderr_changes_nothing() {
+    let place = place();
+    for (words, _) in VERBS {
+        let whole = tool(place.path(), words).output().unwrap();
+        for (state, stderr) in [("full", full()), ("broken", broken())] {
+            let out = tool(place.path(), words).stderr(stderr).output().unwrap();
+            assert_eq!(out.status, whole.status, "{words:?} with a {state} stderr");
+            // What doctor finds may differ by a moment; a time is in the page and in JSON.
+            if !["doctor", "check"].contains(&words[0]) {
+                assert!(out.stdout == whole.stdout, "{words:?} with a {state} stderr");
+            }
+        }
+    }
+}
+
+#[test]
+fn nobody_at_all_is_no_reason_to_panic() {
+    let place = place();
+    for (words, prints) in VERBS {
+        let status = tool(place.path(), words).stdout(full()).stderr(full()).status().unwrap();
+        let code = match (prints, words[0]) {
+            (true, "check") => 2,
+            (true, _) => 1,
+            (false, _) => usual(place.path(), words),
+        };
+        assert_eq!(status.code(), Some(code), "{words:?}");
+    }
+}
+
+/// Runs where the descriptors 0 to 2 are closed.
+fn closed(place: &Path, words: &[&str]) -> ExitStatus {
+    let mut command = tool(place, words);
+    let close = || {
+        for fd in 0..3 {
+            // SAFETY: the child's own descriptors; what execs next opens what it needs.
+            unsafe { libc::close(fd) };
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it calls nothing but close(2).
+    unsafe { command.pre_exec(close) };
+    command.status().unwrap()
+}
+
+#[test]
+fn a_file_never_takes_the_place_of_a_closed_descriptor() {
+    let place = place();
+    for (words, _) in VERBS.iter().filter(|(words, _)| words[0] != "export") {
+        let usual = usual(place.path(), words);
+        assert_eq!(closed(place.path(), words).code(), Some(usual), "{words:?}");
+    }
+    let export = |file| ["export", "--format", "csv", "v1.dio", "-o", file];
+    assert!(run(place.path(), &export("open.csv")).status.success());
+    assert!(closed(place.path(), &export("closed.csv")).success());
+    let read = |name: &str| fs::read(place.path().join(name)).unwrap();
+    assert!(read("open.csv") == read("closed.csv"));
+}
+
+/// Everything that writes a file as a whole: its words, and where.
+const WRITERS: &[(&[&str], &str)] = &[
+    (&["export", "v1.dio", "--format", "jsonl", "-o", "out"], "out"),
+    (&["export", "v1.dio", "--format", "csv", "-o", "out"], "out"),
+    (&["export", "v1.dio", "--format", "parquet", "-o", "out"], "out"),
+    (&["export", "v1.dio", "--format", "perfetto", "-o", "out"], "out"),
+    (&["export", "v1.dio", "--format", "folded", "-o", "out"], "out"),
+    (&["export", "v1.dio", "--format", "parquet", "--partition", "out"], "out"),
+    (&["report", "v1.dio", "--html", "out"], "out"),
+    (&["man", "out"], "out"),
+];
+
+/// As on a disk that takes no more than 64 bytes a file.
+fn on_a_small_disk(place: &Path, words: &[&str]) -> Output {
+    let mut command = tool(place, words);
+    let limit = || {
+        let size = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
+        // SAFETY: plain system calls on this process; the signal is ignored, so that write(2) fails.
+        unsafe {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            libc::setrlimit(libc::RLIMIT_FSIZE, &raw const size);
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes two system calls.
+    unsafe { command.pre_exec(limit) };
+    command.output().unwrap()
+}
+
+#[test]
+fn a_disk_that_is_full_leaves_nothing_half_written() {
+    for (words, _) in WRITERS {
+        let place = place();
+        let before = below(place.path());
+        let out = on_a_small_disk(place.path(), words);
+        fails(&out, words, &["cannot write", "File too large"]);
+        assert_eq!(below(place.path()), before, "{words:?}");
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_leaves_what_was_there() {
+    for (words, _) in WRITERS {
+        let place = place();
+        let words: Vec<&str> =
+            words.iter().copied().chain((words[0] != "man").then_some("--force")).collect();
+        assert!(run(place.path(), &words).status.success(), "{words:?}");
+        for (path, _) in below(&place.path().join(".")) {
+            if !path.ends_with("v1.dio") {
+                fs::write(path, "old").unwrap();
+            }
+        }
+        let before = below(place.path());
+        let out = on_a_small_disk(place.path(), &words);
+        assert_eq!(out.status.code(), Some(1), "{words:?}: {}", text(&out.stderr));
+        assert_eq!(below(place.path()), before, "{words:?}");
+    }
+}
+
+#[test]
+fn a_device_that_is_full_leaves_nothing_half_written() {
+    let place = place();
+    let disk = place.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    // The mount is gone with the shell's namespace.
+    let script = "mount -t tmpfs -o size=8k none disk || exit 99; \
+                  \"$0\" export v1.dio --format jsonl -o disk/out; code=$?; ls -A disk; exit $code";
+    let out = Command::new("unshare")
+        .args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_dio-trace")])
+        .current_dir(place.path())
+        .output();
+    let Ok(out) = out.inspect_err(|error| eprintln!("SKIPPED: unshare: {error}")) else { return };
+    let error = text(&out.stderr);
+    if out.status.code() == Some(99) || error.contains("unshare:") {
+        eprintln!("SKIPPED: nothing may be mounted here: {error}");
+        return;
+    }
+    fails(&out, &["tmpfs"], &["cannot write disk/out: No space left on device"]);
+    assert_eq!(text(&out.stdout), "");
+}
+
+/// A recording that takes a while: the blocks of v1.dio, again and again.
+fn long(place: &Path, times: usize) {
+    let once = fs::read(recording()).unwrap();
+    let mut all = once.clone();
+    for _ in 1..times {
+        all.extend_from_slice(&once[16..]);
+    }
+    fs::write(place.join("long.dio"), all).unwrap();
+}
+
+/// The files of a folder, and their sizes.
+fn sizes(place: &Path) -> Vec<(PathBuf, u64)> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(place).unwrap().flatten() {
+        match entry.metadata() {
+            Ok(about) if about.is_dir() => out.extend(sizes(&entry.path())),
+            Ok(about) => out.push((entry.path(), about.len())),
+            Err(_) => {}
+        }
+    }
+    out.sort();
+    out
+}
+
+/// Starts it, and waits until it has made or changed a file.
+fn begun(place: &Path, words: &[&str], ignored: Option<libc::c_int>) -> Child {
+    let mut command = tool(place, words);
+    let ignore = move || {
+        if let Some(signal) = ignored {
+            // SAFETY: a signal of this process is ignored, as `nohup` does.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes one system call.
+    unsafe { command.pre_exec(ignore) };
+    let there = sizes(place);
+    let child = command.spawn().unwrap();
+    let begin = Instant::now();
+    while sizes(place) == there {
+        assert!(begin.elapsed() < PATIENCE, "{words:?} writes no file");
+        thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+fn kill(child: &Child, signal: libc::c_int) {
+    // SAFETY: a child that was not waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, signal) }, 0);
+}
+
+#[test]
+fn a_signal_leaves_nothing_half_written() {
+    let writers: [&[&str]; 3] = [
+        &["export", "long.dio", "--format", "csv", "-o", "out", "--force"],
+        &["export", "long.dio", "--format", "parquet", "--partition", "parts"],
+        &["report", "long.dio", "--html", "out", "--force"],
+    ];
+    for (words, signal) in writers.iter().zip([libc::SIGINT, libc::SIGTERM, libc::SIGHUP]) {
+        let place = place();
+        long(place.path(), 5_000);
+        fs::write(place.path().join("out"), "old").unwrap();
+        let before = below(place.path());
+        let mut child = begun(place.path(), words, None);
+        kill(&child, signal);
+        let status = ended(&mut child, words);
+        assert_eq!(status.signal(), Some(signal), "{words:?}: {status}");
+        assert!(below(place.path()) == before, "{words:?} left something");
+    }
+}
+
+#[test]
+fn an_ignored_signal_stays_ignored() {
+    let place = place();
+    long(place.path(), 500);
+    let words = ["export", "long.dio", "--format", "csv", "-o", "out"];
+    let mut child = begun(place.path(), &words, Some(libc::SIGHUP));
+    kill(&child, libc::SIGHUP);
+    assert!(ended(&mut child, &words).success());
+    let lines = fs::read_to_string(place.path().join("out")).unwrap().lines().count();
+    assert_eq!(lines, 1 + 500 * 16);
+}
+
+#[test]
+fn what_is_made_is_the_owners_and_follows_no_link() {
+    let place = place();
+    let at = |name: &str| place.path().join(name);
+    for (words, out) in WRITERS.iter().filter(|(words, _)| words[0] != "man") {
+        assert!(run(place.path(), words).status.success(), "{words:?}");
+        for (path, _) in below(place.path()).iter().filter(|(path, _)| !path.ends_with("v1.dio")) {
+            let mode = fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{words:?}: {}", path.display());
+        }
+        let again = run(place.path(), words);
+        fails(&again, words, &["is there already", "--force"]);
+        let forced: Vec<&str> = words.iter().copied().chain(["--force"]).collect();
+        assert!(run(place.path(), &forced).status.success(), "{words:?}");
+        if at(out).is_dir() {
+            fs::remove_dir_all(at(out)).unwrap();
+            continue;
+        }
+        fs::remove_file(at(out)).unwrap();
+        fs::write(at("target"), "mine").unwrap();
+        symlink("target", at(out)).unwrap();
+        fails(&run(place.path(), &forced), &forced, &["symbolic link"]);
+        assert_eq!(fs::read(at("target")).unwrap(), b"mine", "{words:?}");
+        fs::remove_file(at(out)).unwrap();
+        fs::remove_file(at("target")).unwrap();
+    }
+}
+
+#[test]
+fn man_pages_are_for_everyone() {
+    let place = place();
+    assert!(run(place.path(), &["man", "man"]).status.success());
+    let page = fs::metadata(place.path().join("man/dio-trace.1")).unwrap();
+    let other = fs::metadata(place.path().join("man")).unwrap();
+    // Both are as the umask has it.
+    assert_eq!(page.mode() & 0o444, other.mode() & 0o444);
+}
+
+/// Feeds a recording through a pipe.
+fn piped(place: &Path, words: &[&str], input: &[u8]) -> Output {
+    let mut child = tool(place, words).stdin(Stdio::piped()).spawn().unwrap();
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_dash_is_stdin_or_stdout() {
+    let place = place();
+    let bytes = fs::read(recording()).unwrap();
+    let named = |words: &[&str]| {
+        let out = run(place.path(), words);
+        assert!(out.status.success(), "{words:?}: {}", text(&out.stderr));
+        text(&out.stdout)
+    };
+    let stdin = |words: &[&str]| {
+        let out = piped(place.path(), words, &bytes);
+        assert!(out.status.success(), "{words:?}: {}", text(&out.stderr));
+        text(&out.stdout)
+    };
+    let csv = named(&["export", "v1.dio", "--format", "csv"]);
+    assert_eq!(stdin(&["export", "-", "--format", "csv"]), csv);
+    assert_eq!(named(&["export", "v1.dio", "--format", "csv", "-o", "-"]), csv);
+    let sums = named(&["report", "v1.dio", "--by", "fs"]);
+    assert_eq!(stdin(&["report", "-", "--by", "fs"]), sums);
+    for verb in ["report", "inspect"] {
+        let both = (named(&[verb, "v1.dio"]), stdin(&[verb, "-"]));
+        assert_eq!(both.0.replace("v1.dio: ", ""), both.1.replace("stdin: ", ""));
+    }
+    let page = named(&["report", "v1.dio", "--html", "-"]);
+    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
+    // A file as stdin, and none of that name.
+    let file = File::open(recording()).unwrap();
+    let out = tool(place.path(), &["export", "-", "--format", "csv"]).stdin(file).output().unwrap();
+    assert_eq!(text(&out.stdout), csv);
+    assert_eq!(below(place.path()).len(), 1);
+    fails(&run(place.path(), &["report", "-"]), &["report", "-"], &["stdin is a device"]);
+    let words = ["report", "-"];
+    fails(&piped(place.path(), &words, b""), &words, &["stdin is empty"]);
+    fails(&piped(place.path(), &words, b"text"), &words, &["stdin", "no recording"]);
+    fails(&piped(place.path(), &words, &bytes[..100]), &words, &["stdin", "offset 16"]);
+    let words = ["record", "-o", "-", "audit"];
+    fails(&run(place.path(), &words), &words, &["not a stream"]);
+    stdin(&["export", "-", "--format", "parquet", "--partition", "parts"]);
+    assert!(below(place.path()).iter().any(|(path, _)| path.to_str().unwrap().contains("-stdin-")));
+}
+
+#[test]
+fn what_has_no_end_is_refused_by_its_start() {
+    let place = place();
+    let words = ["report", "-"];
+    let mut endless = Command::new("yes").stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        tool(place.path(), &words).stdin(endless.stdout.take().unwrap()).spawn().unwrap();
+    ended(&mut child, &words);
+    endless.kill().unwrap();
+    endless.wait().unwrap();
+    fails(&child.wait_with_output().unwrap(), &words, &["no recording"]);
+    fails(&run(place.path(), &["inspect", "/dev/zero"]), &["/dev/zero"], &["is a device"]);
+    fails(&run(place.path(), &["report", "/"]), &["/"], &["is a directory"]);
+}
+
+#[test]
+fn a_fifo_is_read_as_a_stream_and_never_waited_for() {
+    let place = place();
+    fifo(&place.path().join("fifo"));
+    for words in [
+        &["report", "fifo"][..],
+        &["inspect", "fifo"],
+        &["export", "fifo", "--format", "csv"],
+        &["report", "fifo", "--html", "page.html"],
+    ] {
+        fails(&run(place.path(), words), words, &["fifo is empty: nobody writes to it"]);
+    }
+    let bash = Command::new("bash")
+        .args(["-c", "\"$0\" report --by fs <(cat v1.dio)", env!("CARGO_BIN_EXE_dio-trace")])
+        .current_dir(place.path())
+        .output();
+    if let Ok(bash) = bash {
+        let whole = run(place.path(), &["report", "--by", "fs", "v1.dio"]);
+        assert_eq!(text(&bash.stdout), text(&whole.stdout), "{}", text(&bash.stderr));
+    }
+    for words in [
+        &["export", "v1.dio", "--format", "csv", "-o", "fifo", "--force"][..],
+        &["report", "v1.dio", "--html", "fifo", "--force"],
+    ] {
+        fails(&run(place.path(), words), words, &["not a regular file"]);
+    }
+    let words = ["audit", "-o", "fifo"];
+    fails(&run(place.path(), &words), &words, &["cannot write fifo", "nobody reads"]);
+    assert!(fs::metadata(place.path().join("fifo")).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn binary_forms_are_not_for_a_terminal() {
+    let place = place();
+    for (form, words) in [("parquet", "Parquet is binary"), ("perfetto", "is binary")] {
+        let (mut ours, mut theirs) = (-1, -1);
+        let none = std::ptr::null_mut();
+        // SAFETY: writes two descriptors; what else it could do is not asked for.
+        let made = unsafe {
+            libc::openpty(&raw mut ours, &raw mut theirs, none, none.cast(), none.cast())
+        };
+        if made != 0 {
+            eprintln!("SKIPPED: no terminal: {}", io::Error::last_os_error());
+            return;
+        }
+        // SAFETY: descriptors of our own, just made.
+        let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
+        for dash in [&[][..], &["-o", "-"]] {
+            let words_of = [&["export", "v1.dio", "--format", form], dash].concat();
+            let stdout = theirs.try_clone().unwrap();
+            let out = tool(place.path(), &words_of).stdout(stdout).output().unwrap();
+            fails(&out, &words_of, &[words, "-o FILE"]);
+        }
+        // Nothing reached it.
+        drop(theirs);
+        let mut shown = Vec::new();
+        let _ = File::from(ours).read_to_end(&mut shown);
+        assert!(shown.is_empty(), "{shown:?}");
+    }
+}
