@@ -76,7 +76,10 @@ impl RecordArgs {
             bail!("a recording keeps its host's zone: give --utc to `dio-trace report`");
         }
         if is_dash(&self.output) {
-            bail!("a recording is a file, not a stream: its end is mended if the disk is full");
+            bail!(
+                "a recording needs a file, not a stream: when the disk is full it is cut to its last \
+                 whole block (-o FILE; `./-` is a file of that name)"
+            );
         }
         if !common.filters.filter().is_open() {
             bail!(
