@@ -1,7 +1,7 @@
 //! What a file says of itself: limits, flags, attributes. Asked without writing, once per file.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io,
     mem::MaybeUninit,
     os::{
@@ -11,9 +11,13 @@ use std::{
     path::Path,
 };
 
+use dio_trace_common::verdict::magic;
 use serde::{Deserialize, Serialize};
 
-use super::device::{self, Device};
+use super::{
+    device::{self, Device},
+    look::client_magic,
+};
 
 /// inode flags of FS_IOC_GETFLAGS (include/uapi/linux/fs.h, fs/ext4/ext4.h).
 pub mod flag {
@@ -70,29 +74,69 @@ impl Facts {
     }
 }
 
-/// Opens `path` for asking, if it still is the inode that was traced.
-///
-/// # Errors
-/// If it is gone, another file, or neither a regular file nor a block device.
-pub(super) fn open(path: &Path, ino: u64) -> io::Result<File> {
-    let about = fs::metadata(path)?;
-    let kind = about.file_type();
-    if about.ino() != ino || !(kind.is_file() || kind.is_block_device()) {
-        return Err(io::Error::other("another file has that name now"));
+/// A file that is asked, for no longer than that takes: what is open cannot be unmounted, and keeps
+/// the space of a file that is deleted.
+pub(super) struct Asked {
+    /// Open by its name alone (O_PATH): nothing of the file system, of a device's driver or of a
+    /// server learns of it.
+    named: File,
+    about: Metadata,
+    /// It lies on a server, which would learn of an open.
+    remote: bool,
+}
+
+impl Asked {
+    /// The file of that path, if it still is the inode that was traced, on that device (kernel
+    /// `dev_t`). `fs` is its file system's type, "" if it is not known.
+    ///
+    /// # Errors
+    /// If it is gone, another file, or neither a regular file nor a block device.
+    pub(super) fn find(path: &Path, (ino, dev): (u64, u32), fs: &str) -> io::Result<Self> {
+        let flags = libc::O_PATH | libc::O_CLOEXEC;
+        let named = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let about = named.metadata()?;
+        let kind = about.file_type();
+        let same = about.ino() == ino && may_be_on(&about, dev);
+        if !same || !(kind.is_file() || kind.is_block_device()) {
+            return Err(io::Error::other("another file has that name now"));
+        }
+        let own = || statfs(&named).is_some_and(|about| magic::is_client(about.f_type as u32));
+        let remote = client_magic(fs).is_some() || own();
+        Ok(Self { named, about, remote })
     }
-    let try_open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
-    let file = try_open(flags | libc::O_NOATIME).or_else(|_| try_open(flags))?;
-    if file.metadata()?.ino() == ino {
-        Ok(file)
-    } else {
-        Err(io::Error::other("another file has that name now"))
+
+    /// What it says of itself.
+    pub(super) fn facts(&self, source: Option<&str>) -> Facts {
+        ask(&self.named, self.open().as_ref(), source)
+    }
+
+    /// Open for the questions that need it (ioctl). Nothing is read, so its access time stays. Not a
+    /// device, whose driver would act on it, and not a file without a name: closing it would be what
+    /// frees its space.
+    pub(super) fn open(&self) -> Option<File> {
+        if !self.about.is_file() || self.about.nlink() == 0 || self.remote {
+            return None;
+        }
+        let itself = format!("/proc/self/fd/{}", self.named.as_raw_fd());
+        let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
+        OpenOptions::new().read(true).custom_flags(flags).open(itself).ok()
     }
 }
 
-/// Asks an open file. `source` is what its file system is mounted from: btrfs has device numbers
-/// of its own, behind which sysfs finds nothing.
-pub(super) fn ask(file: &File, source: Option<&str>) -> Facts {
+/// False if the device says that it is another file of the same number, as in another mount
+/// namespace. Devices without a driver (major 0) tell nothing: btrfs and overlay show others than the kernel
+/// has.
+fn may_be_on(about: &Metadata, dev: u32) -> bool {
+    let itself = about.file_type().is_block_device();
+    let (major, minor) = numbers(if itself { about.rdev() } else { about.dev() });
+    let (kernel_major, kernel_minor) = (dev >> 20, dev & 0xf_ffff);
+    major == 0 || kernel_major == 0 || (major, minor) == (kernel_major, kernel_minor)
+}
+
+/// Asks a file: by `file`, which may be open by its name alone, and by `open` what takes more. `source`
+/// is what its file system is mounted from: btrfs has device numbers of its own, behind which sysfs
+/// finds nothing.
+pub(super) fn ask(file: &File, open: Option<&File>, source: Option<&str>) -> Facts {
     let Ok(about) = file.metadata() else { return Facts::default() };
     let itself = about.file_type().is_block_device();
     let dev = numbers(if itself { about.rdev() } else { about.dev() });
@@ -101,7 +145,7 @@ pub(super) fn ask(file: &File, source: Option<&str>) -> Facts {
     let told = |mask| statx.filter(|answer| answer.stx_mask & mask != 0);
     Facts {
         dev: Some(dev),
-        flags: if itself { None } else { inode_flags(file) },
+        flags: open.filter(|_| !itself).and_then(inode_flags),
         attributes: statx.map(|answer| answer.stx_attributes),
         dio_align: told(libc::STATX_DIOALIGN)
             .map(|answer| (answer.stx_dio_mem_align, answer.stx_dio_offset_align)),
@@ -163,11 +207,29 @@ mod tests {
     #[test]
     fn a_file_tells_and_another_inode_is_not_asked() {
         let path = std::env::current_exe().unwrap();
-        let ino = fs::metadata(&path).unwrap().ino();
-        let facts = ask(&open(&path, ino).unwrap(), None);
+        let about = fs::metadata(&path).unwrap();
+        let (major, minor) = numbers(about.dev());
+        let (ino, dev) = (about.ino(), major << 20 | minor);
+        let facts = Asked::find(&path, (ino, dev), "").unwrap().facts(None);
         assert!(facts.dev.is_some() && facts.attributes.is_some());
         assert!(facts.block.is_some_and(|block| block.is_power_of_two()));
-        assert!(open(&path, ino + 1).is_err());
+        assert!(Asked::find(&path, (ino + 1, dev), "").is_err());
+        assert_eq!(Asked::find(&path, (ino, 9 << 20 | 7), "").is_err(), major != 0);
         assert_eq!(device_number("/dev/null"), None);
+    }
+
+    #[test]
+    fn neither_a_deleted_file_nor_one_of_a_server_is_opened() {
+        let path = std::env::temp_dir().join(format!("dio-trace-asked-{}", std::process::id()));
+        let kept = File::create(&path).unwrap();
+        let ino = kept.metadata().unwrap().ino();
+        assert!(Asked::find(&path, (ino, 0), "fuse").unwrap().open().is_none());
+        let local = Asked::find(&path, (ino, 0), "").unwrap();
+        assert_eq!(local.open().is_none(), local.remote);
+        fs::remove_file(&path).unwrap();
+        assert!(Asked::find(&path, (ino, 0), "").is_err());
+        let link = format!("/proc/self/fd/{}", kept.as_raw_fd());
+        let deleted = Asked::find(Path::new(&link), (ino, 0), "").unwrap();
+        assert!(deleted.open().is_none() && deleted.facts(None).dev.is_some());
     }
 }

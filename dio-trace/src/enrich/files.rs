@@ -73,7 +73,7 @@ mod tests {
         let mut files = Files::of((2, 3));
         for ino in 0..100 {
             files.entry(key(ino)).insert_entry(lost_name(key(ino), None));
-            assert_eq!(files.get(&key(ino)).map(|info| info.ino), Some(ino));
+            assert_eq!(files.get(&key(ino)).map(|info| info.traced.0), Some(ino));
             assert!(files.kept.len() + files.passing.len() <= 5);
         }
         assert!(files.get(&key(0)).is_some() && files.get(&key(1)).is_some());

@@ -34,7 +34,7 @@ pub(crate) fn look(path: &Path, file: &File) -> Option<Looked> {
     let about = file.metadata().ok()?;
     let magic = facts::statfs(file)?.f_type as u32;
     if about.file_type().is_block_device() {
-        let facts = facts::ask(file, None);
+        let facts = facts::ask(file, None, None);
         let info = info(path, &about, facts, ("bdev", ""), None);
         let source = info.path.clone();
         let read_only = is_read_only_device(&info.dev);
@@ -43,7 +43,7 @@ pub(crate) fn look(path: &Path, file: &File) -> Option<Looked> {
     let mount = mount(path, file)?;
     let below = (mount.fs == "overlay").then(|| below_overlay(&mount)).flatten();
     let source = below.as_ref().unwrap_or(&mount).source.clone();
-    let facts = facts::ask(file, Some(&source));
+    let facts = facts::ask(file, Some(file), Some(&source));
     let below = below.map(|m| (m.fs, m.options));
     let info = info(path, &about, facts, (&mount.fs, &mount.options), below);
     let read_only = is_read_only(file);
@@ -110,6 +110,6 @@ fn info(
         below,
         mixers: Mixers::default(),
         places: vec![path.to_path_buf()],
-        ino: about.ino(),
+        traced: (about.ino(), 0),
     }
 }

@@ -34,6 +34,7 @@ use crate::{
 };
 pub use device::{Device, Layer, LayerKind};
 pub use extents::{extent, extent_flags};
+use facts::Asked;
 pub use facts::{Facts, attribute, flag, inode_flags};
 pub use fds::{DirectFd, direct_fds};
 use files::Files;
@@ -46,8 +47,6 @@ const MAX_NAME: usize = 64;
 /// Mount namespaces whose mounts are kept, and for how long.
 const MAX_NAMESPACES: usize = 64;
 const FRESH: Duration = Duration::from_secs(1);
-/// Files kept open for their extents.
-const MAX_OPEN: usize = 64;
 /// Users of one file through the page cache that are named.
 const MAX_NAMED: usize = 4;
 
@@ -127,8 +126,9 @@ pub struct FileInfo {
     /// may be another; by itself once that process is gone.
     #[serde(skip)]
     places: Vec<PathBuf>,
+    /// Its number, and the kernel's of its device.
     #[serde(skip)]
-    ino: u64,
+    traced: (u64, u32),
 }
 
 impl FileInfo {
@@ -189,9 +189,9 @@ impl FileInfo {
         texts.chain(facts.device.layers.iter().map(Layer::bytes)).sum()
     }
 
-    /// Opens the file anew for its extents.
+    /// Opens the file for its extents, for a moment.
     fn open(&self) -> Option<File> {
-        self.places.iter().find_map(|place| facts::open(place, self.ino).ok())
+        find(&self.places, self.traced, &self.fs)?.open()
     }
 }
 
@@ -200,7 +200,7 @@ impl FileInfo {
 pub struct Enricher {
     files: Files,
     mounts: HashMap<Namespace, (Instant, Mounts)>,
-    open: HashMap<FileKey, Option<File>>,
+    extents: extents::Lately,
     exes: HashMap<u32, String>,
     /// If they are asked for.
     stacks: Option<Stacks>,
@@ -278,7 +278,7 @@ impl Enricher {
             below: None,
             mixers: Mixers::default(),
             places: Vec::new(),
-            ino: key.ino,
+            traced: (key.ino, key.dev),
         };
         self.files.entry(key).insert_entry(info);
     }
@@ -300,11 +300,7 @@ impl Enricher {
         }
         let key = FileKey::from(request);
         let info = self.files.get(&key)?;
-        if self.open.len() >= MAX_OPEN {
-            self.open.clear();
-        }
-        let file = self.open.entry(key).or_insert_with(|| info.open());
-        extent_flags(file.as_ref()?, request.pos as u64, request.len)
+        self.extents.flags(key, (request.pos as u64, request.len), || info.open())
     }
 
     /// Takes a process that uses a file through the page cache; its name.
@@ -423,21 +419,27 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
     let foreign = Path::new("/proc").join(event.tgid.to_string()).join("root");
     let foreign = foreign.join(local.strip_prefix("/").unwrap_or(local));
     let places = vec![foreign, local.to_path_buf()];
-    let file = places.iter().find_map(|place| facts::open(place, event.ino).ok());
     let below = mount.filter(|m| m.fs == "overlay").and_then(below_overlay);
     let source = below.as_ref().or(mount).map(|m| m.source.as_str());
-    let facts = file.map(|file| facts::ask(&file, source)).unwrap_or_default();
+    let fs = escape_c(&event.fs_name);
+    let traced = (event.ino, event.dev);
+    let facts = find(&places, traced, &fs).map(|file| file.facts(source)).unwrap_or_default();
     FileInfo {
         path: shown,
-        fs: escape_c(&event.fs_name),
+        fs,
         options: mount.map(|m| m.options.clone()).unwrap_or_default(),
         dev: device(facts.dev, event.dev),
         facts,
         below: below.map(|m| (m.fs, m.options)),
         mixers: Mixers::default(),
         places,
-        ino: event.ino,
+        traced,
     }
+}
+
+/// The first of these places that has the file; nothing of it stays open once it is dropped.
+fn find(places: &[PathBuf], traced: (u64, u32), fs: &str) -> Option<Asked> {
+    places.iter().find_map(|place| Asked::find(place, traced, fs).ok())
 }
 
 /// The mount that an overlay writes to, or reads from if it has no upper layer. Its options name
@@ -457,7 +459,7 @@ fn below_overlay(overlay: &Mount) -> Option<Mount> {
 fn lost_name(key: FileKey, found: Option<(PathBuf, String)>) -> FileInfo {
     let facts = found
         .as_ref()
-        .and_then(|(real, _)| Some(facts::ask(&facts::open(real, key.ino).ok()?, None)))
+        .and_then(|(real, _)| Some(Asked::find(real, (key.ino, key.dev), "").ok()?.facts(None)))
         .unwrap_or_default();
     let (places, path) = found.map_or_else(
         || (Vec::new(), format!("<inode {}>", key.ino)),
@@ -472,7 +474,7 @@ fn lost_name(key: FileKey, found: Option<(PathBuf, String)>) -> FileInfo {
         below: None,
         mixers: Mixers::default(),
         places,
-        ino: key.ino,
+        traced: (key.ino, key.dev),
     }
 }
 

@@ -27,7 +27,6 @@ pub type Addresses = Box<dyn Fn(u16) -> Vec<u64>>;
 /// Looks functions up, once a stack.
 pub struct Stacks {
     addresses: Addresses,
-    symbolizer: Symbolizer,
     /// By process, for the same addresses are other functions in another one.
     known: HashMap<(u32, u16), Option<Arc<Stack>>>,
     next: u32,
@@ -37,10 +36,7 @@ impl Stacks {
     /// With the map that the probes put them in.
     #[must_use]
     pub fn new(addresses: Addresses) -> Self {
-        // Symbols alone: reading a database's debug information takes seconds, in which events wait.
-        let symbolizer =
-            Symbolizer::builder().enable_code_info(false).enable_inlined_fns(false).build();
-        Self { addresses, symbolizer, known: HashMap::new(), next: 0 }
+        Self { addresses, known: HashMap::new(), next: 0 }
     }
 
     /// The stack of that number in that process.
@@ -54,19 +50,27 @@ impl Stacks {
         let addresses = (self.addresses)(number);
         let stack = (!addresses.is_empty()).then(|| {
             self.next += 1;
-            Arc::new(Stack { id: self.next, frames: frames(&self.symbolizer, tgid, &addresses) })
+            Arc::new(Stack { id: self.next, frames: frames(tgid, &addresses) })
         });
         self.known.insert((tgid, number), stack.clone());
         stack
     }
 }
 
-fn frames(symbolizer: &Symbolizer, tgid: u32, addresses: &[u64]) -> Vec<Frame> {
+/// Anew for each stack: a symbolizer keeps every file that it saw open and mapped, and no file
+/// system with one of them could be unmounted.
+fn symbolizer() -> Symbolizer {
+    // Symbols alone: reading a database's debug information takes seconds, in which events wait.
+    Symbolizer::builder().enable_code_info(false).enable_inlined_fns(false).build()
+}
+
+fn frames(tgid: u32, addresses: &[u64]) -> Vec<Frame> {
+    let symbolizer = symbolizer();
     // All but the first are where a call returns to: the call itself lies before that.
     let back = |i: usize| u64::from(i != 0);
     let calls: Vec<u64> =
         addresses.iter().enumerate().map(|(i, at)| at.saturating_sub(back(i))).collect();
-    let found = look_up(symbolizer, tgid, &calls);
+    let found = look_up(&symbolizer, tgid, &calls);
     let mut mapped = None;
     let frame = |(i, address): (usize, &u64)| match found.get(i).and_then(Symbolized::as_sym) {
         Some(symbol) => Frame {
@@ -159,6 +163,29 @@ mod tests {
         // Gone: its addresses are left.
         let gone = stacks.get(u32::MAX >> 1, 0).unwrap();
         assert_eq!((gone.id, gone.frames[0].text()), (2, format!("{here:#x}")));
+    }
+
+    #[test]
+    fn nothing_stays_open_or_mapped() {
+        let exe = std::env::current_exe().unwrap();
+        let open = || {
+            let fds = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            fds.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|file| file == exe)).count()
+        };
+        let mapped = || {
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            maps.lines().filter(|line| line.ends_with(exe.to_str().unwrap())).count()
+        };
+        // Other tests look functions up meanwhile, in the same file.
+        let here = known_function();
+        let mut stacks = Stacks::new(Box::new(move |_| vec![here]));
+        let before = mapped();
+        stacks.get(std::process::id(), 0).unwrap();
+        let calm = (0..100).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            open() == 0 && mapped() <= before
+        });
+        assert!(calm, "{} open, {} mapped, {before} before", open(), mapped());
     }
 
     #[test]

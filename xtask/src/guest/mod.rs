@@ -10,6 +10,7 @@
 //! - [`mixed`]: who mixes direct and buffered access
 //! - [`innocents`]: who must not be blamed of that
 //! - [`family`]: descendants that run before dio-trace attaches
+//! - [`released`]: what was traced is let go
 //! - [`memory`]: buffers and mappings
 //! - [`fuse`]: a FUSE server for some set-ups
 //! - [`shorts`]: what makes a read return less than it was asked for
@@ -35,6 +36,7 @@ mod live;
 mod memory;
 mod mixed;
 mod recordings;
+mod released;
 mod request;
 mod rings;
 mod setups;
@@ -75,6 +77,10 @@ pub(crate) enum Guest {
     Live(suite::AloneArgs),
     /// The ordinary user alone
     OrdinaryUser(suite::AloneArgs),
+    /// What was traced is let go, alone
+    Released(suite::AloneArgs),
+    /// Uses a file directly
+    ReleasedUser(released::ReleasedUserArgs),
     /// Reads a file from functions that are known
     StackReader(stacks::StackReaderArgs),
     /// Makes set-ups and leaves them
@@ -136,6 +142,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Rings(args) => suite::alone(args, rings::SETUPS, rings::check),
         Guest::RingsUser(args) => rings::user(args).map(|()| 0),
         Guest::CutLoad(args) => cut::load(args).map(|()| 0),
+        Guest::Released(args) => suite::alone(args, released::SETUPS, released::check),
+        Guest::ReleasedUser(args) => released::user(args).map(|()| 0),
         Guest::StackReader(args) => stacks::reader(args).map(|()| 0),
         Guest::Make(args) => suite::make(args).map(|()| 0),
         Guest::Workload(args) => workload::main(args).map(|()| 0),

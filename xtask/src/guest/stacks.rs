@@ -1,5 +1,6 @@
 //! `--stack`: which function of the program it was.
 use std::{
+    fs::File,
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     process::Command,
@@ -65,12 +66,18 @@ unsafe extern "C" {
 #[cfg(not(target_arch = "x86_64"))]
 use libc::pread64 as dio_trace_test_reads;
 
+/// Reads the begin of the file, from those functions; what pread(2) says.
+pub(super) fn read_known(file: &File, buffer: &mut Buffer, len: usize) -> isize {
+    let len = len.min(buffer.bytes().len());
+    // SAFETY: the buffer is at least as long as said.
+    unsafe { dio_trace_test_reads(file.as_raw_fd(), buffer.at(0).cast(), len, 0) }
+}
+
 /// Reads the file directly, from those functions.
 pub(super) fn reader(args: &StackReaderArgs) -> Result<()> {
     let file = open_direct(&args.file)?;
     let mut buffer = Buffer::new(SIZE)?;
-    // SAFETY: the buffer is as long as said.
-    let read = unsafe { dio_trace_test_reads(file.as_raw_fd(), buffer.at(0).cast(), SIZE, 0) };
+    let read = read_known(&file, &mut buffer, SIZE);
     if read != SIZE as isize {
         bail!("read {read} bytes of {SIZE}");
     }

@@ -23,7 +23,7 @@ use super::{
     judge::{self, Asked, Judge, Report},
     live,
     mixed::{self, DirectUser},
-    recordings, rings,
+    recordings, released, rings,
     setups::{self, Kind, Place, ROOT, Setup},
     shorts, stacks, unprivileged, workload,
 };
@@ -101,6 +101,7 @@ pub(super) fn main(args: &SuiteArgs) -> Result<u8> {
     mixed_access(args, &mut judge)?;
     scenarios(args, WITH_JOURNAL, live::SETUPS, &mut judge)?;
     scenarios(args, PLAIN, unprivileged::SETUPS, &mut judge)?;
+    scenarios(args, LET_GO, released::SETUPS, &mut judge)?;
     if args.all_setups {
         short_counts(args, &mut judge)?;
     }
@@ -273,6 +274,14 @@ const PLAIN: &[Scenario] = &[
         check: unprivileged::check,
     },
 ];
+
+/// Those that take their set-ups apart.
+const LET_GO: &[Scenario] = &[Scenario {
+    shown: "what was traced is let go",
+    name: "released",
+    runs: released::RUNS,
+    check: released::check,
+}];
 
 /// Runs scenarios on these set-ups.
 fn scenarios(
