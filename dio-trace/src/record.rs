@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     cause::{Case, Explanation, explain, wants_extents},
     clock::Clock,
-    enrich::{Enricher, FileKey},
+    enrich::{Enricher, FileKey, thread},
     errno,
     stack::Stack,
 };
@@ -44,6 +44,10 @@ pub struct Record {
     pub pid: u32,
     pub tid: u32,
     pub comm: String,
+    /// What the process calls itself, where that says more than `comm`.
+    pub cmdline: Option<String>,
+    /// The submitting thread's name, where it has its own.
+    pub thread: Option<String>,
     pub op: &'static str,
     pub api: &'static str,
     pub dev: String,
@@ -135,6 +139,8 @@ impl Record {
         let decision = decide(&request.facts(true), &request.evidence);
         let key = FileKey::from(request);
         let comm = enricher.process(request.tgid, Some((request.tid, &request.comm)));
+        let cmdline = enricher.title(request.tgid);
+        let thread = thread(request.tgid, request.tid, &request.comm, &comm);
         let file = enricher.file(key, request.tgid);
         let (fs, options) = file.deciding();
         let explanation = explain(&Case {
@@ -156,6 +162,8 @@ impl Record {
             pid: request.tgid,
             tid: request.tid,
             comm,
+            cmdline,
+            thread,
             op: op(request.op),
             api: api(request.api),
             dev: file.dev.clone(),

@@ -30,6 +30,8 @@ pub struct Bytes {
 pub struct Row {
     pub pid: u32,
     pub comm: String,
+    /// As in [`crate::record::Record`].
+    pub cmdline: Option<String>,
     pub path: String,
     pub dev: String,
     pub ino: u64,
@@ -308,6 +310,7 @@ fn merge(counters: &[(CounterKey, Counter)]) -> Vec<(RowKey, RowCounter)> {
 fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) -> Row {
     let (tgid, file_key, op_byte, verdict, outcome) = *key;
     let comm = enricher.process(tgid, None);
+    let cmdline = enricher.title(tgid);
     let file = enricher.file(file_key, tgid);
     let outcome = Outcome::from_u8(outcome).filter(|outcome| *outcome != Outcome::None);
     let mut bytes = Bytes::default();
@@ -317,6 +320,7 @@ fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) 
     Row {
         pid: tgid,
         comm,
+        cmdline,
         path: file.path.clone(),
         dev: file.dev.clone(),
         ino: file_key.ino,

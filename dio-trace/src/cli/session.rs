@@ -91,7 +91,8 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let (watch, text) = watch(verb, &subject, &family, &mut tracer)?;
     announce(&tracer, &text, common);
     list_open(&family.all(), common.verbose > 0);
-    let enricher = Enricher::with_stacks(tracer.stacks(&options)?);
+    let mut enricher = Enricher::with_stacks(tracer.stacks(&options)?);
+    enricher.look_around(&family.all());
     give_up_privilege(&tracer);
     let view = View {
         sink,

@@ -6,17 +6,17 @@ mod facts;
 mod fds;
 mod files;
 mod look;
+mod names;
+mod namespaces;
 mod stacks;
 
 use std::{
-    collections::HashMap,
     ffi::OsStr,
     fs::File,
     io::ErrorKind,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use dio_trace_common::abi::{
@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     escape::{escape, escape_c},
-    mounts::{self, Mount, Mounts},
+    mounts::{self, Mount},
     stack::Stack,
     trace_file::bounds,
 };
@@ -39,14 +39,11 @@ pub use facts::{Facts, attribute, flag, inode_flags};
 pub use fds::{DirectFd, direct_fds};
 use files::Files;
 pub(crate) use look::{client_magic, is_stacked, look};
+use names::Names;
+pub(crate) use names::thread;
+use namespaces::{Namespaces, Wanted};
 pub use stacks::{Addresses, Stacks};
 
-/// Names of processes that are kept, and bytes of one.
-const MAX_NAMES: usize = 1 << 16;
-const MAX_NAME: usize = 64;
-/// Mount namespaces whose mounts are kept, and for how long.
-const MAX_NAMESPACES: usize = 64;
-const FRESH: Duration = Duration::from_secs(1);
 /// Users of one file through the page cache that are named.
 const MAX_NAMED: usize = 4;
 
@@ -199,9 +196,9 @@ impl FileInfo {
 #[derive(Default)]
 pub struct Enricher {
     files: Files,
-    mounts: HashMap<Namespace, (Instant, Mounts)>,
+    namespaces: Namespaces,
     extents: extents::Lately,
-    exes: HashMap<u32, String>,
+    names: Names,
     /// If they are asked for.
     stacks: Option<Stacks>,
     /// What it knows was recorded elsewhere: this machine is not asked.
@@ -212,7 +209,8 @@ impl Enricher {
     /// One that knows what it is told, and asks nothing of this machine.
     #[must_use]
     pub fn recorded() -> Self {
-        Self { files: Files::recorded(), recorded: true, ..Self::default() }
+        let (files, names) = (Files::recorded(), Names::recorded());
+        Self { files, names, recorded: true, ..Self::default() }
     }
 
     /// One that looks stacks up, too.
@@ -236,11 +234,20 @@ impl Enricher {
         self.files.entry(key).insert_entry(info);
     }
 
+    /// Reads the mounts of these processes and of all others, each namespace once: of one that is gone
+    /// when its file is told, nobody could ask.
+    pub fn look_around(&mut self, first: &[u32]) {
+        self.namespaces.look_around(first);
+    }
+
     /// Takes the name of a process from a recording, if it has none yet.
     pub fn name(&mut self, tgid: u32, name: &[u8]) {
-        if !name.is_empty() && self.has_room(tgid) {
-            self.exes.entry(tgid).or_insert_with(|| escape(&name[..name.len().min(MAX_NAME)]));
-        }
+        self.names.name(tgid, name);
+    }
+
+    /// Takes the title of a process from a recording, in place of an earlier one.
+    pub fn entitle(&mut self, tgid: u32, title: &str) {
+        self.names.entitle(tgid, title);
     }
 
     /// Names what stands for more files than are told apart.
@@ -261,7 +268,7 @@ impl Enricher {
         if self.files.get(&key).is_some_and(|known| !known.path.starts_with('<')) {
             return;
         }
-        let mount = self.mount(event.tgid, event.mnt_id);
+        let mount = self.mount(event);
         let info = describe(event, mount.as_ref());
         self.files.entry(key).insert_entry(info);
     }
@@ -319,75 +326,26 @@ impl Enricher {
         comm
     }
 
-    /// The name of a process: that of its main thread. Others may have names of their own: the comm
-    /// of the thread that was seen, if it is another (tid 0: not known which), does where nobody knows
-    /// better.
+    /// The name of a process; `seen` are a thread of it and its name.
     pub fn process(&mut self, tgid: u32, seen: Option<(u32, &[u8; 16])>) -> String {
-        let has_room = self.has_room(tgid);
-        let own = seen.filter(|(tid, _)| *tid == tgid).map(|(_, comm)| escape_c(comm));
-        if let Some(name) = own {
-            if has_room && self.exes.get(&tgid) != Some(&name) {
-                self.exes.insert(tgid, name.clone());
-            }
-            return name;
-        }
-        if let Some(name) = self.exes.get(&tgid) {
-            return name.clone();
-        }
-        let asked = if self.recorded { None } else { name_of(tgid) };
-        let name = asked.or_else(|| seen.map(|(_, comm)| escape_c(comm)));
-        if let Some(name) = name.as_ref().filter(|_| has_room) {
-            self.exes.insert(tgid, name.clone());
-        }
-        name.unwrap_or_default()
+        self.names.process(tgid, seen)
     }
 
-    /// Whether one more name is kept. Live, the names of processes that may be gone make room.
-    fn has_room(&mut self, tgid: u32) -> bool {
-        if self.exes.len() < MAX_NAMES || self.exes.contains_key(&tgid) {
-            return true;
-        }
-        if !self.recorded {
-            self.exes.clear();
-        }
-        !self.recorded
+    /// What a process calls itself, if that says more than its name.
+    pub fn title(&mut self, tgid: u32) -> Option<String> {
+        self.names.title(tgid)
     }
 
-    /// A mount of the process, as it was within the last second: ids are given again.
-    fn mount(&mut self, tgid: u32, id: i32) -> Option<Mount> {
-        if self.mounts.len() >= MAX_NAMESPACES {
-            self.mounts.clear();
+    /// The mount that a file is on.
+    fn mount(&mut self, event: &FileEvent) -> Option<Mount> {
+        if self.recorded {
+            return None;
         }
-        let read = || (Instant::now(), mounts::of_process(tgid));
-        let (at, known) = self.mounts.entry(Namespace::of(tgid)).or_insert_with(read);
-        if at.elapsed() > FRESH || !known.contains_key(&id) {
-            (*at, *known) = read();
-        }
-        let own = || mounts::of_process(std::process::id()).remove(&id);
-        known.get(&id).cloned().or_else(own) // the process is gone
+        // A block device has its own number, not that of the file system that its node is in.
+        let itself = escape_c(&event.fs_name) == "bdev";
+        let dev = (!itself).then_some(event.dev);
+        self.namespaces.mount(Wanted { tgid: event.tgid, id: event.mnt_id, dev })
     }
-}
-
-/// Whose mounts these are: processes share them, by the thousand.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Namespace {
-    /// By the inode in /proc.
-    Mounts(u64),
-    /// Of a process that does not show it.
-    Process(u32),
-}
-
-impl Namespace {
-    fn of(tgid: u32) -> Self {
-        let about = std::fs::metadata(format!("/proc/{tgid}/ns/mnt"));
-        about.map_or(Self::Process(tgid), |about| Self::Mounts(about.ino()))
-    }
-}
-
-/// What /proc has for a process's name.
-fn name_of(tgid: u32) -> Option<String> {
-    let comm = std::fs::read(format!("/proc/{tgid}/comm")).ok()?;
-    Some(escape(comm.trim_ascii_end()))
 }
 
 /// The bytes of the path, from the names (leaf first) and the mount.
@@ -506,20 +464,6 @@ mod tests {
         assert_eq!(join(b"f\0", Some(&mount("/"))), b"/f");
         assert_eq!(join(b"", Some(&mount("/"))), b"/");
         assert_eq!(join(b"f\0", None), b"<mount?>/f");
-    }
-
-    #[test]
-    fn a_process_has_the_name_of_its_main_thread() {
-        let mut enricher = Enricher::recorded();
-        let seen = |tid, name: &'static [u8; 16]| Some((tid, name));
-        let worker = b"ib_io_rd-1\0\0\0\0\0\0";
-        assert_eq!(enricher.process(7, seen(8, worker)), "ib_io_rd-1");
-        let own = b"mysqld\0\0\0\0\0\0\0\0\0\0";
-        assert_eq!(enricher.process(7, seen(7, own)), "mysqld");
-        assert_eq!(enricher.process(7, seen(8, worker)), "mysqld");
-        assert_eq!(enricher.process(7, None), "mysqld");
-        enricher.name(9, b"mysqld");
-        assert_eq!(enricher.process(9, seen(10, worker)), "mysqld");
     }
 
     #[test]

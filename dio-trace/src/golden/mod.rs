@@ -331,6 +331,22 @@ fn screen(all: bool) -> String {
 }
 
 #[test]
+fn a_title_and_a_thread_s_name_have_a_line_of_their_own() {
+    let mut record = records().swap_remove(1);
+    record.cmdline = Some("postgres: ".to_owned() + &"x".repeat(54));
+    record.thread = Some("a name of a thread".to_owned());
+    let mut out = Vec::new();
+    let style = Style { width: 80, colour: false, cut: true, all: false };
+    let mut screen = Screen::new(&mut out, style, Shown::ASKED);
+    (0..2).for_each(|_| screen.record(&record).unwrap());
+    let text = String::from_utf8(out).unwrap();
+    assert_eq!(text.matches("  by:  postgres: xxx").count(), 1, "{text}");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    assert!(words.join(" ").contains("x, thread a name of a thread"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+#[test]
 fn golden_screens_fit_80_columns() {
     for (name, all) in [("findings.txt", false), ("every-request.txt", true)] {
         let text = screen(all);

@@ -16,7 +16,8 @@ const MAX_NUMBERS: usize = 1 << 18;
 pub(super) struct Numbers {
     pub(super) files: HashMap<FileKey, u64>,
     tasks: HashMap<(u32, u32, [u8; 16]), u32>,
-    processes: HashSet<u32>,
+    /// With the titles that were told of them.
+    processes: HashMap<u32, Option<String>>,
     stacks: HashSet<u32>,
     /// Of files with counters, which count twice if they are told by another number.
     counted: HashSet<u64>,
@@ -99,8 +100,9 @@ impl Numbers {
         self.next_task += 1;
         self.tasks.insert(task, self.next_task);
         let (pid, tid, comm) = task;
-        if tid != pid {
-            self.process(pid, Some((tid, &comm)), enricher, facts); // its own name may be another
+        // Its own name may be another, and it may have a title.
+        if tid != pid || enricher.title(pid).is_some() {
+            self.process(pid, Some((tid, &comm)), enricher, facts);
         }
         let len = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
         let comm = comm[..len].to_vec();
@@ -119,8 +121,11 @@ impl Numbers {
         if self.processes.len() >= MAX_NUMBERS {
             self.processes.clear();
         }
-        if self.processes.insert(pid) {
-            facts.push(Fact::Process(ProcessFact { pid, name: enricher.process(pid, seen) }));
+        let name = enricher.process(pid, seen);
+        let title = enricher.title(pid);
+        if self.processes.get(&pid) != Some(&title) {
+            self.processes.insert(pid, title.clone());
+            facts.push(Fact::Process(ProcessFact { pid, name, title }));
         }
     }
 

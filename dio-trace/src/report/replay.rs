@@ -277,7 +277,12 @@ impl State<'_> {
                     self.left_out.facts += 1;
                 }
             }
-            Fact::Process(process) => self.enricher.name(process.pid, process.name.as_bytes()),
+            Fact::Process(process) => {
+                self.enricher.name(process.pid, process.name.as_bytes());
+                if let Some(title) = &process.title {
+                    self.enricher.entitle(process.pid, title);
+                }
+            }
             Fact::Stack(stack) => {
                 self.left_out.facts += u64::from(!self.stacks.keep(stack));
             }

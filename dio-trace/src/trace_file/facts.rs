@@ -99,6 +99,9 @@ pub struct TaskFact {
 pub struct ProcessFact {
     pub pid: u32,
     pub name: String,
+    /// What it calls itself, where that says more. Told again when it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
 }
 
 /// See [`Refusal`].

@@ -1,7 +1,7 @@
 //! What a person sees.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, Write},
 };
 
@@ -43,6 +43,8 @@ pub struct Screen<W> {
     out: W,
     style: Style,
     seen: HashMap<Kind, u64>,
+    /// Processes that were named beyond their line, with those names.
+    named: HashSet<(u32, String)>,
     /// Causes whose reason was shown, in that order.
     causes: Vec<&'static str>,
     headed: bool,
@@ -59,6 +61,7 @@ impl<W: Write> Screen<W> {
             out,
             style,
             seen: HashMap::new(),
+            named: HashSet::new(),
             causes: Vec::new(),
             headed: false,
             shown,
@@ -103,6 +106,7 @@ impl<W: Write> Screen<W> {
         }
         self.heading(record.time)?;
         self.line(record)?;
+        self.by(record)?;
         if let (1, Some(cause), Some(why), Some(fix)) =
             (times, record.cause, &record.why, &record.fix)
         {
@@ -186,6 +190,20 @@ impl<W: Write> Screen<W> {
         }
         writeln!(self.out, "{}", wrap("  why: ", why, self.style.width))?;
         writeln!(self.out, "{}", wrap("  fix: ", fix, self.style.width))
+    }
+
+    /// Who made the request, where the name in its line says less; each once.
+    fn by(&mut self, record: &Record) -> io::Result<()> {
+        let thread = record.thread.as_ref().map(|thread| format!("thread {thread}"));
+        let names: Vec<String> = record.cmdline.iter().cloned().chain(thread).collect();
+        let text = names.join(", ");
+        if self.named.len() >= MAX_KINDS {
+            self.named.clear();
+        }
+        if text.is_empty() || !self.named.insert((record.pid, text.clone())) {
+            return Ok(());
+        }
+        writeln!(self.out, "{}", wrap("  by:  ", &text, self.style.width))
     }
 
     /// Where in the program it was asked for, the innermost function first.

@@ -11,6 +11,7 @@
 //! - [`innocents`]: who must not be blamed of that
 //! - [`family`]: descendants that run before dio-trace attaches
 //! - [`released`]: what was traced is let go
+//! - [`named`]: names of files in a namespace, of processes and threads
 //! - [`memory`]: buffers and mappings
 //! - [`fuse`]: a FUSE server for some set-ups
 //! - [`shorts`]: what makes a read return less than it was asked for
@@ -35,6 +36,7 @@ mod judge;
 mod live;
 mod memory;
 mod mixed;
+mod named;
 mod recordings;
 mod released;
 mod request;
@@ -79,6 +81,10 @@ pub(crate) enum Guest {
     OrdinaryUser(suite::AloneArgs),
     /// What was traced is let go, alone
     Released(suite::AloneArgs),
+    /// Names, alone
+    Named(suite::AloneArgs),
+    /// Takes a title, and reads
+    NamedUser(named::NamedUserArgs),
     /// Uses a file directly
     ReleasedUser(released::ReleasedUserArgs),
     /// Reads a file from functions that are known
@@ -144,6 +150,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::CutLoad(args) => cut::load(args).map(|()| 0),
         Guest::Released(args) => suite::alone(args, released::SETUPS, released::check),
         Guest::ReleasedUser(args) => released::user(args).map(|()| 0),
+        Guest::Named(args) => suite::alone(args, unprivileged::SETUPS, named::check),
+        Guest::NamedUser(args) => named::user(args).map(|()| 0),
         Guest::StackReader(args) => stacks::reader(args).map(|()| 0),
         Guest::Make(args) => suite::make(args).map(|()| 0),
         Guest::Workload(args) => workload::main(args).map(|()| 0),

@@ -23,7 +23,7 @@ use super::{
     judge::{self, Asked, Judge, Report},
     live,
     mixed::{self, DirectUser},
-    recordings, released, rings,
+    named, recordings, released, rings,
     setups::{self, Kind, Place, ROOT, Setup},
     shorts, stacks, unprivileged, workload,
 };
@@ -267,6 +267,7 @@ const PLAIN: &[Scenario] = &[
     },
     Scenario { shown: "filters", name: "filters", runs: filters::RUNS, check: filters::check },
     Scenario { shown: "recording", name: "recording", runs: 1, check: recordings::check },
+    Scenario { shown: "names", name: "names", runs: named::RUNS, check: named::check },
     Scenario {
         shown: "ordinary user",
         name: "ordinary-user",

@@ -1,0 +1,233 @@
+//! Names of processes and threads: what the kernel has (comm), and what a process calls itself.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::Read as _,
+    time::{Duration, Instant},
+};
+
+use crate::escape::{escape, escape_c};
+
+/// Names of processes that are kept, and bytes of one.
+const MAX_NAMES: usize = 1 << 16;
+const MAX_NAME: usize = 64;
+/// Bytes of a command line that are read.
+const MAX_READ: u64 = 256;
+/// How often at most a process is asked for its title: it may change it at any time.
+const TITLE_FRESH: Duration = Duration::from_secs(1);
+
+/// Of a process.
+#[derive(Default)]
+struct Name {
+    /// Escaped; `None`: not known.
+    comm: Option<String>,
+    /// See [`title`]; of one that is gone the last.
+    title: Option<String>,
+    asked: Option<Instant>,
+}
+
+/// By process.
+#[derive(Default)]
+pub(super) struct Names {
+    known: HashMap<u32, Name>,
+    /// They come from a recording: this machine is not asked.
+    recorded: bool,
+}
+
+impl Names {
+    pub(super) fn recorded() -> Self {
+        Self { recorded: true, ..Self::default() }
+    }
+
+    /// Takes the name of a process from a recording, if it has none yet.
+    pub(super) fn name(&mut self, tgid: u32, name: &[u8]) {
+        if name.is_empty() {
+            return;
+        }
+        if let Some(entry) = self.entry(tgid) {
+            entry.comm.get_or_insert_with(|| escape(&name[..name.len().min(MAX_NAME)]));
+        }
+    }
+
+    /// Takes the title of a process from a recording, which may have had another before.
+    pub(super) fn entitle(&mut self, tgid: u32, title: &str) {
+        if let Some(entry) = self.entry(tgid) {
+            entry.title = Some(cut(&escape(title.as_bytes())));
+        }
+    }
+
+    /// The name of a process: that of its main thread. Others may have names of their own: the comm
+    /// of the thread that was seen, if it is another (tid 0: not known which), does where nobody knows
+    /// better.
+    pub(super) fn process(&mut self, tgid: u32, seen: Option<(u32, &[u8; 16])>) -> String {
+        self.ask_title(tgid);
+        let own = seen.filter(|(tid, _)| *tid == tgid).map(|(_, comm)| escape_c(comm));
+        if let Some(name) = own {
+            if let Some(entry) = self.entry(tgid).filter(|entry| entry.comm.as_ref() != Some(&name))
+            {
+                entry.comm = Some(name.clone());
+            }
+            return name;
+        }
+        if let Some(name) = self.known.get(&tgid).and_then(|entry| entry.comm.as_ref()) {
+            return name.clone();
+        }
+        let asked = if self.recorded { None } else { comm_of(tgid) };
+        let name = asked.or_else(|| seen.map(|(_, comm)| escape_c(comm)));
+        if let (Some(name), Some(entry)) = (&name, self.entry(tgid)) {
+            entry.comm = Some(name.clone());
+        }
+        name.unwrap_or_default()
+    }
+
+    /// What a process calls itself, if that says more than its name.
+    pub(super) fn title(&mut self, tgid: u32) -> Option<String> {
+        self.ask_title(tgid);
+        let entry = self.known.get(&tgid)?;
+        entry.title.clone().filter(|title| entry.comm.as_ref() != Some(title))
+    }
+
+    fn ask_title(&mut self, tgid: u32) {
+        if self.recorded {
+            return;
+        }
+        let Some(entry) = self.entry(tgid) else { return };
+        if entry.asked.is_some_and(|at| at.elapsed() < TITLE_FRESH) {
+            return;
+        }
+        entry.asked = Some(Instant::now());
+        if let Some(title) = title_of(tgid) {
+            entry.title = Some(title);
+        }
+    }
+
+    /// The place of a process, if one more is kept. Live, processes that may be gone make room.
+    fn entry(&mut self, tgid: u32) -> Option<&mut Name> {
+        if self.known.len() >= MAX_NAMES && !self.known.contains_key(&tgid) {
+            if self.recorded {
+                return None;
+            }
+            self.known.clear();
+        }
+        Some(self.known.entry(tgid).or_default())
+    }
+}
+
+/// The name of a thread, where it has one of its own.
+pub(crate) fn thread(tgid: u32, tid: u32, comm: &[u8; 16], process: &str) -> Option<String> {
+    let name = escape_c(comm);
+    (tid != tgid && !name.is_empty() && name != process).then_some(name)
+}
+
+/// What /proc has for a process's name.
+fn comm_of(tgid: u32) -> Option<String> {
+    let comm = std::fs::read(format!("/proc/{tgid}/comm")).ok()?;
+    Some(escape(comm.trim_ascii_end()))
+}
+
+/// What the command line in /proc says; `None` of a kernel thread, which has none.
+fn title_of(tgid: u32) -> Option<String> {
+    let mut cmdline = Vec::new();
+    let file = File::open(format!("/proc/{tgid}/cmdline")).ok()?;
+    file.take(MAX_READ).read_to_end(&mut cmdline).ok()?;
+    title(&cmdline)
+}
+
+/// A short title from a command line: the program without its folder, and the words behind it up to
+/// the first option, for options may hold passwords. Programs that set a title put one text in place of
+/// the words (setproctitle(3)).
+fn title(cmdline: &[u8]) -> Option<String> {
+    let end = cmdline.iter().rposition(|byte| *byte != 0 && !byte.is_ascii_whitespace())?;
+    let cmdline = &cmdline[..=end];
+    let between = if cmdline.contains(&0) { 0 } else { b' ' };
+    let mut words = cmdline.split(|byte| *byte == between).filter(|word| !word.is_empty());
+    let program = words.next()?;
+    let program = program.strip_prefix(b"-").unwrap_or(program); // a login shell
+    let name =
+        if program.starts_with(b"/") { program.rsplit(|b| *b == b'/').next()? } else { program };
+    let mut title = name.to_vec();
+    for word in words.take_while(|word| !word.starts_with(b"-")) {
+        title.push(b' ');
+        title.extend_from_slice(word);
+    }
+    (!title.is_empty()).then(|| cut(&escape(&title)))
+}
+
+/// At most [`MAX_NAME`] characters.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(MAX_NAME) {
+        Some(_) => text.chars().take(MAX_NAME - 1).chain(['…']).collect(),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn titles() {
+        for (cmdline, wanted) in [
+            (&b"postgres: checkpointer \0\0\0\0"[..], "postgres: checkpointer"),
+            (b"postgres: io worker 1\0", "postgres: io worker 1"),
+            (b"/usr/lib/postgresql/16/bin/postgres\0-D\0/var/lib/pg\0", "postgres"),
+            (b"/usr/bin/python3\0/srv/app.py\0--token\0secret\0", "python3 /srv/app.py"),
+            (b"/opt/chrome --type=renderer --key=secret", "chrome"),
+            (b"dd\0if=/a b\0of=/dev/null\0", "dd if=/a b of=/dev/null"),
+            (b"-bash\0", "bash"),
+            (b"./x\x1b[2J\0", "./x\\x1b[2J"),
+        ] {
+            assert_eq!(title(cmdline).as_deref(), Some(wanted));
+        }
+        for nothing in [&b""[..], b"\0\0", b" \0", b"/bin/\0"] {
+            assert_eq!(title(nothing), None);
+        }
+        let long = title(&[b'x'; 200]).unwrap();
+        assert_eq!((long.chars().count(), long.chars().last()), (MAX_NAME, Some('…')));
+    }
+
+    #[test]
+    fn a_process_has_the_name_of_its_main_thread() {
+        let mut names = Names::recorded();
+        let seen = |tid, name: &'static [u8; 16]| Some((tid, name));
+        let worker = b"ib_io_rd-1\0\0\0\0\0\0";
+        assert_eq!(names.process(7, seen(8, worker)), "ib_io_rd-1");
+        let own = b"mysqld\0\0\0\0\0\0\0\0\0\0";
+        assert_eq!(names.process(7, seen(7, own)), "mysqld");
+        assert_eq!(names.process(7, seen(8, worker)), "mysqld");
+        assert_eq!(names.process(7, None), "mysqld");
+        names.name(9, b"mysqld");
+        assert_eq!(names.process(9, seen(10, worker)), "mysqld");
+    }
+
+    #[test]
+    fn a_title_is_told_where_it_says_more_and_a_thread_s_name_where_it_differs() {
+        let mut names = Names::recorded();
+        assert_eq!(names.title(7), None);
+        names.name(7, b"postgres");
+        names.entitle(7, "postgres");
+        assert_eq!(names.title(7), None);
+        names.entitle(7, "postgres: \x1bwalwriter");
+        assert_eq!(names.title(7).as_deref(), Some("postgres: \\x1bwalwriter"));
+        let comm = b"MergeMutate\0\0\0\0\0";
+        assert_eq!(thread(7, 8, comm, "clickhouse").as_deref(), Some("MergeMutate"));
+        assert_eq!(thread(7, 7, comm, "clickhouse"), None);
+        assert_eq!(thread(7, 8, comm, "MergeMutate"), None);
+    }
+
+    #[test]
+    fn a_live_process_is_asked_once_a_second() {
+        let mut names = Names::default();
+        let own = std::process::id();
+        let title = names.title(own);
+        assert!(title.is_some());
+        names.known.get_mut(&own).unwrap().title = Some("remembered".to_owned());
+        assert_eq!(names.title(own).as_deref(), Some("remembered"));
+        names.known.get_mut(&own).unwrap().asked = Instant::now().checked_sub(2 * TITLE_FRESH);
+        assert_eq!(names.title(own), title);
+        // A gone process keeps what was known of it.
+        names.known.insert(u32::MAX, Name { title: Some("last".to_owned()), ..Name::default() });
+        assert_eq!(names.title(u32::MAX).as_deref(), Some("last"));
+    }
+}
