@@ -14,7 +14,7 @@ pub use beside::{DirectBy, explain_file, explain_mixed, explain_refusal, mixed_c
 pub use case::Case;
 pub use explain::{Explanation, explain, wants_extents};
 pub use forecast::forecast;
-pub use rules::{Limits, NOT_EXPLAINED, RULES, limits_of};
+pub use rules::{IO_ERRORS, Limits, NOT_EXPLAINED, RULES, limits_of};
 
 /// A row of the table.
 pub struct Rule {

@@ -1,4 +1,4 @@
-//! What the page cache holds of a file, and what was made dirty in it.
+//! What the page cache holds of a file.
 
 use std::{
     fs::{self, File},
@@ -7,17 +7,49 @@ use std::{
     ptr,
 };
 
-use crate::enrich::is_stacked;
+use crate::enrich::{is_stacked, may_lie_elsewhere};
 
 /// Pages of the range that are in the page cache; `None` if the kernel does not say it to us.
-///
-/// Of a file that lies on another one cachestat(2) asks for pages of its own, of which it has none
-/// (`file->f_mapping`, mm/filemap.c); a mapping is one of the file below (fs/overlayfs/file.c:ovl_mmap).
 pub(super) fn resident(file: &File, offset: u64, len: usize) -> Option<usize> {
-    let mapped = mincore(file, offset, len).ok().flatten();
-    match cachestat(file, offset, len) {
-        Some(own) if mapped.is_some() || !is_stacked(file) => Some(own.max(mapped.unwrap_or(0))),
-        _ => mapped,
+    Lookout::over(file, offset, len)?.pages()
+}
+
+/// A range of a file whose cached pages can be counted, repeatedly and from any thread.
+///
+/// cachestat(2) asks the file's own mapping, in which a file that lies on another one has no pages
+/// (`file->f_mapping`, mm/filemap.c); mincore(2) asks the mapping that mmap gives, which is that of
+/// the file below (fs/overlayfs/file.c:ovl_mmap). Where both may know, the greater count is taken.
+pub(super) struct Lookout<'a> {
+    file: &'a File,
+    offset: u64,
+    len: usize,
+    by_cachestat: bool,
+    map: Option<Mapping>,
+}
+
+impl<'a> Lookout<'a> {
+    /// `None` if the kernel does not say what is cached of this file.
+    pub(super) fn over(file: &'a File, offset: u64, len: usize) -> Option<Self> {
+        let by_cachestat = cachestat(file, offset, len).is_some();
+        let map = if by_cachestat && !may_lie_elsewhere(file) {
+            None
+        } else {
+            Mapping::new(file, offset, len).ok().flatten()
+        };
+        let knows = map.is_some() || (by_cachestat && !is_stacked(file));
+        knows.then_some(Self { file, offset, len, by_cachestat, map })
+    }
+
+    /// Pages that are cached now.
+    pub(super) fn pages(&self) -> Option<usize> {
+        let mapped = self.map.as_ref().map(|map| map.resident().ok());
+        let own = self.by_cachestat.then(|| cachestat(self.file, self.offset, self.len));
+        // A way that no longer answers makes the other one incomplete.
+        match (own, mapped) {
+            (Some(own), Some(mapped)) => Some(own?.max(mapped?)),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => None,
+        }
     }
 }
 
@@ -34,36 +66,54 @@ fn cachestat(file: &File, offset: u64, len: usize) -> Option<usize> {
     (!failed).then_some(counts[0] as usize)
 }
 
-/// mincore(2) on a mapping that is never touched. It says "all" to those who may not know
-/// (mm/mincore.c:can_do_mincore).
-fn mincore(file: &File, offset: u64, len: usize) -> io::Result<Option<usize>> {
-    if !may_ask(file)? {
-        return Ok(None);
+/// A mapping of a file that is never touched. To make one renews the file's access time unless it
+/// was opened with O_NOATIME.
+struct Mapping {
+    address: usize,
+    len: usize,
+}
+
+impl Mapping {
+    /// `None` if this process may not know: mincore(2) then says "all" (mm/mincore.c:can_do_mincore).
+    fn new(file: &File, offset: u64, len: usize) -> io::Result<Option<Self>> {
+        if !may_ask(file)? {
+            return Ok(None);
+        }
+        // SAFETY: a new mapping, nothing is replaced; the kernel checks the rest.
+        let map = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                len,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                offset as libc::off_t,
+            )
+        };
+        if map == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Some(Self { address: map.addr(), len }))
     }
-    // SAFETY: a new mapping, nothing is replaced; the kernel checks the rest.
-    let map = unsafe {
-        libc::mmap(
-            ptr::null_mut(),
-            len,
-            libc::PROT_READ,
-            libc::MAP_SHARED,
-            file.as_raw_fd(),
-            offset as libc::off_t,
-        )
-    };
-    if map == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
+
+    /// Pages of it in the page cache, by mincore(2).
+    fn resident(&self) -> io::Result<usize> {
+        let mut pages = vec![0u8; self.len.div_ceil(page())];
+        let map = ptr::without_provenance_mut(self.address);
+        // SAFETY: one byte for each page of a mapping that exists as long as `self`.
+        let failed = unsafe { libc::mincore(map, self.len, pages.as_mut_ptr()) } != 0;
+        if failed {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(pages.iter().filter(|page| **page & 1 != 0).count())
     }
-    let mut pages = vec![0u8; len.div_ceil(page())];
-    // SAFETY: one byte for each page of a mapping that exists.
-    let failed = unsafe { libc::mincore(map, len, pages.as_mut_ptr()) } != 0;
-    let error = io::Error::last_os_error();
-    // SAFETY: the mapping made above, used by nobody else.
-    unsafe { libc::munmap(map, len) };
-    if failed {
-        return Err(error);
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `new` made, used by nobody else.
+        unsafe { libc::munmap(ptr::without_provenance_mut(self.address), self.len) };
     }
-    Ok(Some(pages.iter().filter(|page| **page & 1 != 0).count()))
 }
 
 /// Owners, root, and those who may write.
@@ -77,11 +127,14 @@ fn may_ask(file: &File) -> io::Result<bool> {
 }
 
 /// Pages made dirty in the page cache since boot, by anybody, as far as the CPUs have added them
-/// up (mm/vmstat.c: up to 125 of each CPU are missing).
+/// up: up to [`HELD_BACK`] of each are missing (mm/vmstat.c).
 pub(super) fn dirtied() -> Option<u64> {
     let counters = fs::read_to_string("/proc/vmstat").ok()?;
     counters.lines().find_map(|line| line.strip_prefix("nr_dirtied ")?.trim().parse().ok())
 }
+
+/// What a CPU keeps of a counter for itself at most (mm/vmstat.c:calculate_normal_threshold).
+pub(super) const HELD_BACK: u64 = 125;
 
 /// Bytes of a page.
 pub(super) fn page() -> usize {
@@ -89,7 +142,7 @@ pub(super) fn page() -> usize {
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
-/// Writes a file back and drops its clean pages.
+/// Writes a file of our own back and drops its clean pages.
 pub(super) fn drop_pages(file: &File) -> io::Result<()> {
     file.sync_all()?;
     // SAFETY: advice on a descriptor of our own.
@@ -105,12 +158,11 @@ mod tests {
 
     #[test]
     fn pages_are_counted() {
-        let path = std::env::temp_dir().join(format!("dio-trace-cache-{}", std::process::id()));
-        let mut file = File::options().create_new(true).read(true).write(true).open(&path).unwrap();
-        fs::remove_file(&path).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
         file.write_all(&vec![1; 4 * page()]).unwrap();
         assert_eq!(resident(&file, 0, 4 * page()), Some(4));
-        assert_eq!(mincore(&file, 0, 2 * page()).unwrap(), Some(2));
+        let map = Mapping::new(&file, 0, 2 * page()).unwrap().unwrap();
+        assert_eq!(map.resident().unwrap(), 2);
         assert!(dirtied().is_some());
     }
 }

@@ -1,27 +1,39 @@
 //! Will O_DIRECT be direct here? Forecast from what the file says and from the rule table, then
-//! proven by small requests and by what the page cache holds afterwards. Needs no eBPF, no root.
+//! proven by small requests and by what the page cache holds of the file meanwhile and afterwards.
+//! Needs no eBPF, no root.
 //!
 //! - [`subject`]: what is asked about
 //! - [`forecast`]: what its facts let expect
-//! - [`probe`]: the requests
-//! - [`cache`]: what the page cache shows
+//! - [`proofs`]: what is tried, once for each kind of file
+//! - [`read`], [`fresh`]: reads of the file itself, writes to a new one beside it
+//! - [`watch`], [`cache`]: what the page cache shows
+//! - [`told`]: what a trial told
 
+mod buffer;
 mod cache;
 mod forecast;
-mod probe;
+mod fresh;
+mod proofs;
+mod read;
 mod subject;
+mod temporary;
+mod told;
+mod watch;
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use dio_trace_common::verdict::Verdict;
 use serde::Serialize;
 
-use probe::Told;
+use proofs::{Proofs, Seen};
 use subject::Subject;
+use told::{Proof, Told, Whose};
 
 use crate::{
     cause::{Explanation, explain_refusal},
+    enrich::Looker,
+    escape,
     record::SCHEMA,
 };
 
@@ -42,8 +54,13 @@ pub struct Answer {
     pub verdict: &'static str,
     /// What the rules expect.
     pub forecast: &'static str,
-    /// What was done and seen; `None` if nothing was, or it told nothing.
+    /// What was done and seen; `None` if nothing was, or it told nothing: then the verdict is the
+    /// forecast.
     pub proof: Option<String>,
+    /// Whose requests those were: `itself`, `new file` (made beside it) or `sibling`.
+    pub proof_of: Option<&'static str>,
+    /// The path that was tried before, if this one is like it and was not tried.
+    pub sibling: Option<String>,
     pub cause: Option<&'static str>,
     pub why: Option<String>,
     pub fix: Option<String>,
@@ -58,6 +75,43 @@ pub enum Overall {
     Direct,
     Unknown,
     Not,
+}
+
+impl Overall {
+    fn of(verdict: &str) -> Self {
+        match verdict {
+            "direct" | "client" | "dax" => Self::Direct,
+            "unknown" => Self::Unknown,
+            _ => Self::Not,
+        }
+    }
+}
+
+/// What all answers come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sum {
+    overall: Overall,
+    expected: Overall,
+    proven: bool,
+}
+
+impl Sum {
+    /// What keeps a file from being direct is as good as seen where a rule is certain of it. That it
+    /// will be direct is not, unless every kind of access was proven.
+    fn of<'a>(answers: impl Iterator<Item = &'a Answer>) -> Self {
+        let answers: Vec<(Overall, bool)> =
+            answers.map(|answer| (Overall::of(answer.verdict), answer.proof.is_some())).collect();
+        let expected = answers.iter().map(|(each, _)| *each).max().unwrap_or(Overall::Unknown);
+        let mut worst = answers.iter().filter(|(each, _)| *each == expected).map(|(_, seen)| *seen);
+        let proven = match expected {
+            Overall::Direct => worst.all(|seen| seen),
+            Overall::Not => worst.any(|seen| seen),
+            Overall::Unknown => false,
+        };
+        let overall =
+            if expected == Overall::Direct && !proven { Overall::Unknown } else { expected };
+        Self { overall, expected, proven }
+    }
 }
 
 /// All answers about one path (docs/json.md).
@@ -83,30 +137,84 @@ pub struct Report {
     /// Devices below, as in /dev.
     pub devices: Vec<String>,
     pub overall: Overall,
+    /// The worst of the answers, those that are forecasts included.
+    pub expected: Overall,
+    /// `overall` was seen; else it is a forecast, or unknown.
+    pub proven: bool,
     pub read: Answer,
     /// `None` where nothing can be written.
     pub overwrite: Option<Answer>,
     pub extend: Option<Answer>,
+    /// Never set here: see [`Failure`].
+    pub error: Option<String>,
 }
 
-/// Asks about a path; `prove` makes small requests.
-///
-/// # Errors
-/// If it cannot be looked at, or is neither a file, a directory nor a block device.
-pub fn check(path: &Path, prove: bool) -> Result<Report> {
-    let subject = Subject::open(path)?;
-    let seen = if prove { probe::run(&subject) } else { probe::Seen::refrained() };
+/// A path that could not be looked at (docs/json.md).
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    pub v: u32,
+    pub kind: &'static str,
+    pub path: String,
+    pub overall: Overall,
+    pub proven: bool,
+    pub error: String,
+}
+
+impl Failure {
+    #[must_use]
+    pub fn new(path: &Path, error: &Error) -> Self {
+        Self {
+            v: SCHEMA,
+            kind: KIND,
+            path: escape::path(path),
+            overall: Overall::Unknown,
+            proven: false,
+            error: format!("{error:#}"),
+        }
+    }
+}
+
+const KIND: &str = "check";
+
+/// Asks about paths. Those of one run may answer for each other: see [`proofs`].
+pub struct Checker {
+    /// `None`: nothing is tried.
+    proofs: Option<Proofs>,
+    looker: Looker,
+}
+
+impl Checker {
+    /// One that makes small requests if it is to `prove`.
+    #[must_use]
+    pub fn new(prove: bool) -> Self {
+        Self { proofs: prove.then(Proofs::default), looker: Looker::new() }
+    }
+
+    /// Asks about a path.
+    ///
+    /// # Errors
+    /// If it cannot be looked at, or is neither a file, a directory nor a block device.
+    pub fn check(&mut self, path: &Path) -> Result<Report> {
+        let subject = Subject::open(path, &mut self.looker)?;
+        let seen =
+            self.proofs.as_mut().map_or_else(Seen::refrained, |proofs| proofs.seen(&subject));
+        Ok(report(&subject, seen))
+    }
+}
+
+fn report(subject: &Subject, seen: Seen) -> Report {
     let limits = subject.limits(Access::Overwrite);
     let read_limits = subject.limits(Access::Read);
     let writes = subject.writable();
-    let read = answer(&subject, Access::Read, seen.read);
-    let overwrite = writes.then(|| answer(&subject, Access::Overwrite, seen.overwrite));
+    let read = answer(subject, Access::Read, seen.read);
+    let overwrite = writes.then(|| answer(subject, Access::Overwrite, seen.overwrite));
     let extend =
-        (writes && !subject.is_device()).then(|| answer(&subject, Access::Extend, seen.extend));
+        (writes && !subject.is_device()).then(|| answer(subject, Access::Extend, seen.extend));
     let answers = [Some(&read), overwrite.as_ref(), extend.as_ref()];
-    Ok(Report {
+    let Sum { overall, expected, proven } = Sum::of(answers.into_iter().flatten());
+    Report {
         v: SCHEMA,
-        kind: "check",
+        kind: KIND,
         path: subject.file.path.clone(),
         what: subject.what.as_str(),
         fs: subject.file.fs.clone(),
@@ -119,47 +227,43 @@ pub fn check(path: &Path, prove: bool) -> Result<Report> {
             .filter(|offset| limits.as_ref().is_some_and(|limits| limits.offset != *offset)),
         limits: limits.map(|limits| limits.source),
         devices: subject.facts().device.layers.iter().map(|layer| layer.name.clone()).collect(),
-        overall: overall(answers.into_iter().flatten()),
+        overall,
+        expected,
+        proven,
         read,
         overwrite,
         extend,
-    })
-}
-
-fn overall<'a>(answers: impl Iterator<Item = &'a Answer>) -> Overall {
-    answers
-        .map(|answer| match answer.verdict {
-            "direct" | "client" | "dax" => Overall::Direct,
-            "unknown" => Overall::Unknown,
-            _ => Overall::Not,
-        })
-        .max()
-        .unwrap_or(Overall::Unknown)
+        error: None,
+    }
 }
 
 /// Forecast and proof together: the proof wins.
 fn answer(subject: &Subject, access: Access, told: Told) -> Answer {
     let (expected, reason) = forecast::forecast(subject, access);
-    let (verdict, proof, unproven, reason) = match told {
-        Told::Nothing { why } => (expected, None, Some(why), reason),
-        Told::Proven { verdict, how, errno, at_open } => {
-            let reason = if at_open {
-                Some(explain_refusal(subject.file.deciding().0, true))
-            } else if verdict == expected {
-                reason
-            } else {
-                forecast::explain(subject, access, verdict, errno)
-            };
-            (verdict, Some(how), None, reason)
+    let (verdict, reason) = match told.proof() {
+        None => (expected, reason),
+        Some(proof) if proof.at_open => {
+            (proof.verdict, Some(explain_refusal(subject.file.deciding().0, true)))
+        }
+        Some(proof) if proof.verdict == expected => (expected, reason),
+        Some(&Proof { verdict, errno, .. }) => {
+            (verdict, forecast::explain(subject, access, verdict, errno))
         }
     };
+    let (proof, unproven) = match told {
+        Told::Proven(proof) => (Some(proof), None),
+        Told::Nothing { why } => (None, Some(why)),
+    };
+    let (how, of) = proof.map(|proof| (proof.how, proof.of)).unzip();
     let Explanation { id, why, fix } =
         reason.unwrap_or(Explanation { id: "", why: String::new(), fix: String::new() });
     let explained = !id.is_empty();
     Answer {
         verdict: verdict.as_str(),
         forecast: expected.as_str(),
-        proof,
+        proof: how,
+        proof_of: of.as_ref().map(Whose::as_str),
+        sibling: of.and_then(Whose::sibling),
         cause: explained.then_some(id),
         why: explained.then_some(why),
         fix: explained.then_some(fix),
@@ -174,19 +278,24 @@ const fn is_past_cache(verdict: Verdict) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, io::Write as _};
+
     use super::*;
+
+    fn check(path: &Path, prove: bool) -> Result<Report> {
+        Checker::new(prove).check(path)
+    }
 
     #[test]
     fn a_folder_on_a_disk_or_in_memory_gives_the_same_answers_by_asking_and_by_trying() {
-        let folder = std::env::temp_dir();
-        let tried = check(&folder, true).unwrap();
-        let asked = check(&folder, false).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let tried = check(folder.path(), true).unwrap();
+        let asked = check(folder.path(), false).unwrap();
         assert_eq!((tried.what, asked.what), ("directory", "directory"));
         assert!(asked.read.proof.is_none() && asked.read.unproven.is_some());
         assert_eq!(tried.read.forecast, asked.read.forecast);
-        let left = std::fs::read_dir(&folder).unwrap().flatten();
-        let mut left = left.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        assert!(!left.any(|name| name.starts_with(".dio-trace-check")));
+        assert_ne!(asked.overall, Overall::Direct);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
     }
 
     #[test]
@@ -203,22 +312,66 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_answer_counts() {
-        let answer = |verdict| Answer {
-            verdict,
-            forecast: verdict,
-            proof: None,
-            cause: None,
-            why: None,
-            fix: None,
-            unproven: None,
-        };
-        let of = |words: &[&'static str]| {
-            let answers: Vec<Answer> = words.iter().map(|word| answer(*word)).collect();
-            overall(answers.iter())
-        };
-        assert_eq!(of(&["direct", "client"]), Overall::Direct);
-        assert_eq!(of(&["direct", "unknown"]), Overall::Unknown);
-        assert_eq!(of(&["unknown", "memory", "direct"]), Overall::Not);
+    fn files_of_a_kind_answer_for_each_other_and_leave_no_descriptors() {
+        const FILES: usize = 50;
+        let folder = tempfile::tempdir().unwrap();
+        let mut checker = Checker::new(true);
+        let mut reports = Vec::new();
+        let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+        let before = open();
+        for n in 0..FILES {
+            let path = folder.path().join(n.to_string());
+            let mut file = fs::File::create_new(&path).unwrap();
+            file.write_all(&vec![1; 64 << 10]).unwrap();
+            cache::drop_pages(&file).unwrap();
+            drop(file);
+            reports.push(checker.check(&path).unwrap());
+        }
+        // Other tests of this process have files, too, but not so many.
+        assert!(open() < before + FILES, "{before} descriptors, then {}", open());
+        let (reads, new) = checker.proofs.unwrap().made;
+        let first = reports[0].path.as_str();
+        let last = &reports[FILES - 1];
+        if reports[0].overwrite.as_ref().unwrap().proof.is_some() {
+            assert_eq!(new, 1);
+            let overwrite = last.overwrite.as_ref().unwrap();
+            assert_eq!(overwrite.proof_of, Some("sibling"));
+            assert_eq!(overwrite.sibling.as_deref(), Some(first));
+        }
+        if reports[0].read.proof_of == Some("itself") {
+            assert_eq!(reads, 1);
+            assert_eq!(last.read.sibling.as_deref(), Some(first));
+        }
+        assert!(new <= 3, "{new} new files");
+    }
+
+    fn summed(answers: &[(&'static str, bool)]) -> Sum {
+        let answers: Vec<Answer> = answers
+            .iter()
+            .map(|(verdict, proven)| Answer {
+                verdict,
+                forecast: verdict,
+                proof: proven.then(String::new),
+                proof_of: None,
+                sibling: None,
+                cause: None,
+                why: None,
+                fix: None,
+                unproven: None,
+            })
+            .collect();
+        Sum::of(answers.iter())
+    }
+
+    #[test]
+    fn the_worst_answer_counts_and_direct_must_be_proven() {
+        use Overall::{Direct, Not, Unknown};
+        let sum = |overall, expected, proven| Sum { overall, expected, proven };
+        assert_eq!(summed(&[("direct", true), ("client", true)]), sum(Direct, Direct, true));
+        assert_eq!(summed(&[("direct", true), ("client", false)]), sum(Unknown, Direct, false));
+        assert_eq!(summed(&[("direct", true), ("unknown", false)]), sum(Unknown, Unknown, false));
+        let mixed = summed(&[("unknown", false), ("memory", true), ("direct", true)]);
+        assert_eq!(mixed, sum(Not, Not, true));
+        assert_eq!(summed(&[("fallback", false), ("direct", true)]), sum(Not, Not, false));
     }
 }

@@ -9,10 +9,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use dio_trace_common::verdict::magic;
 
-use super::Access;
+use super::{Access, told::Home};
 use crate::{
     cause::{Limits, limits_of},
-    enrich::{self, Facts, FileInfo, attribute, flag},
+    enrich::{self, Facts, FileInfo, Looker, attribute, flag},
     escape,
 };
 
@@ -45,12 +45,22 @@ pub(super) struct Subject {
     /// OR of the flags of its extents, as far as they were asked.
     pub(super) extents: Option<u32>,
     read_only: bool,
+    /// Its mount renews no access times.
+    keeps_atime: bool,
     path: PathBuf,
+}
+
+/// What came of opening it for a trial.
+pub(super) enum Opened {
+    File(File),
+    /// This user may read it, but not without a trace.
+    WouldRenewAtime,
+    Failed(std::io::Error),
 }
 
 impl Subject {
     /// Opens a path for looking; no data is read.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path, looker: &mut Looker) -> Result<Self> {
         let shown = || escape::path(path);
         let real = path.canonicalize().with_context(|| format!("cannot look at {}", shown()))?;
         let kind = fs::metadata(&real).with_context(|| format!("cannot look at {}", shown()))?;
@@ -71,7 +81,8 @@ impl Subject {
         if what == What::Device && size == 0 {
             bail!("{} has no bytes: nothing is attached to it, or no medium is in it", shown());
         }
-        let mut looked = enrich::look(&real, &file)
+        let mut looked = looker
+            .look(&real, &file)
             .with_context(|| format!("cannot find the mount of {}", shown()))?;
         if let (What::Directory, Some(flags)) = (what, &mut looked.file.facts.flags) {
             // Where its own entries are says nothing of the files in it.
@@ -84,6 +95,7 @@ impl Subject {
             file: looked.file,
             source: looked.source,
             read_only: looked.read_only,
+            keeps_atime: looked.keeps_atime,
             magic: looked.magic,
             size,
             path: real,
@@ -142,12 +154,32 @@ impl Subject {
         limit.max(block).max(PAGE).next_power_of_two().min(MOST) as usize
     }
 
-    /// Opens it once more, with O_DIRECT, for reading.
-    pub(super) fn open_direct(&self) -> std::io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_DIRECT | libc::O_NONBLOCK)
-            .open(&self.path)
+    /// Opens it once more, with O_DIRECT, for reading and mapping that leave its access time as it is.
+    pub(super) fn open_direct(&self) -> Opened {
+        let with = |flags| {
+            let flags = flags | libc::O_DIRECT | libc::O_NONBLOCK;
+            OpenOptions::new().read(true).custom_flags(flags).open(&self.path)
+        };
+        let opened = match with(libc::O_NOATIME) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                if !self.keeps_atime {
+                    return Opened::WouldRenewAtime;
+                }
+                with(0)
+            }
+            opened => opened,
+        };
+        opened.map_or_else(Opened::Failed, Opened::File)
+    }
+
+    /// Absolute, with links resolved.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where its data is.
+    pub(super) fn home(&self) -> Home {
+        Home { dax: self.is_dax(), client: self.is_client(), memory: self.is_memory() }
     }
 
     /// The folder that a temporary file belongs in; `None` for a device.

@@ -55,8 +55,9 @@ pub(super) enum Verb {
     Top(Box<TopArgs>),
     /// Say of files, directories and devices whether O_DIRECT will be direct there; no root, no eBPF
     ///
-    /// Asks what the kernel says of them, then proves it: a small read, and for writes a new file
-    /// beside it (2 MiB, without a name). Exit codes: 0 direct, 1 not, 2 could not tell.
+    /// Asks what the kernel says of them, then proves it: small reads, and for writes a new file
+    /// beside it (4 MiB at most, without a name). Of files alike on one file system the first is
+    /// tried. Exit codes: 0 proven direct, 1 not direct, 2 could not tell, or a forecast.
     Check(CheckArgs),
     /// Say what this kernel and this user can do, and what to do about the rest
     ///

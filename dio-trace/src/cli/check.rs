@@ -3,15 +3,16 @@
 use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::Args;
+use serde::Serialize;
 
 use super::sink::page_width;
 use crate::{
-    check::{Overall, check},
+    check::{Checker, Failure, Overall},
     stdio::print,
     ui,
 };
 
-/// Exit codes beside 0, all direct.
+/// Exit codes beside 0: all proven to be direct.
 const NOT_DIRECT: u8 = 1;
 const CANNOT_TELL: u8 = 2;
 
@@ -20,7 +21,7 @@ pub(super) struct CheckArgs {
     /// Files, directories or block devices
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Only ask: no read, and no file is made
+    /// Only ask, for a forecast: no read, and no file is made
     #[arg(long)]
     no_probe: bool,
     /// A JSON line for each path (docs/json.md)
@@ -30,32 +31,44 @@ pub(super) struct CheckArgs {
 
 /// Checks each path; the worst answer decides the exit code.
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
+    survive_file_limits();
     let width = page_width(&io::stdout());
+    let mut checker = Checker::new(!args.no_probe);
     let mut worst = Overall::Direct;
     for (i, path) in args.paths.iter().enumerate() {
-        let report = match check(path, !args.no_probe) {
-            Ok(report) => report,
-            Err(error) => {
-                super::say(&error);
-                worst = worst.max(Overall::Unknown);
-                continue;
+        let checked = checker.check(path);
+        let overall = checked.as_ref().map_or(Overall::Unknown, |report| report.overall);
+        worst = worst.max(overall);
+        if let Err(error) = &checked {
+            super::say(error);
+        }
+        let text = match &checked {
+            Ok(report) if args.json => line(report),
+            Ok(report) => {
+                let gap = if i == 0 { "" } else { "\n" };
+                format!("{gap}{}", ui::check_page(report, width))
             }
-        };
-        let text = if args.json {
-            serde_json::to_string(&report).map(|line| line + "\n").unwrap_or_default()
-        } else {
-            let gap = if i == 0 { "" } else { "\n" };
-            format!("{gap}{}", ui::check_page(&report, width))
+            Err(error) if args.json => line(&Failure::new(path, error)),
+            Err(_) => continue,
         };
         if let Err(error) = print(&text) {
             super::say(&error.into());
             return ExitCode::from(CANNOT_TELL);
         }
-        worst = worst.max(report.overall);
     }
     match worst {
         Overall::Direct => ExitCode::SUCCESS,
         Overall::Not => ExitCode::from(NOT_DIRECT),
         Overall::Unknown => ExitCode::from(CANNOT_TELL),
     }
+}
+
+fn line(what: &impl Serialize) -> String {
+    serde_json::to_string(what).map(|line| line + "\n").unwrap_or_default()
+}
+
+/// A write past RLIMIT_FSIZE ends with an error then, which is told, instead of ending the process.
+fn survive_file_limits() {
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }

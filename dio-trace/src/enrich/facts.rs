@@ -137,6 +137,16 @@ fn may_be_on(about: &Metadata, dev: u32) -> bool {
 /// is what its file system is mounted from: btrfs has device numbers of its own, behind which sysfs
 /// finds nothing.
 pub(super) fn ask(file: &File, open: Option<&File>, source: Option<&str>) -> Facts {
+    ask_through(file, open, source, device::ask)
+}
+
+/// As [`ask`]; `device` knows of a device by its number.
+pub(super) fn ask_through(
+    file: &File,
+    open: Option<&File>,
+    source: Option<&str>,
+    device: impl FnOnce((u32, u32)) -> Device,
+) -> Facts {
     let Ok(about) = file.metadata() else { return Facts::default() };
     let itself = about.file_type().is_block_device();
     let dev = numbers(if itself { about.rdev() } else { about.dev() });
@@ -153,7 +163,7 @@ pub(super) fn ask(file: &File, open: Option<&File>, source: Option<&str>) -> Fac
             .map(|answer| answer.stx_dio_read_offset_align),
         block: if itself { None } else { block_size(file) },
         allocated: (!itself).then(|| about.blocks()),
-        device: below.map(device::ask).unwrap_or_default(),
+        device: below.map(device).unwrap_or_default(),
     }
 }
 
@@ -174,6 +184,11 @@ pub fn inode_flags(file: &File) -> Option<u32> {
     let failed =
         unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) } != 0;
     (!failed).then_some(flags as u32)
+}
+
+/// Its stx_attributes, see [`attribute`]; `None` if it cannot be asked.
+pub fn attributes(file: &File) -> Option<u64> {
+    statx(file).map(|answer| answer.stx_attributes)
 }
 
 fn block_size(file: &File) -> Option<u32> {

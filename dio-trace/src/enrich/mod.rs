@@ -35,10 +35,10 @@ use crate::{
 pub use device::{Device, Layer, LayerKind};
 pub use extents::{extent, extent_flags};
 use facts::Asked;
-pub use facts::{Facts, attribute, flag, inode_flags};
+pub use facts::{Facts, attribute, attributes, flag, inode_flags};
 pub use fds::{DirectFd, direct_fds};
 use files::Files;
-pub(crate) use look::{client_magic, is_stacked, look};
+pub(crate) use look::{Looker, client_magic, is_stacked, may_lie_elsewhere};
 use names::Names;
 pub(crate) use names::thread;
 use namespaces::{Namespaces, Wanted};

@@ -410,7 +410,7 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     assert_eq!(documented("\nEach of `files`:\n"), keys(&summary["files"][0]));
     assert_eq!(documented("\nEach of `refusals`:\n"), keys(&summary["refusals"][0]));
     assert_eq!(documented("\nEach of `mixed`:\n"), keys(&summary["mixed"][0]));
-    let check = crate::check::check(&std::env::temp_dir(), false).unwrap();
+    let check = crate::check::Checker::new(false).check(&std::env::temp_dir()).unwrap();
     let check = serde_json::to_value(check).unwrap();
     assert_eq!(documented("\n## check\n"), keys(&check));
     assert_eq!(documented("\nAn answer:\n"), keys(&check["read"]));

@@ -20,12 +20,30 @@ pub fn check_page(report: &Report, width: usize) -> String {
     for (label, text) in reasons(report) {
         say(label, &text);
     }
-    let answer = match report.overall {
-        Overall::Direct => "direct",
-        Overall::Not => "not direct",
-        Overall::Unknown => "cannot tell",
+    wrap("", &format!("{}: {}", report.path, headline(report)), width) + "\n" + &out
+}
+
+/// What it comes to, and whether that was seen.
+fn headline(report: &Report) -> String {
+    let answers =
+        || accesses(report).into_iter().filter_map(|(label, answer)| Some((label, answer?)));
+    let seen = if answers().any(|(_, answer)| answer.sibling.is_some()) {
+        "proven of a file like it"
+    } else {
+        "proven"
     };
-    wrap("", &format!("{}: {answer}", report.path), width) + "\n" + &out
+    match (report.overall, report.expected) {
+        (Overall::Direct, _) => format!("direct, {seen}"),
+        (Overall::Not, _) if report.proven => format!("not direct, {seen}"),
+        (Overall::Not, _) => "not direct (a forecast, not proven)".to_owned(),
+        (Overall::Unknown, Overall::Direct) => {
+            let unproven = answers().filter(|(_, answer)| answer.proof.is_none());
+            let unproven: Vec<&str> =
+                unproven.map(|(label, _)| label.trim_end_matches(':')).collect();
+            format!("likely direct, but not proven ({})", unproven.join(", "))
+        }
+        (Overall::Unknown, _) => "cannot tell".to_owned(),
+    }
 }
 
 fn accesses(report: &Report) -> [(&'static str, Option<&Answer>); 3] {
@@ -63,17 +81,21 @@ fn limits(report: &Report) -> String {
 }
 
 fn verdict(answer: &Answer) -> String {
-    let told = answer.proof.as_ref().or(answer.unproven.as_ref());
-    let how = match (&answer.proof, told) {
-        (Some(_), Some(text)) => format!("proven: {text}"),
-        (None, Some(text)) => format!("not proven: {text}"),
-        _ => String::new(),
-    };
     let word = answer.verdict;
-    if answer.proof.is_some() && answer.forecast != word && answer.forecast != "unknown" {
-        return format!("{word}; {how}; the rules expected {}", answer.forecast);
+    let Some(proof) = &answer.proof else {
+        let forecast =
+            if word == "unknown" { "unknown".to_owned() } else { format!("{word} (forecast)") };
+        let why = answer.unproven.as_deref().unwrap_or_default();
+        return format!("{forecast}; not proven: {why}");
+    };
+    let of = answer
+        .sibling
+        .as_ref()
+        .map_or_else(String::new, |path| format!(" of {path}, which is alike"));
+    if answer.forecast != word && answer.forecast != "unknown" {
+        return format!("{word}; proven{of}: {proof}; the rules expected {}", answer.forecast);
     }
-    format!("{word}; {how}")
+    format!("{word}; proven{of}: {proof}")
 }
 
 /// Each reason once.
@@ -94,4 +116,28 @@ fn reasons(report: &Report) -> Vec<(&'static str, String)> {
         lines.push(("more:", format!("dio-trace explain {}", said.join(" "))));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Checker;
+
+    #[test]
+    fn the_headline_tells_what_was_seen_from_what_is_expected() {
+        use Overall::{Direct, Not, Unknown};
+        let mut report = Checker::new(false).check(&std::env::temp_dir()).unwrap();
+        let mut headline_of = |overall, expected, proven| {
+            (report.overall, report.expected, report.proven) = (overall, expected, proven);
+            headline(&report)
+        };
+        assert_eq!(headline_of(Direct, Direct, true), "direct, proven");
+        assert!(headline_of(Unknown, Direct, false).contains("but not proven (read, "));
+        assert_eq!(headline_of(Unknown, Unknown, false), "cannot tell");
+        assert_eq!(headline_of(Not, Not, true), "not direct, proven");
+        assert_eq!(headline_of(Not, Not, false), "not direct (a forecast, not proven)");
+        report.read.sibling = Some("/a".to_owned());
+        (report.overall, report.proven) = (Direct, true);
+        assert_eq!(headline(&report), "direct, proven of a file like it");
+    }
 }

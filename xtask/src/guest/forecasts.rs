@@ -25,7 +25,11 @@ pub(super) fn check(tool: &Path, places: &[(Place, Vec<Cell>)]) -> Result<(u64, 
     let (mut answers, mut wrong) = (0, Vec::new());
     for (place, cells) in places {
         let Some(first) = cell(cells, PARTS[0]) else { continue };
-        let report = ask(tool, &file(place, first))?;
+        let path = file(place, first);
+        let (report, code) = ask(tool, &["--json"], &path)?;
+        let (asked, untried) = ask(tool, &["--json", "--no-probe"], &path)?;
+        let broken = contract(&report, code).into_iter().chain(contract(&asked, untried));
+        wrong.extend(broken.map(|why| format!("check: {}: {why}", place.setup.name)));
         for part in PARTS {
             let Some(cell) = cell(cells, *part) else { continue };
             answers += 1;
@@ -46,14 +50,30 @@ fn file(place: &Place, cell: &Cell) -> PathBuf {
     if place.path.is_dir() { place.path.join(cell.name()) } else { place.path.clone() }
 }
 
-fn ask(tool: &Path, path: &Path) -> Result<Value> {
-    let out = Command::new(tool).args(["check", "--json"]).arg(path).output();
+/// The report, and the exit code.
+fn ask(tool: &Path, words: &[&str], path: &Path) -> Result<(Value, Option<i32>)> {
+    let out = Command::new(tool).arg("check").args(words).arg(path).output();
     let out = out.context("cannot start dio-trace check")?;
     let text = String::from_utf8_lossy(&out.stdout);
-    serde_json::from_str(&text).with_context(|| {
+    let report = serde_json::from_str(&text).with_context(|| {
         let talk = String::from_utf8_lossy(&out.stderr);
         format!("check {}: no JSON: {text} {talk}", path.display())
-    })
+    })?;
+    Ok((report, out.status.code()))
+}
+
+/// What of a report says more than it knows: only what was proven is direct, and ends with 0.
+fn contract(report: &Value, code: Option<i32>) -> Option<String> {
+    let answers: Vec<&Value> =
+        PARTS.iter().map(|part| &report[part.0]).filter(|answer| !answer.is_null()).collect();
+    let proven = answers.iter().all(|answer| answer["proof"].is_string());
+    let right = match report["overall"].as_str() {
+        Some("direct") => code == Some(0) && proven && report["proven"] == true,
+        Some("not") => code == Some(1),
+        Some("unknown") => code == Some(2) && report["proven"] == false,
+        _ => false,
+    };
+    (!right).then(|| format!("ended with {code:?}: {report}"))
 }
 
 /// What is wrong with an answer. One that was not proven may be that nobody can tell.
@@ -69,4 +89,25 @@ fn judge(answer: &Value, cell: &Cell) -> Option<String> {
         let expected: Vec<String> = cell.expect.iter().map(|e| format!("{e:?}")).collect();
         format!("says {said}, not {}", expected.join(" or "))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_forecast_is_not_a_success() {
+        let proven = json!({ "verdict": "direct", "proof": "seen" });
+        let forecast = json!({ "verdict": "direct", "proof": null });
+        let report = |overall: &str, proof: bool, read: &Value| json!({ "overall": overall, "proven": proof, "read": read, "overwrite": null });
+        assert_eq!(contract(&report("direct", true, &proven), Some(0)), None);
+        assert_eq!(contract(&report("unknown", false, &forecast), Some(2)), None);
+        assert_eq!(contract(&report("not", false, &forecast), Some(1)), None);
+        assert!(contract(&report("direct", true, &forecast), Some(0)).is_some());
+        assert!(contract(&report("unknown", false, &forecast), Some(0)).is_some());
+        assert!(contract(&report("direct", true, &proven), Some(2)).is_some());
+        assert!(contract(&json!({}), Some(2)).is_some());
+    }
 }

@@ -541,7 +541,7 @@ fn causes(
         (_, Ending::Count(Some("short:device-end"), _)) => vec!["device-end"],
         (_, Ending::Count(Some("short:server"), _)) => vec!["short-server"],
         ("client", Ending::Full) => vec!["server-may-cache"],
-        ("direct", Ending::Full) if setup.name == "loop-buffered" => vec!["loop-buffered"],
+        ("direct", Ending::Full) if setup.name.ends_with("loop-buffered") => vec!["loop-buffered"],
         _ => return None,
     })
 }

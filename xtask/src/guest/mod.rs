@@ -77,6 +77,8 @@ pub(crate) enum Guest {
     Innocent(innocents::InnocentArgs),
     /// The live screen alone
     Live(suite::AloneArgs),
+    /// What `check` says of set-ups, alone
+    Forecasts(suite::ForecastArgs),
     /// The ordinary user alone
     OrdinaryUser(suite::AloneArgs),
     /// What was traced is let go, alone
@@ -143,6 +145,7 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Innocents(args) => suite::alone(args, innocents::SETUPS, innocents::check),
         Guest::Innocent(args) => innocents::program(args).map(|()| 0),
         Guest::Live(args) => suite::alone(args, live::SETUPS, live::check),
+        Guest::Forecasts(args) => suite::forecasts_alone(args),
         Guest::OrdinaryUser(args) => suite::alone(args, unprivileged::SETUPS, unprivileged::check),
         Guest::Cut(args) => suite::alone(args, cut::SETUPS, cut::check),
         Guest::Rings(args) => suite::alone(args, rings::SETUPS, rings::check),

@@ -157,8 +157,42 @@ pub(crate) struct MakeArgs {
     setup: Vec<String>,
 }
 
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ForecastArgs {
+    /// dio-trace
+    #[arg(long)]
+    tool: PathBuf,
+    #[command(flatten)]
+    make: MakeArgs,
+}
+
+/// Asks `check` about set-ups whose requests nobody makes; the exit code.
+pub(super) fn forecasts_alone(args: &ForecastArgs) -> Result<u8> {
+    let places = made(&args.make)?;
+    for (place, cells) in places.iter().filter(|(place, _)| place.path.is_dir()) {
+        let bare = fs::read_dir(&place.path)?.next().is_none();
+        if bare
+            || matches!(place.setup.kind, Kind::Made { .. } | Kind::Memory | Kind::Overlay { .. })
+        {
+            workload::fill_folder(cells, &place.path)?;
+        }
+    }
+    let (answers, wrong) = forecasts::check(&args.tool, &places)?;
+    wrong.iter().for_each(say);
+    say(format!("check: {answers} answers, {} wrong", wrong.len()));
+    setups::clear(Path::new(ROOT))?;
+    Ok(u8::from(!wrong.is_empty()))
+}
+
 /// Makes set-ups and leaves them, to look at by hand; says where they are, as the workload takes it.
 pub(super) fn make(args: &MakeArgs) -> Result<()> {
+    for (place, _) in made(args)? {
+        println!("{}:{}", place.setup.name, place.path.display());
+    }
+    Ok(())
+}
+
+fn made(args: &MakeArgs) -> Result<Vec<(Place, Vec<Cell>)>> {
     let wanted = args.setup.iter().map(|name| setups::find(name)).collect::<Result<Vec<_>>>()?;
     if setups::rounds(&wanted).len() > 1 {
         bail!("these cannot be there at once");
@@ -166,11 +200,7 @@ pub(super) fn make(args: &MakeArgs) -> Result<()> {
     let load = |setup: &'static Setup| {
         cells::load(setup.name, setup.rows, &args.series).map(|cells| (setup, cells))
     };
-    let setups = wanted.into_iter().map(load).collect::<Result<_>>()?;
-    for (place, _) in setups::make(setups, Path::new(ROOT))? {
-        println!("{}:{}", place.setup.name, place.path.display());
-    }
-    Ok(())
+    setups::make(wanted.into_iter().map(load).collect::<Result<_>>()?, Path::new(ROOT))
 }
 
 /// Makes what can be there at once, runs the workload on it, and clears it.

@@ -10,13 +10,13 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
 
 use super::{
-    files::fill,
+    files::{drop_pages, fill},
     filters::compare,
     setups::Place,
     suite::{Traces, Tried, end, not_ended_with, wait_until_tracing},
@@ -52,6 +52,7 @@ pub(super) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
         chown(path, Some(USER), Some(USER))?;
     }
     let mut wrong = Vec::new();
+    wrong.extend(checked(&own, &home)?);
 
     wrong.extend(refused(&own, &[], &["CAP_BPF and CAP_PERFMON missing", "setcap"])?);
 
@@ -70,6 +71,29 @@ pub(super) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     let result = traced(&own, attach, series, &home, out);
     fs::write(PARANOID, paranoid)?;
     wrong.extend(result?);
+    Ok(wrong)
+}
+
+/// What is wrong with what `check` says of root's file that this user may read and write, but not
+/// without renewing its access time, and does to it.
+fn checked(own: &Path, home: &Path) -> Result<Vec<String>> {
+    let data = home.join("roots");
+    fill(&data, SIZE)?;
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o666))?;
+    let file = fs::File::options().write(true).open(&data)?;
+    drop_pages(&file)?;
+    let long_ago = SystemTime::now() - Duration::from_hours(48);
+    file.set_times(fs::FileTimes::new().set_accessed(long_ago))?;
+    let before = fs::metadata(&data)?.accessed()?;
+    let output = by_nobody(own).args(["check", "--json"]).arg(&data).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut wrong = Vec::new();
+    if fs::metadata(&data)?.accessed()? != before {
+        wrong.push("check renews the access time of another user's file".to_owned());
+    }
+    if !text.contains("access time") {
+        wrong.push(format!("check does not say that it did not read: {text}"));
+    }
     Ok(wrong)
 }
 

@@ -208,19 +208,21 @@ fn interrupted(case: &Case<'_>) -> Option<String> {
         .map(|_| "a signal ended the wait before anything was transferred".to_owned())
 }
 
+/// What a device, a server or a file system's checksums end a request with.
+pub const IO_ERRORS: &[i32] = &[
+    libc::EIO,
+    libc::ENODATA,
+    libc::EREMOTEIO,
+    libc::EILSEQ,
+    libc::ETIMEDOUT,
+    libc::ENOLINK,
+    libc::EBADMSG,
+    libc::EUCLEAN,
+    libc::ENXIO,
+];
+
 fn io_error(case: &Case<'_>) -> Option<String> {
-    const ERRORS: &[i32] = &[
-        libc::EIO,
-        libc::ENODATA,
-        libc::EREMOTEIO,
-        libc::EILSEQ,
-        libc::ETIMEDOUT,
-        libc::ENOLINK,
-        libc::EBADMSG,
-        libc::EUCLEAN,
-        libc::ENXIO,
-    ];
-    let number = case.errno().filter(|errno| ERRORS.contains(errno))?;
+    let number = case.errno().filter(|errno| IO_ERRORS.contains(errno))?;
     let name = errno::name(number.into());
     let what = format!("{name} for bytes {} to {}", case.start(), case.stop());
     if case.is_client() {

@@ -24,6 +24,7 @@ mod xfs;
 
 use super::Rule;
 pub use alignment::{Limits, limits_of};
+pub use errors::IO_ERRORS;
 
 /// Id of the rule that takes what no other explains.
 pub const NOT_EXPLAINED: &str = unknown::NOT_EXPLAINED.id;

@@ -18,7 +18,7 @@ pub(in crate::cause) const LOOP_BUFFERED: Rule = Rule {
     fix: "`losetup --direct-io=on /dev/loopN` (the backing file's file system must support it: \
           `cat /sys/block/loopN/loop/dio` says 1 then)",
     on: "loop devices, and file systems mounted from an image file",
-    scenario: Scenario::In(&["loop-buffered", "loop-odd"]),
+    scenario: Scenario::In(&["loop-buffered", "loop-odd", "ext4-loop-buffered"]),
     test: loop_buffered,
 };
 

@@ -47,6 +47,8 @@ const SECTOR_4096: Store = Store::Part(Disk::Sector4096);
 const SECTOR_512E: Store = Store::Part(Disk::Sector512e);
 /// A quarter of a partition, as a file.
 const QUARTER: u64 = 175 << 20;
+/// More than half of one, as a file.
+const WIDE: u64 = 400 << 20;
 /// Half of one, in sectors of 512 bytes.
 const HALF: u64 = 350 << 11;
 
@@ -277,4 +279,8 @@ pub(in crate::guest) const ALL: &[Setup] = &[
     setup("overlay-squashfs", "overlay", Kind::Lower(&LOWER_SQUASHFS), &[]).rare(),
     setup("overlay-fuse", "overlay", Kind::Lower(&LOWER_FUSE), &[]).rare(),
     setup("xfs-realtime", "xfs", Kind::Realtime, &[]).rare(),
+    // Direct as far as ext4 and its device go; what the loop driver caches is another file's.
+    setup("ext4-loop-buffered", "ext4", on(Store::Loop { direct: false, bytes: WIDE }, EXT4), &[])
+        .like("ext4-512")
+        .rare(),
 ];
