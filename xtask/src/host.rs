@@ -63,6 +63,9 @@ pub(crate) const PEERS: &[Need] = &[
     need("bpftool", "bpftool"),
 ];
 
+/// Of `cargo xtask apps`, a group for each program.
+pub(crate) const FIO: &[Need] = &[need("fio", "fio")];
+
 /// To look at a page.
 pub(crate) const BROWSER: &[Need] = &[need("chromium-headless-shell", "chromium-headless-shell")];
 

@@ -6,12 +6,14 @@
 //! - [`truth`]: every scenario on every kernel; [`suites`], [`steps`]: what it shares with the test
 //! - [`stress`]: thousands of requests at once
 //! - [`papers`]: man pages and completions
-//! - [`bench`]: figures of this machine
+//! - [`bench`]: figures of this machine; [`part`]: what of them runs in a guest
+//! - [`apps`]: real programs under dio-trace
 //! - [`fleet`], [`duckdb`]: the queries of docs/fleet.md
 //! - [`fuzz`]: bytes that nobody meant
 //! - [`html`], [`browser`]: the page of a report, clicked through
 //! - [`host`], [`apt`], [`build`], [`places`], [`cmd`]: what they all stand on
 //! - [`guest`]: what runs inside the VM
+mod apps;
 mod apt;
 mod bench;
 mod bpf;
@@ -28,6 +30,7 @@ mod html;
 mod initrd;
 mod kernels;
 mod papers;
+mod part;
 mod places;
 mod qemu;
 mod rustc;
@@ -62,6 +65,7 @@ enum Task {
     Stress(stress::StressArgs),
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
+    Apps(apps::AppsArgs),
     Html(html::HtmlArgs),
     Fleet(fleet::FleetArgs),
     Fuzz(fuzz::FuzzArgs),
@@ -85,6 +89,7 @@ fn main() -> ExitCode {
         Task::Stress(args) => stress::main(args),
         Task::Demo(args) => demo::main(args),
         Task::Bench(args) => bench::main(args).map(|()| 0),
+        Task::Apps(args) => apps::main(args),
         Task::Fuzz(args) => fuzz::main(args).map(|()| 0),
         Task::Fleet(args) => fleet::main(args).map(|()| 0),
         Task::Html(args) => html::main(args).map(|()| 0),

@@ -4,11 +4,13 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::{page, part::Part};
+use super::page;
 use crate::{
     cmd::say,
     guest::{Measured, TRACERS},
-    host, kernels, places,
+    host, kernels,
+    part::Part,
+    places,
     steps::Outcome,
 };
 

@@ -3,10 +3,8 @@
 //! - [`cost`]: instructions per request; [`page`]: its tables
 //! - [`rate`]: under load
 //! - [`upkeep`]: by itself
-//! - [`part`]: what of them runs in a guest
 mod cost;
 mod page;
-mod part;
 mod rate;
 mod upkeep;
 

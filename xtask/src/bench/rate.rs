@@ -4,10 +4,11 @@ use std::{fs, time::Duration};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::part::Part;
 use crate::{
     guest::{Output, Rate},
-    host, kernels, places,
+    host, kernels,
+    part::Part,
+    places,
 };
 
 /// Four CPUs read as fast as they can, and slower; every read is a finding

@@ -4,13 +4,13 @@ use std::{fs, process::Command, time::Duration};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::part::Part;
 use crate::{
     build,
     cmd::{self, say},
     guest::{Long, Rest},
     host,
     kernels::{self, Kernel},
+    part::Part,
     places,
 };
 

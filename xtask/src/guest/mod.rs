@@ -18,7 +18,9 @@
 //! - [`stress`]: thousands of requests at once, counted one by one
 //! - [`flight`]: many requests in flight
 //! - [`bench`]: what a request costs under a tracer
+//! - [`apps`]: real programs, held to counts that are not dio-trace's
 //! - [`demo`]: the demonstration
+mod apps;
 mod bench;
 mod cases;
 mod cells;
@@ -49,6 +51,7 @@ mod suite;
 mod unprivileged;
 mod workload;
 
+pub(crate) use apps::{APPS, App, Counted, Ops, Row as AppRow};
 pub(crate) use bench::{
     Measured,
     load::KINDS,
@@ -125,6 +128,8 @@ pub(crate) enum Guest {
     Upkeep(bench::upkeep::UpkeepArgs),
     /// Makes the load
     UpkeepLoad(bench::upkeep::UpkeepLoadArgs),
+    /// Real programs under it
+    Apps(apps::AppsArgs),
     /// Shows dio-trace at work
     Demo(demo::DemoArgs),
     /// The program that the demonstration watches
@@ -169,6 +174,7 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::RateLoad(args) => bench::rate::load(args).map(|()| 0),
         Guest::Upkeep(args) => bench::upkeep::main(args).map(|()| 0),
         Guest::UpkeepLoad(args) => bench::upkeep::load(args).map(|()| 0),
+        Guest::Apps(args) => apps::main(args).map(|()| 0),
         Guest::Demo(args) => demo::main(args),
         Guest::DemoReader(args) => demo::reader(args).map(|()| 0),
     }

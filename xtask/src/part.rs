@@ -1,4 +1,4 @@
-//! What of a benchmark runs in a guest.
+//! A part of xtask that runs in a guest and leaves rows.
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, bail};
@@ -13,17 +13,17 @@ use crate::{
 };
 
 /// One of xtask's own parts in a guest, which leaves rows of JSON.
-pub(super) struct Part<'a> {
+pub(crate) struct Part<'a> {
     /// Its name, and that of the folder for its rows.
-    pub(super) name: &'static str,
-    pub(super) words: Vec<String>,
-    pub(super) kernel: &'a Kernel,
-    pub(super) limit: Duration,
+    pub(crate) name: &'static str,
+    pub(crate) words: Vec<String>,
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) limit: Duration,
 }
 
 impl Part<'_> {
     /// Boots the kernel on a machine, and runs it; the rows.
-    pub(super) fn rows<T: DeserializeOwned>(
+    pub(crate) fn rows<T: DeserializeOwned>(
         self,
         machine: impl FnOnce(&mut Machine),
     ) -> Result<Vec<T>> {

@@ -1,0 +1,102 @@
+//! The tables of docs/applications.md.
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use super::Skipped;
+use crate::guest::{AppRow, Counted, Ops};
+
+/// A line of the table: all rows of one program, case, watch and reference.
+#[derive(Default)]
+struct Line {
+    on: Vec<String>,
+    wanted: Ops,
+    seen: Ops,
+    verdicts: BTreeMap<String, u64>,
+    missing: u64,
+    wrong: bool,
+}
+
+type Key<'a> = (&'a str, &'a str, &'a str, &'a str);
+
+/// Lines in the order of their first rows.
+fn lines(rows: &[AppRow]) -> Vec<(Key<'_>, Line)> {
+    let mut lines: Vec<(Key<'_>, Line)> = Vec::new();
+    for row in rows {
+        let AppRow::Counted(row) = row else { continue };
+        let key: Key<'_> = (&row.program, &row.case, &row.watched, &row.reference);
+        let at = lines.iter().position(|(other, _)| *other == key);
+        let at = at.unwrap_or_else(|| {
+            lines.push((key, Line::default()));
+            lines.len() - 1
+        });
+        lines[at].1.add(row);
+    }
+    lines
+}
+
+impl Line {
+    fn add(&mut self, row: &Counted) {
+        if !self.on.contains(&row.on) {
+            self.on.push(row.on.clone());
+        }
+        self.wanted += row.wanted;
+        self.seen += row.seen;
+        for (verdict, count) in &row.verdicts {
+            *self.verdicts.entry(verdict.clone()).or_default() += count;
+        }
+        self.missing = self.missing.max(row.missing.values().sum());
+        self.wrong |= !row.wrong().is_empty();
+    }
+}
+
+/// The table of counts, what is wrong, and what was left out.
+pub(super) fn tables(rows: &[AppRow], skipped: &[Skipped]) -> String {
+    let mut out = String::from(
+        "| program | workload | watched by | reference | its reads | dio-trace's | its writes | dio-trace's | verdicts | lost, unmatched | |\n\
+         |---|---|---|---|---:|---:|---:|---:|---|---:|---|\n",
+    );
+    for ((program, case, watched, reference), line) in lines(rows) {
+        let verdicts: Vec<String> = line
+            .verdicts
+            .iter()
+            .filter(|(_, count)| **count != 0)
+            .map(|(verdict, count)| format!("{verdict} {count}"))
+            .collect();
+        let word = if line.wrong { "**not exact**" } else { "exact" };
+        let _ = writeln!(
+            out,
+            "| {program} | {case} | {watched} | {reference} | {} | {} | {} | {} | {} | {} | {word} |",
+            line.wanted.reads,
+            line.seen.reads,
+            line.wanted.writes,
+            line.seen.writes,
+            verdicts.join(", "),
+            line.missing,
+        );
+    }
+    out += &not_as_it_must(rows);
+    for Skipped { app, why } in skipped {
+        let _ = writeln!(out, "\n{app} was left out: {why}");
+    }
+    out
+}
+
+fn not_as_it_must(rows: &[AppRow]) -> String {
+    let wrong: Vec<String> = rows.iter().flat_map(AppRow::wrong).collect();
+    if wrong.is_empty() {
+        return String::new();
+    }
+    let lines: String = wrong.iter().map(|what| format!("- {what}\n")).collect();
+    format!("\nNot exact:\n\n{lines}")
+}
+
+/// docs/applications.md
+pub(super) fn whole(kernel: &str, tables: &str) -> String {
+    format!(
+        "# Applications\n\n\
+         Made by `cargo xtask apps --write` in an emulated guest with Linux {kernel}. Each line is a workload of a real\n\
+         program while dio-trace watches: the requests that the reference counted, and those that dio-trace\n\
+         counted. A line is *exact* where both are the same for reads and for writes, none is `unknown`, and\n\
+         dio-trace lost none; else the command fails.\n\n\
+         {tables}"
+    )
+}

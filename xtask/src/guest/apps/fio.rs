@@ -1,0 +1,180 @@
+//! fio, by every way it has to ask for a read or a write: its own `total_ios` is the reference.
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use super::{
+    Counted, Ops, Row, Rows, Stage,
+    watch::{Seen, Watch},
+};
+use crate::{
+    cmd::{self, text},
+    guest::files::fill,
+};
+
+/// An engine, and its options.
+struct Engine {
+    words: &'static [&'static str],
+    /// A mapping makes no requests.
+    requests: bool,
+}
+
+const fn engine(words: &'static [&'static str]) -> Engine {
+    Engine { words, requests: true }
+}
+
+const ENGINES: &[Engine] = &[
+    engine(&["sync"]),
+    engine(&["psync"]),
+    engine(&["vsync"]),
+    engine(&["pvsync"]),
+    engine(&["pvsync2"]),
+    engine(&["psync", "numjobs=4"]),
+    engine(&["psync", "numjobs=4", "thread"]),
+    engine(&["libaio"]),
+    engine(&["libaio", "iodepth=32"]),
+    engine(&["libaio", "iodepth=32", "numjobs=4"]),
+    engine(&["io_uring"]),
+    engine(&["io_uring", "iodepth=32"]),
+    engine(&["io_uring", "iodepth=32", "fixedbufs"]),
+    engine(&["io_uring", "iodepth=32", "registerfiles"]),
+    engine(&["io_uring", "iodepth=32", "fixedbufs", "registerfiles"]),
+    engine(&["io_uring", "iodepth=32", "nonvectored=0"]),
+    engine(&["io_uring", "iodepth=32", "force_async=2"]),
+    engine(&["io_uring", "iodepth=32", "sqthread_poll", "registerfiles"]),
+    engine(&["io_uring", "iodepth=32", "numjobs=4", "thread"]),
+    engine(&["posixaio"]),
+    engine(&["posixaio", "iodepth=8"]),
+    engine(&["splice"]),
+    Engine { words: &["mmap"], requests: false },
+];
+
+const PATTERNS: &[&str] = &["read", "write", "randrw"];
+/// Of each job's file.
+const BYTES: usize = 2 << 20;
+
+/// fio's JSON, as far as it is needed.
+#[derive(Deserialize)]
+struct Told {
+    #[serde(rename = "fio version")]
+    version: String,
+    jobs: Vec<Job>,
+}
+
+#[derive(Deserialize)]
+struct Job {
+    jobname: String,
+    error: i64,
+    read: Direction,
+    write: Direction,
+}
+
+#[derive(Deserialize)]
+struct Direction {
+    total_ios: u64,
+    short_ios: u64,
+    drop_ios: u64,
+}
+
+/// All engines on one file system, on files of their own; what fio says of each.
+struct Ran<'a> {
+    engine: &'a Engine,
+    folder: PathBuf,
+    fs: &'static str,
+    told: Result<Told>,
+}
+
+pub(super) fn run(stage: &Stage, rows: &mut Rows) -> Result<()> {
+    let mut ran = Vec::new();
+    for place in &stage.places {
+        for (number, engine) in ENGINES.iter().enumerate() {
+            let folder = place.path.join(number.to_string());
+            std::fs::create_dir(&folder)?;
+            for pattern in PATTERNS {
+                fill(&folder.join(pattern), BYTES)?;
+            }
+            ran.push((engine, folder, place.setup.fs));
+        }
+    }
+    let watch = Watch::audit(stage)?;
+    let ran: Vec<Ran<'_>> = ran
+        .into_iter()
+        .map(|(engine, folder, fs)| Ran { told: fio(engine, &folder), engine, folder, fs })
+        .collect();
+    let seen = watch.end()?;
+    for ran in &ran {
+        for pattern in PATTERNS {
+            rows.add(&Row::Counted(row(ran, pattern, &seen)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs it, one pattern after another.
+fn fio(engine: &Engine, folder: &Path) -> Result<Told> {
+    let mut command = Command::new("fio");
+    // State files go to the current folder.
+    command.current_dir("/tmp").args(["--output-format=json", "--randseed=1"]);
+    for pattern in PATTERNS {
+        command.arg(format!("--name={pattern}"));
+        command.arg(format!("--filename={}", text(&folder.join(pattern))?));
+        command.arg(format!("--rw={pattern}"));
+        command.arg(format!("--ioengine={}", engine.words[0]));
+        command.args(engine.words[1..].iter().map(|word| format!("--{word}")));
+        command.args(["--direct=1", "--bs=4k", "--stonewall"]);
+    }
+    let out = cmd::output(&mut command)?;
+    // Notes may come before the JSON.
+    let json = out.find('{').map_or("", |at| &out[at..]);
+    serde_json::from_str(json).with_context(|| format!("no JSON of fio's: {out}"))
+}
+
+fn row(ran: &Ran<'_>, pattern: &str, seen: &Seen) -> Counted {
+    let part = seen.file(&ran.folder.join(pattern));
+    let mut row = Counted {
+        case: ran.engine.words.join(" "),
+        on: format!("{} {pattern}", ran.fs),
+        watched: "audit".to_owned(),
+        reference: "fio's total_ios".to_owned(),
+        seen: part.ops,
+        verdicts: part.verdicts,
+        missing: seen.missing(),
+        ..Counted::default()
+    };
+    match &ran.told {
+        Ok(told) => {
+            row.program.clone_from(&told.version);
+            told.jobs
+                .iter()
+                .filter(|job| job.jobname == pattern)
+                .for_each(|job| count(job, &mut row));
+        }
+        Err(error) => row.complaints.push(format!("{error:#}")),
+    }
+    if !ran.engine.requests {
+        row.reference = "a mapping makes none".to_owned();
+        row.wanted = Ops::default();
+    }
+    row
+}
+
+/// What one job says of itself.
+fn count(job: &Job, row: &mut Counted) {
+    row.wanted += Ops { reads: job.read.total_ios, writes: job.write.total_ios };
+    if job.error != 0 {
+        row.complaints.push(format!("fio's job ended with error {}", job.error));
+    }
+    for direction in [&job.read, &job.write] {
+        // What was short is asked for again without being counted again.
+        if direction.short_ios + direction.drop_ios != 0 {
+            row.complaints.push(format!(
+                "fio: {} short, {} dropped",
+                direction.short_ios, direction.drop_ios
+            ));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! dio-trace, while a program runs.
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Ops, Stage};
+use crate::{
+    cmd::text,
+    guest::suite::{Traces, end, wait_until_tracing},
+};
+
+/// dio-trace at work.
+pub(super) struct Watch {
+    tool: Child,
+    traces: Traces,
+}
+
+impl Watch {
+    /// Starts it on the whole system; it traces already.
+    pub(super) fn audit(stage: &Stage) -> Result<Self> {
+        Self::start(stage, &["audit"])
+    }
+
+    fn start(stage: &Stage, words: &[&str]) -> Result<Self> {
+        let traces = Traces::new(Path::new("/tmp"), "apps");
+        let mut tool = Command::new(&stage.tool)
+            .args(words)
+            .args(["--json", "-o", text(&traces.json)?])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&traces.talk)?)
+            .spawn()
+            .context("cannot start dio-trace")?;
+        wait_until_tracing(&mut tool, &traces)?;
+        Ok(Self { tool, traces })
+    }
+
+    /// Ends it; what it has seen.
+    pub(super) fn end(self) -> Result<Seen> {
+        // SAFETY: a child of ours that has not been waited for.
+        unsafe { libc::kill(self.tool.id() as libc::pid_t, libc::SIGINT) };
+        end(self.tool, &self.traces)?;
+        Seen::parse(&fs::read_to_string(&self.traces.json)?)
+    }
+}
+
+/// The `kind: "summary"` line (docs/json.md).
+#[derive(Debug, Deserialize)]
+pub(super) struct Seen {
+    lost: BTreeMap<String, u64>,
+    unmatched: u64,
+    in_flight: u64,
+    files: Vec<FileRow>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FileRow {
+    path: String,
+    op: String,
+    verdict: String,
+    requests: u64,
+}
+
+/// What dio-trace has of some files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) ops: Ops,
+    pub(super) verdicts: BTreeMap<String, u64>,
+    pub(super) by_path: BTreeMap<String, Ops>,
+}
+
+impl Seen {
+    fn parse(json: &str) -> Result<Self> {
+        let line = json.lines().last().unwrap_or_default();
+        let value: Value = serde_json::from_str(line).context("dio-trace's last line")?;
+        if value["kind"] != "summary" {
+            bail!("dio-trace ended without a summary: {line}");
+        }
+        serde_json::from_value(value).context("no summary as it was")
+    }
+
+    /// Requests to one file.
+    pub(super) fn file(&self, path: &Path) -> Part {
+        self.part(|row| Path::new(&row.path) == path)
+    }
+
+    fn part(&self, wanted: impl Fn(&FileRow) -> bool) -> Part {
+        let mut part = Part::default();
+        for row in self.files.iter().filter(|row| wanted(row)) {
+            let ops = match row.op.as_str() {
+                "write" => Ops { reads: 0, writes: row.requests },
+                _ => Ops { reads: row.requests, writes: 0 },
+            };
+            part.ops += ops;
+            *part.by_path.entry(row.path.clone()).or_default() += ops;
+            *part.verdicts.entry(row.verdict.clone()).or_default() += row.requests;
+        }
+        part
+    }
+
+    /// What it says itself that it did not see, or not to the end.
+    pub(super) fn missing(&self) -> BTreeMap<String, u64> {
+        let lost = self.lost.iter().map(|(why, count)| (format!("lost: {why}"), *count));
+        let rest = [("unmatched", self.unmatched), ("in flight", self.in_flight)];
+        let rest = rest.map(|(what, count)| (what.to_owned(), count));
+        lost.chain(rest).filter(|(_, count)| *count != 0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUMMARY: &str = r#"{"kind":"summary","lost":{"a":0,"b":2},"unmatched":0,"in_flight":1,
+        "files":[{"path":"/x","op":"read","verdict":"direct","requests":3},
+        {"path":"/x","op":"write","verdict":"fallback","requests":4},
+        {"path":"/y","op":"read","verdict":"direct","requests":5}]}"#;
+
+    #[test]
+    fn parts_of_a_summary() {
+        let seen = Seen::parse(&SUMMARY.replace('\n', "")).expect("a summary");
+        let x = seen.file(Path::new("/x"));
+        assert_eq!(x.ops, Ops { reads: 3, writes: 4 });
+        assert_eq!(x.verdicts["fallback"], 4);
+        let missing: Vec<_> = seen.missing().into_iter().collect();
+        assert_eq!(missing, [("in flight".to_owned(), 1), ("lost: b".to_owned(), 2)]);
+    }
+
+    #[test]
+    fn a_stream_that_was_cut_is_an_error() {
+        assert!(Seen::parse("").is_err());
+        assert!(Seen::parse(r#"{"kind":"request"}"#).is_err());
+    }
+}
