@@ -8,12 +8,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{
-    cmd::{output, say},
-    host, places,
-};
+use crate::pypi::{self, Package};
 
-const VERSION: &str = "2.0.1";
+const DUCKDB: Package = Package { name: "duckdb", version: "2.0.1" };
 /// Reads SQL, prints the rows of its last statement as JSON, and the seconds that it took.
 const SCRIPT: &str = "\
 import duckdb, json, sys, time
@@ -31,7 +28,7 @@ pub(crate) struct Answer {
 
 /// Asks DuckDB, where relative paths are those of `folder`.
 pub(crate) fn ask(folder: &Path, sql: &str) -> Result<Answer> {
-    let python = python()?;
+    let python = pypi::python(&pypi::environment(DUCKDB)?);
     let mut child = Command::new(python)
         .args(["-c", SCRIPT])
         .current_dir(folder)
@@ -46,23 +43,4 @@ pub(crate) fn ask(folder: &Path, sql: &str) -> Result<Answer> {
     ensure!(out.status.success(), "DuckDB: {}\n{sql}", talk.lines().last().unwrap_or("failed"));
     let (seconds, rows) = serde_json::from_slice(&out.stdout)?;
     Ok(Answer { seconds, rows })
-}
-
-/// The Python that has it; made once.
-fn python() -> Result<std::path::PathBuf> {
-    host::ensure(&[host::PYTHON])?;
-    let _lock = places::lock("duckdb")?;
-    let folder = places::cache()?.join(format!("duckdb-{VERSION}"));
-    let python = folder.join("bin/python");
-    let works = |python: &Path| output(Command::new(python).args(["-c", "import duckdb"])).is_ok();
-    if !works(&python) {
-        say(format!("fetching DuckDB {VERSION} from PyPI"));
-        places::remove(&folder)?;
-        output(Command::new("python3").args(["-m", "venv"]).arg(&folder))
-            .context("cannot make a Python environment (Debian: python3-venv)")?;
-        let package = format!("duckdb=={VERSION}");
-        output(Command::new(&python).args(["-m", "pip", "install", "--quiet", &package]))
-            .context("cannot fetch DuckDB")?;
-    }
-    Ok(python)
 }

@@ -56,20 +56,22 @@ pub(crate) const RARE: &[Need] = &[
 ];
 
 /// What dio-trace is compared with, and what lists programs.
-pub(crate) const PEERS: &[Need] = &[
-    need("bpftrace", "bpftrace"),
-    need("perf", "linux-perf"),
-    need("strace", "strace"),
-    need("bpftool", "bpftool"),
-];
+pub(crate) const PEERS: &[Need] =
+    &[need("bpftrace", "bpftrace"), need("perf", "linux-perf"), STRACE, need("bpftool", "bpftool")];
 
 /// Of `cargo xtask apps`, a group for each program.
 pub(crate) const FIO: &[Need] = &[need("fio", "fio")];
+pub(crate) const QEMU: &[Need] = &[need("qemu-img", "qemu-utils"), STRACE];
+pub(crate) const ROCKSDB: &[Need] = &[need("db_bench", "rocksdb-tools"), STRACE];
+pub(crate) const MARIADB: &[Need] =
+    &[need("mariadbd", "mariadb-server-core"), need("mariadb", "mariadb-client-core"), STRACE];
+pub(crate) const TRACED: &[Need] = &[STRACE];
+const STRACE: Need = need("strace", "strace");
 
 /// To look at a page.
 pub(crate) const BROWSER: &[Need] = &[need("chromium-headless-shell", "chromium-headless-shell")];
 
-/// For DuckDB.
+/// For packages of PyPI.
 pub(crate) const PYTHON: &[Need] = &[need("python3", "python3-venv")];
 
 /// libFuzzer is C++.

@@ -11,7 +11,7 @@
 //! - [`fleet`], [`duckdb`]: the queries of docs/fleet.md
 //! - [`fuzz`]: bytes that nobody meant
 //! - [`html`], [`browser`]: the page of a report, clicked through
-//! - [`host`], [`apt`], [`build`], [`places`], [`cmd`]: what they all stand on
+//! - [`host`], [`apt`], [`pypi`], [`build`], [`places`], [`cmd`]: what they all stand on
 //! - [`guest`]: what runs inside the VM
 mod apps;
 mod apt;
@@ -32,6 +32,7 @@ mod kernels;
 mod papers;
 mod part;
 mod places;
+mod pypi;
 mod qemu;
 mod rustc;
 mod steps;

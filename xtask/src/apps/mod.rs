@@ -9,11 +9,11 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
-    cmd::say,
+    cmd::{say, text},
     guest::{APPS, App, AppRow},
     host, kernels,
     part::Part,
-    places,
+    places, pypi,
 };
 
 /// Run real programs under dio-trace, and compare its counts with theirs or strace's
@@ -71,8 +71,8 @@ fn wanted(only: &[String]) -> Result<Vec<&'static App>> {
 fn ready(apps: &[&'static App]) -> (Vec<String>, Vec<Skipped>) {
     let (mut words, mut skipped) = (Vec::new(), Vec::new());
     for app in apps {
-        match host::ensure(&[app.needs]) {
-            Ok(()) => words.extend(["--app".to_owned(), app.name.to_owned()]),
+        match get(app) {
+            Ok(word) => words.extend(["--app".to_owned(), word]),
             Err(error) => {
                 let why = format!("{error:#}");
                 say(format!("{}: left out: {why}", app.name));
@@ -81,4 +81,13 @@ fn ready(apps: &[&'static App]) -> (Vec<String>, Vec<Skipped>) {
         }
     }
     (words, skipped)
+}
+
+/// Its name, and where it was unpacked.
+fn get(app: &App) -> Result<String> {
+    host::ensure(&[app.needs])?;
+    Ok(match app.fetched {
+        Some(package) => format!("{}={}", app.name, text(&pypi::environment(package)?)?),
+        None => app.name.to_owned(),
+    })
 }

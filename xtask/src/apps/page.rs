@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::Skipped;
-use crate::guest::{AppRow, Counted, Ops};
+use crate::guest::{AppRow, Counted, Latency, Ops};
 
 /// A line of the table: all rows of one program, case, watch and reference.
 #[derive(Default)]
@@ -74,6 +74,12 @@ pub(super) fn tables(rows: &[AppRow], skipped: &[Skipped]) -> String {
         );
     }
     out += &not_as_it_must(rows);
+    out += &latencies(rows);
+    for row in rows {
+        if let AppRow::LeftOut { app, why } = row {
+            let _ = writeln!(out, "\n{app} was left out: {why}");
+        }
+    }
     for Skipped { app, why } in skipped {
         let _ = writeln!(out, "\n{app} was left out: {why}");
     }
@@ -87,6 +93,46 @@ fn not_as_it_must(rows: &[AppRow]) -> String {
     }
     let lines: String = wrong.iter().map(|what| format!("- {what}\n")).collect();
     format!("\nNot exact:\n\n{lines}")
+}
+
+/// What dio-trace costs, as ratios of pairs.
+fn latencies(rows: &[AppRow]) -> String {
+    let mut out = String::new();
+    for row in rows {
+        let AppRow::Latency(Latency { program, case, pairs }) = row else { continue };
+        let _ = writeln!(
+            out,
+            "\n{program}, {case}: {} pairs of runs without and with `audit`, every other one with it first.\n\n\
+             | pair | transactions | p50 without, µs | with | ratio | p99 without, µs | with | ratio |\n\
+             |---:|---:|---:|---:|---:|---:|---:|---:|",
+            pairs.len()
+        );
+        let ratio = |with: u64, without: u64| with as f64 / without.max(1) as f64;
+        for (number, (a, b)) in pairs.iter().enumerate() {
+            let _ = writeln!(
+                out,
+                "| {} | {} + {} | {} | {} | {:.2} | {} | {} | {:.2} |",
+                number + 1,
+                a.count,
+                b.count,
+                a.p50,
+                b.p50,
+                ratio(b.p50, a.p50),
+                a.p99,
+                b.p99,
+                ratio(b.p99, a.p99)
+            );
+        }
+        let p50 = pairs.iter().map(|(a, b)| ratio(b.p50, a.p50)).collect();
+        let p99 = pairs.iter().map(|(a, b)| ratio(b.p99, a.p99)).collect();
+        let _ = writeln!(out, "| median | | | | {:.2} | | | {:.2} |", median(p50), median(p99));
+    }
+    out
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// docs/applications.md

@@ -51,7 +51,7 @@ mod suite;
 mod unprivileged;
 mod workload;
 
-pub(crate) use apps::{APPS, App, Counted, Ops, Row as AppRow};
+pub(crate) use apps::{APPS, App, Counted, Latency, Ops, Row as AppRow};
 pub(crate) use bench::{
     Measured,
     load::KINDS,

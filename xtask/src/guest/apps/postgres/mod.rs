@@ -1,0 +1,104 @@
+//! PostgreSQL with debug_io_direct, by each of its ways to ask, from its start and while it runs.
+//!
+//! - [`cluster`]: the server and its clients
+//! - [`latency`]: what dio-trace costs its transactions
+mod cluster;
+mod latency;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::{
+    Counted, Row, Rows, Stage,
+    reference::{self, Reference},
+    watch::{Seen, Watch},
+};
+use cluster::Cluster;
+
+/// Values of io_method.
+const METHODS: &[&str] = &["sync", "worker", "io_uring"];
+
+pub(super) fn run(stage: &Stage, rows: &mut Rows) -> Result<()> {
+    let fetched = stage.fetched.as_ref().context("PostgreSQL was not fetched")?;
+    let cluster = Cluster::new(fetched, &stage.places[0].path.join("first"))?;
+    audited(stage, &cluster, rows)?;
+    rows.add(&Row::Counted(attached(stage, &cluster)?))?;
+    rows.add(&Row::Latency(latency::measure(stage, &cluster)?))
+}
+
+/// Servers from their start to their end, one after another.
+fn audited(stage: &Stage, cluster: &Cluster, rows: &mut Rows) -> Result<()> {
+    let mut cases: Vec<(&str, &str, PathBuf)> = Vec::new();
+    for place in &stage.places {
+        for method in METHODS {
+            if let Err(error) = cluster.takes(method) {
+                let (app, why) =
+                    (format!("{}, io_method={method}", cluster.version), format!("{error:#}"));
+                rows.add(&Row::LeftOut { app, why })?;
+                continue;
+            }
+            let folder = place.path.join(method);
+            cluster.copy(&folder)?;
+            cases.push((place.setup.fs, method, folder));
+        }
+    }
+    let watch = Watch::audit(stage)?;
+    let counted: Vec<Result<Reference>> =
+        cases.iter().map(|(_, method, folder)| whole(cluster, method, folder)).collect();
+    let seen = watch.end()?;
+    for ((fs, method, folder), counted) in cases.iter().zip(&counted) {
+        let row = row(cluster, method, fs, "audit", counted, &seen, folder);
+        rows.add(&Row::Counted(row))?;
+    }
+    Ok(())
+}
+
+fn row(
+    cluster: &Cluster,
+    method: &str,
+    fs: &str,
+    watched: &str,
+    counted: &Result<Reference>,
+    seen: &Seen,
+    folder: &Path,
+) -> Counted {
+    let mut row = Counted {
+        program: cluster.version.clone(),
+        case: format!("debug_io_direct=data,wal io_method={method}"),
+        on: fs.to_owned(),
+        watched: watched.to_owned(),
+        ..Counted::default()
+    };
+    reference::compare(&mut row, counted, seen, folder);
+    row
+}
+
+fn whole(cluster: &Cluster, method: &str, folder: &Path) -> Result<Reference> {
+    let server = cluster.start_traced(folder, method)?;
+    cluster.fill()?;
+    cluster.work()?;
+    cluster.stop(folder)?;
+    server.end()
+}
+
+/// A server that already runs, with all its processes: its I/O workers read, its checkpointer writes, and
+/// neither is a child that is made later.
+fn attached(stage: &Stage, cluster: &Cluster) -> Result<Counted> {
+    let place = &stage.places[0];
+    let folder = place.path.join("attached");
+    cluster.copy(&folder)?;
+    let mut server = cluster.start_traced(&folder, "worker")?;
+    cluster.fill()?;
+    server.settle()?;
+    let watch = Watch::attach(stage, cluster.pid(&folder)?)?;
+    server.settle()?;
+    server.mark()?;
+    let worked = cluster.work();
+    server.settle()?;
+    let counted = worked.and_then(|()| server.so_far());
+    let seen = watch.end()?;
+    cluster.stop(&folder)?;
+    server.end()?;
+    Ok(row(cluster, "worker", place.setup.fs, "attach -p POSTMASTER", &counted, &seen, &folder))
+}

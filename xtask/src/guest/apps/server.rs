@@ -1,0 +1,51 @@
+//! A database server: waiting for it, and running others as its user.
+use std::{
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::reference::{Running, said};
+use crate::cmd::{self, text};
+
+/// Who servers run as that refuse to be root's.
+pub(super) const USER: &str = "nobody";
+const UID: u32 = 65534;
+/// For a server to start, emulated and under strace.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A command of that user's.
+pub(super) fn by_user(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.uid(UID).gid(UID).current_dir("/tmp");
+    command
+}
+
+/// Gives that user all below a folder.
+pub(super) fn give(folder: &Path) -> Result<()> {
+    cmd::output(Command::new("chown").args(["-R", USER, text(folder)?])).map(drop)
+}
+
+/// A copy of a folder, with its owners.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
+    cmd::output(Command::new("cp").args(["-a", text(from)?, text(to)?])).map(drop)
+}
+
+/// Waits until `ready` succeeds.
+pub(super) fn wait(running: &mut Running, ready: impl Fn() -> Result<String>) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let Err(error) = ready() else { return Ok(()) };
+        if !running.is_running()? {
+            bail!("the server ended: {}", said());
+        }
+        if start.elapsed() > PATIENCE {
+            return Err(error).with_context(|| format!("the server did not start: {}", said()));
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
