@@ -7,7 +7,7 @@ use crate::guest::{AppRow, Counted, Latency, Ops};
 /// A line of the table: all rows of one program, case, watch and reference.
 #[derive(Default)]
 struct Line {
-    on: Vec<String>,
+    fs: Vec<String>,
     wanted: Ops,
     seen: Ops,
     verdicts: BTreeMap<String, u64>,
@@ -35,8 +35,8 @@ fn lines(rows: &[AppRow]) -> Vec<(Key<'_>, Line)> {
 
 impl Line {
     fn add(&mut self, row: &Counted) {
-        if !self.on.contains(&row.on) {
-            self.on.push(row.on.clone());
+        if !self.fs.contains(&row.fs) {
+            self.fs.push(row.fs.clone());
         }
         self.wanted += row.wanted;
         self.seen += row.seen;
@@ -51,24 +51,24 @@ impl Line {
 /// The table of counts, what is wrong, and what was left out.
 pub(super) fn tables(rows: &[AppRow], skipped: &[Skipped]) -> String {
     let mut out = String::from(
-        "| program | workload | watched by | reference | its reads | dio-trace's | its writes | dio-trace's | verdicts | lost, unmatched | |\n\
-         |---|---|---|---|---:|---:|---:|---:|---|---:|---|\n",
+        "| program | workload | on | watched by | reference | its reads | dio-trace's | its writes | dio-trace's | verdicts | unknown | lost | |\n\
+         |---|---|---|---|---|---:|---:|---:|---:|---|---:|---:|---|\n",
     );
     for ((program, case, watched, reference), line) in lines(rows) {
-        let verdicts: Vec<String> = line
-            .verdicts
-            .iter()
-            .filter(|(_, count)| **count != 0)
-            .map(|(verdict, count)| format!("{verdict} {count}"))
-            .collect();
+        let said = |(verdict, count): (&String, &u64)| format!("{verdict} {count}");
+        let verdicts = line.verdicts.iter().filter(|(_, count)| **count != 0);
+        let verdicts: Vec<String> = verdicts.map(said).collect();
+        let unknown = line.verdicts.get("unknown").copied().unwrap_or_default();
+        let (wanted, seen) = (line.wanted, line.seen);
         let word = if line.wrong { "**not exact**" } else { "exact" };
         let _ = writeln!(
             out,
-            "| {program} | {case} | {watched} | {reference} | {} | {} | {} | {} | {} | {} | {word} |",
-            line.wanted.reads,
-            line.seen.reads,
-            line.wanted.writes,
-            line.seen.writes,
+            "| {program} | {case} | {} | {watched} | {reference} | {} | {} | {} | {} | {} | {unknown} | {} | {word} |",
+            line.fs.join(", "),
+            wanted.reads,
+            seen.reads,
+            wanted.writes,
+            seen.writes,
             verdicts.join(", "),
             line.missing,
         );
@@ -102,7 +102,9 @@ fn latencies(rows: &[AppRow]) -> String {
         let AppRow::Latency(Latency { program, case, pairs }) = row else { continue };
         let _ = writeln!(
             out,
-            "\n{program}, {case}: {} pairs of runs without and with `audit`, every other one with it first.\n\n\
+            "\n{program}, {case}: {} pairs of runs, without dio-trace and under\n\
+             `audit`; every other pair begins with dio-trace. The guest is emulated and has one CPU, which the server, pgbench and\n\
+             dio-trace share: microseconds say little, ratios more.\n\n\
              | pair | transactions | p50 without, µs | with | ratio | p99 without, µs | with | ratio |\n\
              |---:|---:|---:|---:|---:|---:|---:|---:|",
             pairs.len()
@@ -141,8 +143,52 @@ pub(super) fn whole(kernel: &str, tables: &str) -> String {
         "# Applications\n\n\
          Made by `cargo xtask apps --write` in an emulated guest with Linux {kernel}. Each line is a workload of a real\n\
          program while dio-trace watches: the requests that the reference counted, and those that dio-trace\n\
-         counted. A line is *exact* where both are the same for reads and for writes, none is `unknown`, and\n\
-         dio-trace lost none; else the command fails.\n\n\
+         counted. A line is *exact* where both are the same for reads and for writes, no verdict is `unknown`, and\n\
+         dio-trace reports nothing as lost, unmatched or still in flight; else the command fails.\n\n\
+         References:\n\n\
+         - *fio's total_ios*: what fio itself reports, for each job and direction.\n\
+         - *strace*: the program runs under `strace -f`; the system calls that read or write a descriptor that is open\n  \
+         with O_DIRECT at that moment are counted, and the requests that `io_submit` accepted. Those that the kernel\n  \
+         refuses (EINVAL) count too: they are requests with an answer.\n\
+         - *io_uring_submit_req*: the kernel's tracepoint, as a histogram of opcodes by ftrace, without eBPF. It does not\n  \
+         tell files apart: the programs' rings take requests to their O_DIRECT files only.\n\n\
          {tables}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(fs: &str, seen: u64) -> AppRow {
+        AppRow::Counted(Counted {
+            program: "p 1".to_owned(),
+            case: "c".to_owned(),
+            fs: fs.to_owned(),
+            wanted: Ops { reads: 5, writes: 0 },
+            seen: Ops { reads: seen, writes: 0 },
+            verdicts: BTreeMap::from([("direct".to_owned(), seen)]),
+            ..Counted::default()
+        })
+    }
+
+    #[test]
+    fn one_line_for_all_parts_of_a_case() {
+        let both = tables(&[row("ext4", 5), row("xfs", 5)], &[]);
+        assert!(both.contains("| p 1 | c | ext4, xfs |"), "{both}");
+        assert!(both.contains("| 10 | 10 | 0 | 0 | direct 10 | 0 | 0 | exact |"), "{both}");
+    }
+
+    #[test]
+    fn a_part_that_is_off_is_shown_though_the_sum_fits() {
+        let off = tables(&[row("ext4", 4), row("xfs", 6)], &[]);
+        assert!(off.contains("| 10 | 10 | 0 | 0 | direct 10 | 0 | 0 | **not exact** |"), "{off}");
+        assert_eq!(off.matches("\n- p 1 c, ").count(), 2, "{off}");
+    }
+
+    #[test]
+    fn who_was_left_out_is_said() {
+        let skipped = [Skipped { app: "q", why: "there is none".to_owned() }];
+        assert!(tables(&[], &skipped).contains("\nq was left out: there is none\n"));
+    }
 }

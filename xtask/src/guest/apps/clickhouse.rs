@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{cmd::text, pypi};
 
-/// How it reads files.
+/// How it reads files: one way on each file system, for it takes long to start.
 const METHODS: &[&str] = &["pread", "pread_threadpool"];
 const SCRIPT: &str = "\
 import chdb.session, sys
@@ -37,8 +37,8 @@ pub(super) fn run(stage: &Stage, rows: &mut Rows) -> Result<()> {
     let script = Path::new("/tmp/clickhouse.py");
     fs::write(script, SCRIPT)?;
     let mut cases: Vec<(&str, &str, PathBuf)> = Vec::new();
-    for place in &stage.places {
-        cases.extend(METHODS.iter().map(|how| (place.setup.fs, *how, place.path.join(how))));
+    for (place, how) in stage.places.iter().zip(METHODS) {
+        cases.push((place.setup.fs, how, place.path.join(how)));
     }
     let watch = Watch::audit(stage)?;
     let work = |(_, how, folder): &(&str, &str, PathBuf)| -> Result<Reference> {
@@ -56,7 +56,7 @@ pub(super) fn run(stage: &Stage, rows: &mut Rows) -> Result<()> {
                 .unwrap_or("ClickHouse")
                 .to_owned(),
             case: format!("min_bytes_to_use_direct_io=1 local_filesystem_read_method={how}"),
-            on: (*fs).to_owned(),
+            fs: (*fs).to_owned(),
             watched: "audit".to_owned(),
             ..Counted::default()
         };

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     cmd::{self, text},
-    guest::files::fill,
+    guest::{files::fill, setups::Place},
 };
 
 /// An engine, and its options.
@@ -55,7 +55,7 @@ const ENGINES: &[Engine] = &[
 
 const PATTERNS: &[&str] = &["read", "write", "randrw"];
 /// Of each job's file.
-const BYTES: usize = 2 << 20;
+const BYTES: usize = 1 << 20;
 
 /// fio's JSON, as far as it is needed.
 #[derive(Deserialize)]
@@ -80,52 +80,61 @@ struct Direction {
     drop_ios: u64,
 }
 
-/// All engines on one file system, on files of their own; what fio says of each.
+/// What an engine's run said; the files of each file system are in a folder of its own.
 struct Ran<'a> {
     engine: &'a Engine,
-    folder: PathBuf,
-    fs: &'static str,
+    /// By file system.
+    folders: Vec<(&'static str, PathBuf)>,
     told: Result<Told>,
 }
 
 pub(super) fn run(stage: &Stage, rows: &mut Rows) -> Result<()> {
-    let mut ran = Vec::new();
-    for place in &stage.places {
-        for (number, engine) in ENGINES.iter().enumerate() {
-            let folder = place.path.join(number.to_string());
-            std::fs::create_dir(&folder)?;
+    let mut ready = Vec::new();
+    for (number, engine) in ENGINES.iter().enumerate() {
+        let folder = |place: &Place| (place.setup.fs, place.path.join(number.to_string()));
+        let folders: Vec<_> = stage.places.iter().map(folder).collect();
+        for (_, folder) in &folders {
+            std::fs::create_dir(folder)?;
             for pattern in PATTERNS {
                 fill(&folder.join(pattern), BYTES)?;
             }
-            ran.push((engine, folder, place.setup.fs));
         }
+        ready.push((engine, folders));
     }
     let watch = Watch::audit(stage)?;
-    let ran: Vec<Ran<'_>> = ran
+    let ran: Vec<Ran<'_>> = ready
         .into_iter()
-        .map(|(engine, folder, fs)| Ran { told: fio(engine, &folder), engine, folder, fs })
+        .map(|(engine, folders)| Ran { told: fio(engine, &folders), engine, folders })
         .collect();
     let seen = watch.end()?;
     for ran in &ran {
-        for pattern in PATTERNS {
-            rows.add(&Row::Counted(row(ran, pattern, &seen)))?;
+        for (fs, folder) in &ran.folders {
+            for pattern in PATTERNS {
+                rows.add(&Row::Counted(row(ran, fs, &folder.join(pattern), pattern, &seen)))?;
+            }
         }
     }
     Ok(())
 }
 
-/// Runs it, one pattern after another.
-fn fio(engine: &Engine, folder: &Path) -> Result<Told> {
+fn job_name(fs: &str, pattern: &str) -> String {
+    format!("{fs}-{pattern}")
+}
+
+/// Runs it, one file after another.
+fn fio(engine: &Engine, folders: &[(&str, PathBuf)]) -> Result<Told> {
     let mut command = Command::new("fio");
     // State files go to the current folder.
     command.current_dir("/tmp").args(["--output-format=json", "--randseed=1"]);
-    for pattern in PATTERNS {
-        command.arg(format!("--name={pattern}"));
-        command.arg(format!("--filename={}", text(&folder.join(pattern))?));
-        command.arg(format!("--rw={pattern}"));
-        command.arg(format!("--ioengine={}", engine.words[0]));
-        command.args(engine.words[1..].iter().map(|word| format!("--{word}")));
-        command.args(["--direct=1", "--bs=4k", "--stonewall"]);
+    for (fs, folder) in folders {
+        for pattern in PATTERNS {
+            command.arg(format!("--name={}", job_name(fs, pattern)));
+            command.arg(format!("--filename={}", text(&folder.join(pattern))?));
+            command.arg(format!("--rw={pattern}"));
+            command.arg(format!("--ioengine={}", engine.words[0]));
+            command.args(engine.words[1..].iter().map(|word| format!("--{word}")));
+            command.args(["--direct=1", "--bs=4k", "--stonewall"]);
+        }
     }
     let out = cmd::output(&mut command)?;
     // Notes may come before the JSON.
@@ -133,11 +142,12 @@ fn fio(engine: &Engine, folder: &Path) -> Result<Told> {
     serde_json::from_str(json).with_context(|| format!("no JSON of fio's: {out}"))
 }
 
-fn row(ran: &Ran<'_>, pattern: &str, seen: &Seen) -> Counted {
-    let part = seen.below(&ran.folder.join(pattern));
+fn row(ran: &Ran<'_>, fs: &str, file: &Path, pattern: &str, seen: &Seen) -> Counted {
+    let part = seen.below(file);
     let mut row = Counted {
         case: ran.engine.words.join(" "),
-        on: format!("{} {pattern}", ran.fs),
+        part: pattern.to_owned(),
+        fs: fs.to_owned(),
         watched: "audit".to_owned(),
         reference: "fio's total_ios".to_owned(),
         seen: part.ops,
@@ -148,10 +158,8 @@ fn row(ran: &Ran<'_>, pattern: &str, seen: &Seen) -> Counted {
     match &ran.told {
         Ok(told) => {
             row.program.clone_from(&told.version);
-            told.jobs
-                .iter()
-                .filter(|job| job.jobname == pattern)
-                .for_each(|job| count(job, &mut row));
+            let name = job_name(fs, pattern);
+            told.jobs.iter().filter(|job| job.jobname == name).for_each(|job| count(job, &mut row));
         }
         Err(error) => row.complaints.push(format!("{error:#}")),
     }

@@ -26,7 +26,7 @@ const SIZES: &[&str] = &[
 const WORK: &str = "\
     create database d; use d; \
     create table t (id int primary key, a int, b char(200), key (a)) engine=innodb; \
-    insert into t select seq, seq * 7919 % 10007, repeat('x', 200) from seq_1_to_20000; \
+    insert into t select seq, seq * 7919 % 10007, repeat('x', 200) from seq_1_to_8000; \
     update t set a = a + 1 where id % 10 = 0; \
     select count(*), sum(length(b)) from t; \
     select sum(length(b)) from t where a < 1000; \
@@ -54,7 +54,7 @@ pub(super) fn run(stage: &Stage, rows: &mut Rows) -> Result<()> {
         let mut row = Counted {
             program: format!("MariaDB {version}"),
             case: format!("innodb_flush_method=O_DIRECT innodb_use_native_aio={way}"),
-            on: (*fs).to_owned(),
+            fs: (*fs).to_owned(),
             watched: "audit".to_owned(),
             ..Counted::default()
         };

@@ -40,7 +40,7 @@ pub(super) fn run(stage: &Stage, rows: &mut Rows) -> Result<()> {
         let mut row = Counted {
             program: version.clone(),
             case: format!("bench -t none -i {way}{}", if *write { " -w" } else { "" }),
-            on: (*fs).to_owned(),
+            fs: (*fs).to_owned(),
             watched: "audit".to_owned(),
             ..Counted::default()
         };

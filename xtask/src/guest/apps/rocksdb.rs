@@ -43,7 +43,7 @@ pub(super) fn run(stage: &Stage, rows: &mut Rows) -> Result<()> {
         let mut row = Counted {
             program: version.clone(),
             case: format!("{benchmarks} {}", more.join(" ")),
-            on: (*fs).to_owned(),
+            fs: (*fs).to_owned(),
             watched: "audit".to_owned(),
             ..Counted::default()
         };

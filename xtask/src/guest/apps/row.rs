@@ -42,8 +42,10 @@ pub(crate) struct Counted {
     pub(crate) program: String,
     /// What it did; rows of one program and case are one line of the page.
     pub(crate) case: String,
-    /// Where.
-    pub(crate) on: String,
+    /// The part of the workload, where it has parts with counts of their own.
+    pub(crate) part: String,
+    /// The file system.
+    pub(crate) fs: String,
     /// How dio-trace watched.
     pub(crate) watched: String,
     /// Who counted too.
@@ -121,6 +123,10 @@ impl Counted {
         self.verdicts.get("unknown").copied().unwrap_or_default()
     }
 
+    fn name(&self) -> String {
+        [self.case.as_str(), &self.part].join(" ").trim().to_owned()
+    }
+
     /// What is not as it must be.
     pub(crate) fn wrong(&self) -> Vec<String> {
         let mut wrong = self.complaints.clone();
@@ -131,7 +137,7 @@ impl Counted {
             wrong.push(format!("unknown: {}", self.unknown()));
         }
         wrong.extend(self.missing.iter().map(|(what, count)| format!("{what}: {count}")));
-        let name = format!("{}, {}, {}", self.case, self.on, self.watched);
+        let name = format!("{} {}, {}, {}", self.program, self.name(), self.fs, self.watched);
         wrong.iter().map(|what| format!("{name}: {what}")).collect()
     }
 }
@@ -141,7 +147,7 @@ impl fmt::Display for Row {
         match self {
             Self::Counted(row) => {
                 let word = if row.wrong().is_empty() { "exact" } else { "NOT EXACT" };
-                write!(f, "{}, {}: {}: {word}", row.case, row.on, row.seen)
+                write!(f, "{}, {}: {}: {word}", row.name(), row.fs, row.seen)
             }
             Self::Latency(latency) => write!(f, "{}: {:?}", latency.case, latency.pairs),
             Self::LeftOut { app, why } => write!(f, "{app}: left out: {why}"),

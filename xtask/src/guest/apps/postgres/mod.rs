@@ -29,15 +29,19 @@ pub(super) fn run(stage: &Stage, rows: &mut Rows) -> Result<()> {
 
 /// Servers from their start to their end, one after another.
 fn audited(stage: &Stage, cluster: &Cluster, rows: &mut Rows) -> Result<()> {
+    let mut methods = Vec::new();
+    for method in METHODS {
+        match cluster.takes(method) {
+            Ok(()) => methods.push(*method),
+            Err(error) => {
+                let app = format!("{}, io_method={method}", cluster.version);
+                rows.add(&Row::LeftOut { app, why: format!("{error:#}") })?;
+            }
+        }
+    }
     let mut cases: Vec<(&str, &str, PathBuf)> = Vec::new();
     for place in &stage.places {
-        for method in METHODS {
-            if let Err(error) = cluster.takes(method) {
-                let (app, why) =
-                    (format!("{}, io_method={method}", cluster.version), format!("{error:#}"));
-                rows.add(&Row::LeftOut { app, why })?;
-                continue;
-            }
+        for method in &methods {
             let folder = place.path.join(method);
             cluster.copy(&folder)?;
             cases.push((place.setup.fs, method, folder));
@@ -66,7 +70,7 @@ fn row(
     let mut row = Counted {
         program: cluster.version.clone(),
         case: format!("debug_io_direct=data,wal io_method={method}"),
-        on: fs.to_owned(),
+        fs: fs.to_owned(),
         watched: watched.to_owned(),
         ..Counted::default()
     };
