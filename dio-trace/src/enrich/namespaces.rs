@@ -4,6 +4,9 @@
 //! are in (fs/namespace.c:mnt_alloc_id). So the table of any process tells of the mounts that a
 //! process which is gone by now had, if they were in the same namespace. An id is given again once its
 //! mount is gone; the device of the file system must be the file's, too.
+//!
+//! What a table calls a mount depends on the root directory of the process, too: within one
+//! namespace a process in a chroot sees `/data` where another one sees `/new/data`.
 
 use std::{
     collections::HashMap,
@@ -26,16 +29,21 @@ const MAX_PROCESSES: usize = 1 << 16;
 /// Whose mounts these are: processes share them, by the thousand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Namespace {
-    /// By the inode in /proc.
-    Mounts(u64),
+    /// By the inode in /proc, and by device and inode of the root directory.
+    Mounts { inode: u64, root: (u64, u64) },
     /// Of a process that does not show it.
     Process(u32),
 }
 
 impl Namespace {
     fn of(tgid: u32) -> Self {
-        let about = std::fs::metadata(format!("/proc/{tgid}/ns/mnt"));
-        about.map_or(Self::Process(tgid), |about| Self::Mounts(about.ino()))
+        let ask = |what: &str| std::fs::metadata(format!("/proc/{tgid}/{what}"));
+        match (ask("ns/mnt"), ask("root")) {
+            (Ok(namespace), Ok(root)) => {
+                Self::Mounts { inode: namespace.ino(), root: (root.dev(), root.ino()) }
+            }
+            _ => Self::Process(tgid),
+        }
     }
 }
 
@@ -66,11 +74,14 @@ pub(super) struct Namespaces {
     tables: HashMap<Namespace, (Instant, Mounts)>,
     looked: Option<Instant>,
     read: Read,
+    /// The tracer's.
+    own: Namespace,
 }
 
 impl Default for Namespaces {
     fn default() -> Self {
-        Self { tables: HashMap::new(), looked: None, read: mounts::of_process }
+        let own = Namespace::of(std::process::id());
+        Self { tables: HashMap::new(), looked: None, read: mounts::of_process, own }
     }
 }
 
@@ -85,7 +96,7 @@ impl Namespaces {
             let read = self.tables.get(&namespace).map(|(at, _)| *at);
             let room = read.is_some() || self.tables.len() < MAX_NAMESPACES;
             let stale = read.is_none_or(|at| at < now);
-            if room && stale && matches!(namespace, Namespace::Mounts(_)) {
+            if room && stale && matches!(namespace, Namespace::Mounts { .. }) {
                 self.refresh(namespace, tgid);
             }
         }
@@ -113,9 +124,10 @@ impl Namespaces {
     }
 
     fn anywhere(&self, wanted: &Wanted) -> Option<Mount> {
-        // The newest, should two tables have it.
-        let tables = self.tables.values().filter(|(_, mounts)| wanted.among(mounts).is_some());
-        let (_, mounts) = tables.max_by_key(|(at, _)| *at)?;
+        // Should several tables have it: as the tracer's own root directory has it, else the newest.
+        let tables = self.tables.iter().filter(|(_, (_, mounts))| wanted.among(mounts).is_some());
+        let (_, (_, mounts)) =
+            tables.max_by_key(|(namespace, (at, _))| (**namespace == self.own, *at))?;
         wanted.among(mounts).cloned()
     }
 
@@ -169,7 +181,7 @@ mod tests {
     fn known(id: i32, point: &str) -> Namespaces {
         let mut namespaces = Namespaces { read: |_| Mounts::new(), ..Namespaces::default() };
         let table = (Instant::now(), HashMap::from([(id, mount(point))]));
-        namespaces.tables.insert(Namespace::Mounts(7), table);
+        namespaces.tables.insert(Namespace::Mounts { inode: 7, root: (0, 2) }, table);
         namespaces
     }
 
@@ -186,6 +198,17 @@ mod tests {
         // The number was given again, to another file system.
         assert_eq!(point(&mut namespaces, wanted(41, Some(DEV + 1))), None);
         assert_eq!(point(&mut namespaces, wanted(42, Some(DEV))), None);
+    }
+
+    #[test]
+    fn of_two_root_directories_the_tracer_s_own_names_a_mount() {
+        let mut namespaces = known(41, "/data");
+        namespaces.own = Namespace::Mounts { inode: 7, root: (0, 2) };
+        // Read later: by a process outside of the chroot.
+        let table = (Instant::now(), HashMap::from([(41, mount("/new/data"))]));
+        namespaces.tables.insert(Namespace::Mounts { inode: 7, root: (0, 1) }, table);
+        let wanted = Wanted { tgid: GONE, id: 41, dev: Some(DEV) };
+        assert_eq!(point(&mut namespaces, wanted).as_deref(), Some(&b"/data"[..]));
     }
 
     #[test]
