@@ -1,6 +1,6 @@
 //! `cargo xtask apps`: real programs under dio-trace, each held to a count that is not dio-trace's.
 //!
-//! - [`page`]: docs/applications.md
+//! [`page`] writes docs/applications.md.
 mod page;
 
 use std::{fs, path::PathBuf, time::Duration};

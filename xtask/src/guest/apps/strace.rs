@@ -319,9 +319,9 @@ impl<'a> Reader<'a> {
         let Some(fd) = call.fd(0) else { return };
         if !call.says("O_DIRECT") {
             open.remove(&fd);
-        } else if !open.contains_key(&fd) {
-            let path = path(call.arg(0)).to_owned();
-            open.insert(fd, Direct { path, cloexec: false });
+        } else {
+            let path = || path(call.arg(0)).to_owned();
+            open.entry(fd).or_insert_with(|| Direct { path: path(), cloexec: false });
         }
     }
 }
