@@ -100,6 +100,20 @@ impl<'a> Call<'a> {
         Some(Self { name, args: args.trim_end().strip_suffix(')')?, result })
     }
 
+    /// A call that has not returned yet.
+    fn begun(text: &'a str) -> Option<Self> {
+        let (name, args) = text.split_once('(')?;
+        Some(Self { name, args, result: "" })
+    }
+
+    /// One whose effect on descriptors is that of its beginning: once it is in the kernel, another thread may
+    /// be given the number that it closes, long before strace sees its end.
+    fn counts_when_begun(&self) -> bool {
+        let reads = ["read", "readv", "pread64", "preadv", "preadv2"];
+        let writes = ["write", "writev", "pwrite64", "pwritev", "pwritev2"];
+        self.name == "close" || reads.contains(&self.name) || writes.contains(&self.name)
+    }
+
     fn returned(&self) -> Option<i64> {
         let end = self.result.find(|c: char| !c.is_ascii_digit() && c != '-');
         self.result[..end.unwrap_or(self.result.len())].parse().ok()
@@ -209,15 +223,18 @@ impl<'a> Reader<'a> {
     }
 
     fn line(&mut self, line: &'a str) {
+        let Some((tid, text)) = split(line) else { return };
         // A child may have a line before its parent's call has returned.
-        if let Some((tid, _)) = split(line) {
-            self.table(tid);
+        let table = self.table(tid);
+        if let Some(call) = text.strip_suffix("<unfinished ...>").and_then(Call::begun)
+            && call.counts_when_begun()
+        {
+            return self.call(table, &call);
         }
-        if let Some((tid, text)) = self.whole.line(line) {
-            let table = self.table(tid);
-            if let Some(call) = Call::parse(&text) {
-                self.call(table, &call);
-            }
+        if let Some((_, text)) = self.whole.line(line)
+            && let Some(call) = Call::parse(&text)
+        {
+            self.call(table, &call);
         }
     }
 
@@ -248,6 +265,9 @@ impl<'a> Reader<'a> {
             }
             "write" | "writev" | "pwrite64" | "pwritev" | "pwritev2" => {
                 self.request(table, call.fd(0), Ops { reads: 0, writes: 1 });
+            }
+            "close" => {
+                call.fd(0).and_then(|fd| self.direct[table].remove(&fd));
             }
             _ => self.descriptor(table, call),
         }
@@ -285,7 +305,6 @@ impl<'a> Reader<'a> {
                     open.insert(returned, Direct { path, cloexec: call.says("O_CLOEXEC") });
                 }
             }
-            "close" => drop(call.fd(0).and_then(|fd| open.remove(&fd))),
             "close_range" => {
                 let [first, last] = [0, 1].map(|n| call.arg(n).parse().unwrap_or(i64::MAX));
                 open.retain(|fd, _| *fd < first || *fd > last || call.says("CLOSE_RANGE_CLOEXEC"));
@@ -371,6 +390,18 @@ mod tests {
         let cut = "7 pread64(4</m/f>,  <unfinished ...>\n8 write(1<pipe:[1]>, \"\"..., 8) = 8\n\
                    7 <... pread64 resumed>\"\"..., 4096, 0) = 4096\n";
         assert_eq!(of(&format!("{OPEN}{cut}"), "/m/f"), (1, 0));
+    }
+
+    #[test]
+    fn a_number_given_out_again_before_its_close_returns() {
+        let closing = "8 close(4</m/e> <unfinished ...>\n";
+        let closed = "8 <... close resumed>) = 0\n";
+        let read = "7 read(4</m/f>, \"\"..., 512) = 512\n";
+        let thread = "7 clone(child_stack=0x1, flags=CLONE_VM|CLONE_FILES) = 8\n";
+        let first = OPEN.replace("/m/f", "/m/e");
+        let text = format!("{thread}{first}{closing}{OPEN}{closed}{read}");
+        assert_eq!(of(&text, "/m/f"), (1, 0));
+        assert_eq!(of(&text, "/m/e"), (0, 0));
     }
 
     #[test]
