@@ -56,6 +56,9 @@ pub(crate) struct SuiteArgs {
     /// Those too that `cargo xtask test` has no time for
     #[arg(long, conflicts_with = "setup")]
     all_setups: bool,
+    /// Those scenarios too for which one kernel of `cargo xtask test` is enough
+    #[arg(long)]
+    user_side: bool,
 }
 
 /// What `cargo xtask test` reads.
@@ -101,7 +104,10 @@ pub(super) fn main(args: &SuiteArgs) -> Result<u8> {
     mixed_access(args, &mut judge)?;
     scenarios(args, WITH_JOURNAL, live::SETUPS, &mut judge)?;
     scenarios(args, PLAIN, unprivileged::SETUPS, &mut judge)?;
-    scenarios(args, LET_GO, released::SETUPS, &mut judge)?;
+    if args.user_side || args.all_setups {
+        scenarios(args, NAMES, unprivileged::SETUPS, &mut judge)?;
+        scenarios(args, LET_GO, released::SETUPS, &mut judge)?;
+    }
     if args.all_setups {
         short_counts(args, &mut judge)?;
     }
@@ -297,7 +303,6 @@ const PLAIN: &[Scenario] = &[
     },
     Scenario { shown: "filters", name: "filters", runs: filters::RUNS, check: filters::check },
     Scenario { shown: "recording", name: "recording", runs: 1, check: recordings::check },
-    Scenario { shown: "names", name: "names", runs: named::RUNS, check: named::check },
     Scenario {
         shown: "ordinary user",
         name: "ordinary-user",
@@ -305,6 +310,10 @@ const PLAIN: &[Scenario] = &[
         check: unprivileged::check,
     },
 ];
+
+/// Those that depend on /proc and on user space more than on the kernel's way of probing.
+const NAMES: &[Scenario] =
+    &[Scenario { shown: "names", name: "names", runs: named::RUNS, check: named::check }];
 
 /// Those that take their set-ups apart.
 const LET_GO: &[Scenario] = &[Scenario {
