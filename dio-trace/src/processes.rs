@@ -29,8 +29,13 @@ pub struct Process {
 /// All processes that can be seen. One that starts or ends meanwhile may be missing or be there.
 #[must_use]
 pub fn all() -> Vec<Process> {
+    ids().filter_map(one).collect()
+}
+
+/// The ids of all processes that can be seen.
+pub fn ids() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| one(entry.file_name().to_str()?.parse().ok()?)).collect()
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The process of that id, if there is one.

@@ -446,7 +446,7 @@ fn device(stat: Option<(u32, u32)>, kernel: u32) -> String {
 mod tests {
     use super::*;
 
-    fn mount(point: &str) -> Mount {
+    pub(super) fn mount(point: &str) -> Mount {
         Mount {
             dev: "8:1".to_owned(),
             root: b"/".to_vec(),

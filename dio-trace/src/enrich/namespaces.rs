@@ -14,7 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::mounts::{self, Mount, Mounts};
+use crate::{
+    mounts::{self, Mount, Mounts},
+    processes,
+};
 
 /// Mount namespaces whose tables are kept, and mounts in all of them.
 const MAX_NAMESPACES: usize = 256;
@@ -90,7 +93,7 @@ impl Namespaces {
     pub(super) fn look_around(&mut self, first: &[u32]) {
         let now = Instant::now();
         self.looked = Some(now);
-        let others = processes().take(MAX_PROCESSES);
+        let others = processes::ids().take(MAX_PROCESSES);
         for tgid in first.iter().copied().chain(others) {
             let namespace = Namespace::of(tgid);
             let read = self.tables.get(&namespace).map(|(at, _)| *at);
@@ -154,29 +157,13 @@ impl Namespaces {
     }
 }
 
-fn processes() -> impl Iterator<Item = u32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::enrich::tests::mount;
 
     const GONE: u32 = u32::MAX >> 1;
     const DEV: u32 = 8 << 20 | 1;
-
-    fn mount(point: &str) -> Mount {
-        Mount {
-            dev: "8:1".to_owned(),
-            root: b"/".to_vec(),
-            point: point.into(),
-            fs: "ext4".to_owned(),
-            source: "/dev/sda1".to_owned(),
-            options: String::new(),
-            line: 0,
-        }
-    }
 
     fn known(id: i32, point: &str) -> Namespaces {
         let mut namespaces = Namespaces { read: |_| Mounts::new(), ..Namespaces::default() };
