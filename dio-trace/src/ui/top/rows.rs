@@ -111,9 +111,11 @@ fn nothing(model: &Model) -> String {
             counted(all.findings, "finding")
         ),
         By::Cause => "No finding so far: nothing needs a cause.".to_owned(),
-        _ => "No O_DIRECT request so far. Does the program open its files with O_DIRECT? In \
-              /proc/PID/fdinfo/* the octal flags have 040000 then (x86)."
-            .to_owned(),
+        _ => format!(
+            "No O_DIRECT request ended so far. Files that are open with O_DIRECT have the bit 0{:o} in \
+             the octal flags of /proc/PID/fdinfo/*.",
+            libc::O_DIRECT
+        ),
     }
 }
 
