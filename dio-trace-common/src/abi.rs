@@ -7,6 +7,32 @@ use crate::{
     verdict::Decision,
 };
 
+/// A file's identity while it is traced. An inode number alone is not unique on btrfs, where all
+/// subvolumes share `s_dev`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId {
+    /// Kernel address of the inode.
+    pub inode: u64,
+    pub ino: u64,
+    /// Kernel `dev_t` of the file system.
+    pub dev: u32,
+    /// `inode.i_generation`: differs where the inode number, and the memory, were used again.
+    pub generation: u32,
+}
+
+/// Each record names its file by the same four fields.
+macro_rules! names_a_file {
+    ($($record:ident),+ $(,)?) => {$(
+        impl From<&$record> for FileId {
+            fn from(record: &$record) -> Self {
+                let &$record { inode, ino, dev, generation, .. } = record;
+                Self { inode, ino, dev, generation }
+            }
+        }
+    )+};
+}
+
 /// [`Request::op`]
 pub const OP_READ: u8 = 0;
 pub const OP_WRITE: u8 = 1;
@@ -448,6 +474,8 @@ mod user {
     // SAFETY: as above.
     unsafe impl aya::Pod for Mixer {}
 }
+
+names_a_file!(CounterKey, FileEvent, Mixer, Refusal, Request);
 
 #[cfg(test)]
 mod tests {

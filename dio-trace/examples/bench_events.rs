@@ -15,11 +15,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use dio_trace::{
-    beside::Beside,
-    clock::{Clock, Shown},
     enrich::Enricher,
-    record::{Record, Watched},
-    ui::{Screen, Style},
+    flow::{
+        record::{Record, Watched},
+        side_events::Beside,
+    },
+    output::text::{Screen, Style},
+    util::clock::{Clock, Shown},
 };
 use dio_trace_common::{
     abi::{API_READ, EVENT_FILE, FileEvent, NAME_BYTES, PATH_BYTES, Request},

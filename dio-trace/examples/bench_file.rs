@@ -16,10 +16,12 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use dio_trace::{
-    export::parquet::Parquet,
-    record::Record,
-    report::{Part, Sink, Window, replay},
-    trace_file::{End, Header, Recorded, Writer},
+    flow::record::Record,
+    output::export::parquet::Parquet,
+    recording::{
+        format::{End, Header, Recorded, Writer},
+        replay::{Part, Sink, Window, replay},
+    },
 };
 use dio_trace_common::{
     abi::{API_IO_URING, API_READ, Request},

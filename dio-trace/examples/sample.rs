@@ -7,11 +7,11 @@ use std::{collections::HashMap, fs::File, path::Path};
 
 use anyhow::{Result, bail};
 use dio_trace::{
-    clock::Zone,
-    trace_file::{
+    recording::format::{
         CounterFact, End, Fact, FileFact, Header, MixerFact, Recorded, RefusalFact, TaskFact,
         TotalsFact, Writer,
     },
+    util::clock::Zone,
 };
 use dio_trace_common::{
     abi::{

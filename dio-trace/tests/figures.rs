@@ -13,8 +13,8 @@ use std::{
 };
 
 use dio_trace::{
-    clock::Zone,
-    trace_file::{Header, Writer},
+    recording::format::{Header, Writer},
+    util::clock::Zone,
 };
 use serde_json::Value;
 use tempfile::TempDir;

@@ -9,7 +9,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use dio_trace::trace_file::{Header, Recorded, Writer};
+use dio_trace::recording::format::{Header, Recorded, Writer};
 use dio_trace_common::{
     abi::{API_READ, Request},
     evidence::{Evidence, seen},
@@ -216,7 +216,7 @@ fn lists_and_counts_that_are_hostile_are_damage() {
     let words = vec!["w".to_owned(); 300_000];
     let header = Header {
         all: true,
-        scope: dio_trace::trace_file::Scope::Command(words),
+        scope: dio_trace::recording::format::Scope::Command(words),
         attached: vec!["a".repeat(4_000); 500],
         ..Header::default()
     };

@@ -1,4 +1,4 @@
 //! Blocks with sound heads and check sums, whatever they hold.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dio_trace::fuzzing::contents(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dio_trace::testing::fuzz::contents(bytes));

@@ -1,13 +1,15 @@
 //! Explaining what is no request.
 
-use super::{
-    Explanation, Rule,
-    rules::{
-        beside::{MIXED_ACCESS, MIXED_SELF, OPEN_REFUSED},
-        notes::{LOOP_BUFFERED, buffered_below},
+use crate::{
+    cause::{
+        Explanation, Rule,
+        rules::{
+            beside::{MIXED_ACCESS, MIXED_SELF, OPEN_REFUSED},
+            notes::{LOOP_BUFFERED, buffered_below},
+        },
     },
+    system::file_attrs::Facts,
 };
-use crate::enrich::Facts;
 
 /// Why O_DIRECT itself was refused for a file of this file system.
 #[must_use]

@@ -6,7 +6,10 @@ use dio_trace_common::{
     verdict::{Decision, Outcome, Verdict, magic},
 };
 
-use crate::enrich::{Facts, Layer, Mixers};
+use crate::{
+    model::Mixers,
+    system::{device::Layer, file_attrs::Facts},
+};
 
 /// A request, what was decided about it, and what its file says.
 pub struct Case<'a> {

@@ -6,10 +6,15 @@ use dio_trace_common::{
     verdict::{MAX_RW_COUNT, Outcome, decide, magic},
 };
 
-use super::{Case, DirectBy, Explanation, RULES, explain, explain_mixed, explain_refusal};
 use crate::{
-    enrich::{CacheUser, Facts, Layer, LayerKind, Mixers, attribute, extent, flag},
-    fixture,
+    cause::{Case, DirectBy, Explanation, RULES, explain, explain_mixed, explain_refusal},
+    model::{CacheUser, Mixers},
+    system::{
+        device::{Layer, LayerKind},
+        extents::extent,
+        file_attrs::{Facts, attribute, flag},
+    },
+    testing::fixtures,
 };
 
 /// A request with all that a rule may look at.
@@ -35,7 +40,7 @@ fn healthy() -> Example {
         allocated: Some(2048),
         ..Facts::default()
     };
-    let (r, fs, options) = (fixture::request(), "ext4", "rw");
+    let (r, fs, options) = (fixtures::request(), "ext4", "rw");
     Example { r, fs, options, facts, extents: Some(0), mixers: Mixers::default(), outcome: None }
 }
 

@@ -2,7 +2,7 @@
 
 use dio_trace_common::verdict::{Decision, Verdict};
 
-use super::{Case, RULES};
+use crate::cause::{Case, RULES};
 
 /// What a rule says when it fits.
 #[derive(Clone, Debug, PartialEq, Eq)]

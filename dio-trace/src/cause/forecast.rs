@@ -1,6 +1,6 @@
 //! What the rule table says before there is a request.
 
-use super::{Case, Explanation, rules::LASTING};
+use crate::cause::{Case, Explanation, rules::LASTING};
 
 /// What will keep a request like this one from being direct, for certain: what is only likely is
 /// left to be tried. `case` is one that did go through the page cache.

@@ -7,7 +7,7 @@ use std::{
     ptr,
 };
 
-use crate::enrich::{is_stacked, may_lie_elsewhere};
+use crate::system::file_system::{is_stacked, may_lie_elsewhere};
 
 /// Pages of the range that are in the page cache; `None` if the kernel does not say it to us.
 pub(super) fn resident(file: &File, offset: u64, len: usize) -> Option<usize> {

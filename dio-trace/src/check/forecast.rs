@@ -6,10 +6,11 @@ use dio_trace_common::{
     verdict::{Decision, Outcome, Verdict},
 };
 
-use super::{Access, is_past_cache, subject::Subject};
 use crate::{
     cause::{self, Case, Explanation},
-    enrich::{Mixers, flag},
+    check::{Access, is_past_cache, subject::Subject},
+    model::Mixers,
+    system::file_attrs::flag,
 };
 
 /// File systems of which the rules know all that there is to know before a request.

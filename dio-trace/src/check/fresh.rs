@@ -2,18 +2,21 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
-use super::{
-    buffer::Aligned,
-    cache::{HELD_BACK, Lookout, dirtied, drop_pages, page, resident},
-    read::Read,
-    subject::{Subject, What},
-    temporary::temporary,
-    told::{Home, Told, Whose},
-    watch::{MOST, Watched, looks_are_apart, watch},
-};
 use crate::{
-    enrich::{attribute, attributes, extent, flag, inode_flags},
-    errno,
+    check::{
+        buffer::Aligned,
+        cache::{HELD_BACK, Lookout, dirtied, drop_pages, page, resident},
+        read::Read,
+        subject::{Subject, What},
+        temporary::temporary,
+        told::{Home, Told, Whose},
+        watch::{MOST, Watched, looks_are_apart, watch},
+    },
+    system::{
+        extents::extent,
+        file_attrs::{attribute, attributes, flag, inode_flags},
+    },
+    util::errno,
 };
 
 /// Bytes of a write.

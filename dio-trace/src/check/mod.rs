@@ -33,8 +33,8 @@ use told::{Proof, Told, Whose};
 use crate::{
     cause::{Explanation, explain_refusal},
     enrich::Looker,
-    escape,
-    record::SCHEMA,
+    flow::record::SCHEMA,
+    util::escape,
 };
 
 /// What may be asked of a file.

@@ -10,15 +10,20 @@ use std::{
 
 use dio_trace_common::verdict::Verdict;
 
-use super::{
-    Access,
-    forecast::forecast,
-    fresh::{self, Fresh},
-    read,
-    subject::{Subject, What},
-    told::Told,
+use crate::{
+    check::{
+        Access,
+        forecast::forecast,
+        fresh::{self, Fresh},
+        read,
+        subject::{Subject, What},
+        told::Told,
+    },
+    system::{
+        extents::extent,
+        file_attrs::{attributes, inode_flags},
+    },
 };
-use crate::enrich::{attributes, extent, inode_flags};
 
 /// New files of a kind that were tried in vain before no more are.
 const PATIENCE: u32 = 3;

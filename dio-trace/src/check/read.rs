@@ -5,7 +5,7 @@ use std::{
     os::{fd::AsRawFd as _, unix::fs::FileExt as _},
 };
 
-use super::{
+use crate::check::{
     buffer::Aligned,
     cache::resident,
     subject::{Opened, Subject},

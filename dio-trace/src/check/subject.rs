@@ -9,11 +9,14 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use dio_trace_common::verdict::magic;
 
-use super::{Access, told::Home};
 use crate::{
     cause::{Limits, limits_of},
-    enrich::{self, Facts, FileInfo, Looker, attribute, flag},
-    escape,
+    check::{Access, told::Home},
+    enrich::Looker,
+    model::FileInfo,
+    system::file_attrs::{Facts, attribute, flag},
+    system::{extents::extent_flags, file_system::client_magic},
+    util::escape,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +91,7 @@ impl Subject {
             // Where its own entries are says nothing of the files in it.
             *flags &= !flag::INLINE_DATA;
         }
-        let extents = || enrich::extent_flags(&file, 0, size.max(1));
+        let extents = || extent_flags(&file, 0, size.max(1));
         Ok(Self {
             what,
             extents: (what == What::File).then(extents).flatten(),
@@ -121,7 +124,7 @@ impl Subject {
 
     /// A server or a daemon has the data, of the file system below if this one is stacked.
     pub(super) fn is_client(&self) -> bool {
-        !self.is_device() && enrich::client_magic(self.file.deciding().0).is_some()
+        !self.is_device() && client_magic(self.file.deciding().0).is_some()
     }
 
     /// True if there is anything to say about writes.

@@ -4,7 +4,7 @@ use std::io;
 
 use dio_trace_common::verdict::Verdict;
 
-use crate::{cause::IO_ERRORS, errno};
+use crate::{cause::IO_ERRORS, util::errno};
 
 /// What was seen of one kind of access.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::cache::Lookout;
+use crate::check::cache::Lookout;
 
 /// Writes at most. Of 64 KiB: more pages than small machines' CPUs hold back of a counter.
 pub(super) const MOST: usize = 64;

@@ -5,19 +5,19 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::{
-    check::CheckArgs,
-    doctor::DoctorArgs,
-    export::ExportArgs,
-    filters::Filters,
-    record::RecordArgs,
-    report::ReportArgs,
-    subject::{Named, Processes},
-    top::TopArgs,
-};
 use crate::{
+    cli::{
+        check::CheckArgs,
+        doctor::DoctorArgs,
+        export::ExportArgs,
+        filters::Filters,
+        record::RecordArgs,
+        report::ReportArgs,
+        subject::{Named, Processes},
+        top::TopArgs,
+    },
     gate::{Form, Rule},
-    tracer::Attach,
+    model::Attach,
 };
 
 /// Was it really direct? Which file, why not, what to do
@@ -26,7 +26,7 @@ use crate::{
 /// page cache. Findings go to stdout as they happen, a summary at the end.
 #[derive(Debug, Parser)]
 #[command(
-    version = crate::version::TEXT.as_str(),
+    version = crate::cli::version::TEXT.as_str(),
     max_term_width = 80,
     after_help = "Examples:\n  \
         sudo dio-trace audit -d 10             the whole system for ten seconds\n  \

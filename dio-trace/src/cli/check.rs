@@ -5,11 +5,11 @@ use std::{io, path::PathBuf, process::ExitCode};
 use clap::Args;
 use serde::Serialize;
 
-use super::sink::page_width;
 use crate::{
     check::{Checker, Failure, Overall},
-    stdio::print,
-    ui,
+    cli::sink::page_width,
+    output::text,
+    util::stdio::print,
 };
 
 /// Exit codes beside 0: all proven to be direct.
@@ -46,7 +46,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
             Ok(report) if args.json => line(report),
             Ok(report) => {
                 let gap = if i == 0 { "" } else { "\n" };
-                format!("{gap}{}", ui::check_page(report, width))
+                format!("{gap}{}", text::check_page(report, width))
             }
             Err(error) if args.json => line(&Failure::new(path, error)),
             Err(_) => continue,

@@ -4,8 +4,12 @@ use std::{io, process::ExitCode};
 
 use clap::Args;
 
-use super::{args::Mode, done, sink::page_width};
-use crate::{doctor::examine, stdio::print, ui};
+use crate::{
+    cli::{args::Mode, done, sink::page_width},
+    doctor::examine,
+    output::text,
+    util::stdio::print,
+};
 
 #[derive(Args, Debug)]
 pub(super) struct DoctorArgs {
@@ -26,7 +30,7 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
     let text = if args.json {
         serde_json::to_string(&report).unwrap_or_default() + "\n"
     } else {
-        ui::doctor_page(&report, args.verbose, page_width(&io::stdout()))
+        text::doctor_page(&report, args.verbose, page_width(&io::stdout()))
     };
     let printed = done(print(&text));
     if report.works { printed } else { ExitCode::FAILURE }

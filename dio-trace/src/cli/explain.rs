@@ -2,12 +2,14 @@
 
 use std::{io, process::ExitCode};
 
-use super::{done, sink::page_width};
 use crate::{
     cause::{Rule, find, nearest},
-    escape::escape,
-    stdio::{note, print},
-    ui,
+    cli::{done, sink::page_width},
+    output::text,
+    util::{
+        escape::escape,
+        stdio::{note, print},
+    },
 };
 
 /// Usage, as clap has it.
@@ -17,12 +19,13 @@ const USAGE: u8 = 2;
 pub(super) fn run(ids: &[String]) -> ExitCode {
     let width = page_width(&io::stdout());
     if ids.is_empty() {
-        return done(print(&ui::cause_list(width)));
+        return done(print(&text::cause_list(width)));
     }
     let rules: Result<Vec<&Rule>, &String> = ids.iter().map(|id| find(id).ok_or(id)).collect();
     match rules {
         Ok(rules) => {
-            let pages: Vec<String> = rules.iter().map(|rule| ui::cause_page(rule, width)).collect();
+            let pages: Vec<String> =
+                rules.iter().map(|rule| text::cause_page(rule, width)).collect();
             done(print(&pages.join("\n")))
         }
         Err(id) => {

@@ -9,16 +9,18 @@ use std::{
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::{input::Input, out::Output, part::PartArgs};
 use crate::{
-    beside::{Mixing, RefusalRow},
-    escape,
-    export::{csv, folded::Folded, parquet, partition::Partition, perfetto::Perfetto},
-    output,
-    record::Record,
-    report::{Replay, Sink},
-    stdio::note,
-    trace_file::Header,
+    cli::{input::Input, out::Output, part::PartArgs},
+    flow::{
+        record::Record,
+        side_events::{Mixing, RefusalRow},
+    },
+    output::export::{csv, folded::Folded, parquet, partition::Partition, perfetto::Perfetto},
+    recording::{
+        format::Header,
+        replay::{Replay, Sink},
+    },
+    util::{escape, private_file, stdio::note},
 };
 
 #[derive(Args, Debug)]
@@ -119,7 +121,7 @@ fn to_output(args: &ExportArgs, input: &Input) -> Result<()> {
 
 /// Parquet in folders by host and hour.
 fn by_hour(args: &ExportArgs, input: &Input, folder: &Path) -> Result<()> {
-    output::remove_at_signals();
+    private_file::remove_at_signals();
     let header = OnceCell::new();
     let part = |of: &Header| {
         let _ = header.set(of.clone());

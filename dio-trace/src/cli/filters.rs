@@ -15,8 +15,9 @@ use dio_trace_common::{
 };
 use glob::Pattern;
 
-use super::args::duration;
-use crate::{cgroup, escape, filter::Filter, tracer::Wanted};
+use crate::{
+    cli::args::duration, flow::filter::Filter, model::Wanted, system::cgroup, util::escape,
+};
 
 /// Filters while tracing.
 #[derive(Args, Debug)]

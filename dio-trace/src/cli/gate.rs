@@ -9,20 +9,21 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::{
-    args::{GateArgs, ReportFile, Trace},
-    sink::page_width,
-};
 use crate::{
-    clock::{Clock, Shown, Zone},
-    escape::escape,
+    cli::{
+        args::{GateArgs, ReportFile, Trace},
+        sink::page_width,
+    },
+    flow::{record::Record, summary::Summary},
     gate::{Form, Gate},
-    output::Whole,
-    privilege::{CREATING, give_up_but},
-    record::Record,
-    stdio,
-    summary::Summary,
-    ui,
+    output::text,
+    util::{
+        clock::{Clock, Shown, Zone},
+        escape::escape,
+        private_file::Whole,
+        privilege::{CREATING, give_up_but},
+        stdio,
+    },
 };
 
 /// Findings matched, or some may be missing.
@@ -68,7 +69,7 @@ impl Gating {
     pub(super) fn end(self, summary: &Summary, code: Option<u8>) -> Result<u8> {
         let now = self.zone.iso(Clock::realtime());
         let outcome = self.gate.judge(summary, &self.command, code, &now);
-        stdio::say(&ui::gate_page(&outcome, page_width(&std::io::stderr())));
+        stdio::say(&text::gate_page(&outcome, page_width(&std::io::stderr())));
         if let Some((form, report)) = self.report {
             report.write(form.text(&outcome))?;
         }

@@ -12,12 +12,16 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::progress::Progress;
 use crate::{
-    escape,
-    output::{blocking, is_dash},
-    report::{Part, Replay, Sink, replay},
-    trace_file::{Header, Reader, begins_as_one},
+    cli::progress::Progress,
+    recording::{
+        format::{Header, Reader, begins_as_one},
+        replay::{Part, Replay, Sink, replay},
+    },
+    util::{
+        escape,
+        private_file::{blocking, is_dash},
+    },
 };
 
 /// Bytes that tell a recording from anything else.

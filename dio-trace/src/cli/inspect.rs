@@ -7,8 +7,11 @@ use std::{
 
 use anyhow::Result;
 
-use super::input::Input;
-use crate::{escape::escape, stdio::Stdout, trace_file::Item};
+use crate::{
+    cli::input::Input,
+    recording::format::Item,
+    util::{escape::escape, stdio::Stdout},
+};
 
 /// Prints header, blocks and damage.
 pub(super) fn run(path: &Path) -> Result<()> {
@@ -47,7 +50,7 @@ pub(super) fn run(path: &Path) -> Result<()> {
         };
         let Some(info) = reader.info() else { continue };
         blocks += 1;
-        let kind = info.kind.map_or("other", crate::trace_file::Kind::as_str);
+        let kind = info.kind.map_or("other", crate::recording::format::Kind::as_str);
         if let (Some(n), "requests") =
             (holds.split(' ').next().and_then(|n| n.parse::<u64>().ok()), kind)
         {

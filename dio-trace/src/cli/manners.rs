@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
-use crate::stdio::{note, say};
+use crate::util::stdio::{note, say};
 
 /// A line that nothing but a person reads: there is one if stderr is a terminal.
 pub(super) fn say_to_person(text: &str) {

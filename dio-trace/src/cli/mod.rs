@@ -21,6 +21,7 @@ mod sink;
 mod subject;
 mod terminal;
 mod top;
+mod version;
 
 use std::{
     io::{self, Write as _},
@@ -30,7 +31,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use crate::stdio::{note, or_end};
+use crate::util::stdio::{note, or_end};
 use session::To;
 
 /// Parses the command line and runs the verb.

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use crate::{
-    output::{self, Whole, is_dash},
+use crate::util::{
+    private_file::{self, Whole, is_dash},
     stdio::Stdout,
 };
 
@@ -23,7 +23,7 @@ impl Output {
     pub(super) fn open(path: Option<&Path>, force: bool, input: &File) -> Result<Self> {
         match path.filter(|path| !is_dash(path)) {
             Some(path) => {
-                output::remove_at_signals();
+                private_file::remove_at_signals();
                 Ok(Self::File(Whole::private(path, force, input)?))
             }
             None => Ok(Self::Stdout(Stdout::new())),

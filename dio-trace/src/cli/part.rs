@@ -5,10 +5,12 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::{args::duration, filters::RecordedFilters};
 use crate::{
-    report::{Part, Window},
-    trace_file::Header,
+    cli::{args::duration, filters::RecordedFilters},
+    recording::{
+        format::Header,
+        replay::{Part, Window},
+    },
 };
 
 #[derive(Args, Debug)]

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::stdio;
+use crate::util::stdio;
 
 /// What is read sooner needs no word.
 const PATIENCE: Duration = Duration::from_millis(700);

@@ -6,17 +6,21 @@ use anyhow::{Result, bail};
 use clap::Args;
 use dio_trace_common::verdict::Verdict;
 
-use super::{args::Trace, filters::verdict, subject::Subject};
 use crate::{
-    clock::{Clock, Zone},
-    escape,
+    cli::{args::Trace, filters::verdict, subject::Subject, version},
     kernel::{line, release},
-    output::is_dash,
-    recorder::{Done, Keep, Options, Recorder},
-    stdio::note,
-    trace_file::{Header, Scope},
-    tracer::{Missing, Tracer},
-    version,
+    model::Missing,
+    recording::{
+        format::{Header, Scope},
+        recorder::{Done, Keep, Options, Recorder},
+    },
+    tracer::Tracer,
+    util::{
+        clock::{Clock, Zone},
+        escape,
+        private_file::is_dash,
+        stdio::note,
+    },
 };
 
 #[derive(Args, Debug)]

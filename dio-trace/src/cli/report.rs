@@ -11,19 +11,27 @@ use std::{
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 
-use super::{input::Input, out::Output, part::PartArgs, say, sink};
 use crate::{
-    beside::{Mixing, RefusalRow},
-    clock::{Shown, Zone},
-    record::Record,
-    report::{
-        By, Document, Group, Replay, Sink, Slice, Timeline, groups,
-        html::{self, Gather},
-        join,
+    cli::{input::Input, out::Output, part::PartArgs, say, sink},
+    flow::{
+        group::{By, Group, groups},
+        record::Record,
+        side_events::{Mixing, RefusalRow},
+        timeline::{Slice, Timeline, join},
     },
-    stdio::{self, Stdout, note},
-    trace_file::Header,
-    ui::{self, Screen, Style},
+    output::{
+        document::Document,
+        html::{self, Gather},
+        text::{self, Screen, Style},
+    },
+    recording::{
+        format::Header,
+        replay::{Replay, Sink},
+    },
+    util::{
+        clock::{Shown, Zone},
+        stdio::{self, Stdout, note},
+    },
 };
 
 #[derive(Args, Debug)]
@@ -82,14 +90,14 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
             (false, None) => whole(&name, &replayed, sink, args.utc)?,
             (false, Some(by)) => {
                 let shown = shown(&replayed.header, args.utc);
-                stdio::say(&ui::recording(&name, &replayed, &shown, style().width));
+                stdio::say(&text::recording(&name, &replayed, &shown, style().width));
                 sums.add(replayed, sink, by, shown.zone);
             }
         }
     }
     let files = args.files.len();
     if let (false, Some(by)) = (args.json || unread == files, args.by) {
-        stdio::print(&ui::groups(&sums.rows(by), by, style()))?;
+        stdio::print(&text::groups(&sums.rows(by), by, style()))?;
     }
     ensure!(unread == 0, "{unread} of {files} recordings could not be read: they are not in this");
     Ok(())
@@ -284,7 +292,7 @@ fn whole(name: &str, replayed: &Replay, mut sink: Show, utc: bool) -> Result<()>
     let style = style();
     let mut out = Stdout::new();
     let shown = shown(&replayed.header, utc);
-    out.write_all(ui::recording(name, replayed, &shown, style.width).as_bytes())?;
+    out.write_all(text::recording(name, replayed, &shown, style.width).as_bytes())?;
     if let Some(screen) = &mut sink.screen {
         if replayed.only.is_some() {
             screen.narrow();
@@ -297,7 +305,7 @@ fn whole(name: &str, replayed: &Replay, mut sink: Show, utc: bool) -> Result<()>
             writeln!(out, "left:   {left_out} lines of findings: `dio-trace export` has all")?;
         }
     }
-    out.write_all(ui::times(replayed, style.width).as_bytes())?;
+    out.write_all(text::times(replayed, style.width).as_bytes())?;
     Ok(out.flush()?)
 }
 

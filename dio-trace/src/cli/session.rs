@@ -21,28 +21,32 @@ use tokio::{
     time::{Instant, interval, sleep_until},
 };
 
-use super::{
-    args::{Common, Trace},
-    gate::Gating,
-    manners,
-    record::RecordArgs,
-    sink::{Sink, Wake},
-    subject::Subject,
-    top::TopOptions,
-};
 use crate::{
-    beside::{Beside, Mixing},
-    cgroup::is_populated,
-    clock::Clock,
-    enrich::{Enricher, direct_fds},
-    filter::{Filter, Narrow},
-    privilege::{self, READING_MAPS, give_up_but, works_without},
-    processes,
-    record::{Record, Watched},
-    recorder::Recorder,
-    stdio::note,
-    summary::Scope,
-    tracer::{Event, Options, Tracer},
+    cli::{
+        args::{Common, Trace},
+        gate::Gating,
+        manners,
+        record::RecordArgs,
+        sink::{Sink, Wake},
+        subject::Subject,
+        top::TopOptions,
+    },
+    enrich::Enricher,
+    flow::{
+        filter::{Filter, Narrow},
+        record::{Record, Watched},
+        side_events::{Beside, Mixing},
+        summary::Scope,
+    },
+    model::Event,
+    recording::recorder::Recorder,
+    system::{cgroup::is_populated, open_files::direct_fds, processes},
+    tracer::{Options, Tracer},
+    util::{
+        clock::Clock,
+        privilege::{self, READING_MAPS, give_up_but, works_without},
+        stdio::note,
+    },
 };
 
 /// A year: no `-d`.
@@ -185,7 +189,7 @@ impl Family {
         for pid in now.iter().filter(|pid| !known.contains(pid)) {
             self.descendants.push(*pid);
             if let Some(process) = processes::one(*pid) {
-                let comm = crate::escape::escape(process.comm.as_bytes());
+                let comm = crate::util::escape::escape(process.comm.as_bytes());
                 note!("traced too: process {pid} ({comm}), a descendant");
             }
         }
@@ -209,7 +213,7 @@ fn check_command(command: &OsStr) -> Result<()> {
         bail!(
             "cannot run `{}`: there is no such program (under sudo, PATH may be another: give the \
              full path)",
-            crate::escape::escape(command.as_encoded_bytes())
+            crate::util::escape::escape(command.as_encoded_bytes())
         );
     }
     Ok(())
@@ -226,7 +230,7 @@ fn watch(
         (Trace::Run { command, .. }, _) => {
             let child = spawn(tracer, command)?;
             let text = command[0].to_string_lossy().into_owned();
-            (Watch::Child(Box::new(child)), crate::escape::escape(text.as_bytes()))
+            (Watch::Child(Box::new(child)), crate::util::escape::escape(text.as_bytes()))
         }
         (_, Subject::Processes { pids, children }) => {
             let named: Result<Vec<_>> = pids.iter().map(|pid| pidfd(*pid)).collect();
@@ -246,7 +250,7 @@ fn spawn(tracer: &mut Tracer, command: &[OsString]) -> Result<Child> {
     let child = Command::new(&command[0]).args(&command[1..]).spawn();
     tracer.remove_process(own)?;
     child.with_context(|| {
-        let command = crate::escape::escape(command[0].as_encoded_bytes());
+        let command = crate::util::escape::escape(command[0].as_encoded_bytes());
         format!("cannot start `{command}` (is it in PATH and executable?)")
     })
 }

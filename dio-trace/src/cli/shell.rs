@@ -7,11 +7,13 @@ use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::args::Cli;
 use crate::{
-    escape,
-    output::{self, Whole},
-    stdio,
+    cli::args::Cli,
+    util::{
+        escape,
+        private_file::{self, Whole},
+        stdio,
+    },
 };
 
 /// Writes a shell's completions to stdout.
@@ -26,7 +28,7 @@ pub(super) fn completions(shell: Shell) -> Result<()> {
 pub(super) fn man(folder: &Path) -> Result<()> {
     let shown = || format!("cannot write man pages to {}", escape::path(folder));
     std::fs::create_dir_all(folder).with_context(shown)?;
-    output::remove_at_signals();
+    private_file::remove_at_signals();
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     pages(command, folder).with_context(shown)

@@ -4,21 +4,26 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 
 use anyhow::Result;
 
-use super::{
-    args::Common,
-    top::{Live, TopOptions},
-};
 use crate::{
-    beside::{Mixing, RefusalRow},
-    clock::Shown,
+    cli::{
+        args::Common,
+        top::{Live, TopOptions},
+    },
     enrich::Enricher,
-    escape,
-    output::{self, Named},
-    record::Record,
-    stdio::Stdout,
-    summary::Summary,
-    tracer::{Totals, Tracer},
-    ui::{Screen, Style},
+    flow::{
+        record::Record,
+        side_events::{Mixing, RefusalRow},
+        summary::Summary,
+    },
+    model::Totals,
+    output::text::{Screen, Style},
+    tracer::Tracer,
+    util::{
+        clock::Shown,
+        escape,
+        private_file::{self, Named},
+        stdio::Stdout,
+    },
 };
 
 pub(super) enum Sink {
@@ -67,9 +72,11 @@ impl Sink {
 
     /// Opens the output that the options name.
     pub(super) fn open(common: &Common) -> Result<Self> {
-        let path = common.output.as_deref().filter(|path| !output::is_dash(path));
+        let path = common.output.as_deref().filter(|path| !private_file::is_dash(path));
         let (out, terminal): (Box<dyn Write>, bool) = match path {
-            Some(path) => (Box::new(Named::new(escape::path(path), output::stream(path)?)), false),
+            Some(path) => {
+                (Box::new(Named::new(escape::path(path), private_file::stream(path)?)), false)
+            }
             None => (Box::new(Stdout::new()), io::stdout().is_terminal()),
         };
         if common.json {

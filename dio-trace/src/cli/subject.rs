@@ -5,8 +5,12 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, CommandFactory as _, error::ErrorKind};
 
-use super::args::{Cli, Trace};
-use crate::{escape::escape, processes, tracer};
+use crate::{
+    cli::args::{Cli, Trace},
+    system::processes,
+    tracer,
+    util::escape::escape,
+};
 
 /// Processes, by id.
 #[derive(Args, Debug, Default)]

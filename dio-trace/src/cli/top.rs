@@ -17,20 +17,23 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval_at},
 };
 
-use super::{
-    args::{Common, Mode, Trace, duration},
-    filters::Filters,
-    sink::{Wake, colours},
-    subject::Processes,
-    terminal::{self, Terminal},
-};
 use crate::{
-    clock::Shown,
+    cli::{
+        args::{Common, Mode, Trace, duration},
+        filters::Filters,
+        sink::{Wake, colours},
+        subject::Processes,
+        terminal::{self, Terminal},
+    },
     enrich::Enricher,
-    report::By,
-    top::{About, Bys, Model, Step, command},
-    tracer::{Totals, Tracer},
-    ui::{Theme, draw_top},
+    flow::group::By,
+    model::Totals,
+    output::{
+        top::{About, Bys, Model, Step, command},
+        top::{Theme, draw_top},
+    },
+    tracer::Tracer,
+    util::clock::Shown,
 };
 
 #[derive(Args, Debug)]
@@ -140,7 +143,7 @@ impl Live {
         subject.clone_into(&mut about.subject);
         let attach = tracer.attach().as_str();
         about.probes = format!("{} attached by {attach}, kernel {kernel}", attached.len());
-        let gap = |gap: &crate::tracer::Missing| format!("{}: {}", gap.probe, gap.why);
+        let gap = |gap: &crate::model::Missing| format!("{}: {}", gap.probe, gap.why);
         about.missing = missing.iter().chain(tracer.dark()).map(gap).collect();
         self.terminal = Some(Terminal::take()?);
         self.keys = Some(terminal::keyboard()?);

@@ -3,14 +3,15 @@
 use serde::Serialize;
 
 use crate::{
+    flow::record::SCHEMA,
     kernel::{
         line,
         preempt::preemptible,
         preflight::{NEEDS, NO_KPROBES, cap, has_cap, has_kprobes},
         release,
     },
-    record::SCHEMA,
-    tracer::{Attach, Options, Scope, Tracer, Wanted},
+    model::{Attach, Wanted},
+    tracer::{Options, Scope, Tracer},
 };
 
 /// How good an answer is; the worse is the greater.

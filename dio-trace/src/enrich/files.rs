@@ -1,8 +1,9 @@
 //! What is known of files, of no more than memory is to hold.
 
+use dio_trace_common::abi::FileId;
 use std::collections::{HashMap, hash_map::Entry};
 
-use super::{FileInfo, FileKey};
+use crate::model::FileInfo;
 
 /// Files that stay for as long as it runs: those told first.
 ///
@@ -17,8 +18,8 @@ const RECORDED: usize = 1 << 20;
 
 /// Files by their identity.
 pub(super) struct Files {
-    kept: HashMap<FileKey, FileInfo>,
-    passing: HashMap<FileKey, FileInfo>,
+    kept: HashMap<FileId, FileInfo>,
+    passing: HashMap<FileId, FileInfo>,
     most: (usize, usize),
 }
 
@@ -38,17 +39,17 @@ impl Files {
         Self::of((RECORDED, PASSING))
     }
 
-    pub(super) fn get(&self, key: &FileKey) -> Option<&FileInfo> {
+    pub(super) fn get(&self, key: &FileId) -> Option<&FileInfo> {
         self.kept.get(key).or_else(|| self.passing.get(key))
     }
 
-    pub(super) fn get_mut(&mut self, key: &FileKey) -> Option<&mut FileInfo> {
+    pub(super) fn get_mut(&mut self, key: &FileId) -> Option<&mut FileInfo> {
         let Self { kept, passing, .. } = self;
         kept.get_mut(key).or_else(|| passing.get_mut(key))
     }
 
     /// The place of a file; others may have to make room for it.
-    pub(super) fn entry(&mut self, key: FileKey) -> Entry<'_, FileKey, FileInfo> {
+    pub(super) fn entry(&mut self, key: FileId) -> Entry<'_, FileId, FileInfo> {
         let (kept, passing) = self.most;
         if self.kept.len() < kept || self.kept.contains_key(&key) {
             return self.kept.entry(key);
@@ -64,8 +65,8 @@ impl Files {
 mod tests {
     use super::{super::lost_name, *};
 
-    fn key(ino: u64) -> FileKey {
-        FileKey { inode: ino, ino, dev: 1, generation: 0 }
+    fn key(ino: u64) -> FileId {
+        FileId { inode: ino, ino, dev: 1, generation: 0 }
     }
 
     #[test]

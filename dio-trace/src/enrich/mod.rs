@@ -1,14 +1,8 @@
 //! Process, path, mount and file facts: what the events alone do not say.
 
-mod device;
-mod extents;
-mod facts;
-mod fds;
 mod files;
-mod look;
+pub(crate) mod lookup;
 mod names;
-mod namespaces;
-mod stacks;
 
 use std::{
     ffi::OsStr,
@@ -20,177 +14,30 @@ use std::{
 };
 
 use dio_trace_common::abi::{
-    CounterKey, FILE_TRUNCATED, FILE_UNHASHED, FileEvent, MIXED_DIRTIED, Mixer, MixerEvent,
-    REQ_BLOCK_DEVICE, Refusal, Request,
+    FILE_TRUNCATED, FILE_UNHASHED, FileEvent, FileId, MIXED_DIRTIED, MixerEvent, REQ_BLOCK_DEVICE,
+    Request,
 };
-
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    escape::{escape, escape_c},
-    mounts::{self, Mount},
-    stack::Stack,
-    trace_file::bounds,
+    model::{CacheUser, FileInfo, Mixers},
+    system::{
+        extents,
+        file_attrs::Asked,
+        mounts::{self, Mount},
+        namespaces::{Namespaces, Wanted},
+        open_files,
+        stack::Stack,
+        symbols::Stacks,
+    },
+    util::escape::{escape, escape_c},
 };
-pub use device::{Device, Layer, LayerKind};
-pub use extents::{extent, extent_flags};
-use facts::Asked;
-pub use facts::{Facts, attribute, attributes, flag, inode_flags};
-pub use fds::{DirectFd, direct_fds};
 use files::Files;
-pub(crate) use look::{Looker, client_magic, is_stacked, may_lie_elsewhere};
+pub(crate) use lookup::Looker;
 use names::Names;
 pub(crate) use names::thread;
-use namespaces::{Namespaces, Wanted};
-pub use stacks::{Addresses, Stacks};
 
 /// Users of one file through the page cache that are named.
 const MAX_NAMED: usize = 4;
-
-/// A file's identity while it is traced: an inode number alone is not unique on btrfs, where all
-/// subvolumes share `s_dev`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FileKey {
-    pub inode: u64,
-    pub ino: u64,
-    pub dev: u32,
-    /// Another one where the inode number, and the memory, were used again.
-    pub generation: u32,
-}
-
-impl From<&Request> for FileKey {
-    fn from(r: &Request) -> Self {
-        Self { inode: r.inode, ino: r.ino, dev: r.dev, generation: r.generation }
-    }
-}
-
-impl From<&Mixer> for FileKey {
-    fn from(mixer: &Mixer) -> Self {
-        Self { inode: mixer.inode, ino: mixer.ino, dev: mixer.dev, generation: mixer.generation }
-    }
-}
-
-impl From<&Refusal> for FileKey {
-    fn from(refusal: &Refusal) -> Self {
-        Self {
-            inode: refusal.inode,
-            ino: refusal.ino,
-            dev: refusal.dev,
-            generation: refusal.generation,
-        }
-    }
-}
-
-impl From<&CounterKey> for FileKey {
-    fn from(k: &CounterKey) -> Self {
-        Self { inode: k.inode, ino: k.ino, dev: k.dev, generation: k.generation }
-    }
-}
-
-/// A process that uses a file through the page cache.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CacheUser {
-    pub pid: u32,
-    /// `comm/pid`
-    pub name: String,
-}
-
-/// Who uses a file through the page cache that is used directly.
-#[derive(Clone, Debug, Default)]
-pub struct Mixers {
-    /// By reading, or by a mapping.
-    pub readers: Vec<CacheUser>,
-    pub writers: Vec<CacheUser>,
-}
-
-/// A file as it is shown.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct FileInfo {
-    /// Escaped, absolute as its process sees it; "(deleted)" behind it if it has no name left.
-    pub path: String,
-    /// File system type; "" if unknown.
-    pub fs: String,
-    /// Options of the file system, comma-separated.
-    pub options: String,
-    /// "major:minor" as stat(2) shows it.
-    pub dev: String,
-    pub facts: Facts,
-    /// Of an overlay: type and options of the file system that its layers lie on.
-    below: Option<(String, String)>,
-    #[serde(skip)]
-    pub mixers: Mixers,
-    /// Unescaped: where the tracer may find it. Through its process first, whose mount namespace
-    /// may be another; by itself once that process is gone.
-    #[serde(skip)]
-    places: Vec<PathBuf>,
-    /// Its number, and the kernel's of its device.
-    #[serde(skip)]
-    traced: (u64, u32),
-}
-
-impl FileInfo {
-    /// Type and options of the file system that decides: the one below an overlay, if known.
-    #[must_use]
-    pub fn deciding(&self) -> (&str, &str) {
-        let own = (self.fs.as_str(), self.options.as_str());
-        self.below.as_ref().map_or(own, |(fs, options)| (fs, options))
-    }
-
-    /// Makes safe to show what came from a file.
-    fn clean(&mut self) {
-        let below = self.below.iter_mut().flat_map(|(fs, options)| [fs, options]);
-        for text in [&mut self.path, &mut self.fs, &mut self.options, &mut self.dev]
-            .into_iter()
-            .chain(below)
-        {
-            *text = escape(text.as_bytes());
-        }
-        for layer in &mut self.facts.device.layers {
-            layer.name = escape(layer.name.as_bytes());
-            if let LayerKind::Loop { file, .. } = &mut layer.kind {
-                *file = escape(file.as_bytes());
-            }
-        }
-    }
-
-    /// False if a part of it is larger than the reader of a recording takes.
-    pub(crate) fn is_within(&self) -> bool {
-        let Self { path, fs, options, dev, below, facts, .. } = self;
-        let below_fits = |(fs, options): &(String, String)| {
-            fs.len() <= bounds::NAME && options.len() <= bounds::OPTIONS
-        };
-        path.len() <= bounds::PATH
-            && fs.len().max(dev.len()) <= bounds::NAME
-            && options.len() <= bounds::OPTIONS
-            && below.as_ref().is_none_or(below_fits)
-            && facts.device.layers.len() <= bounds::LAYERS
-            && facts.device.layers.iter().all(|layer| layer.bytes() <= bounds::PATH)
-    }
-
-    /// Cuts options that are longer than the reader of a recording takes, behind a whole one.
-    pub(crate) fn cut_options(&mut self) {
-        let below = self.below.iter_mut().map(|(_, options)| options);
-        for options in below.chain([&mut self.options]) {
-            if options.len() > bounds::OPTIONS {
-                let whole = options.floor_char_boundary(bounds::OPTIONS);
-                options.truncate(options[..whole].rfind(',').unwrap_or(whole));
-            }
-        }
-    }
-
-    /// Memory that its texts take.
-    pub(crate) fn bytes(&self) -> usize {
-        let Self { path, fs, options, dev, below, facts, .. } = self;
-        let below = below.iter().flat_map(|(fs, options)| [fs, options]);
-        let texts = [path, fs, options, dev].into_iter().chain(below).map(String::len);
-        texts.chain(facts.device.layers.iter().map(Layer::bytes)).sum()
-    }
-
-    /// Opens the file for its extents, for a moment.
-    fn open(&self) -> Option<File> {
-        find(&self.places, self.traced, &self.fs)?.open()
-    }
-}
 
 /// Caches over everything that was asked.
 #[derive(Default)]
@@ -226,7 +73,7 @@ impl Enricher {
     }
 
     /// Takes what a recording says of a file; who mixes stays as it is.
-    pub fn recall(&mut self, key: FileKey, mut info: FileInfo) {
+    pub fn recall(&mut self, key: FileId, mut info: FileInfo) {
         info.clean();
         if let Some(known) = self.files.get_mut(&key) {
             info.mixers = std::mem::take(&mut known.mixers);
@@ -251,19 +98,14 @@ impl Enricher {
     }
 
     /// Names what stands for more files than are told apart.
-    pub fn stand_in(&mut self, key: FileKey, name: &str) {
+    pub fn stand_in(&mut self, key: FileId, name: &str) {
         let file = self.files.entry(key).or_insert_with(|| lost_name(key, None));
         name.clone_into(&mut file.path);
     }
 
     /// Takes the names of a file; does nothing if it is known.
     pub fn add(&mut self, event: &FileEvent) {
-        let key = FileKey {
-            inode: event.inode,
-            ino: event.ino,
-            dev: event.dev,
-            generation: event.generation,
-        };
+        let key = FileId::from(event);
         self.process(event.tgid, Some((0, &event.comm)));
         if self.files.get(&key).is_some_and(|known| !known.path.starts_with('<')) {
             return;
@@ -275,7 +117,14 @@ impl Enricher {
 
     /// Takes what is known of a file, for tests.
     #[cfg(test)]
-    pub(crate) fn know(&mut self, key: FileKey, path: &str, fs: &str, options: &str, facts: Facts) {
+    pub(crate) fn know(
+        &mut self,
+        key: FileId,
+        path: &str,
+        fs: &str,
+        options: &str,
+        facts: crate::system::file_attrs::Facts,
+    ) {
         let info = FileInfo {
             path: path.to_owned(),
             fs: fs.to_owned(),
@@ -292,10 +141,10 @@ impl Enricher {
 
     /// The file of a request or counter. One whose name was lost is looked for among the open
     /// descriptors of `tgid`.
-    pub fn file(&mut self, key: FileKey, tgid: u32) -> &FileInfo {
+    pub fn file(&mut self, key: FileId, tgid: u32) -> &FileInfo {
         let recorded = self.recorded;
         self.files.entry(key).or_insert_with(|| {
-            let found = if recorded { None } else { fds::find(tgid, key.ino) };
+            let found = if recorded { None } else { open_files::find(tgid, key.ino) };
             lost_name(key, found)
         })
     }
@@ -305,17 +154,17 @@ impl Enricher {
         if request.flags & REQ_BLOCK_DEVICE != 0 || request.pos < 0 {
             return None;
         }
-        let key = FileKey::from(request);
+        let key = FileId::from(request);
         let info = self.files.get(&key)?;
-        self.extents.flags(key, (request.pos as u64, request.len), || info.open())
+        self.extents.flags(key, (request.pos as u64, request.len), || open(info))
     }
 
     /// Takes a process that uses a file through the page cache; its name.
     pub fn mixer(&mut self, event: &MixerEvent) -> String {
         let mixer = &event.mixer;
         let comm = self.process(mixer.tgid, Some((event.tid, &event.comm)));
-        self.file(FileKey::from(mixer), mixer.tgid);
-        if let Some(file) = self.files.get_mut(&FileKey::from(mixer)) {
+        self.file(FileId::from(mixer), mixer.tgid);
+        if let Some(file) = self.files.get_mut(&FileId::from(mixer)) {
             let writes = mixer.how == MIXED_DIRTIED;
             let users = if writes { &mut file.mixers.writers } else { &mut file.mixers.readers };
             let user = CacheUser { pid: mixer.tgid, name: format!("{comm}/{}", mixer.tgid) };
@@ -395,6 +244,11 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
     }
 }
 
+/// Opens a file for its extents, for a moment.
+fn open(info: &FileInfo) -> Option<File> {
+    find(&info.places, info.traced, &info.fs)?.open()
+}
+
 /// The first of these places that has the file; nothing of it stays open once it is dropped.
 fn find(places: &[PathBuf], traced: (u64, u32), fs: &str) -> Option<Asked> {
     places.iter().find_map(|place| Asked::find(place, traced, fs).ok())
@@ -414,7 +268,7 @@ fn below_overlay(overlay: &Mount) -> Option<Mount> {
 }
 
 /// What is shown of a file whose name never arrived.
-fn lost_name(key: FileKey, found: Option<(PathBuf, String)>) -> FileInfo {
+fn lost_name(key: FileId, found: Option<(PathBuf, String)>) -> FileInfo {
     let facts = found
         .as_ref()
         .and_then(|(real, _)| Some(Asked::find(real, (key.ino, key.dev), "").ok()?.facts(None)))
@@ -445,18 +299,7 @@ fn device(stat: Option<(u32, u32)>, kernel: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    pub(super) fn mount(point: &str) -> Mount {
-        Mount {
-            dev: "8:1".to_owned(),
-            root: b"/".to_vec(),
-            point: point.into(),
-            fs: "ext4".to_owned(),
-            source: "/dev/sda1".to_owned(),
-            options: String::new(),
-            line: 0,
-        }
-    }
+    use crate::system::mounts::tests::mount;
 
     #[test]
     fn names_are_joined_from_the_root() {
@@ -469,7 +312,7 @@ mod tests {
     #[test]
     fn a_lost_name_is_said_to_be_lost() {
         let mut enricher = Enricher::default();
-        let key = FileKey { inode: 1, ino: u64::MAX, dev: 8 << 20 | 1, generation: 0 };
+        let key = FileId { inode: 1, ino: u64::MAX, dev: 8 << 20 | 1, generation: 0 };
         let info = enricher.file(key, u32::MAX);
         assert_eq!(
             (info.path.as_str(), info.dev.as_str()),

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::escape::{escape, escape_c};
+use crate::util::escape::{escape, escape_c};
 
 /// Names of processes that are kept, and bytes of one.
 const MAX_NAMES: usize = 1 << 16;

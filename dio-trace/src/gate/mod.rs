@@ -15,9 +15,11 @@ pub use report::Form;
 pub use rule::Rule;
 
 use crate::{
-    figures::{self, counted},
-    record::Record,
-    summary::{Summary, parts},
+    flow::{
+        record::Record,
+        summary::{Summary, parts},
+    },
+    util::figures::{self, counted},
 };
 
 /// Kinds of offenders kept; the counts are exact beyond.
@@ -145,7 +147,7 @@ impl Gate {
         offenders.retain(|o| rules.iter().any(|rule| rule.failed && rule.what == o.what));
         offenders.sort_by(|a, b| (b.count, &a.path, a.what).cmp(&(a.count, &b.path, b.what)));
         Outcome {
-            v: crate::record::SCHEMA,
+            v: crate::flow::record::SCHEMA,
             kind: "gate",
             command: command.to_owned(),
             exit_code,
@@ -184,7 +186,7 @@ fn incomplete(summary: &Summary, ended: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::golden::run;
+    use crate::testing::golden::run;
 
     fn outcome(rules: &[&str]) -> Outcome {
         let (records, summary) = run();

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, fmt::Write as _, path::Path};
 
-use super::{Offender, Outcome, Verdict};
+use crate::gate::{Offender, Outcome, Verdict};
 
 /// How a report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

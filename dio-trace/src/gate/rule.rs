@@ -4,8 +4,10 @@ use std::str::FromStr;
 
 use dio_trace_common::verdict::{Outcome, Verdict};
 
-use super::Offender;
-use crate::{record::Record, summary::Summary};
+use crate::{
+    flow::{record::Record, summary::Summary},
+    gate::Offender,
+};
 
 /// The words of `--fail-on`.
 const WORDS: &[(&str, What)] = &[
@@ -89,7 +91,7 @@ impl Rule {
     pub(super) fn beside(&self, summary: &Summary) -> Vec<Offender> {
         match self.kind {
             What::Verdict(Verdict::Refused) => {
-                let offender = |row: &crate::beside::RefusalRow| Offender {
+                let offender = |row: &crate::flow::side_events::RefusalRow| Offender {
                     what: self.word,
                     count: row.count,
                     comm: row.comm.clone(),
@@ -102,7 +104,7 @@ impl Rule {
                 summary.refusals.iter().map(offender).collect()
             }
             What::Mixed => {
-                let offender = |row: &crate::beside::MixedRow| Offender {
+                let offender = |row: &crate::flow::side_events::MixedRow| Offender {
                     what: self.word,
                     count: 1,
                     comm: row.cached.first().map(|user| user.comm.clone()).unwrap_or_default(),

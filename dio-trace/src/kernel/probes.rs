@@ -2,7 +2,7 @@
 //!
 //! Chosen by what the running kernel has (BTF function and prototype), never by its version.
 
-use super::btf::Param;
+use crate::kernel::btf::Param;
 
 /// What is lost if a probe cannot be attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

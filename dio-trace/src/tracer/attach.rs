@@ -6,9 +6,14 @@ use aya::{
     programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
 };
 
-use super::{Attach, Missing, load::Kernel};
-use crate::kernel::preflight::{NO_KPROBES, has_kprobes, lacks_perf_events};
-use crate::kernel::probes::{Duty, PROBES, Probe, TRACEPOINTS, Tracepoint, When};
+use crate::{
+    kernel::{
+        preflight::{NO_KPROBES, has_kprobes, lacks_perf_events},
+        probes::{Duty, PROBES, Probe, TRACEPOINTS, Tracepoint, When},
+    },
+    model::{Attach, Missing},
+    tracer::load::Kernel,
+};
 
 /// What was attached and what not.
 pub(super) struct Coverage {

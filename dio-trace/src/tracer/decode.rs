@@ -4,8 +4,7 @@ use dio_trace_common::abi::{
     EVENT_FILE, EVENT_MIXER, EVENT_REFUSAL, EVENT_REQUEST, FileEvent, MixerEvent, Refusal, Request,
 };
 
-use super::Event;
-use crate::errno;
+use crate::{model::Event, util::errno};
 
 /// One record; `None` if it is none of ours (wrong kind or size).
 pub(crate) fn decode(bytes: &[u8]) -> Option<Event> {

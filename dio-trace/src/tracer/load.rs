@@ -10,8 +10,10 @@ use dio_trace_common::{
     offsets::ABSENT,
 };
 
-use super::{Options, Scope, kfunc};
-use crate::kernel::{btf::Types, preempt::preemptible, preflight::lacks_locked_memory, probes};
+use crate::{
+    kernel::{btf::Types, preempt::preemptible, preflight::lacks_locked_memory, probes},
+    tracer::{Options, Scope, kfunc},
+};
 
 /// An aligned copy of the committed object (an ELF file must start on an 8-byte boundary).
 #[repr(C, align(32))]

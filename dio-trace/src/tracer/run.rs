@@ -15,18 +15,19 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use super::{
-    Attach, Event, Missing, Options, Scope, Totals,
-    attach::{Coverage, Progress, attach_all, unload},
-    decode::decode,
-    info::skipped_runs,
-    load::{self, Kernel},
-    selftest, targets, totals,
-};
 use crate::{
-    enrich::Stacks,
     kernel::{preflight, release},
-    stdio::note,
+    model::{Attach, Event, Missing, Totals},
+    system::symbols::Stacks,
+    tracer::{
+        Options, Scope,
+        attach::{Coverage, Progress, attach_all, unload},
+        decode::decode,
+        info::skipped_runs,
+        load::{self, Kernel},
+        selftest, targets, totals,
+    },
+    util::stdio::note,
 };
 
 /// How long an event may wait in the ring before it is fetched; the probes wake the reader only

@@ -20,8 +20,10 @@ use std::{
 use anyhow::Result;
 use dio_trace_common::verdict::Verdict;
 
-use super::Missing;
-use crate::mounts::{self, Mount};
+use crate::{
+    model::Missing,
+    system::mounts::{self, Mount},
+};
 
 /// Bytes of one test read, and its alignment.
 const BLOCK: usize = 4096;

@@ -9,7 +9,7 @@ use aya::{
     maps::{HashMap, MapData},
 };
 
-use crate::processes::{Process, all, descendants, still_runs};
+use crate::system::processes::{Process, all, descendants, still_runs};
 
 fn map(bpf: &mut Ebpf) -> Result<HashMap<&mut MapData, u32, u32>> {
     let map = bpf.map_mut("TARGETS").context("the object has no map TARGETS")?;

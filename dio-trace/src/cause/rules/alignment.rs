@@ -2,7 +2,7 @@
 
 use crate::{
     cause::{Case, Rule, Scenario},
-    enrich::Facts,
+    system::file_attrs::Facts,
 };
 
 pub(super) const MISALIGNED: Rule = Rule {

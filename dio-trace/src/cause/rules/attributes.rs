@@ -1,9 +1,11 @@
 //! Files of a kind that has no direct path: journalled, inline, encrypted, verified.
 
-use super::alignment::off_block;
 use crate::{
-    cause::{Case, Rule, Scenario},
-    enrich::{attribute, extent, flag},
+    cause::{Case, Rule, Scenario, rules::alignment::off_block},
+    system::{
+        extents::extent,
+        file_attrs::{attribute, flag},
+    },
 };
 
 pub(super) const DATA_JOURNAL: Rule = Rule {

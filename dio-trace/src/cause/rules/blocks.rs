@@ -5,7 +5,7 @@ use dio_trace_common::{evidence::seen, verdict::Verdict};
 
 use crate::{
     cause::{Case, Rule, Scenario},
-    enrich::flag,
+    system::file_attrs::flag,
 };
 
 pub(super) const ALLOCATING_WRITE: Rule = Rule {

@@ -1,9 +1,8 @@
 //! btrfs (fs/btrfs/direct-io.c; before 6.11 in inode.c and file.c).
 
-use super::alignment::needs_blocks;
 use crate::{
-    cause::{Case, Rule, Scenario},
-    enrich::{extent, flag},
+    cause::{Case, Rule, Scenario, rules::alignment::needs_blocks},
+    system::{extents::extent, file_attrs::flag},
 };
 
 pub(super) const MISALIGNED: Rule = Rule {

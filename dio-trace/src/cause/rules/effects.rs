@@ -4,7 +4,7 @@ use dio_trace_common::{evidence::seen, verdict::Verdict};
 
 use crate::{
     cause::{Case, Rule, Scenario},
-    enrich::CacheUser,
+    model::CacheUser,
 };
 
 pub(super) const DIRTY_LEFT: Rule = Rule {

@@ -7,7 +7,7 @@ use dio_trace_common::{
 
 use crate::{
     cause::{Case, Rule, Scenario},
-    errno,
+    util::errno,
 };
 
 pub(super) const FAULT: Rule = Rule {

@@ -2,11 +2,13 @@
 
 use dio_trace_common::{abi::API_IO_URING, verdict::Verdict};
 
-use super::alignment::{self, Limits};
 use crate::{
-    cause::{Case, Rule, Scenario},
-    enrich::{attribute, flag},
-    errno,
+    cause::{
+        Case, Rule, Scenario,
+        rules::alignment::{self, Limits},
+    },
+    system::file_attrs::{attribute, flag},
+    util::errno,
 };
 
 pub(super) const INVALID_REQUEST: Rule = Rule {

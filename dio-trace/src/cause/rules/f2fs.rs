@@ -1,9 +1,11 @@
 //! f2fs (fs/f2fs/file.c:f2fs_should_use_dio, fs/f2fs/f2fs.h:f2fs_force_buffered_io).
 
-use super::alignment::{needs_blocks, says_none};
 use crate::{
-    cause::{Case, Rule, Scenario},
-    enrich::{attribute, flag},
+    cause::{
+        Case, Rule, Scenario,
+        rules::alignment::{needs_blocks, says_none},
+    },
+    system::file_attrs::{attribute, flag},
 };
 
 /// Its block is a page.

@@ -22,7 +22,7 @@ mod stacked;
 mod unknown;
 mod xfs;
 
-use super::Rule;
+use crate::cause::Rule;
 pub use alignment::{Limits, limits_of};
 pub use errors::IO_ERRORS;
 

@@ -4,7 +4,7 @@ use dio_trace_common::{evidence::seen, verdict::Verdict};
 
 use crate::{
     cause::{Case, Rule, Scenario},
-    enrich::{Layer, LayerKind},
+    system::device::{Layer, LayerKind},
 };
 
 pub(in crate::cause) const LOOP_BUFFERED: Rule = Rule {

@@ -1,7 +1,9 @@
 //! ntfs3 (fs/ntfs3/file.c:ntfs_should_use_dio, 7.x).
 
-use super::alignment::{SECTOR, needs_blocks};
-use crate::cause::{Case, Rule, Scenario};
+use crate::cause::{
+    Case, Rule, Scenario,
+    rules::alignment::{SECTOR, needs_blocks},
+};
 
 pub(super) const MISALIGNED: Rule = Rule {
     id: "ntfs3-misaligned",

@@ -1,9 +1,8 @@
 //! xfs (fs/xfs/xfs_file.c, xfs_iomap.c).
 
-use super::alignment::past;
 use crate::{
-    cause::{Case, Rule, Scenario},
-    enrich::extent,
+    cause::{Case, Rule, Scenario, rules::alignment::past},
+    system::extents::extent,
 };
 
 pub(super) const UNALIGNED_COW: Rule = Rule {

@@ -1,0 +1,141 @@
+//! A file that is looked at by its path, not met in a trace.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    mem::MaybeUninit,
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileTypeExt as _, MetadataExt as _},
+    },
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    enrich::{below_overlay, device as number},
+    model::{FileInfo, Mixers},
+    system::{
+        device::{self, Device},
+        file_attrs,
+        file_system::client_magic,
+        mounts::{self, Mount, Mounts},
+    },
+    util::escape::{self, escape},
+};
+
+/// How long what was asked of mounts and devices holds.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What is known of it.
+pub(crate) struct Looked {
+    pub(crate) file: FileInfo,
+    /// What its file system is mounted from; of a device its own name.
+    pub(crate) source: String,
+    /// Mounted read-only, as a mount or as a file system.
+    pub(crate) read_only: bool,
+    /// Its mount renews no access times: it is read-only, or noatime.
+    pub(crate) keeps_atime: bool,
+    /// `super_block.s_magic`
+    pub(crate) magic: u32,
+}
+
+/// Looks at files one after the other, which mostly lie on the same mounts and devices: what was
+/// asked of these holds for a second.
+pub(crate) struct Looker {
+    asked: Instant,
+    mounts: Mounts,
+    devices: HashMap<(u32, u32), Device>,
+}
+
+impl Looker {
+    pub(crate) fn new() -> Self {
+        let mounts = mounts::of_process(std::process::id());
+        Self { asked: Instant::now(), mounts, devices: HashMap::new() }
+    }
+
+    /// Looks at an open file; `path` is absolute. `None` if its mount cannot be found.
+    pub(crate) fn look(&mut self, path: &Path, file: &File) -> Option<Looked> {
+        if self.asked.elapsed() > FRESH {
+            *self = Self::new();
+        }
+        look(self, path, file)
+    }
+
+    fn facts(&mut self, file: &File, source: Option<&str>) -> file_attrs::Facts {
+        let ask =
+            |number| self.devices.entry(number).or_insert_with(|| device::ask(number)).clone();
+        file_attrs::ask_through(file, Some(file), source, ask)
+    }
+
+    /// The mount by its id (5.8), else by the path.
+    fn mount(&mut self, path: &Path, file: &File) -> Option<Mount> {
+        let id = file_attrs::statx(file)
+            .filter(|answer| answer.stx_mask & libc::STATX_MNT_ID != 0)
+            .and_then(|answer| i32::try_from(answer.stx_mnt_id).ok());
+        if id.is_some_and(|id| !self.mounts.contains_key(&id)) {
+            *self = Self::new();
+        }
+        let by_id = id.and_then(|id| self.mounts.get(&id));
+        by_id.or_else(|| mounts::of_path(&self.mounts, path)).cloned()
+    }
+}
+
+fn look(looker: &mut Looker, path: &Path, file: &File) -> Option<Looked> {
+    let about = file.metadata().ok()?;
+    let magic = file_attrs::statfs(file)?.f_type as u32;
+    if about.file_type().is_block_device() {
+        let facts = looker.facts(file, None);
+        let info = info(path, &about, facts, ("bdev", ""), None);
+        let source = info.path.clone();
+        let read_only = is_read_only_device(&info.dev);
+        let keeps_atime = mount_flags(file) & (libc::ST_RDONLY | libc::ST_NOATIME) != 0;
+        return Some(Looked { file: info, source, read_only, keeps_atime, magic });
+    }
+    let mount = looker.mount(path, file)?;
+    let below = (mount.fs == "overlay").then(|| below_overlay(&mount)).flatten();
+    let source = below.as_ref().unwrap_or(&mount).source.clone();
+    let facts = looker.facts(file, Some(&source));
+    let below = below.map(|m| (m.fs, m.options));
+    let info = info(path, &about, facts, (&mount.fs, &mount.options), below);
+    let flags = mount_flags(file);
+    let read_only = flags & libc::ST_RDONLY != 0;
+    let keeps_atime = read_only || flags & libc::ST_NOATIME != 0;
+    let magic = client_magic(&mount.fs).unwrap_or(magic);
+    let source = escape(mount.source.as_bytes());
+    Some(Looked { file: info, source, read_only, keeps_atime, magic })
+}
+
+/// Flags of the mount and of the file system (statvfs(3) tells both); none if it is silent.
+fn mount_flags(file: &File) -> libc::c_ulong {
+    let mut about = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: fills one statvfs.
+    let failed = unsafe { libc::fstatvfs(file.as_raw_fd(), about.as_mut_ptr()) } != 0;
+    // SAFETY: all-zero is a value of this plain struct.
+    if failed { 0 } else { unsafe { about.assume_init() }.f_flag }
+}
+
+/// As `blockdev --setro` makes one, or a medium.
+fn is_read_only_device(dev: &str) -> bool {
+    std::fs::read_to_string(format!("/sys/dev/block/{dev}/ro")).is_ok_and(|ro| ro.trim() == "1")
+}
+
+fn info(
+    path: &Path,
+    about: &std::fs::Metadata,
+    facts: file_attrs::Facts,
+    (fs, options): (&str, &str),
+    below: Option<(String, String)>,
+) -> FileInfo {
+    FileInfo {
+        path: escape::path(path),
+        fs: escape(fs.as_bytes()),
+        options: escape(options.as_bytes()),
+        dev: number(facts.dev, 0),
+        facts,
+        below,
+        mixers: Mixers::default(),
+        places: vec![path.to_path_buf()],
+        traced: (about.ino(), 0),
+    }
+}

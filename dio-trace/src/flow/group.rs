@@ -1,0 +1,149 @@
+//! Sums by process, file, file system or verdict.
+
+use std::{cmp::Ordering, collections::HashMap};
+
+use clap::ValueEnum;
+use dio_trace_common::abi::{Counter, CounterKey, FileId, LATENCY_BUCKETS};
+use serde::Serialize;
+
+use crate::{
+    enrich::Enricher,
+    flow::{
+        record::Record,
+        summary::{Bytes, percentile, verdict},
+    },
+};
+
+/// What rows are told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum By {
+    Process,
+    File,
+    Fs,
+    Cause,
+    Stack,
+    Time,
+    Verdict,
+}
+
+/// A row: what it is of, and its sums.
+#[derive(Clone, Debug, Serialize)]
+pub struct Group {
+    pub name: String,
+    pub requests: u64,
+    pub findings: u64,
+    pub bytes: Bytes,
+    pub latency_p50_ns: Option<u64>,
+    pub latency_p99_ns: Option<u64>,
+    #[serde(skip)]
+    latency_ns: u64,
+    #[serde(skip)]
+    latency: [u32; LATENCY_BUCKETS],
+}
+
+/// The rows of a recording's counters, those with most findings first. Cause, stack and time
+/// are not in the counters.
+#[must_use]
+pub fn groups(counters: &[(CounterKey, Counter)], by: By, enricher: &mut Enricher) -> Vec<Group> {
+    let mut rows: HashMap<String, Group> = HashMap::new();
+    for (key, counter) in counters {
+        let name = name(key, by, enricher);
+        let row = rows.entry(name.clone()).or_insert_with(|| Group { name, ..Group::default() });
+        row.requests += counter.requests;
+        row.findings += if key.finding != 0 { counter.requests } else { 0 };
+        row.bytes.add(counter);
+        row.latency_ns = row.latency_ns.saturating_add(counter.latency_ns);
+        for (sum, n) in row.latency.iter_mut().zip(counter.latency) {
+            *sum = sum.saturating_add(n);
+        }
+    }
+    let mut rows: Vec<Group> = rows.into_values().collect();
+    for row in &mut rows {
+        row.measure();
+    }
+    rows.sort_by(Group::order);
+    rows
+}
+
+fn name(key: &CounterKey, by: By, enricher: &mut Enricher) -> String {
+    match by {
+        By::Process => format!("{}/{}", enricher.process(key.tgid, None), key.tgid),
+        By::File => enricher.file(FileId::from(key), key.tgid).path.clone(),
+        By::Fs => enricher.file(FileId::from(key), key.tgid).fs.clone(),
+        By::Verdict | By::Cause | By::Stack | By::Time => verdict(key).as_str().to_owned(),
+    }
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            requests: 0,
+            findings: 0,
+            bytes: Bytes::default(),
+            latency_p50_ns: None,
+            latency_p99_ns: None,
+            latency_ns: 0,
+            latency: [0; LATENCY_BUCKETS],
+        }
+    }
+}
+
+impl Group {
+    /// A row of which nothing but counts is known.
+    #[must_use]
+    pub fn of(name: String, requests: u64, findings: u64) -> Self {
+        Self { name, requests, findings, ..Self::default() }
+    }
+
+    /// Of all its requests.
+    #[must_use]
+    pub fn latency_mean_ns(&self) -> u64 {
+        self.latency_ns / self.requests.max(1)
+    }
+
+    /// Requests by power of two of ns.
+    #[must_use]
+    pub(crate) const fn latency(&self) -> &[u32; LATENCY_BUCKETS] {
+        &self.latency
+    }
+
+    /// Adds a finding; [`Group::measure`] once all are there.
+    pub fn count(&mut self, record: &Record) {
+        self.requests += 1;
+        self.findings += u64::from(record.finding);
+        self.bytes.total += record.ret.max(0).unsigned_abs();
+        self.bytes.direct += record.direct_bytes;
+        self.bytes.cached += record.cached_bytes;
+        self.latency_ns = self.latency_ns.saturating_add(record.latency_ns);
+        Counter::count_latency(&mut self.latency, record.latency_ns);
+    }
+
+    /// Adds a row of another recording.
+    pub fn join(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.findings += other.findings;
+        self.bytes.total += other.bytes.total;
+        self.bytes.direct += other.bytes.direct;
+        self.bytes.cached += other.bytes.cached;
+        self.latency_ns = self.latency_ns.saturating_add(other.latency_ns);
+        for (sum, n) in self.latency.iter_mut().zip(other.latency) {
+            *sum = sum.saturating_add(n);
+        }
+        if self.latency_p50_ns.is_some() {
+            self.measure();
+        }
+    }
+
+    /// Takes the percentiles of what was added.
+    pub fn measure(&mut self) {
+        self.latency_p50_ns = Some(percentile(&self.latency, 50));
+        self.latency_p99_ns = Some(percentile(&self.latency, 99));
+    }
+
+    /// Those with most findings first.
+    #[must_use]
+    pub fn order(a: &Self, b: &Self) -> Ordering {
+        (b.findings, b.requests, &a.name).cmp(&(a.findings, a.requests, &b.name))
+    }
+}

@@ -1,0 +1,254 @@
+//! A request with everything known about it: what both the screen and JSON show.
+
+use std::sync::Arc;
+
+use dio_trace_common::{
+    abi::{API_IO_URING, API_LIBAIO, API_READ, API_READV, API_SPLICE, FileId, OP_WRITE, Request},
+    evidence::seen,
+    verdict::{Outcome, Verdict, decide},
+};
+use serde::Serialize;
+
+use crate::{
+    cause::{Case, Explanation, explain, wants_extents},
+    enrich::{Enricher, thread},
+    system::stack::Stack,
+    util::{clock::Clock, errno},
+};
+
+/// Version of the JSON contract (docs/json.md).
+pub const SCHEMA: u32 = 1;
+
+/// What a request cost behind its caller's back.
+#[derive(Clone, Debug, Serialize)]
+pub struct Effects {
+    /// Dirty pages written back before the request.
+    pub flushed_pages: Option<u32>,
+    /// Pages taken out of the page cache.
+    pub invalidated_pages: Option<u32>,
+    /// Pages put into the page cache of the file, read-ahead included.
+    pub readahead_pages: Option<u32>,
+    /// Dirty pages a write left in the page cache.
+    pub dirty_left_pages: Option<u32>,
+    /// True if one of the above is not exact.
+    pub approximate: bool,
+}
+
+/// One request, as JSON has it (docs/json.md says type, unit and null rule of each field).
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    pub v: u32,
+    pub kind: &'static str,
+    pub time: u64,
+    pub pid: u32,
+    pub tid: u32,
+    pub comm: String,
+    /// What the process calls itself, where that says more than `comm`.
+    pub cmdline: Option<String>,
+    /// The submitting thread's name, where it has its own.
+    pub thread: Option<String>,
+    pub op: &'static str,
+    pub api: &'static str,
+    pub dev: String,
+    pub ino: u64,
+    pub fs: String,
+    pub path: String,
+    pub offset: i64,
+    pub len: u64,
+    pub ret: i64,
+    pub latency_ns: u64,
+    pub verdict: &'static str,
+    pub direct_bytes: u64,
+    pub cached_bytes: u64,
+    pub outcome: Option<&'static str>,
+    pub errno: Option<String>,
+    pub cause: Option<&'static str>,
+    pub why: Option<String>,
+    pub fix: Option<String>,
+    pub effects: Effects,
+    pub attempts: u32,
+    /// Worth a line of its own on the screen.
+    pub finding: bool,
+    /// The program's own stack when it made the request, if it was asked for and there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stack: Option<Arc<Stack>>,
+    /// Not shown: for folding and the summary.
+    #[serde(skip)]
+    pub file: FileId,
+    #[serde(skip)]
+    pub decided: (Verdict, Outcome),
+}
+
+/// What makes two findings alike.
+pub type Kind = (u32, FileId, &'static str, Verdict, Outcome, Option<&'static str>, Option<u32>);
+
+/// Which side effects are watched.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched {
+    pub flushes: bool,
+    pub invalidations: bool,
+    pub additions: bool,
+}
+
+impl Watched {
+    /// By the names of the probes that are attached.
+    #[must_use]
+    pub fn by(attached: &[String]) -> Self {
+        let has = |name: &str| attached.iter().any(|probe| probe.starts_with(name));
+        Self {
+            flushes: has("do_writepages"),
+            invalidations: has("invalidate_inode_pages2_range"),
+            additions: has("mm_filemap_add_to_page_cache"),
+        }
+    }
+}
+
+impl Record {
+    /// Those of the same kind need be shown but once.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        let stack = self.stack.as_ref().map(|stack| stack.id);
+        (self.pid, self.file, self.op, self.decided.0, self.decided.1, self.cause, stack)
+    }
+
+    /// Enriches, decides and explains a request.
+    #[must_use]
+    pub fn new(
+        request: &Request,
+        enricher: &mut Enricher,
+        clock: &Clock,
+        watched: Watched,
+    ) -> Self {
+        let extents = extents(request, enricher);
+        let stack = enricher.stack(request);
+        Self { stack, ..Self::recorded(request, extents, enricher, clock, watched) }
+    }
+
+    /// The same without a stack, and with the flags of the extents as they were when it was
+    /// recorded.
+    #[must_use]
+    pub fn recorded(
+        request: &Request,
+        extents: Option<u32>,
+        enricher: &mut Enricher,
+        clock: &Clock,
+        watched: Watched,
+    ) -> Self {
+        // The probes decided with the same function; here it runs anew.
+        let decision = decide(&request.facts(true), &request.evidence);
+        let key = FileId::from(request);
+        let comm = enricher.process(request.tgid, Some((request.tid, &request.comm)));
+        let cmdline = enricher.title(request.tgid);
+        let thread = thread(request.tgid, request.tid, &request.comm, &comm);
+        let file = enricher.file(key, request.tgid);
+        let (fs, options) = file.deciding();
+        let explanation = explain(&Case {
+            request,
+            decision: &decision,
+            fs,
+            options,
+            facts: &file.facts,
+            extents,
+            mixers: &file.mixers,
+        });
+        let Explanation { id, why, fix } =
+            explanation.unwrap_or(Explanation { id: "", why: String::new(), fix: String::new() });
+        let explained = !id.is_empty();
+        Self {
+            v: SCHEMA,
+            kind: "request",
+            time: clock.wall(request.end_ns),
+            pid: request.tgid,
+            tid: request.tid,
+            comm,
+            cmdline,
+            thread,
+            op: op(request.op),
+            api: api(request.api),
+            dev: file.dev.clone(),
+            ino: request.ino,
+            fs: file.fs.clone(),
+            path: file.path.clone(),
+            offset: request.pos,
+            len: request.len,
+            ret: request.ret,
+            latency_ns: request.end_ns.saturating_sub(request.begin_ns),
+            verdict: decision.verdict.as_str(),
+            direct_bytes: decision.direct_bytes,
+            cached_bytes: decision.cached_bytes,
+            outcome: (decision.outcome != Outcome::None).then(|| decision.outcome.as_str()),
+            errno: (request.ret < 0).then(|| errno::name(-request.ret)),
+            cause: explained.then_some(id),
+            why: explained.then_some(why),
+            fix: explained.then_some(fix),
+            effects: Effects {
+                flushed_pages: flushed(request, &file.fs, watched),
+                ..effects(request, decision.cached_bytes, decision.direct_bytes, watched)
+            },
+            attempts: request.evidence.attempts,
+            finding: decision.finding,
+            stack: None,
+            file: key,
+            decided: (decision.verdict, decision.outcome),
+        }
+    }
+}
+
+/// Flags of the extents in a request's range, if explaining it needs them.
+pub(crate) fn extents(request: &Request, enricher: &mut Enricher) -> Option<u32> {
+    let decision = decide(&request.facts(true), &request.evidence);
+    let fs = enricher.file(FileId::from(request), request.tgid).deciding().0.to_owned();
+    wants_extents(&decision, &fs).then(|| enricher.extent_flags(request)).flatten()
+}
+
+/// The word for an `OP_*`.
+#[must_use]
+pub const fn op(op: u8) -> &'static str {
+    if op == OP_WRITE { "write" } else { "read" }
+}
+
+const fn api(api: u8) -> &'static str {
+    match api {
+        API_READ => "read",
+        API_READV => "readv",
+        API_LIBAIO => "libaio",
+        API_IO_URING => "io_uring",
+        API_SPLICE => "splice",
+        _ => "unknown",
+    }
+}
+
+fn effects(request: &Request, cached: u64, direct: u64, watched: Watched) -> Effects {
+    let evidence = &request.evidence;
+    let seen = |watched: bool, pages: u32| watched.then_some(pages);
+    Effects {
+        flushed_pages: seen(watched.flushes, evidence.flushed_pages),
+        invalidated_pages: seen(watched.invalidations, evidence.invalidated_pages),
+        readahead_pages: seen(watched.additions, evidence.added_pages),
+        dirty_left_pages: dirty_left(request, cached, direct, watched),
+        approximate: evidence.flushed_pages != 0 || evidence.invalidated_pages != 0,
+    }
+}
+
+/// f2fs does not count in `nr_to_write` what it writes in place (fs/f2fs/data.c), nilfs2 nothing of
+/// what it puts into a segment (fs/nilfs2/inode.c:nilfs_writepages): there, none seen
+/// does not mean none.
+fn flushed(request: &Request, fs: &str, watched: Watched) -> Option<u32> {
+    let pages = request.evidence.flushed_pages;
+    (watched.flushes && (pages != 0 || !matches!(fs, "f2fs" | "nilfs2"))).then_some(pages)
+}
+
+/// Pages of the buffered part of a write that nobody wrote back before it returned; null for a
+/// read, and where the write-back was not watched.
+fn dirty_left(request: &Request, cached: u64, direct: u64, watched: Watched) -> Option<u32> {
+    const PAGE: u64 = 4096;
+    if request.op != OP_WRITE || !watched.flushes || request.pos < 0 {
+        return None;
+    }
+    if cached == 0 || request.evidence.seen & seen::WRITTEN_BACK != 0 {
+        return Some(0);
+    }
+    let start = request.pos as u64 + direct;
+    let pages = (start + cached - 1) / PAGE - start / PAGE + 1;
+    Some(u32::try_from(pages).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,303 @@
+//! What happens beside requests: O_DIRECT itself refused, and files used directly by one and
+//! through the page cache by another.
+
+use std::collections::{BTreeMap, HashMap};
+
+use dio_trace_common::abi::{
+    Counter, CounterKey, FileId, MIXED_DIRTIED, MixerEvent, OP_WRITE, REFUSED_FCNTL, Refusal,
+};
+use serde::Serialize;
+
+use crate::{
+    cause::{DirectBy, Explanation, explain_mixed, explain_refusal, mixed_cause},
+    enrich::Enricher,
+    flow::record::Record,
+    model::Totals,
+    util::clock::Clock,
+};
+
+/// Refusals told apart, and files whose effects are summed; more are counted in no row.
+const MAX_ROWS: usize = 4_096;
+/// Bytes of names in the rows of refusals: a recording may have any.
+const MAX_TEXT: usize = 8 << 20;
+
+/// O_DIRECT refused to a process for a file (docs/json.md).
+#[derive(Clone, Debug, Serialize)]
+pub struct RefusalRow {
+    /// `open` or `fcntl`
+    pub call: &'static str,
+    pub pid: u32,
+    pub comm: String,
+    pub path: String,
+    pub dev: String,
+    pub ino: u64,
+    pub fs: String,
+    pub errno: &'static str,
+    pub count: u64,
+    pub cause: &'static str,
+    pub why: String,
+    pub fix: String,
+    /// When it was first seen: ns since the epoch.
+    #[serde(skip)]
+    pub time: u64,
+}
+
+impl RefusalRow {
+    fn new(event: &Refusal, enricher: &mut Enricher, clock: &Clock) -> Self {
+        let comm = enricher.process(event.tgid, Some((event.tid, &event.comm)));
+        let file = enricher.file(FileId::from(event), event.tgid);
+        let Explanation { id, why, fix } = explain_refusal(&file.fs, event.proven != 0);
+        Self {
+            call: if event.by == REFUSED_FCNTL { "fcntl" } else { "open" },
+            pid: event.tgid,
+            comm,
+            path: file.path.clone(),
+            dev: file.dev.clone(),
+            ino: event.ino,
+            fs: file.fs.clone(),
+            errno: "EINVAL",
+            count: 0,
+            cause: id,
+            why,
+            fix,
+            time: clock.wall(event.time_ns),
+        }
+    }
+}
+
+/// A process that uses a file through the page cache which others use directly, as it is first
+/// seen.
+#[derive(Clone, Debug)]
+pub struct Mixing {
+    pub time: u64,
+    pub pid: u32,
+    pub comm: String,
+    pub path: String,
+    pub fs: String,
+    pub writes: bool,
+    pub cause: &'static str,
+    pub why: String,
+    pub fix: String,
+}
+
+impl Mixing {
+    #[must_use]
+    pub fn new(event: &MixerEvent, enricher: &mut Enricher, clock: &Clock) -> Self {
+        let mixer = &event.mixer;
+        let comm = enricher.mixer(event);
+        let writes = mixer.how == MIXED_DIRTIED;
+        let other;
+        let direct = match event.direct_user {
+            0 => DirectBy::Several,
+            pid if pid == mixer.tgid => DirectBy::Itself,
+            pid => {
+                other = format!("{}/{pid}", enricher.process(pid, None));
+                DirectBy::Other(&other)
+            }
+        };
+        let Explanation { id, why, fix } = explain_mixed(writes, direct);
+        let file = enricher.file(FileId::from(mixer), mixer.tgid);
+        let (path, fs) = (file.path.clone(), file.fs.clone());
+        Self {
+            time: clock.wall(event.time_ns),
+            pid: mixer.tgid,
+            comm,
+            path,
+            fs,
+            writes,
+            cause: id,
+            why,
+            fix,
+        }
+    }
+}
+
+/// A user of a mixed file.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DirectUser {
+    pub pid: u32,
+    pub comm: String,
+    pub reads: u64,
+    pub writes: u64,
+}
+
+/// The other kind.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CacheUser {
+    pub pid: u32,
+    pub comm: String,
+    /// Pages that it brought into the page cache.
+    pub pages_cached: u64,
+    /// Pages that it made dirty there.
+    pub pages_dirtied: u64,
+}
+
+/// A file that is used both ways (docs/json.md).
+#[derive(Clone, Debug, Serialize)]
+pub struct MixedRow {
+    pub path: String,
+    pub dev: String,
+    pub ino: u64,
+    pub fs: String,
+    pub direct: Vec<DirectUser>,
+    pub cached: Vec<CacheUser>,
+    /// What direct requests had to write back and to drop first, as far as their events arrived.
+    pub flushed_pages: u64,
+    pub invalidated_pages: u64,
+    /// Whether one process alone uses it both ways, or several mix.
+    pub cause: &'static str,
+}
+
+impl MixedRow {
+    /// True if one process alone uses it both ways.
+    #[must_use]
+    pub fn is_by_itself(&self) -> bool {
+        self.cause == mixed_cause(true)
+    }
+}
+
+/// Collects it all over a run.
+#[derive(Default)]
+pub struct Beside {
+    refusals: HashMap<(u32, FileId, u16), RefusalRow>,
+    text: usize,
+    left_out: u64,
+    effects: HashMap<FileId, (u64, u64)>,
+}
+
+impl Beside {
+    /// Counts a refusal; its row if it is the first of its kind.
+    pub fn refusal(
+        &mut self,
+        event: &Refusal,
+        enricher: &mut Enricher,
+        clock: &Clock,
+    ) -> Option<&RefusalRow> {
+        let key = (event.tgid, FileId::from(event), event.by);
+        let full = self.refusals.len() >= MAX_ROWS || self.text >= MAX_TEXT;
+        if full && !self.refusals.contains_key(&key) {
+            self.left_out += 1;
+            return None;
+        }
+        let row = self.refusals.entry(key).or_insert_with(|| {
+            let row = RefusalRow::new(event, enricher, clock);
+            self.text += row.path.len() + row.fs.len() + row.comm.len();
+            row
+        });
+        row.count += 1;
+        (row.count == 1).then_some(row)
+    }
+
+    /// Refusals that are in no row.
+    #[must_use]
+    pub const fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// Adds what a request cost because of others.
+    pub fn request(&mut self, record: &Record) {
+        let effects = &record.effects;
+        let flushed = u64::from(effects.flushed_pages.unwrap_or(0));
+        let dropped = u64::from(effects.invalidated_pages.unwrap_or(0));
+        if flushed + dropped == 0
+            || (self.effects.len() >= MAX_ROWS && !self.effects.contains_key(&record.file))
+        {
+            return;
+        }
+        let sum = self.effects.entry(record.file).or_default();
+        sum.0 += flushed;
+        sum.1 += dropped;
+    }
+
+    /// Leaves out refusals that are not wanted.
+    pub fn retain(&mut self, wanted: impl Fn(&RefusalRow) -> bool) {
+        self.refusals.retain(|_, row| wanted(row));
+    }
+
+    /// All refusals, the commonest first.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<RefusalRow> {
+        let mut rows: Vec<RefusalRow> = self.refusals.values().cloned().collect();
+        rows.sort_by(|a, b| (b.count, &a.path, a.pid).cmp(&(a.count, &b.path, b.pid)));
+        rows
+    }
+
+    /// All mixed files, with who mixes with whom.
+    #[must_use]
+    pub fn mixed(&self, totals: &Totals, enricher: &mut Enricher) -> Vec<MixedRow> {
+        let mut files: HashMap<FileId, BTreeMap<u32, CacheUser>> = HashMap::new();
+        for (mixer, pages) in &totals.mixers {
+            let users = files.entry(FileId::from(mixer)).or_default();
+            let user = users.entry(mixer.tgid).or_default();
+            *(if mixer.how == MIXED_DIRTIED {
+                &mut user.pages_dirtied
+            } else {
+                &mut user.pages_cached
+            }) += pages;
+        }
+        let mut counters: HashMap<FileId, Vec<&(CounterKey, Counter)>> = HashMap::new();
+        for counter in &totals.counters {
+            let key = FileId::from(&counter.0);
+            if files.contains_key(&key) {
+                counters.entry(key).or_default().push(counter);
+            }
+        }
+        let mut rows: Vec<MixedRow> = files
+            .into_iter()
+            .map(|(key, users)| {
+                let direct = counters.get(&key).map_or(&[][..], Vec::as_slice);
+                self.row(key, users, direct, enricher)
+            })
+            .filter(|row| !row.direct.is_empty())
+            .collect();
+        rows.sort_by(|a, b| (b.flushed_pages, &a.path).cmp(&(a.flushed_pages, &b.path)));
+        rows
+    }
+
+    fn row(
+        &self,
+        key: FileId,
+        users: BTreeMap<u32, CacheUser>,
+        direct: &[&(CounterKey, Counter)],
+        enricher: &mut Enricher,
+    ) -> MixedRow {
+        let named = |(pid, user): (u32, CacheUser), enricher: &mut Enricher| CacheUser {
+            pid,
+            comm: enricher.process(pid, None),
+            ..user
+        };
+        let cached: Vec<CacheUser> = users.into_iter().map(|user| named(user, enricher)).collect();
+        let direct = direct_users(direct, enricher);
+        let (flushed_pages, invalidated_pages) =
+            self.effects.get(&key).copied().unwrap_or_default();
+        let tgid = direct.first().map_or(0, |user| user.pid);
+        let file = enricher.file(key, tgid);
+        let itself = matches!((&direct[..], &cached[..]), ([one], [other]) if one.pid == other.pid);
+        MixedRow {
+            cause: mixed_cause(itself),
+            path: file.path.clone(),
+            dev: file.dev.clone(),
+            ino: key.ino,
+            fs: file.fs.clone(),
+            direct,
+            cached,
+            flushed_pages,
+            invalidated_pages,
+        }
+    }
+}
+
+/// Who made the requests that a file's counters count.
+fn direct_users(counters: &[&(CounterKey, Counter)], enricher: &mut Enricher) -> Vec<DirectUser> {
+    let mut users: BTreeMap<u32, DirectUser> = BTreeMap::new();
+    for (counter_key, counter) in counters {
+        let user = users.entry(counter_key.tgid).or_insert_with(|| DirectUser {
+            pid: counter_key.tgid,
+            comm: enricher.process(counter_key.tgid, None),
+            ..DirectUser::default()
+        });
+        *(if counter_key.op == OP_WRITE { &mut user.writes } else { &mut user.reads }) +=
+            counter.requests;
+    }
+    users.into_values().collect()
+}

@@ -1,0 +1,431 @@
+//! The end of a run: what was seen, by file and verdict, and what was not.
+
+use std::collections::BTreeMap;
+
+use dio_trace_common::{
+    abi::{Counter, CounterKey, FileId, LATENCY_BUCKETS, Stat},
+    verdict::{Outcome, Verdict},
+};
+use serde::Serialize;
+
+use crate::{
+    cause::explain_file,
+    enrich::Enricher,
+    flow::{
+        record::{SCHEMA, op},
+        side_events::{Beside, MixedRow, RefusalRow},
+    },
+    model::{Missing, Totals},
+    util::figures::{self, count, counted, percent},
+};
+
+/// Bytes moved, in all and by path.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Bytes {
+    pub total: u64,
+    pub direct: u64,
+    pub cached: u64,
+}
+
+/// A row of the summary: one process, file, operation and verdict.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    pub pid: u32,
+    pub comm: String,
+    /// As in [`crate::flow::record::Record`].
+    pub cmdline: Option<String>,
+    pub path: String,
+    pub dev: String,
+    pub ino: u64,
+    pub fs: String,
+    pub op: &'static str,
+    pub verdict: &'static str,
+    pub outcome: Option<&'static str>,
+    pub requests: u64,
+    pub findings: u64,
+    pub bytes: Bytes,
+    /// Mean, and upper bounds of the power-of-two bucket the percentile falls into.
+    pub latency_mean_ns: u64,
+    pub latency_p50_ns: u64,
+    pub latency_p99_ns: u64,
+    /// What there is to know of all its requests, healthy ones too.
+    pub cause: Option<&'static str>,
+    pub why: Option<String>,
+}
+
+/// Which probes there are.
+#[derive(Clone, Debug, Serialize)]
+pub struct Probes {
+    pub attached: Vec<String>,
+    pub missing: Vec<MissingProbe>,
+}
+
+/// A probe that is not there, or did not light up in the self-test.
+#[derive(Clone, Debug, Serialize)]
+pub struct MissingProbe {
+    pub probe: String,
+    pub why: String,
+}
+
+/// Whose requests were traced.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Scope {
+    /// In words: "process 3920 and 7 descendants".
+    pub text: String,
+    /// Processes that the traced ones had started and that were left out (`--no-children`).
+    pub children_left_out: u64,
+}
+
+/// The last line of JSON, and the source of the closing screen (docs/json.md).
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    pub v: u32,
+    pub kind: &'static str,
+    /// Requests by verdict; every verdict is there.
+    pub requests: BTreeMap<&'static str, u64>,
+    pub findings: u64,
+    pub bytes: Bytes,
+    /// Losses by reason; every reason is there.
+    pub lost: BTreeMap<&'static str, u64>,
+    pub unmatched: u64,
+    pub in_flight: u64,
+    /// Runs of probes that BPF skipped, by program.
+    pub skipped_runs: BTreeMap<String, u64>,
+    pub probes: Probes,
+    pub attach: &'static str,
+    pub kernel: String,
+    /// Set by who knows it.
+    pub scope: Scope,
+    pub files: Vec<Row>,
+    /// O_DIRECT itself refused: no request followed.
+    pub refusals: Vec<RefusalRow>,
+    /// Files used directly and through the page cache.
+    pub mixed: Vec<MixedRow>,
+}
+
+/// Statistics that tell of something lost.
+pub(crate) const LOSSES: &[Stat] = &[
+    Stat::LostThread,
+    Stat::LostKiocb,
+    Stat::LostLength,
+    Stat::LostChild,
+    Stat::LostEvent,
+    Stat::LostFile,
+    Stat::LostRefusal,
+    Stat::LostMixer,
+    Stat::LostCounter,
+    Stat::LostStack,
+];
+
+impl Summary {
+    /// Sums the totals up; the rows with findings and most requests come first.
+    #[must_use]
+    pub fn new(totals: &Totals, beside: &Beside, enricher: &mut Enricher) -> Self {
+        let mixed = beside.mixed(totals, enricher);
+        Self::with(totals, beside.refusals(), mixed, enricher)
+    }
+
+    /// The same with what is no request told apart already.
+    pub(crate) fn with(
+        totals: &Totals,
+        refusals: Vec<RefusalRow>,
+        mixed: Vec<MixedRow>,
+        enricher: &mut Enricher,
+    ) -> Self {
+        let Sums { requests, findings, bytes } = Sums::of(&totals.counters);
+        let lost = Stat::ALL
+            .iter()
+            .filter(|(stat, _)| LOSSES.contains(stat))
+            .map(|(stat, name)| (*name, totals.stat(*stat)))
+            .collect();
+        let mut files: Vec<Row> =
+            merge(&totals.counters).iter().map(|(key, c)| row(key, c, enricher)).collect();
+        files.sort_by_key(|row| std::cmp::Reverse((row.findings, row.requests)));
+        Self {
+            v: SCHEMA,
+            kind: "summary",
+            requests,
+            findings,
+            bytes,
+            lost,
+            unmatched: totals.stat(Stat::Unmatched),
+            in_flight: totals.in_flight(),
+            skipped_runs: totals.skipped.iter().cloned().collect(),
+            probes: Probes {
+                attached: totals.attached.clone(),
+                missing: totals.missing.iter().chain(&totals.dark).map(missing).collect(),
+            },
+            attach: totals.attach.as_str(),
+            kernel: totals.kernel.clone(),
+            scope: Scope::default(),
+            files,
+            refusals,
+            mixed,
+        }
+    }
+
+    /// Requests by what became of them, those that there are, the most frequent first: they add up
+    /// to [`Summary::ended`].
+    #[must_use]
+    pub fn parts(&self) -> Vec<(&'static str, u64)> {
+        parts(&self.requests)
+    }
+
+    /// What every heading says of it: how many requests, of which verdicts, and how many findings.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        headline(&self.requests, self.findings)
+    }
+
+    /// Times that O_DIRECT itself was refused: no request followed.
+    #[must_use]
+    pub fn refused_opens(&self) -> u64 {
+        self.refusals.iter().map(|row| row.count).sum()
+    }
+
+    /// Requests that moved less than was asked for, whatever the reason.
+    #[must_use]
+    pub fn short(&self) -> u64 {
+        let is_short = |row: &&Row| row.outcome.is_some_and(|outcome| outcome.starts_with("short"));
+        self.files.iter().filter(is_short).map(|row| row.requests).sum()
+    }
+
+    /// Requests seen to their end.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.requests.values().sum()
+    }
+
+    /// Everything lost, whatever the reason.
+    #[must_use]
+    pub fn lost_total(&self) -> u64 {
+        self.lost.values().sum()
+    }
+}
+
+/// Counters added up: the one sum that the summary, the live screen and its end have.
+#[derive(Clone, Debug, Default)]
+pub struct Sums {
+    /// By verdict; every verdict is there.
+    pub requests: BTreeMap<&'static str, u64>,
+    pub findings: u64,
+    pub bytes: Bytes,
+}
+
+impl Sums {
+    #[must_use]
+    pub fn of(counters: &[(CounterKey, Counter)]) -> Self {
+        let requests = Verdict::ALL.iter().map(|verdict| (verdict.as_str(), 0)).collect();
+        let mut sums = Self { requests, ..Self::default() };
+        for (key, counter) in counters {
+            *sums.requests.entry(verdict(key).as_str()).or_default() += counter.requests;
+            sums.bytes.add(counter);
+            sums.findings += if key.finding != 0 { counter.requests } else { 0 };
+        }
+        sums
+    }
+
+    /// See [`Summary::parts`].
+    #[must_use]
+    pub fn parts(&self) -> Vec<(&'static str, u64)> {
+        parts(&self.requests)
+    }
+}
+
+/// A counter's verdict. A recording may have one that is not known here.
+pub(crate) fn verdict(key: &CounterKey) -> Verdict {
+    Verdict::from_u8(key.verdict).unwrap_or(Verdict::Unknown)
+}
+
+/// See [`Summary::parts`].
+pub(crate) fn parts(requests: &BTreeMap<&'static str, u64>) -> Vec<(&'static str, u64)> {
+    let mut parts: Vec<_> =
+        requests.iter().filter(|(_, n)| **n != 0).map(|(verdict, n)| (*verdict, *n)).collect();
+    parts.sort_by_key(|(verdict, n)| (std::cmp::Reverse(*n), *verdict));
+    parts
+}
+
+fn headline(requests: &BTreeMap<&'static str, u64>, findings: u64) -> String {
+    let (ended, parts) = (requests.values().sum(), parts(requests));
+    match (&parts[..], findings) {
+        ([], _) => "No O_DIRECT request ended.".to_owned(),
+        ([("direct", _)], 0) if ended == 1 => "The one request was direct.".to_owned(),
+        ([("direct", _)], 0) => format!("All {} requests were direct.", count(ended)),
+        (_, 0) => {
+            format!("{}: {}; nothing to report.", counted(ended, "request"), figures::parts(&parts))
+        }
+        _ => format!(
+            "{} of {} {} a finding. By verdict: {}.",
+            count(findings),
+            counted(ended, "request"),
+            if findings == 1 { "has" } else { "have" },
+            figures::parts(&parts)
+        ),
+    }
+}
+
+impl Bytes {
+    /// Percent of what was moved that went past the page cache.
+    #[must_use]
+    pub fn direct_share(&self) -> Option<f64> {
+        let moved = self.direct + self.cached;
+        (moved != 0).then(|| self.direct as f64 * 100.0 / moved as f64)
+    }
+
+    /// The same in words.
+    #[must_use]
+    pub fn direct_text(&self) -> String {
+        percent(self.direct, self.direct.saturating_add(self.cached))
+    }
+
+    pub(crate) fn add(&mut self, counter: &Counter) {
+        self.total += counter.bytes;
+        self.direct += counter.direct_bytes;
+        self.cached += counter.cached_bytes;
+    }
+}
+
+/// What a row is told apart by: errno and finding are not.
+type RowKey = (u32, FileId, u8, u8, u8);
+
+/// A row's counters, and how many of its requests are findings.
+type RowCounter = (Counter, u64);
+
+fn merge(counters: &[(CounterKey, Counter)]) -> Vec<(RowKey, RowCounter)> {
+    // One that grows takes as much again.
+    let mut rows: Vec<(RowKey, RowCounter)> = Vec::with_capacity(counters.len());
+    let mut index = std::collections::HashMap::with_capacity(counters.len());
+    for (key, counter) in counters {
+        let row_key = (key.tgid, FileId::from(key), key.op, key.verdict, key.outcome);
+        let findings = if key.finding != 0 { counter.requests } else { 0 };
+        let at = *index.entry(row_key).or_insert_with(|| {
+            rows.push((row_key, (Counter::ZERO, 0)));
+            rows.len() - 1
+        });
+        let (sum, found) = &mut rows[at].1;
+        sum.merge(counter);
+        *found += findings;
+    }
+    rows
+}
+
+fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) -> Row {
+    let (tgid, file_key, op_byte, verdict, outcome) = *key;
+    let comm = enricher.process(tgid, None);
+    let cmdline = enricher.title(tgid);
+    let file = enricher.file(file_key, tgid);
+    let outcome = Outcome::from_u8(outcome).filter(|outcome| *outcome != Outcome::None);
+    let mut bytes = Bytes::default();
+    bytes.add(counter);
+    let direct = verdict == Verdict::Direct as u8;
+    let note = explain_file(&file.facts).filter(|_| direct);
+    Row {
+        pid: tgid,
+        comm,
+        cmdline,
+        path: file.path.clone(),
+        dev: file.dev.clone(),
+        ino: file_key.ino,
+        fs: file.fs.clone(),
+        op: op(op_byte),
+        verdict: Verdict::from_u8(verdict).unwrap_or(Verdict::Unknown).as_str(),
+        outcome: outcome.map(Outcome::as_str),
+        requests: counter.requests,
+        findings: *findings,
+        bytes,
+        latency_mean_ns: counter.latency_ns / counter.requests.max(1),
+        latency_p50_ns: percentile(&counter.latency, 50),
+        latency_p99_ns: percentile(&counter.latency, 99),
+        cause: note.as_ref().map(|note| note.id),
+        why: note.map(|note| note.why),
+    }
+}
+
+/// Upper bound in ns of the bucket in which the percentile lies.
+pub(crate) fn percentile(buckets: &[u32; LATENCY_BUCKETS], percent: u64) -> u64 {
+    let all: u64 = buckets.iter().map(|n| u64::from(*n)).sum();
+    let rank = (all * percent).div_ceil(100);
+    let mut below = 0;
+    for (bit, count) in buckets.iter().enumerate() {
+        below += u64::from(*count);
+        if below >= rank && rank > 0 {
+            return 1 << (bit + 1);
+        }
+    }
+    0
+}
+
+fn missing(missing: &Missing) -> MissingProbe {
+    MissingProbe { probe: missing.probe.clone(), why: missing.why.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Numbers of a text, without the commas in them.
+    fn numbers(text: &str) -> Vec<u64> {
+        let text = text.replace(',', "");
+        let words = text.split(|c: char| !c.is_ascii_digit());
+        words.filter(|word| !word.is_empty()).map(|word| word.parse().unwrap()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_headline_adds_up(
+            by in proptest::collection::vec(
+                prop_oneof![Just(0_u64), 1..5_000_u64, 0..1_u64 << 50], Verdict::ALL.len()
+            ),
+            findings in 0..2_000_u64,
+        ) {
+            let requests: BTreeMap<_, _> =
+                Verdict::ALL.iter().map(|verdict| verdict.as_str()).zip(by.iter().copied()).collect();
+            let ended: u64 = by.iter().sum();
+            let findings = findings.min(ended);
+            let text = headline(&requests, findings);
+            let mut said = numbers(&text);
+            if findings != 0 {
+                prop_assert_eq!(said.remove(0), findings);
+            }
+            let total = if ended == 0 || text == "The one request was direct." {
+                ended
+            } else {
+                said.remove(0)
+            };
+            prop_assert_eq!(total, ended, "{}", &text);
+            // One verdict alone may be named without its number: it is the total.
+            prop_assert!(said.is_empty() && text.contains("direct") || ended == said.iter().sum::<u64>(), "{}", text);
+        }
+    }
+
+    #[test]
+    fn what_ended_at_the_end_of_its_file_is_said() {
+        let requests = BTreeMap::from([("direct", 112), ("eof", 12), ("fallback", 0)]);
+        assert_eq!(headline(&requests, 0), "124 requests: 112 direct, 12 eof; nothing to report.");
+        let text = "16 of 124 requests have a finding. By verdict: 112 direct, 12 eof.";
+        assert_eq!(headline(&requests, 16), text);
+        assert_eq!(headline(&BTreeMap::from([("direct", 5)]), 0), "All 5 requests were direct.");
+    }
+
+    #[test]
+    fn a_verdict_that_is_not_known_is_counted_everywhere() {
+        let mut totals = crate::testing::golden::totals();
+        totals.counters[0].0.verdict = 200;
+        let all: u64 = totals.counters.iter().map(|(_, counter)| counter.requests).sum();
+        let mut enricher = Enricher::recorded();
+        let summary = Summary::new(&totals, &Beside::default(), &mut enricher);
+        assert_eq!((summary.ended(), summary.requests["unknown"]), (all, 1));
+    }
+
+    #[test]
+    fn percentiles_are_upper_bounds() {
+        let mut buckets = [0; LATENCY_BUCKETS];
+        assert_eq!(percentile(&buckets, 50), 0);
+        buckets[10] = 98;
+        buckets[20] = 2;
+        assert_eq!(percentile(&buckets, 50), 1 << 11);
+        assert_eq!(percentile(&buckets, 99), 1 << 21);
+    }
+}

@@ -1,0 +1,62 @@
+//! What was counted, lost, and could not be seen.
+
+use dio_trace_common::abi::{Counter, CounterKey, Mixer, STATS, Stat};
+
+/// How the probes are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    Fentry,
+    Kprobe,
+}
+
+impl Attach {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+        }
+    }
+}
+
+/// A probe that could not be attached, and what that means.
+#[derive(Clone, Debug)]
+pub struct Missing {
+    pub probe: String,
+    pub why: String,
+}
+
+/// What the tracer saw, lost and could not see; complete once it is stopped.
+#[derive(Clone, Debug)]
+pub struct Totals {
+    /// `uname -r`
+    pub kernel: String,
+    pub attach: Attach,
+    /// Probe names as `function` (or `function (alternative)`).
+    pub attached: Vec<String>,
+    pub missing: Vec<Missing>,
+    /// Probes the self-test could reach and that stayed dark, with the verdicts they weaken.
+    pub dark: Vec<Missing>,
+    pub stats: [u64; STATS],
+    /// Runs of a program that BPF itself skipped, by program (`recursion_misses`).
+    pub skipped: Vec<(String, u64)>,
+    pub counters: Vec<(CounterKey, Counter)>,
+    /// Pages by who uses a file through the page cache that is used directly.
+    pub mixers: Vec<(Mixer, u64)>,
+}
+
+impl Totals {
+    /// One statistic.
+    #[must_use]
+    pub const fn stat(&self, stat: Stat) -> u64 {
+        self.stats[stat as usize]
+    }
+
+    /// Requests begun whose end was not seen by the time the tracer stopped.
+    #[must_use]
+    pub const fn in_flight(&self) -> u64 {
+        self.stat(Stat::Begun)
+            .saturating_sub(self.stat(Stat::Ended))
+            .saturating_sub(self.stat(Stat::Unmatched))
+    }
+}

@@ -1,0 +1,70 @@
+//! What `report --json` writes (docs/json.md), and the page has in it.
+
+use serde::Serialize;
+
+use crate::{
+    flow::{group::Group, record::SCHEMA, summary::Summary},
+    recording::{
+        format::Header,
+        replay::{Cut, Replay},
+    },
+};
+
+#[derive(Serialize)]
+pub struct Document<'a> {
+    v: u32,
+    kind: &'static str,
+    file: String,
+    header: &'a Header,
+    bytes: u64,
+    began: u64,
+    lasted_ns: u64,
+    requests_recorded: u64,
+    requests_in_window: u64,
+    by_requests: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    only: Option<String>,
+    dropped: u64,
+    complete: bool,
+    ended: Option<&'a str>,
+    damaged_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<String>,
+    damage: Vec<(u64, u64, &'a str)>,
+    summary: &'a Summary,
+    pub groups: Option<Vec<Group>>,
+}
+
+impl<'a> Document<'a> {
+    /// Of a recording of that name, which is escaped.
+    #[must_use]
+    pub fn new(
+        name: &str,
+        replayed: &Replay,
+        header: &'a Header,
+        cut: &'a Cut,
+        summary: &'a Summary,
+    ) -> Self {
+        Self {
+            v: SCHEMA,
+            kind: "report",
+            file: name.to_owned(),
+            header,
+            bytes: replayed.bytes,
+            began: replayed.span.began,
+            lasted_ns: replayed.span.lasted_ns,
+            requests_recorded: replayed.recorded,
+            requests_in_window: replayed.shown,
+            by_requests: replayed.by_requests,
+            only: replayed.only.clone(),
+            dropped: replayed.dropped,
+            complete: cut.end.is_some() && cut.damage.is_empty(),
+            ended: cut.end.as_ref().map(|end| end.why.as_str()),
+            damaged_bytes: cut.damaged_bytes,
+            left_out: replayed.left_out.text(),
+            damage: cut.damage.iter().map(|d| (d.offset, d.bytes, d.what.as_str())).collect(),
+            summary,
+            groups: None,
+        }
+    }
+}

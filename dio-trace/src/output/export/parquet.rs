@@ -1,0 +1,221 @@
+//! Parquet: a column a field, with real types.
+
+use std::{io::Write, sync::Arc};
+
+use anyhow::{Error, Result};
+use parquet::{
+    basic::{Compression, ZstdLevel},
+    data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int32Type, Int64Type},
+    errors::ParquetError,
+    file::{
+        properties::WriterProperties,
+        writer::{SerializedFileWriter, SerializedRowGroupWriter},
+    },
+    schema::parser::parse_message_type,
+};
+
+use crate::flow::record::Record;
+
+/// Requests of one row group: what is held in memory.
+const GROUP: usize = 1 << 16;
+/// Bytes of their texts, of which a recording may have any.
+const MAX_TEXT: usize = 24 << 20;
+
+const SCHEMA: &str = "
+message dio_trace {
+  required int64 time (TIMESTAMP(NANOS,true));
+  required int32 pid (INTEGER(32,false));
+  required int32 tid (INTEGER(32,false));
+  required binary comm (STRING);
+  required binary op (STRING);
+  required binary api (STRING);
+  required binary dev (STRING);
+  required int64 ino (INTEGER(64,false));
+  required binary fs (STRING);
+  required binary path (STRING);
+  required int64 offset;
+  required int64 len (INTEGER(64,false));
+  required int64 ret;
+  required int64 latency_ns (INTEGER(64,false));
+  required binary verdict (STRING);
+  required int64 direct_bytes (INTEGER(64,false));
+  required int64 cached_bytes (INTEGER(64,false));
+  optional binary outcome (STRING);
+  optional binary errno (STRING);
+  optional binary cause (STRING);
+  optional binary why (STRING);
+  optional binary fix (STRING);
+  optional int32 flushed_pages (INTEGER(32,false));
+  optional int32 invalidated_pages (INTEGER(32,false));
+  optional int32 readahead_pages (INTEGER(32,false));
+  optional int32 dirty_left_pages (INTEGER(32,false));
+  required boolean approximate;
+  required int32 attempts (INTEGER(32,false));
+  required boolean finding;
+  optional binary stack (STRING);
+}";
+
+/// Writes a file.
+pub struct Parquet<W: Write + Send> {
+    writer: SerializedFileWriter<W>,
+    rows: Vec<Record>,
+    text: usize,
+}
+
+impl<W: Write + Send> Parquet<W> {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn new(out: W) -> Result<Self> {
+        let schema = Arc::new(parse_message_type(SCHEMA)?);
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+            .build();
+        let writer = SerializedFileWriter::new(out, schema, Arc::new(properties)).map_err(plain)?;
+        Ok(Self { writer, rows: Vec::new(), text: 0 })
+    }
+
+    /// Adds a request.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn record(&mut self, record: &Record) -> Result<()> {
+        self.rows.push(record.clone());
+        self.text += text(record);
+        let full = self.rows.len() >= GROUP || self.text >= MAX_TEXT;
+        if full { self.group().map_err(plain) } else { Ok(()) }
+    }
+
+    /// Ends the file, and hands back the output.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn finish(mut self) -> Result<W> {
+        if !self.rows.is_empty() {
+            self.group().map_err(plain)?;
+        }
+        self.writer.into_inner().map_err(plain)
+    }
+
+    /// The columns in the order of the schema.
+    fn group(&mut self) -> Result<()> {
+        let rows = std::mem::take(&mut self.rows);
+        self.text = 0;
+        let mut group = Group { out: self.writer.next_row_group()?, rows: &rows };
+        group.long(|r| r.time as i64)?;
+        group.int(|r| r.pid as i32)?;
+        group.int(|r| r.tid as i32)?;
+        group.text(|r| &r.comm)?;
+        group.text(|r| r.op)?;
+        group.text(|r| r.api)?;
+        group.text(|r| &r.dev)?;
+        group.long(|r| r.ino as i64)?;
+        group.text(|r| &r.fs)?;
+        group.text(|r| &r.path)?;
+        group.long(|r| r.offset)?;
+        group.long(|r| r.len as i64)?;
+        group.long(|r| r.ret)?;
+        group.long(|r| r.latency_ns as i64)?;
+        group.text(|r| r.verdict)?;
+        group.long(|r| r.direct_bytes as i64)?;
+        group.long(|r| r.cached_bytes as i64)?;
+        group.maybe_text(|r| r.outcome)?;
+        group.maybe_text(|r| r.errno.as_deref())?;
+        group.maybe_text(|r| r.cause)?;
+        group.maybe_text(|r| r.why.as_deref())?;
+        group.maybe_text(|r| r.fix.as_deref())?;
+        group.maybe_int(|r| r.effects.flushed_pages)?;
+        group.maybe_int(|r| r.effects.invalidated_pages)?;
+        group.maybe_int(|r| r.effects.readahead_pages)?;
+        group.maybe_int(|r| r.effects.dirty_left_pages)?;
+        group.flag(|r| r.effects.approximate)?;
+        group.int(|r| r.attempts as i32)?;
+        group.flag(|r| r.finding)?;
+        group.some::<ByteArrayType>(|r| Some(r.stack.as_ref()?.folded().as_str().into()))?;
+        group.out.close()?;
+        Ok(())
+    }
+}
+
+/// Bytes that may be more than usual.
+fn text(record: &Record) -> usize {
+    let why = record.why.as_ref().map_or(0, String::len);
+    let frames = record.stack.iter().flat_map(|stack| &stack.frames);
+    let stack: usize = frames.map(|frame| frame.name().len() + 1).sum();
+    record.path.len() + record.fs.len() + why + stack
+}
+
+/// An error of the output, as the output says it.
+fn plain(error: impl Into<Error>) -> Error {
+    match error.into().downcast::<ParquetError>() {
+        Ok(ParquetError::External(error)) => Error::from_boxed(error),
+        Ok(error) => error.into(),
+        Err(error) => error,
+    }
+}
+
+struct Group<'a, W: Write> {
+    out: SerializedRowGroupWriter<'a, W>,
+    rows: &'a [Record],
+}
+
+impl<W: Write + Send> Group<'_, W> {
+    /// The next column; `present` has a 1 for each value that is there, if some may not be.
+    fn column<T: DataType>(&mut self, values: &[T::T], present: Option<&[i16]>) -> Result<()> {
+        let Some(mut column) = self.out.next_column()? else {
+            anyhow::bail!("the schema has fewer columns than a request");
+        };
+        column.typed::<T>().write_batch(values, present, None)?;
+        column.close()?;
+        Ok(())
+    }
+
+    fn all<T: DataType>(&mut self, value: impl Fn(&Record) -> T::T) -> Result<()> {
+        let values: Vec<T::T> = self.rows.iter().map(value).collect();
+        self.column::<T>(&values, None)
+    }
+
+    fn some<T: DataType>(&mut self, value: impl Fn(&Record) -> Option<T::T>) -> Result<()> {
+        let values: Vec<Option<T::T>> = self.rows.iter().map(value).collect();
+        let present: Vec<i16> = values.iter().map(|value| i16::from(value.is_some())).collect();
+        let values: Vec<T::T> = values.into_iter().flatten().collect();
+        self.column::<T>(&values, Some(&present))
+    }
+
+    fn long(&mut self, value: impl Fn(&Record) -> i64) -> Result<()> {
+        self.all::<Int64Type>(value)
+    }
+
+    fn int(&mut self, value: impl Fn(&Record) -> i32) -> Result<()> {
+        self.all::<Int32Type>(value)
+    }
+
+    fn flag(&mut self, value: impl Fn(&Record) -> bool) -> Result<()> {
+        self.all::<BoolType>(value)
+    }
+
+    fn text(&mut self, value: impl Fn(&Record) -> &str) -> Result<()> {
+        self.all::<ByteArrayType>(|record| ByteArray::from(value(record)))
+    }
+
+    fn maybe_text(&mut self, value: impl Fn(&Record) -> Option<&str>) -> Result<()> {
+        self.some::<ByteArrayType>(|record| value(record).map(ByteArray::from))
+    }
+
+    fn maybe_int(&mut self, value: impl Fn(&Record) -> Option<u32>) -> Result<()> {
+        self.some::<Int32Type>(|record| value(record).map(|n| n as i32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_one() {
+        let mut out = Vec::new();
+        Parquet::new(&mut out).unwrap().finish().unwrap();
+        assert!(out.starts_with(b"PAR1") && out.ends_with(b"PAR1"));
+    }
+}

@@ -1,0 +1,135 @@
+//! Findings by what they have in common, while a recording is replayed.
+
+use dio_trace_common::abi::FileId;
+use std::collections::HashMap;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{flow::record::Record, recording::replay::Sink};
+
+/// Rows kept; findings of more are counted as left out.
+const MAX_KEPT: usize = 8_192;
+/// Bytes of their names.
+const MAX_TEXT: usize = 16 << 20;
+
+/// Findings of one process, file, operation, verdict, outcome and cause.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Found {
+    pid: u32,
+    comm: String,
+    path: String,
+    fs: String,
+    op: &'static str,
+    verdict: &'static str,
+    outcome: Option<&'static str>,
+    errno: Option<String>,
+    cause: Option<&'static str>,
+    /// Of the first of them.
+    why: Option<String>,
+    fix: Option<String>,
+    requests: u64,
+    bytes: u64,
+    latency_max_ns: u64,
+    flushed_pages: u64,
+    invalidated_pages: u64,
+    /// ns since the epoch.
+    first: u64,
+    last: u64,
+}
+
+impl Found {
+    fn new(record: &Record) -> Self {
+        Self {
+            pid: record.pid,
+            comm: record.comm.clone(),
+            path: record.path.clone(),
+            fs: record.fs.clone(),
+            op: record.op,
+            verdict: record.verdict,
+            outcome: record.outcome,
+            errno: record.errno.clone(),
+            cause: record.cause,
+            why: record.why.clone(),
+            fix: record.fix.clone(),
+            requests: 0,
+            bytes: 0,
+            latency_max_ns: 0,
+            flushed_pages: 0,
+            invalidated_pages: 0,
+            first: record.time,
+            last: record.time,
+        }
+    }
+
+    fn add(&mut self, record: &Record) {
+        self.requests += 1;
+        self.bytes = self.bytes.saturating_add(record.ret.max(0).unsigned_abs());
+        self.latency_max_ns = self.latency_max_ns.max(record.latency_ns);
+        self.flushed_pages += u64::from(record.effects.flushed_pages.unwrap_or(0));
+        self.invalidated_pages += u64::from(record.effects.invalidated_pages.unwrap_or(0));
+        (self.first, self.last) = (self.first.min(record.time), self.last.max(record.time));
+    }
+}
+
+/// All findings of a cause.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Caused {
+    pub(super) requests: u64,
+    bytes: u64,
+}
+
+/// Process, file, operation, verdict, outcome, cause.
+type Key = (u32, FileId, &'static str, &'static str, Option<&'static str>, Option<&'static str>);
+
+/// Takes the findings.
+#[derive(Default)]
+pub struct Gather {
+    rows: HashMap<Key, Found>,
+    causes: HashMap<&'static str, Caused>,
+    left_out: u64,
+    text: usize,
+}
+
+impl Gather {
+    pub(super) fn causes(&self) -> HashMap<&'static str, Caused> {
+        self.causes.clone()
+    }
+
+    pub(super) const fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// The most frequent ones first.
+    pub(super) fn rows(self) -> Vec<Found> {
+        let mut rows: Vec<Found> = self.rows.into_values().collect();
+        rows.sort_by(|a, b| (b.requests, a.first, &a.path).cmp(&(a.requests, b.first, &b.path)));
+        rows
+    }
+}
+
+impl Sink for Gather {
+    fn record(&mut self, r: &Record) -> Result<()> {
+        if !r.finding {
+            return Ok(());
+        }
+        if let Some(cause) = r.cause {
+            let sum = self.causes.entry(cause).or_default();
+            sum.requests += 1;
+            sum.bytes = sum.bytes.saturating_add(r.ret.max(0).unsigned_abs());
+        }
+        let key = (r.pid, r.file, r.op, r.verdict, r.outcome, r.cause);
+        let full = self.rows.len() >= MAX_KEPT || self.text >= MAX_TEXT;
+        if full && !self.rows.contains_key(&key) {
+            self.left_out += 1;
+            return Ok(());
+        }
+        let found = self.rows.entry(key).or_insert_with(|| {
+            let why = r.why.as_ref().map_or(0, String::len);
+            self.text += r.path.len() + r.fs.len() + r.comm.len() + why;
+            Found::new(r)
+        });
+        found.add(r);
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! Fitting text into columns.
+
+/// `text` in at most `width` characters; what is too long loses its beginning (a path's end says
+/// more than its start).
+#[must_use]
+pub(crate) fn tail(text: &str, width: usize) -> String {
+    let len = text.chars().count();
+    if len <= width || width == 0 {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().skip(len - (width - 1)).collect();
+    format!("…{kept}")
+}
+
+/// `text` in at most `width` characters; what is too long loses its end.
+#[must_use]
+pub(crate) fn head(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
+/// A number of bytes: with a binary suffix where that is exact and shorter, else in full.
+#[must_use]
+pub(crate) fn bytes(n: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
+    let fits = UNITS.iter().find(|(unit, _)| n != 0 && n.is_multiple_of(*unit));
+    fits.map_or_else(|| n.to_string(), |(unit, name)| format!("{}{name}", n / unit))
+}
+
+/// `text` broken into lines of at most `width` characters; the first one begins with `label`, the
+/// others with as much space.
+#[must_use]
+pub(crate) fn wrap(label: &str, text: &str, width: usize) -> String {
+    let indent = " ".repeat(label.chars().count());
+    let mut out = label.to_owned();
+    let mut column = label.chars().count();
+    let mut first = true;
+    for word in text.split(' ') {
+        let len = word.chars().count();
+        if !first && column + 1 + len > width {
+            out.push('\n');
+            out.push_str(&indent);
+            column = indent.len();
+        } else if !first {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += len;
+        first = false;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_where_they_say_least() {
+        assert_eq!(tail("/var/lib/db/file", 8), "…db/file");
+        assert_eq!(tail("/short", 8), "/short");
+        assert_eq!(head("iou-wrk-123456", 6), "iou-w…");
+    }
+
+    #[test]
+    fn bytes_are_short_and_exact() {
+        assert_eq!(
+            (bytes(4096).as_str(), bytes(100).as_str(), bytes(0).as_str()),
+            ("4K", "100", "0")
+        );
+        assert_eq!((bytes(3 << 20).as_str(), bytes(4097).as_str()), ("3M", "4097"));
+    }
+
+    #[test]
+    fn wrapped_text_keeps_its_column() {
+        assert_eq!(wrap("  why: ", "one two three", 14), "  why: one two\n       three");
+    }
+}

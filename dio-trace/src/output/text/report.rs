@@ -1,0 +1,204 @@
+//! What a report shows beside the screen of live tracing.
+
+use crate::{
+    flow::{
+        group::{By, Group, groups as grouped},
+        timeline::sparkline,
+    },
+    output::text::{
+        Style,
+        columns::{head, tail, wrap},
+    },
+    recording::{format::Scope, replay::Replay},
+    util::{
+        clock::Shown,
+        figures::{about, count, duration},
+    },
+};
+
+/// Rows of a table.
+const MAX_ROWS: usize = 40;
+/// Places of damage that are told.
+const MAX_PLACES: usize = 5;
+
+/// Where and when it was recorded, and what is not whole about it.
+#[must_use]
+pub fn recording(name: &str, replayed: &Replay, shown: &Shown, width: usize) -> String {
+    let header = &replayed.header;
+    let what = match (header.all, header.sample) {
+        (true, _) => "every request".to_owned(),
+        (false, 0) => "findings".to_owned(),
+        (false, n) => format!("findings and 1 in {n} of the rest"),
+    };
+    let scope = match &header.scope {
+        Scope::System => "the whole system".to_owned(),
+        Scope::Processes(pids) => {
+            format!("process {}", pids.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))
+        }
+        Scope::Command(words) => words.first().cloned().unwrap_or_default(),
+    };
+    let text = format!(
+        "{name}: host {}, {} of {scope}; {what}, {} requests in {} bytes",
+        header.host,
+        replayed.span.text(&shown.zone),
+        count(replayed.recorded),
+        about(replayed.bytes),
+    );
+    let mut out = line("file:   ", &text, width);
+    out += &line("times:  ", &shown.text(), width);
+    for text in broken(replayed) {
+        out += &line("cut:    ", &text, width);
+    }
+    if let Some(text) = replayed.left_out.text() {
+        out += &line("left:   ", &text, width);
+    }
+    if let Some(only) = &replayed.only {
+        out += &line("only:   ", only, width);
+    }
+    if replayed.by_requests {
+        let without = match (header.all, header.sample) {
+            (true, _) => String::new(),
+            (false, 0) => "; those without a finding are not among them".to_owned(),
+            (false, n) => format!("; of those without a finding 1 in {n} is among them"),
+        };
+        let text = format!("the {} requests recorded one by one{without}", count(replayed.shown));
+        out += &line("counts: ", &text, width);
+    }
+    if replayed.dropped != 0 {
+        let text = format!(
+            "{} requests counted but not recorded: the disk was too slow",
+            count(replayed.dropped)
+        );
+        out += &line("dropped: ", &text, width);
+    }
+    out
+}
+
+/// In which way it is not whole.
+fn broken(replayed: &Replay) -> Vec<String> {
+    let cut = &replayed.cut;
+    let mut out: Vec<String> = cut
+        .damage
+        .iter()
+        .take(MAX_PLACES)
+        .map(|damage| {
+            let (bytes, offset) = (count(damage.bytes), damage.offset);
+            format!("{bytes} bytes at offset {offset} left out: {}", damage.what)
+        })
+        .collect();
+    if cut.damage.len() > MAX_PLACES {
+        let bytes = count(cut.damaged_bytes);
+        out.push(format!("{} places in all, {bytes} bytes", count(cut.damage.len() as u64)));
+    }
+    match &cut.end {
+        None => out.push(
+            "the recording has no end: it was killed, or copied while it ran; up to its last \
+             second may be missing"
+                .to_owned(),
+        ),
+        Some(end) if end.why != "done" => out.push(format!("it ended because {}", end.why)),
+        Some(_) => {}
+    }
+    out
+}
+
+/// When, and how long requests took by verdict.
+#[must_use]
+pub fn times(replayed: &Replay, width: usize) -> String {
+    let mut out = String::new();
+    let (slice, slices) = replayed.timeline.slices(width.saturating_sub(20).min(60));
+    let findings: Vec<u64> = slices.iter().map(|slice| slice.findings).collect();
+    if findings.iter().any(|n| *n != 0) {
+        out += &format!("when:   {}| {} a slice\n", sparkline(&findings), duration(slice));
+        let most = findings.iter().max().copied().unwrap_or(0);
+        out += &format!("        findings; at most {} in one slice\n", count(most));
+    }
+    // By verdict no file is asked for.
+    let mut nobody = crate::enrich::Enricher::recorded();
+    let rows = grouped(&replayed.counters, By::Verdict, &mut nobody);
+    if !rows.is_empty() {
+        out +=
+            &format!("{:<8}{:>12} {:>8} {:>8}  VERDICT\n", "latency", "REQUESTS", "P50<", "P99<");
+    }
+    for row in rows {
+        let (p50, p99) = latencies(&row);
+        out += &format!("        {:>12} {p50:>8} {p99:>8}  {}\n", count(row.requests), row.name);
+    }
+    out
+}
+
+/// A table of sums.
+#[must_use]
+pub fn groups(rows: &[Group], by: By, style: Style) -> String {
+    let what = subject(by);
+    if by == By::Time {
+        return by_time(rows);
+    }
+    let mut out = format!(
+        "{:>11} {:>10} {:>6} {:>7} {:>7} {:>7} {what}\n",
+        "REQUESTS", "FINDINGS", "BYTES", "DIRECT", "P50<", "P99<"
+    );
+    for row in rows.iter().take(MAX_ROWS) {
+        let (p50, p99) = latencies(row);
+        let direct = row.bytes.direct_text();
+        let room = if style.cut { style.width.saturating_sub(54) } else { usize::MAX };
+        let name = match by {
+            By::Stack => head(row.name.rsplit(';').next().unwrap_or_default(), room),
+            _ => tail(&row.name, room),
+        };
+        let bytes = about(row.bytes.total);
+        out += &format!(
+            "{:>11} {:>10} {bytes:>6} {direct:>7} {p50:>7} {p99:>7} {name}\n",
+            count(row.requests),
+            count(row.findings),
+        );
+        if by == By::Stack {
+            out += &frames(&row.name, style);
+        }
+    }
+    if rows.len() > MAX_ROWS {
+        out += &format!("{} more\n", count((rows.len() - MAX_ROWS) as u64));
+    }
+    out
+}
+
+/// Slices of time have counts alone.
+fn by_time(rows: &[Group]) -> String {
+    let mut out = format!("{:>11} {:>10} {}\n", "REQUESTS", "FINDINGS", subject(By::Time));
+    for row in rows {
+        out += &format!("{:>11} {:>10} {}\n", count(row.requests), count(row.findings), row.name);
+    }
+    out
+}
+
+/// The callers of a folded stack's innermost function.
+fn frames(folded: &str, style: Style) -> String {
+    let line = |name: &str| {
+        let text = format!("            from {name}");
+        let text = if style.cut { head(&text, style.width) } else { text };
+        text + "\n"
+    };
+    folded.rsplit(';').skip(1).map(line).collect()
+}
+
+/// The heading over what rows are told apart by.
+pub(crate) const fn subject(by: By) -> &'static str {
+    match by {
+        By::Process => "PROCESS/PID",
+        By::File => "FILE",
+        By::Fs => "FILE SYSTEM",
+        By::Cause => "CAUSE",
+        By::Stack => "STACK",
+        By::Time => "TIME",
+        By::Verdict => "VERDICT",
+    }
+}
+
+pub(crate) fn latencies(row: &Group) -> (String, String) {
+    let text = |ns: Option<u64>| ns.map_or_else(|| "-".to_owned(), duration);
+    (text(row.latency_p50_ns), text(row.latency_p99_ns))
+}
+
+fn line(label: &str, text: &str, width: usize) -> String {
+    wrap(label, text, width) + "\n"
+}

@@ -1,0 +1,492 @@
+//! What a person sees.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::{self, Write},
+};
+
+use dio_trace_common::verdict::{Outcome, Verdict};
+
+use crate::{
+    flow::{
+        record::{Kind, Record},
+        side_events::{MixedRow, Mixing, RefusalRow},
+        summary::{Row, Summary},
+    },
+    output::text::{
+        columns::{bytes, head, tail, wrap},
+        nothing,
+    },
+    system::stack::Stack,
+    util::{
+        clock::{Shown, Zone},
+        figures::{about, count, counted, duration},
+    },
+};
+
+/// How to draw.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    pub width: usize,
+    pub colour: bool,
+    /// Cut paths to the width; off where a program reads.
+    pub cut: bool,
+    /// Every request has its line.
+    pub all: bool,
+}
+
+/// Lines of one kind shown before they are only counted.
+const SHOWN: u64 = 3;
+/// Kinds of findings remembered.
+const MAX_KINDS: usize = 65_536;
+/// Rows of the closing table.
+const MAX_ROWS: usize = 20;
+
+/// Writes findings and the summary.
+pub struct Screen<W> {
+    out: W,
+    style: Style,
+    seen: HashMap<Kind, u64>,
+    /// Processes that were named beyond their line, with those names.
+    named: HashSet<(u32, String)>,
+    /// Causes whose reason was shown, in that order.
+    causes: Vec<&'static str>,
+    headed: bool,
+    /// The zone of all times, and the day that lines are of, once that is said.
+    shown: Shown,
+    day: Option<String>,
+    /// Only a part of what was seen is shown.
+    narrowed: bool,
+}
+
+impl<W: Write> Screen<W> {
+    pub fn new(out: W, style: Style, shown: Shown) -> Self {
+        Self {
+            out,
+            style,
+            seen: HashMap::new(),
+            named: HashSet::new(),
+            causes: Vec::new(),
+            headed: false,
+            shown,
+            day: None,
+            narrowed: false,
+        }
+    }
+
+    /// To be told where filters may leave nothing of what was seen.
+    pub fn narrow(&mut self) {
+        self.narrowed = true;
+    }
+
+    /// To be told where the zone, and the day of this time, are said already.
+    pub fn begin(&mut self, time: u64) {
+        self.day = Some(self.shown.zone.date(time));
+    }
+
+    /// What was written to.
+    pub const fn get_ref(&self) -> &W {
+        &self.out
+    }
+
+    /// Shows a request, with cause and remedy the first time its kind appears.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn record(&mut self, record: &Record) -> io::Result<()> {
+        if !record.finding && !self.style.all {
+            return Ok(());
+        }
+        if self.seen.len() >= MAX_KINDS {
+            self.seen.clear();
+        }
+        let times = self.seen.entry(record.kind()).or_insert(0);
+        *times += 1;
+        let times = *times;
+        // A tail read is expected once a file, and says nothing new the next time.
+        let shown = if record.decided.1 == Outcome::Eof { 1 } else { SHOWN };
+        if times > shown && !self.style.all {
+            return Ok(());
+        }
+        self.heading(record.time)?;
+        self.line(record)?;
+        self.by(record)?;
+        if let (1, Some(cause), Some(why), Some(fix)) =
+            (times, record.cause, &record.why, &record.fix)
+        {
+            self.reason(cause, why, fix)?;
+        }
+        if let (1, Some(stack)) = (times, &record.stack) {
+            self.stack(stack)?;
+        }
+        if times == shown && shown > 1 && !self.style.all {
+            writeln!(self.out, "  more like this are only counted")?;
+        }
+        self.out.flush()
+    }
+
+    /// Shows that O_DIRECT itself was refused, with the reason.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn refusal(&mut self, row: &RefusalRow) -> io::Result<()> {
+        let decided = (Verdict::Refused, Outcome::None);
+        self.beside(row.time, (&row.comm, row.pid), row.call, row.errno, decided, &row.path)?;
+        self.reason(row.cause, &row.why, &row.fix)
+    }
+
+    /// Shows that a process uses a file through the page cache which others use directly.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn mixing(&mut self, m: &Mixing) -> io::Result<()> {
+        let decided = (Verdict::Partial, Outcome::None);
+        let op = if m.writes { "W" } else { "R" };
+        self.beside(m.time, (&m.comm, m.pid), op, "mixed", decided, &m.path)?;
+        self.reason(m.cause, &m.why, &m.fix)
+    }
+
+    /// A line about something that is no request.
+    fn beside(
+        &mut self,
+        time: u64,
+        (comm, pid): (&str, u32),
+        op: &str,
+        word: &str,
+        decided: (Verdict, Outcome),
+        path: &str,
+    ) -> io::Result<()> {
+        self.heading(time)?;
+        let fixed = no_request(&self.shown.zone, time, (comm, pid), op);
+        let path = self.path(path, fixed.chars().count() + word.len().max(8) + 1);
+        writeln!(self.out, "{fixed}{} {path}", self.paint(decided, word))
+    }
+
+    /// Over the first line, and where the day changes: lines have a time of day.
+    fn heading(&mut self, time: u64) -> io::Result<()> {
+        let day = self.shown.zone.date(time);
+        let is_new = self.day.as_deref() != Some(&day);
+        if is_new && self.day.is_none() {
+            let text = format!("{day}, {}", self.shown.text());
+            writeln!(self.out, "{}", wrap("times:  ", &text, self.style.width))?;
+        }
+        if !self.headed {
+            self.headed = true;
+            writeln!(self.out, "{}", heading())?;
+        }
+        if is_new && self.day.is_some() {
+            writeln!(self.out, "date:   {day}")?;
+        }
+        self.day = Some(day);
+        Ok(())
+    }
+
+    fn line(&mut self, r: &Record) -> io::Result<()> {
+        let word = verdict_word(r);
+        let fixed = request(&self.shown.zone, r);
+        let path = self.path(&r.path, fixed.chars().count() + word.len().max(8) + 1);
+        writeln!(self.out, "{fixed}{} {path}", self.paint(r.decided, &word))
+    }
+
+    fn reason(&mut self, cause: &'static str, why: &str, fix: &str) -> io::Result<()> {
+        if !self.causes.contains(&cause) {
+            self.causes.push(cause);
+        }
+        writeln!(self.out, "{}", wrap("  why: ", why, self.style.width))?;
+        writeln!(self.out, "{}", wrap("  fix: ", fix, self.style.width))
+    }
+
+    /// Who made the request, where the name in its line says less; each once.
+    fn by(&mut self, record: &Record) -> io::Result<()> {
+        let thread = record.thread.as_ref().map(|thread| format!("thread {thread}"));
+        let names: Vec<String> = record.cmdline.iter().cloned().chain(thread).collect();
+        let text = names.join(", ");
+        if self.named.len() >= MAX_KINDS {
+            self.named.clear();
+        }
+        if text.is_empty() || !self.named.insert((record.pid, text.clone())) {
+            return Ok(());
+        }
+        writeln!(self.out, "{}", wrap("  by:  ", &text, self.style.width))
+    }
+
+    /// Where in the program it was asked for, the innermost function first.
+    fn stack(&mut self, stack: &Stack) -> io::Result<()> {
+        let mut label = "  at:  ";
+        for frame in &stack.frames {
+            let text = frame.text();
+            let room = self.style.width.saturating_sub(label.len());
+            let text = if self.style.cut { head(&text, room) } else { text };
+            writeln!(self.out, "{label}{text}")?;
+            label = "       ";
+        }
+        Ok(())
+    }
+
+    /// A path in what is left of the line.
+    fn path(&self, path: &str, before: usize) -> String {
+        if self.style.cut {
+            tail(path, self.style.width.saturating_sub(before).max(12))
+        } else {
+            path.to_owned()
+        }
+    }
+
+    /// The padded word, coloured by how bad it is.
+    fn paint(&self, (verdict, outcome): (Verdict, Outcome), word: &str) -> String {
+        let padded = format!("{word:<8}");
+        if !self.style.colour {
+            return padded;
+        }
+        let colour = match verdict {
+            Verdict::Fallback | Verdict::Partial | Verdict::Failed => 31,
+            Verdict::Refused | Verdict::Unknown => 33,
+            _ if outcome.is_short() => 36,
+            _ => 32,
+        };
+        format!("\x1b[{colour}m{padded}\x1b[0m")
+    }
+
+    /// Shows the end: per file and verdict, then what the tool did and did not see.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        if self.headed {
+            writeln!(self.out)?;
+        }
+        self.headline(summary)?;
+        if !summary.files.is_empty() {
+            self.table(&summary.files)?;
+        }
+        self.notes(&summary.files)?;
+        for row in summary.mixed.iter().take(MAX_ROWS) {
+            self.mixed(row)?;
+        }
+        if !self.causes.is_empty() {
+            let text = format!("dio-trace explain {}", self.causes.join(" "));
+            writeln!(self.out, "{}", wrap("more:   ", &text, self.style.width))?;
+        }
+        self.coverage(summary)?;
+        self.out.flush()
+    }
+
+    /// Shows the end of a run whose rows were seen already.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn closing(&mut self, summary: &Summary) -> io::Result<()> {
+        self.headline(summary)?;
+        self.coverage(summary)?;
+        self.out.flush()
+    }
+
+    /// What the table cannot show of requests that were direct, each once.
+    fn notes(&mut self, rows: &[Row]) -> io::Result<()> {
+        let mut said: Vec<&str> = Vec::new();
+        for row in rows {
+            let (Some(cause), Some(why)) = (row.cause, &row.why) else { continue };
+            if said.len() < MAX_ROWS && !said.contains(&why.as_str()) {
+                said.push(why);
+                writeln!(self.out, "{}", wrap("note:   ", why, self.style.width))?;
+                if !self.causes.contains(&cause) {
+                    self.causes.push(cause);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn headline(&mut self, s: &Summary) -> io::Result<()> {
+        let text = if s.ended() == 0 && self.narrowed {
+            "Nothing that was recorded fits: without filters and times the report has all of it."
+                .to_owned()
+        } else if s.ended() == 0 {
+            nothing::seen(s)
+        } else {
+            s.headline()
+        };
+        writeln!(self.out, "{}", wrap("", &text, self.style.width))?;
+        match s.refused_opens() {
+            0 => Ok(()),
+            n => {
+                let text = format!("O_DIRECT itself was refused {}.", counted(n, "time"));
+                writeln!(self.out, "{}", wrap("", &text, self.style.width))
+            }
+        }
+    }
+
+    fn table(&mut self, rows: &[Row]) -> io::Result<()> {
+        writeln!(
+            self.out,
+            "{:>9} {:>7} {:>7} {:>7} {:<2} {:<18} FILE",
+            "REQUESTS", "BYTES", "P50<", "P99<", "OP", "VERDICT"
+        )?;
+        for row in rows.iter().take(MAX_ROWS) {
+            let word = match row.outcome {
+                Some(outcome) if outcome != "full" => format!("{} {outcome}", row.verdict),
+                _ => row.verdict.to_owned(),
+            };
+            let fixed = format!(
+                "{:>9} {:>7} {:>7} {:>7} {:<2} {word:<18} ",
+                count(row.requests),
+                about(row.bytes.total),
+                duration(row.latency_p50_ns),
+                duration(row.latency_p99_ns),
+                if row.op == "write" { "W" } else { "R" },
+            );
+            let path = self.path(&row.path, fixed.chars().count());
+            writeln!(self.out, "{fixed}{path}")?;
+        }
+        if rows.len() > MAX_ROWS {
+            writeln!(self.out, "{:>9} further rows (--json has them all)", rows.len() - MAX_ROWS)?;
+        }
+        Ok(())
+    }
+
+    /// Who mixes with whom, and what that cost.
+    fn mixed(&mut self, row: &MixedRow) -> io::Result<()> {
+        let direct: Vec<String> = if row.is_by_itself() {
+            vec!["the same process".to_owned()]
+        } else {
+            row.direct.iter().map(|u| format!("{}/{}", u.comm, u.pid)).collect()
+        };
+        let cached: Vec<String> = row
+            .cached
+            .iter()
+            .map(|u| {
+                let (cached, dirtied) = (count(u.pages_cached), count(u.pages_dirtied));
+                format!("{}/{} (pages cached {cached}, dirtied {dirtied})", u.comm, u.pid)
+            })
+            .collect();
+        let text = format!(
+            "{}: through the page cache by {}; directly by {}; cost direct requests {} pages \
+             flushed, {} dropped",
+            row.path,
+            cached.join(", "),
+            direct.join(", "),
+            count(row.flushed_pages),
+            count(row.invalidated_pages),
+        );
+        writeln!(self.out, "{}", wrap("mixed:  ", &text, self.style.width))
+    }
+
+    fn coverage(&mut self, s: &Summary) -> io::Result<()> {
+        let lost: Vec<String> = s
+            .lost
+            .iter()
+            .filter(|(_, n)| **n != 0)
+            .map(|(reason, n)| format!("{} ({reason})", count(*n)))
+            .collect();
+        let skipped: u64 = s.skipped_runs.values().sum();
+        let mut seen = format!(
+            "{} ended, {} in flight, {} unmatched; lost {}; cannot tell {}",
+            count(s.ended()),
+            count(s.in_flight),
+            count(s.unmatched),
+            if lost.is_empty() { "none".to_owned() } else { lost.join(", ") },
+            count(s.requests.get("unknown").copied().unwrap_or(0)),
+        );
+        if skipped != 0 {
+            seen.push_str(&format!("; probe runs skipped by the kernel {}", count(skipped)));
+        }
+        writeln!(self.out, "{}", wrap("seen:   ", &seen, self.style.width))?;
+        let probes =
+            format!("{} attached by {}, kernel {}", s.probes.attached.len(), s.attach, s.kernel);
+        writeln!(self.out, "{}", wrap("probes: ", &probes, self.style.width))?;
+        for missing in &s.probes.missing {
+            let text = format!("{}: {}", missing.probe, missing.why);
+            writeln!(self.out, "{}", wrap("missing: ", &text, self.style.width))?;
+        }
+        Ok(())
+    }
+}
+
+/// Over lines of requests.
+pub(crate) fn heading() -> String {
+    format!(
+        "{:<8} {:<15} {:<2} {:>8} {:>5} {:>6} {:<8} FILE",
+        "TIME", "PROCESS/PID", "OP", "OFFSET", "LEN", "GOT", "VERDICT"
+    )
+}
+
+/// The line of a request, up to its verdict.
+pub(crate) fn request(zone: &Zone, r: &Record) -> String {
+    format!(
+        "{} {:<15} {:<2} {:>8} {:>5} {:>6} ",
+        zone.time_of_day(r.time),
+        process(&r.comm, r.pid),
+        if r.op == "write" { "W" } else { "R" },
+        bytes(r.offset.max(0).unsigned_abs()),
+        bytes(r.len),
+        r.errno.clone().unwrap_or_else(|| bytes(r.ret.unsigned_abs())),
+    )
+}
+
+/// The same of something that is no request.
+pub(crate) fn no_request(zone: &Zone, time: u64, (comm, pid): (&str, u32), op: &str) -> String {
+    format!("{} {:<15} {op:<24} ", zone.time_of_day(time), process(comm, pid))
+}
+
+/// `comm/pid` in the width of its column.
+fn process(comm: &str, pid: u32) -> String {
+    let pid = pid.to_string();
+    format!("{}/{pid}", head(comm, 14_usize.saturating_sub(pid.len())))
+}
+
+/// The verdict, or the outcome where that is the news.
+pub(crate) fn verdict_word(record: &Record) -> String {
+    let (verdict, outcome) = record.decided;
+    let healthy =
+        matches!(verdict, Verdict::Direct | Verdict::Client | Verdict::Dax | Verdict::Memory);
+    if healthy && outcome.is_short() {
+        outcome.as_str().to_owned()
+    } else {
+        verdict.as_str().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::golden::run;
+
+    const STYLE: Style = Style { width: 80, colour: false, cut: true, all: true };
+
+    /// What is said of days and zone, with the times of lines, of a request at each of these.
+    fn said(began: Option<u64>, times: &[u64]) -> Vec<String> {
+        let zone = Zone { offset: 3_600, name: Some("Europe/Berlin".to_owned()) };
+        let mut screen = Screen::new(Vec::new(), STYLE, Shown::recorded(Some(&zone), false));
+        if let Some(began) = began {
+            screen.begin(began);
+        }
+        let mut record = run().0.swap_remove(0);
+        for time in times {
+            record.time = *time;
+            screen.record(&record).unwrap();
+        }
+        let text = String::from_utf8(screen.get_ref().clone()).unwrap();
+        let line = |line: &str| match line.split_once(' ') {
+            Some(("times:" | "date:", _)) => line.to_owned(),
+            _ => line[..8].to_owned(),
+        };
+        text.lines().map(line).collect()
+    }
+
+    #[test]
+    fn zone_and_day_are_said_once_and_a_new_day_when_it_comes() {
+        const SECOND: u64 = 1_000_000_000;
+        // 2026-01-02 22:59:59 UTC: a second before midnight in Berlin.
+        let last = 1_767_394_799 * SECOND;
+        let times = [last, last + SECOND, last + 2 * SECOND];
+        let zone = "Europe/Berlin (+01:00), the recording host's zone";
+        let heading = "TIME    ".to_owned();
+        let lines = ["23:59:59", "date:   2026-01-03", "00:00:00", "00:00:01"].map(str::to_owned);
+        let mut live = vec![format!("times:  2026-01-02, {zone}"), heading.clone()];
+        live.extend(lines.clone());
+        assert_eq!(said(None, &times), live);
+        let mut reported = vec![heading];
+        reported.extend(lines);
+        assert_eq!(said(Some(last - SECOND), &times), reported);
+    }
+}

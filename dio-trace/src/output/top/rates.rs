@@ -1,0 +1,85 @@
+//! What was counted since the last look, from counters that only grow.
+
+use std::collections::HashMap;
+
+use dio_trace_common::abi::{Counter, CounterKey};
+
+/// The counters as they were.
+#[derive(Default)]
+pub struct Rates {
+    before: HashMap<CounterKey, Counter>,
+}
+
+impl Rates {
+    /// What came to each counter since the last call; those that did not change are left out.
+    pub fn since(&mut self, counters: &[(CounterKey, Counter)]) -> Vec<(CounterKey, Counter)> {
+        let more = |(key, now): &(CounterKey, Counter)| {
+            let before = self.before.get(key).copied().unwrap_or(Counter::ZERO);
+            let more = difference(now, &before);
+            (more.requests != 0).then_some((*key, more))
+        };
+        let changed = counters.iter().filter_map(more).collect();
+        self.before = counters.iter().copied().collect();
+        changed
+    }
+}
+
+/// A counter that is smaller than before is another one under the same key.
+fn difference(now: &Counter, before: &Counter) -> Counter {
+    if now.requests < before.requests {
+        return *now;
+    }
+    let mut more = Counter {
+        requests: now.requests - before.requests,
+        bytes: now.bytes.saturating_sub(before.bytes),
+        direct_bytes: now.direct_bytes.saturating_sub(before.direct_bytes),
+        cached_bytes: now.cached_bytes.saturating_sub(before.cached_bytes),
+        latency_ns: now.latency_ns.saturating_sub(before.latency_ns),
+        latency: now.latency,
+    };
+    for (more, before) in more.latency.iter_mut().zip(before.latency) {
+        // The probes add without a look at the limit.
+        *more = more.wrapping_sub(before);
+    }
+    more
+}
+
+#[cfg(test)]
+mod tests {
+    use dio_trace_common::verdict::decide;
+
+    use super::*;
+    use crate::testing::fixtures;
+
+    fn counted(ino: u64, requests: u64) -> (CounterKey, Counter) {
+        let mut request = fixtures::request();
+        request.ino = ino;
+        let decision = decide(&request.facts(true), &request.evidence);
+        let mut counter = Counter { requests, bytes: requests * 4096, ..Counter::ZERO };
+        counter.latency[16] = requests as u32;
+        (CounterKey::of(&request, &decision), counter)
+    }
+
+    #[test]
+    fn only_what_changed_comes_out() {
+        let mut rates = Rates::default();
+        let numbers = |rows: Vec<(CounterKey, Counter)>| -> Vec<(u64, u64, u64, u32)> {
+            rows.iter().map(|(k, c)| (k.ino, c.requests, c.bytes, c.latency[16])).collect()
+        };
+        assert_eq!(numbers(rates.since(&[counted(1, 5)])), [(1, 5, 20_480, 5)]);
+        assert_eq!(numbers(rates.since(&[counted(1, 5), counted(2, 1)])), [(2, 1, 4096, 1)]);
+        assert_eq!(numbers(rates.since(&[counted(1, 7), counted(2, 1)])), [(1, 2, 8192, 2)]);
+    }
+
+    #[test]
+    fn a_counter_that_began_anew_and_one_that_wrapped() {
+        let mut rates = Rates::default();
+        rates.since(&[counted(1, 9)]);
+        assert_eq!(rates.since(&[counted(1, 3)])[0].1.requests, 3);
+        let (key, mut counter) = counted(1, 10);
+        counter.latency[16] = u32::MAX;
+        rates.since(&[(key, counter)]);
+        (counter.requests, counter.latency[16]) = (12, 1);
+        assert_eq!(rates.since(&[(key, counter)])[0].1.latency[16], 2);
+    }
+}

@@ -1,0 +1,333 @@
+//! Requests by column: what is alike lies together, and what never changes takes no room.
+//!
+//! Each column is a list of numbers without sign, coded as whichever is smallest: one number for
+//! all, the few that differ from the commonest, or all of them.
+
+use dio_trace_common::{
+    abi::{OP_WRITE, Request},
+    evidence::Evidence,
+};
+
+use crate::{
+    recording::format::varint::{fold, get, put, unfold},
+    util::errno,
+};
+
+/// Requests in one block at most.
+pub(super) const MAX_ROWS: usize = 1 << 15;
+/// Bits of a buffer's address that are kept: those that alignment is about.
+const ADDRESS: u64 = 0xffff;
+
+/// A column that holds one number for all rows.
+const ONE: u8 = 0;
+/// One number for all rows but a few.
+const FEW: u8 = 1;
+/// A number for each row.
+const EACH: u8 = 2;
+
+/// The columns in their order in the file (docs/trace-format.md).
+#[derive(Clone, Copy)]
+enum Column {
+    End,
+    Latency,
+    Task,
+    File,
+    What,
+    Offset,
+    Len,
+    Missing,
+    SizeBegin,
+    SizeEnd,
+    Address,
+    Segments,
+    DoneBefore,
+    Magic,
+    InnerMagic,
+    Direct,
+    Cached,
+    Seen,
+    DirectError,
+    BufferedError,
+    Attempts,
+    Flushed,
+    Invalidated,
+    Added,
+    AddressBits,
+    LengthBits,
+    SegmentsSeen,
+    Extents,
+    Stack,
+}
+
+const COLUMNS: usize = Column::Stack as usize + 1;
+/// Without the last one: what version 1 has, and every block in which there is no stack.
+const COLUMNS_1: usize = COLUMNS - 1;
+
+/// A request as it is recorded: kernel addresses have gone, numbers into the dictionaries came.
+#[derive(Clone, Copy, Debug)]
+pub struct Recorded {
+    /// Its `inode` is the number of its file; tgid, tid and comm are those of its task.
+    pub request: Request,
+    pub task: u32,
+    /// Flags of the extents in its range, where they were asked for and told.
+    pub extents: Option<u32>,
+    /// Number of its stack; 0: none was taken.
+    pub stack: u32,
+}
+
+/// Of the request before: what the next one is likely to resemble.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    end: u64,
+    size: i64,
+    /// Where a request that goes on behind it would be.
+    stop: i64,
+}
+
+impl Before {
+    const fn of(request: &Request) -> Self {
+        let stop = request.pos.wrapping_add(request.len as i64);
+        Self { end: request.end_ns, size: request.size_begin, stop }
+    }
+}
+
+/// Requests by column, as numbers.
+#[derive(Debug)]
+pub struct Columns {
+    columns: [Vec<u64>; COLUMNS],
+    before: Before,
+    rows: usize,
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self { columns: [const { Vec::new() }; COLUMNS], before: Before::default(), rows: 0 }
+    }
+}
+
+impl Columns {
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.rows
+    }
+
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    pub(super) const fn is_full(&self) -> bool {
+        self.rows >= MAX_ROWS
+    }
+
+    /// Adds a request.
+    pub(crate) fn push(&mut self, recorded: &Recorded) {
+        let (r, e) = (&recorded.request, &recorded.request.evidence);
+        let write = u64::from(r.op == OP_WRITE);
+        let what = write | u64::from(r.api) << 1 | u64::from(r.flags) << 9;
+        let row: [u64; COLUMNS] = [
+            fold(r.end_ns.wrapping_sub(self.before.end) as i64),
+            fold(r.end_ns.wrapping_sub(r.begin_ns) as i64),
+            u64::from(recorded.task),
+            r.inode,
+            what,
+            short(r.pos.wrapping_sub(self.before.stop)),
+            r.len,
+            fold((r.len as i64).wrapping_sub(r.ret)),
+            fold(r.size_begin.wrapping_sub(self.before.size)),
+            fold(r.size_end.wrapping_sub(r.size_begin)),
+            r.user & ADDRESS,
+            u64::from(r.nr_segs),
+            r.done_before,
+            u64::from(r.magic),
+            u64::from(r.inner_magic),
+            fold((e.direct_bytes as i64).wrapping_sub(r.ret.max(0))),
+            e.cached_bytes,
+            u64::from(e.seen),
+            u64::from(e.direct_err as u32),
+            u64::from(e.buffered_err as u32),
+            u64::from(e.attempts),
+            u64::from(e.flushed_pages),
+            u64::from(e.invalidated_pages),
+            u64::from(e.added_pages),
+            u64::from(e.addr_bits),
+            u64::from(e.len_bits),
+            u64::from(e.segments),
+            recorded.extents.map_or(0, |flags| u64::from(flags) + 1),
+            u64::from(recorded.stack),
+        ];
+        for (column, value) in self.columns.iter_mut().zip(row) {
+            column.push(value);
+        }
+        self.before = Before::of(r);
+        self.rows += 1;
+    }
+
+    /// The block's bytes; empties the columns.
+    pub(crate) fn encode(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put(&mut out, self.rows as u64);
+        let stacks = self.columns[Column::Stack as usize].iter().any(|stack| *stack != 0);
+        let columns = if stacks { COLUMNS } else { COLUMNS_1 };
+        put(&mut out, columns as u64);
+        for column in &self.columns[..columns] {
+            pack(column, &mut out);
+        }
+        self.columns.iter_mut().for_each(Vec::clear);
+        (self.rows, self.before) = (0, Before::default());
+        out
+    }
+
+    /// Takes a block's bytes in place of what was there.
+    pub(crate) fn decode(&mut self, mut bytes: &[u8]) -> Option<()> {
+        self.rows = 0;
+        let rows = usize::try_from(get(&mut bytes)?).ok().filter(|rows| *rows <= MAX_ROWS)?;
+        // More columns than these would be a newer version's; it has to say so.
+        let columns = usize::try_from(get(&mut bytes)?).ok()?;
+        matches!(columns, COLUMNS_1 | COLUMNS).then_some(())?;
+        let (there, missing) = self.columns.split_at_mut(columns);
+        for column in there {
+            unpack(&mut bytes, rows, column)?;
+        }
+        for column in missing {
+            column.clear();
+            column.resize(rows, 0);
+        }
+        bytes.is_empty().then_some(())?;
+        self.rows = rows;
+        Some(())
+    }
+
+    /// Hands on each request in its order. The rest of a request is in the dictionaries.
+    pub fn each<E>(&self, mut take: impl FnMut(&mut Recorded) -> Result<(), E>) -> Result<(), E> {
+        let mut before = Before::default();
+        let columns: [&[u64]; COLUMNS] = std::array::from_fn(|i| &self.columns[i][..self.rows]);
+        (0..self.rows).try_for_each(|row| {
+            let mut recorded = request(&|column| columns[column as usize][row], before);
+            before = Before::of(&recorded.request);
+            take(&mut recorded)
+        })
+    }
+}
+
+/// One row back to a request.
+#[inline]
+fn request(at: &impl Fn(Column) -> u64, before: Before) -> Recorded {
+    use Column::*;
+    let small = |column: Column| at(column) as u32;
+    let len = at(Len);
+    let ret = (len as i64).wrapping_sub(unfold(at(Missing))).max(-errno::MAX);
+    let end_ns = before.end.wrapping_add(unfold(at(End)) as u64);
+    let size_begin = before.size.wrapping_add(unfold(at(SizeBegin)));
+    let what = at(What);
+    let request = Request {
+        nr_segs: small(Segments),
+        begin_ns: end_ns.wrapping_sub(unfold(at(Latency)) as u64),
+        end_ns,
+        inode: at(File),
+        user: at(Address) & ADDRESS,
+        pos: before.stop.wrapping_add(long(at(Offset))),
+        len,
+        ret,
+        done_before: at(DoneBefore),
+        size_begin,
+        size_end: size_begin.wrapping_add(unfold(at(SizeEnd))),
+        evidence: Evidence {
+            direct_bytes: ret.max(0).wrapping_add(unfold(at(Direct))) as u64,
+            cached_bytes: at(Cached),
+            seen: small(Seen),
+            direct_err: small(DirectError) as i32,
+            buffered_err: small(BufferedError) as i32,
+            attempts: small(Attempts),
+            flushed_pages: small(Flushed),
+            invalidated_pages: small(Invalidated),
+            added_pages: small(Added),
+            addr_bits: small(AddressBits),
+            len_bits: small(LengthBits),
+            segments: small(SegmentsSeen),
+        },
+        magic: small(Magic),
+        inner_magic: small(InnerMagic),
+        op: (what & 1) as u8,
+        api: (what >> 1) as u8,
+        flags: (what >> 9) as u8,
+        ..Request::EMPTY
+    };
+    let extents = at(Extents).checked_sub(1).map(|flags| flags as u32);
+    Recorded { request, task: small(Task), extents, stack: small(Stack) }
+}
+
+fn pack(column: &[u64], out: &mut Vec<u8>) {
+    let common = common(column);
+    let others = column.iter().filter(|value| **value != common).count();
+    if others == 0 {
+        out.push(ONE);
+        put(out, common);
+    } else if others <= column.len() / 8 {
+        out.push(FEW);
+        put(out, common);
+        put(out, others as u64);
+        let mut next = 0;
+        for (at, value) in column.iter().enumerate().filter(|(_, value)| **value != common) {
+            put(out, (at - next) as u64);
+            put(out, *value);
+            next = at + 1;
+        }
+    } else {
+        out.push(EACH);
+        for value in column {
+            put(out, *value);
+        }
+    }
+}
+
+/// The majority's number, if there is a majority; else any.
+fn common(column: &[u64]) -> u64 {
+    let (mut best, mut votes) = (0, 0);
+    for value in column {
+        if votes == 0 {
+            best = *value;
+        }
+        if *value == best { votes += 1 } else { votes -= 1 }
+    }
+    best
+}
+
+fn unpack(bytes: &mut &[u8], rows: usize, column: &mut Vec<u64>) -> Option<()> {
+    let (&code, rest) = bytes.split_first()?;
+    *bytes = rest;
+    column.clear();
+    match code {
+        ONE => column.resize(rows, get(bytes)?),
+        FEW => {
+            column.resize(rows, get(bytes)?);
+            let mut next = 0usize;
+            for _ in 0..get(bytes)? {
+                let at = next.checked_add(usize::try_from(get(bytes)?).ok()?)?;
+                *column.get_mut(at)? = get(bytes)?;
+                next = at + 1;
+            }
+        }
+        EACH => {
+            column.reserve(rows);
+            for _ in 0..rows {
+                column.push(get(bytes)?);
+            }
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+/// An offset against the expected one: most are multiples of 512, whose zeros need not be kept.
+/// Exact up to 2^61 and below.
+const fn short(value: i64) -> u64 {
+    let folded = fold(value);
+    if value % 512 == 0 { (folded / 512) << 1 } else { folded << 1 | 1 }
+}
+
+/// Back from [`short`].
+const fn long(value: u64) -> i64 {
+    let folded = value >> 1;
+    if value & 1 == 0 { unfold(folded).wrapping_mul(512) } else { unfold(folded) }
+}

@@ -1,0 +1,323 @@
+//! What is written comes back, and no damage does more than lose what it hit.
+
+use std::io::Cursor;
+
+use dio_trace_common::{
+    abi::{FileId, OP_READ, OP_WRITE, Request},
+    evidence::{Evidence, seen},
+};
+use proptest::prelude::*;
+
+use crate::{
+    enrich::Enricher,
+    recording::{
+        format::{
+            End, Fact, FileFact, Header, Item, Kind, Reader, Recorded, TaskFact, TotalsFact,
+            Writer,
+            block::{HEAD, encode, prefix},
+            columns::Columns,
+        },
+        replay::{Part, Replay, Sink, replay},
+    },
+    system::file_attrs::Facts,
+    testing::fixtures,
+};
+
+struct Nobody;
+
+impl Sink for Nobody {
+    fn record(&mut self, _: &crate::flow::record::Record) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn wants_all(&self) -> bool {
+        true
+    }
+}
+
+fn read(bytes: &[u8]) -> anyhow::Result<Replay> {
+    replay(Cursor::new(bytes), &|_| Part::ALL, &mut Nobody)
+}
+
+fn header() -> Header {
+    Header { host: "db1".to_owned(), kernel: "6.12".to_owned(), all: true, ..Header::default() }
+}
+
+fn recorded(n: u64) -> Recorded {
+    let mut request = fixtures::request();
+    request.inode = 1 + n % 3;
+    request.begin_ns += n * 20_000;
+    request.end_ns += n * 20_000;
+    request.pos = (n as i64 * 7919 % 100_000) * 4096;
+    request.size_begin = 1 << 40;
+    request.size_end = 1 << 40;
+    if n.is_multiple_of(5) {
+        request.evidence = Evidence {
+            cached_bytes: 4096,
+            seen: seen::BUFFERED_READ,
+            attempts: 1,
+            ..Evidence::default()
+        };
+    }
+    Recorded { request, task: 1, extents: n.is_multiple_of(10).then_some(0x2000), stack: 0 }
+}
+
+fn file(number: u64) -> Fact {
+    let key = FileId { inode: number, ino: 12, dev: 8 << 20 | 1, generation: 0 };
+    let mut enricher = Enricher::recorded();
+    enricher.know(key, "/data/\u{1b}[2Jtable.db", "ext4", "rw", Facts::default());
+    let info = enricher.file(key, 42).clone();
+    Fact::File(Box::new(FileFact { file: number, ino: 12, dev: key.dev, generation: 0, info }))
+}
+
+/// A recording of `n` requests in blocks of 10, with its end.
+fn recording(n: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out, &header()).unwrap();
+    for number in 1..=3 {
+        writer.fact(&file(number)).unwrap();
+    }
+    let task = TaskFact { task: 1, pid: 42, tid: 43, comm: b"postgres".to_vec() };
+    writer.fact(&Fact::Task(task)).unwrap();
+    for i in 0..n {
+        writer.request(&recorded(i)).unwrap();
+        if i % 10 == 9 {
+            writer.flush().unwrap();
+        }
+    }
+    writer.totals(TotalsFact { time: 1, ..TotalsFact::default() }).unwrap();
+    writer.end(&End { time: 2, why: "done".to_owned() }).unwrap();
+    out
+}
+
+#[test]
+fn a_recording_comes_back() {
+    let bytes = recording(1_000);
+    let replayed = read(&bytes).unwrap();
+    assert_eq!((replayed.recorded, replayed.shown, replayed.cut.damaged_bytes), (1_000, 1_000, 0));
+    assert!(replayed.cut.end.is_some());
+    assert_eq!(replayed.header.host, "db1");
+}
+
+#[test]
+fn a_cut_recording_counts_what_is_there_and_its_names_are_safe() {
+    let bytes = recording(1_000);
+    let replayed = read(&bytes[..bytes.len() - 40]).unwrap();
+    assert_eq!((replayed.recorded, replayed.by_requests), (1_000, true));
+    assert!(replayed.cut.end.is_none());
+    assert_eq!(replayed.summary.findings, 200);
+    assert_eq!(replayed.summary.requests["direct"], 800);
+    let row = &replayed.summary.files[0];
+    assert_eq!((row.comm.as_str(), row.path.as_str()), ("postgres", "/data/\\x1b[2Jtable.db"));
+}
+
+#[test]
+fn each_block_lost_loses_itself_alone() {
+    let bytes = recording(100);
+    let mut reader = Reader::open(Cursor::new(&bytes)).unwrap();
+    let mut requests = Vec::new();
+    while let Some(item) = reader.item().unwrap() {
+        let kept = matches!(item, Item::Requests(_));
+        requests.extend(reader.info().filter(|_| kept).map(|info| info.offset as usize));
+    }
+    assert_eq!(requests.len(), 10);
+    for at in requests {
+        // In its head, so that the next one must be looked for; and behind it.
+        for hit in [at + 9, at + HEAD + 3] {
+            let mut broken = bytes.clone();
+            broken[hit] ^= 0x10;
+            let replayed = read(&broken).unwrap();
+            assert_eq!((replayed.recorded, replayed.cut.damage.len()), (90, 1));
+            assert_eq!(replayed.cut.damage[0].offset, at as u64);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_header_has_a_second_one() {
+    let bytes = recording(100);
+    let begin = 16;
+    let second =
+        begin + encode(Kind::Header, &serde_json::to_vec(&header()).unwrap()).unwrap().len();
+    let flip = |bytes: &mut Vec<u8>, at: usize| bytes[at] ^= 0x10;
+    for hit in [begin + 1, begin + HEAD + 3] {
+        let mut broken = bytes.clone();
+        flip(&mut broken, hit);
+        let replayed = read(&broken).unwrap();
+        assert_eq!((replayed.recorded, &*replayed.header.host), (100, "db1"));
+        assert_eq!(replayed.cut.damage[0].offset, begin as u64);
+        flip(&mut broken, second + HEAD + 3);
+        let error = format!("{:#}", read(&broken).err().unwrap());
+        assert!(error.contains("header is damaged") && error.contains("offset 16"), "{error}");
+    }
+}
+
+#[test]
+fn other_files_and_versions_are_refused_with_the_offset() {
+    let error = |bytes: &[u8]| format!("{:#}", read(bytes).err().unwrap());
+    assert!(error(b"").contains("offset 0"));
+    assert!(error(b"#!/bin/sh\necho no recording at all\n").contains("no recording"));
+    let mut newer = recording(1);
+    newer[8] = 3;
+    let check = crc32fast::hash(&newer[..12]);
+    newer[12..16].copy_from_slice(&check.to_le_bytes());
+    assert!(error(&newer).contains("format version 3"), "{}", error(&newer));
+    assert!(error(&prefix(1)).contains("offset 16"));
+}
+
+#[test]
+fn a_bomb_does_not_unpack() {
+    // 1 GiB of zeros in a few KiB, said to be 100 bytes.
+    let mut bomb = recording(0);
+    let zeros = zstd::bulk::compress(&vec![0; 64 << 20], 19).unwrap();
+    let mut block = encode(Kind::Requests, &[0; 100]).unwrap();
+    block.truncate(HEAD);
+    block[5] = 1;
+    block[12..16].copy_from_slice(&(zeros.len() as u32).to_le_bytes());
+    block[16..20].copy_from_slice(&crc32fast::hash(&zeros).to_le_bytes());
+    let check = crc32fast::hash(&block[..20]);
+    block[20..24].copy_from_slice(&check.to_le_bytes());
+    bomb.extend_from_slice(&block);
+    bomb.extend_from_slice(&zeros);
+    let replayed = read(&bomb).unwrap();
+    assert_eq!((replayed.recorded, replayed.cut.damage.len()), (0, 1));
+}
+
+#[test]
+fn a_block_of_rows_that_say_they_are_many_is_damage() {
+    let mut out = Vec::new();
+    super::varint::put(&mut out, u64::MAX);
+    let mut file = recording(0);
+    file.extend(encode(Kind::Requests, &out).unwrap());
+    assert_eq!(read(&file).unwrap().cut.damage.len(), 1);
+}
+
+#[test]
+fn a_request_takes_few_bytes() {
+    let mut columns = Columns::default();
+    (0..10_000).for_each(|n| columns.push(&recorded(n)));
+    let block = encode(Kind::Requests, &columns.encode()).unwrap();
+    assert!(block.len() < 12 * 10_000, "{}", block.len());
+}
+
+fn any_request() -> impl Strategy<Value = Recorded> {
+    let numbers = proptest::collection::vec(any::<u64>(), 24);
+    (numbers, any::<bool>(), any::<Option<u32>>()).prop_map(|(n, write, extents)| {
+        let request = Request {
+            inode: n[0],
+            begin_ns: n[1],
+            end_ns: n[2],
+            user: n[3] & 0xffff,
+            pos: n[4] as i64 >> 3,
+            len: n[5] >> 20,
+            ret: (n[6] as i64).max(-crate::util::errno::MAX),
+            done_before: n[7],
+            size_begin: n[8] as i64,
+            size_end: n[9] as i64,
+            nr_segs: n[10] as u32,
+            magic: n[11] as u32,
+            inner_magic: n[12] as u32,
+            op: if write { OP_WRITE } else { OP_READ },
+            api: n[13] as u8,
+            flags: n[14] as u8,
+            evidence: Evidence {
+                direct_bytes: n[15],
+                cached_bytes: n[16],
+                seen: n[17] as u32,
+                direct_err: n[18] as i32,
+                buffered_err: n[19] as i32,
+                attempts: n[20] as u32,
+                flushed_pages: n[21] as u32,
+                invalidated_pages: n[21] as u32 >> 3,
+                added_pages: n[22] as u32,
+                addr_bits: n[22] as u32 >> 3,
+                len_bits: n[23] as u32,
+                segments: n[23] as u32 >> 3,
+            },
+            ..fixtures::request()
+        };
+        Recorded { request, task: n[0] as u32, extents, stack: n[1] as u32 % 3 }
+    })
+}
+
+/// What a recording keeps of a request.
+fn kept(r: &Recorded) -> impl PartialEq + std::fmt::Debug + use<> {
+    let q = &r.request;
+    let numbers = [q.inode, q.begin_ns, q.end_ns, q.user, q.len, q.done_before];
+    let signed = [q.pos, q.ret, q.size_begin, q.size_end];
+    let small = [q.nr_segs, q.magic, q.inner_magic, r.task];
+    (numbers, signed, small, (q.op, q.api, q.flags), q.evidence, r.extents)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_request_comes_back(requests in proptest::collection::vec(any_request(), 0..20)) {
+        let mut columns = Columns::default();
+        requests.iter().for_each(|request| columns.push(request));
+        let bytes = columns.encode();
+        let mut back = Vec::new();
+        columns.decode(&bytes).unwrap();
+        columns.each(|request| { back.push(kept(request)); Ok::<_, ()>(()) }).unwrap();
+        prop_assert_eq!(back, requests.iter().map(kept).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_gives_its_beginning(cut in 0..4_000usize) {
+        let bytes = recording(300);
+        let cut = cut % bytes.len();
+        if let Ok(replayed) = read(&bytes[..cut]) {
+            prop_assert!(replayed.recorded <= 300 && replayed.recorded.is_multiple_of(10));
+            prop_assert!(replayed.cut.end.is_none());
+        }
+    }
+
+    #[test]
+    fn flipped_bits_are_found(flips in proptest::collection::vec(any::<(u32, u8)>(), 1..8)) {
+        let mut bytes = recording(300);
+        for (at, bit) in flips {
+            let at = at as usize % bytes.len();
+            bytes[at] ^= 1 << (bit % 8);
+        }
+        if let Ok(replayed) = read(&bytes) {
+            prop_assert!(replayed.recorded <= 300 && replayed.recorded.is_multiple_of(10));
+        }
+    }
+
+    #[test]
+    fn any_bytes_in_a_sound_block_do_no_harm(
+        kind in 1..6u8,
+        raw in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let mut bytes = recording(10);
+        bytes.extend(encode(Kind::from_u8(kind).unwrap(), &raw).unwrap());
+        prop_assert!(read(&bytes).is_ok());
+    }
+}
+
+#[test]
+fn a_file_without_stacks_is_one_of_version_1() {
+    let mut columns = Columns::default();
+    columns.push(&recorded(1));
+    let plain = columns.encode();
+    assert_eq!(plain[..2], [1, 28]);
+    columns.push(&Recorded { stack: 300, ..recorded(1) });
+    let stacked = columns.encode();
+    assert_eq!(stacked[..2], [1, 29]);
+    for (bytes, stack) in [(plain, 0), (stacked, 300)] {
+        columns.decode(&bytes).unwrap();
+        columns
+            .each(|recorded| {
+                assert_eq!(recorded.stack, stack);
+                Ok::<_, ()>(())
+            })
+            .unwrap();
+    }
+    assert_eq!(recording(1)[8], 1);
+    let header = Header { stacks: true, ..header() };
+    let mut out = Vec::new();
+    Writer::new(&mut out, &header).unwrap();
+    assert_eq!(out[8], 2);
+    assert!(read(&out).is_ok());
+}

@@ -1,0 +1,196 @@
+//! Appends blocks; never goes back.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::recording::format::{
+    Columns, End, Fact, Header, Kind, Recorded, TotalsFact,
+    block::{encode, prefix},
+};
+
+/// Rows in one totals block at most.
+const TOTALS_ROWS: usize = 4_096;
+/// Facts are handed out in blocks of about this size.
+const FACTS: usize = 256 << 10;
+
+/// Writes a recording. What was handed over is in the file after [`Writer::flush`].
+pub struct Writer<W> {
+    out: W,
+    /// Bytes of whole blocks in the file.
+    written: u64,
+    /// Requests in them.
+    recorded: u64,
+    facts: Vec<u8>,
+    requests: Columns,
+    /// Where the last block of requests begins, and the requests before it.
+    last: Option<(u64, u64)>,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn new(mut out: W, header: &Header) -> io::Result<Self> {
+        // Without stacks a reader of version 1 can have it.
+        let prefix = prefix(if header.stacks { 2 } else { 1 });
+        out.write_all(&prefix)?;
+        let written = prefix.len() as u64;
+        let mut writer = Self { written, ..Self::bare(out) };
+        // Nothing can be read without it: a damaged one has a second.
+        writer.json(Kind::Header, header)?;
+        writer.json(Kind::Header, header)?;
+        Ok(writer)
+    }
+
+    /// Writes blocks alone: a part of a file that has its header elsewhere.
+    pub fn bare(out: W) -> Self {
+        let (facts, requests) = (Vec::new(), Columns::default());
+        Self { out, written: 0, recorded: 0, facts, requests, last: None }
+    }
+
+    /// Adds whole blocks that a bare one wrote, with so many requests.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn blocks(&mut self, blocks: &[u8], requests: u64) -> io::Result<()> {
+        self.flush()?;
+        self.out.write_all(blocks)?;
+        self.written += blocks.len() as u64;
+        self.recorded += requests;
+        Ok(())
+    }
+
+    /// Forgets what is not in the output yet.
+    pub fn discard(&mut self) {
+        self.facts.clear();
+        self.requests = Columns::default();
+    }
+
+    /// Gives up the last block of requests and what follows it: what is behind [`Writer::written`]
+    /// then is to be cut off.
+    pub fn give_back(&mut self) {
+        if let Some(before) = self.last.take() {
+            (self.written, self.recorded) = before;
+        }
+    }
+
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+
+    /// Bytes of whole blocks: up to here the file is sound, whatever happened behind.
+    pub const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Requests in whole blocks.
+    pub const fn recorded(&self) -> u64 {
+        self.recorded
+    }
+
+    pub const fn get_ref(&self) -> &W {
+        &self.out
+    }
+
+    pub const fn get_mut(&mut self) -> &mut W {
+        &mut self.out
+    }
+
+    /// Adds a fact; it precedes every request handed over after it.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn fact(&mut self, fact: &Fact) -> io::Result<()> {
+        // Who mixes is part of the reason of later requests, not of those before.
+        if matches!(fact, Fact::Mixer(_)) {
+            self.requests()?;
+        }
+        serde_json::to_writer(&mut self.facts, fact)?;
+        self.facts.push(b'\n');
+        if self.facts.len() >= FACTS { self.facts() } else { Ok(()) }
+    }
+
+    /// Adds a request.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn request(&mut self, recorded: &Recorded) -> io::Result<()> {
+        self.requests.push(recorded);
+        if self.requests.is_full() { self.flush() } else { Ok(()) }
+    }
+
+    /// Adds totals, in as many blocks as it takes.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn totals(&mut self, mut totals: TotalsFact) -> io::Result<()> {
+        self.flush()?;
+        let counters = std::mem::take(&mut totals.counters);
+        let mixers = std::mem::take(&mut totals.mixers);
+        for rows in mixers.chunks(TOTALS_ROWS) {
+            self.json(Kind::Totals, &TotalsFact { mixers: rows.to_vec(), ..totals.clone() })?;
+        }
+        for rows in counters.chunks(TOTALS_ROWS) {
+            self.json(Kind::Totals, &TotalsFact { counters: rows.to_vec(), ..totals.clone() })?;
+        }
+        if counters.is_empty() && mixers.is_empty() {
+            self.json(Kind::Totals, &totals)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the recording.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn end(&mut self, end: &End) -> io::Result<()> {
+        self.flush()?;
+        self.json(Kind::End, end)
+    }
+
+    /// Hands everything to the output.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.facts()?;
+        self.requests()
+    }
+
+    fn facts(&mut self) -> io::Result<()> {
+        if self.facts.is_empty() {
+            return Ok(());
+        }
+        let facts = std::mem::take(&mut self.facts);
+        self.block(Kind::Facts, &facts)
+    }
+
+    fn requests(&mut self) -> io::Result<()> {
+        if self.requests.is_empty() {
+            return Ok(());
+        }
+        // What they refer to comes first.
+        self.facts()?;
+        let rows = self.requests.len() as u64;
+        let before = (self.written, self.recorded);
+        let raw = self.requests.encode();
+        self.block(Kind::Requests, &raw)?;
+        self.recorded += rows;
+        self.last = Some(before);
+        Ok(())
+    }
+
+    fn json<T: Serialize>(&mut self, kind: Kind, value: &T) -> io::Result<()> {
+        let raw = serde_json::to_vec(value)?;
+        self.block(kind, &raw)
+    }
+
+    fn block(&mut self, kind: Kind, raw: &[u8]) -> io::Result<()> {
+        let block = encode(kind, raw)?;
+        self.out.write_all(&block)?;
+        self.written += block.len() as u64;
+        Ok(())
+    }
+}

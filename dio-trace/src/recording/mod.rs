@@ -1,0 +1,5 @@
+//! Recordings: the file, writing one, and reading one back.
+
+pub mod format;
+pub mod recorder;
+pub mod replay;

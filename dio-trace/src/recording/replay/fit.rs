@@ -1,0 +1,59 @@
+//! Rows as far as there is memory to show them with their names.
+
+use std::{cmp::Reverse, collections::HashMap};
+
+use dio_trace_common::abi::{Counter, CounterKey, FileId};
+
+use crate::{
+    enrich::Enricher,
+    model::Totals,
+    recording::replay::{
+        budget::{Budget, SHOWN_ROW},
+        others,
+    },
+};
+
+/// Sums those rows up that there is no room for, those of fewest requests: how many they were.
+pub(super) fn fit(totals: &mut Totals, enricher: &mut Enricher) -> u64 {
+    let mut budget = Budget::shown();
+    // A name is in the summary, and twice in sums by file.
+    let mut cost = |key: FileId, tgid: u32| {
+        let file = enricher.file(key, tgid);
+        SHOWN_ROW + 3 * (file.path.len() + file.fs.len() + file.dev.len())
+    };
+    let mut fits = |key: FileId, tgid: u32| budget.take(cost(key, tgid));
+    let mixers = totals.mixers.len();
+    totals.mixers.retain(|(mixer, _)| fits(FileId::from(mixer), mixer.tgid));
+    let left = mixers - totals.mixers.len();
+    let mut order: Vec<u32> = (0..totals.counters.len() as u32).collect();
+    let weight = |(key, counter): &(CounterKey, Counter)| (key.finding != 0, counter.requests);
+    order.sort_by_key(|at| Reverse(weight(&totals.counters[*at as usize])));
+    let mut shown = vec![false; order.len()];
+    for at in &order {
+        let key = &totals.counters[*at as usize].0;
+        shown[*at as usize] = fits(FileId::from(key), key.tgid);
+    }
+    left as u64 + sum_up(&mut totals.counters, &shown, enricher)
+}
+
+fn sum_up(
+    counters: &mut Vec<(CounterKey, Counter)>,
+    shown: &[bool],
+    enricher: &mut Enricher,
+) -> u64 {
+    let mut sums: HashMap<CounterKey, Counter> = HashMap::new();
+    let (mut rows, mut shown) = (0, shown.iter());
+    counters.retain(|(key, counter)| {
+        let keep = shown.next().is_none_or(|shown| *shown);
+        if !keep {
+            rows += 1;
+            sums.entry(others(key)).or_insert(Counter::ZERO).merge(counter);
+        }
+        keep
+    });
+    if rows != 0 {
+        enricher.stand_in(super::tables::OTHERS, super::OTHERS_NAME);
+    }
+    counters.extend(sums);
+    rows
+}

@@ -1,0 +1,86 @@
+//! The part of a recording that is looked at.
+
+use dio_trace_common::abi::Request;
+
+use crate::{
+    flow::filter::{Filter, Narrow},
+    model::Wanted,
+};
+
+/// A time: ns of CLOCK_MONOTONIC.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    pub since: u64,
+    pub until: u64,
+}
+
+impl Window {
+    pub const ALL: Self = Self { since: 0, until: u64::MAX };
+
+    pub(super) const fn holds(&self, time: u64) -> bool {
+        self.since <= time && time < self.until
+    }
+
+    const fn is_all(&self) -> bool {
+        self.since == 0 && self.until == u64::MAX
+    }
+}
+
+/// What of a recording is looked at: all must fit.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub window: Window,
+    /// Processes; none: any.
+    pub pids: Vec<u32>,
+    pub wanted: Wanted,
+    pub filter: Filter,
+    /// How that was asked for, in words; `None`: it is all.
+    pub only: Option<String>,
+}
+
+impl Part {
+    /// All of it.
+    pub const ALL: Self = Self {
+        window: Window::ALL,
+        pids: Vec::new(),
+        wanted: Wanted::ALL,
+        filter: Filter::OPEN,
+        only: None,
+    };
+
+    /// True if the totals do not say which of what they count is in it.
+    pub(super) const fn asks_requests(&self) -> bool {
+        !self.window.is_all()
+            || self.wanted.tid != 0
+            || self.wanted.apis != u32::MAX
+            || self.wanted.min_latency_ns != 0
+    }
+
+    /// False if a request is not in it, whatever its time, names and verdict.
+    pub(super) fn takes(&self, request: &Request) -> bool {
+        let Wanted { ops, apis, min_latency_ns, .. } = self.wanted;
+        self.takes_process(request.tgid)
+            && self.takes_thread(request.tid)
+            && has(ops, request.op)
+            && has(apis, request.api)
+            && request.end_ns.saturating_sub(request.begin_ns) >= min_latency_ns
+    }
+
+    pub(super) fn takes_process(&self, pid: u32) -> bool {
+        self.pids.is_empty() || self.pids.contains(&pid)
+    }
+
+    pub(super) const fn takes_thread(&self, tid: u32) -> bool {
+        self.wanted.tid == 0 || self.wanted.tid == tid
+    }
+
+    /// The same of totals.
+    pub(super) fn narrow(&self) -> Narrow<'_> {
+        Narrow { filter: &self.filter, pids: &self.pids, ops: self.wanted.ops }
+    }
+}
+
+/// A bit of each `OP_*` or `API_*`.
+const fn has(bits: u32, number: u8) -> bool {
+    bits >> (number & 31) & 1 != 0
+}

@@ -1,0 +1,190 @@
+//! Look-ups made for every request.
+
+use std::{collections::HashMap, sync::Arc};
+
+use dio_trace_common::abi::{Counter, CounterKey, FileId};
+
+use crate::{
+    recording::replay::budget::{self, Budget},
+    system::stack::Stack,
+    util::escape::escape,
+};
+
+/// Things by number. Numbers are small, but in the files of a recorder that has long been at it.
+pub(super) struct Numbered<T> {
+    things: Vec<Option<T>>,
+    far: HashMap<u64, T>,
+}
+
+impl<T> Default for Numbered<T> {
+    fn default() -> Self {
+        Self { things: Vec::new(), far: HashMap::new() }
+    }
+}
+
+impl<T: Copy> Numbered<T> {
+    /// Keeps a thing; false if there are `most`.
+    pub(super) fn keep(&mut self, number: u64, thing: T, most: usize) -> bool {
+        let Some(at) = usize::try_from(number).ok().filter(|at| *at < most) else {
+            let room = self.far.len() < most || self.far.contains_key(&number);
+            if room {
+                self.far.insert(number, thing);
+            }
+            return room;
+        };
+        if self.things.len() <= at {
+            self.things.resize(at + 1, None);
+        }
+        self.things[at] = Some(thing);
+        true
+    }
+
+    #[inline]
+    pub(super) fn get(&self, number: u64) -> Option<T> {
+        let near = usize::try_from(number).ok().and_then(|at| self.things.get(at).copied());
+        near.unwrap_or_else(|| self.far.get(&number).copied())
+    }
+}
+
+/// Stacks by their number.
+pub(super) struct Stacks {
+    stacks: HashMap<u32, Arc<Stack>>,
+    budget: Budget,
+}
+
+impl Default for Stacks {
+    fn default() -> Self {
+        Self { stacks: HashMap::new(), budget: Budget::stacks() }
+    }
+}
+
+impl Stacks {
+    /// Keeps a stack; false if there is no room. Told again, it is the same.
+    pub(super) fn keep(&mut self, mut stack: Stack) -> bool {
+        if self.stacks.contains_key(&stack.id) {
+            return true;
+        }
+        let mut bytes = budget::STACK + stack.frames.len() * budget::FRAME;
+        for frame in &mut stack.frames {
+            for name in [&mut frame.symbol, &mut frame.module].into_iter().flatten() {
+                *name = escape(name.as_bytes());
+                bytes += 4 * name.len(); // here, and in the rows of --by stack
+            }
+        }
+        let room = self.budget.take(bytes);
+        if room {
+            self.stacks.insert(stack.id, Arc::new(stack));
+        }
+        room
+    }
+
+    pub(super) fn get(&self, number: u32) -> Option<Arc<Stack>> {
+        self.stacks.get(&number).cloned()
+    }
+}
+
+/// What rows are told apart by: file, process, op, verdict, outcome, finding.
+pub(super) type RowKey = (u64, u32, (u8, u8, u8, u8));
+
+const SLOTS: usize = 4_096;
+/// Rows lie in pieces of so many: a vector that grows takes as much again.
+const PIECE: usize = 1_024;
+/// Where requests are counted that find no room for a row of their own.
+pub(super) const OTHERS: FileId = FileId { inode: u64::MAX, ino: 0, dev: 0, generation: 0 };
+/// Rows of those: by op, verdict, outcome and finding.
+const MAX_OTHERS: usize = 1_024;
+
+type CountedRow = (RowKey, CounterKey, Counter);
+
+/// Counters by row, behind a small table of those used last: most requests are like some before.
+pub(super) struct Counted {
+    rows: Vec<Vec<CountedRow>>,
+    len: usize,
+    others: usize,
+    index: HashMap<RowKey, usize>,
+    recent: Vec<usize>,
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        let recent = vec![usize::MAX; SLOTS];
+        Self { rows: Vec::new(), len: 0, others: 0, index: HashMap::new(), recent }
+    }
+}
+
+impl Counted {
+    /// The row's counter, made if there is none and room for it.
+    #[inline]
+    pub(super) fn row(
+        &mut self,
+        key: RowKey,
+        budget: &mut Budget,
+        make: impl FnOnce() -> CounterKey,
+    ) -> Option<&mut Counter> {
+        let slot = slot(&key);
+        let mut at = self.recent[slot];
+        if self.at(at).is_none_or(|row| row.0 != key) {
+            at = self.look_up(key, budget, make)?;
+            self.recent[slot] = at;
+        }
+        self.rows.get_mut(at / PIECE)?.get_mut(at % PIECE).map(|row| &mut row.2)
+    }
+
+    fn at(&self, at: usize) -> Option<&CountedRow> {
+        self.rows.get(at / PIECE)?.get(at % PIECE)
+    }
+
+    fn look_up(
+        &mut self,
+        key: RowKey,
+        budget: &mut Budget,
+        make: impl FnOnce() -> CounterKey,
+    ) -> Option<usize> {
+        if let Some(at) = self.index.get(&key) {
+            return Some(*at);
+        }
+        if key.0 == OTHERS.inode && self.others < MAX_OTHERS {
+            self.others += 1;
+        } else if !budget.take(budget::ROW) {
+            return None;
+        }
+        if self.len.is_multiple_of(PIECE) {
+            self.rows.push(Vec::with_capacity(PIECE));
+        }
+        self.rows.last_mut()?.push((key, make(), Counter::ZERO));
+        self.index.insert(key, self.len);
+        self.len += 1;
+        Some(self.len - 1)
+    }
+
+    pub(super) fn take(&mut self) -> Vec<(CounterKey, Counter)> {
+        self.index = HashMap::new();
+        let mut all = Vec::with_capacity(self.len);
+        for piece in std::mem::take(&mut self.rows) {
+            all.extend(piece.into_iter().map(|(_, key, counter)| (key, counter)));
+        }
+        self.len = 0;
+        all
+    }
+}
+
+fn slot((file, pid, (op, verdict, outcome, finding)): &RowKey) -> usize {
+    let kind = u32::from_le_bytes([*op, *verdict, *outcome, *finding]);
+    let mixed = file.rotate_left(17) ^ u64::from(*pid).rotate_left(37) ^ u64::from(kind);
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_are_kept_while_they_are_few() {
+        let mut things = Numbered::default();
+        assert!(things.keep(3, 'a', 2) && things.keep(10, 'b', 2));
+        assert!(!things.keep(u64::MAX, 'c', 2) && things.keep(10, 'd', 2));
+        assert_eq!((things.get(3), things.get(2), things.get(u64::MAX)), (Some('a'), None, None));
+        assert!(things.keep(0, 'e', 2));
+        assert_eq!((things.get(0), things.get(10)), (Some('e'), Some('d')));
+    }
+}

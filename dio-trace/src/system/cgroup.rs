@@ -1,0 +1,174 @@
+//! Cgroups by path, and containers by their id (cgroup v2).
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::util::escape::{self, escape};
+
+/// Where the unified hierarchy is mounted.
+const ROOT: &str = "/sys/fs/cgroup";
+/// Shortest part of a container's id that is looked for.
+const SHORTEST: usize = 4;
+
+/// A cgroup as the kernel knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Inode number of its directory; 0: none.
+    pub id: u64,
+    /// Its depth; the root has 0.
+    pub level: u32,
+}
+
+/// The cgroup of a directory, given in full or from the root of the hierarchy on (as in
+/// /proc/PID/cgroup).
+///
+/// # Errors
+/// If there is no such cgroup, or no unified hierarchy.
+pub fn of_path(path: &Path) -> Result<Cgroup> {
+    cgroup(root()?, &folder_of_path(path)?)
+}
+
+/// The directory of that cgroup.
+///
+/// # Errors
+/// Those of [`of_path`].
+pub fn folder_of_path(path: &Path) -> Result<PathBuf> {
+    let root = root()?;
+    let below = path.strip_prefix(root).or_else(|_| path.strip_prefix("/")).unwrap_or(path);
+    root.join(below).canonicalize().with_context(|| {
+        format!(
+            "there is no cgroup {} (`cat /proc/PID/cgroup` shows that of a process)",
+            escape::path(path)
+        )
+    })
+}
+
+/// The directory of a container's cgroup, by its id or the beginning of it: docker, podman,
+/// containerd and Kubernetes name the directory after it.
+///
+/// # Errors
+/// If none or several fit.
+pub fn folder_of_container(id: &str) -> Result<PathBuf> {
+    let root = root()?;
+    let shown = escape(id.as_bytes());
+    if id.len() < SHORTEST || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
+        bail!("`{shown}` is no id of a container: give at least {SHORTEST} letters of it");
+    }
+    let mut found = Vec::new();
+    search(root, &|name| is_container(name, id), &mut found);
+    match &found[..] {
+        [one] => Ok(one.clone()),
+        [] => bail!(
+            "no cgroup below {ROOT} has the container {shown} (its id, as `docker ps` or `crictl \
+             ps` shows it; --cgroup takes a path)"
+        ),
+        [one, two, ..] => bail!(
+            "{shown} may be {} or {}: give more of the id",
+            escape::path(one),
+            escape::path(two)
+        ),
+    }
+}
+
+/// The directory of a systemd unit's cgroup: systemd names it after the unit
+/// (systemd.resource-control(5)). A name without a suffix is a service's.
+///
+/// # Errors
+/// If none or several fit.
+pub fn folder_of_unit(unit: &str) -> Result<PathBuf> {
+    const SUFFIXES: &[&str] = &[".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
+    let named = SUFFIXES.iter().any(|suffix| unit.ends_with(suffix));
+    let file = if named { unit.to_owned() } else { format!("{unit}.service") };
+    let shown = escape(file.as_bytes());
+    let mut found = Vec::new();
+    search(root()?, &|name| name == file, &mut found);
+    match &found[..] {
+        [one] => Ok(one.clone()),
+        [] => bail!(
+            "no cgroup below {ROOT} is the unit {shown}'s: `systemctl status {shown}` tells whether \
+             it runs (--cgroup takes a path)"
+        ),
+        [one, two, ..] => bail!(
+            "{shown} may be {} or {}: give one of them to --cgroup",
+            escape::path(one),
+            escape::path(two)
+        ),
+    }
+}
+
+/// True while a process is in the cgroup of that directory or in one below it.
+#[must_use]
+pub fn is_populated(folder: &Path) -> bool {
+    let events = fs::read_to_string(folder.join("cgroup.events"));
+    // The root of the hierarchy has no such file.
+    events.map_or_else(|_| folder.exists(), |text| text.lines().any(|line| line == "populated 1"))
+}
+
+fn root() -> Result<&'static Path> {
+    let root = Path::new(ROOT);
+    if !root.join("cgroup.controllers").exists() {
+        bail!("{ROOT} is no cgroup v2 hierarchy: filter by process instead (attach -p)");
+    }
+    Ok(root)
+}
+
+fn cgroup(root: &Path, path: &Path) -> Result<Cgroup> {
+    let path = path.canonicalize()?;
+    let below = path.strip_prefix(root).context("not in the hierarchy")?;
+    let level = u32::try_from(below.components().count()).unwrap_or(u32::MAX);
+    Ok(Cgroup { id: fs::metadata(&path)?.ino(), level })
+}
+
+/// The outermost directories whose names fit.
+fn search(folder: &Path, fits: &dyn Fn(&str) -> bool, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        if fits(&entry.file_name().to_string_lossy()) {
+            found.push(entry.path());
+        } else {
+            search(&entry.path(), fits, found);
+        }
+    }
+}
+
+/// "docker-ID.scope", "cri-containerd-ID.scope", "libpod-ID.scope", "ID".
+fn is_container(name: &str, id: &str) -> bool {
+    let name = name.strip_suffix(".scope").unwrap_or(name);
+    let bare = name.rsplit_once('-').map_or(name, |(_, id)| id);
+    name.starts_with(id) || bare.starts_with(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runtimes_name_their_cgroups_alike() {
+        for name in
+            ["docker-3f4a9c.scope", "cri-containerd-3f4a9c.scope", "libpod-3f4a9c", "3f4a9c"]
+        {
+            assert!(is_container(name, "3f4a"), "{name}");
+        }
+        assert!(!is_container("docker-13f4a9c.scope", "3f4a"));
+        assert!(!is_container("system.slice", "3f4a"));
+    }
+
+    #[test]
+    fn a_container_is_found_at_any_depth_once() {
+        let root = std::env::temp_dir().join(format!("dio-trace-cgroup-{}", std::process::id()));
+        let inner = root.join("kubepods.slice/pod1.slice/cri-containerd-abcdef.scope/init");
+        fs::create_dir_all(&inner).unwrap();
+        let mut found = Vec::new();
+        search(&root, &|name| is_container(name, "abcd"), &mut found);
+        let level = cgroup(&root, &found[0]).unwrap().level;
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!((found.len(), level), (1, 3));
+    }
+}

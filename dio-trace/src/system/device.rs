@@ -1,0 +1,171 @@
+//! The block device below a file: its queue's limits, and the devices it stands on (sysfs).
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::util::escape::escape;
+
+/// Devices looked at below one file; a stack deeper or wider than this is not told in full.
+const MAX_LAYERS: usize = 32;
+
+/// A device of the stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// As in /dev.
+    pub name: String,
+    pub kind: LayerKind,
+}
+
+impl Layer {
+    /// Memory that its texts take.
+    pub(crate) fn bytes(&self) -> usize {
+        let file = if let LayerKind::Loop { file, .. } = &self.kind { file.len() } else { 0 };
+        self.name.len() + file
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerKind {
+    /// A loop device.
+    Loop {
+        /// Escaped path of the backing file, as the kernel has it.
+        file: String,
+        /// The driver reads and writes it directly.
+        direct: bool,
+    },
+    /// A device-mapper device.
+    Mapper,
+    /// An md RAID.
+    Raid,
+    Disk,
+}
+
+/// What is known of the device below a file; `None` where there is none or it does not say.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Device {
+    /// Logical block size in bytes.
+    pub logical_block: Option<u32>,
+    /// Memory alignment its DMA asks for, in bytes.
+    pub dma_align: Option<u32>,
+    /// Pages must not change under its writes (checksums, RAID 5).
+    pub stable_writes: Option<bool>,
+    /// Takes writes only in sequence within a zone.
+    pub zoned: Option<bool>,
+    /// From the device itself down.
+    pub layers: Vec<Layer>,
+}
+
+/// Asks sysfs about a device by number.
+pub(crate) fn ask((major, minor): (u32, u32)) -> Device {
+    Path::new(&format!("/sys/dev/block/{major}:{minor}"))
+        .canonicalize()
+        .map(|folder| describe(&folder))
+        .unwrap_or_default()
+}
+
+fn describe(folder: &Path) -> Device {
+    let disk = whole(folder);
+    let limit = |name: &str| read(&disk.join("queue").join(name));
+    let number = |name: &str| limit(name)?.parse::<u32>().ok();
+    let mut layers = Vec::new();
+    collect(folder, &mut layers);
+    Device {
+        logical_block: number("logical_block_size"),
+        dma_align: number("dma_alignment").map(|mask| mask.saturating_add(1)),
+        stable_writes: number("stable_writes").map(|n| n != 0),
+        zoned: limit("zoned").map(|kind| kind != "none"),
+        layers,
+    }
+}
+
+/// The disk of a partition; any other device itself.
+fn whole(folder: &Path) -> PathBuf {
+    let parent = folder.parent().filter(|_| folder.join("partition").exists());
+    parent.unwrap_or(folder).to_path_buf()
+}
+
+/// Adds a device and those below it, each once.
+fn collect(folder: &Path, layers: &mut Vec<Layer>) {
+    let disk = whole(folder);
+    let Some(name) = folder.file_name() else { return };
+    let name = escape(name.as_encoded_bytes());
+    if layers.len() >= MAX_LAYERS || layers.iter().any(|layer| layer.name == name) {
+        return;
+    }
+    layers.push(Layer { name, kind: kind(&disk) });
+    let below = fs::read_dir(disk.join("slaves")).into_iter().flatten().flatten();
+    for link in below {
+        if let Ok(folder) = link.path().canonicalize() {
+            collect(&folder, layers);
+        }
+    }
+}
+
+fn kind(disk: &Path) -> LayerKind {
+    if let Some(file) = read(&disk.join("loop/backing_file")) {
+        let direct = read(&disk.join("loop/dio")).is_some_and(|text| text == "1");
+        return LayerKind::Loop { file: escape(file.as_bytes()), direct };
+    }
+    if disk.join("dm").exists() {
+        LayerKind::Mapper
+    } else if disk.join("md").exists() {
+        LayerKind::Raid
+    } else {
+        LayerKind::Disk
+    }
+}
+
+/// An attribute without its newline.
+fn read(path: &Path) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    Some(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_device_says_nothing() {
+        let nothing = ask((u32::MAX, 0));
+        assert_eq!((nothing.logical_block, nothing.layers), (None, Vec::new()));
+    }
+
+    #[test]
+    fn a_stack_is_walked_down_to_its_disks() {
+        let root = std::env::temp_dir().join(format!("dio-trace-sysfs-{}", std::process::id()));
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("loop0/loop/backing_file", "/images/a b\n");
+        write("loop0/loop/dio", "0\n");
+        write("loop0/loop0p1/partition", "1\n");
+        write("dm-0/dm/uuid", "LVM-x\n");
+        write("dm-0/queue/logical_block_size", "4096\n");
+        write("dm-0/queue/dma_alignment", "3\n");
+        write("dm-0/queue/zoned", "none\n");
+        fs::create_dir_all(root.join("dm-0/slaves")).unwrap();
+        std::os::unix::fs::symlink("../../loop0/loop0p1", root.join("dm-0/slaves/loop0p1"))
+            .unwrap();
+        let device = describe(&root.join("dm-0").canonicalize().unwrap());
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!((device.logical_block, device.dma_align), (Some(4096), Some(4)));
+        assert_eq!((device.zoned, device.stable_writes), (Some(false), None));
+        let kind = LayerKind::Loop { file: "/images/a b".to_owned(), direct: false };
+        assert_eq!(
+            device.layers,
+            [
+                Layer { name: "dm-0".to_owned(), kind: LayerKind::Mapper },
+                Layer { name: "loop0p1".to_owned(), kind },
+            ]
+        );
+    }
+}

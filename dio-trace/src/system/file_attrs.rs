@@ -1,0 +1,250 @@
+//! What a file says of itself: limits, flags, attributes. Asked without writing, once per file.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions},
+    io,
+    mem::MaybeUninit,
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
+    path::Path,
+};
+
+use dio_trace_common::verdict::magic;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    system::device::{self, Device},
+    system::file_system::client_magic,
+};
+
+/// inode flags of FS_IOC_GETFLAGS (include/uapi/linux/fs.h, fs/ext4/ext4.h).
+pub mod flag {
+    pub const COMPRESSED: u32 = 0x4;
+    pub const ENCRYPTED: u32 = 0x800;
+    pub const JOURNAL_DATA: u32 = 0x4000;
+    pub const EXTENTS: u32 = 0x8_0000;
+    pub const VERITY: u32 = 0x10_0000;
+    pub const NOCOW: u32 = 0x80_0000;
+    pub const INLINE_DATA: u32 = 0x1000_0000;
+}
+
+/// stx_attributes of statx(2).
+pub mod attribute {
+    pub const COMPRESSED: u64 = libc::STATX_ATTR_COMPRESSED as u64;
+    pub const ENCRYPTED: u64 = libc::STATX_ATTR_ENCRYPTED as u64;
+    pub const VERITY: u64 = libc::STATX_ATTR_VERITY as u64;
+    pub const DAX: u64 = libc::STATX_ATTR_DAX as u64;
+}
+
+/// What an open file could tell; `None` where it or the kernel does not say.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Facts {
+    /// st_dev, or the device itself for a block device: (major, minor).
+    pub dev: Option<(u32, u32)>,
+    pub flags: Option<u32>,
+    /// See [`attribute`]; those its file system does not keep are 0.
+    pub attributes: Option<u64>,
+    /// statx STATX_DIOALIGN: memory and offset alignment in bytes; 0 = no direct I/O.
+    pub dio_align: Option<(u32, u32)>,
+    /// statx STATX_DIO_READ_ALIGN (7.x): offset alignment of reads in bytes.
+    pub dio_read_align: Option<u32>,
+    /// statfs f_bsize: the file system's block size in bytes.
+    pub block: Option<u32>,
+    /// st_blocks: what the file's data takes, in units of 512 bytes.
+    pub allocated: Option<u64>,
+    /// The device its file system is mounted from; default if there is none.
+    pub device: Device,
+}
+
+impl Facts {
+    /// statx says that this file takes direct requests, or that it takes none; `None` if it does not
+    /// say.
+    #[must_use]
+    pub fn takes_direct(&self) -> Option<bool> {
+        self.dio_align.map(|(memory, offset)| memory != 0 && offset != 0)
+    }
+
+    /// The file system's block size in bytes; a page's where it is not known.
+    #[must_use]
+    pub fn block_size(&self) -> u32 {
+        self.block.filter(|block| *block != 0).unwrap_or(4096)
+    }
+}
+
+/// A file that is asked, for no longer than that takes: what is open cannot be unmounted, and keeps
+/// the space of a file that is deleted.
+pub(crate) struct Asked {
+    /// Open by its name alone (O_PATH): nothing of the file system, of a device's driver or of a
+    /// server learns of it.
+    named: File,
+    about: Metadata,
+    /// It lies on a server, which would learn of an open.
+    remote: bool,
+}
+
+impl Asked {
+    /// The file of that path, if it still is the inode that was traced, on that device (kernel
+    /// `dev_t`). `fs` is its file system's type, "" if it is not known.
+    ///
+    /// # Errors
+    /// If it is gone, another file, or neither a regular file nor a block device.
+    pub(crate) fn find(path: &Path, (ino, dev): (u64, u32), fs: &str) -> io::Result<Self> {
+        let flags = libc::O_PATH | libc::O_CLOEXEC;
+        let named = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let about = named.metadata()?;
+        let kind = about.file_type();
+        let same = about.ino() == ino && may_be_on(&about, dev);
+        if !same || !(kind.is_file() || kind.is_block_device()) {
+            return Err(io::Error::other("another file has that name now"));
+        }
+        let own = || statfs(&named).is_some_and(|about| magic::is_client(about.f_type as u32));
+        let remote = client_magic(fs).is_some() || own();
+        Ok(Self { named, about, remote })
+    }
+
+    /// What it says of itself.
+    pub(crate) fn facts(&self, source: Option<&str>) -> Facts {
+        ask(&self.named, self.open().as_ref(), source)
+    }
+
+    /// Open for the questions that need it (ioctl). Nothing is read, so its access time stays. Not a
+    /// device, whose driver would act on it, and not a file without a name: closing it would be what
+    /// frees its space.
+    pub(crate) fn open(&self) -> Option<File> {
+        if !self.about.is_file() || self.about.nlink() == 0 || self.remote {
+            return None;
+        }
+        let itself = format!("/proc/self/fd/{}", self.named.as_raw_fd());
+        let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
+        OpenOptions::new().read(true).custom_flags(flags).open(itself).ok()
+    }
+}
+
+/// False if the device says that it is another file of the same number, as in another mount
+/// namespace. Devices without a driver (major 0) tell nothing: btrfs and overlay show others than the kernel
+/// has.
+fn may_be_on(about: &Metadata, dev: u32) -> bool {
+    let itself = about.file_type().is_block_device();
+    let (major, minor) = numbers(if itself { about.rdev() } else { about.dev() });
+    let (kernel_major, kernel_minor) = (dev >> 20, dev & 0xf_ffff);
+    major == 0 || kernel_major == 0 || (major, minor) == (kernel_major, kernel_minor)
+}
+
+/// Asks a file: by `file`, which may be open by its name alone, and by `open` what takes more. `source`
+/// is what its file system is mounted from: btrfs has device numbers of its own, behind which sysfs
+/// finds nothing.
+pub(crate) fn ask(file: &File, open: Option<&File>, source: Option<&str>) -> Facts {
+    ask_through(file, open, source, device::ask)
+}
+
+/// As [`ask`]; `device` knows of a device by its number.
+pub(crate) fn ask_through(
+    file: &File,
+    open: Option<&File>,
+    source: Option<&str>,
+    device: impl FnOnce((u32, u32)) -> Device,
+) -> Facts {
+    let Ok(about) = file.metadata() else { return Facts::default() };
+    let itself = about.file_type().is_block_device();
+    let dev = numbers(if itself { about.rdev() } else { about.dev() });
+    let below = if dev.0 == 0 { source.and_then(device_number) } else { Some(dev) };
+    let statx = statx(file);
+    let told = |mask| statx.filter(|answer| answer.stx_mask & mask != 0);
+    Facts {
+        dev: Some(dev),
+        flags: open.filter(|_| !itself).and_then(inode_flags),
+        attributes: statx.map(|answer| answer.stx_attributes),
+        dio_align: told(libc::STATX_DIOALIGN)
+            .map(|answer| (answer.stx_dio_mem_align, answer.stx_dio_offset_align)),
+        dio_read_align: told(libc::STATX_DIO_READ_ALIGN)
+            .map(|answer| answer.stx_dio_read_offset_align),
+        block: if itself { None } else { block_size(file) },
+        allocated: (!itself).then(|| about.blocks()),
+        device: below.map(device).unwrap_or_default(),
+    }
+}
+
+fn numbers(dev: libc::dev_t) -> (u32, u32) {
+    (libc::major(dev), libc::minor(dev))
+}
+
+/// The number of the block device at this path.
+fn device_number(source: &str) -> Option<(u32, u32)> {
+    let about = fs::metadata(source).ok().filter(|about| about.file_type().is_block_device())?;
+    Some(numbers(about.rdev()))
+}
+
+/// Its flags by FS_IOC_GETFLAGS; `None` if its file system has none.
+pub fn inode_flags(file: &File) -> Option<u32> {
+    let mut flags: libc::c_long = 0;
+    // SAFETY: the kernel writes at most one long.
+    let failed =
+        unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) } != 0;
+    (!failed).then_some(flags as u32)
+}
+
+/// Its stx_attributes, see [`attribute`]; `None` if it cannot be asked.
+pub fn attributes(file: &File) -> Option<u64> {
+    statx(file).map(|answer| answer.stx_attributes)
+}
+
+fn block_size(file: &File) -> Option<u32> {
+    u32::try_from(statfs(file)?.f_bsize).ok()
+}
+
+/// What its file system says of itself.
+pub(crate) fn statfs(file: &File) -> Option<libc::statfs> {
+    let mut about = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the kernel fills one statfs.
+    let failed = unsafe { libc::fstatfs(file.as_raw_fd(), about.as_mut_ptr()) } != 0;
+    // SAFETY: all-zero is a value of this plain struct, and the kernel fills it.
+    (!failed).then(|| unsafe { about.assume_init() })
+}
+
+pub(crate) fn statx(file: &File) -> Option<libc::statx> {
+    let wanted = libc::STATX_DIOALIGN | libc::STATX_DIO_READ_ALIGN | libc::STATX_MNT_ID;
+    let mut about = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: an empty path with AT_EMPTY_PATH names the descriptor itself.
+    let failed = unsafe {
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, wanted, about.as_mut_ptr())
+    } != 0;
+    // SAFETY: all-zero is a value of this plain struct, and the kernel fills it.
+    (!failed).then(|| unsafe { about.assume_init() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_tells_and_another_inode_is_not_asked() {
+        let path = std::env::current_exe().unwrap();
+        let about = fs::metadata(&path).unwrap();
+        let (major, minor) = numbers(about.dev());
+        let (ino, dev) = (about.ino(), major << 20 | minor);
+        let facts = Asked::find(&path, (ino, dev), "").unwrap().facts(None);
+        assert!(facts.dev.is_some() && facts.attributes.is_some());
+        assert!(facts.block.is_some_and(|block| block.is_power_of_two()));
+        assert!(Asked::find(&path, (ino + 1, dev), "").is_err());
+        assert_eq!(Asked::find(&path, (ino, 9 << 20 | 7), "").is_err(), major != 0);
+        assert_eq!(device_number("/dev/null"), None);
+    }
+
+    #[test]
+    fn neither_a_deleted_file_nor_one_of_a_server_is_opened() {
+        let path = std::env::temp_dir().join(format!("dio-trace-asked-{}", std::process::id()));
+        let kept = File::create(&path).unwrap();
+        let ino = kept.metadata().unwrap().ino();
+        assert!(Asked::find(&path, (ino, 0), "fuse").unwrap().open().is_none());
+        let local = Asked::find(&path, (ino, 0), "").unwrap();
+        assert_eq!(local.open().is_none(), local.remote);
+        fs::remove_file(&path).unwrap();
+        assert!(Asked::find(&path, (ino, 0), "").is_err());
+        let link = format!("/proc/self/fd/{}", kept.as_raw_fd());
+        let deleted = Asked::find(Path::new(&link), (ino, 0), "").unwrap();
+        assert!(deleted.open().is_none() && deleted.facts(None).dev.is_some());
+    }
+}

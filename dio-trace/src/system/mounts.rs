@@ -1,0 +1,151 @@
+//! Mounts, as /proc/PID/mountinfo tells them (proc(5)).
+
+use std::{collections::HashMap, ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, path::Path};
+
+/// One line of mountinfo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// "major:minor" of the file system.
+    pub dev: String,
+    /// Path inside the file system that is the root of this mount.
+    pub root: Vec<u8>,
+    /// Where it is mounted, as the process sees it.
+    pub point: Vec<u8>,
+    pub fs: String,
+    /// What it is mounted from: a device, or whatever its type has instead.
+    pub source: String,
+    /// Options of the file system (those of the mount itself tell nothing about caching).
+    pub options: String,
+    /// Its line: of two with one point, the later hides the other.
+    pub line: usize,
+}
+
+/// The mounts of one process by mount id.
+pub(crate) type Mounts = HashMap<i32, Mount>;
+
+/// Reads /proc/PID/mountinfo; empty if the process is gone.
+pub(crate) fn of_process(pid: u32) -> Mounts {
+    let text = fs::read(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    let mut mounts = parse(&text);
+    add_defaults(&mut mounts);
+    mounts
+}
+
+/// ext4 does not list what is a default of the file system itself (`tune2fs -o journal_data`;
+/// fs/ext4/super.c:_ext4_show_options). A host of containers mounts one of them many times: each is asked once.
+fn add_defaults(mounts: &mut Mounts) {
+    let mut asked = HashMap::new();
+    let silent = |mount: &&mut Mount| mount.fs == "ext4" && !mount.options.contains("data=");
+    for mount in mounts.values_mut().filter(silent) {
+        let journals = || journals_data(&mount.dev) == Some(true);
+        if *asked.entry(mount.dev.clone()).or_insert_with(journals) {
+            mount.options.push_str(",data=journal");
+        }
+    }
+}
+
+/// All options of an ext4, defaults too, lie in a file under the kernel's name of its device.
+fn journals_data(dev: &str) -> Option<bool> {
+    let device = fs::read_link(format!("/sys/dev/block/{dev}")).ok()?;
+    let file = Path::new("/proc/fs/ext4").join(device.file_name()?).join("options");
+    let options = fs::read_to_string(file).ok()?;
+    Some(options.lines().any(|option| option == "data=journal"))
+}
+
+/// Parses mountinfo; a line that is not as documented is left out.
+pub(crate) fn parse(text: &[u8]) -> Mounts {
+    let lines = text.split(|&b| b == b'\n').enumerate();
+    lines.filter_map(|(number, line)| parse_line(number, line)).collect()
+}
+
+fn parse_line(number: usize, line: &[u8]) -> Option<(i32, Mount)> {
+    let words: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
+    let id = std::str::from_utf8(words.first()?).ok()?.parse().ok()?;
+    // "id parent maj:min root point options [optional…] - fs source superoptions"
+    let dash = words.iter().skip(6).position(|w| *w == b"-")? + 6;
+    let text = |word: Option<&&[u8]>| Some(String::from_utf8_lossy(word?).into_owned());
+    let mount = Mount {
+        dev: text(words.get(2))?,
+        root: unescape(words.get(3)?),
+        point: unescape(words.get(4)?),
+        fs: text(words.get(dash + 1))?,
+        source: String::from_utf8_lossy(&unescape(words.get(dash + 2)?)).into_owned(),
+        options: text(words.get(dash + 3))?,
+        line: number,
+    };
+    Some((id, mount))
+}
+
+/// The mount that a path of this process lies on.
+pub(crate) fn of_path<'a>(mounts: &'a Mounts, path: &Path) -> Option<&'a Mount> {
+    let point = |mount: &'a Mount| Path::new(OsStr::from_bytes(&mount.point));
+    let over = mounts.values().filter(|mount| path.starts_with(point(mount)));
+    over.max_by_key(|mount| (mount.point.len(), mount.line))
+}
+
+/// `\040` and the like back to bytes.
+fn unescape(word: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = (byte == b'\\')
+            .then(|| tail.get(..3))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        if let Some(value) = octal {
+            out.push(value);
+            rest = &tail[3..];
+        } else {
+            out.push(byte);
+            rest = tail;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn mount(point: &str) -> Mount {
+        Mount {
+            dev: "8:1".to_owned(),
+            root: b"/".to_vec(),
+            point: point.into(),
+            fs: "ext4".to_owned(),
+            source: "/dev/sda1".to_owned(),
+            options: String::new(),
+            line: 0,
+        }
+    }
+
+    #[test]
+    fn a_line_is_read_with_its_escapes() {
+        let text = b"36 35 98:0 /a\\040b /mnt/x\\134y rw,noatime shared:1 master:2 - ext4 /dev/vda rw,data=journal\n\
+            broken line\n";
+        let mounts = parse(text);
+        assert_eq!(mounts.len(), 1);
+        let mount = &mounts[&36];
+        assert_eq!(mount.dev, "98:0");
+        assert_eq!(mount.root, b"/a b");
+        assert_eq!(mount.point, b"/mnt/x\\y");
+        assert_eq!((mount.fs.as_str(), mount.options.as_str()), ("ext4", "rw,data=journal"));
+        assert_eq!(mount.source, "/dev/vda");
+    }
+
+    #[test]
+    fn a_path_lies_on_the_deepest_mount_above_it() {
+        let text = b"1 0 8:1 / / rw - ext4 /dev/a rw\n\
+            2 1 8:2 / /var rw - xfs /dev/b rw\n\
+            3 1 8:3 / /var/lib/x rw - btrfs /dev/c rw\n\
+            9 1 0:5 / /net rw - autofs auto rw\n\
+            4 9 0:6 / /net rw - nfs4 server:/ rw\n";
+        let mounts = parse(text);
+        let fs = |path: &str| of_path(&mounts, Path::new(path)).map(|mount| mount.fs.as_str());
+        assert_eq!(fs("/var/lib/x/upper"), Some("btrfs"));
+        assert_eq!(fs("/var/lib/xy"), Some("xfs"));
+        assert_eq!(fs("/etc"), Some("ext4"));
+        assert_eq!(fs("/net/file"), Some("nfs4"));
+        assert_eq!(fs("relative"), None);
+    }
+}

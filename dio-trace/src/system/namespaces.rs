@@ -1,0 +1,226 @@
+//! Mounts of all namespaces that were met, by id.
+//!
+//! A mount's id is the kernel's own: no two mounts have the same at one time, whatever namespace they
+//! are in (fs/namespace.c:mnt_alloc_id). So the table of any process tells of the mounts that a
+//! process which is gone by now had, if they were in the same namespace. An id is given again once its
+//! mount is gone; the device of the file system must be the file's, too.
+//!
+//! What a table calls a mount depends on the root directory of the process, too: within one
+//! namespace a process in a chroot sees `/data` where another one sees `/new/data`.
+
+use std::{
+    collections::HashMap,
+    os::unix::fs::MetadataExt as _,
+    time::{Duration, Instant},
+};
+
+use crate::system::{
+    mounts::{self, Mount, Mounts},
+    processes,
+};
+
+/// Mount namespaces whose tables are kept, and mounts in all of them.
+const MAX_NAMESPACES: usize = 256;
+const MAX_MOUNTS: usize = 1 << 16;
+/// How long a table is taken for what it says of a process that is still there.
+const FRESH: Duration = Duration::from_secs(1);
+/// How often at most all processes are looked through for namespaces.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// Processes looked at then.
+const MAX_PROCESSES: usize = 1 << 16;
+
+/// Whose mounts these are: processes share them, by the thousand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Namespace {
+    /// By the inode in /proc, and by device and inode of the root directory.
+    Mounts { inode: u64, root: (u64, u64) },
+    /// Of a process that does not show it.
+    Process(u32),
+}
+
+impl Namespace {
+    fn of(tgid: u32) -> Self {
+        let ask = |what: &str| std::fs::metadata(format!("/proc/{tgid}/{what}"));
+        match (ask("ns/mnt"), ask("root")) {
+            (Ok(namespace), Ok(root)) => {
+                Self::Mounts { inode: namespace.ino(), root: (root.dev(), root.ino()) }
+            }
+            _ => Self::Process(tgid),
+        }
+    }
+}
+
+/// The mount that a file is on, as its process named it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) tgid: u32,
+    pub(crate) id: i32,
+    /// Kernel `dev_t` of the file system; `None` if it is another's (a block device's own number).
+    pub(crate) dev: Option<u32>,
+}
+
+impl Wanted {
+    fn is(&self, mount: &Mount) -> bool {
+        self.dev.is_none_or(|dev| mount.dev == format!("{}:{}", dev >> 20, dev & 0xf_ffff))
+    }
+
+    fn among<'a>(&self, mounts: &'a Mounts) -> Option<&'a Mount> {
+        mounts.get(&self.id).filter(|mount| self.is(mount))
+    }
+}
+
+/// Asks for the mounts of a process.
+type Read = fn(u32) -> Mounts;
+
+/// Tables of mounts, each with when it was read.
+pub(crate) struct Namespaces {
+    tables: HashMap<Namespace, (Instant, Mounts)>,
+    looked: Option<Instant>,
+    read: Read,
+    /// The tracer's.
+    own: Namespace,
+}
+
+impl Default for Namespaces {
+    fn default() -> Self {
+        let own = Namespace::of(std::process::id());
+        Self { tables: HashMap::new(), looked: None, read: mounts::of_process, own }
+    }
+}
+
+impl Namespaces {
+    /// Reads the tables of these processes, then of all others, each namespace once.
+    pub(crate) fn look_around(&mut self, first: &[u32]) {
+        let now = Instant::now();
+        self.looked = Some(now);
+        let others = processes::ids().take(MAX_PROCESSES);
+        for tgid in first.iter().copied().chain(others) {
+            let namespace = Namespace::of(tgid);
+            let read = self.tables.get(&namespace).map(|(at, _)| *at);
+            let room = read.is_some() || self.tables.len() < MAX_NAMESPACES;
+            let stale = read.is_none_or(|at| at < now);
+            if room && stale && matches!(namespace, Namespace::Mounts { .. }) {
+                self.refresh(namespace, tgid);
+            }
+        }
+    }
+
+    /// The mount of a file: of its process as it was within the last second, else, if that is gone, of
+    /// any other.
+    pub(crate) fn mount(&mut self, wanted: Wanted) -> Option<Mount> {
+        let own = Namespace::of(wanted.tgid);
+        let fresh = self.tables.get(&own).filter(|(at, _)| at.elapsed() < FRESH);
+        if let Some(mount) = fresh.and_then(|(_, mounts)| wanted.among(mounts)) {
+            return Some(mount.clone());
+        }
+        self.refresh(own, wanted.tgid);
+        // It is there, and just asked: no doubt of the number.
+        if let Some(mount) = self.tables.get(&own).and_then(|(_, mounts)| mounts.get(&wanted.id)) {
+            return Some(mount.clone());
+        }
+        self.anywhere(&wanted).or_else(|| {
+            self.looked.is_none_or(|at| at.elapsed() > LOOK_AROUND).then(|| {
+                self.look_around(&[]);
+                self.anywhere(&wanted)
+            })?
+        })
+    }
+
+    fn anywhere(&self, wanted: &Wanted) -> Option<Mount> {
+        // Should several tables have it: as the tracer's own root directory has it, else the newest.
+        let tables = self.tables.iter().filter(|(_, (_, mounts))| wanted.among(mounts).is_some());
+        let (_, (_, mounts)) =
+            tables.max_by_key(|(namespace, (at, _))| (**namespace == self.own, *at))?;
+        wanted.among(mounts).cloned()
+    }
+
+    /// Reads a table; one of a process that is gone leaves what is known of its namespace.
+    fn refresh(&mut self, namespace: Namespace, tgid: u32) {
+        let mounts = (self.read)(tgid);
+        if mounts.is_empty() {
+            return;
+        }
+        let known = self.tables.remove(&namespace).is_some();
+        let kept: usize = self.tables.values().map(|(_, mounts)| mounts.len()).sum();
+        if !known && self.tables.len() >= MAX_NAMESPACES || kept + mounts.len() > MAX_MOUNTS {
+            self.drop_oldest();
+        }
+        self.tables.insert(namespace, (Instant::now(), mounts));
+    }
+
+    /// Half of the tables go: those that were not read for longest.
+    fn drop_oldest(&mut self) {
+        let mut times: Vec<Instant> = self.tables.values().map(|(at, _)| *at).collect();
+        times.sort_unstable();
+        let Some(middle) = times.get(times.len() / 2).copied() else { return };
+        self.tables.retain(|_, (at, _)| *at > middle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::mounts::tests::mount;
+
+    const GONE: u32 = u32::MAX >> 1;
+    const DEV: u32 = 8 << 20 | 1;
+
+    fn known(id: i32, point: &str) -> Namespaces {
+        let mut namespaces = Namespaces { read: |_| Mounts::new(), ..Namespaces::default() };
+        let table = (Instant::now(), HashMap::from([(id, mount(point))]));
+        namespaces.tables.insert(Namespace::Mounts { inode: 7, root: (0, 2) }, table);
+        namespaces
+    }
+
+    fn point(namespaces: &mut Namespaces, wanted: Wanted) -> Option<Vec<u8>> {
+        namespaces.mount(wanted).map(|mount| mount.point)
+    }
+
+    #[test]
+    fn a_gone_process_s_mount_is_found_by_another_s_table() {
+        let mut namespaces = known(41, "/data");
+        let wanted = |id, dev| Wanted { tgid: GONE, id, dev };
+        assert_eq!(point(&mut namespaces, wanted(41, Some(DEV))).as_deref(), Some(&b"/data"[..]));
+        assert_eq!(point(&mut namespaces, wanted(41, None)).as_deref(), Some(&b"/data"[..]));
+        // The number was given again, to another file system.
+        assert_eq!(point(&mut namespaces, wanted(41, Some(DEV + 1))), None);
+        assert_eq!(point(&mut namespaces, wanted(42, Some(DEV))), None);
+    }
+
+    #[test]
+    fn of_two_root_directories_the_tracer_s_own_names_a_mount() {
+        let mut namespaces = known(41, "/data");
+        namespaces.own = Namespace::Mounts { inode: 7, root: (0, 2) };
+        // Read later: by a process outside of the chroot.
+        let table = (Instant::now(), HashMap::from([(41, mount("/new/data"))]));
+        namespaces.tables.insert(Namespace::Mounts { inode: 7, root: (0, 1) }, table);
+        let wanted = Wanted { tgid: GONE, id: 41, dev: Some(DEV) };
+        assert_eq!(point(&mut namespaces, wanted).as_deref(), Some(&b"/data"[..]));
+    }
+
+    #[test]
+    fn all_processes_are_looked_through_for_an_unknown_mount_and_not_at_every_file() {
+        let mut namespaces = known(41, "/data");
+        namespaces.read = |tgid| match tgid {
+            GONE => Mounts::new(),
+            _ => HashMap::from([(50, mount("/later"))]),
+        };
+        let wanted = Wanted { tgid: GONE, id: 50, dev: Some(DEV) };
+        assert!(namespaces.looked.is_none());
+        assert_eq!(point(&mut namespaces, wanted).as_deref(), Some(&b"/later"[..]));
+        let looked = namespaces.looked.unwrap();
+        assert_eq!(point(&mut namespaces, Wanted { id: 99, ..wanted }), None);
+        assert_eq!(namespaces.looked, Some(looked));
+    }
+
+    #[test]
+    fn memory_has_an_end() {
+        let mut namespaces = known(0, "/");
+        namespaces.read = |tgid| HashMap::from([(tgid as i32, mount("/x"))]);
+        for tgid in 0..3 * MAX_NAMESPACES as u32 {
+            namespaces.refresh(Namespace::Process(tgid), tgid);
+            assert!(namespaces.tables.len() <= MAX_NAMESPACES);
+            assert!(namespaces.tables.contains_key(&Namespace::Process(tgid)));
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What must hold for any bytes: the bodies of the fuzz targets, which ordinary tests run on what
+//! was found so far.
+
+use std::io::Cursor;
+
+use anyhow::Result;
+
+use crate::{
+    enrich::Enricher,
+    flow::{
+        record::{Record, Watched},
+        side_events::{Beside, Mixing},
+    },
+    model::Event,
+    output::{
+        export::{csv::Csv, folded::Folded, perfetto::Perfetto},
+        html::{self, Gather},
+    },
+    recording::{
+        format::{Columns, Recorded, framed},
+        replay::{Part, Sink, replay},
+    },
+    tracer::decode,
+    util::clock::{Clock, Shown},
+};
+
+const WATCHED: Watched = Watched { flushes: true, invalidations: true, additions: true };
+
+/// Bytes from the ring buffer.
+pub fn event(bytes: &[u8]) {
+    let Some(event) = decode(bytes) else { return };
+    let (mut enricher, clock) = (Enricher::recorded(), Clock::fixed(0));
+    match event {
+        Event::File(file) => enricher.add(&file),
+        Event::Request(request) => {
+            let record = Record::new(&request, &mut enricher, &clock, WATCHED);
+            Beside::default().request(&record);
+            let recorded = Recorded { request: *request, task: 1, extents: None, stack: 0 };
+            let mut columns = Columns::default();
+            columns.push(&recorded);
+            let raw = columns.encode();
+            let mut back = Columns::default();
+            assert!(back.decode(&raw).is_some(), "what was written is read");
+        }
+        Event::Refusal(refusal) => {
+            Beside::default().refusal(&refusal, &mut enricher, &clock);
+        }
+        Event::Mixer(mixer) => {
+            let _ = Mixing::new(&mixer, &mut enricher, &clock);
+        }
+    }
+}
+
+/// A file that may be a recording.
+pub fn recording(bytes: &[u8]) {
+    let mut all = Everything {
+        csv: Csv::new(Vec::new()).ok(),
+        trace: Perfetto::new(Vec::new()),
+        folded: Folded::default(),
+    };
+    let _ = replay(Cursor::new(bytes), &|_| Part::ALL, &mut all);
+    let mut gather = Gather::default();
+    let Ok(mut replayed) = replay(Cursor::new(bytes), &|_| Part::ALL, &mut gather) else {
+        return;
+    };
+    let mut page = Vec::new();
+    let shown = Shown::recorded(replayed.header.zone.as_ref(), false);
+    let written = html::page(&mut page, "fuzz", &shown, &mut replayed, gather);
+    assert!(written.is_ok(), "a page can always be made");
+    // Two elements of its own, and its data.
+    let scripts = page.windows(8).filter(|word| word.eq_ignore_ascii_case(b"</script")).count();
+    assert_eq!(scripts, 2, "data has become markup");
+}
+
+/// A recording of these blocks: a kind, two bytes of length, so many bytes of contents, and so on.
+pub fn contents(mut bytes: &[u8]) {
+    let mut blocks = Vec::new();
+    while let [kind, low, high, rest @ ..] = bytes {
+        let len = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len());
+        let (raw, rest) = rest.split_at(len);
+        blocks.push((*kind, raw));
+        bytes = rest;
+    }
+    if let Ok(file) = framed(&blocks) {
+        recording(&file);
+    }
+}
+
+struct Everything {
+    csv: Option<Csv<Vec<u8>>>,
+    trace: Perfetto<Vec<u8>>,
+    folded: Folded,
+}
+
+impl Sink for Everything {
+    fn record(&mut self, record: &Record) -> Result<()> {
+        if let Some(csv) = &mut self.csv {
+            csv.record(record)?;
+        }
+        self.folded.record(record);
+        Ok(self.trace.record(record)?)
+    }
+
+    fn wants_all(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+    };
+
+    use super::*;
+    use crate::{recording::format::unframed, testing::fixtures};
+
+    fn corpus(target: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target)
+    }
+
+    fn seed(target: &str, name: &str, bytes: &[u8]) {
+        fs::create_dir_all(corpus(target)).unwrap();
+        fs::write(corpus(target).join(name), bytes).unwrap();
+    }
+
+    /// Where the fuzzer begins: `BLESS=1 cargo test -p dio-trace fuzzing`.
+    fn seeds() {
+        let request = fixtures::request();
+        // SAFETY: repr(C), integers only, without padding: its bytes are what the ring has.
+        let bytes = unsafe {
+            std::slice::from_raw_parts((&raw const request).cast::<u8>(), size_of_val(&request))
+        };
+        seed("event", "request", bytes);
+        let v1 = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/v1.dio");
+        let v1 = fs::read(v1).unwrap();
+        seed("recording", "v1", &v1);
+        let mut blocks = Vec::new();
+        for (kind, raw) in unframed(&v1).unwrap() {
+            blocks.push(kind);
+            blocks.extend_from_slice(&(raw.len() as u16).to_le_bytes());
+            blocks.extend_from_slice(&raw);
+        }
+        seed("contents", "v1", &blocks);
+    }
+
+    #[test]
+    fn what_was_found_stays_mended() {
+        if std::env::var_os("BLESS").is_some() {
+            seeds();
+        }
+        let targets = [event, recording, contents];
+        for (name, target) in ["event", "recording", "contents"].into_iter().zip(targets) {
+            let files: Vec<_> = fs::read_dir(corpus(name)).unwrap().flatten().collect();
+            assert!(!files.is_empty(), "{name}");
+            files.iter().for_each(|file| target(&fs::read(file.path()).unwrap()));
+        }
+    }
+}

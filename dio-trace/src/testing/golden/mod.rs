@@ -1,0 +1,439 @@
+//! Goldens: what programs and people get for a fixed set of requests.
+//!
+//! A wanted change: `BLESS=1 cargo test -p dio-trace golden`, then read the diff.
+
+use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};
+
+use dio_trace_common::{
+    abi::{
+        API_IO_URING, API_LIBAIO, API_READV, Counter, CounterKey, EVENT_MIXER, EVENT_REFUSAL,
+        FileId, LATENCY_BUCKETS, MIXED_CACHED, MIXED_DIRTIED, Mixer, MixerEvent, OP_WRITE,
+        REFUSED_OPEN, Refusal, Request, STATS, Stat,
+    },
+    evidence::seen,
+    verdict::{Decision, decide, magic},
+};
+use serde_json::Value;
+
+use crate::{
+    enrich::Enricher,
+    flow::{
+        group::By,
+        record::{Record, Watched},
+        side_events::{Beside, Mixing},
+        summary::{Scope, Summary},
+    },
+    model::{Attach, Missing, Totals},
+    output::{
+        text::{Screen, Style},
+        top::{About, Command, Model},
+    },
+    system::{
+        device::{Device, Layer, LayerKind},
+        file_attrs::{Facts, flag},
+        stack::{Frame, Stack},
+    },
+    testing::fixtures,
+    util::clock::{Clock, Shown},
+};
+
+const ALL_WATCHED: Watched = Watched { flushes: true, invalidations: true, additions: true };
+/// 2026-01-02 03:04:05 UTC
+const START: i128 = 1_767_323_045_000_000_000;
+
+/// A loop device that reads its file through the page cache.
+fn on_loop() -> Layer {
+    let kind = LayerKind::Loop { file: "/srv/disk.img".to_owned(), direct: false };
+    Layer { name: "loop0".to_owned(), kind }
+}
+
+/// One request of each kind that people meet, each on a file of its own.
+fn requests() -> Vec<(Request, &'static str, &'static str, &'static str, Facts)> {
+    let nothing = Facts::default;
+    let change = |n: u64, change: &dyn Fn(&mut Request)| {
+        let mut request = fixtures::request();
+        request.inode = n;
+        request.ino = n;
+        request.begin_ns += n * 1_000_000_000;
+        request.end_ns += n * 1_000_000_000;
+        change(&mut request);
+        request
+    };
+    let cached = |r: &mut Request| {
+        r.evidence.direct_bytes = 0;
+        r.evidence.cached_bytes = r.len;
+        r.evidence.seen = seen::BUFFERED_READ;
+        r.evidence.added_pages = 1;
+    };
+    vec![
+        (change(1, &|_| ()), "/data/table.db", "ext4", "rw", nothing()),
+        (
+            change(2, &|r| cached(r)),
+            "/journal/with/a/rather/long/path/to/the/table.db",
+            "ext4",
+            "rw,data=journal",
+            nothing(),
+        ),
+        (
+            change(3, &|r| {
+                cached(r);
+                r.api = API_IO_URING;
+                r.evidence.attempts = 2;
+                r.evidence.seen |= seen::IOMAP_DIO;
+            }),
+            "/btrfs/table.db",
+            "btrfs",
+            "rw,compress=zstd:3",
+            Facts { flags: Some(flag::COMPRESSED), block: Some(4096), ..nothing() },
+        ),
+        (
+            change(4, &|r| {
+                r.ret = 1808;
+                r.size_begin = 10_000;
+                r.size_end = 10_000;
+            }),
+            "/data/wal.log",
+            "xfs",
+            "rw",
+            nothing(),
+        ),
+        (
+            change(5, &|r| {
+                r.ret = -22;
+                r.pos = 100;
+                r.user = 0x1004;
+            }),
+            "/data/odd.db",
+            "xfs",
+            "rw",
+            Facts { dio_align: Some((512, 512)), ..nothing() },
+        ),
+        (
+            change(6, &|r| {
+                r.magic = magic::TMPFS;
+                cached(r);
+                r.api = API_READV;
+            }),
+            "/dev/shm/x",
+            "tmpfs",
+            "rw",
+            nothing(),
+        ),
+        (
+            change(7, &|r| {
+                r.op = OP_WRITE;
+                r.api = API_LIBAIO;
+                r.evidence.flushed_pages = 3;
+                r.evidence.invalidated_pages = 2;
+            }),
+            "/data/mixed.db",
+            "ext4",
+            "rw",
+            nothing(),
+        ),
+        (change(8, &|r| r.ret = -11), "/data/nowait.db", "ext4", "rw", nothing()),
+        (change(9, &|r| r.ret = -5), "/data/evil\\x1b[2J name.db", "xfs", "rw", nothing()),
+        (
+            change(10, &|_| ()),
+            "/images/table.db",
+            "ext4",
+            "rw",
+            Facts { device: Device { layers: vec![on_loop()], ..Device::default() }, ..nothing() },
+        ),
+    ]
+}
+
+fn enricher() -> Enricher {
+    let mut enricher = Enricher::recorded();
+    for (request, path, fs, options, facts) in requests() {
+        enricher.know(FileId::from(&request), path, fs, options, facts);
+    }
+    enricher
+}
+
+fn records() -> Vec<Record> {
+    let mut enricher = enricher();
+    let clock = Clock::fixed(START);
+    let mut records: Vec<Record> = requests()
+        .iter()
+        .map(|(request, ..)| Record::new(request, &mut enricher, &clock, ALL_WATCHED))
+        .collect();
+    records[1].stack = Some(Arc::new(stack()));
+    records
+}
+
+/// With a name that no screen has room for, and a function that has none.
+fn stack() -> Stack {
+    let frame = |symbol: &str, module: &str, address| Frame {
+        symbol: (!symbol.is_empty()).then(|| symbol.to_owned()),
+        offset: 0x1f,
+        module: Some(module.to_owned()),
+        address,
+    };
+    let long = "<storage::pages::Pages<storage::disk::Direct> as storage::Reader>::read_page_at";
+    let frames = vec![
+        frame("pread64", "/usr/lib/x86_64-linux-gnu/libc.so.6", 0x7f00_0010_1234),
+        frame(long, "/usr/bin/postgres", 0x5500_0000_1000),
+        frame("", "/usr/bin/postgres", 0x5500_0000_2000),
+    ];
+    Stack { id: 1, frames }
+}
+
+fn counter(request: &Request, decision: &Decision) -> (CounterKey, Counter) {
+    let key = CounterKey::of(request, decision);
+    let mut latency = [0; LATENCY_BUCKETS];
+    latency[16] = 1;
+    let value = Counter {
+        requests: 1,
+        bytes: request.ret.max(0) as u64,
+        direct_bytes: decision.direct_bytes,
+        cached_bytes: decision.cached_bytes,
+        latency_ns: 80_000,
+        latency,
+    };
+    (key, value)
+}
+
+/// Somebody who uses the first file through the page cache.
+const fn mixer(how: u32) -> Mixer {
+    Mixer { inode: 1, ino: 1, dev: 8 << 20 | 1, tgid: 77, how, generation: 0 }
+}
+
+fn mixing() -> MixerEvent {
+    MixerEvent {
+        kind: EVENT_MIXER,
+        tid: 77,
+        time_ns: 1_000,
+        mixer: mixer(MIXED_DIRTIED),
+        direct_user: 42,
+        pad: 0,
+        comm: *b"logger\0\0\0\0\0\0\0\0\0\0",
+    }
+}
+
+const fn refusal() -> Refusal {
+    Refusal {
+        kind: EVENT_REFUSAL,
+        by: REFUSED_OPEN,
+        proven: 1,
+        time_ns: 1_000,
+        inode: 1,
+        ino: 1,
+        dev: 8 << 20 | 1,
+        tgid: 42,
+        tid: 42,
+        generation: 0,
+        comm: *b"postgres\0\0\0\0\0\0\0\0",
+    }
+}
+
+pub(crate) fn totals() -> Totals {
+    let counters: Vec<_> = requests()
+        .iter()
+        .map(|(request, ..)| counter(request, &decide(&request.facts(true), &request.evidence)))
+        .collect();
+    let mut stats = [0; STATS];
+    stats[Stat::Begun as usize] = 13;
+    stats[Stat::Ended as usize] = 10;
+    stats[Stat::Unmatched as usize] = 1;
+    stats[Stat::LostEvent as usize] = 4;
+    Totals {
+        kernel: "6.12.117".to_owned(),
+        attach: Attach::Fentry,
+        attached: vec!["vfs_read".to_owned(), "filemap_read".to_owned()],
+        missing: vec![Missing {
+            probe: "io_uring_complete".to_owned(),
+            why: "not in this kernel; io_uring requests may be missed".to_owned(),
+        }],
+        dark: Vec::new(),
+        stats,
+        skipped: vec![("fe_vfs_read".to_owned(), 2)],
+        counters,
+        mixers: vec![(mixer(MIXED_CACHED), 3), (mixer(MIXED_DIRTIED), 2)],
+    }
+}
+
+fn summary() -> Summary {
+    let mut enricher = enricher();
+    let mut beside = Beside::default();
+    for _ in 0..2 {
+        beside.refusal(&refusal(), &mut enricher, &Clock::fixed(START));
+    }
+    enricher.process(77, Some((77, &mixing().comm)));
+    let scope = Scope { text: "process 42 and 2 descendants".to_owned(), children_left_out: 0 };
+    Summary { scope, ..Summary::new(&totals(), &beside, &mut enricher) }
+}
+
+/// The totals, with the names of all who are in them, for other tests.
+pub(crate) fn named() -> (Totals, Enricher) {
+    let mut enricher = enricher();
+    enricher.process(42, Some((42, b"postgres\0\0\0\0\0\0\0\0")));
+    enricher.process(77, Some((77, &mixing().comm)));
+    (totals(), enricher)
+}
+
+/// The records and the summary, for other tests.
+pub(crate) fn run() -> (Vec<Record>, Summary) {
+    (records(), summary())
+}
+
+/// The live screen after two intervals, for other tests.
+pub(crate) fn top_model() -> Model {
+    let about = About {
+        subject: "the whole system".to_owned(),
+        interval: 1.0,
+        probes: "2 attached by fentry, kernel 6.12.117".to_owned(),
+        missing: Vec::new(),
+        shown: Shown::recorded(None, false),
+    };
+    let mut enricher = enricher();
+    let mut totals = totals();
+    enricher.process(42, Some((42, b"postgres\0\0\0\0\0\0\0\0")));
+    let mut model = Model::new(about, By::Process);
+    for record in records() {
+        model.record(&record);
+    }
+    let clock = Clock::fixed(START);
+    model.mixing(&Mixing::new(&mixing(), &mut enricher, &clock));
+    for times in 1..=2 {
+        for (_, counter) in &mut totals.counters {
+            counter.merge(&Counter { requests: 100 * times, ..*counter });
+        }
+        model.poll(&totals, 1.0, &mut enricher);
+    }
+    model
+}
+
+/// Compares with a committed file, or writes it.
+fn compare(name: &str, text: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/testing/golden").join(name);
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_default();
+    assert!(golden == text, "{} differs; is now:\n{text}", path.display());
+}
+
+#[test]
+fn golden_json() {
+    let mut lines: Vec<String> =
+        records().iter().map(|record| serde_json::to_string(record).unwrap()).collect();
+    lines.push(serde_json::to_string(&summary()).unwrap());
+    compare("all.jsonl", &(lines.join("\n") + "\n"));
+}
+
+fn screen(all: bool) -> String {
+    let mut out = Vec::new();
+    let style = Style { width: 80, colour: false, cut: true, all };
+    let mut screen = Screen::new(&mut out, style, Shown::recorded(None, false));
+    for record in records() {
+        screen.record(&record).unwrap();
+    }
+    let clock = Clock::fixed(START);
+    let mut enricher = enricher();
+    let row = Beside::default().refusal(&refusal(), &mut enricher, &clock).cloned();
+    screen.refusal(&row.unwrap()).unwrap();
+    screen.mixing(&Mixing::new(&mixing(), &mut enricher, &clock)).unwrap();
+    screen.summary(&summary()).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn a_title_and_a_thread_s_name_have_a_line_of_their_own() {
+    let mut record = records().swap_remove(1);
+    record.cmdline = Some("postgres: ".to_owned() + &"x".repeat(54));
+    record.thread = Some("a name of a thread".to_owned());
+    let mut out = Vec::new();
+    let style = Style { width: 80, colour: false, cut: true, all: false };
+    let mut screen = Screen::new(&mut out, style, Shown::ASKED);
+    (0..2).for_each(|_| screen.record(&record).unwrap());
+    let text = String::from_utf8(out).unwrap();
+    assert_eq!(text.matches("  by:  postgres: xxx").count(), 1, "{text}");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    assert!(words.join(" ").contains("x, thread a name of a thread"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+#[test]
+fn golden_screens_fit_80_columns() {
+    for (name, all) in [("findings.txt", false), ("every-request.txt", true)] {
+        let text = screen(all);
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{name}: {line}");
+            assert!(!line.chars().any(char::is_control), "{name}: {line:?}");
+        }
+        compare(name, &text);
+    }
+}
+
+#[test]
+fn golden_live_screens_fit_80x24() {
+    let mut model = top_model();
+    let mut pages = Vec::new();
+    for commands in [&[][..], &[Command::By(0), Command::Enter], &[Command::Help]] {
+        for command in commands {
+            model.obey(*command);
+        }
+        let lines = crate::output::top::drawn_top(&model, 80, 24);
+        pages.push(lines.join("\n"));
+    }
+    let text = pages.join(&format!("\n{}\n", "=".repeat(80))) + "\n";
+    compare("top.txt", &text);
+}
+
+/// The first column of every table row in the section of docs/json.md that starts with `heading`.
+fn documented(heading: &str) -> BTreeSet<String> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/json.md");
+    let text = fs::read_to_string(path).unwrap();
+    let section = text.split(heading).nth(1).unwrap_or_else(|| panic!("no `{heading}`"));
+    let rows = section.lines().skip_while(|line| !line.starts_with("|---"));
+    rows.skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .flat_map(|line| {
+            let cell = line.split('|').nth(1).unwrap_or_default();
+            cell.split(',').map(|word| word.trim().trim_matches('`').to_owned()).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[test]
+fn golden_causes_are_documented() {
+    compare("../../../../docs/causes.md", &crate::output::text::cause_document());
+}
+
+fn keys(value: &Value) -> BTreeSet<String> {
+    value.as_object().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn every_field_is_documented_and_every_documented_field_is_there() {
+    let record = serde_json::to_value(&records()[1]).unwrap();
+    let summary = serde_json::to_value(summary()).unwrap();
+    assert_eq!(documented("\n## request\n"), keys(&record));
+    assert_eq!(documented("\n`effects`:\n"), keys(&record["effects"]));
+    let stack = &record["stack"];
+    assert_eq!(documented("\n`stack`:\n"), keys(stack));
+    assert_eq!(documented("\nEach of `frames`:\n"), keys(&stack["frames"][0]));
+    assert_eq!(documented("\n## summary\n"), keys(&summary));
+    assert_eq!(documented("\nEach of `files`:\n"), keys(&summary["files"][0]));
+    assert_eq!(documented("\nEach of `refusals`:\n"), keys(&summary["refusals"][0]));
+    assert_eq!(documented("\nEach of `mixed`:\n"), keys(&summary["mixed"][0]));
+    let check = crate::check::Checker::new(false).check(&std::env::temp_dir()).unwrap();
+    let check = serde_json::to_value(check).unwrap();
+    assert_eq!(documented("\n## check\n"), keys(&check));
+    assert_eq!(documented("\nAn answer:\n"), keys(&check["read"]));
+    let doctor = crate::doctor::Report {
+        v: 1,
+        kind: "doctor",
+        works: true,
+        kernel: String::new(),
+        lines: Vec::new(),
+        probes: Vec::new(),
+    };
+    assert_eq!(documented("\n## doctor\n"), keys(&serde_json::to_value(doctor).unwrap()));
+    let gate = crate::gate::Gate::new(vec!["refused".parse().unwrap(), "mixed".parse().unwrap()]);
+    let gate = serde_json::to_value(gate.judge(&run().1, "fio", Some(0), "")).unwrap();
+    assert_eq!(documented("\n## gate\n"), keys(&gate));
+    assert_eq!(documented("\nEach of `rules`:\n"), keys(&gate["rules"][0]));
+    assert_eq!(documented("\nEach of `offenders`:\n"), keys(&gate["offenders"][0]));
+}

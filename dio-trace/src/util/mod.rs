@@ -1,0 +1,9 @@
+//! What knows nothing of tracing: text, times, errors, files that are made, privilege.
+
+pub mod clock;
+pub mod errno;
+pub mod escape;
+pub mod figures;
+pub mod private_file;
+pub mod privilege;
+pub mod stdio;
