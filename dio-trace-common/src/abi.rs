@@ -3,6 +3,7 @@
 use core::mem::offset_of;
 
 use crate::{
+    byte_enum::byte_enum,
     evidence::{Evidence, Facts},
     verdict::Decision,
 };
@@ -33,21 +34,40 @@ macro_rules! names_a_file {
     )+};
 }
 
-/// [`Request::op`]
-pub const OP_READ: u8 = 0;
-pub const OP_WRITE: u8 = 1;
+byte_enum! {
+    /// [`Request::op`]
+    Op {
+        Read = "read",
+        Write = "write",
+    }
+}
 
-/// [`Request::api`]: how the program asked. 0 means no marker.
-pub const API_NONE: u8 = 0;
-/// read, pread
-pub const API_READ: u8 = 1;
-/// readv, preadv, preadv2
-pub const API_READV: u8 = 2;
-/// io_submit
-pub const API_LIBAIO: u8 = 3;
-pub const API_IO_URING: u8 = 4;
-/// splice, sendfile
-pub const API_SPLICE: u8 = 5;
+byte_enum! {
+    /// [`Request::api`]: how the program asked.
+    Api {
+        /// No probe of an API was passed.
+        Unknown = "unknown",
+        /// read, pread
+        Read = "read",
+        /// readv, preadv, preadv2
+        Readv = "readv",
+        /// io_submit
+        Libaio = "libaio",
+        IoUring = "io_uring",
+        /// splice, sendfile
+        Splice = "splice",
+    }
+}
+
+pub const OP_READ: u8 = Op::Read as u8;
+pub const OP_WRITE: u8 = Op::Write as u8;
+
+pub const API_NONE: u8 = Api::Unknown as u8;
+pub const API_READ: u8 = Api::Read as u8;
+pub const API_READV: u8 = Api::Readv as u8;
+pub const API_LIBAIO: u8 = Api::Libaio as u8;
+pub const API_IO_URING: u8 = Api::IoUring as u8;
+pub const API_SPLICE: u8 = Api::Splice as u8;
 
 /// [`Request::flags`]: the file is a block device.
 pub const REQ_BLOCK_DEVICE: u8 = 1 << 0;
@@ -155,6 +175,18 @@ impl Request {
         stack: 0,
         comm: [0; 16],
     };
+
+    /// What it is; a byte that is unknown is a read, as the probes count it.
+    #[must_use]
+    pub fn op(&self) -> Op {
+        Op::from_u8(self.op).unwrap_or(Op::Read)
+    }
+
+    /// How the program asked.
+    #[must_use]
+    pub fn api(&self) -> Api {
+        Api::from_u8(self.api).unwrap_or(Api::Unknown)
+    }
 
     /// The verdict's view of this record.
     #[must_use]
@@ -370,6 +402,17 @@ impl Counter {
         latency_ns: 0,
         latency: [0; LATENCY_BUCKETS],
     };
+
+    /// Adds a request; what is too large stays at the most, as in [`Self::merge`].
+    pub fn count(&mut self, request: &Request, decision: &Decision) {
+        let latency = request.end_ns.saturating_sub(request.begin_ns);
+        self.requests += 1;
+        self.bytes = self.bytes.saturating_add(request.ret.max(0) as u64);
+        self.direct_bytes = self.direct_bytes.saturating_add(decision.direct_bytes);
+        self.cached_bytes = self.cached_bytes.saturating_add(decision.cached_bytes);
+        self.latency_ns = self.latency_ns.saturating_add(latency);
+        Self::count_latency(&mut self.latency, latency);
+    }
 
     /// Adds another one; what is too large stays at the most (a recording may say anything).
     pub fn merge(&mut self, other: &Self) {

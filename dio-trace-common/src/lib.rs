@@ -11,6 +11,7 @@
 #![no_std]
 
 pub mod abi;
+mod byte_enum;
 pub mod evidence;
 pub mod kfunc;
 pub mod offsets;

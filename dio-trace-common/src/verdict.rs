@@ -3,7 +3,10 @@
 //! It runs in the probes (to count and to choose findings) and in user space (live and from a
 //! recording). It knows nothing of kernel versions.
 
-use crate::evidence::{Evidence, Facts, seen};
+use crate::{
+    byte_enum::byte_enum,
+    evidence::{Evidence, Facts, seen},
+};
 
 /// Linux errno values the verdict distinguishes (asm-generic/errno-base.h, errno.h).
 mod errno {
@@ -61,29 +64,6 @@ pub mod magic {
         }
         one
     }
-}
-
-macro_rules! byte_enum {
-    ($(#[$m:meta])* $name:ident { $($(#[$vm:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$m])*
-        #[repr(u8)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($(#[$vm])* $variant,)+ }
-        impl $name {
-            /// Every value, in declaration order (index = byte value).
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-            /// The word used in output and docs.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text,)+ }
-            }
-            /// Back from the byte the other side wrote; `None` for an unknown one.
-            #[must_use]
-            pub fn from_u8(byte: u8) -> Option<Self> {
-                Self::ALL.get(usize::from(byte)).copied()
-            }
-        }
-    };
 }
 
 byte_enum! {

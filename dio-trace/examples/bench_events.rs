@@ -6,20 +6,14 @@
 
 mod memory;
 
-use std::{
-    fs,
-    io::{self, Write},
-    process,
-    time::Instant,
-};
+use std::{fs, io, process, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 use dio_trace::{
     enrich::Enricher,
-    flow::{
-        record::{Record, Watched},
-        side_events::Beside,
-    },
+    flow::{filter::Filter, pipeline::Pipeline, record::Watched, sink::Sink},
+    model::Event,
+    output::json_lines::JsonLines,
     output::text::{Screen, Style},
     util::clock::{Clock, Shown},
 };
@@ -96,14 +90,9 @@ fn request(file: u64, nth: u64) -> Request {
     }
 }
 
-fn pump(
-    name: &str,
-    events: u64,
-    files: u64,
-    sink: &mut dyn FnMut(&Record) -> Result<()>,
-) -> Result<()> {
-    let (mut enricher, mut beside, clock) = (Enricher::default(), Beside::default(), Clock::now());
-    let watched = Watched::by(&[]);
+fn pump(name: &str, events: u64, files: u64, sink: &mut dyn Sink) -> Result<()> {
+    let (enricher, watched) = (Enricher::default(), Watched::by(&[]));
+    let mut pipeline = Pipeline::new(enricher, Clock::now(), watched, Filter::OPEN);
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let mnt_id = mounts.split_whitespace().next().context("no mounts")?.parse()?;
     let began = Instant::now();
@@ -111,11 +100,9 @@ fn pump(
     for nth in 0..events {
         let file = nth % files;
         if nth < files || file >= COUNTED {
-            enricher.add(&named(file, mnt_id));
+            pipeline.event(&Event::File(Box::new(named(file, mnt_id))), sink)?;
         }
-        let record = Record::new(&request(file, nth), &mut enricher, &clock, watched);
-        beside.request(&record);
-        sink(&record)?;
+        pipeline.event(&Event::Request(Box::new(request(file, nth))), sink)?;
         if nth == events / 10 {
             early = peak()?;
         }
@@ -132,17 +119,11 @@ fn main() -> Result<()> {
     };
     let (events, files) = (events.parse()?, files.parse()?);
     match &sink[..] {
-        "json" => pump("json", events, files, &mut |record| {
-            serde_json::to_writer(io::sink(), record)?;
-            Ok(io::sink().write_all(b"\n")?)
-        }),
+        "json" => pump("json", events, files, &mut JsonLines::new(io::sink())),
         "screen" => {
-            let mut screen = Screen::new(
-                io::sink(),
-                Style { width: 80, colour: false, cut: true, all: true },
-                Shown::here(true),
-            );
-            pump("screen", events, files, &mut |record| Ok(screen.record(record)?))
+            let style = Style { width: 80, colour: false, cut: true, all: true };
+            let mut screen = Screen::new(io::sink(), style, Shown::here(true));
+            pump("screen", events, files, &mut screen)
         }
         other => bail!("no sink `{other}`"),
     }

@@ -16,11 +16,11 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use dio_trace::{
-    flow::record::Record,
+    flow::{record::Record, sink::Sink},
     output::export::parquet::Parquet,
     recording::{
         format::{End, Header, Recorded, Writer},
-        replay::{Part, Sink, Window, replay},
+        replay::{Part, Recording, Window},
     },
 };
 use dio_trace_common::{
@@ -57,7 +57,6 @@ impl Load {
             nr_segs: 1,
             begin_ns: self.now - latency.min(self.now),
             end_ns: self.now,
-            inode: file,
             user: draw.below(16) << 12,
             pos: (draw.below(size as u64 / 4096 - 4) * 4096) as i64,
             len,
@@ -71,27 +70,15 @@ impl Load {
             ..Request::EMPTY
         };
         let task = 1 + draw.below(8) as u32;
-        Recorded { request, task, extents: None, stack: 0 }
+        Recorded { request, file, task, extents: None, stack: 0 }
     }
 }
 
 struct Findings;
 
 impl Sink for Findings {
-    fn record(&mut self, _: &Record) -> Result<()> {
+    fn request(&mut self, _: &Record) -> Result<()> {
         Ok(())
-    }
-}
-
-struct Table<'a>(&'a mut Parquet<File>);
-
-impl Sink for Table<'_> {
-    fn record(&mut self, record: &Record) -> Result<()> {
-        self.0.record(record)
-    }
-
-    fn wants_all(&self) -> bool {
-        true
     }
 }
 
@@ -127,11 +114,8 @@ fn read(path: &Path) -> Result<(Duration, u64, u64)> {
 fn reader(path: &Path) -> Result<()> {
     let began = Instant::now();
     let input = BufReader::with_capacity(1 << 18, File::open(path)?);
-    let replayed = replay(
-        input,
-        &|_| Part { window: Window { since: 1, until: u64::MAX }, ..Part::ALL },
-        &mut Findings,
-    )?;
+    let part = Part { window: Window { since: 1, until: u64::MAX }, ..Part::ALL };
+    let replayed = Recording::open(input)?.replay(part, &mut Findings)?;
     println!("{} {} {}", began.elapsed().as_nanos(), replayed.shown, peak()?);
     Ok(())
 }
@@ -162,7 +146,7 @@ fn export(path: &Path, table: &Path, requests: u64) -> Result<()> {
     let mut parquet = Parquet::new(File::create(table)?)?;
     let began = Instant::now();
     let input = BufReader::with_capacity(1 << 18, File::open(path)?);
-    replay(input, &|_| Part::ALL, &mut Table(&mut parquet))?;
+    Recording::open(input)?.replay(Part::ALL, &mut parquet)?;
     parquet.finish()?;
     let each = std::fs::metadata(table)?.len() as f64 / requests as f64;
     println!(

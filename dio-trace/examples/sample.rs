@@ -151,7 +151,6 @@ impl Host {
             nr_segs: 1,
             end_ns: end,
             begin_ns: end - latency(draw, kind.typical),
-            inode: kind.file,
             user: draw.below(16) << 12,
             pos: (draw.below(size as u64 / 4096 - 1) * 4096) as i64,
             len,
@@ -171,23 +170,17 @@ impl Host {
         };
         shape(&mut request, kind.way, draw);
         self.count(request, kind);
-        Recorded { request, task: kind.task, extents: None, stack: 0 }
+        Recorded { request, file: kind.file, task: kind.task, extents: None, stack: 0 }
     }
 
     fn count(&mut self, mut request: Request, kind: &Kind) {
         let FileFact { ino, dev, .. } = self.facts[&kind.file];
-        (request.ino, request.dev) = (ino, dev);
+        (request.inode, request.ino, request.dev) = (kind.file, ino, dev);
         request.tgid = TASKS[kind.task as usize - 1].0;
         let decision = decide(&request.facts(true), &request.evidence);
-        let latency = request.end_ns - request.begin_ns;
         let key = CounterKey::of(&request, &decision);
         let counter = self.counters.entry(key).or_insert(Counter::ZERO);
-        counter.requests += 1;
-        counter.bytes += request.ret.max(0) as u64;
-        counter.direct_bytes += decision.direct_bytes;
-        counter.cached_bytes += decision.cached_bytes;
-        counter.latency_ns += latency;
-        Counter::count_latency(&mut counter.latency, latency);
+        counter.count(&request, &decision);
     }
 }
 

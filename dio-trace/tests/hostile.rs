@@ -121,7 +121,6 @@ fn request(n: u64, file: u64, task: u32, finding: bool) -> Recorded {
         nr_segs: 1,
         begin_ns: 1_000 * n,
         end_ns: 1_000 * n + 500,
-        inode: file,
         len: 4096,
         ret: 4096,
         size_begin: 1 << 40,
@@ -131,7 +130,7 @@ fn request(n: u64, file: u64, task: u32, finding: bool) -> Recorded {
         api: API_READ,
         ..Request::EMPTY
     };
-    Recorded { request, task, extents: None, stack: 0 }
+    Recorded { request, file, task, extents: None, stack: 0 }
 }
 
 /// Runs the tool with so little memory.

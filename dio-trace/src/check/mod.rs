@@ -332,7 +332,9 @@ mod tests {
         let (reads, new) = checker.proofs.unwrap().made;
         let first = reports[0].path.as_str();
         let last = &reports[FILES - 1];
-        if reports[0].overwrite.as_ref().unwrap().proof.is_some() {
+        // A busy disk may leave one of the two unproven; the next file is tried then as well.
+        let proven = |of: &Option<Answer>| of.as_ref().unwrap().proof.is_some();
+        if proven(&reports[0].overwrite) && proven(&reports[0].extend) {
             assert_eq!(new, 1);
             let overwrite = last.overwrite.as_ref().unwrap();
             assert_eq!(overwrite.proof_of, Some("sibling"));

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     check::{Checker, Failure, Overall},
-    cli::sink::page_width,
+    cli::tty::page_width,
     output::text,
     util::stdio::print,
 };

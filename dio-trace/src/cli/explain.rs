@@ -4,7 +4,7 @@ use std::{io, process::ExitCode};
 
 use crate::{
     cause::{Rule, find, nearest},
-    cli::{done, sink::page_width},
+    cli::{done, tty::page_width},
     output::text,
     util::{
         escape::escape,

@@ -1,8 +1,7 @@
 //! `dio-trace export`: the requests of a recording for other programs.
 
 use std::{
-    cell::OnceCell,
-    io::{self, BufWriter, IntoInnerError, IsTerminal as _, Write as _},
+    io::{self, BufWriter, IntoInnerError, IsTerminal as _},
     path::{Path, PathBuf},
 };
 
@@ -11,15 +10,14 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     cli::{input::Input, out::Output, part::PartArgs},
-    flow::{
-        record::Record,
-        side_events::{Mixing, RefusalRow},
+    flow::sink::Sink,
+    output::{
+        export::{
+            csv::Csv, folded::Folded, parquet::Parquet, partition::Partition, perfetto::Perfetto,
+        },
+        json_lines::JsonLines,
     },
-    output::export::{csv, folded::Folded, parquet, partition::Partition, perfetto::Perfetto},
-    recording::{
-        format::Header,
-        replay::{Replay, Sink},
-    },
+    recording::replay::Replay,
     util::{escape, private_file, stdio::note},
 };
 
@@ -56,8 +54,6 @@ enum Format {
     Folded,
 }
 
-type Out = BufWriter<Output>;
-
 /// Exports a recording.
 pub(super) fn run(args: &ExportArgs) -> Result<()> {
     args.part.check()?;
@@ -82,35 +78,32 @@ fn to_output(args: &ExportArgs, input: &Input) -> Result<()> {
         Format::Jsonl | Format::Csv | Format::Folded => {}
     }
     let mut out = BufWriter::with_capacity(1 << 18, out);
-    let part = |header: &Header| args.part.part(header);
+    let replay = |sink: &mut dyn Sink| input.replay(talks, &args.part, sink);
     let replayed = match args.format {
         Format::Jsonl => {
-            let replayed = input.replay(talks, &part, &mut Lines(&mut out))?;
-            serde_json::to_writer(&mut out, &replayed.summary)?;
-            out.write_all(b"\n")?;
+            let mut lines = JsonLines::new(&mut out);
+            let replayed = replay(&mut lines)?;
+            lines.summary(&replayed.summary)?;
             replayed
         }
-        Format::Csv => {
-            let mut rows = Rows(csv::Csv::new(&mut out)?);
-            input.replay(talks, &part, &mut rows)?
-        }
+        Format::Csv => replay(&mut Csv::new(&mut out)?)?,
         Format::Parquet => {
-            let mut table = Table(parquet::Parquet::new(&mut out)?);
-            let replayed = input.replay(talks, &part, &mut table)?;
-            table.0.finish()?;
+            let mut table = Parquet::new(&mut out)?;
+            let replayed = replay(&mut table)?;
+            table.finish()?;
             replayed
         }
         Format::Perfetto => {
-            let mut trace = Trace(Perfetto::new(&mut out));
-            let replayed = input.replay(talks, &part, &mut trace)?;
-            trace.0.finish()?;
-            left_out(trace.0.left_out());
+            let mut trace = Perfetto::new(&mut out);
+            let replayed = replay(&mut trace)?;
+            trace.finish()?;
+            left_out(trace.left_out());
             replayed
         }
         Format::Folded => {
-            let mut lines = Stacks(Folded::default());
-            let replayed = input.replay(talks, &part, &mut lines)?;
-            lines.0.finish(&mut out)?;
+            let mut lines = Folded::default();
+            let replayed = replay(&mut lines)?;
+            lines.finish(&mut out)?;
             replayed
         }
     };
@@ -122,14 +115,12 @@ fn to_output(args: &ExportArgs, input: &Input) -> Result<()> {
 /// Parquet in folders by host and hour.
 fn by_hour(args: &ExportArgs, input: &Input, folder: &Path) -> Result<()> {
     private_file::remove_at_signals();
-    let header = OnceCell::new();
-    let part = |of: &Header| {
-        let _ = header.set(of.clone());
-        args.part.part(of)
-    };
-    let mut hours = Hours { folder, input, force: args.force, header: &header, parts: None };
-    let replayed = input.replay(true, &part, &mut hours)?;
-    let files = hours.parts.map_or(Ok(0), Partition::finish)?;
+    let recording = input.recording(true)?;
+    let header = recording.header();
+    let mut hours = Partition::new(folder, header, (&input.path, &input.file), args.force);
+    let part = args.part.part(header);
+    let replayed = input.named(recording.replay(part, &mut hours))?;
+    let files = hours.finish()?;
     note!("{files} files in {}", escape::path(folder));
     tell(&replayed);
     Ok(())
@@ -141,108 +132,9 @@ fn tell(replayed: &Replay) {
     note!("{} requests, {} bytes damaged{cut}", replayed.shown, replayed.cut.damaged_bytes);
 }
 
-struct Lines<'a>(&'a mut Out);
-
-impl Sink for Lines<'_> {
-    fn record(&mut self, record: &Record) -> Result<()> {
-        serde_json::to_writer(&mut self.0, record)?;
-        Ok(self.0.write_all(b"\n")?)
-    }
-
-    fn wants_all(&self) -> bool {
-        true
-    }
-}
-
-struct Rows<'a>(csv::Csv<&'a mut Out>);
-
-impl Sink for Rows<'_> {
-    fn record(&mut self, record: &Record) -> Result<()> {
-        Ok(self.0.record(record)?)
-    }
-
-    fn wants_all(&self) -> bool {
-        true
-    }
-}
-
-struct Table<'a>(parquet::Parquet<&'a mut Out>);
-
-impl Sink for Table<'_> {
-    fn record(&mut self, record: &Record) -> Result<()> {
-        self.0.record(record)
-    }
-
-    fn wants_all(&self) -> bool {
-        true
-    }
-}
-
-struct Trace<'a>(Perfetto<&'a mut Out>);
-
-impl Sink for Trace<'_> {
-    fn record(&mut self, record: &Record) -> Result<()> {
-        Ok(self.0.record(record)?)
-    }
-
-    fn refusal(&mut self, row: &RefusalRow) -> Result<()> {
-        Ok(self.0.refusal(row)?)
-    }
-
-    fn mixing(&mut self, mixing: &Mixing) -> Result<()> {
-        Ok(self.0.mixing(mixing)?)
-    }
-
-    fn wants_all(&self) -> bool {
-        true
-    }
-}
-
 /// Says what is not in the output.
 fn left_out(requests: u64) {
     if requests != 0 {
         note!("{requests} requests and findings left out: too many tracks");
-    }
-}
-
-struct Stacks(Folded);
-
-impl Sink for Stacks {
-    fn record(&mut self, record: &Record) -> Result<()> {
-        self.0.record(record);
-        Ok(())
-    }
-
-    fn wants_all(&self) -> bool {
-        true
-    }
-}
-
-/// The folders are made once the recording has said whose it is.
-struct Hours<'a> {
-    folder: &'a Path,
-    input: &'a Input,
-    force: bool,
-    header: &'a OnceCell<Header>,
-    parts: Option<Partition<'a>>,
-}
-
-impl Sink for Hours<'_> {
-    fn record(&mut self, record: &Record) -> Result<()> {
-        if self.parts.is_none()
-            && let Some(header) = self.header.get()
-        {
-            self.parts = Some(Partition::new(
-                self.folder,
-                header,
-                (&self.input.path, &self.input.file),
-                self.force,
-            )?);
-        }
-        self.parts.as_mut().map_or(Ok(()), |parts| parts.record(record))
-    }
-
-    fn wants_all(&self) -> bool {
-        true
     }
 }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::{
     cli::{
         args::{GateArgs, ReportFile, Trace},
-        sink::page_width,
+        tty::page_width,
     },
     flow::{record::Record, summary::Summary},
     gate::{Form, Gate},

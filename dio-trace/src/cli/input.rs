@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, FileType, OpenOptions},
-    io::{self, BufReader, IsTerminal as _, Read, Seek as _, Write as _},
+    io::{self, BufReader, IsTerminal as _, Read, Seek, Write as _},
     os::{
         fd::AsFd as _,
         unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
@@ -13,10 +13,11 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    cli::progress::Progress,
+    cli::{part::PartArgs, progress::Progress},
+    flow::sink::Sink,
     recording::{
-        format::{Header, Reader, begins_as_one},
-        replay::{Part, Replay, Sink, replay},
+        format::{Reader, begins_as_one},
+        replay::{Recording, Replay},
     },
     util::{
         escape,
@@ -80,19 +81,28 @@ impl Input {
         Reader::open(file).with_context(|| self.name.clone())
     }
 
-    /// Replays it.
-    ///
-    /// How far a long one was read is said, if somebody is there and `talks`.
+    /// Opens it for replaying. How far a long one was read is said, if somebody is there and `talks`.
+    pub(super) fn recording(&self, talks: bool) -> Result<Recording<impl Read + Seek>> {
+        let talks = talks && io::stderr().is_terminal();
+        let file = Progress::new(self.rewound()?, self.bytes, talks);
+        self.named(Recording::open(BufReader::with_capacity(1 << 18, file)))
+    }
+
+    /// Hands what is wanted of it to a sink.
     pub(super) fn replay(
         &self,
         talks: bool,
-        part: &dyn Fn(&Header) -> Part,
+        part: &PartArgs,
         sink: &mut dyn Sink,
     ) -> Result<Replay> {
-        let talks = talks && io::stderr().is_terminal();
-        let file = Progress::new(self.rewound()?, self.bytes, talks);
-        replay(BufReader::with_capacity(1 << 18, file), part, sink)
-            .with_context(|| self.name.clone())
+        let recording = self.recording(talks)?;
+        let part = part.part(recording.header());
+        self.named(recording.replay(part, sink))
+    }
+
+    /// With the recording's name in an error.
+    pub(super) fn named<T>(&self, result: Result<T>) -> Result<T> {
+        result.with_context(|| self.name.clone())
     }
 
     fn rewound(&self) -> io::Result<&File> {

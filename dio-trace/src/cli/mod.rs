@@ -11,16 +11,17 @@ mod input;
 mod inspect;
 mod manners;
 mod out;
+mod output;
 mod part;
 mod progress;
 mod record;
 mod report;
 mod session;
 mod shell;
-mod sink;
 mod subject;
 mod terminal;
 mod top;
+mod tty;
 mod version;
 
 use std::{

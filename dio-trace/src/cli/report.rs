@@ -12,11 +12,12 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    cli::{input::Input, out::Output, part::PartArgs, say, sink},
+    cli::{input::Input, out::Output, part::PartArgs, say, tty},
     flow::{
         group::{By, Group, groups},
         record::Record,
         side_events::{Mixing, RefusalRow},
+        sink::Sink,
         timeline::{Slice, Timeline, join},
     },
     output::{
@@ -24,10 +25,7 @@ use crate::{
         html::{self, Gather},
         text::{self, Screen, Style},
     },
-    recording::{
-        format::Header,
-        replay::{Replay, Sink},
-    },
+    recording::{format::Header, replay::Replay},
     util::{
         clock::{Shown, Zone},
         stdio::{self, Stdout, note},
@@ -72,8 +70,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
     let mut sums = Sums::default();
     let mut unread = 0;
     for path in &args.files {
-        let mut sink = Show::new(args, style());
-        let (name, mut replayed) = match one(args, path, &mut sink) {
+        let (name, mut replayed, sink) = match one(args, path) {
             Ok(replayed) => replayed,
             // The others are worth their report.
             Err(error) if args.files.len() > 1 => {
@@ -110,10 +107,13 @@ const MAX_SUMS: usize = 96 << 20;
 const SUM: usize = 700;
 
 /// A recording's name, and all of it.
-fn one(args: &ReportArgs, path: &Path, sink: &mut Show) -> Result<(String, Replay)> {
+fn one(args: &ReportArgs, path: &Path) -> Result<(String, Replay, Show)> {
     let input = Input::open(path)?;
-    let replayed = input.replay(true, &|header| args.part.part(header), sink)?;
-    Ok((input.name, replayed))
+    let recording = input.recording(true)?;
+    let mut sink = Show::new(args, recording.header(), style());
+    let part = args.part.part(recording.header());
+    let replayed = input.named(recording.replay(part, &mut sink))?;
+    Ok((input.name, replayed, sink))
 }
 
 /// Sums over recordings.
@@ -194,7 +194,7 @@ fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
     let talks = out.is_file() || !io::stdout().is_terminal();
     let mut out = BufWriter::new(out);
     let mut gather = Gather::default();
-    let mut replayed = input.replay(talks, &|header| args.part.part(header), &mut gather)?;
+    let mut replayed = input.replay(talks, &args.part, &mut gather)?;
     let shown = shown(&replayed.header, args.utc);
     html::page(&mut out, &input.name, &shown, &mut replayed, gather)?;
     out.into_inner().map_err(IntoInnerError::into_error)?.finish()
@@ -205,25 +205,26 @@ fn shown(header: &Header, utc: bool) -> Shown {
 }
 
 fn style() -> Style {
-    sink::style(io::stdout().is_terminal(), false)
+    tty::style(io::stdout().is_terminal(), false)
 }
 
 /// The screen of live tracing, or the sums that the counters do not have.
 struct Show {
     /// Lines of findings; none with --by or --json. Kept until the heading is written.
     screen: Option<Screen<Lines>>,
-    style: Style,
-    /// Its screen shows UTC.
-    utc: bool,
     by: Option<By>,
     groups: HashMap<Cow<'static, str>, Group>,
 }
 
 impl Show {
-    fn new(args: &ReportArgs, style: Style) -> Self {
-        let screen = (!args.json && args.by.is_none())
-            .then(|| Screen::new(Lines::default(), style, Shown::ASKED));
-        Self { screen, style, utc: args.utc, by: args.by, groups: HashMap::new() }
+    fn new(args: &ReportArgs, header: &Header, style: Style) -> Self {
+        let screen = (!args.json && args.by.is_none()).then(|| {
+            let mut screen = Screen::new(Lines::default(), style, shown(header, args.utc));
+            // The heading of the report says it.
+            screen.begin(header.started);
+            screen
+        });
+        Self { screen, by: args.by, groups: HashMap::new() }
     }
 
     /// What a finding is summed under.
@@ -237,28 +238,19 @@ impl Show {
 }
 
 impl Sink for Show {
-    fn begin(&mut self, header: &Header) {
-        if self.screen.is_some() {
-            let mut screen = Screen::new(Lines::default(), self.style, shown(header, self.utc));
-            // The heading of the report says it.
-            screen.begin(header.started);
-            self.screen = Some(screen);
-        }
-    }
-
-    fn record(&mut self, record: &Record) -> Result<()> {
+    fn request(&mut self, record: &Record) -> Result<()> {
         if let (true, Some(name)) = (record.finding, self.name(record)) {
             self.groups.entry(name).or_default().count(record);
         }
-        self.screen.as_mut().map_or(Ok(()), |screen| Ok(screen.record(record)?))
+        self.screen.as_mut().map_or(Ok(()), |screen| screen.request(record))
     }
 
     fn refusal(&mut self, row: &RefusalRow) -> Result<()> {
-        self.screen.as_mut().map_or(Ok(()), |screen| Ok(screen.refusal(row)?))
+        self.screen.as_mut().map_or(Ok(()), |screen| screen.refusal(row))
     }
 
     fn mixing(&mut self, mixing: &Mixing) -> Result<()> {
-        self.screen.as_mut().map_or(Ok(()), |screen| Ok(screen.mixing(mixing)?))
+        self.screen.as_mut().map_or(Ok(()), |screen| screen.mixing(mixing))
     }
 }
 

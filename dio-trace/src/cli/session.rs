@@ -26,16 +26,17 @@ use crate::{
         args::{Common, Trace},
         gate::Gating,
         manners,
+        output::{Output, Wake},
         record::RecordArgs,
-        sink::{Sink, Wake},
         subject::Subject,
         top::TopOptions,
     },
     enrich::Enricher,
     flow::{
-        filter::{Filter, Narrow},
+        pipeline::Pipeline,
         record::{Record, Watched},
-        side_events::{Beside, Mixing},
+        side_events::{Mixing, RefusalRow},
+        sink::Sink,
         summary::Scope,
     },
     model::Event,
@@ -74,9 +75,9 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     }
     let subject = Subject::of(verb)?;
     record.map_or(Ok(()), |args| args.check(verb))?;
-    let sink = match to {
-        To::Top(options) => Sink::top(options)?,
-        To::Output | To::Recording(_) => Sink::open(common)?,
+    let output = match to {
+        To::Top(options) => Output::top(options)?,
+        To::Output | To::Recording(_) => Output::open(common)?,
     };
     let gate = Gating::open(verb)?;
     let wanted = common.filters.wanted()?;
@@ -98,24 +99,17 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let mut enricher = Enricher::with_stacks(tracer.stacks(&options)?);
     enricher.look_around(&family.all());
     give_up_privilege(&tracer);
-    let view = View {
-        sink,
-        enricher,
-        clock: Clock::now(),
-        watched: Watched::by(tracer.coverage().0),
-        beside: Beside::default(),
-        filter: common.filters.filter(),
-        gate,
-        scope: family.scope(text.clone()),
-    };
+    let watched = Watched::by(tracer.coverage().0);
+    let pipeline = Pipeline::new(enricher, Clock::now(), watched, common.filters.filter());
+    let scope = family.scope(text.clone());
     let family = (common.verbose > 0).then_some(family);
-    let mut session = Session { tracer, view, recorder, family };
+    let mut session = Session { tracer, pipeline, output, gate, recorder, family, scope };
     let asked =
         record.filter(|args| args.is_flight_recorder()).map(|_| SignalKind::user_defined1());
-    session.view.sink.start(&session.tracer, &text)?;
+    session.output.start(&session.tracer, &text)?;
     let limit = common.duration.unwrap_or(FOREVER);
     let code = session.run(watch, limit, asked.map(signal).transpose()?).await?;
-    session.view.sink.stop();
+    session.output.stop();
     manners::quit_at_next_signal();
     manners::say_to_person("detaching…");
     match record {
@@ -286,22 +280,13 @@ fn announce(tracer: &Tracer, subject: &str, common: &Common) {
 
 struct Session {
     tracer: Tracer,
-    view: View,
-    /// Takes the events in place of the view.
+    pipeline: Pipeline,
+    output: Output,
+    gate: Option<Gating>,
+    /// Takes the events in place of the output.
     recorder: Option<Recorder>,
     /// The processes that are traced by id, if new ones are to be said.
     family: Option<Family>,
-}
-
-/// Everything behind the events.
-struct View {
-    sink: Sink,
-    enricher: Enricher,
-    clock: Clock,
-    watched: Watched,
-    beside: Beside,
-    filter: Filter,
-    gate: Option<Gating>,
     scope: Scope,
 }
 
@@ -326,7 +311,7 @@ impl Session {
                     self.take(event?)?;
                     continue;
                 }
-                wake = self.view.sink.wake() => {
+                wake = self.output.wake() => {
                     if self.woken(wake)? {
                         break;
                     }
@@ -361,22 +346,23 @@ impl Session {
     }
 
     fn take(&mut self, event: Event) -> Result<()> {
-        match &mut self.recorder {
+        let Self { pipeline, output, gate, recorder, .. } = self;
+        match recorder {
             Some(recorder) => {
-                recorder.take(event, &mut self.view.enricher);
+                recorder.take(event, &mut pipeline.enricher);
                 Ok(())
             }
-            None => self.view.take(event),
+            None => pipeline.event(&event, &mut Gated { gate, sink: output.sink() }),
         }
     }
 
     /// Does what a live screen asks for; true if that is to end.
     fn woken(&mut self, wake: Wake) -> Result<bool> {
-        let Self { tracer, view: View { sink, enricher, filter, .. }, .. } = self;
         if let Wake::Look = wake {
-            let mut totals = tracer.totals()?;
+            let mut totals = self.tracer.totals()?;
+            let Pipeline { filter, enricher, .. } = &mut self.pipeline;
             filter.retain(&mut totals, enricher);
-            sink.look(&totals, enricher)?;
+            self.output.look(&totals, enricher)?;
         }
         Ok(matches!(wake, Wake::Quit))
     }
@@ -400,12 +386,12 @@ impl Session {
 
     /// Hands on what waits; true if a recording stopped by itself.
     fn flush(&mut self) -> Result<bool> {
-        self.view.sink.flush()?;
+        self.output.sink().flush()?;
         let Some(recorder) = &mut self.recorder else { return Ok(false) };
         if recorder.wants_totals() {
-            recorder.totals(&self.tracer.totals()?, &mut self.view.enricher);
+            recorder.totals(&self.tracer.totals()?, &mut self.pipeline.enricher);
         }
-        let stopped = recorder.tick(&mut self.view.enricher).is_some();
+        let stopped = recorder.tick(&mut self.pipeline.enricher).is_some();
         if recorder.wants_dump() {
             self.dump("a finding of --dump-on came")?;
         }
@@ -415,67 +401,58 @@ impl Session {
     /// Writes what a flight recorder has in memory.
     fn dump(&mut self, why: &str) -> Result<()> {
         let Some(recorder) = &mut self.recorder else { return Ok(()) };
-        recorder.dump(&self.tracer.totals()?, &mut self.view.enricher, why);
+        recorder.dump(&self.tracer.totals()?, &mut self.pipeline.enricher, why);
         note!("wrote the last requests: {why}");
         Ok(())
     }
 
     /// The end of a recording; what was counted last goes into it.
     fn finish_recording(self, args: &RecordArgs) -> Result<()> {
-        let Self { tracer, view: View { mut enricher, .. }, recorder, .. } = self;
+        let Self { tracer, mut pipeline, recorder, .. } = self;
         let Some(mut recorder) = recorder else { return Ok(()) };
-        let totals = tracer.stop(&mut |event| recorder.take(event, &mut enricher))?;
-        args.finished(&recorder.finish(&totals, &mut enricher))
+        let enricher = &mut pipeline.enricher;
+        let totals = tracer.stop(&mut |event| recorder.take(event, enricher))?;
+        args.finished(&recorder.finish(&totals, enricher))
     }
 
     /// The exit code; `code` is that of a command that has ended.
     fn finish(self, code: Option<u8>) -> Result<u8> {
-        let Self { tracer, mut view, .. } = self;
+        let Self { tracer, mut pipeline, mut output, mut gate, scope, .. } = self;
         let mut result = Ok(());
         let mut totals = tracer.stop(&mut |event| {
             if result.is_ok() {
-                result = view.take(event);
+                let mut sink = Gated { gate: &mut gate, sink: output.sink() };
+                result = pipeline.event(&event, &mut sink);
             }
         })?;
         result?;
-        let View { mut sink, mut enricher, mut beside, filter, gate, scope, .. } = view;
-        let mut summary = Narrow::by(&filter).summary(&mut totals, &mut beside, &mut enricher);
+        let mut summary = pipeline.summary(&mut totals, &[], u32::MAX);
         summary.scope = scope;
-        sink.summary(&summary)?;
+        output.sink().summary(&summary)?;
         gate.map_or(Ok(code.unwrap_or(0)), |gate| gate.end(&summary, code))
     }
 }
 
-impl View {
-    fn take(&mut self, event: Event) -> Result<()> {
-        let Self { sink, enricher, clock, watched, beside, filter, gate, .. } = self;
-        match event {
-            Event::File(file) => enricher.add(&file),
-            Event::Request(request) => {
-                let record = Record::new(&request, enricher, clock, *watched);
-                if !filter.takes(&record) {
-                    return Ok(());
-                }
-                beside.request(&record);
-                if let Some(gate) = gate {
-                    gate.take(&record);
-                }
-                sink.record(&record)?;
-            }
-            Event::Refusal(refusal) => {
-                let row = beside.refusal(&refusal, enricher, clock);
-                if let Some(row) = row.filter(|r| filter.takes_file(&r.comm, &r.path, &r.fs)) {
-                    sink.refusal(row)?;
-                }
-            }
-            Event::Mixer(event) => {
-                let mixing = Mixing::new(&event, enricher, clock);
-                if filter.takes_file(&mixing.comm, &mixing.path, &mixing.fs) {
-                    sink.mixing(&mixing)?;
-                }
-            }
+/// A sink behind a gate, if there is one.
+struct Gated<'a> {
+    gate: &'a mut Option<Gating>,
+    sink: &'a mut dyn Sink,
+}
+
+impl Sink for Gated<'_> {
+    fn request(&mut self, record: &Record) -> Result<()> {
+        if let Some(gate) = self.gate {
+            gate.take(record);
         }
-        Ok(())
+        self.sink.request(record)
+    }
+
+    fn refusal(&mut self, row: &RefusalRow) -> Result<()> {
+        self.sink.refusal(row)
+    }
+
+    fn mixing(&mut self, mixing: &Mixing) -> Result<()> {
+        self.sink.mixing(mixing)
     }
 }
 

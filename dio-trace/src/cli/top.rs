@@ -21,19 +21,26 @@ use crate::{
     cli::{
         args::{Common, Mode, Trace, duration},
         filters::Filters,
-        sink::{Wake, colours},
+        output::Wake,
         subject::Processes,
         terminal::{self, Terminal},
+        tty::{colours, style},
     },
     enrich::Enricher,
-    flow::group::By,
+    flow::{
+        group::By,
+        record::Record,
+        side_events::{Mixing, RefusalRow},
+        sink::Sink,
+        summary::Summary,
+    },
     model::Totals,
     output::{
-        top::{About, Bys, Model, Step, command},
-        top::{Theme, draw_top},
+        text::Screen,
+        top::{About, Bys, Model, Step, Theme, command, draw_top},
     },
     tracer::Tracer,
-    util::clock::Shown,
+    util::{clock::Shown, stdio::Stdout},
 };
 
 #[derive(Args, Debug)]
@@ -211,6 +218,29 @@ impl Live {
     pub(super) fn stop(&mut self) {
         self.terminal = None;
         self.keys = None;
+    }
+}
+
+impl Sink for Live {
+    fn request(&mut self, record: &Record) -> Result<()> {
+        self.model.record(record);
+        Ok(())
+    }
+
+    fn refusal(&mut self, row: &RefusalRow) -> Result<()> {
+        self.model.refusal(row);
+        Ok(())
+    }
+
+    fn mixing(&mut self, mixing: &Mixing) -> Result<()> {
+        self.model.mixing(mixing);
+        Ok(())
+    }
+
+    /// Its rows were on the screen: what is left to say goes to stdout.
+    fn summary(&mut self, summary: &Summary) -> Result<()> {
+        let shown = self.model.about.shown.clone();
+        Ok(Screen::new(Stdout::new(), style(true, false), shown).closing(summary)?)
     }
 }
 

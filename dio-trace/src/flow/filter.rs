@@ -11,7 +11,6 @@ use glob::Pattern;
 use crate::{
     enrich::Enricher,
     flow::{
-        record::Record,
         side_events::{Beside, MixedRow},
         summary::{Summary, verdict},
     },
@@ -45,12 +44,6 @@ impl Filter {
     #[must_use]
     pub fn takes_names(&self) -> bool {
         self.comms.is_empty() && self.paths.is_empty() && self.fs.is_empty()
-    }
-
-    #[must_use]
-    pub fn takes(&self, record: &Record) -> bool {
-        self.takes_verdict(record.decided.0)
-            && self.takes_file(&record.comm, &record.path, &record.fs)
     }
 
     /// Of what is no request: a refusal, a process that uses the page cache.
@@ -179,11 +172,17 @@ impl<'a> Narrow<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::golden::{named, run};
+    use crate::{
+        flow::record::Record,
+        testing::golden::{named, run},
+    };
 
     fn taken(filter: &Filter) -> Vec<String> {
         let (records, _) = run();
-        records.iter().filter(|r| filter.takes(r)).map(|r| r.path.clone()).collect()
+        let takes = |r: &&Record| {
+            filter.takes_verdict(r.verdict) && filter.takes_file(&r.comm, &r.path, &r.fs)
+        };
+        records.iter().filter(takes).map(|r| r.path.clone()).collect()
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! From an event to what is shown of it.
 
+pub mod decided;
 pub mod filter;
 pub mod group;
+pub mod pipeline;
 pub mod record;
 pub mod side_events;
+pub mod sink;
 pub mod summary;
 pub mod timeline;

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use dio_trace_common::{
-    abi::{API_IO_URING, API_LIBAIO, API_READ, API_READV, API_SPLICE, FileId, OP_WRITE, Request},
+    abi::{Api, FileId, OP_WRITE, Op, Request},
     evidence::seen,
-    verdict::{Outcome, Verdict, decide},
+    verdict::{Outcome, Verdict},
 };
 use serde::Serialize;
 
 use crate::{
-    cause::{Case, Explanation, explain, wants_extents},
+    cause::{Case, Explanation, explain},
     enrich::{Enricher, thread},
+    flow::{decided::Decided, pipeline::LookedUp},
     system::stack::Stack,
     util::{clock::Clock, errno},
 };
@@ -47,8 +48,8 @@ pub struct Record {
     pub cmdline: Option<String>,
     /// The submitting thread's name, where it has its own.
     pub thread: Option<String>,
-    pub op: &'static str,
-    pub api: &'static str,
+    pub op: Op,
+    pub api: Api,
     pub dev: String,
     pub ino: u64,
     pub fs: String,
@@ -57,10 +58,10 @@ pub struct Record {
     pub len: u64,
     pub ret: i64,
     pub latency_ns: u64,
-    pub verdict: &'static str,
+    pub verdict: Verdict,
     pub direct_bytes: u64,
     pub cached_bytes: u64,
-    pub outcome: Option<&'static str>,
+    pub outcome: Option<Outcome>,
     pub errno: Option<String>,
     pub cause: Option<&'static str>,
     pub why: Option<String>,
@@ -75,12 +76,10 @@ pub struct Record {
     /// Not shown: for folding and the summary.
     #[serde(skip)]
     pub file: FileId,
-    #[serde(skip)]
-    pub decided: (Verdict, Outcome),
 }
 
 /// What makes two findings alike.
-pub type Kind = (u32, FileId, &'static str, Verdict, Outcome, Option<&'static str>, Option<u32>);
+pub type Kind = (u32, FileId, Op, Verdict, Option<Outcome>, Option<&'static str>, Option<u32>);
 
 /// Which side effects are watched.
 #[derive(Clone, Copy, Debug)]
@@ -108,35 +107,21 @@ impl Record {
     #[must_use]
     pub fn kind(&self) -> Kind {
         let stack = self.stack.as_ref().map(|stack| stack.id);
-        (self.pid, self.file, self.op, self.decided.0, self.decided.1, self.cause, stack)
+        (self.pid, self.file, self.op, self.verdict, self.outcome, self.cause, stack)
     }
 
-    /// Enriches, decides and explains a request.
+    /// Explains a request.
     #[must_use]
     pub fn new(
-        request: &Request,
+        decided: &Decided<'_>,
+        looked_up: LookedUp,
         enricher: &mut Enricher,
         clock: &Clock,
         watched: Watched,
     ) -> Self {
-        let extents = extents(request, enricher);
-        let stack = enricher.stack(request);
-        Self { stack, ..Self::recorded(request, extents, enricher, clock, watched) }
-    }
-
-    /// The same without a stack, and with the flags of the extents as they were when it was
-    /// recorded.
-    #[must_use]
-    pub fn recorded(
-        request: &Request,
-        extents: Option<u32>,
-        enricher: &mut Enricher,
-        clock: &Clock,
-        watched: Watched,
-    ) -> Self {
-        // The probes decided with the same function; here it runs anew.
-        let decision = decide(&request.facts(true), &request.evidence);
-        let key = FileId::from(request);
+        let Decided { request, decision } = *decided;
+        let LookedUp { extents, stack } = looked_up;
+        let key = decided.file();
         let comm = enricher.process(request.tgid, Some((request.tid, &request.comm)));
         let cmdline = enricher.title(request.tgid);
         let thread = thread(request.tgid, request.tid, &request.comm, &comm);
@@ -163,8 +148,8 @@ impl Record {
             comm,
             cmdline,
             thread,
-            op: op(request.op),
-            api: api(request.api),
+            op: request.op(),
+            api: request.api(),
             dev: file.dev.clone(),
             ino: request.ino,
             fs: file.fs.clone(),
@@ -172,11 +157,11 @@ impl Record {
             offset: request.pos,
             len: request.len,
             ret: request.ret,
-            latency_ns: request.end_ns.saturating_sub(request.begin_ns),
-            verdict: decision.verdict.as_str(),
+            latency_ns: decided.latency_ns(),
+            verdict: decision.verdict,
             direct_bytes: decision.direct_bytes,
             cached_bytes: decision.cached_bytes,
-            outcome: (decision.outcome != Outcome::None).then(|| decision.outcome.as_str()),
+            outcome: (decision.outcome != Outcome::None).then_some(decision.outcome),
             errno: (request.ret < 0).then(|| errno::name(-request.ret)),
             cause: explained.then_some(id),
             why: explained.then_some(why),
@@ -187,34 +172,9 @@ impl Record {
             },
             attempts: request.evidence.attempts,
             finding: decision.finding,
-            stack: None,
+            stack,
             file: key,
-            decided: (decision.verdict, decision.outcome),
         }
-    }
-}
-
-/// Flags of the extents in a request's range, if explaining it needs them.
-pub(crate) fn extents(request: &Request, enricher: &mut Enricher) -> Option<u32> {
-    let decision = decide(&request.facts(true), &request.evidence);
-    let fs = enricher.file(FileId::from(request), request.tgid).deciding().0.to_owned();
-    wants_extents(&decision, &fs).then(|| enricher.extent_flags(request)).flatten()
-}
-
-/// The word for an `OP_*`.
-#[must_use]
-pub const fn op(op: u8) -> &'static str {
-    if op == OP_WRITE { "write" } else { "read" }
-}
-
-const fn api(api: u8) -> &'static str {
-    match api {
-        API_READ => "read",
-        API_READV => "readv",
-        API_LIBAIO => "libaio",
-        API_IO_URING => "io_uring",
-        API_SPLICE => "splice",
-        _ => "unknown",
     }
 }
 

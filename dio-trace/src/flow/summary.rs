@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dio_trace_common::{
-    abi::{Counter, CounterKey, FileId, LATENCY_BUCKETS, Stat},
+    abi::{Counter, CounterKey, FileId, LATENCY_BUCKETS, Op, Stat},
     verdict::{Outcome, Verdict},
 };
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::{
     cause::explain_file,
     enrich::Enricher,
     flow::{
-        record::{SCHEMA, op},
+        record::SCHEMA,
         side_events::{Beside, MixedRow, RefusalRow},
     },
     model::{Missing, Totals},
@@ -38,9 +38,9 @@ pub struct Row {
     pub dev: String,
     pub ino: u64,
     pub fs: String,
-    pub op: &'static str,
-    pub verdict: &'static str,
-    pub outcome: Option<&'static str>,
+    pub op: Op,
+    pub verdict: Verdict,
+    pub outcome: Option<Outcome>,
     pub requests: u64,
     pub findings: u64,
     pub bytes: Bytes,
@@ -186,7 +186,7 @@ impl Summary {
     /// Requests that moved less than was asked for, whatever the reason.
     #[must_use]
     pub fn short(&self) -> u64 {
-        let is_short = |row: &&Row| row.outcome.is_some_and(|outcome| outcome.starts_with("short"));
+        let is_short = |row: &&Row| row.outcome.is_some_and(Outcome::is_short);
         self.files.iter().filter(is_short).map(|row| row.requests).sum()
     }
 
@@ -310,7 +310,7 @@ fn merge(counters: &[(CounterKey, Counter)]) -> Vec<(RowKey, RowCounter)> {
 }
 
 fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) -> Row {
-    let (tgid, file_key, op_byte, verdict, outcome) = *key;
+    let (tgid, file_key, op, verdict, outcome) = *key;
     let comm = enricher.process(tgid, None);
     let cmdline = enricher.title(tgid);
     let file = enricher.file(file_key, tgid);
@@ -327,9 +327,9 @@ fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) 
         dev: file.dev.clone(),
         ino: file_key.ino,
         fs: file.fs.clone(),
-        op: op(op_byte),
-        verdict: Verdict::from_u8(verdict).unwrap_or(Verdict::Unknown).as_str(),
-        outcome: outcome.map(Outcome::as_str),
+        op: Op::from_u8(op).unwrap_or(Op::Read),
+        verdict: Verdict::from_u8(verdict).unwrap_or(Verdict::Unknown),
+        outcome,
         requests: counter.requests,
         findings: *findings,
         bytes,

@@ -32,6 +32,7 @@ pub struct Offender {
     pub what: &'static str,
     pub count: u64,
     pub comm: String,
+    /// The operation, or the system call of what is no request.
     pub op: &'static str,
     pub path: String,
     pub cause: Option<String>,
@@ -104,7 +105,7 @@ impl Gate {
                 continue;
             }
             let kind: Kind =
-                (rule.what(), record.pid, record.path.clone(), record.op, record.cause);
+                (rule.what(), record.pid, record.path.clone(), record.op.as_str(), record.cause);
             if self.seen.len() >= MAX_OFFENDERS && !self.seen.contains_key(&kind) {
                 continue;
             }
@@ -112,7 +113,7 @@ impl Gate {
                 what: rule.what(),
                 count: 0,
                 comm: record.comm.clone(),
-                op: record.op,
+                op: record.op.as_str(),
                 path: record.path.clone(),
                 cause: record.cause.map(str::to_owned),
                 why: record.why.clone(),

@@ -62,10 +62,9 @@ impl Rule {
 
     /// True of a finding that it counts.
     pub(super) fn fits_record(&self, record: &Record) -> bool {
-        let (verdict, outcome) = record.decided;
         match self.kind {
-            What::Verdict(wanted) => record.finding && verdict == wanted,
-            What::Short => is_short(outcome.as_str()),
+            What::Verdict(wanted) => record.finding && record.verdict == wanted,
+            What::Short => record.outcome.is_some_and(is_short),
             What::Mixed => false,
         }
     }
@@ -75,7 +74,7 @@ impl Rule {
         let rows = summary.files.iter();
         match self.kind {
             What::Verdict(verdict) => {
-                let of_it = rows.filter(|row| row.verdict == verdict.as_str());
+                let of_it = rows.filter(|row| row.verdict == verdict);
                 let refusals = summary.refusals.iter().filter(|_| verdict == Verdict::Refused);
                 of_it.map(|row| row.findings).sum::<u64>()
                     + refusals.map(|row| row.count).sum::<u64>()
@@ -122,9 +121,8 @@ impl Rule {
 }
 
 /// The end of a file or device is in their nature: a program has to expect it.
-fn is_short(outcome: &str) -> bool {
-    let natural = [Outcome::Eof, Outcome::DeviceEnd].map(Outcome::as_str);
-    outcome.starts_with("short:") && !natural.contains(&outcome)
+fn is_short(outcome: Outcome) -> bool {
+    outcome.is_short() && !matches!(outcome, Outcome::Eof | Outcome::DeviceEnd)
 }
 
 #[cfg(test)]
@@ -139,6 +137,6 @@ mod tests {
         for bad in ["", "direct", "fallback:", "fallback:0", "fallback:-1", "fallback:x"] {
             assert!(bad.parse::<Rule>().is_err(), "{bad}");
         }
-        assert!(is_short("short:server") && !is_short("short:eof") && !is_short("full"));
+        assert!(is_short(Outcome::Server) && !is_short(Outcome::Eof) && !is_short(Outcome::Full));
     }
 }

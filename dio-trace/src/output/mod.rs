@@ -3,5 +3,6 @@
 pub mod document;
 pub mod export;
 pub mod html;
+pub mod json_lines;
 pub mod text;
 pub mod top;

@@ -8,8 +8,10 @@ use anyhow::Result;
 use crate::{
     enrich::Enricher,
     flow::{
+        filter::Filter,
+        pipeline::Pipeline,
         record::{Record, Watched},
-        side_events::{Beside, Mixing},
+        sink::{Discard, Sink},
     },
     model::Event,
     output::{
@@ -18,7 +20,7 @@ use crate::{
     },
     recording::{
         format::{Columns, Recorded, framed},
-        replay::{Part, Sink, replay},
+        replay::{Part, Recording, Replay},
     },
     tracer::decode,
     util::clock::{Clock, Shown},
@@ -29,26 +31,21 @@ const WATCHED: Watched = Watched { flushes: true, invalidations: true, additions
 /// Bytes from the ring buffer.
 pub fn event(bytes: &[u8]) {
     let Some(event) = decode(bytes) else { return };
-    let (mut enricher, clock) = (Enricher::recorded(), Clock::fixed(0));
-    match event {
-        Event::File(file) => enricher.add(&file),
-        Event::Request(request) => {
-            let record = Record::new(&request, &mut enricher, &clock, WATCHED);
-            Beside::default().request(&record);
-            let recorded = Recorded { request: *request, task: 1, extents: None, stack: 0 };
-            let mut columns = Columns::default();
-            columns.push(&recorded);
-            let raw = columns.encode();
-            let mut back = Columns::default();
-            assert!(back.decode(&raw).is_some(), "what was written is read");
-        }
-        Event::Refusal(refusal) => {
-            Beside::default().refusal(&refusal, &mut enricher, &clock);
-        }
-        Event::Mixer(mixer) => {
-            let _ = Mixing::new(&mixer, &mut enricher, &clock);
-        }
+    let filter = Filter::OPEN;
+    let mut pipeline = Pipeline::new(Enricher::recorded(), Clock::fixed(0), WATCHED, filter);
+    assert!(pipeline.event(&event, &mut Discard).is_ok(), "nothing of it can fail");
+    if let Event::Request(request) = event {
+        let recorded = Recorded { request: *request, file: 1, task: 1, extents: None, stack: 0 };
+        let mut columns = Columns::default();
+        columns.push(&recorded);
+        let raw = columns.encode();
+        let mut back = Columns::default();
+        assert!(back.decode(&raw).is_some(), "what was written is read");
     }
+}
+
+fn replay(bytes: &[u8], sink: &mut dyn Sink) -> Result<Replay> {
+    Recording::open(Cursor::new(bytes))?.replay(Part::ALL, sink)
 }
 
 /// A file that may be a recording.
@@ -58,11 +55,9 @@ pub fn recording(bytes: &[u8]) {
         trace: Perfetto::new(Vec::new()),
         folded: Folded::default(),
     };
-    let _ = replay(Cursor::new(bytes), &|_| Part::ALL, &mut all);
+    let _ = replay(bytes, &mut all);
     let mut gather = Gather::default();
-    let Ok(mut replayed) = replay(Cursor::new(bytes), &|_| Part::ALL, &mut gather) else {
-        return;
-    };
+    let Ok(mut replayed) = replay(bytes, &mut gather) else { return };
     let mut page = Vec::new();
     let shown = Shown::recorded(replayed.header.zone.as_ref(), false);
     let written = html::page(&mut page, "fuzz", &shown, &mut replayed, gather);
@@ -93,12 +88,12 @@ struct Everything {
 }
 
 impl Sink for Everything {
-    fn record(&mut self, record: &Record) -> Result<()> {
+    fn request(&mut self, record: &Record) -> Result<()> {
         if let Some(csv) = &mut self.csv {
-            csv.record(record)?;
+            csv.request(record)?;
         }
-        self.folded.record(record);
-        Ok(self.trace.record(record)?)
+        self.folded.request(record)?;
+        self.trace.request(record)
     }
 
     fn wants_all(&self) -> bool {

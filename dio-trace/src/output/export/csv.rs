@@ -3,7 +3,11 @@
 
 use std::io::{self, Write};
 
-use crate::flow::record::Record;
+use anyhow::Result;
+
+use dio_trace_common::verdict::Outcome;
+
+use crate::flow::{record::Record, sink::Sink};
 
 const HEADING: &str = "time,pid,tid,comm,op,api,dev,ino,fs,path,offset,len,ret,latency_ns,verdict,\
 direct_bytes,cached_bytes,outcome,errno,cause,why,fix,flushed_pages,invalidated_pages,\
@@ -23,12 +27,14 @@ impl<W: Write> Csv<W> {
         out.write_all(HEADING.as_bytes())?;
         Ok(Self { out })
     }
+}
 
-    /// Writes a request.
-    ///
-    /// # Errors
-    /// Those of the output.
-    pub fn record(&mut self, r: &Record) -> io::Result<()> {
+impl<W: Write> Sink for Csv<W> {
+    fn wants_all(&self) -> bool {
+        true
+    }
+
+    fn request(&mut self, r: &Record) -> Result<()> {
         let e = &r.effects;
         let text = |text: Option<&str>| text.map_or_else(String::new, cell);
         let number = |n: Option<u32>| n.map_or_else(String::new, |n| n.to_string());
@@ -56,7 +62,7 @@ impl<W: Write> Csv<W> {
             r.verdict,
             r.direct_bytes,
             r.cached_bytes,
-            text(r.outcome),
+            text(r.outcome.map(Outcome::as_str)),
             text(r.errno.as_deref()),
             text(r.cause),
             text(r.why.as_deref()),
@@ -73,7 +79,8 @@ impl<W: Write> Csv<W> {
             r.attempts,
             r.finding,
             text(r.stack.as_ref().map(|stack| stack.folded()).as_deref())
-        )
+        )?;
+        Ok(())
     }
 }
 
@@ -115,7 +122,7 @@ mod tests {
             record.comm = comm.to_owned();
             record.ret = -22;
             let mut csv = Csv::new(Vec::new()).unwrap();
-            csv.record(&record).unwrap();
+            csv.request(&record).unwrap();
             let text = String::from_utf8(csv.out).unwrap();
             text.lines().nth(1).unwrap().to_owned()
         };

@@ -5,7 +5,13 @@ use std::{
     io::{self, Write},
 };
 
-use crate::{flow::record::Record, system::stack::one_frame};
+use anyhow::Result;
+use dio_trace_common::verdict::Outcome;
+
+use crate::{
+    flow::{record::Record, sink::Sink},
+    system::stack::one_frame,
+};
 
 /// Lines kept; requests of more are counted in one.
 const MAX_LINES: usize = 1 << 18;
@@ -22,11 +28,10 @@ pub struct Folded {
 }
 
 impl Folded {
-    /// Adds a request.
-    pub fn record(&mut self, r: &Record) {
-        let verdict = match r.outcome.filter(|outcome| *outcome != "full") {
+    fn add(&mut self, r: &Record) {
+        let verdict = match r.outcome.filter(|outcome| *outcome != Outcome::Full) {
             Some(outcome) => format!("{} {outcome}", r.verdict),
-            None => r.verdict.to_owned(),
+            None => r.verdict.to_string(),
         };
         let stack = r.stack.as_ref().map_or_else(String::new, |stack| stack.folded() + ";");
         let (comm, path) = (one_frame(&r.comm), one_frame(&r.path));
@@ -55,6 +60,17 @@ impl Folded {
     }
 }
 
+impl Sink for Folded {
+    fn wants_all(&self) -> bool {
+        true
+    }
+
+    fn request(&mut self, record: &Record) -> Result<()> {
+        self.add(record);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,8 +81,8 @@ mod tests {
         let mut folded = Folded::default();
         let mut records = golden::run().0;
         records[0].path = "/data/a;b c".to_owned();
-        records.iter().for_each(|record| folded.record(record));
-        folded.record(&records[0]);
+        records.iter().for_each(|record| folded.request(record).unwrap());
+        folded.request(&records[0]).unwrap();
         let mut out = Vec::new();
         folded.finish(&mut out).unwrap();
         let text = String::from_utf8(out).unwrap();

@@ -3,6 +3,7 @@
 use std::{io::Write, sync::Arc};
 
 use anyhow::{Error, Result};
+use dio_trace_common::verdict::Outcome;
 use parquet::{
     basic::{Compression, ZstdLevel},
     data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int32Type, Int64Type},
@@ -14,7 +15,7 @@ use parquet::{
     schema::parser::parse_message_type,
 };
 
-use crate::flow::record::Record;
+use crate::flow::{record::Record, sink::Sink};
 
 /// Requests of one row group: what is held in memory.
 const GROUP: usize = 1 << 16;
@@ -76,17 +77,6 @@ impl<W: Write + Send> Parquet<W> {
         Ok(Self { writer, rows: Vec::new(), text: 0 })
     }
 
-    /// Adds a request.
-    ///
-    /// # Errors
-    /// Those of the output.
-    pub fn record(&mut self, record: &Record) -> Result<()> {
-        self.rows.push(record.clone());
-        self.text += text(record);
-        let full = self.rows.len() >= GROUP || self.text >= MAX_TEXT;
-        if full { self.group().map_err(plain) } else { Ok(()) }
-    }
-
     /// Ends the file, and hands back the output.
     ///
     /// # Errors
@@ -107,8 +97,8 @@ impl<W: Write + Send> Parquet<W> {
         group.int(|r| r.pid as i32)?;
         group.int(|r| r.tid as i32)?;
         group.text(|r| &r.comm)?;
-        group.text(|r| r.op)?;
-        group.text(|r| r.api)?;
+        group.text(|r| r.op.as_str())?;
+        group.text(|r| r.api.as_str())?;
         group.text(|r| &r.dev)?;
         group.long(|r| r.ino as i64)?;
         group.text(|r| &r.fs)?;
@@ -117,10 +107,10 @@ impl<W: Write + Send> Parquet<W> {
         group.long(|r| r.len as i64)?;
         group.long(|r| r.ret)?;
         group.long(|r| r.latency_ns as i64)?;
-        group.text(|r| r.verdict)?;
+        group.text(|r| r.verdict.as_str())?;
         group.long(|r| r.direct_bytes as i64)?;
         group.long(|r| r.cached_bytes as i64)?;
-        group.maybe_text(|r| r.outcome)?;
+        group.maybe_text(|r| r.outcome.map(Outcome::as_str))?;
         group.maybe_text(|r| r.errno.as_deref())?;
         group.maybe_text(|r| r.cause)?;
         group.maybe_text(|r| r.why.as_deref())?;
@@ -135,6 +125,19 @@ impl<W: Write + Send> Parquet<W> {
         group.some::<ByteArrayType>(|r| Some(r.stack.as_ref()?.folded().as_str().into()))?;
         group.out.close()?;
         Ok(())
+    }
+}
+
+impl<W: Write + Send> Sink for Parquet<W> {
+    fn wants_all(&self) -> bool {
+        true
+    }
+
+    fn request(&mut self, record: &Record) -> Result<()> {
+        self.rows.push(record.clone());
+        self.text += text(record);
+        let full = self.rows.len() >= GROUP || self.text >= MAX_TEXT;
+        if full { self.group().map_err(plain) } else { Ok(()) }
     }
 }
 

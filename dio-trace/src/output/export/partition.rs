@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    flow::record::Record,
+    flow::{record::Record, sink::Sink},
     output::export::parquet::Parquet,
     recording::format::Header,
     util::{
@@ -40,38 +40,19 @@ pub struct Partition<'a> {
 impl<'a> Partition<'a> {
     /// Of the recording that this is the header and the file of: what a flight recorder writes again
     /// has the same header.
-    ///
-    /// # Errors
-    /// If the folder cannot be made.
+    #[must_use]
     pub fn new(
         folder: &Path,
         header: &Header,
         (of, recording): (&Path, &'a File),
         force: bool,
-    ) -> Result<Self> {
+    ) -> Self {
         let folder = folder.join(format!("host={}", word(&header.host)));
-        make(&folder)?;
         let boot: String = header.boot.chars().filter(char::is_ascii_hexdigit).take(8).collect();
         let of = of.file_name().map_or_else(String::new, |name| word(&name.to_string_lossy()));
         let name = format!("{boot}-{}-{of}", header.started);
         let (open, ready, of_hour) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-        Ok(Self { folder, recording, name, open, ready, of_hour, force })
-    }
-
-    /// Adds a request to the file of the hour in which it ended.
-    ///
-    /// # Errors
-    /// Those of the output.
-    pub fn record(&mut self, record: &Record) -> Result<()> {
-        let hour = record.time / HOUR;
-        if !self.open.contains_key(&hour) {
-            if self.open.len() >= OPEN {
-                self.close_oldest()?;
-            }
-            let file = self.create(hour)?;
-            self.open.insert(hour, Parquet::new(file)?);
-        }
-        self.open.get_mut(&hour).map_or(Ok(()), |table| table.record(record))
+        Self { folder, recording, name, open, ready, of_hour, force }
     }
 
     /// Ends all files; how many there are.
@@ -102,6 +83,25 @@ impl<'a> Partition<'a> {
         let path = folder.join(format!("{}-{nth}.parquet", self.name));
         *nth += 1;
         Whole::private(&path, self.force, self.recording)
+    }
+}
+
+/// A request goes to the file of the hour in which it ended.
+impl Sink for Partition<'_> {
+    fn wants_all(&self) -> bool {
+        true
+    }
+
+    fn request(&mut self, record: &Record) -> Result<()> {
+        let hour = record.time / HOUR;
+        if !self.open.contains_key(&hour) {
+            if self.open.len() >= OPEN {
+                self.close_oldest()?;
+            }
+            let file = self.create(hour)?;
+            self.open.insert(hour, Parquet::new(file)?);
+        }
+        self.open.get_mut(&hour).map_or(Ok(()), |table| table.request(record))
     }
 }
 
@@ -183,10 +183,10 @@ mod tests {
         let mut record = golden::run().0.swap_remove(0);
         let recording = tempfile::tempfile().unwrap();
         let of = (Path::new("/tmp/r.dio.2"), &recording);
-        let mut parts = Partition::new(folder.path(), &header, of, false).unwrap();
+        let mut parts = Partition::new(folder.path(), &header, of, false);
         for hour in [5, 4, 5, 6, 7] {
             record.time = hour * HOUR;
-            parts.record(&record).unwrap();
+            parts.request(&record).unwrap();
         }
         assert_eq!(parts.finish().unwrap(), 4);
         let host = folder.path().join("host=db%201");

@@ -1,16 +1,19 @@
 //! A trace for ui.perfetto.dev and its trace processor: processes, their files as tracks, requests
 //! as slices, findings as instants. Field numbers: protos/perfetto/trace of perfetto.
 
-use dio_trace_common::abi::FileId;
 use std::{
     collections::{BTreeMap, HashMap},
     io::{self, Write},
 };
 
+use anyhow::Result;
+use dio_trace_common::{abi::FileId, verdict::Outcome};
+
 use crate::{
     flow::{
         record::Record,
         side_events::{Mixing, RefusalRow},
+        sink::Sink,
     },
     output::export::protobuf::Message,
 };
@@ -55,63 +58,6 @@ impl<W: Write> Perfetto<W> {
         self.left_out
     }
 
-    /// Writes a request.
-    ///
-    /// # Errors
-    /// Those of the output.
-    pub fn record(&mut self, r: &Record) -> io::Result<()> {
-        let begin = r.time.saturating_sub(r.latency_ns);
-        self.clocks(begin)?;
-        let Some(track) = self.file(r, begin)? else {
-            self.left_out += 1;
-            return Ok(());
-        };
-        let name = format!("{} {}", r.op, r.outcome.filter(|o| *o != "full").unwrap_or(r.verdict));
-        let mut slice = event(Kind::Begin, track, &name, r.verdict);
-        for (name, value) in
-            [("offset", r.offset), ("len", r.len as i64), ("ret", r.ret), ("tid", i64::from(r.tid))]
-        {
-            slice = slice.message(4, &number(name, value));
-        }
-        slice = slice.message(4, &text("api", r.api));
-        if let Some(errno) = &r.errno {
-            slice = slice.message(4, &text("errno", errno));
-        }
-        self.packet(begin, &slice)?;
-        let end = Message::default().number(9, Kind::End as u64).number(11, track);
-        self.packet(r.time, &end)?;
-        if r.finding { self.finding(r) } else { Ok(()) }
-    }
-
-    /// Writes that O_DIRECT itself was refused.
-    ///
-    /// # Errors
-    /// Those of the output.
-    pub fn refusal(&mut self, row: &RefusalRow) -> io::Result<()> {
-        let who = (row.pid, row.comm.as_str());
-        self.instant(
-            row.time,
-            who,
-            &[
-                ("cause", row.cause),
-                ("file", &row.path),
-                ("call", row.call),
-                ("why", &row.why),
-                ("fix", &row.fix),
-            ],
-        )
-    }
-
-    /// Writes that a process mixes.
-    ///
-    /// # Errors
-    /// Those of the output.
-    pub fn mixing(&mut self, m: &Mixing) -> io::Result<()> {
-        let who = (m.pid, m.comm.as_str());
-        let said = [("cause", m.cause), ("file", &*m.path), ("why", &*m.why), ("fix", &*m.fix)];
-        self.instant(m.time, who, &said)
-    }
-
     /// Hands on what is buffered.
     ///
     /// # Errors
@@ -122,9 +68,9 @@ impl<W: Write> Perfetto<W> {
 
     fn finding(&mut self, r: &Record) -> io::Result<()> {
         let said = [
-            ("cause", r.cause.unwrap_or(r.verdict)),
+            ("cause", r.cause.unwrap_or(r.verdict.as_str())),
             ("file", &*r.path),
-            ("verdict", r.verdict),
+            ("verdict", r.verdict.as_str()),
             ("why", r.why.as_deref().unwrap_or_default()),
             ("fix", r.fix.as_deref().unwrap_or_default()),
         ];
@@ -238,6 +184,56 @@ fn text(name: &str, value: &str) -> Message {
     Message::default().text(6, value).text(10, name)
 }
 
+impl<W: Write> Sink for Perfetto<W> {
+    fn wants_all(&self) -> bool {
+        true
+    }
+
+    fn request(&mut self, r: &Record) -> Result<()> {
+        let begin = r.time.saturating_sub(r.latency_ns);
+        self.clocks(begin)?;
+        let Some(track) = self.file(r, begin)? else {
+            self.left_out += 1;
+            return Ok(());
+        };
+        let outcome = r.outcome.filter(|outcome| *outcome != Outcome::Full);
+        let word = outcome.map_or(r.verdict.as_str(), Outcome::as_str);
+        let name = format!("{} {word}", r.op);
+        let mut slice = event(Kind::Begin, track, &name, r.verdict.as_str());
+        for (name, value) in
+            [("offset", r.offset), ("len", r.len as i64), ("ret", r.ret), ("tid", i64::from(r.tid))]
+        {
+            slice = slice.message(4, &number(name, value));
+        }
+        slice = slice.message(4, &text("api", r.api.as_str()));
+        if let Some(errno) = &r.errno {
+            slice = slice.message(4, &text("errno", errno));
+        }
+        self.packet(begin, &slice)?;
+        let end = Message::default().number(9, Kind::End as u64).number(11, track);
+        self.packet(r.time, &end)?;
+        if r.finding { Ok(self.finding(r)?) } else { Ok(()) }
+    }
+
+    fn refusal(&mut self, row: &RefusalRow) -> Result<()> {
+        let who = (row.pid, row.comm.as_str());
+        let said = [
+            ("cause", row.cause),
+            ("file", &*row.path),
+            ("call", row.call),
+            ("why", &*row.why),
+            ("fix", &*row.fix),
+        ];
+        Ok(self.instant(row.time, who, &said)?)
+    }
+
+    fn mixing(&mut self, m: &Mixing) -> Result<()> {
+        let who = (m.pid, m.comm.as_str());
+        let said = [("cause", m.cause), ("file", &*m.path), ("why", &*m.why), ("fix", &*m.fix)];
+        Ok(self.instant(m.time, who, &said)?)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,7 +276,7 @@ mod tests {
         let (records, _) = golden::run();
         let mut out = Vec::new();
         let mut trace = Perfetto::new(&mut out);
-        records.iter().for_each(|record| trace.record(record).unwrap());
+        records.iter().for_each(|record| trace.request(record).unwrap());
         let mut kinds = [0; 4];
         let mut names = Vec::new();
         for (_, _, packet) in fields(&out) {

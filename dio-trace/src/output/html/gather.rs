@@ -1,12 +1,15 @@
 //! Findings by what they have in common, while a recording is replayed.
 
-use dio_trace_common::abi::FileId;
 use std::collections::HashMap;
 
 use anyhow::Result;
+use dio_trace_common::{
+    abi::{FileId, Op},
+    verdict::{Outcome, Verdict},
+};
 use serde::Serialize;
 
-use crate::{flow::record::Record, recording::replay::Sink};
+use crate::flow::{record::Record, sink::Sink};
 
 /// Rows kept; findings of more are counted as left out.
 const MAX_KEPT: usize = 8_192;
@@ -20,9 +23,9 @@ pub(super) struct Found {
     comm: String,
     path: String,
     fs: String,
-    op: &'static str,
-    verdict: &'static str,
-    outcome: Option<&'static str>,
+    op: Op,
+    verdict: Verdict,
+    outcome: Option<Outcome>,
     errno: Option<String>,
     cause: Option<&'static str>,
     /// Of the first of them.
@@ -80,7 +83,7 @@ pub(super) struct Caused {
 }
 
 /// Process, file, operation, verdict, outcome, cause.
-type Key = (u32, FileId, &'static str, &'static str, Option<&'static str>, Option<&'static str>);
+type Key = (u32, FileId, Op, Verdict, Option<Outcome>, Option<&'static str>);
 
 /// Takes the findings.
 #[derive(Default)]
@@ -109,7 +112,7 @@ impl Gather {
 }
 
 impl Sink for Gather {
-    fn record(&mut self, r: &Record) -> Result<()> {
+    fn request(&mut self, r: &Record) -> Result<()> {
         if !r.finding {
             return Ok(());
         }

@@ -5,12 +5,17 @@ use std::{
     io::{self, Write},
 };
 
-use dio_trace_common::verdict::{Outcome, Verdict};
+use anyhow::Result;
+use dio_trace_common::{
+    abi::Op,
+    verdict::{Outcome, Verdict},
+};
 
 use crate::{
     flow::{
         record::{Kind, Record},
         side_events::{MixedRow, Mixing, RefusalRow},
+        sink::Sink,
         summary::{Row, Summary},
     },
     output::text::{
@@ -89,63 +94,6 @@ impl<W: Write> Screen<W> {
         &self.out
     }
 
-    /// Shows a request, with cause and remedy the first time its kind appears.
-    ///
-    /// # Errors
-    /// Those of the writer.
-    pub fn record(&mut self, record: &Record) -> io::Result<()> {
-        if !record.finding && !self.style.all {
-            return Ok(());
-        }
-        if self.seen.len() >= MAX_KINDS {
-            self.seen.clear();
-        }
-        let times = self.seen.entry(record.kind()).or_insert(0);
-        *times += 1;
-        let times = *times;
-        // A tail read is expected once a file, and says nothing new the next time.
-        let shown = if record.decided.1 == Outcome::Eof { 1 } else { SHOWN };
-        if times > shown && !self.style.all {
-            return Ok(());
-        }
-        self.heading(record.time)?;
-        self.line(record)?;
-        self.by(record)?;
-        if let (1, Some(cause), Some(why), Some(fix)) =
-            (times, record.cause, &record.why, &record.fix)
-        {
-            self.reason(cause, why, fix)?;
-        }
-        if let (1, Some(stack)) = (times, &record.stack) {
-            self.stack(stack)?;
-        }
-        if times == shown && shown > 1 && !self.style.all {
-            writeln!(self.out, "  more like this are only counted")?;
-        }
-        self.out.flush()
-    }
-
-    /// Shows that O_DIRECT itself was refused, with the reason.
-    ///
-    /// # Errors
-    /// Those of the writer.
-    pub fn refusal(&mut self, row: &RefusalRow) -> io::Result<()> {
-        let decided = (Verdict::Refused, Outcome::None);
-        self.beside(row.time, (&row.comm, row.pid), row.call, row.errno, decided, &row.path)?;
-        self.reason(row.cause, &row.why, &row.fix)
-    }
-
-    /// Shows that a process uses a file through the page cache which others use directly.
-    ///
-    /// # Errors
-    /// Those of the writer.
-    pub fn mixing(&mut self, m: &Mixing) -> io::Result<()> {
-        let decided = (Verdict::Partial, Outcome::None);
-        let op = if m.writes { "W" } else { "R" };
-        self.beside(m.time, (&m.comm, m.pid), op, "mixed", decided, &m.path)?;
-        self.reason(m.cause, &m.why, &m.fix)
-    }
-
     /// A line about something that is no request.
     fn beside(
         &mut self,
@@ -153,7 +101,7 @@ impl<W: Write> Screen<W> {
         (comm, pid): (&str, u32),
         op: &str,
         word: &str,
-        decided: (Verdict, Outcome),
+        decided: (Verdict, Option<Outcome>),
         path: &str,
     ) -> io::Result<()> {
         self.heading(time)?;
@@ -185,7 +133,7 @@ impl<W: Write> Screen<W> {
         let word = verdict_word(r);
         let fixed = request(&self.shown.zone, r);
         let path = self.path(&r.path, fixed.chars().count() + word.len().max(8) + 1);
-        writeln!(self.out, "{fixed}{} {path}", self.paint(r.decided, &word))
+        writeln!(self.out, "{fixed}{} {path}", self.paint((r.verdict, r.outcome), &word))
     }
 
     fn reason(&mut self, cause: &'static str, why: &str, fix: &str) -> io::Result<()> {
@@ -233,7 +181,7 @@ impl<W: Write> Screen<W> {
     }
 
     /// The padded word, coloured by how bad it is.
-    fn paint(&self, (verdict, outcome): (Verdict, Outcome), word: &str) -> String {
+    fn paint(&self, (verdict, outcome): (Verdict, Option<Outcome>), word: &str) -> String {
         let padded = format!("{word:<8}");
         if !self.style.colour {
             return padded;
@@ -241,34 +189,10 @@ impl<W: Write> Screen<W> {
         let colour = match verdict {
             Verdict::Fallback | Verdict::Partial | Verdict::Failed => 31,
             Verdict::Refused | Verdict::Unknown => 33,
-            _ if outcome.is_short() => 36,
+            _ if outcome.is_some_and(Outcome::is_short) => 36,
             _ => 32,
         };
         format!("\x1b[{colour}m{padded}\x1b[0m")
-    }
-
-    /// Shows the end: per file and verdict, then what the tool did and did not see.
-    ///
-    /// # Errors
-    /// Those of the writer.
-    pub fn summary(&mut self, summary: &Summary) -> io::Result<()> {
-        if self.headed {
-            writeln!(self.out)?;
-        }
-        self.headline(summary)?;
-        if !summary.files.is_empty() {
-            self.table(&summary.files)?;
-        }
-        self.notes(&summary.files)?;
-        for row in summary.mixed.iter().take(MAX_ROWS) {
-            self.mixed(row)?;
-        }
-        if !self.causes.is_empty() {
-            let text = format!("dio-trace explain {}", self.causes.join(" "));
-            writeln!(self.out, "{}", wrap("more:   ", &text, self.style.width))?;
-        }
-        self.coverage(summary)?;
-        self.out.flush()
     }
 
     /// Shows the end of a run whose rows were seen already.
@@ -324,8 +248,8 @@ impl<W: Write> Screen<W> {
         )?;
         for row in rows.iter().take(MAX_ROWS) {
             let word = match row.outcome {
-                Some(outcome) if outcome != "full" => format!("{} {outcome}", row.verdict),
-                _ => row.verdict.to_owned(),
+                Some(outcome) if outcome != Outcome::Full => format!("{} {outcome}", row.verdict),
+                _ => row.verdict.to_string(),
             };
             let fixed = format!(
                 "{:>9} {:>7} {:>7} {:>7} {:<2} {word:<18} ",
@@ -333,7 +257,7 @@ impl<W: Write> Screen<W> {
                 about(row.bytes.total),
                 duration(row.latency_p50_ns),
                 duration(row.latency_p99_ns),
-                if row.op == "write" { "W" } else { "R" },
+                letter(row.op),
             );
             let path = self.path(&row.path, fixed.chars().count());
             writeln!(self.out, "{fixed}{path}")?;
@@ -402,6 +326,77 @@ impl<W: Write> Screen<W> {
     }
 }
 
+impl<W: Write> Sink for Screen<W> {
+    /// Shows a request, with cause and remedy the first time its kind appears.
+    fn request(&mut self, record: &Record) -> Result<()> {
+        if !record.finding && !self.style.all {
+            return Ok(());
+        }
+        if self.seen.len() >= MAX_KINDS {
+            self.seen.clear();
+        }
+        let times = self.seen.entry(record.kind()).or_insert(0);
+        *times += 1;
+        let times = *times;
+        // A tail read is expected once a file, and says nothing new the next time.
+        let shown = if record.outcome == Some(Outcome::Eof) { 1 } else { SHOWN };
+        if times > shown && !self.style.all {
+            return Ok(());
+        }
+        self.heading(record.time)?;
+        self.line(record)?;
+        self.by(record)?;
+        if let (1, Some(cause), Some(why), Some(fix)) =
+            (times, record.cause, &record.why, &record.fix)
+        {
+            self.reason(cause, why, fix)?;
+        }
+        if let (1, Some(stack)) = (times, &record.stack) {
+            self.stack(stack)?;
+        }
+        if times == shown && shown > 1 && !self.style.all {
+            writeln!(self.out, "  more like this are only counted")?;
+        }
+        Ok(self.out.flush()?)
+    }
+
+    /// Shows that O_DIRECT itself was refused, with the reason.
+    fn refusal(&mut self, row: &RefusalRow) -> Result<()> {
+        let decided = (Verdict::Refused, None);
+        self.beside(row.time, (&row.comm, row.pid), row.call, row.errno, decided, &row.path)?;
+        Ok(self.reason(row.cause, &row.why, &row.fix)?)
+    }
+
+    /// Shows that a process uses a file through the page cache which others use directly.
+    fn mixing(&mut self, m: &Mixing) -> Result<()> {
+        let decided = (Verdict::Partial, None);
+        let op = if m.writes { "W" } else { "R" };
+        self.beside(m.time, (&m.comm, m.pid), op, "mixed", decided, &m.path)?;
+        Ok(self.reason(m.cause, &m.why, &m.fix)?)
+    }
+
+    /// Shows the end: per file and verdict, then what the tool did and did not see.
+    fn summary(&mut self, summary: &Summary) -> Result<()> {
+        if self.headed {
+            writeln!(self.out)?;
+        }
+        self.headline(summary)?;
+        if !summary.files.is_empty() {
+            self.table(&summary.files)?;
+        }
+        self.notes(&summary.files)?;
+        for row in summary.mixed.iter().take(MAX_ROWS) {
+            self.mixed(row)?;
+        }
+        if !self.causes.is_empty() {
+            let text = format!("dio-trace explain {}", self.causes.join(" "));
+            writeln!(self.out, "{}", wrap("more:   ", &text, self.style.width))?;
+        }
+        self.coverage(summary)?;
+        Ok(self.out.flush()?)
+    }
+}
+
 /// Over lines of requests.
 pub(crate) fn heading() -> String {
     format!(
@@ -410,13 +405,20 @@ pub(crate) fn heading() -> String {
     )
 }
 
+const fn letter(op: Op) -> &'static str {
+    match op {
+        Op::Read => "R",
+        Op::Write => "W",
+    }
+}
+
 /// The line of a request, up to its verdict.
 pub(crate) fn request(zone: &Zone, r: &Record) -> String {
     format!(
         "{} {:<15} {:<2} {:>8} {:>5} {:>6} ",
         zone.time_of_day(r.time),
         process(&r.comm, r.pid),
-        if r.op == "write" { "W" } else { "R" },
+        letter(r.op),
         bytes(r.offset.max(0).unsigned_abs()),
         bytes(r.len),
         r.errno.clone().unwrap_or_else(|| bytes(r.ret.unsigned_abs())),
@@ -436,13 +438,12 @@ fn process(comm: &str, pid: u32) -> String {
 
 /// The verdict, or the outcome where that is the news.
 pub(crate) fn verdict_word(record: &Record) -> String {
-    let (verdict, outcome) = record.decided;
+    let Record { verdict, outcome, .. } = record;
     let healthy =
         matches!(verdict, Verdict::Direct | Verdict::Client | Verdict::Dax | Verdict::Memory);
-    if healthy && outcome.is_short() {
-        outcome.as_str().to_owned()
-    } else {
-        verdict.as_str().to_owned()
+    match outcome {
+        Some(outcome) if healthy && outcome.is_short() => outcome.to_string(),
+        _ => verdict.to_string(),
     }
 }
 
@@ -463,7 +464,7 @@ mod tests {
         let mut record = run().0.swap_remove(0);
         for time in times {
             record.time = *time;
-            screen.record(&record).unwrap();
+            screen.request(&record).unwrap();
         }
         let text = String::from_utf8(screen.get_ref().clone()).unwrap();
         let line = |line: &str| match line.split_once(' ') {

@@ -91,7 +91,7 @@ impl Finding {
             By::Fs => self.fs() == name,
             By::Cause => self.cause().is_some_and(|(cause, ..)| cause == name),
             By::Verdict => match &self.what {
-                What::Request(r) => r.verdict == name,
+                What::Request(r) => r.verdict.as_str() == name,
                 What::Refusal(_) => name == "refused",
                 What::Mixing(_) => false,
             },

@@ -63,11 +63,14 @@ const COLUMNS: usize = Column::Stack as usize + 1;
 /// Without the last one: what version 1 has, and every block in which there is no stack.
 const COLUMNS_1: usize = COLUMNS - 1;
 
-/// A request as it is recorded: kernel addresses have gone, numbers into the dictionaries came.
+/// A request as it is recorded: numbers of the recording in place of its file and its thread.
 #[derive(Clone, Copy, Debug)]
 pub struct Recorded {
-    /// Its `inode` is the number of its file; tgid, tid and comm are those of its task.
+    /// Without what identifies its file and its thread, once it was recorded.
     pub request: Request,
+    /// Number of its file.
+    pub file: u64,
+    /// Number of its thread.
     pub task: u32,
     /// Flags of the extents in its range, where they were asked for and told.
     pub extents: Option<u32>,
@@ -129,7 +132,7 @@ impl Columns {
             fold(r.end_ns.wrapping_sub(self.before.end) as i64),
             fold(r.end_ns.wrapping_sub(r.begin_ns) as i64),
             u64::from(recorded.task),
-            r.inode,
+            recorded.file,
             what,
             short(r.pos.wrapping_sub(self.before.stop)),
             r.len,
@@ -224,7 +227,6 @@ fn request(at: &impl Fn(Column) -> u64, before: Before) -> Recorded {
         nr_segs: small(Segments),
         begin_ns: end_ns.wrapping_sub(unfold(at(Latency)) as u64),
         end_ns,
-        inode: at(File),
         user: at(Address) & ADDRESS,
         pos: before.stop.wrapping_add(long(at(Offset))),
         len,
@@ -254,7 +256,7 @@ fn request(at: &impl Fn(Column) -> u64, before: Before) -> Recorded {
         ..Request::EMPTY
     };
     let extents = at(Extents).checked_sub(1).map(|flags| flags as u32);
-    Recorded { request, task: small(Task), extents, stack: small(Stack) }
+    Recorded { request, file: at(File), task: small(Task), extents, stack: small(Stack) }
 }
 
 fn pack(column: &[u64], out: &mut Vec<u8>) {

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use crate::{
     enrich::Enricher,
+    flow::sink::Discard,
     recording::{
         format::{
             End, Fact, FileFact, Header, Item, Kind, Reader, Recorded, TaskFact, TotalsFact,
@@ -17,26 +18,14 @@ use crate::{
             block::{HEAD, encode, prefix},
             columns::Columns,
         },
-        replay::{Part, Replay, Sink, replay},
+        replay::{Part, Recording, Replay},
     },
     system::file_attrs::Facts,
     testing::fixtures,
 };
 
-struct Nobody;
-
-impl Sink for Nobody {
-    fn record(&mut self, _: &crate::flow::record::Record) -> anyhow::Result<()> {
-        Ok(())
-    }
-
-    fn wants_all(&self) -> bool {
-        true
-    }
-}
-
 fn read(bytes: &[u8]) -> anyhow::Result<Replay> {
-    replay(Cursor::new(bytes), &|_| Part::ALL, &mut Nobody)
+    Recording::open(Cursor::new(bytes))?.replay(Part::ALL, &mut Discard)
 }
 
 fn header() -> Header {
@@ -45,7 +34,7 @@ fn header() -> Header {
 
 fn recorded(n: u64) -> Recorded {
     let mut request = fixtures::request();
-    request.inode = 1 + n % 3;
+    let file = 1 + n % 3;
     request.begin_ns += n * 20_000;
     request.end_ns += n * 20_000;
     request.pos = (n as i64 * 7919 % 100_000) * 4096;
@@ -59,7 +48,7 @@ fn recorded(n: u64) -> Recorded {
             ..Evidence::default()
         };
     }
-    Recorded { request, task: 1, extents: n.is_multiple_of(10).then_some(0x2000), stack: 0 }
+    Recorded { request, file, task: 1, extents: n.is_multiple_of(10).then_some(0x2000), stack: 0 }
 }
 
 fn file(number: u64) -> Fact {
@@ -236,14 +225,14 @@ fn any_request() -> impl Strategy<Value = Recorded> {
             },
             ..fixtures::request()
         };
-        Recorded { request, task: n[0] as u32, extents, stack: n[1] as u32 % 3 }
+        Recorded { request, file: n[1], task: n[0] as u32, extents, stack: n[1] as u32 % 3 }
     })
 }
 
 /// What a recording keeps of a request.
 fn kept(r: &Recorded) -> impl PartialEq + std::fmt::Debug + use<> {
     let q = &r.request;
-    let numbers = [q.inode, q.begin_ns, q.end_ns, q.user, q.len, q.done_before];
+    let numbers = [r.file, q.begin_ns, q.end_ns, q.user, q.len, q.done_before];
     let signed = [q.pos, q.ret, q.size_begin, q.size_end];
     let small = [q.nr_segs, q.magic, q.inner_magic, r.task];
     (numbers, signed, small, (q.op, q.api, q.flags), q.evidence, r.extents)

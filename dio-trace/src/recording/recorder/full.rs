@@ -2,19 +2,21 @@
 //! there. In processes of their own, for limits are those of a process.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use crate::recording::{
-    recorder::{
-        tests::{Nobody, feed, options, settle, totals},
-        *,
+use crate::{
+    flow::sink::Discard,
+    recording::{
+        recorder::{
+            tests::{feed, options, replay, settle, totals},
+            *,
+        },
+        replay::Replay,
     },
-    replay::{Part, Replay, replay},
 };
 
 const MODE: &str = "DIO_TRACE_TEST_MODE";
@@ -109,7 +111,7 @@ fn run(mode: &str, limit: Limit) -> Seen {
 }
 
 fn read(path: &Path) -> Replay {
-    replay(File::open(path).unwrap(), &|_| Part::ALL, &mut Nobody).unwrap()
+    replay(path, &mut Discard)
 }
 
 fn keep(mode: &str) -> Keep {

@@ -28,14 +28,14 @@ use dio_trace_common::{
     abi::{
         Counter, CounterKey, FileEvent, FileId, Mixer, MixerEvent, Refusal, Request, STATS, Stat,
     },
-    verdict::{Verdict, decide},
+    verdict::Verdict,
 };
 use numbers::{Numbers, told};
 use writing::Side;
 
 use crate::{
     enrich::Enricher,
-    flow::record::extents,
+    flow::{decided::Decided, pipeline::LookedUp},
     model::{Event, Totals},
     recording::format::{
         CounterFact, End, Fact, Header, MixerFact, Recorded, RefusalFact, TotalsFact,
@@ -398,7 +398,8 @@ impl Recorder {
     }
 
     fn request(&mut self, request: &Request, enricher: &mut Enricher) {
-        let decision = decide(&request.facts(true), &request.evidence);
+        let decided = Decided::of(request);
+        let decision = decided.decision;
         if let Keep::Flight { on, .. } = &self.keep {
             self.wanted |= decision.finding && on.contains(&decision.verdict);
         }
@@ -408,24 +409,18 @@ impl Recorder {
                 return;
             }
         }
-        let extents = extents(request, enricher);
+        let LookedUp { extents, stack } = LookedUp::now(&decided, enricher);
         let facts = &mut self.parcel.facts;
-        let file = self.numbers.file(FileId::from(request), request.tgid, enricher, facts);
+        let file = self.numbers.file(decided.file(), request.tgid, enricher, facts);
         let task = self.numbers.task((request.tgid, request.tid, request.comm), enricher, facts);
-        let stack = enricher.stack(request).map_or(0, |stack| self.numbers.stack(&stack, facts));
-        let request = Request { inode: file, ..*request };
-        self.parcel.requests.push(Recorded { request, task, extents, stack });
+        let stack = stack.map_or(0, |stack| self.numbers.stack(&stack, facts));
+        self.parcel.requests.push(Recorded { request: *request, file, task, extents, stack });
     }
 
     /// A file that had a number before its name came is told again.
     fn file(&mut self, event: &FileEvent, enricher: &mut Enricher) {
         enricher.add(event);
-        let key = FileId {
-            inode: event.inode,
-            ino: event.ino,
-            dev: event.dev,
-            generation: event.generation,
-        };
+        let key = FileId::from(event);
         if let Some(number) = self.numbers.files.get(&key) {
             self.parcel.facts.push(told(*number, key, event.tgid, enricher));
         }

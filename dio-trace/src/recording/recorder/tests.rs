@@ -5,24 +5,19 @@ use std::{fs::File, os::unix::fs::PermissionsExt as _, path::Path};
 use dio_trace_common::abi::{LATENCY_BUCKETS, STATS};
 
 use crate::{
-    flow::record::Record,
+    flow::{
+        record::Record,
+        sink::{Discard, Sink},
+    },
     model::Attach,
     recording::{
         format::{Item, Reader},
         recorder::*,
-        replay::{Part, Replay, Sink, replay},
+        replay::{Part, Recording, Replay},
     },
     system::symbols::Stacks,
     testing::fixtures,
 };
-
-pub(super) struct Nobody;
-
-impl Sink for Nobody {
-    fn record(&mut self, _: &Record) -> Result<()> {
-        Ok(())
-    }
-}
 
 pub(super) fn options(path: PathBuf) -> Options {
     Options { path, force: false, sample: 0, max_size: None, keep: Keep::Whole }
@@ -30,7 +25,7 @@ pub(super) fn options(path: PathBuf) -> Options {
 
 pub(super) fn totals(requests: u64) -> Totals {
     let request = fixtures::request();
-    let key = CounterKey::of(&request, &decide(&request.facts(true), &request.evidence));
+    let key = CounterKey::of(&request, &Decided::of(&request).decision);
     let mut latency = [0; LATENCY_BUCKETS];
     latency[16] = requests as u32;
     let counter = Counter {
@@ -57,8 +52,12 @@ pub(super) fn totals(requests: u64) -> Totals {
     }
 }
 
+pub(super) fn replay(path: &Path, sink: &mut dyn Sink) -> Replay {
+    Recording::open(File::open(path).unwrap()).unwrap().replay(Part::ALL, sink).unwrap()
+}
+
 fn read(path: &Path) -> Replay {
-    replay(File::open(path).unwrap(), &|_| Part::ALL, &mut Nobody).unwrap()
+    replay(path, &mut Discard)
 }
 
 fn record(options: &Options, requests: u64) -> Done {
@@ -236,7 +235,7 @@ fn memory_keeps_the_last_requests_and_all_that_explains_them() {
 struct Folded(Vec<(u32, String)>);
 
 impl Sink for Folded {
-    fn record(&mut self, record: &Record) -> Result<()> {
+    fn request(&mut self, record: &Record) -> Result<()> {
         let stack = record.stack.as_ref().map(|stack| (stack.id, stack.folded()));
         self.0.extend(stack);
         Ok(())
@@ -258,7 +257,7 @@ fn stacks_are_told_once_and_found_again() {
     }
     recorder.finish(&totals(4), &mut enricher);
     let mut seen = Folded::default();
-    let replayed = replay(File::open(&options.path).unwrap(), &|_| Part::ALL, &mut seen).unwrap();
+    let replayed = replay(&options.path, &mut seen);
     assert_eq!(replayed.recorded, 4);
     let stack = (1, "[unknown];[unknown]".to_owned());
     assert_eq!(seen.0, [stack.clone(), stack]);

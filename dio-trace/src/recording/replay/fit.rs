@@ -9,7 +9,7 @@ use crate::{
     model::Totals,
     recording::replay::{
         budget::{Budget, SHOWN_ROW},
-        others,
+        tables::{OTHERS, OTHERS_NAME, others},
     },
 };
 
@@ -52,7 +52,7 @@ fn sum_up(
         keep
     });
     if rows != 0 {
-        enricher.stand_in(super::tables::OTHERS, super::OTHERS_NAME);
+        enricher.stand_in(OTHERS, OTHERS_NAME);
     }
     counters.extend(sums);
     rows

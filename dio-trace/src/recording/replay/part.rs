@@ -2,10 +2,7 @@
 
 use dio_trace_common::abi::Request;
 
-use crate::{
-    flow::filter::{Filter, Narrow},
-    model::Wanted,
-};
+use crate::{flow::filter::Filter, model::Wanted};
 
 /// A time: ns of CLOCK_MONOTONIC.
 #[derive(Clone, Copy, Debug)]
@@ -72,11 +69,6 @@ impl Part {
 
     pub(super) const fn takes_thread(&self, tid: u32) -> bool {
         self.wanted.tid == 0 || self.wanted.tid == tid
-    }
-
-    /// The same of totals.
-    pub(super) fn narrow(&self) -> Narrow<'_> {
-        Narrow { filter: &self.filter, pids: &self.pids, ops: self.wanted.ops }
     }
 }
 

@@ -10,6 +10,10 @@ use crate::{
     util::escape::escape,
 };
 
+/// Files, threads or rows of totals that a reader keeps, as far as there is memory for them
+/// (budget.rs): a hostile file must not fill it.
+pub(super) const MAX_KEPT: usize = 1 << 18;
+
 /// Things by number. Numbers are small, but in the files of a recorder that has long been at it.
 pub(super) struct Numbered<T> {
     things: Vec<Option<T>>,
@@ -91,6 +95,8 @@ const SLOTS: usize = 4_096;
 const PIECE: usize = 1_024;
 /// Where requests are counted that find no room for a row of their own.
 pub(super) const OTHERS: FileId = FileId { inode: u64::MAX, ino: 0, dev: 0, generation: 0 };
+/// What they are called.
+pub(super) const OTHERS_NAME: &str = "(others)";
 /// Rows of those: by op, verdict, outcome and finding.
 const MAX_OTHERS: usize = 1_024;
 
@@ -166,6 +172,12 @@ impl Counted {
         self.len = 0;
         all
     }
+}
+
+/// A row for requests that find no room for one of their own: of no file and no process.
+pub(super) fn others(key: &CounterKey) -> CounterKey {
+    let FileId { inode, ino, dev, generation } = OTHERS;
+    CounterKey { inode, ino, dev, generation, tgid: 0, errno: 0, ..*key }
 }
 
 fn slot((file, pid, (op, verdict, outcome, finding)): &RowKey) -> usize {

@@ -11,16 +11,19 @@ use dio_trace_common::{
         REFUSED_OPEN, Refusal, Request, STATS, Stat,
     },
     evidence::seen,
-    verdict::{Decision, decide, magic},
+    verdict::{Decision, magic},
 };
 use serde_json::Value;
 
 use crate::{
     enrich::Enricher,
     flow::{
+        decided::Decided,
         group::By,
+        pipeline::LookedUp,
         record::{Record, Watched},
         side_events::{Beside, Mixing},
+        sink::Sink,
         summary::{Scope, Summary},
     },
     model::{Attach, Missing, Totals},
@@ -156,7 +159,15 @@ fn records() -> Vec<Record> {
     let clock = Clock::fixed(START);
     let mut records: Vec<Record> = requests()
         .iter()
-        .map(|(request, ..)| Record::new(request, &mut enricher, &clock, ALL_WATCHED))
+        .map(|(request, ..)| {
+            Record::new(
+                &Decided::of(request),
+                LookedUp::default(),
+                &mut enricher,
+                &clock,
+                ALL_WATCHED,
+            )
+        })
         .collect();
     records[1].stack = Some(Arc::new(stack()));
     records
@@ -230,7 +241,7 @@ const fn refusal() -> Refusal {
 pub(crate) fn totals() -> Totals {
     let counters: Vec<_> = requests()
         .iter()
-        .map(|(request, ..)| counter(request, &decide(&request.facts(true), &request.evidence)))
+        .map(|(request, ..)| counter(request, &Decided::of(request).decision))
         .collect();
     let mut stats = [0; STATS];
     stats[Stat::Begun as usize] = 13;
@@ -327,7 +338,7 @@ fn screen(all: bool) -> String {
     let style = Style { width: 80, colour: false, cut: true, all };
     let mut screen = Screen::new(&mut out, style, Shown::recorded(None, false));
     for record in records() {
-        screen.record(&record).unwrap();
+        screen.request(&record).unwrap();
     }
     let clock = Clock::fixed(START);
     let mut enricher = enricher();
@@ -346,7 +357,7 @@ fn a_title_and_a_thread_s_name_have_a_line_of_their_own() {
     let mut out = Vec::new();
     let style = Style { width: 80, colour: false, cut: true, all: false };
     let mut screen = Screen::new(&mut out, style, Shown::ASKED);
-    (0..2).for_each(|_| screen.record(&record).unwrap());
+    (0..2).for_each(|_| screen.request(&record).unwrap());
     let text = String::from_utf8(out).unwrap();
     assert_eq!(text.matches("  by:  postgres: xxx").count(), 1, "{text}");
     let words: Vec<&str> = text.split_whitespace().collect();

@@ -1,0 +1,93 @@
+//! Where a live trace goes: the screen, JSON lines, the live screen.
+
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+
+use anyhow::Result;
+
+use crate::{
+    cli::{
+        args::Common,
+        top::{Live, TopOptions},
+        tty::style,
+    },
+    enrich::Enricher,
+    flow::sink::Sink,
+    model::Totals,
+    output::{json_lines::JsonLines, text::Screen},
+    tracer::Tracer,
+    util::{
+        clock::Shown,
+        escape,
+        private_file::{self, Named},
+        stdio::Stdout,
+    },
+};
+
+pub(super) enum Output {
+    Screen(Screen<Box<dyn Write>>),
+    Json(JsonLines<BufWriter<Box<dyn Write>>>),
+    Top(Box<Live>),
+}
+
+/// What a live screen wants.
+pub(super) enum Wake {
+    /// To be told what was counted.
+    Look,
+    Quit,
+}
+
+impl Output {
+    /// The live screen, on a terminal.
+    pub(super) fn top(options: &TopOptions) -> Result<Self> {
+        Ok(Self::Top(Box::new(Live::new(options)?)))
+    }
+
+    /// Opens the output that the options name.
+    pub(super) fn open(common: &Common) -> Result<Self> {
+        let path = common.output.as_deref().filter(|path| !private_file::is_dash(path));
+        let (out, terminal): (Box<dyn Write>, bool) = match path {
+            Some(path) => {
+                (Box::new(Named::new(escape::path(path), private_file::stream(path)?)), false)
+            }
+            None => (Box::new(Stdout::new()), io::stdout().is_terminal()),
+        };
+        if common.json {
+            return Ok(Self::Json(JsonLines::new(BufWriter::new(out))));
+        }
+        Ok(Self::Screen(Screen::new(out, style(terminal, common.all), Shown::here(common.utc))))
+    }
+
+    /// What takes the events.
+    pub(super) fn sink(&mut self) -> &mut dyn Sink {
+        match self {
+            Self::Screen(screen) => screen,
+            Self::Json(lines) => lines,
+            Self::Top(live) => live.as_mut(),
+        }
+    }
+
+    /// The tracer is there.
+    pub(super) fn start(&mut self, tracer: &Tracer, subject: &str) -> Result<()> {
+        if let Self::Top(live) = self { live.start(tracer, subject) } else { Ok(()) }
+    }
+
+    /// Waits for what a live screen wants; others want nothing.
+    pub(super) async fn wake(&mut self) -> Wake {
+        match self {
+            Self::Screen(_) | Self::Json(_) => std::future::pending().await,
+            Self::Top(live) => live.wake().await,
+        }
+    }
+
+    /// Shows what was counted so far.
+    pub(super) fn look(&mut self, totals: &Totals, enricher: &mut Enricher) -> io::Result<()> {
+        if let Self::Top(live) = self { live.look(totals, enricher) } else { Ok(()) }
+    }
+
+    /// Gives the terminal back.
+    pub(super) fn stop(&mut self) {
+        if let Self::Top(live) = self {
+            live.stop();
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The one way of an event: decide, filter, look up, explain, hand on.
+//!
+//! Live tracing gives a [`Pipeline`] the events of the ring; a recording gives it requests that it
+//! has decided and filtered already, with the extents and the stack that were recorded.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use dio_trace_common::abi::{FileId, MixerEvent, Refusal, Request};
+
+use crate::{
+    cause::wants_extents,
+    enrich::Enricher,
+    flow::{
+        decided::Decided,
+        filter::{Filter, Narrow},
+        record::{Record, Watched},
+        side_events::{Beside, Mixing},
+        sink::Sink,
+        summary::Summary,
+    },
+    model::{Event, Totals},
+    system::stack::Stack,
+    util::clock::Clock,
+};
+
+/// What belongs to a request and is not in its event.
+#[derive(Clone, Debug, Default)]
+pub struct LookedUp {
+    /// OR of the flags of the extents in its range, if explaining it needs them.
+    pub extents: Option<u32>,
+    /// The program's stack when it made the request.
+    pub stack: Option<Arc<Stack>>,
+}
+
+impl LookedUp {
+    /// Asks this machine.
+    pub fn now(decided: &Decided<'_>, enricher: &mut Enricher) -> Self {
+        Self { extents: extents(decided, enricher), stack: enricher.stack(decided.request) }
+    }
+}
+
+fn extents(decided: &Decided<'_>, enricher: &mut Enricher) -> Option<u32> {
+    let Decided { request, decision } = decided;
+    let file = enricher.file(decided.file(), request.tgid);
+    wants_extents(decision, file.deciding().0).then(|| enricher.extent_flags(request)).flatten()
+}
+
+/// From events to a sink.
+pub struct Pipeline {
+    pub enricher: Enricher,
+    pub clock: Clock,
+    watched: Watched,
+    pub filter: Filter,
+    side: Beside,
+}
+
+impl Pipeline {
+    #[must_use]
+    pub fn new(enricher: Enricher, clock: Clock, watched: Watched, filter: Filter) -> Self {
+        Self { enricher, clock, watched, filter, side: Beside::default() }
+    }
+
+    /// Takes an event of the ring.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn event(&mut self, event: &Event, sink: &mut dyn Sink) -> Result<()> {
+        match event {
+            Event::File(file) => {
+                self.enricher.add(file);
+                Ok(())
+            }
+            Event::Request(request) => {
+                let decided = Decided::of(request);
+                if !self.takes(&decided) {
+                    return Ok(());
+                }
+                let looked_up = LookedUp::now(&decided, &mut self.enricher);
+                self.request(&decided, looked_up, sink)
+            }
+            Event::Refusal(refusal) => self.refusal(refusal, sink),
+            Event::Mixer(event) => {
+                let direct = self.takes_direct_user(event);
+                self.mixer(event, direct, true, sink)
+            }
+        }
+    }
+
+    /// True if the filter takes a request.
+    fn takes(&mut self, decided: &Decided<'_>) -> bool {
+        self.filter.takes_verdict(decided.decision.verdict) && self.takes_names(decided.request)
+    }
+
+    /// True if the filter takes the names of a request's process and file.
+    pub fn takes_names(&mut self, request: &Request) -> bool {
+        if self.filter.takes_names() {
+            return true;
+        }
+        let comm = self.enricher.process(request.tgid, Some((request.tid, &request.comm)));
+        let file = self.enricher.file(FileId::from(request), request.tgid);
+        self.filter.takes_file(&comm, &file.path, &file.fs)
+    }
+
+    /// True if the filter takes who uses the file directly, as far as that is known.
+    fn takes_direct_user(&mut self, event: &MixerEvent) -> bool {
+        event.direct_user != 0
+            && self.filter.takes_person(&self.enricher.process(event.direct_user, None))
+    }
+
+    /// Explains a request that the filter has taken, and hands it on.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn request(
+        &mut self,
+        decided: &Decided<'_>,
+        looked_up: LookedUp,
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
+        let record = Record::new(decided, looked_up, &mut self.enricher, &self.clock, self.watched);
+        self.side.request(&record);
+        sink.request(&record)
+    }
+
+    /// Takes a rejected open.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn refusal(&mut self, event: &Refusal, sink: &mut dyn Sink) -> Result<()> {
+        let row = self.side.refusal(event, &mut self.enricher, &self.clock);
+        let filter = &self.filter;
+        match row.filter(|row| filter.takes_file(&row.comm, &row.path, &row.fs)) {
+            Some(row) => sink.refusal(row),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a process that uses a file through the page cache. It is handed on if the filter takes
+    /// either side: `direct` says so of who uses the file directly, and `cached` whether who uses
+    /// the page cache may be taken at all.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn mixer(
+        &mut self,
+        event: &MixerEvent,
+        direct: bool,
+        cached: bool,
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
+        let mixing = Mixing::new(event, &mut self.enricher, &self.clock);
+        let filter = &self.filter;
+        let either = direct || cached && filter.takes_person(&mixing.comm);
+        if either && filter.takes_place(&mixing.path, &mixing.fs) {
+            sink.mixing(&mixing)?;
+        }
+        Ok(())
+    }
+
+    /// Rejected opens for which there was no row.
+    #[must_use]
+    pub const fn left_out(&self) -> u64 {
+        self.side.left_out()
+    }
+
+    /// Sums up what the filter takes of the totals, which keep only that. Of a recording only some
+    /// processes and operations may be wanted: `pids` (none: any) and `ops`, a bit of each [`Op`].
+    ///
+    /// [`Op`]: dio_trace_common::abi::Op
+    pub fn summary(&mut self, totals: &mut Totals, pids: &[u32], ops: u32) -> Summary {
+        let Self { enricher, filter, side, .. } = self;
+        Narrow { filter, pids, ops }.summary(totals, side, enricher)
+    }
+}

@@ -1,0 +1,187 @@
+//! What was counted: by the totals of the recording, and by its requests.
+
+use std::collections::{HashMap, HashSet};
+
+use dio_trace_common::abi::{
+    Counter, CounterKey, FileId, MIXED_CACHED, MIXED_DIRTIED, MIXED_FILLED, STATS, Stat,
+};
+
+use crate::{
+    flow::{decided::Decided, filter::Narrow, pipeline::Pipeline},
+    model::{Attach, Missing, Totals},
+    recording::{
+        format::{Header, TotalsFact, mixer},
+        replay::{
+            Part, Replay, budget,
+            fit::fit,
+            header::scope,
+            tables::{Counted, MAX_KEPT, OTHERS, others},
+            walk::Walk,
+        },
+    },
+    util::{escape::escape, figures::Span},
+};
+
+/// Of those who mix; the probes have room for 4,096.
+const MAX_MIXERS: usize = 1 << 14;
+
+impl Walk<'_> {
+    /// Counts a request, in case the totals do not say.
+    pub(super) fn count(&mut self, decided: &Decided<'_>) {
+        let Decided { request, decision } = *decided;
+        self.shown += 1;
+        self.use_directly(decided.file(), request.tgid);
+        let latency = decided.latency_ns();
+        self.timeline.add(request.end_ns, latency, decision.verdict, decision.finding);
+        let kind = (
+            request.op,
+            decision.verdict as u8,
+            decision.outcome as u8,
+            u8::from(decision.finding),
+        );
+        let make = || CounterKey::of(request, &decision);
+        let row = (request.inode, request.tgid, kind);
+        let room = self.counted.row(row, &mut self.budget, make).is_some();
+        let row = if room { row } else { (OTHERS.inode, 0, kind) };
+        if row.0 == OTHERS.inode {
+            self.left_out.requests += 1;
+        }
+        let make = || if room { make() } else { others(&make()) };
+        let Some(counter) = self.counted.row(row, &mut self.budget, make) else { return };
+        counter.count(request, &decision);
+    }
+
+    fn use_directly(&mut self, file: FileId, pid: u32) {
+        let Part { pids, wanted, .. } = &self.part;
+        let Pipeline { filter, enricher, .. } = &mut self.pipeline;
+        let some = !pids.is_empty() || !filter.comms.is_empty();
+        let narrow = Narrow { filter, pids, ops: wanted.ops };
+        if some && self.used.len() < MAX_KEPT && narrow.takes_process(pid, enricher) {
+            self.used.insert(file);
+        }
+    }
+
+    /// Rows take the place of those that were told before.
+    pub(super) fn totals(&mut self, mut totals: TotalsFact) {
+        for row in std::mem::take(&mut totals.counters) {
+            let (key, counter) = row.counter(self.key(row.file));
+            self.use_directly(FileId::from(&key), key.tgid);
+            let known = self.counters.contains_key(&key);
+            // One that is not told apart would take the place of another.
+            let small = self.counters.len() < MAX_KEPT && FileId::from(&key) != OTHERS;
+            if known || small && self.budget.take(budget::TOTAL) {
+                self.counters.insert(key, counter);
+            } else {
+                self.left_out.totals += 1;
+            }
+        }
+        for (file, pid, how, pages) in std::mem::take(&mut totals.mixers) {
+            if !matches!(how, MIXED_CACHED | MIXED_DIRTIED | MIXED_FILLED) {
+                continue;
+            }
+            let row = (file, pid, how);
+            let small = self.mixers.len() < MAX_MIXERS;
+            if self.mixers.contains_key(&row) || small && self.budget.take(budget::MIXER) {
+                self.mixers.insert(row, pages);
+            } else {
+                self.left_out.totals += 1;
+            }
+        }
+        self.cut.last = self.cut.last.max(totals.time);
+        self.totals = totals;
+    }
+
+    pub(super) fn finish(mut self, header: Header, bytes: u64) -> Replay {
+        let whole = self.cut.end.is_some() && self.cut.damage.is_empty();
+        // Of a file that is not whole the totals may be missing or old: what is there counts.
+        let told: u64 = self.counters.values().map(|counter| counter.requests).sum();
+        let lacks = !whole && (header.all || told < self.recorded);
+        // And where totals had to be left out.
+        let lacks = lacks || self.left_out.totals != 0 && told < self.recorded;
+        let by_requests = self.part.asks_requests() || lacks;
+        let counters: Vec<_> =
+            if by_requests { self.counted.take() } else { self.counters.drain().collect() };
+        (self.counters, self.counted) = (HashMap::new(), Counted::default());
+        if !by_requests {
+            self.left_out.requests = 0; // the totals have them
+        }
+        let mut totals = self.as_live(&header, counters, by_requests);
+        (self.named_right, self.used) = (HashMap::new(), HashSet::new());
+        self.left_out.rows =
+            self.pipeline.left_out() + fit(&mut totals, &mut self.pipeline.enricher);
+        let Part { pids, wanted, .. } = &self.part;
+        let mut summary = self.pipeline.summary(&mut totals, pids, wanted.ops);
+        summary.scope = scope(&header.scope);
+        let span = self.span(&header);
+        Replay {
+            header,
+            summary,
+            span,
+            timeline: self.timeline,
+            counters: totals.counters,
+            enricher: self.pipeline.enricher,
+            cut: self.cut,
+            recorded: self.recorded,
+            shown: self.shown,
+            by_requests,
+            only: self.part.only,
+            dropped: self.totals.dropped,
+            bytes,
+            left_out: self.left_out,
+        }
+    }
+
+    /// Requests are seen while the last probes are still being attached: it may begin before its
+    /// header says.
+    fn span(&self, header: &Header) -> Span {
+        let began = match self.first {
+            u64::MAX => header.started,
+            first => header.started.min(self.pipeline.clock.wall(first)),
+        };
+        let lasted_ns = self.pipeline.clock.wall(self.cut.last).saturating_sub(began);
+        Span { began, lasted_ns }
+    }
+
+    /// The totals as a tracer has them when it stops.
+    fn as_live(
+        &mut self,
+        header: &Header,
+        mut counters: Vec<(CounterKey, Counter)>,
+        by_requests: bool,
+    ) -> Totals {
+        counters.sort_by_key(|(k, _)| (k.inode, k.tgid, k.op, k.verdict, k.outcome, k.errno));
+        let mut stats = [0; STATS];
+        for (stat, name) in Stat::ALL {
+            let told = self.totals.stats.iter().find(|(told, _)| told == name);
+            stats[*stat as usize] = told.map_or(0, |(_, n)| *n);
+        }
+        if by_requests {
+            // Those in flight at the cut are not known.
+            let ended: u64 = counters.iter().map(|(_, counter)| counter.requests).sum();
+            stats[Stat::Ended as usize] = ended;
+            stats[Stat::Begun as usize] = ended.saturating_add(stats[Stat::Unmatched as usize]);
+        }
+        let gaps = |gaps: &[(String, String)]| -> Vec<Missing> {
+            let gap = |(probe, why): &(String, String)| Missing {
+                probe: probe.clone(),
+                why: why.clone(),
+            };
+            gaps.iter().map(gap).collect()
+        };
+        let mixers = std::mem::take(&mut self.mixers);
+        let mixers =
+            mixers.into_iter().map(|((file, pid, how), n)| (mixer(self.key(file), pid, how), n));
+        let mixers = mixers.collect();
+        Totals {
+            kernel: header.kernel.clone(),
+            attach: if header.attach == "kprobe" { Attach::Kprobe } else { Attach::Fentry },
+            attached: header.attached.clone(),
+            missing: gaps(&header.missing),
+            dark: gaps(&header.dark),
+            stats,
+            skipped: self.totals.skipped.iter().map(|(p, n)| (escape(p.as_bytes()), *n)).collect(),
+            counters,
+            mixers,
+        }
+    }
+}

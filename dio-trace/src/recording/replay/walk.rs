@@ -1,0 +1,294 @@
+//! The items of a recording, one after the other.
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::Result;
+use dio_trace_common::abi::{Counter, CounterKey, FileId};
+
+use crate::{
+    enrich::Enricher,
+    flow::{
+        decided::Decided,
+        pipeline::{LookedUp, Pipeline},
+        record::Watched,
+        sink::Sink,
+        timeline::Timeline,
+    },
+    recording::{
+        format::{
+            Columns, End, Fact, FileFact, Header, Item, MixerFact, Recorded, RefusalFact,
+            TotalsFact,
+        },
+        replay::{
+            Cut, LeftOut, Part,
+            budget::{self, Budget},
+            tables::{Counted, MAX_KEPT, Numbered, OTHERS, OTHERS_NAME, Stacks},
+        },
+    },
+    util::{clock::Clock, escape::escape},
+};
+
+/// Look-ups by name that are remembered.
+const MAX_NAMED: usize = 1 << 16;
+/// Places of damage that are told one by one.
+const MAX_DAMAGE: usize = 100;
+
+pub(super) struct Walk<'a> {
+    pub(super) sink: &'a mut dyn Sink,
+    pub(super) part: Part,
+    pub(super) pipeline: Pipeline,
+    pub(super) files: Numbered<Known>,
+    pub(super) budget: Budget,
+    pub(super) left_out: LeftOut,
+    pub(super) tasks: Numbered<Task>,
+    pub(super) stacks: Stacks,
+    /// Whether requests of a file by a task have names that are looked at.
+    pub(super) named_right: HashMap<(u64, u32), bool>,
+    /// Where only some processes are looked at, by number or name: files that they use directly.
+    pub(super) used: HashSet<FileId>,
+    pub(super) timeline: Timeline,
+    /// As the totals say.
+    pub(super) counters: HashMap<CounterKey, Counter>,
+    pub(super) mixers: HashMap<(u64, u32, u32), u64>,
+    /// As the requests say.
+    pub(super) counted: Counted,
+    pub(super) totals: TotalsFact,
+    pub(super) cut: Cut,
+    pub(super) recorded: u64,
+    /// When the first of them ended.
+    pub(super) first: u64,
+    pub(super) shown: u64,
+}
+
+/// A file that has a number.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    key: FileId,
+    /// What its names take; told again, they are replaced.
+    bytes: u32,
+}
+
+/// A thread, as requests have it.
+#[derive(Clone, Copy)]
+pub(super) struct Task {
+    pid: u32,
+    tid: u32,
+    comm: [u8; 16],
+}
+
+impl Task {
+    /// Of one whose facts were in a damaged block.
+    const UNKNOWN: Self = Self { pid: 0, tid: 0, comm: *b"?\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" };
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(header: &Header, part: Part, sink: &'a mut dyn Sink) -> Self {
+        let clock = Clock::fixed(i128::from(header.clock));
+        let watched = Watched::by(&header.attached);
+        let pipeline = Pipeline::new(Enricher::recorded(), clock, watched, part.filter.clone());
+        Self {
+            sink,
+            part,
+            pipeline,
+            files: Numbered::default(),
+            budget: Budget::kept(),
+            left_out: LeftOut::default(),
+            tasks: Numbered::default(),
+            stacks: Stacks::default(),
+            named_right: HashMap::new(),
+            used: HashSet::new(),
+            timeline: Timeline::default(),
+            counters: HashMap::new(),
+            mixers: HashMap::new(),
+            counted: Counted::default(),
+            totals: TotalsFact::default(),
+            cut: Cut::default(),
+            recorded: 0,
+            first: u64::MAX,
+            shown: 0,
+        }
+    }
+
+    pub(super) fn take(&mut self, item: Item<'_>) -> Result<()> {
+        match item {
+            Item::Facts(facts) => facts.into_iter().try_for_each(|fact| self.fact(fact)),
+            Item::Requests(columns) => self.requests(columns),
+            Item::Totals(totals) => {
+                self.totals(*totals);
+                Ok(())
+            }
+            Item::End(end) => {
+                self.cut.last = self.cut.last.max(end.time);
+                self.cut.end = Some(End { why: escape(end.why.as_bytes()), ..end });
+                Ok(())
+            }
+            Item::Damage(damage) => {
+                self.cut.damaged_bytes += damage.bytes;
+                if self.cut.damage.len() < MAX_DAMAGE {
+                    self.cut.damage.push(damage);
+                }
+                Ok(())
+            }
+            Item::Header | Item::Other => Ok(()),
+        }
+    }
+
+    fn fact(&mut self, fact: Fact) -> Result<()> {
+        match fact {
+            Fact::File(file) => self.file(*file),
+            Fact::Task(fact) => {
+                let (pid, tid, comm) = (fact.pid, fact.tid, fact.comm16());
+                if pid == tid {
+                    self.pipeline.enricher.name(pid, &fact.comm);
+                }
+                let (number, task) = (u64::from(fact.task), Task { pid, tid, comm });
+                let room = self.tasks.get(number).is_some() || self.budget.take(budget::TASK);
+                if !room || !self.tasks.keep(number, task, MAX_KEPT) {
+                    self.left_out.facts += 1;
+                }
+            }
+            Fact::Process(process) => {
+                self.pipeline.enricher.name(process.pid, process.name.as_bytes());
+                if let Some(title) = &process.title {
+                    self.pipeline.enricher.entitle(process.pid, title);
+                }
+            }
+            Fact::Stack(stack) => {
+                self.left_out.facts += u64::from(!self.stacks.keep(stack));
+            }
+            Fact::Refusal(fact) => self.refusal(&fact)?,
+            Fact::Mixer(fact) => self.mixer(&fact)?,
+        }
+        Ok(())
+    }
+
+    /// Keeps what is told of a file. Told again, it takes the place of what was told before.
+    fn file(&mut self, fact: FileFact) {
+        let key = fact.key();
+        let FileFact { file, info, .. } = fact;
+        let bytes = info.bytes();
+        let before = self.files.get(file).filter(|known| known.key == key);
+        if let Some(known) = before {
+            self.budget.give_back(known.bytes as usize);
+        }
+        let entry = if before.is_some() { 0 } else { budget::FILE };
+        let known = Known { key, bytes: bytes as u32 };
+        if self.budget.take(entry + bytes) {
+            if self.files.keep(file, known, MAX_KEPT) {
+                self.pipeline.enricher.recall(key, info);
+                self.named_right.clear(); // it may be told again, by its name
+                return;
+            }
+            self.budget.give_back(entry + bytes);
+        } else if let Some(known) = before {
+            self.budget.take(known.bytes as usize);
+        }
+        self.left_out.facts += 1;
+    }
+
+    /// A file whose facts were in a damaged block is known by its number alone, and those that there
+    /// is no room for are not told apart.
+    #[inline]
+    pub(super) fn key(&mut self, file: u64) -> FileId {
+        match self.files.get(file) {
+            Some(known) => known.key,
+            None => self.unknown(file),
+        }
+    }
+
+    fn unknown(&mut self, file: u64) -> FileId {
+        let key = FileId { inode: file, ino: 0, dev: 0, generation: 0 };
+        let known = Known { key, bytes: 0 };
+        if self.budget.take(budget::FILE) && self.files.keep(file, known, MAX_KEPT) {
+            return key;
+        }
+        self.pipeline.enricher.stand_in(OTHERS, OTHERS_NAME);
+        OTHERS
+    }
+
+    fn task(&self, task: u32) -> Task {
+        self.tasks.get(u64::from(task)).unwrap_or(Task::UNKNOWN)
+    }
+
+    fn refusal(&mut self, fact: &RefusalFact) -> Result<()> {
+        let task = self.task(fact.task);
+        let right = self.part.takes_process(task.pid) && self.part.takes_thread(task.tid);
+        if !right || !self.part.window.holds(fact.time) {
+            return Ok(());
+        }
+        let event = fact.event(self.key(fact.file), (task.pid, task.tid, task.comm));
+        self.pipeline.refusal(&event, self.sink)
+    }
+
+    fn mixer(&mut self, fact: &MixerFact) -> Result<()> {
+        let task = self.task(fact.task);
+        let file = self.key(fact.file);
+        if !self.budget.take(budget::MIXER) {
+            self.left_out.facts += 1;
+            return Ok(());
+        }
+        if !self.part.window.holds(fact.time) {
+            return Ok(());
+        }
+        let event = fact.event(file, (task.pid, task.tid, task.comm));
+        // Either side; of those who use it directly, as far as is known by then.
+        let used = self.used.contains(&file);
+        self.pipeline.mixer(&event, used, self.part.takes_process(task.pid), self.sink)
+    }
+
+    fn requests(&mut self, columns: &Columns) -> Result<()> {
+        self.recorded += columns.len() as u64;
+        let all = self.sink.wants_all();
+        columns.each(|recorded| {
+            let time = recorded.request.end_ns;
+            self.cut.last = self.cut.last.max(time);
+            self.first = self.first.min(time);
+            if !self.part.window.holds(time) {
+                return Ok(());
+            }
+            self.identify(recorded);
+            if !self.part.takes(&recorded.request) || !self.is_named_right(recorded) {
+                return Ok(());
+            }
+            let decided = Decided::of(&recorded.request);
+            if !self.part.filter.takes_verdict(decided.decision.verdict) {
+                return Ok(());
+            }
+            self.count(&decided);
+            if decided.decision.finding || all { self.show(&decided, recorded) } else { Ok(()) }
+        })
+    }
+
+    /// Puts the file and the thread that the numbers stand for into the request.
+    #[inline]
+    fn identify(&mut self, recorded: &mut Recorded) {
+        let FileId { inode, ino, dev, generation } = self.key(recorded.file);
+        let Task { pid, tid, comm } = self.task(recorded.task);
+        let request = &mut recorded.request;
+        (request.inode, request.ino, request.dev) = (inode, ino, dev);
+        request.generation = generation;
+        (request.tgid, request.tid, request.comm) = (pid, tid, comm);
+    }
+
+    /// Looked up once for each file and task: names are texts.
+    fn is_named_right(&mut self, recorded: &Recorded) -> bool {
+        if self.part.filter.takes_names() {
+            return true;
+        }
+        let known = (recorded.file, recorded.task);
+        if let Some(right) = self.named_right.get(&known) {
+            return *right;
+        }
+        let right = self.pipeline.takes_names(&recorded.request);
+        if self.named_right.len() < MAX_NAMED {
+            self.named_right.insert(known, right);
+        }
+        right
+    }
+
+    fn show(&mut self, decided: &Decided<'_>, recorded: &Recorded) -> Result<()> {
+        let stack = self.stacks.get(recorded.stack);
+        let looked_up = LookedUp { extents: recorded.extents, stack };
+        self.pipeline.request(decided, looked_up, self.sink)
+    }
+}
