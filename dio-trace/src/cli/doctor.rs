@@ -5,7 +5,7 @@ use std::{io, process::ExitCode};
 use clap::Args;
 
 use crate::{
-    cli::{args::Mode, done, tty::page_width},
+    cli::{done, tty::page_width, values::Mode},
     doctor::examine,
     output::text,
     util::stdio::print,

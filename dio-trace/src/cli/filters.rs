@@ -16,7 +16,11 @@ use dio_trace_common::{
 use glob::Pattern;
 
 use crate::{
-    cli::args::duration, flow::filter::Filter, model::Wanted, system::cgroup, util::escape,
+    cli::values::{duration, verdict},
+    flow::filter::Filter,
+    model::Wanted,
+    system::cgroup,
+    util::escape,
 };
 
 /// Filters while tracing.
@@ -207,11 +211,4 @@ fn device(path: &PathBuf) -> Result<u32> {
         );
     }
     Ok(major << 20 | minor)
-}
-
-pub(super) fn verdict(text: &str) -> Result<Verdict, String> {
-    Verdict::ALL.iter().find(|verdict| verdict.as_str() == text).copied().ok_or_else(|| {
-        let known: Vec<&str> = Verdict::ALL.iter().map(|verdict| verdict.as_str()).collect();
-        format!("there are {}", known.join(", "))
-    })
 }

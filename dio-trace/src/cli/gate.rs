@@ -11,8 +11,9 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
     cli::{
-        args::{GateArgs, ReportFile, Trace},
+        trace::{GateArgs, Trace},
         tty::page_width,
+        values::ReportFile,
     },
     flow::{record::Record, summary::Summary},
     gate::{Form, Gate},

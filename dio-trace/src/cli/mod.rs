@@ -21,7 +21,9 @@ mod shell;
 mod subject;
 mod terminal;
 mod top;
+mod trace;
 mod tty;
+mod values;
 mod version;
 
 use std::{
@@ -30,10 +32,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::util::stdio::{note, or_end};
 use session::To;
+use trace::Trace;
 
 /// Parses the command line and runs the verb.
 ///
@@ -64,8 +67,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn tracing(verb: &args::Trace, to: To<'_>) -> ExitCode {
-    session::run(verb, to).await.map_or_else(|error| fail(&error), ExitCode::from)
+async fn tracing(verb: &Trace, to: To<'_>) -> ExitCode {
+    match session::run(verb, to).await {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => match error.downcast::<clap::Error>() {
+            Ok(usage) => no_verb(&usage.format(&mut args::Cli::command())),
+            Err(error) => fail(&error),
+        },
+    }
 }
 
 fn with_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {

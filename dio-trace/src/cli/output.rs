@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use crate::{
     cli::{
-        args::Common,
-        top::{Live, TopOptions},
+        top::{Live, TopOptions, Wake},
+        trace::Common,
         tty::style,
     },
     enrich::Enricher,
@@ -27,13 +27,6 @@ pub(super) enum Output {
     Screen(Screen<Box<dyn Write>>),
     Json(JsonLines<BufWriter<Box<dyn Write>>>),
     Top(Box<Live>),
-}
-
-/// What a live screen wants.
-pub(super) enum Wake {
-    /// To be told what was counted.
-    Look,
-    Quit,
 }
 
 impl Output {

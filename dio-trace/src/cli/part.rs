@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
-    cli::{args::duration, filters::RecordedFilters},
+    cli::{filters::RecordedFilters, values::duration},
     recording::{
         format::Header,
         replay::{Part, Window},

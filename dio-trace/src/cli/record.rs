@@ -7,7 +7,7 @@ use clap::Args;
 use dio_trace_common::verdict::Verdict;
 
 use crate::{
-    cli::{args::Trace, filters::verdict, subject::Subject, version},
+    cli::{subject::Subject, trace::Trace, values::verdict, version},
     kernel::{line, release},
     model::Missing,
     recording::{

@@ -23,13 +23,13 @@ use tokio::{
 
 use crate::{
     cli::{
-        args::{Common, Trace},
         gate::Gating,
         manners,
-        output::{Output, Wake},
+        output::Output,
         record::RecordArgs,
         subject::Subject,
-        top::TopOptions,
+        top::{TopOptions, Wake},
+        trace::{Common, Trace},
     },
     enrich::Enricher,
     flow::{

@@ -3,36 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use clap::{Args, CommandFactory as _, error::ErrorKind};
+use clap::error::ErrorKind;
 
-use crate::{
-    cli::args::{Cli, Trace},
-    system::processes,
-    tracer,
-    util::escape::escape,
-};
-
-/// Processes, by id.
-#[derive(Args, Debug, Default)]
-pub(super) struct Processes {
-    /// Only these processes, with all their threads and descendants; several with commas
-    #[arg(short, long, value_delimiter = ',', value_name = "PID",
-          value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) pid: Vec<u32>,
-    /// Do not follow child processes, neither those that run already nor new ones
-    #[arg(long)]
-    pub(super) no_children: bool,
-}
-
-/// Processes, by id or by name.
-#[derive(Args, Debug, Default)]
-pub(super) struct Named {
-    /// Name of a program, or a process id: all processes of that name that run now
-    #[arg(value_name = "NAME|PID")]
-    pub(super) names: Vec<String>,
-    #[command(flatten)]
-    pub(super) processes: Processes,
-}
+use crate::{cli::trace::Trace, system::processes, tracer, util::escape::escape};
 
 /// What a verb traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,14 +45,13 @@ impl Subject {
                     pids.extend(of_name(name)?);
                 }
                 if pids.is_empty() {
-                    Cli::command()
-                        .error(
-                            ErrorKind::MissingRequiredArgument,
-                            "name what to attach to: --pid PID, the NAME of a program, --unit UNIT, \
-                             --container ID or --cgroup PATH; `dio-trace audit` traces the whole \
-                             system",
-                        )
-                        .exit();
+                    return Err(clap::Error::raw(
+                        ErrorKind::MissingRequiredArgument,
+                        "name what to attach to: --pid PID, the NAME of a program, --unit UNIT, \
+                     --container ID or --cgroup PATH; `dio-trace audit` traces the whole \
+                     system",
+                    )
+                    .into());
                 }
                 by_id(&pids, !subject.processes.no_children)
             }

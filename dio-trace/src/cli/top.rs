@@ -19,12 +19,11 @@ use tokio::{
 
 use crate::{
     cli::{
-        args::{Common, Mode, Trace, duration},
         filters::Filters,
-        output::Wake,
-        subject::Processes,
         terminal::{self, Terminal},
+        trace::{Common, Processes, Trace},
         tty::{colours, style},
+        values::{Mode, duration},
     },
     enrich::Enricher,
     flow::{
@@ -103,6 +102,13 @@ fn every(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|time| {
         if time < least { Err("must be 100ms at least".to_owned()) } else { Ok(time) }
     })
+}
+
+/// What a live screen wants.
+pub(super) enum Wake {
+    /// The counters as they are now.
+    Look,
+    Quit,
 }
 
 /// The screen, its keyboard and its clock.

@@ -18,7 +18,7 @@ use crate::{
     system::{
         device::{self, Device},
         file_attrs,
-        file_system::client_magic,
+        file_system::{client_magic, statfs},
         mounts::{self, Mount, Mounts},
     },
     util::escape::{self, escape},
@@ -83,7 +83,7 @@ impl Looker {
 
 fn look(looker: &mut Looker, path: &Path, file: &File) -> Option<Looked> {
     let about = file.metadata().ok()?;
-    let magic = file_attrs::statfs(file)?.f_type as u32;
+    let magic = statfs(file)?.f_type as u32;
     if about.file_type().is_block_device() {
         let facts = looker.facts(file, None);
         let info = info(path, &about, facts, ("bdev", ""), None);

@@ -3,16 +3,13 @@
 //! Live tracing gives a [`Pipeline`] the events of the ring; a recording gives it requests that it
 //! has decided and filtered already, with the extents and the stack that were recorded.
 
-use std::sync::Arc;
-
 use anyhow::Result;
 use dio_trace_common::abi::{FileId, MixerEvent, Refusal, Request};
 
 use crate::{
-    cause::wants_extents,
     enrich::Enricher,
     flow::{
-        decided::Decided,
+        decided::{Decided, LookedUp},
         filter::{Filter, Narrow},
         record::{Record, Watched},
         side_events::{Beside, Mixing},
@@ -20,31 +17,8 @@ use crate::{
         summary::Summary,
     },
     model::{Event, Totals},
-    system::stack::Stack,
     util::clock::Clock,
 };
-
-/// What belongs to a request and is not in its event.
-#[derive(Clone, Debug, Default)]
-pub struct LookedUp {
-    /// OR of the flags of the extents in its range, if explaining it needs them.
-    pub extents: Option<u32>,
-    /// The program's stack when it made the request.
-    pub stack: Option<Arc<Stack>>,
-}
-
-impl LookedUp {
-    /// Asks this machine.
-    pub fn now(decided: &Decided<'_>, enricher: &mut Enricher) -> Self {
-        Self { extents: extents(decided, enricher), stack: enricher.stack(decided.request) }
-    }
-}
-
-fn extents(decided: &Decided<'_>, enricher: &mut Enricher) -> Option<u32> {
-    let Decided { request, decision } = decided;
-    let file = enricher.file(decided.file(), request.tgid);
-    wants_extents(decision, file.deciding().0).then(|| enricher.extent_flags(request)).flatten()
-}
 
 /// From events to a sink.
 pub struct Pipeline {

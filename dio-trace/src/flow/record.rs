@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     cause::{Case, Explanation, explain},
     enrich::{Enricher, thread},
-    flow::{decided::Decided, pipeline::LookedUp},
+    flow::decided::{Decided, LookedUp},
     system::stack::Stack,
     util::{clock::Clock, errno},
 };

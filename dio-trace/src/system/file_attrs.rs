@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     system::device::{self, Device},
-    system::file_system::client_magic,
+    system::file_system::{client_magic, statfs},
 };
 
 /// inode flags of FS_IOC_GETFLAGS (include/uapi/linux/fs.h, fs/ext4/ext4.h).
@@ -193,15 +193,6 @@ pub fn attributes(file: &File) -> Option<u64> {
 
 fn block_size(file: &File) -> Option<u32> {
     u32::try_from(statfs(file)?.f_bsize).ok()
-}
-
-/// What its file system says of itself.
-pub(crate) fn statfs(file: &File) -> Option<libc::statfs> {
-    let mut about = MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: the kernel fills one statfs.
-    let failed = unsafe { libc::fstatfs(file.as_raw_fd(), about.as_mut_ptr()) } != 0;
-    // SAFETY: all-zero is a value of this plain struct, and the kernel fills it.
-    (!failed).then(|| unsafe { about.assume_init() })
 }
 
 pub(crate) fn statx(file: &File) -> Option<libc::statx> {

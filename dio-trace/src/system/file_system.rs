@@ -1,10 +1,8 @@
 //! What the type of a file system means for a file on it.
 
-use std::fs::File;
+use std::{fs::File, mem::MaybeUninit, os::fd::AsRawFd as _};
 
 use dio_trace_common::verdict::magic;
-
-use crate::system::file_attrs::statfs;
 
 /// What the kernel has in `super_block.s_magic`: statfs(2) of a client may tell the server's type
 /// (fs/9p/vfs_super.c:v9fs_statfs).
@@ -30,4 +28,13 @@ pub(crate) fn is_stacked(file: &File) -> bool {
 pub(crate) fn may_lie_elsewhere(file: &File) -> bool {
     let fuse = |about: &libc::statfs| about.f_type == libc::FUSE_SUPER_MAGIC;
     is_stacked(file) || statfs(file).as_ref().is_none_or(fuse)
+}
+
+/// What its file system says of itself.
+pub(crate) fn statfs(file: &File) -> Option<libc::statfs> {
+    let mut about = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the kernel fills one statfs.
+    let failed = unsafe { libc::fstatfs(file.as_raw_fd(), about.as_mut_ptr()) } != 0;
+    // SAFETY: all-zero is a value of this plain struct, and the kernel fills it.
+    (!failed).then(|| unsafe { about.assume_init() })
 }

@@ -5,7 +5,7 @@ pub mod device;
 pub mod extents;
 pub mod file_attrs;
 pub mod file_system;
-pub mod mounts;
+pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub mod open_files;
 pub mod processes;

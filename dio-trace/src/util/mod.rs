@@ -4,6 +4,6 @@ pub mod clock;
 pub mod errno;
 pub mod escape;
 pub mod figures;
-pub mod private_file;
+pub(crate) mod private_file;
 pub mod privilege;
-pub mod stdio;
+pub(crate) mod stdio;

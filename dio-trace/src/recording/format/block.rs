@@ -9,7 +9,7 @@ pub(super) const HEAD: usize = 24;
 /// What every block begins with, and what a reader looks for behind damage.
 const MARKER: [u8; 4] = *b"\xd1oB\n";
 /// Most bytes of one block, before and after compression: what a reader must be able to hold.
-pub(super) const MAX_RAW: usize = 16 << 20;
+const MAX_RAW: usize = bounds::BLOCK;
 const CODEC_NONE: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
 /// Fast, and close to the best on columns.

@@ -29,13 +29,16 @@ pub(super) const WHY: usize = 4_096;
 /// Names of statistics in one block of totals.
 pub(super) const STATS: usize = 1_024;
 
+/// Bytes of any block, unpacked.
+pub(super) const BLOCK: usize = 16 << 20;
+
 /// Bytes of a block, unpacked and as stored.
 pub(super) const fn of_block(kind: Option<Kind>) -> usize {
     match kind {
         Some(Kind::Header | Kind::Totals) => 4 << 20,
         Some(Kind::Facts) => 2 << 20,
         Some(Kind::End) => 64 << 10,
-        Some(Kind::Requests) | None => super::block::MAX_RAW,
+        Some(Kind::Requests) | None => BLOCK,
     }
 }
 

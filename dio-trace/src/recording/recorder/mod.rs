@@ -35,7 +35,7 @@ use writing::Side;
 
 use crate::{
     enrich::Enricher,
-    flow::{decided::Decided, pipeline::LookedUp},
+    flow::decided::{Decided, LookedUp},
     model::{Event, Totals},
     recording::format::{
         CounterFact, End, Fact, Header, MixerFact, Recorded, RefusalFact, TotalsFact,

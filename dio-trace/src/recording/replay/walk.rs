@@ -8,8 +8,8 @@ use dio_trace_common::abi::{Counter, CounterKey, FileId};
 use crate::{
     enrich::Enricher,
     flow::{
-        decided::Decided,
-        pipeline::{LookedUp, Pipeline},
+        decided::{Decided, LookedUp},
+        pipeline::Pipeline,
         record::Watched,
         sink::Sink,
         timeline::Timeline,

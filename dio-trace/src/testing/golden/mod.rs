@@ -18,9 +18,8 @@ use serde_json::Value;
 use crate::{
     enrich::Enricher,
     flow::{
-        decided::Decided,
+        decided::{Decided, LookedUp},
         group::By,
-        pipeline::LookedUp,
         record::{Record, Watched},
         side_events::{Beside, Mixing},
         sink::Sink,

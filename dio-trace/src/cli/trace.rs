@@ -1,0 +1,121 @@
+//! What the verbs that trace take from the command line.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Subcommand};
+
+use crate::{
+    cli::{
+        filters::Filters,
+        values::{Mode, ReportFile, duration, report_file},
+    },
+    gate::Rule,
+};
+
+/// The verbs that trace.
+#[derive(Debug, Subcommand)]
+pub(super) enum Trace {
+    /// Trace a command and what it starts, from its first request to its exit
+    Run {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        gate: GateArgs,
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// Trace running processes with their descendants; a systemd unit; a container
+    ///
+    /// Ends when they have all ended. Examples: attach -p 1234; attach postgres; attach --unit
+    /// postgresql@18-main; attach --container 3f4a9c.
+    Attach {
+        #[command(flatten)]
+        subject: Named,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Trace the whole system
+    Audit {
+        #[command(flatten)]
+        processes: Processes,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Common {
+    /// Stop after this time: 10, 10s, 500ms, 2m, 1h
+    #[arg(short, long, value_parser = duration)]
+    pub(super) duration: Option<Duration>,
+    /// Show every O_DIRECT request, not findings alone
+    #[arg(long)]
+    pub(super) all: bool,
+    /// JSON lines (docs/json.md)
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Write the report to this file instead of stdout, line by line
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Times in UTC, not in this machine's zone
+    #[arg(long)]
+    pub(super) utc: bool,
+    /// How to attach the probes
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    pub(super) attach: Mode,
+    /// Show the program's own stack at each kind of finding: who asked for it (docs/stacks.md)
+    #[arg(long)]
+    pub(super) stack: bool,
+    #[command(flatten)]
+    pub(super) filters: Filters,
+    /// Say more on stderr; twice for the probes' own messages
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+}
+
+/// Findings that fail a build.
+#[derive(Args, Debug)]
+pub(super) struct GateArgs {
+    /// Exit with 3 on these findings: fallback, partial, short, refused, failed, mixed, unknown
+    ///
+    /// WORD:MIN fails from so many on. short leaves out the end of a file or device. Losing events
+    /// fails too.
+    #[arg(long, value_delimiter = ',', value_name = "WORD[:MIN],…")]
+    pub(super) fail_on: Vec<Rule>,
+    /// Write what --fail-on found to a file: .json, .md or .xml (JUnit)
+    #[arg(long, value_name = "FILE", requires = "fail_on", value_parser = report_file)]
+    pub(super) report: Option<ReportFile>,
+}
+
+impl Trace {
+    pub(super) const fn common(&self) -> &Common {
+        match self {
+            Self::Run { common, .. } | Self::Attach { common, .. } | Self::Audit { common, .. } => {
+                common
+            }
+        }
+    }
+}
+
+/// Processes, by id.
+#[derive(Args, Debug, Default)]
+pub(super) struct Processes {
+    /// Only these processes, with all their threads and descendants; several with commas
+    #[arg(short, long, value_delimiter = ',', value_name = "PID",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) pid: Vec<u32>,
+    /// Do not follow child processes, neither those that run already nor new ones
+    #[arg(long)]
+    pub(super) no_children: bool,
+}
+
+/// Processes, by id or by name.
+#[derive(Args, Debug, Default)]
+pub(super) struct Named {
+    /// Name of a program, or a process id: all processes of that name that run now
+    #[arg(value_name = "NAME|PID")]
+    pub(super) names: Vec<String>,
+    #[command(flatten)]
+    pub(super) processes: Processes,
+}
