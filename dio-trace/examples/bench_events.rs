@@ -11,7 +11,7 @@ use std::{fs, io, process, time::Instant};
 use anyhow::{Context as _, Result, bail};
 use dio_trace::{
     enrich::Enricher,
-    flow::{filter::Filter, pipeline::Pipeline, record::Watched, sink::Sink},
+    flow::{explained::WatchedEffects, filter::Filter, pipeline::Pipeline, sink::Sink},
     model::Event,
     output::json_lines::JsonLines,
     output::text::{Screen, Style},
@@ -91,7 +91,7 @@ fn request(file: u64, nth: u64) -> Request {
 }
 
 fn pump(name: &str, events: u64, files: u64, sink: &mut dyn Sink) -> Result<()> {
-    let (enricher, watched) = (Enricher::default(), Watched::by(&[]));
+    let (enricher, watched) = (Enricher::default(), WatchedEffects::by(&[]));
     let mut pipeline = Pipeline::new(enricher, Clock::now(), watched, Filter::OPEN);
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let mnt_id = mounts.split_whitespace().next().context("no mounts")?.parse()?;

@@ -16,11 +16,11 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use dio_trace::{
-    flow::{record::Record, sink::Sink},
+    flow::{explained::ExplainedRequest, sink::Sink},
     output::export::parquet::Parquet,
     recording::{
         format::{End, Header, Recorded, Writer},
-        replay::{Part, Recording, Window},
+        replay::{Recording, Selection, Window},
     },
 };
 use dio_trace_common::{
@@ -77,7 +77,7 @@ impl Load {
 struct Findings;
 
 impl Sink for Findings {
-    fn request(&mut self, _: &Record) -> Result<()> {
+    fn request(&mut self, _: &ExplainedRequest) -> Result<()> {
         Ok(())
     }
 }
@@ -114,7 +114,7 @@ fn read(path: &Path) -> Result<(Duration, u64, u64)> {
 fn reader(path: &Path) -> Result<()> {
     let began = Instant::now();
     let input = BufReader::with_capacity(1 << 18, File::open(path)?);
-    let part = Part { window: Window { since: 1, until: u64::MAX }, ..Part::ALL };
+    let part = Selection { window: Window { since: 1, until: u64::MAX }, ..Selection::ALL };
     let replayed = Recording::open(input)?.replay(part, &mut Findings)?;
     println!("{} {} {}", began.elapsed().as_nanos(), replayed.shown, peak()?);
     Ok(())
@@ -146,7 +146,7 @@ fn export(path: &Path, table: &Path, requests: u64) -> Result<()> {
     let mut parquet = Parquet::new(File::create(table)?)?;
     let began = Instant::now();
     let input = BufReader::with_capacity(1 << 18, File::open(path)?);
-    Recording::open(input)?.replay(Part::ALL, &mut parquet)?;
+    Recording::open(input)?.replay(Selection::ALL, &mut parquet)?;
     parquet.finish()?;
     let each = std::fs::metadata(table)?.len() as f64 / requests as f64;
     println!(

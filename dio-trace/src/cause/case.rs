@@ -7,8 +7,8 @@ use dio_trace_common::{
 };
 
 use crate::{
-    model::Mixers,
-    system::{device::Layer, file_attrs::Facts},
+    model::BufferedUsers,
+    system::{device::Layer, file_attrs::FileAttrs},
 };
 
 /// A request, what was decided about it, and what its file says.
@@ -19,11 +19,11 @@ pub struct Case<'a> {
     pub fs: &'a str,
     /// Its options.
     pub options: &'a str,
-    pub facts: &'a Facts,
+    pub attrs: &'a FileAttrs,
     /// OR of the flags of the extents in the request's range, if the file system says them.
     pub extents: Option<u32>,
     /// Who else uses the file, through the page cache.
-    pub mixers: &'a Mixers,
+    pub buffered_users: &'a BufferedUsers,
 }
 
 impl Case<'_> {
@@ -100,12 +100,12 @@ impl Case<'_> {
 
     /// True if one of the file's inode flags is set; false where they are not known.
     pub(super) fn flag(&self, bit: u32) -> bool {
-        self.facts.flags.is_some_and(|flags| flags & bit != 0)
+        self.attrs.flags.is_some_and(|flags| flags & bit != 0)
     }
 
     /// True if one of these is set of the file, by FS_IOC_GETFLAGS or by statx.
     pub(super) fn marked(&self, flag: u32, attribute: u64) -> bool {
-        self.flag(flag) || self.facts.attributes.is_some_and(|bits| bits & attribute != 0)
+        self.flag(flag) || self.attrs.attributes.is_some_and(|bits| bits & attribute != 0)
     }
 
     /// True if an extent in the range has one of these flags; false where they are not known.
@@ -115,7 +115,7 @@ impl Case<'_> {
 
     /// The file system's block size in bytes.
     pub(super) fn block(&self) -> u32 {
-        self.facts.block_size()
+        self.attrs.block_size()
     }
 
     pub(super) const fn start(&self) -> u64 {
@@ -154,6 +154,6 @@ impl Case<'_> {
 
     /// The devices below, the first one first.
     pub(super) fn layers(&self) -> &[Layer] {
-        &self.facts.device.layers
+        &self.attrs.device.layers
     }
 }

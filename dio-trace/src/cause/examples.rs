@@ -8,11 +8,11 @@ use dio_trace_common::{
 
 use crate::{
     cause::{Case, DirectBy, Explanation, RULES, explain, explain_mixed, explain_refusal},
-    model::{CacheUser, Mixers},
+    model::{BufferedUser, BufferedUsers},
     system::{
         device::{Layer, LayerKind},
         extents::extent,
-        file_attrs::{Facts, attribute, flag},
+        file_attrs::{FileAttrs, attribute, flag},
     },
     testing::fixtures,
 };
@@ -22,26 +22,34 @@ struct Example {
     r: Request,
     fs: &'static str,
     options: &'static str,
-    facts: Facts,
+    attrs: FileAttrs,
     extents: Option<u32>,
-    mixers: Mixers,
+    buffered_users: BufferedUsers,
     /// Where the evidence of a request alone does not give it.
     outcome: Option<Outcome>,
 }
 
 /// A healthy read of ext4.
 fn healthy() -> Example {
-    let facts = Facts {
+    let attrs = FileAttrs {
         dev: Some((8, 1)),
         flags: Some(flag::EXTENTS),
         attributes: Some(0),
         dio_align: Some((512, 512)),
         block: Some(4096),
         allocated: Some(2048),
-        ..Facts::default()
+        ..FileAttrs::default()
     };
     let (r, fs, options) = (fixtures::request(), "ext4", "rw");
-    Example { r, fs, options, facts, extents: Some(0), mixers: Mixers::default(), outcome: None }
+    Example {
+        r,
+        fs,
+        options,
+        attrs,
+        extents: Some(0),
+        buffered_users: BufferedUsers::default(),
+        outcome: None,
+    }
 }
 
 impl Example {
@@ -53,9 +61,9 @@ impl Example {
             decision: &decision,
             fs: self.fs,
             options: self.options,
-            facts: &self.facts,
+            attrs: &self.attrs,
             extents: self.extents,
-            mixers: &self.mixers,
+            buffered_users: &self.buffered_users,
         })
     }
 
@@ -109,7 +117,7 @@ impl Example {
     fn on_loop(&mut self, direct: bool) {
         let file = "/images/disk".to_owned();
         let kind = LayerKind::Loop { file, direct };
-        self.facts.device.layers = vec![Layer { name: "loop3".to_owned(), kind }];
+        self.attrs.device.layers = vec![Layer { name: "loop3".to_owned(), kind }];
     }
 
     fn server(&mut self, fs: &'static str, magic: u32) {
@@ -136,11 +144,11 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         |e| {
             e.fails(libc::EINVAL);
             e.r.evidence.seen = 0;
-            e.facts.dio_align = Some((0, 0));
+            e.attrs.dio_align = Some((0, 0));
         },
         |e| {
             e.fails(libc::EINVAL);
-            e.facts.dio_align = Some((0, 0)); // tried: f2fs says so of writes to a zoned device
+            e.attrs.dio_align = Some((0, 0)); // tried: f2fs says so of writes to a zoned device
         },
     ),
     (
@@ -159,7 +167,7 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         |e| {
             e.fs = "ntfs3";
             e.fails(libc::EOPNOTSUPP);
-            e.facts.attributes = Some(attribute::COMPRESSED);
+            e.attrs.attributes = Some(attribute::COMPRESSED);
         },
         |e| {
             e.fs = "ntfs3";
@@ -190,7 +198,7 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         },
         |e| {
             e.cached("ext4");
-            e.facts.flags = Some(flag::JOURNAL_DATA); // and no nodelalloc
+            e.attrs.flags = Some(flag::JOURNAL_DATA); // and no nodelalloc
         },
     ),
     (
@@ -209,10 +217,10 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         "encrypted",
         |e| {
             e.cached("ext4");
-            e.facts.flags = Some(flag::ENCRYPTED);
+            e.attrs.flags = Some(flag::ENCRYPTED);
         },
         |e| {
-            e.facts.attributes = Some(attribute::ENCRYPTED);
+            e.attrs.attributes = Some(attribute::ENCRYPTED);
             e.options = "rw,inlinecrypt";
         },
     ),
@@ -220,7 +228,7 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         "verity",
         |e| {
             e.cached("f2fs");
-            e.facts.attributes = Some(attribute::VERITY);
+            e.attrs.attributes = Some(attribute::VERITY);
         },
         |e| e.cached("f2fs"),
     ),
@@ -252,22 +260,22 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         "f2fs-compressed",
         |e| {
             e.cached("f2fs");
-            e.facts.flags = Some(flag::COMPRESSED);
+            e.attrs.flags = Some(flag::COMPRESSED);
         },
         |e| {
             e.cached("ext4");
-            e.facts.flags = Some(flag::COMPRESSED);
+            e.attrs.flags = Some(flag::COMPRESSED);
         },
     ),
     (
         "f2fs-zoned",
         |e| {
             e.written("f2fs");
-            e.facts.device.zoned = Some(true);
+            e.attrs.device.zoned = Some(true);
         },
         |e| {
             e.cached("f2fs");
-            e.facts.device.zoned = Some(true);
+            e.attrs.device.zoned = Some(true);
         },
     ),
     (
@@ -285,7 +293,7 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         "f2fs-multi-device",
         |e| {
             e.cached("f2fs");
-            e.facts.dio_align = Some((0, 0));
+            e.attrs.dio_align = Some((0, 0));
         },
         |e| e.cached("f2fs"),
     ),
@@ -293,7 +301,7 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         "erofs-file-backed",
         |e| {
             e.cached("erofs");
-            e.facts.dev = Some((0, 40));
+            e.attrs.dev = Some((0, 40));
         },
         |e| e.cached("erofs"),
     ),
@@ -398,7 +406,7 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         |e| e.written("btrfs"),
         |e| {
             e.written("btrfs");
-            e.facts.flags = Some(flag::NOCOW);
+            e.attrs.flags = Some(flag::NOCOW);
         },
     ),
     (
@@ -541,12 +549,12 @@ fn why(change: Change) -> String {
 fn each_rule_fires_and_does_not_fire() {
     let ids: Vec<&str> = EXAMPLES.iter().map(|(id, ..)| *id).collect();
     // No request's.
-    let beside = [
+    let side_events = [
         explain_refusal("squashfs", true).id,
         explain_mixed(true, DirectBy::Several).id,
         explain_mixed(true, DirectBy::Itself).id,
     ];
-    for rule in RULES.iter().filter(|rule| !beside.contains(&rule.id)) {
+    for rule in RULES.iter().filter(|rule| !side_events.contains(&rule.id)) {
         assert!(ids.contains(&rule.id), "{} has no example", rule.id);
     }
     for (rule, fits, near) in EXAMPLES {
@@ -560,8 +568,8 @@ fn who_mixes_is_named_once_it_is_known() {
     let named = |e: &mut Example| {
         e.r.evidence.flushed_pages = 2;
         e.r.tgid = 78;
-        e.mixers.writers = [(77, "logger/77"), (78, "cp/78")]
-            .map(|(pid, name)| CacheUser { pid, name: name.to_owned() })
+        e.buffered_users.writers = [(77, "logger/77"), (78, "cp/78")]
+            .map(|(pid, name)| BufferedUser { pid, name: name.to_owned() })
             .to_vec();
     };
     let by = "2 dirty pages of this file had to be written back first; it was used through the \
@@ -577,7 +585,7 @@ fn who_mixes_is_named_once_it_is_known() {
 fn healthy_requests_have_no_cause() {
     assert_eq!(id(|_| ()), None);
     assert_eq!(id(|e| e.options = "rw,data=journal"), None);
-    assert_eq!(id(|e| e.facts.flags = Some(flag::ENCRYPTED | flag::VERITY)), None);
+    assert_eq!(id(|e| e.attrs.flags = Some(flag::ENCRYPTED | flag::VERITY)), None);
 }
 
 #[test]
@@ -585,7 +593,7 @@ fn refusals_name_number_and_limit() {
     assert_eq!(
         why(|e| {
             e.fails(libc::EINVAL);
-            e.facts.dio_align = Some((512, 4096));
+            e.attrs.dio_align = Some((512, 4096));
             e.r.pos = 512;
             e.r.user = 0x1004;
         }),
@@ -595,8 +603,8 @@ fn refusals_name_number_and_limit() {
     // Reads may have a limit of their own.
     let read: Change = |e| {
         e.fails(libc::EINVAL);
-        e.facts.dio_align = Some((512, 4096));
-        e.facts.dio_read_align = Some(512);
+        e.attrs.dio_align = Some((512, 4096));
+        e.attrs.dio_read_align = Some(512);
         e.r.pos = 512;
     };
     assert_eq!(id(read), Some("invalid-request"));
@@ -612,15 +620,15 @@ fn refusals_name_number_and_limit() {
     );
     let queue: Change = |e| {
         e.fails(libc::EINVAL);
-        e.facts.dio_align = None;
-        e.facts.device.logical_block = Some(4096);
+        e.attrs.dio_align = None;
+        e.attrs.device.logical_block = Some(4096);
         e.r.len = 512;
     };
     assert_eq!(why(queue), "length 512 is not a multiple of 4096 (limits: the device's queue)");
     let tail: Change = |e| {
         e.fails(libc::EINVAL);
         e.device();
-        e.facts.dio_align = Some((512, 4096));
+        e.attrs.dio_align = Some((512, 4096));
         e.r.size_begin = e.r.pos + 512;
     };
     assert_eq!(
@@ -687,12 +695,12 @@ fn kinds_of_files_with_no_direct_path() {
     let journal: Change = |e| {
         e.cached("ext4");
         e.options = "rw,nodelalloc";
-        e.facts.flags = Some(flag::JOURNAL_DATA);
+        e.attrs.flags = Some(flag::JOURNAL_DATA);
     };
     assert_eq!(id(journal), Some("data-journal"));
     let inline: Change = |e| {
         e.cached("ext4");
-        e.facts.flags = Some(flag::INLINE_DATA);
+        e.attrs.flags = Some(flag::INLINE_DATA);
     };
     assert_eq!(id(inline), Some("inline-data"));
     let was_inline: Change = |e| {
@@ -703,25 +711,25 @@ fn kinds_of_files_with_no_direct_path() {
     let in_icb: Change = |e| {
         e.cached("udf");
         e.small();
-        e.facts.allocated = Some(0);
+        e.attrs.allocated = Some(0);
     };
     assert_eq!(id(in_icb), Some("inline-data"));
     let aligned: Change = |e| {
         e.cached("ext4");
-        e.facts.flags = Some(flag::ENCRYPTED);
+        e.attrs.flags = Some(flag::ENCRYPTED);
     };
     assert!(why(aligned).contains("no inlinecrypt"));
     let off: Change = |e| {
         e.cached("ext4");
         e.options = "rw,inlinecrypt";
-        e.facts.flags = Some(flag::ENCRYPTED);
+        e.attrs.flags = Some(flag::ENCRYPTED);
         e.r.pos = 512;
     };
     assert!(why(off).ends_with("offset 512 is not a multiple of 4096"));
     let small: Change = |e| {
         e.written("ext4");
         e.small();
-        e.facts.flags = Some(flag::ENCRYPTED);
+        e.attrs.flags = Some(flag::ENCRYPTED);
     };
     assert_eq!(id(small), Some("encrypted")); // proven, before "likely it was inline"
 }
@@ -731,7 +739,7 @@ fn errors_name_what_is_below() {
     let below: Change = |e| {
         e.fails(libc::EIO);
         let layer = |name: &str, kind| Layer { name: name.to_owned(), kind };
-        e.facts.device.layers =
+        e.attrs.device.layers =
             vec![layer("dm-0", LayerKind::Mapper), layer("sda3", LayerKind::Disk)];
     };
     assert_eq!(

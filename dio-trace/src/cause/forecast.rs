@@ -10,7 +10,7 @@ pub fn forecast(case: &Case<'_>) -> Option<Explanation> {
         return None;
     }
     // None of its properties forbids it then.
-    let allowed = case.facts.takes_direct() == Some(true);
+    let allowed = case.attrs.takes_direct() == Some(true);
     LASTING.iter().find_map(|rule| {
         let why = (rule.test)(case).filter(|why| !why.starts_with("likely"))?;
         (!allowed || case.is_write()).then(|| Explanation {
@@ -23,5 +23,5 @@ pub fn forecast(case: &Case<'_>) -> Option<Explanation> {
 
 /// f2fs on a zoned device says of its files what holds for writes (fs/f2fs/file.c:f2fs_getattr).
 fn is_zoned_read(case: &Case<'_>) -> bool {
-    case.on(&["f2fs"]) && !case.is_write() && case.facts.device.zoned == Some(true)
+    case.on(&["f2fs"]) && !case.is_write() && case.attrs.device.zoned == Some(true)
 }

@@ -1,20 +1,20 @@
 //! Why, and what to do: one rule table over what a request left behind and what its file says.
 
-mod beside;
 mod case;
 #[cfg(test)]
 mod examples;
 mod explain;
 mod forecast;
 mod rules;
+mod side_events;
 
 use strsim::levenshtein;
 
-pub use beside::{DirectBy, explain_file, explain_mixed, explain_refusal, mixed_cause};
 pub use case::Case;
 pub use explain::{Explanation, explain, wants_extents};
 pub use forecast::forecast;
 pub use rules::{IO_ERRORS, Limits, NOT_EXPLAINED, RULES, limits_of};
+pub use side_events::{DirectBy, explain_file, explain_mixed, explain_refusal, mixed_cause};
 
 /// A row of the table.
 pub struct Rule {

@@ -9,7 +9,7 @@ use dio_trace_common::{
 use crate::{
     cause::{self, Case, Explanation},
     check::{Access, is_past_cache, subject::Subject},
-    model::Mixers,
+    model::BufferedUsers,
     system::file_attrs::flag,
 };
 
@@ -63,7 +63,7 @@ fn obstacle(subject: &Subject, access: Access) -> Option<Explanation> {
 
 /// btrfs writes files with checksums direct or not, by kernel: only a request tells.
 fn undecided(subject: &Subject, access: Access) -> bool {
-    let nocow = subject.facts().flags.is_some_and(|flags| flags & flag::NOCOW != 0);
+    let nocow = subject.attrs().flags.is_some_and(|flags| flags & flag::NOCOW != 0);
     access != Access::Read && subject.file.deciding().0 == "btrfs" && !nocow
 }
 
@@ -91,16 +91,16 @@ pub(super) fn explain(
 }
 
 fn case<'a>(subject: &'a Subject, request: &'a Request, decision: &'a Decision) -> Case<'a> {
-    static NOBODY: Mixers = Mixers { readers: Vec::new(), writers: Vec::new() };
+    static NOBODY: BufferedUsers = BufferedUsers { readers: Vec::new(), writers: Vec::new() };
     let (fs, options) = subject.file.deciding();
     Case {
         request,
         decision,
         fs,
         options,
-        facts: subject.facts(),
+        attrs: subject.attrs(),
         extents: subject.extents,
-        mixers: &NOBODY,
+        buffered_users: &NOBODY,
     }
 }
 

@@ -57,7 +57,7 @@ impl Kind {
     }
 
     fn of_subject(subject: &Subject) -> Self {
-        Self::new(subject.facts().flags, subject.facts().attributes)
+        Self::new(subject.attrs().flags, subject.attrs().attributes)
     }
 }
 

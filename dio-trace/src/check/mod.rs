@@ -32,8 +32,8 @@ use told::{Proof, Told, Whose};
 
 use crate::{
     cause::{Explanation, explain_refusal},
-    enrich::Looker,
-    flow::record::SCHEMA,
+    enrich::PathInspector,
+    flow::explained::SCHEMA,
     util::escape,
 };
 
@@ -180,14 +180,14 @@ const KIND: &str = "check";
 pub struct Checker {
     /// `None`: nothing is tried.
     proofs: Option<Proofs>,
-    looker: Looker,
+    looker: PathInspector,
 }
 
 impl Checker {
     /// One that makes small requests if it is to `prove`.
     #[must_use]
     pub fn new(prove: bool) -> Self {
-        Self { proofs: prove.then(Proofs::default), looker: Looker::new() }
+        Self { proofs: prove.then(Proofs::default), looker: PathInspector::new() }
     }
 
     /// Asks about a path.
@@ -226,7 +226,7 @@ fn report(subject: &Subject, seen: Seen) -> Report {
             .map(|read| read.offset)
             .filter(|offset| limits.as_ref().is_some_and(|limits| limits.offset != *offset)),
         limits: limits.map(|limits| limits.source),
-        devices: subject.facts().device.layers.iter().map(|layer| layer.name.clone()).collect(),
+        devices: subject.attrs().device.layers.iter().map(|layer| layer.name.clone()).collect(),
         overall,
         expected,
         proven,

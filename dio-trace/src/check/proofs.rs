@@ -102,15 +102,15 @@ struct FileKind {
 
 impl FileKind {
     fn of(subject: &Subject) -> Self {
-        let facts = subject.facts();
+        let attrs = subject.attrs();
         let telling = extent::ENCODED | extent::INLINE | extent::SHARED;
         Self {
             home: FileSystem::of(subject, subject.path()),
-            flags: facts.flags,
-            attributes: facts.attributes,
-            limits: (facts.dio_align, facts.dio_read_align),
+            flags: attrs.flags,
+            attributes: attrs.attributes,
+            limits: (attrs.dio_align, attrs.dio_read_align),
             extents: subject.extents.map(|flags| flags & telling),
-            no_blocks: facts.allocated == Some(0),
+            no_blocks: attrs.allocated == Some(0),
         }
     }
 }

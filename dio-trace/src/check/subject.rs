@@ -12,9 +12,9 @@ use dio_trace_common::verdict::magic;
 use crate::{
     cause::{Limits, limits_of},
     check::{Access, told::Home},
-    enrich::Looker,
+    enrich::PathInspector,
     model::FileInfo,
-    system::file_attrs::{Facts, attribute, flag},
+    system::file_attrs::{FileAttrs, attribute, flag},
     system::{extents::extent_flags, file_system::client_magic},
     util::escape,
 };
@@ -63,7 +63,7 @@ pub(super) enum Opened {
 
 impl Subject {
     /// Opens a path for looking; no data is read.
-    pub(super) fn open(path: &Path, looker: &mut Looker) -> Result<Self> {
+    pub(super) fn open(path: &Path, looker: &mut PathInspector) -> Result<Self> {
         let shown = || escape::path(path);
         let real = path.canonicalize().with_context(|| format!("cannot look at {}", shown()))?;
         let kind = fs::metadata(&real).with_context(|| format!("cannot look at {}", shown()))?;
@@ -87,7 +87,7 @@ impl Subject {
         let mut looked = looker
             .look(&real, &file)
             .with_context(|| format!("cannot find the mount of {}", shown()))?;
-        if let (What::Directory, Some(flags)) = (what, &mut looked.file.facts.flags) {
+        if let (What::Directory, Some(flags)) = (what, &mut looked.file.attrs.flags) {
             // Where its own entries are says nothing of the files in it.
             *flags &= !flag::INLINE_DATA;
         }
@@ -105,8 +105,8 @@ impl Subject {
         })
     }
 
-    pub(super) const fn facts(&self) -> &Facts {
-        &self.file.facts
+    pub(super) const fn attrs(&self) -> &FileAttrs {
+        &self.file.attrs
     }
 
     pub(super) fn is_device(&self) -> bool {
@@ -114,7 +114,7 @@ impl Subject {
     }
 
     pub(super) fn is_dax(&self) -> bool {
-        self.facts().attributes.is_some_and(|bits| bits & attribute::DAX != 0)
+        self.attrs().attributes.is_some_and(|bits| bits & attribute::DAX != 0)
     }
 
     /// The page cache is the storage, of the file system below if this one is stacked.
@@ -134,13 +134,13 @@ impl Subject {
 
     /// Alignment limits of being direct; all 0 if it does no direct I/O, `None` if nobody says them.
     pub(super) fn limits(&self, access: Access) -> Option<Limits> {
-        if self.facts().takes_direct() == Some(false) {
+        if self.attrs().takes_direct() == Some(false) {
             return Some(Limits { memory: 0, offset: 0, source: "statx STATX_DIOALIGN" });
         }
         let fs = self.file.deciding().0;
-        let limits = limits_of(self.facts(), fs, access != Access::Read)?;
+        let limits = limits_of(self.attrs(), fs, access != Access::Read)?;
         // They take less as well, but through the page cache.
-        let block = self.facts().block_size();
+        let block = self.attrs().block_size();
         if matches!(fs, "btrfs" | "f2fs") && limits.offset < block {
             return Some(Limits { memory: block, offset: block, source: "its block" });
         }
@@ -153,7 +153,7 @@ impl Subject {
         const MOST: u32 = 64 << 10;
         let limit = self.limits(Access::Overwrite).map_or(PAGE, |limits| limits.offset);
         // Some say a size for fast transfer instead of a block.
-        let block = self.facts().block.filter(|block| *block <= MOST).unwrap_or(PAGE);
+        let block = self.attrs().block.filter(|block| *block <= MOST).unwrap_or(PAGE);
         limit.max(block).max(PAGE).next_power_of_two().min(MOST) as usize
     }
 

@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::{
-    cli::{input::Input, out::Output, part::PartArgs},
+    cli::{input::Input, out::Output, selection::SelectionArgs},
     flow::sink::Sink,
     output::{
         export::{
@@ -37,7 +37,7 @@ pub(super) struct ExportArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "output")]
     partition: Option<PathBuf>,
     #[command(flatten)]
-    part: PartArgs,
+    selection: SelectionArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -56,7 +56,7 @@ enum Format {
 
 /// Exports a recording.
 pub(super) fn run(args: &ExportArgs) -> Result<()> {
-    args.part.check()?;
+    args.selection.check()?;
     anyhow::ensure!(
         args.partition.is_none() || matches!(args.format, Format::Parquet),
         "folders by host and hour are for --format parquet"
@@ -78,7 +78,7 @@ fn to_output(args: &ExportArgs, input: &Input) -> Result<()> {
         Format::Jsonl | Format::Csv | Format::Folded => {}
     }
     let mut out = BufWriter::with_capacity(1 << 18, out);
-    let replay = |sink: &mut dyn Sink| input.replay(talks, &args.part, sink);
+    let replay = |sink: &mut dyn Sink| input.replay(talks, &args.selection, sink);
     let replayed = match args.format {
         Format::Jsonl => {
             let mut lines = JsonLines::new(&mut out);
@@ -118,8 +118,8 @@ fn by_hour(args: &ExportArgs, input: &Input, folder: &Path) -> Result<()> {
     let recording = input.recording(true)?;
     let header = recording.header();
     let mut hours = Partition::new(folder, header, (&input.path, &input.file), args.force);
-    let part = args.part.part(header);
-    let replayed = input.named(recording.replay(part, &mut hours))?;
+    let selection = args.selection.selection(header);
+    let replayed = input.named(recording.replay(selection, &mut hours))?;
     let files = hours.finish()?;
     note!("{files} files in {}", escape::path(folder));
     tell(&replayed);
@@ -128,8 +128,8 @@ fn by_hour(args: &ExportArgs, input: &Input, folder: &Path) -> Result<()> {
 
 /// What was in it, on stderr.
 fn tell(replayed: &Replay) {
-    let cut = if replayed.cut.end.is_none() { "; it was cut" } else { "" };
-    note!("{} requests, {} bytes damaged{cut}", replayed.shown, replayed.cut.damaged_bytes);
+    let cut = if replayed.integrity.end.is_none() { "; it was cut" } else { "" };
+    note!("{} requests, {} bytes damaged{cut}", replayed.shown, replayed.integrity.damaged_bytes);
 }
 
 /// Says what is not in the output.

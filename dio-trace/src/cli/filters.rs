@@ -18,7 +18,7 @@ use glob::Pattern;
 use crate::{
     cli::values::{duration, verdict},
     flow::filter::Filter,
-    model::Wanted,
+    model::RequestFilter,
     system::cgroup,
     util::escape,
 };
@@ -114,10 +114,10 @@ impl Api {
 
 impl Filters {
     /// What the probes leave out.
-    pub(super) fn wanted(&self) -> Result<Wanted> {
+    pub(super) fn wanted(&self) -> Result<RequestFilter> {
         let cgroup = self.cgroup()?.map(|(_, folder)| cgroup::of_path(&folder)).transpose()?;
-        let dev = self.dev.as_ref().map_or(Ok(Wanted::ALL.dev), device)?;
-        Ok(Wanted { cgroup, dev, ..self.recorded.wanted() })
+        let dev = self.dev.as_ref().map_or(Ok(RequestFilter::ALL.dev), device)?;
+        Ok(RequestFilter { cgroup, dev, ..self.recorded.wanted() })
     }
 
     /// The cgroup that is asked for, in words, and its directory.
@@ -166,9 +166,9 @@ impl RecordedFilters {
     }
 
     /// What is left out by numbers.
-    pub(super) fn wanted(&self) -> Wanted {
-        let all = Wanted::ALL;
-        Wanted {
+    pub(super) fn wanted(&self) -> RequestFilter {
+        let all = RequestFilter::ALL;
+        RequestFilter {
             tid: self.tid.unwrap_or(all.tid),
             ops: match self.op {
                 None => all.ops,

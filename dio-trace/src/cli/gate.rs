@@ -15,7 +15,7 @@ use crate::{
         tty::page_width,
         values::ReportFile,
     },
-    flow::{record::Record, summary::Summary},
+    flow::{explained::ExplainedRequest, summary::Summary},
     gate::{Form, Gate},
     output::text,
     util::{
@@ -62,7 +62,7 @@ impl Gating {
         }))
     }
 
-    pub(super) fn take(&mut self, record: &Record) {
+    pub(super) fn take(&mut self, record: &ExplainedRequest) {
         self.gate.take(record);
     }
 

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    cli::{part::PartArgs, progress::Progress},
+    cli::{progress::Progress, selection::SelectionArgs},
     flow::sink::Sink,
     recording::{
         format::{Reader, begins_as_one},
@@ -92,12 +92,12 @@ impl Input {
     pub(super) fn replay(
         &self,
         talks: bool,
-        part: &PartArgs,
+        selection: &SelectionArgs,
         sink: &mut dyn Sink,
     ) -> Result<Replay> {
         let recording = self.recording(talks)?;
-        let part = part.part(recording.header());
-        self.named(recording.replay(part, sink))
+        let selection = selection.selection(recording.header());
+        self.named(recording.replay(selection, sink))
     }
 
     /// With the recording's name in an error.

@@ -9,7 +9,7 @@ use dio_trace_common::verdict::Verdict;
 use crate::{
     cli::{subject::Subject, trace::Trace, values::verdict, version},
     kernel::{line, release},
-    model::Missing,
+    model::MissingProbe,
     recording::{
         format::{Header, Scope},
         recorder::{Done, Keep, Options, Recorder},
@@ -149,7 +149,7 @@ impl RecordArgs {
     }
 
     fn header(&self, verb: &Trace, subject: &Subject, tracer: &Tracer) -> Header {
-        let pairs = |gaps: &[Missing]| -> Vec<(String, String)> {
+        let pairs = |gaps: &[MissingProbe]| -> Vec<(String, String)> {
             gaps.iter().map(|gap| (gap.probe.clone(), gap.why.clone())).collect()
         };
         let (attached, missing) = tracer.coverage();

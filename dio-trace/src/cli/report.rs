@@ -12,11 +12,11 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    cli::{input::Input, out::Output, part::PartArgs, say, tty},
+    cli::{input::Input, out::Output, say, selection::SelectionArgs, tty},
     flow::{
+        explained::ExplainedRequest,
         group::{By, Group, groups},
-        record::Record,
-        side_events::{Mixing, RefusalRow},
+        side_events::{MixedAccess, RejectedOpenRow},
         sink::Sink,
         timeline::{Slice, Timeline, join},
     },
@@ -53,14 +53,14 @@ pub(super) struct ReportArgs {
     #[arg(long)]
     utc: bool,
     #[command(flatten)]
-    part: PartArgs,
+    selection: SelectionArgs,
 }
 
 /// Reports on each file, or on all of them by something.
 ///
 /// Of many, those that cannot be read are said, and the others reported; it fails then all the same.
 pub(super) fn run(args: &ReportArgs) -> Result<()> {
-    args.part.check()?;
+    args.selection.check()?;
     if let Some(page) = &args.html {
         let [file] = &args.files[..] else {
             bail!("a page shows one recording: name one, or sum many with --by");
@@ -111,8 +111,8 @@ fn one(args: &ReportArgs, path: &Path) -> Result<(String, Replay, Show)> {
     let input = Input::open(path)?;
     let recording = input.recording(true)?;
     let mut sink = Show::new(args, recording.header(), style());
-    let part = args.part.part(recording.header());
-    let replayed = input.named(recording.replay(part, &mut sink))?;
+    let selection = args.selection.selection(recording.header());
+    let replayed = input.named(recording.replay(selection, &mut sink))?;
     Ok((input.name, replayed, sink))
 }
 
@@ -194,7 +194,7 @@ fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
     let talks = out.is_file() || !io::stdout().is_terminal();
     let mut out = BufWriter::new(out);
     let mut gather = Gather::default();
-    let mut replayed = input.replay(talks, &args.part, &mut gather)?;
+    let mut replayed = input.replay(talks, &args.selection, &mut gather)?;
     let shown = shown(&replayed.header, args.utc);
     html::page(&mut out, &input.name, &shown, &mut replayed, gather)?;
     out.into_inner().map_err(IntoInnerError::into_error)?.finish()
@@ -228,7 +228,7 @@ impl Show {
     }
 
     /// What a finding is summed under.
-    fn name(&self, record: &Record) -> Option<Cow<'static, str>> {
+    fn name(&self, record: &ExplainedRequest) -> Option<Cow<'static, str>> {
         match self.by {
             Some(By::Cause) => record.cause.map(Cow::Borrowed),
             Some(By::Stack) => record.stack.as_ref().map(|stack| Cow::Owned(stack.folded())),
@@ -238,19 +238,19 @@ impl Show {
 }
 
 impl Sink for Show {
-    fn request(&mut self, record: &Record) -> Result<()> {
+    fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
         if let (true, Some(name)) = (record.finding, self.name(record)) {
             self.groups.entry(name).or_default().count(record);
         }
         self.screen.as_mut().map_or(Ok(()), |screen| screen.request(record))
     }
 
-    fn refusal(&mut self, row: &RefusalRow) -> Result<()> {
-        self.screen.as_mut().map_or(Ok(()), |screen| screen.refusal(row))
+    fn rejected_open(&mut self, row: &RejectedOpenRow) -> Result<()> {
+        self.screen.as_mut().map_or(Ok(()), |screen| screen.rejected_open(row))
     }
 
-    fn mixing(&mut self, mixing: &Mixing) -> Result<()> {
-        self.screen.as_mut().map_or(Ok(()), |screen| screen.mixing(mixing))
+    fn mixed_access(&mut self, mixing: &MixedAccess) -> Result<()> {
+        self.screen.as_mut().map_or(Ok(()), |screen| screen.mixed_access(mixing))
     }
 }
 
@@ -337,7 +337,7 @@ fn rows(replayed: &mut Replay, sink: Show, by: By, zone: &Zone) -> Vec<Group> {
 fn json(name: &str, mut replayed: Replay, sink: Show, args: &ReportArgs) -> Result<()> {
     let zone = shown(&replayed.header, args.utc).zone;
     let groups = args.by.map(|by| rows(&mut replayed, sink, by, &zone));
-    let (header, cut, summary) = (&replayed.header, &replayed.cut, &replayed.summary);
+    let (header, cut, summary) = (&replayed.header, &replayed.integrity, &replayed.summary);
     let mut document = Document::new(name, &replayed, header, cut, summary);
     document.groups = groups;
     let mut out = Stdout::new();

@@ -33,9 +33,9 @@ use crate::{
     },
     enrich::Enricher,
     flow::{
+        explained::{ExplainedRequest, WatchedEffects},
         pipeline::Pipeline,
-        record::{Record, Watched},
-        side_events::{Mixing, RefusalRow},
+        side_events::{MixedAccess, RejectedOpenRow},
         sink::Sink,
         summary::Scope,
     },
@@ -99,7 +99,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let mut enricher = Enricher::with_stacks(tracer.stacks(&options)?);
     enricher.look_around(&family.all());
     give_up_privilege(&tracer);
-    let watched = Watched::by(tracer.coverage().0);
+    let watched = WatchedEffects::by(tracer.coverage().0);
     let pipeline = Pipeline::new(enricher, Clock::now(), watched, common.filters.filter());
     let scope = family.scope(text.clone());
     let family = (common.verbose > 0).then_some(family);
@@ -440,19 +440,19 @@ struct Gated<'a> {
 }
 
 impl Sink for Gated<'_> {
-    fn request(&mut self, record: &Record) -> Result<()> {
+    fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
         if let Some(gate) = self.gate {
             gate.take(record);
         }
         self.sink.request(record)
     }
 
-    fn refusal(&mut self, row: &RefusalRow) -> Result<()> {
-        self.sink.refusal(row)
+    fn rejected_open(&mut self, row: &RejectedOpenRow) -> Result<()> {
+        self.sink.rejected_open(row)
     }
 
-    fn mixing(&mut self, mixing: &Mixing) -> Result<()> {
-        self.sink.mixing(mixing)
+    fn mixed_access(&mut self, mixing: &MixedAccess) -> Result<()> {
+        self.sink.mixed_access(mixing)
     }
 }
 

@@ -27,9 +27,9 @@ use crate::{
     },
     enrich::Enricher,
     flow::{
+        explained::ExplainedRequest,
         group::By,
-        record::Record,
-        side_events::{Mixing, RefusalRow},
+        side_events::{MixedAccess, RejectedOpenRow},
         sink::Sink,
         summary::Summary,
     },
@@ -156,7 +156,7 @@ impl Live {
         subject.clone_into(&mut about.subject);
         let attach = tracer.attach().as_str();
         about.probes = format!("{} attached by {attach}, kernel {kernel}", attached.len());
-        let gap = |gap: &crate::model::Missing| format!("{}: {}", gap.probe, gap.why);
+        let gap = |gap: &crate::model::MissingProbe| format!("{}: {}", gap.probe, gap.why);
         about.missing = missing.iter().chain(tracer.dark()).map(gap).collect();
         self.terminal = Some(Terminal::take()?);
         self.keys = Some(terminal::keyboard()?);
@@ -228,18 +228,18 @@ impl Live {
 }
 
 impl Sink for Live {
-    fn request(&mut self, record: &Record) -> Result<()> {
+    fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
         self.model.record(record);
         Ok(())
     }
 
-    fn refusal(&mut self, row: &RefusalRow) -> Result<()> {
-        self.model.refusal(row);
+    fn rejected_open(&mut self, row: &RejectedOpenRow) -> Result<()> {
+        self.model.rejected_open(row);
         Ok(())
     }
 
-    fn mixing(&mut self, mixing: &Mixing) -> Result<()> {
-        self.model.mixing(mixing);
+    fn mixed_access(&mut self, mixing: &MixedAccess) -> Result<()> {
+        self.model.mixed_access(mixing);
         Ok(())
     }
 

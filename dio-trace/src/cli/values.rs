@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::ValueEnum;
 use dio_trace_common::verdict::Verdict;
 
-use crate::{gate::Form, model::Attach};
+use crate::{gate::Form, model::AttachMode};
 
 /// A file, and the form that its name asks for.
 #[derive(Clone, Debug)]
@@ -29,11 +29,11 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    pub(super) const fn wish(self) -> Option<Attach> {
+    pub(super) const fn wish(self) -> Option<AttachMode> {
         match self {
             Self::Auto => None,
-            Self::Fentry => Some(Attach::Fentry),
-            Self::Kprobe => Some(Attach::Kprobe),
+            Self::Fentry => Some(AttachMode::Fentry),
+            Self::Kprobe => Some(AttachMode::Kprobe),
         }
     }
 }

@@ -3,14 +3,14 @@
 use serde::Serialize;
 
 use crate::{
-    flow::record::SCHEMA,
+    flow::explained::SCHEMA,
     kernel::{
         line,
         preempt::preemptible,
         preflight::{NEEDS, NO_KPROBES, cap, has_cap, has_kprobes},
         release,
     },
-    model::{Attach, Wanted},
+    model::{AttachMode, RequestFilter},
     tracer::{Options, Scope, Tracer},
 };
 
@@ -58,7 +58,7 @@ pub struct Report {
 /// Looks at everything; where that is allowed the probes are attached for a moment. Must run inside
 /// a tokio runtime.
 #[must_use]
-pub fn examine(attach: Option<Attach>) -> Report {
+pub fn examine(attach: Option<AttachMode>) -> Report {
     let mut lines: Vec<Line> = NEEDS.iter().map(|(what, lacks)| need(what, lacks())).collect();
     lines.push(need("capabilities of others' paths", lacks_paths()).at_worst(State::Less));
     lines.push(need("kprobes", lacks_kprobes()).at_worst(State::Less));
@@ -67,7 +67,7 @@ pub fn examine(attach: Option<Attach>) -> Report {
     let able = lines.iter().all(|line| line.state != State::Bad);
     let mut probes = Vec::new();
     if able {
-        let wanted = Wanted::default();
+        let wanted = RequestFilter::default();
         let options =
             Options { scope: Scope::System, attach, all: false, stacks: false, log: false, wanted };
         match Tracer::start(&options, &mut |_, _| ()) {

@@ -1,7 +1,7 @@
 //! Process, path, mount and file facts: what the events alone do not say.
 
 mod files;
-pub(crate) mod lookup;
+pub(crate) mod inspect;
 mod names;
 
 use std::{
@@ -19,12 +19,12 @@ use dio_trace_common::abi::{
 };
 
 use crate::{
-    model::{CacheUser, FileInfo, Mixers},
+    model::{BufferedUser, BufferedUsers, FileInfo},
     system::{
         extents,
         file_attrs::Asked,
         mounts::{self, Mount},
-        namespaces::{Namespaces, Wanted},
+        namespaces::{MountQuery, Namespaces},
         open_files,
         stack::Stack,
         symbols::Stacks,
@@ -32,7 +32,7 @@ use crate::{
     util::escape::{escape, escape_c},
 };
 use files::Files;
-pub(crate) use lookup::Looker;
+pub(crate) use inspect::PathInspector;
 use names::Names;
 pub(crate) use names::thread;
 
@@ -44,7 +44,7 @@ const MAX_NAMED: usize = 4;
 pub struct Enricher {
     files: Files,
     namespaces: Namespaces,
-    extents: extents::Lately,
+    extents: extents::RecentExtents,
     names: Names,
     /// If they are asked for.
     stacks: Option<Stacks>,
@@ -76,7 +76,7 @@ impl Enricher {
     pub fn recall(&mut self, key: FileId, mut info: FileInfo) {
         info.clean();
         if let Some(known) = self.files.get_mut(&key) {
-            info.mixers = std::mem::take(&mut known.mixers);
+            info.buffered_users = std::mem::take(&mut known.buffered_users);
         }
         self.files.entry(key).insert_entry(info);
     }
@@ -123,16 +123,16 @@ impl Enricher {
         path: &str,
         fs: &str,
         options: &str,
-        facts: crate::system::file_attrs::Facts,
+        attrs: crate::system::file_attrs::FileAttrs,
     ) {
         let info = FileInfo {
             path: path.to_owned(),
             fs: fs.to_owned(),
             options: options.to_owned(),
-            dev: device(facts.dev, key.dev),
-            facts,
+            dev: device(attrs.dev, key.dev),
+            attrs,
             below: None,
-            mixers: Mixers::default(),
+            buffered_users: BufferedUsers::default(),
             places: Vec::new(),
             traced: (key.ino, key.dev),
         };
@@ -160,14 +160,18 @@ impl Enricher {
     }
 
     /// Takes a process that uses a file through the page cache; its name.
-    pub fn mixer(&mut self, event: &MixerEvent) -> String {
+    pub fn buffered_user(&mut self, event: &MixerEvent) -> String {
         let mixer = &event.mixer;
         let comm = self.process(mixer.tgid, Some((event.tid, &event.comm)));
         self.file(FileId::from(mixer), mixer.tgid);
         if let Some(file) = self.files.get_mut(&FileId::from(mixer)) {
             let writes = mixer.how == MIXED_DIRTIED;
-            let users = if writes { &mut file.mixers.writers } else { &mut file.mixers.readers };
-            let user = CacheUser { pid: mixer.tgid, name: format!("{comm}/{}", mixer.tgid) };
+            let users = if writes {
+                &mut file.buffered_users.writers
+            } else {
+                &mut file.buffered_users.readers
+            };
+            let user = BufferedUser { pid: mixer.tgid, name: format!("{comm}/{}", mixer.tgid) };
             if users.len() < MAX_NAMED && !users.contains(&user) {
                 users.push(user);
             }
@@ -193,7 +197,7 @@ impl Enricher {
         // A block device has its own number, not that of the file system that its node is in.
         let itself = escape_c(&event.fs_name) == "bdev";
         let dev = (!itself).then_some(event.dev);
-        self.namespaces.mount(Wanted { tgid: event.tgid, id: event.mnt_id, dev })
+        self.namespaces.mount(MountQuery { tgid: event.tgid, id: event.mnt_id, dev })
     }
 }
 
@@ -230,15 +234,15 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
     let source = below.as_ref().or(mount).map(|m| m.source.as_str());
     let fs = escape_c(&event.fs_name);
     let traced = (event.ino, event.dev);
-    let facts = find(&places, traced, &fs).map(|file| file.facts(source)).unwrap_or_default();
+    let attrs = find(&places, traced, &fs).map(|file| file.attrs(source)).unwrap_or_default();
     FileInfo {
         path: shown,
         fs,
         options: mount.map(|m| m.options.clone()).unwrap_or_default(),
-        dev: device(facts.dev, event.dev),
-        facts,
+        dev: device(attrs.dev, event.dev),
+        attrs,
         below: below.map(|m| (m.fs, m.options)),
-        mixers: Mixers::default(),
+        buffered_users: BufferedUsers::default(),
         places,
         traced,
     }
@@ -269,9 +273,9 @@ fn below_overlay(overlay: &Mount) -> Option<Mount> {
 
 /// What is shown of a file whose name never arrived.
 fn lost_name(key: FileId, found: Option<(PathBuf, String)>) -> FileInfo {
-    let facts = found
+    let attrs = found
         .as_ref()
-        .and_then(|(real, _)| Some(Asked::find(real, (key.ino, key.dev), "").ok()?.facts(None)))
+        .and_then(|(real, _)| Some(Asked::find(real, (key.ino, key.dev), "").ok()?.attrs(None)))
         .unwrap_or_default();
     let (places, path) = found.map_or_else(
         || (Vec::new(), format!("<inode {}>", key.ino)),
@@ -281,10 +285,10 @@ fn lost_name(key: FileId, found: Option<(PathBuf, String)>) -> FileInfo {
         path,
         fs: String::new(),
         options: String::new(),
-        dev: device(facts.dev, key.dev),
-        facts,
+        dev: device(attrs.dev, key.dev),
+        attrs,
         below: None,
-        mixers: Mixers::default(),
+        buffered_users: BufferedUsers::default(),
         places,
         traced: (key.ino, key.dev),
     }

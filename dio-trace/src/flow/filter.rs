@@ -11,7 +11,7 @@ use glob::Pattern;
 use crate::{
     enrich::Enricher,
     flow::{
-        side_events::{Beside, MixedRow},
+        side_events::{MixedRow, SideEvents},
         summary::{Summary, verdict},
     },
     model::Totals,
@@ -67,13 +67,13 @@ impl Filter {
 
     /// Leaves out the counters of what it does not take.
     pub fn retain(&self, totals: &mut Totals, enricher: &mut Enricher) {
-        Narrow::by(self).retain(totals, enricher);
+        TotalsFilter::by(self).retain(totals, enricher);
     }
 }
 
 /// What of totals is looked at: by names and verdicts, and of a recording by process and operation.
 #[derive(Clone, Copy)]
-pub struct Narrow<'a> {
+pub struct TotalsFilter<'a> {
     pub filter: &'a Filter,
     /// Processes; none: any.
     pub pids: &'a [u32],
@@ -81,7 +81,7 @@ pub struct Narrow<'a> {
     pub ops: u32,
 }
 
-impl<'a> Narrow<'a> {
+impl<'a> TotalsFilter<'a> {
     #[must_use]
     pub const fn by(filter: &'a Filter) -> Self {
         Self { filter, pids: &[], ops: u32::MAX }
@@ -92,7 +92,7 @@ impl<'a> Narrow<'a> {
     pub fn summary(
         &self,
         totals: &mut Totals,
-        beside: &mut Beside,
+        beside: &mut SideEvents,
         enricher: &mut Enricher,
     ) -> Summary {
         let mixed = self.mixed(totals, beside, enricher);
@@ -107,7 +107,7 @@ impl<'a> Narrow<'a> {
     fn mixed(
         &self,
         totals: &mut Totals,
-        beside: &Beside,
+        beside: &SideEvents,
         enricher: &mut Enricher,
     ) -> Vec<MixedRow> {
         let files: HashSet<FileId> =
@@ -173,13 +173,13 @@ impl<'a> Narrow<'a> {
 mod tests {
     use super::*;
     use crate::{
-        flow::record::Record,
+        flow::explained::ExplainedRequest,
         testing::golden::{named, run},
     };
 
     fn taken(filter: &Filter) -> Vec<String> {
         let (records, _) = run();
-        let takes = |r: &&Record| {
+        let takes = |r: &&ExplainedRequest| {
             filter.takes_verdict(r.verdict) && filter.takes_file(&r.comm, &r.path, &r.fs)
         };
         records.iter().filter(takes).map(|r| r.path.clone()).collect()
@@ -204,9 +204,9 @@ mod tests {
 
     /// Mixed files of the golden run, where postgres/42 uses /data/table.db directly and logger/77
     /// its pages: the direct users and those of the cache, by name, and requests counted.
-    fn mixed(narrow: &Narrow<'_>) -> (Vec<Sides>, u64) {
+    fn mixed(narrow: &TotalsFilter<'_>) -> (Vec<Sides>, u64) {
         let (mut totals, mut enricher) = named();
-        let summary = narrow.summary(&mut totals, &mut Beside::default(), &mut enricher);
+        let summary = narrow.summary(&mut totals, &mut SideEvents::default(), &mut enricher);
         let sides = |row: &MixedRow| {
             let direct = row.direct.iter().map(|user| user.comm.clone());
             (direct.collect(), row.cached.iter().map(|user| user.comm.clone()).collect())
@@ -224,19 +224,19 @@ mod tests {
             ("logger", vec![both.clone()], 0),
             ("x", vec![], 0),
         ] {
-            assert_eq!(mixed(&Narrow::by(&filter(comm))), (rows, requests), "{comm}");
+            assert_eq!(mixed(&TotalsFilter::by(&filter(comm))), (rows, requests), "{comm}");
         }
         for (pid, rows, requests) in
             [(42, vec![both.clone()], 10), (77, vec![both.clone()], 0), (1, vec![], 0)]
         {
-            let narrow = Narrow { pids: &[pid], ..Narrow::by(&open) };
+            let narrow = TotalsFilter { pids: &[pid], ..TotalsFilter::by(&open) };
             assert_eq!(mixed(&narrow), (rows, requests), "{pid}");
         }
         let path = |text| Filter { paths: vec![Pattern::new(text).unwrap()], ..Filter::default() };
-        assert_eq!(mixed(&Narrow::by(&path("/data/table.db"))).0, [both]);
-        assert_eq!(mixed(&Narrow::by(&path("/btrfs/*"))).0, []);
+        assert_eq!(mixed(&TotalsFilter::by(&path("/data/table.db"))).0, [both]);
+        assert_eq!(mixed(&TotalsFilter::by(&path("/btrfs/*"))).0, []);
         // Its direct requests are reads that were direct: with no other are they beside its pages.
         let fallbacks = Filter { verdicts: vec![Verdict::Fallback], ..Filter::default() };
-        assert_eq!(mixed(&Narrow::by(&fallbacks)).0, []);
+        assert_eq!(mixed(&TotalsFilter::by(&fallbacks)).0, []);
     }
 }

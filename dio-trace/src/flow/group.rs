@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     enrich::Enricher,
     flow::{
-        record::Record,
+        explained::ExplainedRequest,
         summary::{Bytes, percentile, verdict},
     },
 };
@@ -109,7 +109,7 @@ impl Group {
     }
 
     /// Adds a finding; [`Group::measure`] once all are there.
-    pub fn count(&mut self, record: &Record) {
+    pub fn count(&mut self, record: &ExplainedRequest) {
         self.requests += 1;
         self.findings += u64::from(record.finding);
         self.bytes.total += record.ret.max(0).unsigned_abs();

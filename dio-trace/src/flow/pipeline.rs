@@ -10,9 +10,9 @@ use crate::{
     enrich::Enricher,
     flow::{
         decided::{Decided, LookedUp},
-        filter::{Filter, Narrow},
-        record::{Record, Watched},
-        side_events::{Beside, Mixing},
+        explained::{ExplainedRequest, WatchedEffects},
+        filter::{Filter, TotalsFilter},
+        side_events::{MixedAccess, SideEvents},
         sink::Sink,
         summary::Summary,
     },
@@ -24,15 +24,15 @@ use crate::{
 pub struct Pipeline {
     pub enricher: Enricher,
     pub clock: Clock,
-    watched: Watched,
+    watched: WatchedEffects,
     pub filter: Filter,
-    side: Beside,
+    side: SideEvents,
 }
 
 impl Pipeline {
     #[must_use]
-    pub fn new(enricher: Enricher, clock: Clock, watched: Watched, filter: Filter) -> Self {
-        Self { enricher, clock, watched, filter, side: Beside::default() }
+    pub fn new(enricher: Enricher, clock: Clock, watched: WatchedEffects, filter: Filter) -> Self {
+        Self { enricher, clock, watched, filter, side: SideEvents::default() }
     }
 
     /// Takes an event of the ring.
@@ -53,10 +53,10 @@ impl Pipeline {
                 let looked_up = LookedUp::now(&decided, &mut self.enricher);
                 self.request(&decided, looked_up, sink)
             }
-            Event::Refusal(refusal) => self.refusal(refusal, sink),
+            Event::Refusal(refusal) => self.rejected_open(refusal, sink),
             Event::Mixer(event) => {
                 let direct = self.takes_direct_user(event);
-                self.mixer(event, direct, true, sink)
+                self.mixed_access(event, direct, true, sink)
             }
         }
     }
@@ -92,7 +92,13 @@ impl Pipeline {
         looked_up: LookedUp,
         sink: &mut dyn Sink,
     ) -> Result<()> {
-        let record = Record::new(decided, looked_up, &mut self.enricher, &self.clock, self.watched);
+        let record = ExplainedRequest::new(
+            decided,
+            looked_up,
+            &mut self.enricher,
+            &self.clock,
+            self.watched,
+        );
         self.side.request(&record);
         sink.request(&record)
     }
@@ -101,11 +107,11 @@ impl Pipeline {
     ///
     /// # Errors
     /// Those of the sink.
-    pub fn refusal(&mut self, event: &Refusal, sink: &mut dyn Sink) -> Result<()> {
-        let row = self.side.refusal(event, &mut self.enricher, &self.clock);
+    pub fn rejected_open(&mut self, event: &Refusal, sink: &mut dyn Sink) -> Result<()> {
+        let row = self.side.rejected_open(event, &mut self.enricher, &self.clock);
         let filter = &self.filter;
         match row.filter(|row| filter.takes_file(&row.comm, &row.path, &row.fs)) {
-            Some(row) => sink.refusal(row),
+            Some(row) => sink.rejected_open(row),
             None => Ok(()),
         }
     }
@@ -116,18 +122,18 @@ impl Pipeline {
     ///
     /// # Errors
     /// Those of the sink.
-    pub fn mixer(
+    pub fn mixed_access(
         &mut self,
         event: &MixerEvent,
         direct: bool,
         cached: bool,
         sink: &mut dyn Sink,
     ) -> Result<()> {
-        let mixing = Mixing::new(event, &mut self.enricher, &self.clock);
+        let mixing = MixedAccess::new(event, &mut self.enricher, &self.clock);
         let filter = &self.filter;
         let either = direct || cached && filter.takes_person(&mixing.comm);
         if either && filter.takes_place(&mixing.path, &mixing.fs) {
-            sink.mixing(&mixing)?;
+            sink.mixed_access(&mixing)?;
         }
         Ok(())
     }
@@ -144,6 +150,6 @@ impl Pipeline {
     /// [`Op`]: dio_trace_common::abi::Op
     pub fn summary(&mut self, totals: &mut Totals, pids: &[u32], ops: u32) -> Summary {
         let Self { enricher, filter, side, .. } = self;
-        Narrow { filter, pids, ops }.summary(totals, side, enricher)
+        TotalsFilter { filter, pids, ops }.summary(totals, side, enricher)
     }
 }

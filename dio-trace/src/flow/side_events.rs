@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     cause::{DirectBy, Explanation, explain_mixed, explain_refusal, mixed_cause},
     enrich::Enricher,
-    flow::record::Record,
+    flow::explained::ExplainedRequest,
     model::Totals,
     util::clock::Clock,
 };
@@ -23,7 +23,7 @@ const MAX_TEXT: usize = 8 << 20;
 
 /// O_DIRECT refused to a process for a file (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
-pub struct RefusalRow {
+pub struct RejectedOpenRow {
     /// `open` or `fcntl`
     pub call: &'static str,
     pub pid: u32,
@@ -42,7 +42,7 @@ pub struct RefusalRow {
     pub time: u64,
 }
 
-impl RefusalRow {
+impl RejectedOpenRow {
     fn new(event: &Refusal, enricher: &mut Enricher, clock: &Clock) -> Self {
         let comm = enricher.process(event.tgid, Some((event.tid, &event.comm)));
         let file = enricher.file(FileId::from(event), event.tgid);
@@ -68,7 +68,7 @@ impl RefusalRow {
 /// A process that uses a file through the page cache which others use directly, as it is first
 /// seen.
 #[derive(Clone, Debug)]
-pub struct Mixing {
+pub struct MixedAccess {
     pub time: u64,
     pub pid: u32,
     pub comm: String,
@@ -80,11 +80,11 @@ pub struct Mixing {
     pub fix: String,
 }
 
-impl Mixing {
+impl MixedAccess {
     #[must_use]
     pub fn new(event: &MixerEvent, enricher: &mut Enricher, clock: &Clock) -> Self {
         let mixer = &event.mixer;
-        let comm = enricher.mixer(event);
+        let comm = enricher.buffered_user(event);
         let writes = mixer.how == MIXED_DIRTIED;
         let other;
         let direct = match event.direct_user {
@@ -158,21 +158,21 @@ impl MixedRow {
 
 /// Collects it all over a run.
 #[derive(Default)]
-pub struct Beside {
-    refusals: HashMap<(u32, FileId, u16), RefusalRow>,
+pub struct SideEvents {
+    refusals: HashMap<(u32, FileId, u16), RejectedOpenRow>,
     text: usize,
     left_out: u64,
     effects: HashMap<FileId, (u64, u64)>,
 }
 
-impl Beside {
+impl SideEvents {
     /// Counts a refusal; its row if it is the first of its kind.
-    pub fn refusal(
+    pub fn rejected_open(
         &mut self,
         event: &Refusal,
         enricher: &mut Enricher,
         clock: &Clock,
-    ) -> Option<&RefusalRow> {
+    ) -> Option<&RejectedOpenRow> {
         let key = (event.tgid, FileId::from(event), event.by);
         let full = self.refusals.len() >= MAX_ROWS || self.text >= MAX_TEXT;
         if full && !self.refusals.contains_key(&key) {
@@ -180,7 +180,7 @@ impl Beside {
             return None;
         }
         let row = self.refusals.entry(key).or_insert_with(|| {
-            let row = RefusalRow::new(event, enricher, clock);
+            let row = RejectedOpenRow::new(event, enricher, clock);
             self.text += row.path.len() + row.fs.len() + row.comm.len();
             row
         });
@@ -195,7 +195,7 @@ impl Beside {
     }
 
     /// Adds what a request cost because of others.
-    pub fn request(&mut self, record: &Record) {
+    pub fn request(&mut self, record: &ExplainedRequest) {
         let effects = &record.effects;
         let flushed = u64::from(effects.flushed_pages.unwrap_or(0));
         let dropped = u64::from(effects.invalidated_pages.unwrap_or(0));
@@ -210,14 +210,14 @@ impl Beside {
     }
 
     /// Leaves out refusals that are not wanted.
-    pub fn retain(&mut self, wanted: impl Fn(&RefusalRow) -> bool) {
+    pub fn retain(&mut self, wanted: impl Fn(&RejectedOpenRow) -> bool) {
         self.refusals.retain(|_, row| wanted(row));
     }
 
     /// All refusals, the commonest first.
     #[must_use]
-    pub fn refusals(&self) -> Vec<RefusalRow> {
-        let mut rows: Vec<RefusalRow> = self.refusals.values().cloned().collect();
+    pub fn refusals(&self) -> Vec<RejectedOpenRow> {
+        let mut rows: Vec<RejectedOpenRow> = self.refusals.values().cloned().collect();
         rows.sort_by(|a, b| (b.count, &a.path, a.pid).cmp(&(a.count, &b.path, b.pid)));
         rows
     }

@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use crate::flow::{
-    record::Record,
-    side_events::{Mixing, RefusalRow},
+    explained::ExplainedRequest,
+    side_events::{MixedAccess, RejectedOpenRow},
     summary::Summary,
 };
 
@@ -25,13 +25,13 @@ pub trait Sink {
     ///
     /// # Errors
     /// As the trait says.
-    fn request(&mut self, record: &Record) -> Result<()>;
+    fn request(&mut self, record: &ExplainedRequest) -> Result<()>;
 
     /// The first rejected open of its process, file and call. The summary counts all of them.
     ///
     /// # Errors
     /// As the trait says.
-    fn refusal(&mut self, _: &RefusalRow) -> Result<()> {
+    fn rejected_open(&mut self, _: &RejectedOpenRow) -> Result<()> {
         Ok(())
     }
 
@@ -40,7 +40,7 @@ pub trait Sink {
     ///
     /// # Errors
     /// As the trait says.
-    fn mixing(&mut self, _: &Mixing) -> Result<()> {
+    fn mixed_access(&mut self, _: &MixedAccess) -> Result<()> {
         Ok(())
     }
 
@@ -71,7 +71,7 @@ impl Sink for Discard {
         true
     }
 
-    fn request(&mut self, _: &Record) -> Result<()> {
+    fn request(&mut self, _: &ExplainedRequest) -> Result<()> {
         Ok(())
     }
 }

@@ -12,10 +12,10 @@ use crate::{
     cause::explain_file,
     enrich::Enricher,
     flow::{
-        record::SCHEMA,
-        side_events::{Beside, MixedRow, RefusalRow},
+        explained::SCHEMA,
+        side_events::{MixedRow, RejectedOpenRow, SideEvents},
     },
-    model::{Missing, Totals},
+    model::{MissingProbe, Totals},
     util::figures::{self, count, counted, percent},
 };
 
@@ -29,10 +29,10 @@ pub struct Bytes {
 
 /// A row of the summary: one process, file, operation and verdict.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct FileRow {
     pub pid: u32,
     pub comm: String,
-    /// As in [`crate::flow::record::Record`].
+    /// As in [`crate::flow::explained::ExplainedRequest`].
     pub cmdline: Option<String>,
     pub path: String,
     pub dev: String,
@@ -58,13 +58,6 @@ pub struct Row {
 pub struct Probes {
     pub attached: Vec<String>,
     pub missing: Vec<MissingProbe>,
-}
-
-/// A probe that is not there, or did not light up in the self-test.
-#[derive(Clone, Debug, Serialize)]
-pub struct MissingProbe {
-    pub probe: String,
-    pub why: String,
 }
 
 /// Whose requests were traced.
@@ -96,9 +89,9 @@ pub struct Summary {
     pub kernel: String,
     /// Set by who knows it.
     pub scope: Scope,
-    pub files: Vec<Row>,
+    pub files: Vec<FileRow>,
     /// O_DIRECT itself refused: no request followed.
-    pub refusals: Vec<RefusalRow>,
+    pub refusals: Vec<RejectedOpenRow>,
     /// Files used directly and through the page cache.
     pub mixed: Vec<MixedRow>,
 }
@@ -120,7 +113,7 @@ pub(crate) const LOSSES: &[Stat] = &[
 impl Summary {
     /// Sums the totals up; the rows with findings and most requests come first.
     #[must_use]
-    pub fn new(totals: &Totals, beside: &Beside, enricher: &mut Enricher) -> Self {
+    pub fn new(totals: &Totals, beside: &SideEvents, enricher: &mut Enricher) -> Self {
         let mixed = beside.mixed(totals, enricher);
         Self::with(totals, beside.refusals(), mixed, enricher)
     }
@@ -128,7 +121,7 @@ impl Summary {
     /// The same with what is no request told apart already.
     pub(crate) fn with(
         totals: &Totals,
-        refusals: Vec<RefusalRow>,
+        refusals: Vec<RejectedOpenRow>,
         mixed: Vec<MixedRow>,
         enricher: &mut Enricher,
     ) -> Self {
@@ -138,7 +131,7 @@ impl Summary {
             .filter(|(stat, _)| LOSSES.contains(stat))
             .map(|(stat, name)| (*name, totals.stat(*stat)))
             .collect();
-        let mut files: Vec<Row> =
+        let mut files: Vec<FileRow> =
             merge(&totals.counters).iter().map(|(key, c)| row(key, c, enricher)).collect();
         files.sort_by_key(|row| std::cmp::Reverse((row.findings, row.requests)));
         Self {
@@ -153,7 +146,7 @@ impl Summary {
             skipped_runs: totals.skipped.iter().cloned().collect(),
             probes: Probes {
                 attached: totals.attached.clone(),
-                missing: totals.missing.iter().chain(&totals.dark).map(missing).collect(),
+                missing: totals.missing.iter().chain(&totals.dark).cloned().collect(),
             },
             attach: totals.attach.as_str(),
             kernel: totals.kernel.clone(),
@@ -186,7 +179,7 @@ impl Summary {
     /// Requests that moved less than was asked for, whatever the reason.
     #[must_use]
     pub fn short(&self) -> u64 {
-        let is_short = |row: &&Row| row.outcome.is_some_and(Outcome::is_short);
+        let is_short = |row: &&FileRow| row.outcome.is_some_and(Outcome::is_short);
         self.files.iter().filter(is_short).map(|row| row.requests).sum()
     }
 
@@ -309,7 +302,7 @@ fn merge(counters: &[(CounterKey, Counter)]) -> Vec<(RowKey, RowCounter)> {
     rows
 }
 
-fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) -> Row {
+fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) -> FileRow {
     let (tgid, file_key, op, verdict, outcome) = *key;
     let comm = enricher.process(tgid, None);
     let cmdline = enricher.title(tgid);
@@ -318,8 +311,8 @@ fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) 
     let mut bytes = Bytes::default();
     bytes.add(counter);
     let direct = verdict == Verdict::Direct as u8;
-    let note = explain_file(&file.facts).filter(|_| direct);
-    Row {
+    let note = explain_file(&file.attrs).filter(|_| direct);
+    FileRow {
         pid: tgid,
         comm,
         cmdline,
@@ -353,10 +346,6 @@ pub(crate) fn percentile(buckets: &[u32; LATENCY_BUCKETS], percent: u64) -> u64 
         }
     }
     0
-}
-
-fn missing(missing: &Missing) -> MissingProbe {
-    MissingProbe { probe: missing.probe.clone(), why: missing.why.clone() }
 }
 
 #[cfg(test)]
@@ -415,7 +404,7 @@ mod tests {
         totals.counters[0].0.verdict = 200;
         let all: u64 = totals.counters.iter().map(|(_, counter)| counter.requests).sum();
         let mut enricher = Enricher::recorded();
-        let summary = Summary::new(&totals, &Beside::default(), &mut enricher);
+        let summary = Summary::new(&totals, &SideEvents::default(), &mut enricher);
         assert_eq!((summary.ended(), summary.requests["unknown"]), (all, 1));
     }
 

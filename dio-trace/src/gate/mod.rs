@@ -16,7 +16,7 @@ pub use rule::Rule;
 
 use crate::{
     flow::{
-        record::Record,
+        explained::ExplainedRequest,
         summary::{Summary, parts},
     },
     util::figures::{self, counted},
@@ -99,7 +99,7 @@ impl Gate {
     }
 
     /// Takes a finding.
-    pub fn take(&mut self, record: &Record) {
+    pub fn take(&mut self, record: &ExplainedRequest) {
         for rule in &self.rules {
             if !rule.fits_record(record) {
                 continue;
@@ -148,7 +148,7 @@ impl Gate {
         offenders.retain(|o| rules.iter().any(|rule| rule.failed && rule.what == o.what));
         offenders.sort_by(|a, b| (b.count, &a.path, a.what).cmp(&(a.count, &b.path, b.what)));
         Outcome {
-            v: crate::flow::record::SCHEMA,
+            v: crate::flow::explained::SCHEMA,
             kind: "gate",
             command: command.to_owned(),
             exit_code,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use dio_trace_common::verdict::{Outcome, Verdict};
 
 use crate::{
-    flow::{record::Record, summary::Summary},
+    flow::{explained::ExplainedRequest, summary::Summary},
     gate::Offender,
 };
 
@@ -61,7 +61,7 @@ impl Rule {
     }
 
     /// True of a finding that it counts.
-    pub(super) fn fits_record(&self, record: &Record) -> bool {
+    pub(super) fn fits_record(&self, record: &ExplainedRequest) -> bool {
         match self.kind {
             What::Verdict(wanted) => record.finding && record.verdict == wanted,
             What::Short => record.outcome.is_some_and(is_short),
@@ -90,7 +90,7 @@ impl Rule {
     pub(super) fn beside(&self, summary: &Summary) -> Vec<Offender> {
         match self.kind {
             What::Verdict(Verdict::Refused) => {
-                let offender = |row: &crate::flow::side_events::RefusalRow| Offender {
+                let offender = |row: &crate::flow::side_events::RejectedOpenRow| Offender {
                     what: self.word,
                     count: row.count,
                     comm: row.comm.clone(),

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     system::{
         device::{Layer, LayerKind},
-        file_attrs::Facts,
+        file_attrs::FileAttrs,
     },
     util::escape::escape,
 };
 
 /// A process that uses a file through the page cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CacheUser {
+pub struct BufferedUser {
     pub pid: u32,
     /// `comm/pid`
     pub name: String,
@@ -22,10 +22,10 @@ pub struct CacheUser {
 
 /// Who uses a file through the page cache that is used directly.
 #[derive(Clone, Debug, Default)]
-pub struct Mixers {
+pub struct BufferedUsers {
     /// By reading, or by a mapping.
-    pub readers: Vec<CacheUser>,
-    pub writers: Vec<CacheUser>,
+    pub readers: Vec<BufferedUser>,
+    pub writers: Vec<BufferedUser>,
 }
 
 /// A file as it is shown.
@@ -39,11 +39,12 @@ pub struct FileInfo {
     pub options: String,
     /// "major:minor" as stat(2) shows it.
     pub dev: String,
-    pub facts: Facts,
+    #[serde(rename = "facts")]
+    pub attrs: FileAttrs,
     /// Of an overlay: type and options of the file system that its layers lie on.
     pub(crate) below: Option<(String, String)>,
     #[serde(skip)]
-    pub mixers: Mixers,
+    pub buffered_users: BufferedUsers,
     /// Unescaped: where the tracer may find it. Through its process first, whose mount namespace
     /// may be another; by itself once that process is gone.
     #[serde(skip)]
@@ -70,7 +71,7 @@ impl FileInfo {
         {
             *text = escape(text.as_bytes());
         }
-        for layer in &mut self.facts.device.layers {
+        for layer in &mut self.attrs.device.layers {
             layer.name = escape(layer.name.as_bytes());
             if let LayerKind::Loop { file, .. } = &mut layer.kind {
                 *file = escape(file.as_bytes());
@@ -80,9 +81,9 @@ impl FileInfo {
 
     /// Memory that its texts take.
     pub(crate) fn bytes(&self) -> usize {
-        let Self { path, fs, options, dev, below, facts, .. } = self;
+        let Self { path, fs, options, dev, below, attrs, .. } = self;
         let below = below.iter().flat_map(|(fs, options)| [fs, options]);
         let texts = [path, fs, options, dev].into_iter().chain(below).map(String::len);
-        texts.chain(facts.device.layers.iter().map(Layer::bytes)).sum()
+        texts.chain(attrs.device.layers.iter().map(Layer::bytes)).sum()
     }
 }

@@ -3,10 +3,10 @@
 
 mod event;
 mod file_info;
+mod request_filter;
 mod totals;
-mod wanted;
 
 pub use event::Event;
-pub use file_info::{CacheUser, FileInfo, Mixers};
-pub use totals::{Attach, Missing, Totals};
-pub use wanted::Wanted;
+pub use file_info::{BufferedUser, BufferedUsers, FileInfo};
+pub use request_filter::RequestFilter;
+pub use totals::{AttachMode, MissingProbe, Totals};

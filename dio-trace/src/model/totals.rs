@@ -1,15 +1,16 @@
 //! What was counted, lost, and could not be seen.
 
 use dio_trace_common::abi::{Counter, CounterKey, Mixer, STATS, Stat};
+use serde::Serialize;
 
 /// How the probes are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attach {
+pub enum AttachMode {
     Fentry,
     Kprobe,
 }
 
-impl Attach {
+impl AttachMode {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -19,9 +20,9 @@ impl Attach {
     }
 }
 
-/// A probe that could not be attached, and what that means.
-#[derive(Clone, Debug)]
-pub struct Missing {
+/// A probe that could not be attached, or that the self-test did not see run, and what that means.
+#[derive(Clone, Debug, Serialize)]
+pub struct MissingProbe {
     pub probe: String,
     pub why: String,
 }
@@ -31,12 +32,12 @@ pub struct Missing {
 pub struct Totals {
     /// `uname -r`
     pub kernel: String,
-    pub attach: Attach,
+    pub attach: AttachMode,
     /// Probe names as `function` (or `function (alternative)`).
     pub attached: Vec<String>,
-    pub missing: Vec<Missing>,
+    pub missing: Vec<MissingProbe>,
     /// Probes the self-test could reach and that stayed dark, with the verdicts they weaken.
-    pub dark: Vec<Missing>,
+    pub dark: Vec<MissingProbe>,
     pub stats: [u64; STATS],
     /// Runs of a program that BPF itself skipped, by program (`recursion_misses`).
     pub skipped: Vec<(String, u64)>,

@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use crate::{
-    flow::{group::Group, record::SCHEMA, summary::Summary},
+    flow::{explained::SCHEMA, group::Group, summary::Summary},
     recording::{
         format::Header,
-        replay::{Cut, Replay},
+        replay::{Integrity, Replay},
     },
 };
 
@@ -42,7 +42,7 @@ impl<'a> Document<'a> {
         name: &str,
         replayed: &Replay,
         header: &'a Header,
-        cut: &'a Cut,
+        cut: &'a Integrity,
         summary: &'a Summary,
     ) -> Self {
         Self {

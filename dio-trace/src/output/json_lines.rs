@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::flow::{record::Record, sink::Sink, summary::Summary};
+use crate::flow::{explained::ExplainedRequest, sink::Sink, summary::Summary};
 
 /// Writes lines. Rejected opens and mixed access are in the summary.
 pub struct JsonLines<W> {
@@ -28,7 +28,7 @@ impl<W: Write> Sink for JsonLines<W> {
         true
     }
 
-    fn request(&mut self, record: &Record) -> Result<()> {
+    fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
         self.line(record)
     }
 

@@ -1,7 +1,7 @@
 //! The extents of a file (FS_IOC_FIEMAP), without writing anything back.
 //!
 //! - [`extents`]: what the file system says
-//! - [`Lately`]: what it said a moment ago, so that a busy file is not opened at every request
+//! - [`RecentExtents`]: what it said a moment ago, so that a busy file is not opened at every request
 
 use dio_trace_common::abi::FileId;
 use std::{
@@ -91,13 +91,13 @@ fn extents(file: &File, start: u64, len: u64) -> Option<Vec<Mapped>> {
 
 /// What files said lately. Holds none of them.
 #[derive(Default)]
-pub(crate) struct Lately {
+pub(crate) struct RecentExtents {
     answers: HashMap<FileId, (Instant, Vec<Mapped>)>,
     /// Opens since then.
     opens: Option<(Instant, u32)>,
 }
 
-impl Lately {
+impl RecentExtents {
     /// OR of the flags of all extents that meet the range: of those remembered if they cover it, else
     /// asked of what `open` opens, which is closed again. `None` if nobody says.
     pub(crate) fn flags(
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_busy_file_is_opened_seldom_and_all_together_not_without_end() {
-        let mut lately = Lately::default();
+        let mut lately = RecentExtents::default();
         lately.answers.insert(key(1), (Instant::now(), some()));
         assert_eq!(lately.flags(key(1), (0, 4), || panic!("opened")), Some(1));
         let mut opens = 0;

@@ -41,7 +41,7 @@ pub mod attribute {
 /// What an open file could tell; `None` where it or the kernel does not say.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Facts {
+pub struct FileAttrs {
     /// st_dev, or the device itself for a block device: (major, minor).
     pub dev: Option<(u32, u32)>,
     pub flags: Option<u32>,
@@ -59,7 +59,7 @@ pub struct Facts {
     pub device: Device,
 }
 
-impl Facts {
+impl FileAttrs {
     /// statx says that this file takes direct requests, or that it takes none; `None` if it does not
     /// say.
     #[must_use]
@@ -106,7 +106,7 @@ impl Asked {
     }
 
     /// What it says of itself.
-    pub(crate) fn facts(&self, source: Option<&str>) -> Facts {
+    pub(crate) fn attrs(&self, source: Option<&str>) -> FileAttrs {
         ask(&self.named, self.open().as_ref(), source)
     }
 
@@ -136,7 +136,7 @@ fn may_be_on(about: &Metadata, dev: u32) -> bool {
 /// Asks a file: by `file`, which may be open by its name alone, and by `open` what takes more. `source`
 /// is what its file system is mounted from: btrfs has device numbers of its own, behind which sysfs
 /// finds nothing.
-pub(crate) fn ask(file: &File, open: Option<&File>, source: Option<&str>) -> Facts {
+pub(crate) fn ask(file: &File, open: Option<&File>, source: Option<&str>) -> FileAttrs {
     ask_through(file, open, source, device::ask)
 }
 
@@ -146,14 +146,14 @@ pub(crate) fn ask_through(
     open: Option<&File>,
     source: Option<&str>,
     device: impl FnOnce((u32, u32)) -> Device,
-) -> Facts {
-    let Ok(about) = file.metadata() else { return Facts::default() };
+) -> FileAttrs {
+    let Ok(about) = file.metadata() else { return FileAttrs::default() };
     let itself = about.file_type().is_block_device();
     let dev = numbers(if itself { about.rdev() } else { about.dev() });
     let below = if dev.0 == 0 { source.and_then(device_number) } else { Some(dev) };
     let statx = statx(file);
     let told = |mask| statx.filter(|answer| answer.stx_mask & mask != 0);
-    Facts {
+    FileAttrs {
         dev: Some(dev),
         flags: open.filter(|_| !itself).and_then(inode_flags),
         attributes: statx.map(|answer| answer.stx_attributes),
@@ -216,9 +216,9 @@ mod tests {
         let about = fs::metadata(&path).unwrap();
         let (major, minor) = numbers(about.dev());
         let (ino, dev) = (about.ino(), major << 20 | minor);
-        let facts = Asked::find(&path, (ino, dev), "").unwrap().facts(None);
-        assert!(facts.dev.is_some() && facts.attributes.is_some());
-        assert!(facts.block.is_some_and(|block| block.is_power_of_two()));
+        let attrs = Asked::find(&path, (ino, dev), "").unwrap().attrs(None);
+        assert!(attrs.dev.is_some() && attrs.attributes.is_some());
+        assert!(attrs.block.is_some_and(|block| block.is_power_of_two()));
         assert!(Asked::find(&path, (ino + 1, dev), "").is_err());
         assert_eq!(Asked::find(&path, (ino, 9 << 20 | 7), "").is_err(), major != 0);
         assert_eq!(device_number("/dev/null"), None);
@@ -236,6 +236,6 @@ mod tests {
         assert!(Asked::find(&path, (ino, 0), "").is_err());
         let link = format!("/proc/self/fd/{}", kept.as_raw_fd());
         let deleted = Asked::find(Path::new(&link), (ino, 0), "").unwrap();
-        assert!(deleted.open().is_none() && deleted.facts(None).dev.is_some());
+        assert!(deleted.open().is_none() && deleted.attrs(None).dev.is_some());
     }
 }

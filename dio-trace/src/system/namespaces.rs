@@ -52,14 +52,14 @@ impl Namespace {
 
 /// The mount that a file is on, as its process named it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct MountQuery {
     pub(crate) tgid: u32,
     pub(crate) id: i32,
     /// Kernel `dev_t` of the file system; `None` if it is another's (a block device's own number).
     pub(crate) dev: Option<u32>,
 }
 
-impl Wanted {
+impl MountQuery {
     fn is(&self, mount: &Mount) -> bool {
         self.dev.is_none_or(|dev| mount.dev == format!("{}:{}", dev >> 20, dev & 0xf_ffff))
     }
@@ -107,7 +107,7 @@ impl Namespaces {
 
     /// The mount of a file: of its process as it was within the last second, else, if that is gone, of
     /// any other.
-    pub(crate) fn mount(&mut self, wanted: Wanted) -> Option<Mount> {
+    pub(crate) fn mount(&mut self, wanted: MountQuery) -> Option<Mount> {
         let own = Namespace::of(wanted.tgid);
         let fresh = self.tables.get(&own).filter(|(at, _)| at.elapsed() < FRESH);
         if let Some(mount) = fresh.and_then(|(_, mounts)| wanted.among(mounts)) {
@@ -126,7 +126,7 @@ impl Namespaces {
         })
     }
 
-    fn anywhere(&self, wanted: &Wanted) -> Option<Mount> {
+    fn anywhere(&self, wanted: &MountQuery) -> Option<Mount> {
         // Should several tables have it: as the tracer's own root directory has it, else the newest.
         let tables = self.tables.iter().filter(|(_, (_, mounts))| wanted.among(mounts).is_some());
         let (_, (_, mounts)) =
@@ -172,14 +172,14 @@ mod tests {
         namespaces
     }
 
-    fn point(namespaces: &mut Namespaces, wanted: Wanted) -> Option<Vec<u8>> {
+    fn point(namespaces: &mut Namespaces, wanted: MountQuery) -> Option<Vec<u8>> {
         namespaces.mount(wanted).map(|mount| mount.point)
     }
 
     #[test]
     fn a_gone_process_s_mount_is_found_by_another_s_table() {
         let mut namespaces = known(41, "/data");
-        let wanted = |id, dev| Wanted { tgid: GONE, id, dev };
+        let wanted = |id, dev| MountQuery { tgid: GONE, id, dev };
         assert_eq!(point(&mut namespaces, wanted(41, Some(DEV))).as_deref(), Some(&b"/data"[..]));
         assert_eq!(point(&mut namespaces, wanted(41, None)).as_deref(), Some(&b"/data"[..]));
         // The number was given again, to another file system.
@@ -194,7 +194,7 @@ mod tests {
         // Read later: by a process outside of the chroot.
         let table = (Instant::now(), HashMap::from([(41, mount("/new/data"))]));
         namespaces.tables.insert(Namespace::Mounts { inode: 7, root: (0, 1) }, table);
-        let wanted = Wanted { tgid: GONE, id: 41, dev: Some(DEV) };
+        let wanted = MountQuery { tgid: GONE, id: 41, dev: Some(DEV) };
         assert_eq!(point(&mut namespaces, wanted).as_deref(), Some(&b"/data"[..]));
     }
 
@@ -205,11 +205,11 @@ mod tests {
             GONE => Mounts::new(),
             _ => HashMap::from([(50, mount("/later"))]),
         };
-        let wanted = Wanted { tgid: GONE, id: 50, dev: Some(DEV) };
+        let wanted = MountQuery { tgid: GONE, id: 50, dev: Some(DEV) };
         assert!(namespaces.looked.is_none());
         assert_eq!(point(&mut namespaces, wanted).as_deref(), Some(&b"/later"[..]));
         let looked = namespaces.looked.unwrap();
-        assert_eq!(point(&mut namespaces, Wanted { id: 99, ..wanted }), None);
+        assert_eq!(point(&mut namespaces, MountQuery { id: 99, ..wanted }), None);
         assert_eq!(namespaces.looked, Some(looked));
     }
 

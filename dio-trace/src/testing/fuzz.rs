@@ -8,9 +8,9 @@ use anyhow::Result;
 use crate::{
     enrich::Enricher,
     flow::{
+        explained::{ExplainedRequest, WatchedEffects},
         filter::Filter,
         pipeline::Pipeline,
-        record::{Record, Watched},
         sink::{Discard, Sink},
     },
     model::Event,
@@ -20,13 +20,14 @@ use crate::{
     },
     recording::{
         format::{Columns, Recorded, framed},
-        replay::{Part, Recording, Replay},
+        replay::{Recording, Replay, Selection},
     },
     tracer::decode,
     util::clock::{Clock, Shown},
 };
 
-const WATCHED: Watched = Watched { flushes: true, invalidations: true, additions: true };
+const WATCHED: WatchedEffects =
+    WatchedEffects { flushes: true, invalidations: true, additions: true };
 
 /// Bytes from the ring buffer.
 pub fn event(bytes: &[u8]) {
@@ -45,7 +46,7 @@ pub fn event(bytes: &[u8]) {
 }
 
 fn replay(bytes: &[u8], sink: &mut dyn Sink) -> Result<Replay> {
-    Recording::open(Cursor::new(bytes))?.replay(Part::ALL, sink)
+    Recording::open(Cursor::new(bytes))?.replay(Selection::ALL, sink)
 }
 
 /// A file that may be a recording.
@@ -88,7 +89,7 @@ struct Everything {
 }
 
 impl Sink for Everything {
-    fn request(&mut self, record: &Record) -> Result<()> {
+    fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
         if let Some(csv) = &mut self.csv {
             csv.request(record)?;
         }

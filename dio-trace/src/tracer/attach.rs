@@ -11,15 +11,15 @@ use crate::{
         preflight::{NO_KPROBES, has_kprobes, lacks_perf_events},
         probes::{Duty, PROBES, Probe, TRACEPOINTS, Tracepoint, When},
     },
-    model::{Attach, Missing},
+    model::{AttachMode, MissingProbe},
     tracer::load::Kernel,
 };
 
 /// What was attached and what not.
 pub(super) struct Coverage {
-    pub(super) attach: Attach,
+    pub(super) attach: AttachMode,
     pub(super) attached: Vec<String>,
-    pub(super) missing: Vec<Missing>,
+    pub(super) missing: Vec<MissingProbe>,
     /// Names of the programs in use, in the order of attaching.
     pub(super) programs: Vec<&'static str>,
 }
@@ -36,7 +36,7 @@ pub type Progress<'a> = dyn FnMut(usize, usize) + 'a;
 pub(super) fn attach_all(
     bpf: &mut Ebpf,
     kernel: &Kernel,
-    wish: Option<Attach>,
+    wish: Option<AttachMode>,
     filtered: bool,
     progress: &mut Progress<'_>,
     forks_are_seen: impl FnOnce(&mut Ebpf) -> Result<()>,
@@ -47,11 +47,11 @@ pub(super) fn attach_all(
     let wanted = |when| match when {
         When::Always => true,
         When::Filtered => filtered,
-        When::Kprobe => attach == Attach::Kprobe,
+        When::Kprobe => attach == AttachMode::Kprobe,
     };
-    let copies = attach == Attach::Fentry && kernel.preemptible;
+    let copies = attach == AttachMode::Fentry && kernel.preemptible;
     let of_mode = |probe: &&Probe| {
-        (copies || !probe.copies) && (attach == Attach::Kprobe || !probe.kprobe_only)
+        (copies || !probe.copies) && (attach == AttachMode::Kprobe || !probe.kprobe_only)
     };
     let tracepoints: Vec<_> = TRACEPOINTS.iter().filter(|t| wanted(t.when)).collect();
     let probes: Vec<_> = PROBES.iter().filter(of_mode).collect();
@@ -69,8 +69,8 @@ pub(super) fn attach_all(
 }
 
 /// fentry if the kernel takes it, else kprobe. Tried, not guessed: by attaching one program.
-fn choose(bpf: &mut Ebpf, kernel: &Kernel, wish: Option<Attach>) -> Result<Attach> {
-    if wish == Some(Attach::Kprobe) && !has_kprobes() {
+fn choose(bpf: &mut Ebpf, kernel: &Kernel, wish: Option<AttachMode>) -> Result<AttachMode> {
+    if wish == Some(AttachMode::Kprobe) && !has_kprobes() {
         return Err(anyhow!("--attach kprobe: {NO_KPROBES}; try --attach fentry"));
     }
     if let Some(attach) = wish {
@@ -82,7 +82,7 @@ fn choose(bpf: &mut Ebpf, kernel: &Kernel, wish: Option<Attach>) -> Result<Attac
         let _ = unload(program);
     }
     match fentry {
-        Ok(()) => Ok(Attach::Fentry),
+        Ok(()) => Ok(AttachMode::Fentry),
         Err(refused) => {
             if !has_kprobes() {
                 return Err(anyhow!(
@@ -92,7 +92,7 @@ fn choose(bpf: &mut Ebpf, kernel: &Kernel, wish: Option<Attach>) -> Result<Attac
                     plain(&refused)
                 ));
             }
-            Ok(Attach::Kprobe)
+            Ok(AttachMode::Kprobe)
         }
     }
 }
@@ -125,7 +125,7 @@ impl Coverage {
         let fits = probe.args.is_none_or(|args| {
             kernel.types.func_params(function).is_some_and(|params| params.len() == args)
         });
-        if self.attach == Attach::Kprobe {
+        if self.attach == AttachMode::Kprobe {
             if probe.tracepoint.is_some_and(|name| self.attached.iter().any(|a| a == name)) {
                 return Ok(function.to_owned());
             }
@@ -209,7 +209,7 @@ impl Coverage {
             Duty::Api(api) => format!("{reason}; {api} requests may be missed"),
             Duty::Effect(effect) => format!("{reason}; not known: {effect}"),
         };
-        self.missing.push(Missing { probe: name.to_owned(), why: loses });
+        self.missing.push(MissingProbe { probe: name.to_owned(), why: loses });
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ pub(crate) use decode::decode;
 pub use load::OBJECT;
 pub use run::Tracer;
 
-use crate::model::{Attach, Wanted};
+use crate::model::{AttachMode, RequestFilter};
 
 /// Whose requests are traced.
 #[derive(Clone, Debug)]
@@ -32,12 +32,12 @@ pub enum Scope {
 pub struct Options {
     pub scope: Scope,
     /// `None`: fentry where BTF allows, else kprobe.
-    pub attach: Option<Attach>,
+    pub attach: Option<AttachMode>,
     /// An event for every request, not for findings alone.
     pub all: bool,
     /// The program's stack is taken at the begin of each request.
     pub stacks: bool,
     /// The probes' own messages go to stderr.
     pub log: bool,
-    pub wanted: Wanted,
+    pub wanted: RequestFilter,
 }

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     kernel::{preflight, release},
-    model::{Attach, Event, Missing, Totals},
+    model::{AttachMode, Event, MissingProbe, Totals},
     system::symbols::Stacks,
     tracer::{
         Options, Scope,
@@ -43,7 +43,7 @@ pub struct Tracer {
     tick: Interval,
     coverage: Coverage,
     /// See [`Totals::dark`].
-    dark: Vec<Missing>,
+    dark: Vec<MissingProbe>,
     /// See [`Options::log`].
     log: Option<EbpfLogger<Talk>>,
 }
@@ -115,19 +115,19 @@ impl Tracer {
 
     /// Probes that the self-test could reach and that stayed dark.
     #[must_use]
-    pub fn dark(&self) -> &[Missing] {
+    pub fn dark(&self) -> &[MissingProbe] {
         &self.dark
     }
 
     /// Probes attached, and those that are not.
     #[must_use]
-    pub fn coverage(&self) -> (&[String], &[Missing]) {
+    pub fn coverage(&self) -> (&[String], &[MissingProbe]) {
         (&self.coverage.attached, &self.coverage.missing)
     }
 
     /// How they are attached.
     #[must_use]
-    pub const fn attach(&self) -> Attach {
+    pub const fn attach(&self) -> AttachMode {
         self.coverage.attach
     }
 

@@ -21,7 +21,7 @@ use anyhow::Result;
 use dio_trace_common::verdict::Verdict;
 
 use crate::{
-    model::Missing,
+    model::MissingProbe,
     system::mounts::{self, Mount},
 };
 
@@ -37,9 +37,9 @@ struct Block([u8; BLOCK]);
 /// Makes the requests and asks `seen` after each whether it was counted.
 ///
 /// Returns the probes that stayed dark, with what that weakens.
-pub(super) fn run(mut seen: impl FnMut() -> Result<Seen>) -> Result<Vec<Missing>> {
+pub(super) fn run(mut seen: impl FnMut() -> Result<Seen>) -> Result<Vec<MissingProbe>> {
     let Some(file) = test_file() else {
-        return Ok(vec![Missing {
+        return Ok(vec![MissingProbe {
             probe: "self-test".to_owned(),
             why: "no ext4, xfs, btrfs or f2fs file can be read here with O_DIRECT: not proven \
                   that the probes see this kernel's requests"
@@ -56,12 +56,12 @@ pub(super) fn run(mut seen: impl FnMut() -> Result<Seen>) -> Result<Vec<Missing>
         }
         let after = seen()?;
         if after.0 != before.0 + 1 {
-            dark.push(Missing {
+            dark.push(MissingProbe {
                 probe: (*api).to_owned(),
                 why: format!("a test read was not seen: {api} requests may be missed"),
             });
         } else if after.1 != before.1 {
-            dark.push(Missing {
+            dark.push(MissingProbe {
                 probe: (*api).to_owned(),
                 why: format!("no evidence for a test read: {api} verdicts may be `unknown`"),
             });

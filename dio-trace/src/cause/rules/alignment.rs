@@ -2,7 +2,7 @@
 
 use crate::{
     cause::{Case, Rule, Scenario},
-    system::file_attrs::Facts,
+    system::file_attrs::FileAttrs,
 };
 
 pub(super) const MISALIGNED: Rule = Rule {
@@ -56,37 +56,37 @@ pub struct Limits {
 /// The limits of the request's file; `None` if nobody could be asked, or it does no direct I/O.
 pub(super) fn limits(case: &Case<'_>) -> Option<Limits> {
     // It is tried all the same, so statx speaks of the other direction: see `says_none`.
-    if case.facts.takes_direct() == Some(false) && case.tried() {
-        return of_queue(case.facts, case.fs);
+    if case.attrs.takes_direct() == Some(false) && case.tried() {
+        return of_queue(case.attrs, case.fs);
     }
-    limits_of(case.facts, case.fs, case.is_write())
+    limits_of(case.attrs, case.fs, case.is_write())
 }
 
 /// The limits of a file of this file system; `None` as above.
 #[must_use]
-pub fn limits_of(facts: &Facts, fs: &str, write: bool) -> Option<Limits> {
-    if let Some((memory, offset)) = facts.dio_align {
-        let read = facts.dio_read_align.filter(|align| *align != 0 && !write);
+pub fn limits_of(attrs: &FileAttrs, fs: &str, write: bool) -> Option<Limits> {
+    if let Some((memory, offset)) = attrs.dio_align {
+        let read = attrs.dio_read_align.filter(|align| *align != 0 && !write);
         let offset = read.unwrap_or(offset);
         let source = "statx STATX_DIOALIGN";
         return (memory != 0 && offset != 0).then_some(Limits { memory, offset, source });
     }
-    of_queue(facts, fs)
+    of_queue(attrs, fs)
 }
 
-fn of_queue(facts: &Facts, fs: &str) -> Option<Limits> {
-    let block = facts.device.logical_block?;
+fn of_queue(attrs: &FileAttrs, fs: &str) -> Option<Limits> {
+    let block = attrs.device.logical_block?;
     // These check their own block (fs/zonefs/file.c, fs/ntfs/file.c).
     let offset =
-        if matches!(fs, "zonefs" | "ntfs") { block.max(facts.block_size()) } else { block };
-    let memory = facts.device.dma_align.unwrap_or(block);
+        if matches!(fs, "zonefs" | "ntfs") { block.max(attrs.block_size()) } else { block };
+    let memory = attrs.device.dma_align.unwrap_or(block);
     Some(Limits { memory, offset, source: "the device's queue" })
 }
 
 /// statx says that this file takes no direct requests. Where it was tried all the same that holds
 /// for the other direction alone (fs/f2fs/file.c:f2fs_getattr asks for a write).
 pub(super) fn says_none(case: &Case<'_>) -> bool {
-    case.facts.takes_direct() == Some(false) && !case.tried()
+    case.attrs.takes_direct() == Some(false) && !case.tried()
 }
 
 /// What of a request is off its limits, in words; empty if it keeps to them.

@@ -118,7 +118,7 @@ fn inline_data(case: &Case<'_>) -> Option<String> {
     if inline {
         return Some("the data is inline in the metadata: there is no block to read".to_owned());
     }
-    (case.on(&["udf"]) && small && case.facts.allocated == Some(0)).then(|| {
+    (case.on(&["udf"]) && small && case.attrs.allocated == Some(0)).then(|| {
         format!("likely the file's {size} bytes are inline in its metadata: it takes no blocks")
     })
 }

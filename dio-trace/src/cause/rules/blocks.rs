@@ -109,7 +109,7 @@ fn nilfs2_write(case: &Case<'_>) -> Option<String> {
 
 /// Without extents ext4 does not allocate inside a file (fs/ext4/inode.c:ext4_iomap_alloc).
 fn ext4_hole(case: &Case<'_>) -> Option<String> {
-    let blocks = case.facts.flags.is_some() && !case.flag(flag::EXTENTS);
+    let blocks = case.attrs.flags.is_some() && !case.flag(flag::EXTENTS);
     (case.tried() && blocks).then(|| {
         "likely a part of the range had no blocks yet (a hole), and this file is mapped without \
          extents: ext4 fills such holes through the page cache"

@@ -92,7 +92,7 @@ fn compressed(case: &Case<'_>) -> Option<String> {
 }
 
 fn zoned(case: &Case<'_>) -> Option<String> {
-    (untried(case) && case.is_write() && case.facts.device.zoned == Some(true)).then(|| {
+    (untried(case) && case.is_write() && case.attrs.device.zoned == Some(true)).then(|| {
         "the device is zoned: f2fs writes it in sequence, through the page cache".to_owned()
     })
 }

@@ -6,18 +6,18 @@
 
 mod alignment;
 mod attributes;
-pub(super) mod beside;
 mod blocks;
 mod btrfs;
 mod client;
-mod effects;
-mod ends;
 mod errors;
 mod f2fs;
 mod invalidation;
 mod memory;
 pub(super) mod notes;
 mod ntfs3;
+mod short_io;
+mod side_effects;
+pub(super) mod side_events;
 mod stacked;
 mod unknown;
 mod xfs;
@@ -90,31 +90,31 @@ pub const RULES: &[Rule] = &[
     btrfs::CHECKSUMS,
     blocks::CUT_SHORT,
     stacked::OVERLAY,
-    effects::DIRTY_LEFT,
+    side_effects::DIRTY_LEFT,
     // Nobody saw how.
     unknown::MISSED_PROBE,
     unknown::UNSEEN_PATH,
     // Fewer bytes than asked for.
-    ends::FAULT,
-    ends::SIGNAL,
-    ends::MEDIA,
-    ends::SERVER,
-    ends::RACE,
-    ends::MAX_RW,
-    ends::OTHER,
+    short_io::FAULT,
+    short_io::SIGNAL,
+    short_io::MEDIA,
+    short_io::SERVER,
+    short_io::RACE,
+    short_io::MAX_RW,
+    short_io::OTHER,
     // What it cost beside.
-    effects::DIRTY_FLUSH,
-    effects::CACHE_INVALIDATED,
+    side_effects::DIRTY_FLUSH,
+    side_effects::CACHE_INVALIDATED,
     // Ends that are in the nature of the file.
-    ends::DEVICE_END,
-    ends::END_OF_FILE,
+    short_io::DEVICE_END,
+    short_io::END_OF_FILE,
     // Healthy, and worth knowing.
     notes::LOOP_BUFFERED,
     notes::BOUNCED,
     notes::SERVER_MAY_CACHE,
     // Of files and processes, not of requests.
-    beside::OPEN_REFUSED,
-    beside::MIXED_ACCESS,
-    beside::MIXED_SELF,
+    side_events::OPEN_REFUSED,
+    side_events::MIXED_ACCESS,
+    side_events::MIXED_SELF,
     unknown::NOT_EXPLAINED,
 ];

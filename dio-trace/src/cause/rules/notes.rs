@@ -70,7 +70,7 @@ fn bounced(case: &Case<'_>) -> Option<String> {
     if !case.verdict(Verdict::Direct) || !case.seen(seen::BOUNCED) {
         return None;
     }
-    Some(if case.facts.device.stable_writes == Some(true) {
+    Some(if case.attrs.device.stable_writes == Some(true) {
         "the device needs pages that do not change (stable_writes): the kernel copies first"
             .to_owned()
     } else {

@@ -21,6 +21,6 @@ pub(super) const MISALIGNED: Rule = Rule {
 };
 
 fn misaligned(case: &Case<'_>) -> Option<String> {
-    let block = case.facts.device.logical_block.unwrap_or(SECTOR);
+    let block = case.attrs.device.logical_block.unwrap_or(SECTOR);
     case.on(&["ntfs3"]).then(|| needs_blocks(case, block)).flatten()
 }

@@ -49,7 +49,7 @@ pub(super) const OVERLAY: Rule = Rule {
 };
 
 fn erofs_file_backed(case: &Case<'_>) -> Option<String> {
-    let no_device = case.facts.dev.is_some_and(|(major, _)| major == 0);
+    let no_device = case.attrs.dev.is_some_and(|(major, _)| major == 0);
     (case.on(&["erofs"]) && case.cached_read() && !case.tried() && no_device).then(|| {
         "this erofs is mounted from a file and has no device to read directly from".to_owned()
     })

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use dio_trace_common::verdict::Outcome;
 
-use crate::flow::{record::Record, sink::Sink};
+use crate::flow::{explained::ExplainedRequest, sink::Sink};
 
 const HEADING: &str = "time,pid,tid,comm,op,api,dev,ino,fs,path,offset,len,ret,latency_ns,verdict,\
 direct_bytes,cached_bytes,outcome,errno,cause,why,fix,flushed_pages,invalidated_pages,\
@@ -34,7 +34,7 @@ impl<W: Write> Sink for Csv<W> {
         true
     }
 
-    fn request(&mut self, r: &Record) -> Result<()> {
+    fn request(&mut self, r: &ExplainedRequest) -> Result<()> {
         let e = &r.effects;
         let text = |text: Option<&str>| text.map_or_else(String::new, cell);
         let number = |n: Option<u32>| n.map_or_else(String::new, |n| n.to_string());

@@ -9,7 +9,7 @@ use anyhow::Result;
 use dio_trace_common::verdict::Outcome;
 
 use crate::{
-    flow::{record::Record, sink::Sink},
+    flow::{explained::ExplainedRequest, sink::Sink},
     system::stack::one_frame,
 };
 
@@ -28,7 +28,7 @@ pub struct Folded {
 }
 
 impl Folded {
-    fn add(&mut self, r: &Record) {
+    fn add(&mut self, r: &ExplainedRequest) {
         let verdict = match r.outcome.filter(|outcome| *outcome != Outcome::Full) {
             Some(outcome) => format!("{} {outcome}", r.verdict),
             None => r.verdict.to_string(),
@@ -65,7 +65,7 @@ impl Sink for Folded {
         true
     }
 
-    fn request(&mut self, record: &Record) -> Result<()> {
+    fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
         self.add(record);
         Ok(())
     }

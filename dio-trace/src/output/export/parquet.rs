@@ -15,7 +15,7 @@ use parquet::{
     schema::parser::parse_message_type,
 };
 
-use crate::flow::{record::Record, sink::Sink};
+use crate::flow::{explained::ExplainedRequest, sink::Sink};
 
 /// Requests of one row group: what is held in memory.
 const GROUP: usize = 1 << 16;
@@ -59,7 +59,7 @@ message dio_trace {
 /// Writes a file.
 pub struct Parquet<W: Write + Send> {
     writer: SerializedFileWriter<W>,
-    rows: Vec<Record>,
+    rows: Vec<ExplainedRequest>,
     text: usize,
 }
 
@@ -133,7 +133,7 @@ impl<W: Write + Send> Sink for Parquet<W> {
         true
     }
 
-    fn request(&mut self, record: &Record) -> Result<()> {
+    fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
         self.rows.push(record.clone());
         self.text += text(record);
         let full = self.rows.len() >= GROUP || self.text >= MAX_TEXT;
@@ -142,7 +142,7 @@ impl<W: Write + Send> Sink for Parquet<W> {
 }
 
 /// Bytes that may be more than usual.
-fn text(record: &Record) -> usize {
+fn text(record: &ExplainedRequest) -> usize {
     let why = record.why.as_ref().map_or(0, String::len);
     let frames = record.stack.iter().flat_map(|stack| &stack.frames);
     let stack: usize = frames.map(|frame| frame.name().len() + 1).sum();
@@ -160,7 +160,7 @@ fn plain(error: impl Into<Error>) -> Error {
 
 struct Group<'a, W: Write> {
     out: SerializedRowGroupWriter<'a, W>,
-    rows: &'a [Record],
+    rows: &'a [ExplainedRequest],
 }
 
 impl<W: Write + Send> Group<'_, W> {
@@ -174,39 +174,42 @@ impl<W: Write + Send> Group<'_, W> {
         Ok(())
     }
 
-    fn all<T: DataType>(&mut self, value: impl Fn(&Record) -> T::T) -> Result<()> {
+    fn all<T: DataType>(&mut self, value: impl Fn(&ExplainedRequest) -> T::T) -> Result<()> {
         let values: Vec<T::T> = self.rows.iter().map(value).collect();
         self.column::<T>(&values, None)
     }
 
-    fn some<T: DataType>(&mut self, value: impl Fn(&Record) -> Option<T::T>) -> Result<()> {
+    fn some<T: DataType>(
+        &mut self,
+        value: impl Fn(&ExplainedRequest) -> Option<T::T>,
+    ) -> Result<()> {
         let values: Vec<Option<T::T>> = self.rows.iter().map(value).collect();
         let present: Vec<i16> = values.iter().map(|value| i16::from(value.is_some())).collect();
         let values: Vec<T::T> = values.into_iter().flatten().collect();
         self.column::<T>(&values, Some(&present))
     }
 
-    fn long(&mut self, value: impl Fn(&Record) -> i64) -> Result<()> {
+    fn long(&mut self, value: impl Fn(&ExplainedRequest) -> i64) -> Result<()> {
         self.all::<Int64Type>(value)
     }
 
-    fn int(&mut self, value: impl Fn(&Record) -> i32) -> Result<()> {
+    fn int(&mut self, value: impl Fn(&ExplainedRequest) -> i32) -> Result<()> {
         self.all::<Int32Type>(value)
     }
 
-    fn flag(&mut self, value: impl Fn(&Record) -> bool) -> Result<()> {
+    fn flag(&mut self, value: impl Fn(&ExplainedRequest) -> bool) -> Result<()> {
         self.all::<BoolType>(value)
     }
 
-    fn text(&mut self, value: impl Fn(&Record) -> &str) -> Result<()> {
+    fn text(&mut self, value: impl Fn(&ExplainedRequest) -> &str) -> Result<()> {
         self.all::<ByteArrayType>(|record| ByteArray::from(value(record)))
     }
 
-    fn maybe_text(&mut self, value: impl Fn(&Record) -> Option<&str>) -> Result<()> {
+    fn maybe_text(&mut self, value: impl Fn(&ExplainedRequest) -> Option<&str>) -> Result<()> {
         self.some::<ByteArrayType>(|record| value(record).map(ByteArray::from))
     }
 
-    fn maybe_int(&mut self, value: impl Fn(&Record) -> Option<u32>) -> Result<()> {
+    fn maybe_int(&mut self, value: impl Fn(&ExplainedRequest) -> Option<u32>) -> Result<()> {
         self.some::<Int32Type>(|record| value(record).map(|n| n as i32))
     }
 }

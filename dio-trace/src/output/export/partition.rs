@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    flow::{record::Record, sink::Sink},
+    flow::{explained::ExplainedRequest, sink::Sink},
     output::export::parquet::Parquet,
     recording::format::Header,
     util::{
@@ -92,7 +92,7 @@ impl Sink for Partition<'_> {
         true
     }
 
-    fn request(&mut self, record: &Record) -> Result<()> {
+    fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
         let hour = record.time / HOUR;
         if !self.open.contains_key(&hour) {
             if self.open.len() >= OPEN {

@@ -11,8 +11,8 @@ use dio_trace_common::{abi::FileId, verdict::Outcome};
 
 use crate::{
     flow::{
-        record::Record,
-        side_events::{Mixing, RefusalRow},
+        explained::ExplainedRequest,
+        side_events::{MixedAccess, RejectedOpenRow},
         sink::Sink,
     },
     output::export::protobuf::Message,
@@ -66,7 +66,7 @@ impl<W: Write> Perfetto<W> {
         self.out.flush()
     }
 
-    fn finding(&mut self, r: &Record) -> io::Result<()> {
+    fn finding(&mut self, r: &ExplainedRequest) -> io::Result<()> {
         let said = [
             ("cause", r.cause.unwrap_or(r.verdict.as_str())),
             ("file", &*r.path),
@@ -96,7 +96,7 @@ impl<W: Write> Perfetto<W> {
 
     /// The track of a file in which nothing overlaps with this request. Requests come in the order
     /// of their ends: the one that ended last before this one began is the best fit.
-    fn file(&mut self, r: &Record, begin: u64) -> io::Result<Option<u64>> {
+    fn file(&mut self, r: &ExplainedRequest, begin: u64) -> io::Result<Option<u64>> {
         let Some((parent, _)) = self.process((r.pid, &r.comm))? else { return Ok(None) };
         let full = self.next as usize >= MAX_TRACKS;
         if full && !self.files.contains_key(&(r.pid, r.file)) {
@@ -189,7 +189,7 @@ impl<W: Write> Sink for Perfetto<W> {
         true
     }
 
-    fn request(&mut self, r: &Record) -> Result<()> {
+    fn request(&mut self, r: &ExplainedRequest) -> Result<()> {
         let begin = r.time.saturating_sub(r.latency_ns);
         self.clocks(begin)?;
         let Some(track) = self.file(r, begin)? else {
@@ -215,7 +215,7 @@ impl<W: Write> Sink for Perfetto<W> {
         if r.finding { Ok(self.finding(r)?) } else { Ok(()) }
     }
 
-    fn refusal(&mut self, row: &RefusalRow) -> Result<()> {
+    fn rejected_open(&mut self, row: &RejectedOpenRow) -> Result<()> {
         let who = (row.pid, row.comm.as_str());
         let said = [
             ("cause", row.cause),
@@ -227,7 +227,7 @@ impl<W: Write> Sink for Perfetto<W> {
         Ok(self.instant(row.time, who, &said)?)
     }
 
-    fn mixing(&mut self, m: &Mixing) -> Result<()> {
+    fn mixed_access(&mut self, m: &MixedAccess) -> Result<()> {
         let who = (m.pid, m.comm.as_str());
         let said = [("cause", m.cause), ("file", &*m.path), ("why", &*m.why), ("fix", &*m.fix)];
         Ok(self.instant(m.time, who, &said)?)
@@ -287,7 +287,8 @@ mod tests {
                 }
             }
         }
-        let findings: Vec<&Record> = records.iter().filter(|record| record.finding).collect();
+        let findings: Vec<&ExplainedRequest> =
+            records.iter().filter(|record| record.finding).collect();
         assert_eq!(kinds, [0, records.len(), records.len(), findings.len()]);
         assert_eq!(names, findings.iter().map(|r| r.cause.unwrap()).collect::<Vec<_>>());
     }

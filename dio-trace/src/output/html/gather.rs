@@ -9,7 +9,7 @@ use dio_trace_common::{
 };
 use serde::Serialize;
 
-use crate::flow::{record::Record, sink::Sink};
+use crate::flow::{explained::ExplainedRequest, sink::Sink};
 
 /// Rows kept; findings of more are counted as left out.
 const MAX_KEPT: usize = 8_192;
@@ -42,7 +42,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    fn new(record: &Record) -> Self {
+    fn new(record: &ExplainedRequest) -> Self {
         Self {
             pid: record.pid,
             comm: record.comm.clone(),
@@ -65,7 +65,7 @@ impl Found {
         }
     }
 
-    fn add(&mut self, record: &Record) {
+    fn add(&mut self, record: &ExplainedRequest) {
         self.requests += 1;
         self.bytes = self.bytes.saturating_add(record.ret.max(0).unsigned_abs());
         self.latency_max_ns = self.latency_max_ns.max(record.latency_ns);
@@ -112,7 +112,7 @@ impl Gather {
 }
 
 impl Sink for Gather {
-    fn request(&mut self, r: &Record) -> Result<()> {
+    fn request(&mut self, r: &ExplainedRequest) -> Result<()> {
         if !r.finding {
             return Ok(());
         }

@@ -197,7 +197,7 @@ pub fn page(
     let (files, processes, file_systems) =
         (grouped(By::File).into(), grouped(By::Process).into(), grouped(By::Fs).into());
     let verdicts = by_verdict(grouped(By::Verdict));
-    let (header, cut) = (replayed.header.clone(), replayed.cut.clone());
+    let (header, cut) = (replayed.header.clone(), replayed.integrity.clone());
     let data = Page {
         report: Document::new(name, replayed, &header, &cut, &replayed.summary),
         rows_left_out,

@@ -76,7 +76,7 @@ pub fn recording(name: &str, replayed: &Replay, shown: &Shown, width: usize) -> 
 
 /// In which way it is not whole.
 fn broken(replayed: &Replay) -> Vec<String> {
-    let cut = &replayed.cut;
+    let cut = &replayed.integrity;
     let mut out: Vec<String> = cut
         .damage
         .iter()

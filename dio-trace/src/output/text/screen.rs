@@ -13,10 +13,10 @@ use dio_trace_common::{
 
 use crate::{
     flow::{
-        record::{Kind, Record},
-        side_events::{MixedRow, Mixing, RefusalRow},
+        explained::{ExplainedRequest, FindingKey},
+        side_events::{MixedAccess, MixedRow, RejectedOpenRow},
         sink::Sink,
-        summary::{Row, Summary},
+        summary::{FileRow, Summary},
     },
     output::text::{
         columns::{bytes, head, tail, wrap},
@@ -51,7 +51,7 @@ const MAX_ROWS: usize = 20;
 pub struct Screen<W> {
     out: W,
     style: Style,
-    seen: HashMap<Kind, u64>,
+    seen: HashMap<FindingKey, u64>,
     /// Processes that were named beyond their line, with those names.
     named: HashSet<(u32, String)>,
     /// Causes whose reason was shown, in that order.
@@ -129,7 +129,7 @@ impl<W: Write> Screen<W> {
         Ok(())
     }
 
-    fn line(&mut self, r: &Record) -> io::Result<()> {
+    fn line(&mut self, r: &ExplainedRequest) -> io::Result<()> {
         let word = verdict_word(r);
         let fixed = request(&self.shown.zone, r);
         let path = self.path(&r.path, fixed.chars().count() + word.len().max(8) + 1);
@@ -145,7 +145,7 @@ impl<W: Write> Screen<W> {
     }
 
     /// Who made the request, where the name in its line says less; each once.
-    fn by(&mut self, record: &Record) -> io::Result<()> {
+    fn by(&mut self, record: &ExplainedRequest) -> io::Result<()> {
         let thread = record.thread.as_ref().map(|thread| format!("thread {thread}"));
         let names: Vec<String> = record.cmdline.iter().cloned().chain(thread).collect();
         let text = names.join(", ");
@@ -206,7 +206,7 @@ impl<W: Write> Screen<W> {
     }
 
     /// What the table cannot show of requests that were direct, each once.
-    fn notes(&mut self, rows: &[Row]) -> io::Result<()> {
+    fn notes(&mut self, rows: &[FileRow]) -> io::Result<()> {
         let mut said: Vec<&str> = Vec::new();
         for row in rows {
             let (Some(cause), Some(why)) = (row.cause, &row.why) else { continue };
@@ -240,7 +240,7 @@ impl<W: Write> Screen<W> {
         }
     }
 
-    fn table(&mut self, rows: &[Row]) -> io::Result<()> {
+    fn table(&mut self, rows: &[FileRow]) -> io::Result<()> {
         writeln!(
             self.out,
             "{:>9} {:>7} {:>7} {:>7} {:<2} {:<18} FILE",
@@ -328,7 +328,7 @@ impl<W: Write> Screen<W> {
 
 impl<W: Write> Sink for Screen<W> {
     /// Shows a request, with cause and remedy the first time its kind appears.
-    fn request(&mut self, record: &Record) -> Result<()> {
+    fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
         if !record.finding && !self.style.all {
             return Ok(());
         }
@@ -361,14 +361,14 @@ impl<W: Write> Sink for Screen<W> {
     }
 
     /// Shows that O_DIRECT itself was refused, with the reason.
-    fn refusal(&mut self, row: &RefusalRow) -> Result<()> {
+    fn rejected_open(&mut self, row: &RejectedOpenRow) -> Result<()> {
         let decided = (Verdict::Refused, None);
         self.beside(row.time, (&row.comm, row.pid), row.call, row.errno, decided, &row.path)?;
         Ok(self.reason(row.cause, &row.why, &row.fix)?)
     }
 
     /// Shows that a process uses a file through the page cache which others use directly.
-    fn mixing(&mut self, m: &Mixing) -> Result<()> {
+    fn mixed_access(&mut self, m: &MixedAccess) -> Result<()> {
         let decided = (Verdict::Partial, None);
         let op = if m.writes { "W" } else { "R" };
         self.beside(m.time, (&m.comm, m.pid), op, "mixed", decided, &m.path)?;
@@ -413,7 +413,7 @@ const fn letter(op: Op) -> &'static str {
 }
 
 /// The line of a request, up to its verdict.
-pub(crate) fn request(zone: &Zone, r: &Record) -> String {
+pub(crate) fn request(zone: &Zone, r: &ExplainedRequest) -> String {
     format!(
         "{} {:<15} {:<2} {:>8} {:>5} {:>6} ",
         zone.time_of_day(r.time),
@@ -437,8 +437,8 @@ fn process(comm: &str, pid: u32) -> String {
 }
 
 /// The verdict, or the outcome where that is the news.
-pub(crate) fn verdict_word(record: &Record) -> String {
-    let Record { verdict, outcome, .. } = record;
+pub(crate) fn verdict_word(record: &ExplainedRequest) -> String {
+    let ExplainedRequest { verdict, outcome, .. } = record;
     let healthy =
         matches!(verdict, Verdict::Direct | Verdict::Client | Verdict::Dax | Verdict::Memory);
     match outcome {

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use crate::flow::{
+    explained::{ExplainedRequest, FindingKey},
     group::By,
-    record::{Kind, Record},
-    side_events::{Mixing, RefusalRow},
+    side_events::{MixedAccess, RejectedOpenRow},
 };
 
 /// Kinds kept; those not seen for longest go first.
@@ -14,9 +14,9 @@ pub const MAX_FINDINGS: usize = 1_024;
 /// A finding: a request, or something beside requests.
 #[derive(Clone, Debug)]
 pub enum What {
-    Request(Box<Record>),
-    Refusal(Box<RefusalRow>),
-    Mixing(Box<Mixing>),
+    Request(Box<ExplainedRequest>),
+    Refusal(Box<RejectedOpenRow>),
+    MixedAccess(Box<MixedAccess>),
 }
 
 /// The last of its kind.
@@ -34,7 +34,7 @@ impl Finding {
         match &self.what {
             What::Request(r) => (&r.comm, r.pid),
             What::Refusal(r) => (&r.comm, r.pid),
-            What::Mixing(m) => (&m.comm, m.pid),
+            What::MixedAccess(m) => (&m.comm, m.pid),
         }
     }
 
@@ -43,7 +43,7 @@ impl Finding {
         match &self.what {
             What::Request(r) => &r.path,
             What::Refusal(r) => &r.path,
-            What::Mixing(m) => &m.path,
+            What::MixedAccess(m) => &m.path,
         }
     }
 
@@ -52,7 +52,7 @@ impl Finding {
         match &self.what {
             What::Request(r) => &r.fs,
             What::Refusal(r) => &r.fs,
-            What::Mixing(m) => &m.fs,
+            What::MixedAccess(m) => &m.fs,
         }
     }
 
@@ -62,7 +62,7 @@ impl Finding {
         match &self.what {
             What::Request(r) => r.time,
             What::Refusal(r) => r.time,
-            What::Mixing(m) => m.time,
+            What::MixedAccess(m) => m.time,
         }
     }
 
@@ -75,7 +75,7 @@ impl Finding {
                 _ => None,
             },
             What::Refusal(r) => Some((r.cause, &r.why, &r.fix)),
-            What::Mixing(m) => Some((m.cause, &m.why, &m.fix)),
+            What::MixedAccess(m) => Some((m.cause, &m.why, &m.fix)),
         }
     }
 
@@ -93,7 +93,7 @@ impl Finding {
             By::Verdict => match &self.what {
                 What::Request(r) => r.verdict.as_str() == name,
                 What::Refusal(_) => name == "refused",
-                What::Mixing(_) => false,
+                What::MixedAccess(_) => false,
             },
             By::Stack | By::Time => false,
         }
@@ -102,7 +102,7 @@ impl Finding {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Key {
-    Request(Kind),
+    Request(FindingKey),
     /// Process, file and word.
     Beside(u32, String, &'static str),
 }
@@ -117,19 +117,19 @@ pub struct Findings {
 }
 
 impl Findings {
-    pub fn request(&mut self, record: &Record) {
+    pub fn request(&mut self, record: &ExplainedRequest) {
         self.add(Key::Request(record.kind()), || What::Request(Box::new(record.clone())), 1);
     }
 
-    pub fn refusal(&mut self, row: &RefusalRow) {
+    pub fn rejected_open(&mut self, row: &RejectedOpenRow) {
         let key = Key::Beside(row.pid, row.path.clone(), row.call);
         self.add(key, || What::Refusal(Box::new(row.clone())), 1);
     }
 
-    pub fn mixing(&mut self, mixing: &Mixing) {
+    pub fn mixed_access(&mut self, mixing: &MixedAccess) {
         let word = if mixing.writes { "writes" } else { "reads" };
         let key = Key::Beside(mixing.pid, mixing.path.clone(), word);
-        self.add(key, || What::Mixing(Box::new(mixing.clone())), 1);
+        self.add(key, || What::MixedAccess(Box::new(mixing.clone())), 1);
     }
 
     fn add(&mut self, key: Key, what: impl FnOnce() -> What, times: u64) {

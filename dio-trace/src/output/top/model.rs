@@ -7,9 +7,9 @@ use dio_trace_common::abi::{Counter, CounterKey};
 use crate::{
     enrich::Enricher,
     flow::{
+        explained::ExplainedRequest,
         group::{By, Group, groups},
-        record::Record,
-        side_events::{Mixing, RefusalRow},
+        side_events::{MixedAccess, RejectedOpenRow},
         summary::{Bytes, LOSSES, Sums},
     },
     model::Totals,
@@ -189,7 +189,7 @@ impl Model {
     }
 
     /// Takes a request that has a finding.
-    pub fn record(&mut self, record: &Record) {
+    pub fn record(&mut self, record: &ExplainedRequest) {
         if !record.finding {
             return;
         }
@@ -198,14 +198,14 @@ impl Model {
         self.current().request(record);
     }
 
-    pub fn refusal(&mut self, row: &RefusalRow) {
+    pub fn rejected_open(&mut self, row: &RejectedOpenRow) {
         self.count_beside(row.cause);
-        self.current().refusal(row);
+        self.current().rejected_open(row);
     }
 
-    pub fn mixing(&mut self, mixing: &Mixing) {
+    pub fn mixed_access(&mut self, mixing: &MixedAccess) {
         self.count_beside(mixing.cause);
-        self.current().mixing(mixing);
+        self.current().mixed_access(mixing);
     }
 
     /// No request, and so without bytes and latency.

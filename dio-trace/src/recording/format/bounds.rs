@@ -109,15 +109,15 @@ fn shorten(text: &mut String, most: usize) -> u64 {
 impl FileInfo {
     /// False if a part of it is larger than the reader of a recording takes.
     pub(crate) fn is_within(&self) -> bool {
-        let Self { path, fs, options, dev, below, facts, .. } = self;
+        let Self { path, fs, options, dev, below, attrs, .. } = self;
         let below_fits =
             |(fs, options): &(String, String)| fs.len() <= NAME && options.len() <= OPTIONS;
         path.len() <= PATH
             && fs.len().max(dev.len()) <= NAME
             && options.len() <= OPTIONS
             && below.as_ref().is_none_or(below_fits)
-            && facts.device.layers.len() <= LAYERS
-            && facts.device.layers.iter().all(|layer| layer.bytes() <= PATH)
+            && attrs.device.layers.len() <= LAYERS
+            && attrs.device.layers.iter().all(|layer| layer.bytes() <= PATH)
     }
 
     /// Cuts options that are longer than the reader of a recording takes, behind a whole one.

@@ -18,14 +18,14 @@ use crate::{
             block::{HEAD, encode, prefix},
             columns::Columns,
         },
-        replay::{Part, Recording, Replay},
+        replay::{Recording, Replay, Selection},
     },
-    system::file_attrs::Facts,
+    system::file_attrs::FileAttrs,
     testing::fixtures,
 };
 
 fn read(bytes: &[u8]) -> anyhow::Result<Replay> {
-    Recording::open(Cursor::new(bytes))?.replay(Part::ALL, &mut Discard)
+    Recording::open(Cursor::new(bytes))?.replay(Selection::ALL, &mut Discard)
 }
 
 fn header() -> Header {
@@ -54,7 +54,7 @@ fn recorded(n: u64) -> Recorded {
 fn file(number: u64) -> Fact {
     let key = FileId { inode: number, ino: 12, dev: 8 << 20 | 1, generation: 0 };
     let mut enricher = Enricher::recorded();
-    enricher.know(key, "/data/\u{1b}[2Jtable.db", "ext4", "rw", Facts::default());
+    enricher.know(key, "/data/\u{1b}[2Jtable.db", "ext4", "rw", FileAttrs::default());
     let info = enricher.file(key, 42).clone();
     Fact::File(Box::new(FileFact { file: number, ino: 12, dev: key.dev, generation: 0, info }))
 }
@@ -83,8 +83,11 @@ fn recording(n: u64) -> Vec<u8> {
 fn a_recording_comes_back() {
     let bytes = recording(1_000);
     let replayed = read(&bytes).unwrap();
-    assert_eq!((replayed.recorded, replayed.shown, replayed.cut.damaged_bytes), (1_000, 1_000, 0));
-    assert!(replayed.cut.end.is_some());
+    assert_eq!(
+        (replayed.recorded, replayed.shown, replayed.integrity.damaged_bytes),
+        (1_000, 1_000, 0)
+    );
+    assert!(replayed.integrity.end.is_some());
     assert_eq!(replayed.header.host, "db1");
 }
 
@@ -93,7 +96,7 @@ fn a_cut_recording_counts_what_is_there_and_its_names_are_safe() {
     let bytes = recording(1_000);
     let replayed = read(&bytes[..bytes.len() - 40]).unwrap();
     assert_eq!((replayed.recorded, replayed.by_requests), (1_000, true));
-    assert!(replayed.cut.end.is_none());
+    assert!(replayed.integrity.end.is_none());
     assert_eq!(replayed.summary.findings, 200);
     assert_eq!(replayed.summary.requests["direct"], 800);
     let row = &replayed.summary.files[0];
@@ -116,8 +119,8 @@ fn each_block_lost_loses_itself_alone() {
             let mut broken = bytes.clone();
             broken[hit] ^= 0x10;
             let replayed = read(&broken).unwrap();
-            assert_eq!((replayed.recorded, replayed.cut.damage.len()), (90, 1));
-            assert_eq!(replayed.cut.damage[0].offset, at as u64);
+            assert_eq!((replayed.recorded, replayed.integrity.damage.len()), (90, 1));
+            assert_eq!(replayed.integrity.damage[0].offset, at as u64);
         }
     }
 }
@@ -134,7 +137,7 @@ fn a_damaged_header_has_a_second_one() {
         flip(&mut broken, hit);
         let replayed = read(&broken).unwrap();
         assert_eq!((replayed.recorded, &*replayed.header.host), (100, "db1"));
-        assert_eq!(replayed.cut.damage[0].offset, begin as u64);
+        assert_eq!(replayed.integrity.damage[0].offset, begin as u64);
         flip(&mut broken, second + HEAD + 3);
         let error = format!("{:#}", read(&broken).err().unwrap());
         assert!(error.contains("header is damaged") && error.contains("offset 16"), "{error}");
@@ -169,7 +172,7 @@ fn a_bomb_does_not_unpack() {
     bomb.extend_from_slice(&block);
     bomb.extend_from_slice(&zeros);
     let replayed = read(&bomb).unwrap();
-    assert_eq!((replayed.recorded, replayed.cut.damage.len()), (0, 1));
+    assert_eq!((replayed.recorded, replayed.integrity.damage.len()), (0, 1));
 }
 
 #[test]
@@ -178,7 +181,7 @@ fn a_block_of_rows_that_say_they_are_many_is_damage() {
     super::varint::put(&mut out, u64::MAX);
     let mut file = recording(0);
     file.extend(encode(Kind::Requests, &out).unwrap());
-    assert_eq!(read(&file).unwrap().cut.damage.len(), 1);
+    assert_eq!(read(&file).unwrap().integrity.damage.len(), 1);
 }
 
 #[test]
@@ -258,7 +261,7 @@ proptest! {
         let cut = cut % bytes.len();
         if let Ok(replayed) = read(&bytes[..cut]) {
             prop_assert!(replayed.recorded <= 300 && replayed.recorded.is_multiple_of(10));
-            prop_assert!(replayed.cut.end.is_none());
+            prop_assert!(replayed.integrity.end.is_none());
         }
     }
 

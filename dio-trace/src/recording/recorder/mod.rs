@@ -4,12 +4,12 @@
 //! and what finds it full is dropped and counted.
 
 #[cfg(test)]
-mod full;
-mod numbers;
+mod full_disk_tests;
+mod ids;
 mod reserve;
 #[cfg(test)]
 mod tests;
-mod writing;
+mod writer_thread;
 
 use std::{
     collections::HashMap,
@@ -30,8 +30,8 @@ use dio_trace_common::{
     },
     verdict::Verdict,
 };
-use numbers::{Numbers, told};
-use writing::Side;
+use ids::{Ids, told};
+use writer_thread::WriterThread;
 
 use crate::{
     enrich::Enricher,
@@ -44,7 +44,7 @@ use crate::{
 };
 
 /// Requests handed over at once, and how many such parcels may wait.
-const PARCEL: usize = 2_048;
+const BATCH: usize = 2_048;
 const QUEUE: usize = 128;
 /// Facts that wait while the queue is full; a disk that hangs must not fill the memory.
 const MAX_WAITING: usize = 1 << 15;
@@ -81,19 +81,19 @@ pub struct Options {
 }
 
 enum Message {
-    Parcel(Parcel),
+    Batch(Batch),
     Totals(TotalsFact),
-    Last(Parcel, TotalsFact, End),
+    Last(Batch, TotalsFact, End),
     /// Ends a file; the next one follows.
     Part(TotalsFact, End),
     /// Begins a new part in memory.
     Turn,
     /// Writes what is in memory, and this behind it.
-    Dump(Parcel, TotalsFact, End),
+    Dump(Batch, TotalsFact, End),
 }
 
 #[derive(Default)]
-struct Parcel {
+struct Batch {
     facts: Vec<Fact>,
     requests: Vec<Recorded>,
 }
@@ -149,8 +149,8 @@ pub struct Done {
 
 /// A recording in the making.
 pub struct Recorder {
-    numbers: Numbers,
-    parcel: Parcel,
+    ids: Ids,
+    parcel: Batch,
     sample: u64,
     healthy: u64,
     dropped: u64,
@@ -190,13 +190,13 @@ impl Recorder {
     pub fn start(options: &Options, header: &Header) -> Result<Self> {
         let (queue, messages) = sync_channel(QUEUE);
         let shared = Arc::new(Shared::default());
-        let side = Side::start(options, header, Arc::clone(&shared))?;
+        let side = WriterThread::start(options, header, Arc::clone(&shared))?;
         let thread = thread::Builder::new()
             .name("dio-trace-write".to_owned())
             .spawn(move || side.run(&messages))?;
         Ok(Self {
-            numbers: Numbers::default(),
-            parcel: Parcel::default(),
+            ids: Ids::default(),
+            parcel: Batch::default(),
             sample: options.sample,
             healthy: 0,
             dropped: 0,
@@ -220,18 +220,18 @@ impl Recorder {
         match event {
             Event::File(file) => self.file(&file, enricher),
             Event::Request(request) => self.request(&request, enricher),
-            Event::Refusal(refusal) => self.refusal(&refusal, enricher),
-            Event::Mixer(mixer) => self.mixer(&mixer, enricher),
+            Event::Refusal(refusal) => self.rejected_open(&refusal, enricher),
+            Event::Mixer(mixer) => self.mixed_access(&mixer, enricher),
         }
-        if self.parcel.requests.len() >= PARCEL {
-            self.hand_over();
+        if self.parcel.requests.len() >= BATCH {
+            self.flush_batch();
             self.turn(enricher);
         }
     }
 
     /// Hands on what waits; why it stopped, if it did.
     pub fn tick(&mut self, enricher: &mut Enricher) -> Option<String> {
-        self.hand_over();
+        self.flush_batch();
         self.turn(enricher);
         self.shared.why()
     }
@@ -254,7 +254,7 @@ impl Recorder {
             return self.next_file(totals, enricher);
         }
         let fact = self.totals_fact(totals, enricher);
-        self.hand_over();
+        self.flush_batch();
         // Not before the files that it refers to.
         let told = self.parcel.facts.is_empty();
         if told && self.queue.try_send(Message::Totals(fact)).is_ok() {
@@ -270,7 +270,7 @@ impl Recorder {
     /// Writes what is in memory.
     pub fn dump(&mut self, totals: &Totals, enricher: &mut Enricher, why: &str) {
         self.dumped |= self.wanted;
-        self.hand_over();
+        self.flush_batch();
         let message = self.whole_memory(totals, enricher, why.to_owned());
         // What memory holds now is what was asked for: wait.
         let _ = self.queue.send(message);
@@ -283,7 +283,7 @@ impl Recorder {
         if self.is_flight() {
             let last = self.whole_memory(totals, enricher, why);
             let parcel = std::mem::take(&mut self.parcel);
-            let _ = self.queue.send(Message::Parcel(parcel));
+            let _ = self.queue.send(Message::Batch(parcel));
             let _ = self.queue.send(last);
         } else {
             let fact = self.all_totals(totals, enricher);
@@ -329,7 +329,7 @@ impl Recorder {
     /// Ends this file with what it counted; in the next one everything is told anew.
     fn next_file(&mut self, totals: &Totals, enricher: &mut Enricher) {
         let fact = self.all_totals(totals, enricher);
-        self.hand_over();
+        self.flush_batch();
         let end = End { time: fact.time, why: "done".to_owned() };
         // A queue that is full is tried again in a second.
         if !self.parcel.facts.is_empty() || self.queue.try_send(Message::Part(fact, end)).is_err() {
@@ -361,7 +361,7 @@ impl Recorder {
     /// What follows refers to nothing that was told before.
     fn tell_anew(&mut self, enricher: &mut Enricher) {
         self.parts += 1;
-        self.numbers = self.numbers.after();
+        self.ids = self.ids.after();
         for event in std::mem::take(&mut self.mixers) {
             self.tell_mixer(&event, enricher);
         }
@@ -369,30 +369,30 @@ impl Recorder {
 
     /// Everything that was counted, told by numbers of its own.
     fn whole_memory(&mut self, totals: &Totals, enricher: &mut Enricher, why: String) -> Message {
-        let own = self.numbers.after();
-        let numbers = std::mem::replace(&mut self.numbers, own);
+        let own = self.ids.after();
+        let ids = std::mem::replace(&mut self.ids, own);
         let waiting = std::mem::take(&mut self.parcel);
         let fact = self.all_totals(totals, enricher);
         let parcel = std::mem::replace(&mut self.parcel, waiting);
-        let own = std::mem::replace(&mut self.numbers, numbers);
-        self.numbers.skip(&own);
+        let own = std::mem::replace(&mut self.ids, ids);
+        self.ids.skip(&own);
         let end = End { time: fact.time, why };
         Message::Dump(parcel, fact, end)
     }
 
-    fn hand_over(&mut self) {
+    fn flush_batch(&mut self) {
         if self.parcel.requests.is_empty() && self.parcel.facts.is_empty() {
             return;
         }
         let parcel = std::mem::take(&mut self.parcel);
-        if let Err(TrySendError::Full(Message::Parcel(parcel))) =
-            self.queue.try_send(Message::Parcel(parcel))
+        if let Err(TrySendError::Full(Message::Batch(parcel))) =
+            self.queue.try_send(Message::Batch(parcel))
         {
             // Later requests need the numbers.
             self.parcel.facts = parcel.facts;
             self.dropped += parcel.requests.len() as u64;
             if self.parcel.facts.len() > MAX_WAITING {
-                self.dropped += self.numbers.forget(&mut self.parcel.facts);
+                self.dropped += self.ids.forget(&mut self.parcel.facts);
             }
         }
     }
@@ -411,9 +411,9 @@ impl Recorder {
         }
         let LookedUp { extents, stack } = LookedUp::now(&decided, enricher);
         let facts = &mut self.parcel.facts;
-        let file = self.numbers.file(decided.file(), request.tgid, enricher, facts);
-        let task = self.numbers.task((request.tgid, request.tid, request.comm), enricher, facts);
-        let stack = stack.map_or(0, |stack| self.numbers.stack(&stack, facts));
+        let file = self.ids.file(decided.file(), request.tgid, enricher, facts);
+        let task = self.ids.task((request.tgid, request.tid, request.comm), enricher, facts);
+        let stack = stack.map_or(0, |stack| self.ids.stack(&stack, facts));
         self.parcel.requests.push(Recorded { request: *request, file, task, extents, stack });
     }
 
@@ -421,23 +421,23 @@ impl Recorder {
     fn file(&mut self, event: &FileEvent, enricher: &mut Enricher) {
         enricher.add(event);
         let key = FileId::from(event);
-        if let Some(number) = self.numbers.files.get(&key) {
+        if let Some(number) = self.ids.files.get(&key) {
             self.parcel.facts.push(told(*number, key, event.tgid, enricher));
         }
     }
 
-    fn refusal(&mut self, event: &Refusal, enricher: &mut Enricher) {
+    fn rejected_open(&mut self, event: &Refusal, enricher: &mut Enricher) {
         let facts = &mut self.parcel.facts;
-        let file = self.numbers.file(FileId::from(event), event.tgid, enricher, facts);
-        let task = self.numbers.task((event.tgid, event.tid, event.comm), enricher, facts);
+        let file = self.ids.file(FileId::from(event), event.tgid, enricher, facts);
+        let task = self.ids.task((event.tgid, event.tid, event.comm), enricher, facts);
         let (time, by, proven) = (event.time_ns, event.by, event.proven);
         facts.push(Fact::Refusal(RefusalFact { time, file, task, by, proven }));
     }
 
-    fn mixer(&mut self, event: &MixerEvent, enricher: &mut Enricher) {
+    fn mixed_access(&mut self, event: &MixerEvent, enricher: &mut Enricher) {
         // Requests so far were made before anybody mixed.
-        self.hand_over();
-        enricher.mixer(event);
+        self.flush_batch();
+        enricher.buffered_user(event);
         self.tell_mixer(event, enricher);
     }
 
@@ -447,8 +447,8 @@ impl Recorder {
             self.mixers.push(*event);
         }
         let facts = &mut self.parcel.facts;
-        let file = self.numbers.file(FileId::from(mixer), mixer.tgid, enricher, facts);
-        let task = self.numbers.task((mixer.tgid, event.tid, event.comm), enricher, facts);
+        let file = self.ids.file(FileId::from(mixer), mixer.tgid, enricher, facts);
+        let task = self.ids.task((mixer.tgid, event.tid, event.comm), enricher, facts);
         let (time, direct_user) = (event.time_ns, event.direct_user);
         facts.push(Fact::Mixer(MixerFact { time, file, task, how: mixer.how, direct_user }));
     }
@@ -470,7 +470,7 @@ impl Recorder {
             if self.sent.get(key).or(base.map(|base| &base.requests)) == Some(&counter.requests) {
                 continue;
             }
-            let file = self.numbers.counted(FileId::from(key), key.tgid, enricher, facts);
+            let file = self.ids.counted(FileId::from(key), key.tgid, enricher, facts);
             counters.push(CounterFact::new(file, key, &since(counter, base)));
         }
         for (mixer, pages) in &totals.mixers {
@@ -478,7 +478,7 @@ impl Recorder {
             if self.sent_mixers.get(mixer).or(base) == Some(pages) {
                 continue;
             }
-            let file = self.numbers.counted(FileId::from(mixer), mixer.tgid, enricher, facts);
+            let file = self.ids.counted(FileId::from(mixer), mixer.tgid, enricher, facts);
             let pages = pages.saturating_sub(base.copied().unwrap_or(0));
             mixers.push((file, mixer.tgid, mixer.how, pages));
         }

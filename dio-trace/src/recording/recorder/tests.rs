@@ -6,14 +6,14 @@ use dio_trace_common::abi::{LATENCY_BUCKETS, STATS};
 
 use crate::{
     flow::{
-        record::Record,
+        explained::ExplainedRequest,
         sink::{Discard, Sink},
     },
-    model::Attach,
+    model::AttachMode,
     recording::{
         format::{Item, Reader},
         recorder::*,
-        replay::{Part, Recording, Replay},
+        replay::{Recording, Replay, Selection},
     },
     system::symbols::Stacks,
     testing::fixtures,
@@ -41,7 +41,7 @@ pub(super) fn totals(requests: u64) -> Totals {
     stats[Stat::Ended as usize] = requests;
     Totals {
         kernel: "6.12".to_owned(),
-        attach: Attach::Kprobe,
+        attach: AttachMode::Kprobe,
         attached: vec!["do_writepages".to_owned()],
         missing: Vec::new(),
         dark: Vec::new(),
@@ -53,7 +53,7 @@ pub(super) fn totals(requests: u64) -> Totals {
 }
 
 pub(super) fn replay(path: &Path, sink: &mut dyn Sink) -> Replay {
-    Recording::open(File::open(path).unwrap()).unwrap().replay(Part::ALL, sink).unwrap()
+    Recording::open(File::open(path).unwrap()).unwrap().replay(Selection::ALL, sink).unwrap()
 }
 
 fn read(path: &Path) -> Replay {
@@ -186,7 +186,7 @@ fn files_that_follow_each_other_are_whole_and_add_up() {
         assert!(!path.exists(), "FILE itself is not made");
         let parts = parts(&done);
         for part in &parts {
-            assert!(part.cut.end.is_some() && part.cut.damage.is_empty());
+            assert!(part.integrity.end.is_some() && part.integrity.damage.is_empty());
             assert!(part.summary.files.iter().all(|row| row.comm == "postgres"));
         }
         let ended: u64 = parts.iter().map(|part| part.summary.ended()).sum();
@@ -218,14 +218,14 @@ fn memory_keeps_the_last_requests_and_all_that_explains_them() {
     assert_eq!((done.files.len(), &done.stopped), (2, &None));
     for (part, ended) in parts(&done).iter().zip([20_001, 24_001]) {
         assert!(part.bytes < SIZE + 10_000, "{}", part.bytes);
-        assert_eq!((part.cut.damage.len(), part.summary.ended()), (0, ended));
+        assert_eq!((part.integrity.damage.len(), part.summary.ended()), (0, ended));
         assert!((2_000..20_000).contains(&part.recorded), "{}", part.recorded);
-        let known = |row: &crate::flow::summary::Row| row.comm == "postgres" && row.ino != 0;
+        let known = |row: &crate::flow::summary::FileRow| row.comm == "postgres" && row.ino != 0;
         assert!(part.summary.files.iter().all(known));
     }
     let first = &parts(&done)[0];
     assert_eq!(
-        (first.cut.end.as_ref().unwrap().why.as_str(), first.summary.files.len()),
+        (first.integrity.end.as_ref().unwrap().why.as_str(), first.summary.files.len()),
         ("a finding", 1)
     );
 }
@@ -235,7 +235,7 @@ fn memory_keeps_the_last_requests_and_all_that_explains_them() {
 struct Folded(Vec<(u32, String)>);
 
 impl Sink for Folded {
-    fn request(&mut self, record: &Record) -> Result<()> {
+    fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
         let stack = record.stack.as_ref().map(|stack| (stack.id, stack.folded()));
         self.0.extend(stack);
         Ok(())
@@ -286,7 +286,7 @@ fn a_disk_that_hangs_does_not_fill_the_memory() {
     for n in 0..120_000u64 {
         let request = Request { inode: n, ino: n, tid: n as u32, ..fixtures::request() };
         recorder.take(Event::Request(Box::new(request)), &mut enricher);
-        assert!(recorder.parcel.facts.len() <= MAX_WAITING + 3 * PARCEL);
+        assert!(recorder.parcel.facts.len() <= MAX_WAITING + 3 * BATCH);
     }
     recorder.tick(&mut enricher);
     assert_eq!(recorder.dropped, 120_000);
@@ -294,5 +294,5 @@ fn a_disk_that_hangs_does_not_fill_the_memory() {
     let counted = |fact: &Fact| matches!(fact, Fact::File(file) if file.file == 1);
     assert!(recorder.parcel.facts.iter().any(counted));
     // As docs/trace-format.md says of what waits.
-    assert!(QUEUE * PARCEL * size_of::<Recorded>() <= 72 << 20, "{}", size_of::<Recorded>());
+    assert!(QUEUE * BATCH * size_of::<Recorded>() <= 72 << 20, "{}", size_of::<Recorded>());
 }

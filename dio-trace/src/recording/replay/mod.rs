@@ -4,13 +4,13 @@
 mod budget;
 mod fit;
 mod header;
-mod part;
+mod selection;
 mod sums;
 mod tables;
 mod walk;
 
 pub use budget::LeftOut;
-pub use part::{Part, Window};
+pub use selection::{Selection, Window};
 
 use std::io::{Read, Seek};
 
@@ -29,7 +29,7 @@ use crate::{
 
 /// What is not whole about a recording.
 #[derive(Clone, Debug, Default)]
-pub struct Cut {
+pub struct Integrity {
     pub damage: Vec<Damage>,
     pub damaged_bytes: u64,
     /// How it ended in good order; `None`: it was cut.
@@ -48,7 +48,7 @@ pub struct Replay {
     /// Counters of the summary, for grouping.
     pub counters: Vec<(CounterKey, Counter)>,
     pub enricher: Enricher,
-    pub cut: Cut,
+    pub integrity: Integrity,
     /// Requests in the file one by one, and those of them that are looked at.
     pub recorded: u64,
     pub shown: u64,
@@ -101,9 +101,9 @@ impl<R: Read + Seek> Recording<R> {
     ///
     /// # Errors
     /// If it cannot be read, or holds more than a reader can keep; those of the sink.
-    pub fn replay(self, part: Part, sink: &mut dyn Sink) -> Result<Replay> {
+    pub fn replay(self, selection: Selection, sink: &mut dyn Sink) -> Result<Replay> {
         let Self { mut reader, header } = self;
-        let mut walk = Walk::new(&header, part, sink);
+        let mut walk = Walk::new(&header, selection, sink);
         let bytes = reader.size();
         while let Some(item) = reader.item()? {
             walk.take(item)?;

@@ -7,12 +7,12 @@ use dio_trace_common::abi::{
 };
 
 use crate::{
-    flow::{decided::Decided, filter::Narrow, pipeline::Pipeline},
-    model::{Attach, Missing, Totals},
+    flow::{decided::Decided, filter::TotalsFilter, pipeline::Pipeline},
+    model::{AttachMode, MissingProbe, Totals},
     recording::{
         format::{Header, TotalsFact, mixer},
         replay::{
-            Part, Replay, budget,
+            Replay, Selection, budget,
             fit::fit,
             header::scope,
             tables::{Counted, MAX_KEPT, OTHERS, others},
@@ -52,10 +52,10 @@ impl Walk<'_> {
     }
 
     fn use_directly(&mut self, file: FileId, pid: u32) {
-        let Part { pids, wanted, .. } = &self.part;
+        let Selection { pids, wanted, .. } = &self.selection;
         let Pipeline { filter, enricher, .. } = &mut self.pipeline;
         let some = !pids.is_empty() || !filter.comms.is_empty();
-        let narrow = Narrow { filter, pids, ops: wanted.ops };
+        let narrow = TotalsFilter { filter, pids, ops: wanted.ops };
         if some && self.used.len() < MAX_KEPT && narrow.takes_process(pid, enricher) {
             self.used.insert(file);
         }
@@ -87,18 +87,18 @@ impl Walk<'_> {
                 self.left_out.totals += 1;
             }
         }
-        self.cut.last = self.cut.last.max(totals.time);
+        self.integrity.last = self.integrity.last.max(totals.time);
         self.totals = totals;
     }
 
     pub(super) fn finish(mut self, header: Header, bytes: u64) -> Replay {
-        let whole = self.cut.end.is_some() && self.cut.damage.is_empty();
+        let whole = self.integrity.end.is_some() && self.integrity.damage.is_empty();
         // Of a file that is not whole the totals may be missing or old: what is there counts.
         let told: u64 = self.counters.values().map(|counter| counter.requests).sum();
         let lacks = !whole && (header.all || told < self.recorded);
         // And where totals had to be left out.
         let lacks = lacks || self.left_out.totals != 0 && told < self.recorded;
-        let by_requests = self.part.asks_requests() || lacks;
+        let by_requests = self.selection.asks_requests() || lacks;
         let counters: Vec<_> =
             if by_requests { self.counted.take() } else { self.counters.drain().collect() };
         (self.counters, self.counted) = (HashMap::new(), Counted::default());
@@ -109,7 +109,7 @@ impl Walk<'_> {
         (self.named_right, self.used) = (HashMap::new(), HashSet::new());
         self.left_out.rows =
             self.pipeline.left_out() + fit(&mut totals, &mut self.pipeline.enricher);
-        let Part { pids, wanted, .. } = &self.part;
+        let Selection { pids, wanted, .. } = &self.selection;
         let mut summary = self.pipeline.summary(&mut totals, pids, wanted.ops);
         summary.scope = scope(&header.scope);
         let span = self.span(&header);
@@ -120,11 +120,11 @@ impl Walk<'_> {
             timeline: self.timeline,
             counters: totals.counters,
             enricher: self.pipeline.enricher,
-            cut: self.cut,
+            integrity: self.integrity,
             recorded: self.recorded,
             shown: self.shown,
             by_requests,
-            only: self.part.only,
+            only: self.selection.only,
             dropped: self.totals.dropped,
             bytes,
             left_out: self.left_out,
@@ -138,7 +138,7 @@ impl Walk<'_> {
             u64::MAX => header.started,
             first => header.started.min(self.pipeline.clock.wall(first)),
         };
-        let lasted_ns = self.pipeline.clock.wall(self.cut.last).saturating_sub(began);
+        let lasted_ns = self.pipeline.clock.wall(self.integrity.last).saturating_sub(began);
         Span { began, lasted_ns }
     }
 
@@ -161,8 +161,8 @@ impl Walk<'_> {
             stats[Stat::Ended as usize] = ended;
             stats[Stat::Begun as usize] = ended.saturating_add(stats[Stat::Unmatched as usize]);
         }
-        let gaps = |gaps: &[(String, String)]| -> Vec<Missing> {
-            let gap = |(probe, why): &(String, String)| Missing {
+        let gaps = |gaps: &[(String, String)]| -> Vec<MissingProbe> {
+            let gap = |(probe, why): &(String, String)| MissingProbe {
                 probe: probe.clone(),
                 why: why.clone(),
             };
@@ -174,7 +174,7 @@ impl Walk<'_> {
         let mixers = mixers.collect();
         Totals {
             kernel: header.kernel.clone(),
-            attach: if header.attach == "kprobe" { Attach::Kprobe } else { Attach::Fentry },
+            attach: if header.attach == "kprobe" { AttachMode::Kprobe } else { AttachMode::Fentry },
             attached: header.attached.clone(),
             missing: gaps(&header.missing),
             dark: gaps(&header.dark),

@@ -9,8 +9,8 @@ use crate::{
     enrich::Enricher,
     flow::{
         decided::{Decided, LookedUp},
+        explained::WatchedEffects,
         pipeline::Pipeline,
-        record::Watched,
         sink::Sink,
         timeline::Timeline,
     },
@@ -20,7 +20,7 @@ use crate::{
             TotalsFact,
         },
         replay::{
-            Cut, LeftOut, Part,
+            Integrity, LeftOut, Selection,
             budget::{self, Budget},
             tables::{Counted, MAX_KEPT, Numbered, OTHERS, OTHERS_NAME, Stacks},
         },
@@ -35,7 +35,7 @@ const MAX_DAMAGE: usize = 100;
 
 pub(super) struct Walk<'a> {
     pub(super) sink: &'a mut dyn Sink,
-    pub(super) part: Part,
+    pub(super) selection: Selection,
     pub(super) pipeline: Pipeline,
     pub(super) files: Numbered<Known>,
     pub(super) budget: Budget,
@@ -53,7 +53,7 @@ pub(super) struct Walk<'a> {
     /// As the requests say.
     pub(super) counted: Counted,
     pub(super) totals: TotalsFact,
-    pub(super) cut: Cut,
+    pub(super) integrity: Integrity,
     pub(super) recorded: u64,
     /// When the first of them ended.
     pub(super) first: u64,
@@ -82,13 +82,14 @@ impl Task {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(header: &Header, part: Part, sink: &'a mut dyn Sink) -> Self {
+    pub(super) fn new(header: &Header, selection: Selection, sink: &'a mut dyn Sink) -> Self {
         let clock = Clock::fixed(i128::from(header.clock));
-        let watched = Watched::by(&header.attached);
-        let pipeline = Pipeline::new(Enricher::recorded(), clock, watched, part.filter.clone());
+        let watched = WatchedEffects::by(&header.attached);
+        let pipeline =
+            Pipeline::new(Enricher::recorded(), clock, watched, selection.filter.clone());
         Self {
             sink,
-            part,
+            selection,
             pipeline,
             files: Numbered::default(),
             budget: Budget::kept(),
@@ -102,7 +103,7 @@ impl<'a> Walk<'a> {
             mixers: HashMap::new(),
             counted: Counted::default(),
             totals: TotalsFact::default(),
-            cut: Cut::default(),
+            integrity: Integrity::default(),
             recorded: 0,
             first: u64::MAX,
             shown: 0,
@@ -118,14 +119,14 @@ impl<'a> Walk<'a> {
                 Ok(())
             }
             Item::End(end) => {
-                self.cut.last = self.cut.last.max(end.time);
-                self.cut.end = Some(End { why: escape(end.why.as_bytes()), ..end });
+                self.integrity.last = self.integrity.last.max(end.time);
+                self.integrity.end = Some(End { why: escape(end.why.as_bytes()), ..end });
                 Ok(())
             }
             Item::Damage(damage) => {
-                self.cut.damaged_bytes += damage.bytes;
-                if self.cut.damage.len() < MAX_DAMAGE {
-                    self.cut.damage.push(damage);
+                self.integrity.damaged_bytes += damage.bytes;
+                if self.integrity.damage.len() < MAX_DAMAGE {
+                    self.integrity.damage.push(damage);
                 }
                 Ok(())
             }
@@ -156,8 +157,8 @@ impl<'a> Walk<'a> {
             Fact::Stack(stack) => {
                 self.left_out.facts += u64::from(!self.stacks.keep(stack));
             }
-            Fact::Refusal(fact) => self.refusal(&fact)?,
-            Fact::Mixer(fact) => self.mixer(&fact)?,
+            Fact::Refusal(fact) => self.rejected_open(&fact)?,
+            Fact::Mixer(fact) => self.mixed_access(&fact)?,
         }
         Ok(())
     }
@@ -210,30 +211,30 @@ impl<'a> Walk<'a> {
         self.tasks.get(u64::from(task)).unwrap_or(Task::UNKNOWN)
     }
 
-    fn refusal(&mut self, fact: &RefusalFact) -> Result<()> {
+    fn rejected_open(&mut self, fact: &RefusalFact) -> Result<()> {
         let task = self.task(fact.task);
-        let right = self.part.takes_process(task.pid) && self.part.takes_thread(task.tid);
-        if !right || !self.part.window.holds(fact.time) {
+        let right = self.selection.takes_process(task.pid) && self.selection.takes_thread(task.tid);
+        if !right || !self.selection.window.holds(fact.time) {
             return Ok(());
         }
         let event = fact.event(self.key(fact.file), (task.pid, task.tid, task.comm));
-        self.pipeline.refusal(&event, self.sink)
+        self.pipeline.rejected_open(&event, self.sink)
     }
 
-    fn mixer(&mut self, fact: &MixerFact) -> Result<()> {
+    fn mixed_access(&mut self, fact: &MixerFact) -> Result<()> {
         let task = self.task(fact.task);
         let file = self.key(fact.file);
         if !self.budget.take(budget::MIXER) {
             self.left_out.facts += 1;
             return Ok(());
         }
-        if !self.part.window.holds(fact.time) {
+        if !self.selection.window.holds(fact.time) {
             return Ok(());
         }
         let event = fact.event(file, (task.pid, task.tid, task.comm));
         // Either side; of those who use it directly, as far as is known by then.
         let used = self.used.contains(&file);
-        self.pipeline.mixer(&event, used, self.part.takes_process(task.pid), self.sink)
+        self.pipeline.mixed_access(&event, used, self.selection.takes_process(task.pid), self.sink)
     }
 
     fn requests(&mut self, columns: &Columns) -> Result<()> {
@@ -241,17 +242,17 @@ impl<'a> Walk<'a> {
         let all = self.sink.wants_all();
         columns.each(|recorded| {
             let time = recorded.request.end_ns;
-            self.cut.last = self.cut.last.max(time);
+            self.integrity.last = self.integrity.last.max(time);
             self.first = self.first.min(time);
-            if !self.part.window.holds(time) {
+            if !self.selection.window.holds(time) {
                 return Ok(());
             }
             self.identify(recorded);
-            if !self.part.takes(&recorded.request) || !self.is_named_right(recorded) {
+            if !self.selection.takes(&recorded.request) || !self.is_named_right(recorded) {
                 return Ok(());
             }
             let decided = Decided::of(&recorded.request);
-            if !self.part.filter.takes_verdict(decided.decision.verdict) {
+            if !self.selection.filter.takes_verdict(decided.decision.verdict) {
                 return Ok(());
             }
             self.count(&decided);
@@ -272,7 +273,7 @@ impl<'a> Walk<'a> {
 
     /// Looked up once for each file and task: names are texts.
     fn is_named_right(&mut self, recorded: &Recorded) -> bool {
-        if self.part.filter.takes_names() {
+        if self.selection.filter.takes_names() {
             return true;
         }
         let known = (recorded.file, recorded.task);

@@ -19,27 +19,28 @@ use crate::{
     enrich::Enricher,
     flow::{
         decided::{Decided, LookedUp},
+        explained::{ExplainedRequest, WatchedEffects},
         group::By,
-        record::{Record, Watched},
-        side_events::{Beside, Mixing},
+        side_events::{MixedAccess, SideEvents},
         sink::Sink,
         summary::{Scope, Summary},
     },
-    model::{Attach, Missing, Totals},
+    model::{AttachMode, MissingProbe, Totals},
     output::{
         text::{Screen, Style},
         top::{About, Command, Model},
     },
     system::{
         device::{Device, Layer, LayerKind},
-        file_attrs::{Facts, flag},
+        file_attrs::{FileAttrs, flag},
         stack::{Frame, Stack},
     },
     testing::fixtures,
     util::clock::{Clock, Shown},
 };
 
-const ALL_WATCHED: Watched = Watched { flushes: true, invalidations: true, additions: true };
+const ALL_WATCHED: WatchedEffects =
+    WatchedEffects { flushes: true, invalidations: true, additions: true };
 /// 2026-01-02 03:04:05 UTC
 const START: i128 = 1_767_323_045_000_000_000;
 
@@ -50,8 +51,8 @@ fn on_loop() -> Layer {
 }
 
 /// One request of each kind that people meet, each on a file of its own.
-fn requests() -> Vec<(Request, &'static str, &'static str, &'static str, Facts)> {
-    let nothing = Facts::default;
+fn requests() -> Vec<(Request, &'static str, &'static str, &'static str, FileAttrs)> {
+    let nothing = FileAttrs::default;
     let change = |n: u64, change: &dyn Fn(&mut Request)| {
         let mut request = fixtures::request();
         request.inode = n;
@@ -86,7 +87,7 @@ fn requests() -> Vec<(Request, &'static str, &'static str, &'static str, Facts)>
             "/btrfs/table.db",
             "btrfs",
             "rw,compress=zstd:3",
-            Facts { flags: Some(flag::COMPRESSED), block: Some(4096), ..nothing() },
+            FileAttrs { flags: Some(flag::COMPRESSED), block: Some(4096), ..nothing() },
         ),
         (
             change(4, &|r| {
@@ -108,7 +109,7 @@ fn requests() -> Vec<(Request, &'static str, &'static str, &'static str, Facts)>
             "/data/odd.db",
             "xfs",
             "rw",
-            Facts { dio_align: Some((512, 512)), ..nothing() },
+            FileAttrs { dio_align: Some((512, 512)), ..nothing() },
         ),
         (
             change(6, &|r| {
@@ -140,7 +141,10 @@ fn requests() -> Vec<(Request, &'static str, &'static str, &'static str, Facts)>
             "/images/table.db",
             "ext4",
             "rw",
-            Facts { device: Device { layers: vec![on_loop()], ..Device::default() }, ..nothing() },
+            FileAttrs {
+                device: Device { layers: vec![on_loop()], ..Device::default() },
+                ..nothing()
+            },
         ),
     ]
 }
@@ -153,13 +157,13 @@ fn enricher() -> Enricher {
     enricher
 }
 
-fn records() -> Vec<Record> {
+fn records() -> Vec<ExplainedRequest> {
     let mut enricher = enricher();
     let clock = Clock::fixed(START);
-    let mut records: Vec<Record> = requests()
+    let mut records: Vec<ExplainedRequest> = requests()
         .iter()
         .map(|(request, ..)| {
-            Record::new(
+            ExplainedRequest::new(
                 &Decided::of(request),
                 LookedUp::default(),
                 &mut enricher,
@@ -249,9 +253,9 @@ pub(crate) fn totals() -> Totals {
     stats[Stat::LostEvent as usize] = 4;
     Totals {
         kernel: "6.12.117".to_owned(),
-        attach: Attach::Fentry,
+        attach: AttachMode::Fentry,
         attached: vec!["vfs_read".to_owned(), "filemap_read".to_owned()],
-        missing: vec![Missing {
+        missing: vec![MissingProbe {
             probe: "io_uring_complete".to_owned(),
             why: "not in this kernel; io_uring requests may be missed".to_owned(),
         }],
@@ -265,9 +269,9 @@ pub(crate) fn totals() -> Totals {
 
 fn summary() -> Summary {
     let mut enricher = enricher();
-    let mut beside = Beside::default();
+    let mut beside = SideEvents::default();
     for _ in 0..2 {
-        beside.refusal(&refusal(), &mut enricher, &Clock::fixed(START));
+        beside.rejected_open(&refusal(), &mut enricher, &Clock::fixed(START));
     }
     enricher.process(77, Some((77, &mixing().comm)));
     let scope = Scope { text: "process 42 and 2 descendants".to_owned(), children_left_out: 0 };
@@ -283,7 +287,7 @@ pub(crate) fn named() -> (Totals, Enricher) {
 }
 
 /// The records and the summary, for other tests.
-pub(crate) fn run() -> (Vec<Record>, Summary) {
+pub(crate) fn run() -> (Vec<ExplainedRequest>, Summary) {
     (records(), summary())
 }
 
@@ -304,7 +308,7 @@ pub(crate) fn top_model() -> Model {
         model.record(&record);
     }
     let clock = Clock::fixed(START);
-    model.mixing(&Mixing::new(&mixing(), &mut enricher, &clock));
+    model.mixed_access(&MixedAccess::new(&mixing(), &mut enricher, &clock));
     for times in 1..=2 {
         for (_, counter) in &mut totals.counters {
             counter.merge(&Counter { requests: 100 * times, ..*counter });
@@ -341,9 +345,9 @@ fn screen(all: bool) -> String {
     }
     let clock = Clock::fixed(START);
     let mut enricher = enricher();
-    let row = Beside::default().refusal(&refusal(), &mut enricher, &clock).cloned();
-    screen.refusal(&row.unwrap()).unwrap();
-    screen.mixing(&Mixing::new(&mixing(), &mut enricher, &clock)).unwrap();
+    let row = SideEvents::default().rejected_open(&refusal(), &mut enricher, &clock).cloned();
+    screen.rejected_open(&row.unwrap()).unwrap();
+    screen.mixed_access(&MixedAccess::new(&mixing(), &mut enricher, &clock)).unwrap();
     screen.summary(&summary()).unwrap();
     String::from_utf8(out).unwrap()
 }

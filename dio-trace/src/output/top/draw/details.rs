@@ -7,7 +7,7 @@ use ratatui::{
 };
 
 use crate::{
-    flow::record::Record,
+    flow::explained::ExplainedRequest,
     output::{
         text::{
             columns::{head, tail, wrap},
@@ -75,7 +75,7 @@ fn line(finding: &Finding, zone: &Zone, theme: Theme, width: usize) -> Line<'sta
     let fixed = match &finding.what {
         What::Request(r) => request(zone, r),
         What::Refusal(r) => no_request(zone, r.time, (&r.comm, r.pid), r.call),
-        What::Mixing(m) => {
+        What::MixedAccess(m) => {
             no_request(zone, m.time, (&m.comm, m.pid), if m.writes { "W" } else { "R" })
         }
     };
@@ -128,7 +128,7 @@ fn word(finding: &Finding, theme: Theme) -> (String, Style) {
         What::Request(r) if r.ret >= 0 && r.cached_bytes == 0 => (verdict_word(r), theme.odd()),
         What::Request(r) => (verdict_word(r), theme.bad()),
         What::Refusal(r) => (r.errno.to_owned(), theme.odd()),
-        What::Mixing(_) => ("mixed".to_owned(), theme.odd()),
+        What::MixedAccess(_) => ("mixed".to_owned(), theme.odd()),
     }
 }
 
@@ -153,7 +153,7 @@ fn about(finding: &Finding, zone: &Zone, width: usize) -> Vec<String> {
 }
 
 /// The request that came last.
-fn last(r: &Record) -> String {
+fn last(r: &ExplainedRequest) -> String {
     let got = r.errno.clone().unwrap_or_else(|| count(r.ret.unsigned_abs()));
     let mut text = format!(
         "{} of {} bytes at {} by {}: {got} in {}",

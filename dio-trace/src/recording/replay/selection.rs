@@ -2,7 +2,7 @@
 
 use dio_trace_common::abi::Request;
 
-use crate::{flow::filter::Filter, model::Wanted};
+use crate::{flow::filter::Filter, model::RequestFilter};
 
 /// A time: ns of CLOCK_MONOTONIC.
 #[derive(Clone, Copy, Debug)]
@@ -25,22 +25,22 @@ impl Window {
 
 /// What of a recording is looked at: all must fit.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct Selection {
     pub window: Window,
     /// Processes; none: any.
     pub pids: Vec<u32>,
-    pub wanted: Wanted,
+    pub wanted: RequestFilter,
     pub filter: Filter,
     /// How that was asked for, in words; `None`: it is all.
     pub only: Option<String>,
 }
 
-impl Part {
+impl Selection {
     /// All of it.
     pub const ALL: Self = Self {
         window: Window::ALL,
         pids: Vec::new(),
-        wanted: Wanted::ALL,
+        wanted: RequestFilter::ALL,
         filter: Filter::OPEN,
         only: None,
     };
@@ -55,7 +55,7 @@ impl Part {
 
     /// False if a request is not in it, whatever its time, names and verdict.
     pub(super) fn takes(&self, request: &Request) -> bool {
-        let Wanted { ops, apis, min_latency_ns, .. } = self.wanted;
+        let RequestFilter { ops, apis, min_latency_ns, .. } = self.wanted;
         self.takes_process(request.tgid)
             && self.takes_thread(request.tid)
             && has(ops, request.op)

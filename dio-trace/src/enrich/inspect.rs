@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     enrich::{below_overlay, device as number},
-    model::{FileInfo, Mixers},
+    model::{BufferedUsers, FileInfo},
     system::{
         device::{self, Device},
         file_attrs,
@@ -28,7 +28,7 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(1);
 
 /// What is known of it.
-pub(crate) struct Looked {
+pub(crate) struct Inspected {
     pub(crate) file: FileInfo,
     /// What its file system is mounted from; of a device its own name.
     pub(crate) source: String,
@@ -42,27 +42,27 @@ pub(crate) struct Looked {
 
 /// Looks at files one after the other, which mostly lie on the same mounts and devices: what was
 /// asked of these holds for a second.
-pub(crate) struct Looker {
+pub(crate) struct PathInspector {
     asked: Instant,
     mounts: Mounts,
     devices: HashMap<(u32, u32), Device>,
 }
 
-impl Looker {
+impl PathInspector {
     pub(crate) fn new() -> Self {
         let mounts = mounts::of_process(std::process::id());
         Self { asked: Instant::now(), mounts, devices: HashMap::new() }
     }
 
     /// Looks at an open file; `path` is absolute. `None` if its mount cannot be found.
-    pub(crate) fn look(&mut self, path: &Path, file: &File) -> Option<Looked> {
+    pub(crate) fn look(&mut self, path: &Path, file: &File) -> Option<Inspected> {
         if self.asked.elapsed() > FRESH {
             *self = Self::new();
         }
         look(self, path, file)
     }
 
-    fn facts(&mut self, file: &File, source: Option<&str>) -> file_attrs::Facts {
+    fn attrs(&mut self, file: &File, source: Option<&str>) -> file_attrs::FileAttrs {
         let ask =
             |number| self.devices.entry(number).or_insert_with(|| device::ask(number)).clone();
         file_attrs::ask_through(file, Some(file), source, ask)
@@ -81,29 +81,29 @@ impl Looker {
     }
 }
 
-fn look(looker: &mut Looker, path: &Path, file: &File) -> Option<Looked> {
+fn look(looker: &mut PathInspector, path: &Path, file: &File) -> Option<Inspected> {
     let about = file.metadata().ok()?;
     let magic = statfs(file)?.f_type as u32;
     if about.file_type().is_block_device() {
-        let facts = looker.facts(file, None);
-        let info = info(path, &about, facts, ("bdev", ""), None);
+        let attrs = looker.attrs(file, None);
+        let info = info(path, &about, attrs, ("bdev", ""), None);
         let source = info.path.clone();
         let read_only = is_read_only_device(&info.dev);
         let keeps_atime = mount_flags(file) & (libc::ST_RDONLY | libc::ST_NOATIME) != 0;
-        return Some(Looked { file: info, source, read_only, keeps_atime, magic });
+        return Some(Inspected { file: info, source, read_only, keeps_atime, magic });
     }
     let mount = looker.mount(path, file)?;
     let below = (mount.fs == "overlay").then(|| below_overlay(&mount)).flatten();
     let source = below.as_ref().unwrap_or(&mount).source.clone();
-    let facts = looker.facts(file, Some(&source));
+    let attrs = looker.attrs(file, Some(&source));
     let below = below.map(|m| (m.fs, m.options));
-    let info = info(path, &about, facts, (&mount.fs, &mount.options), below);
+    let info = info(path, &about, attrs, (&mount.fs, &mount.options), below);
     let flags = mount_flags(file);
     let read_only = flags & libc::ST_RDONLY != 0;
     let keeps_atime = read_only || flags & libc::ST_NOATIME != 0;
     let magic = client_magic(&mount.fs).unwrap_or(magic);
     let source = escape(mount.source.as_bytes());
-    Some(Looked { file: info, source, read_only, keeps_atime, magic })
+    Some(Inspected { file: info, source, read_only, keeps_atime, magic })
 }
 
 /// Flags of the mount and of the file system (statvfs(3) tells both); none if it is silent.
@@ -123,7 +123,7 @@ fn is_read_only_device(dev: &str) -> bool {
 fn info(
     path: &Path,
     about: &std::fs::Metadata,
-    facts: file_attrs::Facts,
+    attrs: file_attrs::FileAttrs,
     (fs, options): (&str, &str),
     below: Option<(String, String)>,
 ) -> FileInfo {
@@ -131,10 +131,10 @@ fn info(
         path: escape::path(path),
         fs: escape(fs.as_bytes()),
         options: escape(options.as_bytes()),
-        dev: number(facts.dev, 0),
-        facts,
+        dev: number(attrs.dev, 0),
+        attrs,
         below,
-        mixers: Mixers::default(),
+        buffered_users: BufferedUsers::default(),
         places: vec![path.to_path_buf()],
         traced: (about.ino(), 0),
     }

@@ -4,11 +4,11 @@ use crate::{
     cause::{
         Explanation, Rule,
         rules::{
-            beside::{MIXED_ACCESS, MIXED_SELF, OPEN_REFUSED},
             notes::{LOOP_BUFFERED, buffered_below},
+            side_events::{MIXED_ACCESS, MIXED_SELF, OPEN_REFUSED},
         },
     },
-    system::file_attrs::Facts,
+    system::file_attrs::FileAttrs,
 };
 
 /// Why O_DIRECT itself was refused for a file of this file system.
@@ -53,8 +53,8 @@ pub const fn mixed_cause(itself: bool) -> &'static str {
 
 /// What there is to know of all direct requests to a file, healthy ones too.
 #[must_use]
-pub fn explain_file(facts: &Facts) -> Option<Explanation> {
-    buffered_below(&facts.device.layers).map(|why| by(&LOOP_BUFFERED, why))
+pub fn explain_file(attrs: &FileAttrs) -> Option<Explanation> {
+    buffered_below(&attrs.device.layers).map(|why| by(&LOOP_BUFFERED, why))
 }
 
 fn by(rule: &'static Rule, why: String) -> Explanation {

@@ -4,7 +4,7 @@ use crate::system::cgroup::Cgroup;
 
 /// Which requests are wanted, as the probes know them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RequestFilter {
     /// Thread that submits; 0: any.
     pub tid: u32,
     pub cgroup: Option<Cgroup>,
@@ -16,13 +16,13 @@ pub struct Wanted {
     pub min_latency_ns: u64,
 }
 
-impl Default for Wanted {
+impl Default for RequestFilter {
     fn default() -> Self {
         Self::ALL
     }
 }
 
-impl Wanted {
+impl RequestFilter {
     /// Every request.
     pub const ALL: Self =
         Self { tid: 0, cgroup: None, ops: u32::MAX, apis: u32::MAX, dev: 0, min_latency_ns: 0 };

@@ -4,7 +4,7 @@ use dio_trace_common::{evidence::seen, verdict::Verdict};
 
 use crate::{
     cause::{Case, Rule, Scenario},
-    model::CacheUser,
+    model::BufferedUser,
 };
 
 pub(super) const DIRTY_LEFT: Rule = Rule {
@@ -70,7 +70,7 @@ fn dirty_left(case: &Case<'_>) -> Option<String> {
 fn dirty_flush(case: &Case<'_>) -> Option<String> {
     let pages = case.request.evidence.flushed_pages;
     (pages != 0 && healthy(case)).then(|| {
-        let by = users(case, &[&case.mixers.writers], "made them dirty");
+        let by = users(case, &[&case.buffered_users.writers], "made them dirty");
         format!("{} of this file had to be written back first; {by}", plural(pages, "dirty page"))
     })
 }
@@ -80,7 +80,7 @@ fn cache_invalidated(case: &Case<'_>) -> Option<String> {
     (pages != 0 && healthy(case)).then(|| {
         let users = users(
             case,
-            &[&case.mixers.readers, &case.mixers.writers],
+            &[&case.buffered_users.readers, &case.buffered_users.writers],
             "brought them into the page cache",
         );
         format!(
@@ -98,7 +98,7 @@ fn healthy(case: &Case<'_>) -> bool {
 
 /// Who was seen to use the file so, or what may have been where nobody was: the file is watched
 /// from its first direct request on.
-fn users(case: &Case<'_>, seen: &[&[CacheUser]], did: &str) -> String {
+fn users(case: &Case<'_>, seen: &[&[BufferedUser]], did: &str) -> String {
     let mut names: Vec<&str> = Vec::new();
     for user in seen.iter().copied().flatten() {
         let name = if user.pid == case.request.tgid { "this process itself" } else { &user.name };

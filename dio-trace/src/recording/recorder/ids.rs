@@ -14,7 +14,7 @@ const MAX_NUMBERS: usize = 1 << 18;
 
 /// Numbers in place of kernel addresses and names.
 #[derive(Default)]
-pub(super) struct Numbers {
+pub(super) struct Ids {
     pub(super) files: HashMap<FileId, u64>,
     tasks: HashMap<(u32, u32, [u8; 16]), u32>,
     /// With the titles that were told of them.
@@ -26,7 +26,7 @@ pub(super) struct Numbers {
     next_task: u32,
 }
 
-impl Numbers {
+impl Ids {
     /// None has been told; those to come are new ones.
     pub(super) fn after(&self) -> Self {
         Self { next_file: self.next_file, next_task: self.next_task, ..Self::default() }

@@ -37,7 +37,7 @@ pub struct Effects {
 
 /// One request, as JSON has it (docs/json.md says type, unit and null rule of each field).
 #[derive(Clone, Debug, Serialize)]
-pub struct Record {
+pub struct ExplainedRequest {
     pub v: u32,
     pub kind: &'static str,
     pub time: u64,
@@ -79,17 +79,18 @@ pub struct Record {
 }
 
 /// What makes two findings alike.
-pub type Kind = (u32, FileId, Op, Verdict, Option<Outcome>, Option<&'static str>, Option<u32>);
+pub type FindingKey =
+    (u32, FileId, Op, Verdict, Option<Outcome>, Option<&'static str>, Option<u32>);
 
 /// Which side effects are watched.
 #[derive(Clone, Copy, Debug)]
-pub struct Watched {
+pub struct WatchedEffects {
     pub flushes: bool,
     pub invalidations: bool,
     pub additions: bool,
 }
 
-impl Watched {
+impl WatchedEffects {
     /// By the names of the probes that are attached.
     #[must_use]
     pub fn by(attached: &[String]) -> Self {
@@ -102,10 +103,10 @@ impl Watched {
     }
 }
 
-impl Record {
+impl ExplainedRequest {
     /// Those of the same kind need be shown but once.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> FindingKey {
         let stack = self.stack.as_ref().map(|stack| stack.id);
         (self.pid, self.file, self.op, self.verdict, self.outcome, self.cause, stack)
     }
@@ -117,7 +118,7 @@ impl Record {
         looked_up: LookedUp,
         enricher: &mut Enricher,
         clock: &Clock,
-        watched: Watched,
+        watched: WatchedEffects,
     ) -> Self {
         let Decided { request, decision } = *decided;
         let LookedUp { extents, stack } = looked_up;
@@ -132,9 +133,9 @@ impl Record {
             decision: &decision,
             fs,
             options,
-            facts: &file.facts,
+            attrs: &file.attrs,
             extents,
-            mixers: &file.mixers,
+            buffered_users: &file.buffered_users,
         });
         let Explanation { id, why, fix } =
             explanation.unwrap_or(Explanation { id: "", why: String::new(), fix: String::new() });
@@ -178,7 +179,7 @@ impl Record {
     }
 }
 
-fn effects(request: &Request, cached: u64, direct: u64, watched: Watched) -> Effects {
+fn effects(request: &Request, cached: u64, direct: u64, watched: WatchedEffects) -> Effects {
     let evidence = &request.evidence;
     let seen = |watched: bool, pages: u32| watched.then_some(pages);
     Effects {
@@ -193,14 +194,14 @@ fn effects(request: &Request, cached: u64, direct: u64, watched: Watched) -> Eff
 /// f2fs does not count in `nr_to_write` what it writes in place (fs/f2fs/data.c), nilfs2 nothing of
 /// what it puts into a segment (fs/nilfs2/inode.c:nilfs_writepages): there, none seen
 /// does not mean none.
-fn flushed(request: &Request, fs: &str, watched: Watched) -> Option<u32> {
+fn flushed(request: &Request, fs: &str, watched: WatchedEffects) -> Option<u32> {
     let pages = request.evidence.flushed_pages;
     (watched.flushes && (pages != 0 || !matches!(fs, "f2fs" | "nilfs2"))).then_some(pages)
 }
 
 /// Pages of the buffered part of a write that nobody wrote back before it returned; null for a
 /// read, and where the write-back was not watched.
-fn dirty_left(request: &Request, cached: u64, direct: u64, watched: Watched) -> Option<u32> {
+fn dirty_left(request: &Request, cached: u64, direct: u64, watched: WatchedEffects) -> Option<u32> {
     const PAGE: u64 = 4096;
     if request.op != OP_WRITE || !watched.flushes || request.pos < 0 {
         return None;

@@ -77,7 +77,12 @@ fn run(mode: &str, limit: Limit) -> Seen {
     let path = folder.path().join("r.dio");
     let place = std::ffi::CString::new(folder.path().to_str().unwrap()).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "recording::recorder::full::child", "--ignored", "--nocapture"]);
+    command.args([
+        "--exact",
+        "recording::recorder::full_disk_tests::child",
+        "--ignored",
+        "--nocapture",
+    ]);
     command.env(MODE, mode).env(FILE, &path).env(COPY, copy.path());
     let before = move || match limit {
         Limit::File(bytes) => set_limit(bytes),
@@ -170,9 +175,9 @@ fn says_why(seen: &Seen, reason: &str) {
     assert!(!seen.unended && !seen.files.is_empty());
     let recorded: u64 = seen.files.iter().map(|file| file.recorded).sum();
     assert_eq!(seen.requests, recorded, "what is counted is in the files");
-    let last = seen.files.iter().map(|file| file.cut.end.as_ref().unwrap().why.as_str());
+    let last = seen.files.iter().map(|file| file.integrity.end.as_ref().unwrap().why.as_str());
     assert_eq!(last.filter(|why| why.contains(reason)).count(), 1, "one says why");
-    assert!(seen.files.iter().all(|file| file.cut.damage.is_empty()));
+    assert!(seen.files.iter().all(|file| file.integrity.damage.is_empty()));
 }
 
 #[test]
@@ -194,7 +199,7 @@ fn where_nothing_can_be_written_that_is_said() {
     let seen = run("nothing", Limit::Own);
     assert!(seen.unended && seen.stopped.contains("EFBIG"), "{}", seen.stopped);
     assert_eq!(seen.files[0].recorded, seen.requests);
-    assert!(seen.files[0].cut.end.is_none());
+    assert!(seen.files[0].integrity.end.is_none());
 }
 
 #[test]
@@ -213,8 +218,8 @@ fn a_disk_that_is_full_between_files_is_said_in_the_last() {
         says_why(&seen, "ENOSPC");
         assert!(seen.files.len() > 1, "{bytes}: {}", seen.requests);
         let (last, before) = seen.files.split_last().unwrap();
-        assert!(before.iter().all(|file| file.cut.end.as_ref().unwrap().why == "done"));
-        assert!(last.cut.end.as_ref().unwrap().why.contains("ENOSPC"));
+        assert!(before.iter().all(|file| file.integrity.end.as_ref().unwrap().why == "done"));
+        assert!(last.integrity.end.as_ref().unwrap().why.contains("ENOSPC"));
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     recording::{
         format::{End, Header, TotalsFact, Writer},
         recorder::{
-            Keep, Message, Options, Parcel, SYNC_EVERY, Shared,
+            Batch, Keep, Message, Options, SYNC_EVERY, Shared,
             reserve::{FOR_END, Reserved, block_signal, reason},
         },
     },
@@ -190,7 +190,7 @@ impl Ring {
 }
 
 /// The thread's side.
-pub(super) struct Side {
+pub(super) struct WriterThread {
     writer: Writer<Out>,
     header: Header,
     shared: Arc<Shared>,
@@ -206,7 +206,7 @@ pub(super) struct Side {
     before: u64,
 }
 
-impl Side {
+impl WriterThread {
     /// Creates the first file, if there is one from the start.
     pub(super) fn start(options: &Options, header: &Header, shared: Arc<Shared>) -> Result<Self> {
         let mut names = Names::new(&options.path);
@@ -267,7 +267,7 @@ impl Side {
     }
 
     fn take(&mut self, message: Message) -> Result<()> {
-        if let Message::Parcel(parcel) | Message::Last(parcel, ..) = &message {
+        if let Message::Batch(parcel) | Message::Last(parcel, ..) = &message {
             self.shared.taken.fetch_add(parcel.requests.len() as u64, Ordering::Relaxed);
         }
         match message {
@@ -277,7 +277,7 @@ impl Side {
             }
             _ if self.dead => Ok(()),
             Message::Totals(totals) => Ok(self.writer.totals(totals)?),
-            Message::Parcel(parcel) => {
+            Message::Batch(parcel) => {
                 add(&mut self.writer, &parcel)?;
                 // Memory has its size by blocks, which should be small beside it.
                 let flight = matches!(self.keep, Keep::Flight { .. });
@@ -285,7 +285,7 @@ impl Side {
             }
             Message::Part(totals, end) => {
                 let time = end.time;
-                self.close(Parcel::default(), totals, end);
+                self.close(Batch::default(), totals, end);
                 if self.dead { Ok(()) } else { self.next_file(time) }
             }
             Message::Turn => self.turn(),
@@ -294,7 +294,7 @@ impl Side {
     }
 
     /// Ends this file with what there is room for, and with the reason if that is not all.
-    fn close(&mut self, parcel: Parcel, totals: TotalsFact, mut last: End) {
+    fn close(&mut self, parcel: Batch, totals: TotalsFact, mut last: End) {
         if !self.ended {
             self.rest(parcel, totals);
         }
@@ -322,7 +322,7 @@ impl Side {
 
     /// What is left to write. In what is kept there is room for the totals alone: requests behind a
     /// gap would look like all there were.
-    fn rest(&mut self, mut parcel: Parcel, totals: TotalsFact) {
+    fn rest(&mut self, mut parcel: Batch, totals: TotalsFact) {
         if !self.dead {
             let result = add(&mut self.writer, &parcel).and_then(|()| self.writer.flush());
             self.check(result.map_err(Error::new));
@@ -372,7 +372,7 @@ impl Side {
     }
 
     /// Writes what is in memory to a file of its own.
-    fn dump(&mut self, parcel: &Parcel, totals: TotalsFact, mut last: End) -> Result<()> {
+    fn dump(&mut self, parcel: &Batch, totals: TotalsFact, mut last: End) -> Result<()> {
         self.writer.flush()?;
         let unended = || self.shared.unended.store(true, Ordering::Relaxed);
         let mut out = begin(&mut self.names, &self.header).inspect_err(|_| unended())?;
@@ -395,7 +395,7 @@ impl Side {
     }
 
     /// All that is in memory, and totals.
-    fn pour(&self, out: &mut Writer<Out>, parcel: &Parcel, totals: TotalsFact) -> Result<()> {
+    fn pour(&self, out: &mut Writer<Out>, parcel: &Batch, totals: TotalsFact) -> Result<()> {
         for (part, requests) in &self.ring.parts {
             out.blocks(part, *requests)?;
         }
@@ -423,7 +423,7 @@ impl Side {
     }
 }
 
-fn add(writer: &mut Writer<Out>, parcel: &Parcel) -> io::Result<()> {
+fn add(writer: &mut Writer<Out>, parcel: &Batch) -> io::Result<()> {
     for fact in &parcel.facts {
         writer.fact(fact)?;
     }

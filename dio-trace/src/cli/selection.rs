@@ -9,13 +9,13 @@ use crate::{
     cli::{filters::RecordedFilters, values::duration},
     recording::{
         format::Header,
-        replay::{Part, Window},
+        replay::{Selection, Window},
     },
 };
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Filters")]
-pub(super) struct PartArgs {
+pub(super) struct SelectionArgs {
     /// From so long after the recording began: 90s, 5m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     since: Option<Duration>,
@@ -30,7 +30,7 @@ pub(super) struct PartArgs {
     filters: RecordedFilters,
 }
 
-impl PartArgs {
+impl SelectionArgs {
     /// # Errors
     /// If there is no time in it.
     pub(super) fn check(&self) -> Result<()> {
@@ -59,13 +59,13 @@ impl PartArgs {
         (!words.is_empty()).then(|| words.join("; "))
     }
 
-    pub(super) fn part(&self, header: &Header) -> Part {
+    pub(super) fn selection(&self, header: &Header) -> Selection {
         let began = i128::from(header.started) - i128::from(header.clock);
         let began = u64::try_from(began).unwrap_or(0);
         let at = |after: Duration| {
             began.saturating_add(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX))
         };
-        Part {
+        Selection {
             window: Window {
                 since: self.since.map_or(0, at),
                 until: self.until.map_or(u64::MAX, at),
