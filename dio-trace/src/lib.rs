@@ -4,6 +4,8 @@
 
 // They panic where stdout or stderr is full or gone: see util/stdio.rs.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+// `pub` is for what other crates can name; see the lint table in Cargo.toml.
+#![warn(unreachable_pub)]
 
 pub mod cause;
 pub mod check;

@@ -13,6 +13,8 @@
 //! - [`html`], [`browser`]: the page of a report, clicked through
 //! - [`host`], [`apt`], [`pypi`], [`build`], [`places`], [`cmd`]: what they all stand on
 //! - [`guest`]: what runs inside the VM
+#![warn(unreachable_pub)]
+
 mod apps;
 mod apt;
 mod bench;

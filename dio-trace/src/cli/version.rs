@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use crate::tracer::OBJECT;
 
 /// "0.1.0 (commit abc, object 0123456789ab)".
-pub static TEXT: LazyLock<String> = LazyLock::new(|| {
+pub(super) static TEXT: LazyLock<String> = LazyLock::new(|| {
     format!(
         "{} (commit {}, object {:016x})",
         env!("CARGO_PKG_VERSION"),

@@ -25,7 +25,7 @@ pub(super) struct Coverage {
 }
 
 /// Is told how many probes are done, of how many.
-pub type Progress<'a> = dyn FnMut(usize, usize) + 'a;
+pub(super) type Progress<'a> = dyn FnMut(usize, usize) + 'a;
 
 /// Attaches everything: tracepoints, evidence and completions, then issues. Calls `forks_are_seen`
 /// between tracepoints and probes: from then on the kernel side adds what a traced process forks.
