@@ -421,7 +421,7 @@ fn what_is_made_is_the_owners_and_follows_no_link() {
             assert_eq!(mode & 0o777, 0o600, "{words:?}: {}", path.display());
         }
         let again = run(place.path(), words);
-        fails(&again, words, &["is there already", "--force"]);
+        fails(&again, words, &["already exists", "--force"]);
         let forced: Vec<&str> = words.iter().copied().chain(["--force"]).collect();
         assert!(run(place.path(), &forced).status.success(), "{words:?}");
         if at(out).is_dir() {

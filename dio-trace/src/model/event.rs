@@ -1,4 +1,4 @@
-//! One record from the ring buffer.
+//! The records that the probes send through the ring buffer.
 
 use dio_trace_common::abi::{FileEvent, MixerEvent, Refusal, Request};
 

@@ -1,4 +1,4 @@
-//! A file as it is shown, and who uses it through the page cache.
+//! The description of a file in reports, and the processes that use it through the page cache.
 
 use std::path::PathBuf;
 
@@ -20,49 +20,53 @@ pub struct BufferedUser {
     pub name: String,
 }
 
-/// Who uses a file through the page cache that is used directly.
+/// The processes that use a file through the page cache while others use it with O_DIRECT.
 #[derive(Clone, Debug, Default)]
 pub struct BufferedUsers {
-    /// By reading, or by a mapping.
+    /// Processes that brought pages into the page cache by a buffered read or a mapping.
     pub readers: Vec<BufferedUser>,
+    /// Processes that dirtied pages by a buffered write or a mapping.
     pub writers: Vec<BufferedUser>,
 }
 
-/// A file as it is shown.
+/// The description of a file in reports and recordings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FileInfo {
-    /// Escaped, absolute as its process sees it; "(deleted)" behind it if it has no name left.
+    /// Escaped absolute path as the process sees it, followed by "(deleted)" if the file has no
+    /// name.
     pub path: String,
     /// File system type; "" if unknown.
     pub fs: String,
     /// Options of the file system, comma-separated.
     pub options: String,
-    /// "major:minor" as stat(2) shows it.
+    /// "major:minor" as stat(2) reports it.
     pub dev: String,
     #[serde(rename = "facts")]
     pub attrs: FileAttrs,
-    /// Of an overlay: type and options of the file system that its layers lie on.
+    /// For a file on overlayfs: type and options of the file system that holds its layers.
     pub(crate) below: Option<(String, String)>,
     #[serde(skip)]
     pub buffered_users: BufferedUsers,
-    /// Unescaped: where the tracer may find it. Through its process first, whose mount namespace
-    /// may be another; by itself once that process is gone.
+    /// Unescaped paths where the tracer may find the file, in the order to try: through
+    /// /proc/PID/root of the process, whose mount namespace may differ; and directly, once the
+    /// process has exited.
     #[serde(skip)]
     pub(crate) places: Vec<PathBuf>,
-    /// Its number, and the kernel's of its device.
+    /// Inode number, and kernel `dev_t` of the device.
     #[serde(skip)]
     pub(crate) traced: (u64, u32),
 }
 
 impl FileInfo {
-    /// Type and options of the file system that decides: the one below an overlay, if known.
+    /// Type and options of the file system that decides about direct I/O: the lower one if the file
+    /// is on overlayfs and the lower one is known, else the file's own.
     #[must_use]
     pub fn deciding(&self) -> (&str, &str) {
         let own = (self.fs.as_str(), self.options.as_str());
         self.below.as_ref().map_or(own, |(fs, options)| (fs, options))
     }
 
-    /// Makes safe to show what came from a file.
+    /// Escapes all texts of an entry that was read from a recording.
     pub(crate) fn clean(&mut self) {
         let below = self.below.iter_mut().flat_map(|(fs, options)| [fs, options]);
         for text in [&mut self.path, &mut self.fs, &mut self.options, &mut self.dev]
@@ -79,7 +83,7 @@ impl FileInfo {
         }
     }
 
-    /// Memory that its texts take.
+    /// Bytes of memory that the texts take.
     pub(crate) fn bytes(&self) -> usize {
         let Self { path, fs, options, dev, below, attrs, .. } = self;
         let below = below.iter().flat_map(|(fs, options)| [fs, options]);

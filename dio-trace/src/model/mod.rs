@@ -1,5 +1,5 @@
-//! What live tracing and a recording have in common: events, totals, which requests are wanted, and
-//! files as they are shown.
+//! Types shared by live tracing and recordings: events, totals, the request filter, and the
+//! description of a file.
 
 mod event;
 mod file_info;

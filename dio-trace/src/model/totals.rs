@@ -1,4 +1,4 @@
-//! What was counted, lost, and could not be seen.
+//! Counters and statistics of a trace, and the probes that are missing or silent.
 
 use dio_trace_common::abi::{Counter, CounterKey, Mixer, STATS, Stat};
 use serde::Serialize;
@@ -20,14 +20,16 @@ impl AttachMode {
     }
 }
 
-/// A probe that could not be attached, or that the self-test did not see run, and what that means.
+/// A probe that could not be attached, or that did not fire in the self-test.
 #[derive(Clone, Debug, Serialize)]
 pub struct MissingProbe {
     pub probe: String,
+    /// The reason, and what it means for the results.
     pub why: String,
 }
 
-/// What the tracer saw, lost and could not see; complete once it is stopped.
+/// Everything that the tracer counted and lost, and its coverage; complete once the tracer has
+/// stopped.
 #[derive(Clone, Debug)]
 pub struct Totals {
     /// `uname -r`
@@ -36,13 +38,15 @@ pub struct Totals {
     /// Probe names as `function` (or `function (alternative)`).
     pub attached: Vec<String>,
     pub missing: Vec<MissingProbe>,
-    /// Probes the self-test could reach and that stayed dark, with the verdicts they weaken.
+    /// Silent probes: they did not fire for the requests of the self-test. Each names the verdicts
+    /// that it weakens.
     pub dark: Vec<MissingProbe>,
+    /// Indexed by [`Stat`].
     pub stats: [u64; STATS],
     /// Runs of a program that BPF itself skipped, by program (`recursion_misses`).
     pub skipped: Vec<(String, u64)>,
     pub counters: Vec<(CounterKey, Counter)>,
-    /// Pages by who uses a file through the page cache that is used directly.
+    /// Pages that processes cached or dirtied of files that are used directly, see [`Mixer`].
     pub mixers: Vec<(Mixer, u64)>,
 }
 
@@ -53,7 +57,7 @@ impl Totals {
         self.stats[stat as usize]
     }
 
-    /// Requests begun whose end was not seen by the time the tracer stopped.
+    /// Requests issued whose completion was not seen by the time the tracer stopped.
     #[must_use]
     pub const fn in_flight(&self) -> u64 {
         self.stat(Stat::Begun)

@@ -1,4 +1,4 @@
-//! Cgroups by path, and containers by their id (cgroup v2).
+//! Finds cgroups (v2) by path, by container id and by systemd unit.
 
 use std::{
     fs,
@@ -12,19 +12,19 @@ use crate::util::escape::{self, escape};
 
 /// Where the unified hierarchy is mounted.
 const ROOT: &str = "/sys/fs/cgroup";
-/// Shortest part of a container's id that is looked for.
+/// Fewest characters of a container id that are accepted.
 const SHORTEST: usize = 4;
 
-/// A cgroup as the kernel knows it.
+/// A cgroup as the kernel identifies it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cgroup {
-    /// Inode number of its directory; 0: none.
+    /// Inode number of the cgroup's directory; 0: no cgroup.
     pub id: u64,
-    /// Its depth; the root has 0.
+    /// Depth in the hierarchy; the root has 0.
     pub level: u32,
 }
 
-/// The cgroup of a directory, given in full or from the root of the hierarchy on (as in
+/// The cgroup at `path`, which is absolute or relative to the root of the hierarchy (as in
 /// /proc/PID/cgroup).
 ///
 /// # Errors
@@ -33,7 +33,7 @@ pub fn of_path(path: &Path) -> Result<Cgroup> {
     cgroup(root()?, &folder_of_path(path)?)
 }
 
-/// The directory of that cgroup.
+/// The directory of the cgroup at `path`, which has the forms that [`of_path`] accepts.
 ///
 /// # Errors
 /// Those of [`of_path`].
@@ -48,16 +48,16 @@ pub fn folder_of_path(path: &Path) -> Result<PathBuf> {
     })
 }
 
-/// The directory of a container's cgroup, by its id or the beginning of it: docker, podman,
-/// containerd and Kubernetes name the directory after it.
+/// The directory of a container's cgroup, found by the container id or a prefix of it: docker,
+/// podman, containerd and Kubernetes name the directory after the id.
 ///
 /// # Errors
-/// If none or several fit.
+/// If no cgroup or several match.
 pub fn folder_of_container(id: &str) -> Result<PathBuf> {
     let root = root()?;
     let shown = escape(id.as_bytes());
     if id.len() < SHORTEST || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
-        bail!("`{shown}` is no id of a container: give at least {SHORTEST} letters of it");
+        bail!("`{shown}` is not a container id: give at least {SHORTEST} characters of it");
     }
     let mut found = Vec::new();
     search(root, &|name| is_container(name, id), &mut found);
@@ -76,10 +76,10 @@ pub fn folder_of_container(id: &str) -> Result<PathBuf> {
 }
 
 /// The directory of a systemd unit's cgroup: systemd names it after the unit
-/// (systemd.resource-control(5)). A name without a suffix is a service's.
+/// (systemd.resource-control(5)). A name without a suffix means a service.
 ///
 /// # Errors
-/// If none or several fit.
+/// If no cgroup or several match.
 pub fn folder_of_unit(unit: &str) -> Result<PathBuf> {
     const SUFFIXES: &[&str] = &[".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
     let named = SUFFIXES.iter().any(|suffix| unit.ends_with(suffix));
@@ -90,7 +90,7 @@ pub fn folder_of_unit(unit: &str) -> Result<PathBuf> {
     match &found[..] {
         [one] => Ok(one.clone()),
         [] => bail!(
-            "no cgroup below {ROOT} is the unit {shown}'s: `systemctl status {shown}` tells whether \
+            "no cgroup below {ROOT} is the unit {shown}'s: `systemctl status {shown}` shows whether \
              it runs (--cgroup takes a path)"
         ),
         [one, two, ..] => bail!(
@@ -101,7 +101,7 @@ pub fn folder_of_unit(unit: &str) -> Result<PathBuf> {
     }
 }
 
-/// True while a process is in the cgroup of that directory or in one below it.
+/// True while a process is in the cgroup of this directory or in a descendant of it.
 #[must_use]
 pub fn is_populated(folder: &Path) -> bool {
     let events = fs::read_to_string(folder.join("cgroup.events"));
@@ -112,7 +112,7 @@ pub fn is_populated(folder: &Path) -> bool {
 fn root() -> Result<&'static Path> {
     let root = Path::new(ROOT);
     if !root.join("cgroup.controllers").exists() {
-        bail!("{ROOT} is no cgroup v2 hierarchy: filter by process instead (attach -p)");
+        bail!("{ROOT} is not a cgroup v2 hierarchy: filter by process instead (attach -p)");
     }
     Ok(root)
 }
@@ -124,7 +124,7 @@ fn cgroup(root: &Path, path: &Path) -> Result<Cgroup> {
     Ok(Cgroup { id: fs::metadata(&path)?.ino(), level })
 }
 
-/// The outermost directories whose names fit.
+/// Collects the outermost directories below `folder` whose names fit.
 fn search(folder: &Path, fits: &dyn Fn(&str) -> bool, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -138,7 +138,8 @@ fn search(folder: &Path, fits: &dyn Fn(&str) -> bool, found: &mut Vec<PathBuf>) 
     }
 }
 
-/// "docker-ID.scope", "cri-containerd-ID.scope", "libpod-ID.scope", "ID".
+/// True for "docker-ID.scope", "cri-containerd-ID.scope", "libpod-ID.scope" and "ID", where `id` is
+/// a prefix of ID.
 fn is_container(name: &str, id: &str) -> bool {
     let name = name.strip_suffix(".scope").unwrap_or(name);
     let bare = name.rsplit_once('-').map_or(name, |(_, id)| id);

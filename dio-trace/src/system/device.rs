@@ -1,4 +1,5 @@
-//! The block device below a file: its queue's limits, and the devices it stands on (sysfs).
+//! Reads from sysfs the block device that a file lies on: its queue limits, and the stack of
+//! devices (partition, device-mapper, md, loop) below it.
 
 use std::{
     fs,
@@ -9,19 +10,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::util::escape::escape;
 
-/// Devices looked at below one file; a stack deeper or wider than this is not told in full.
+/// Most devices reported for one file; a larger stack is truncated.
 const MAX_LAYERS: usize = 32;
 
 /// A device of the stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
-    /// As in /dev.
+    /// Name as in /dev.
     pub name: String,
     pub kind: LayerKind,
 }
 
 impl Layer {
-    /// Memory that its texts take.
+    /// Bytes of memory that this layer's texts take.
     pub(crate) fn bytes(&self) -> usize {
         let file = if let LayerKind::Loop { file, .. } = &self.kind { file.len() } else { 0 };
         self.name.len() + file
@@ -33,9 +34,9 @@ impl Layer {
 pub enum LayerKind {
     /// A loop device.
     Loop {
-        /// Escaped path of the backing file, as the kernel has it.
+        /// Escaped path of the backing file, as the kernel reports it.
         file: String,
-        /// The driver reads and writes it directly.
+        /// The loop driver reads and writes the backing file with direct I/O.
         direct: bool,
     },
     /// A device-mapper device.
@@ -45,23 +46,24 @@ pub enum LayerKind {
     Disk,
 }
 
-/// What is known of the device below a file; `None` where there is none or it does not say.
+/// Attributes of the device that a file lies on; a field is `None` if there is no device, or sysfs
+/// does not have the attribute.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Device {
     /// Logical block size in bytes.
     pub logical_block: Option<u32>,
-    /// Memory alignment its DMA asks for, in bytes.
+    /// Memory alignment that the device's DMA requires, in bytes.
     pub dma_align: Option<u32>,
-    /// Pages must not change under its writes (checksums, RAID 5).
+    /// Pages must not change while they are being written (checksums, RAID 5).
     pub stable_writes: Option<bool>,
-    /// Takes writes only in sequence within a zone.
+    /// A zoned device: writes within a zone must be sequential.
     pub zoned: Option<bool>,
-    /// From the device itself down.
+    /// The device itself and all devices below it, from the top down.
     pub layers: Vec<Layer>,
 }
 
-/// Asks sysfs about a device by number.
+/// Reads a device's attributes from sysfs by its (major, minor) number.
 pub(crate) fn ask((major, minor): (u32, u32)) -> Device {
     Path::new(&format!("/sys/dev/block/{major}:{minor}"))
         .canonicalize()
@@ -84,13 +86,13 @@ fn describe(folder: &Path) -> Device {
     }
 }
 
-/// The disk of a partition; any other device itself.
+/// The disk that a partition belongs to; for any other device, the device itself.
 fn whole(folder: &Path) -> PathBuf {
     let parent = folder.parent().filter(|_| folder.join("partition").exists());
     parent.unwrap_or(folder).to_path_buf()
 }
 
-/// Adds a device and those below it, each once.
+/// Adds a device and all devices below it to `layers`, each once.
 fn collect(folder: &Path, layers: &mut Vec<Layer>) {
     let disk = whole(folder);
     let Some(name) = folder.file_name() else { return };
@@ -121,7 +123,7 @@ fn kind(disk: &Path) -> LayerKind {
     }
 }
 
-/// An attribute without its newline.
+/// Reads a sysfs attribute without its trailing newline.
 fn read(path: &Path) -> Option<String> {
     let bytes = fs::read(path).ok()?;
     Some(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())

@@ -1,7 +1,8 @@
-//! The extents of a file (FS_IOC_FIEMAP), without writing anything back.
+//! The extents of a file (FS_IOC_FIEMAP), queried without causing writeback.
 //!
-//! - [`extents`]: what the file system says
-//! - [`RecentExtents`]: what it said a moment ago, so that a busy file is not opened at every request
+//! - [`extents`] asks the file system.
+//! - [`RecentExtents`] caches the answers for a short time, so that a busy file is not opened for
+//!   every request.
 
 use dio_trace_common::abi::FileId;
 use std::{
@@ -12,29 +13,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// For how long an answer does for other requests: blocks move.
+/// How long an answer is reused for other requests. Short, because file systems move blocks.
 const RECENT: Duration = Duration::from_millis(100);
-/// Files whose last answer is kept.
+/// Number of files whose last answer is kept.
 const MAX_ANSWERS: usize = 1_024;
-/// Files opened in a second, all together. Each takes 6 µs: at most 6 % of a CPU.
+/// Most files opened per second in total. Each takes 6 µs, so this is at most 6 % of a CPU.
 const MAX_OPENS: u32 = 10_000;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// extent flags of FS_IOC_FIEMAP (include/uapi/linux/fiemap.h).
+/// Extent flags of FS_IOC_FIEMAP (include/uapi/linux/fiemap.h).
 pub mod extent {
     pub const ENCODED: u32 = 0x8;
     pub const INLINE: u32 = 0x200;
     pub const SHARED: u32 = 0x2000;
 }
 
-/// An extent of a file, with its flags.
+/// An extent of a file: its byte range in the file and its flags, see [`extent`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapped {
     pub bytes: Range<u64>,
     pub flags: u32,
 }
 
-/// OR of the flags of all extents that meet the range; `None` if the file system does not say.
+/// OR of the flags of all extents that overlap the range; `None` if the file system does not report
+/// them.
 pub fn extent_flags(file: &File, start: u64, len: u64) -> Option<u32> {
     extents(file, start, len).map(|extents| all_flags(&extents))
 }
@@ -43,8 +45,8 @@ fn all_flags(extents: &[Mapped]) -> u32 {
     extents.iter().fold(0, |flags, extent| flags | extent.flags)
 }
 
-/// The first extents that meet the range, each in its whole length; `None` if the file system does not
-/// say.
+/// The first extents that overlap the range, each in its whole length; `None` if the file system
+/// does not report them.
 fn extents(file: &File, start: u64, len: u64) -> Option<Vec<Mapped>> {
     const EXTENTS: usize = 32;
     const FS_IOC_FIEMAP: libc::c_ulong = 0xc020_660b;
@@ -71,7 +73,7 @@ fn extents(file: &File, start: u64, len: u64) -> Option<Vec<Mapped>> {
     let mut map = Fiemap {
         start,
         length: len,
-        flags: 0, // not FIEMAP_FLAG_SYNC: asking must not write anything back
+        flags: 0, // not FIEMAP_FLAG_SYNC: the query must not cause writeback
         mapped_extents: 0,
         extent_count: EXTENTS as u32,
         reserved: 0,
@@ -79,7 +81,7 @@ fn extents(file: &File, start: u64, len: u64) -> Option<Vec<Mapped>> {
     };
     // SAFETY: the kernel writes the header and at most `extent_count` extents.
     let answer = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, &raw mut map) };
-    // ntfs3 answers 1 for "that was the last extent" (fs/ntfs3/frecord.c:ni_fiemap).
+    // ntfs3 returns 1 after the last extent (fs/ntfs3/frecord.c:ni_fiemap).
     let failed = answer < 0;
     let count = (map.mapped_extents as usize).min(EXTENTS);
     let mapped = |extent: &Extent| Mapped {
@@ -89,17 +91,18 @@ fn extents(file: &File, start: u64, len: u64) -> Option<Vec<Mapped>> {
     (!failed).then(|| map.extents[..count].iter().map(mapped).collect())
 }
 
-/// What files said lately. Holds none of them.
+/// Caches the extents of recently queried files. Keeps no file open.
 #[derive(Default)]
 pub(crate) struct RecentExtents {
     answers: HashMap<FileId, (Instant, Vec<Mapped>)>,
-    /// Opens since then.
+    /// Start of the current second, and the files opened since then.
     opens: Option<(Instant, u32)>,
 }
 
 impl RecentExtents {
-    /// OR of the flags of all extents that meet the range: of those remembered if they cover it, else
-    /// asked of what `open` opens, which is closed again. `None` if nobody says.
+    /// OR of the flags of all extents that overlap the range. If the cached extents do not cover
+    /// it, the file that `open` returns is queried and closed again. `None` if the flags are
+    /// unknown, or too many files were opened in this second.
     pub(crate) fn flags(
         &mut self,
         key: FileId,
@@ -133,7 +136,8 @@ impl RecentExtents {
     }
 }
 
-/// OR of the flags of those that meet the range, if without a gap they cover it.
+/// OR of the flags of the extents that overlap the range; `None` unless they cover it without a
+/// gap.
 fn covered(extents: &[Mapped], start: u64, len: u64) -> Option<u32> {
     let end = start.checked_add(len)?;
     let (mut at, mut flags) = (start, 0);
@@ -186,7 +190,7 @@ mod tests {
             };
             assert_eq!(lately.flags(key(1), (0, 4), open), None);
         }
-        // Over a second it may take here.
+        // The loop may take longer than a second, after which the count starts again.
         assert!((MAX_OPENS..2 * MAX_OPENS).contains(&opens), "{opens}");
     }
 }

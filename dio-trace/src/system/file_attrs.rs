@@ -1,4 +1,5 @@
-//! What a file says of itself: limits, flags, attributes. Asked without writing, once per file.
+//! Attributes of a file that bear on direct I/O: alignment limits, inode flags, statx attributes
+//! and the device below. They are read without writing to the file, once per file.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -19,7 +20,7 @@ use crate::{
     system::file_system::{client_magic, statfs},
 };
 
-/// inode flags of FS_IOC_GETFLAGS (include/uapi/linux/fs.h, fs/ext4/ext4.h).
+/// Inode flags of FS_IOC_GETFLAGS (include/uapi/linux/fs.h, fs/ext4/ext4.h).
 pub mod flag {
     pub const COMPRESSED: u32 = 0x4;
     pub const ENCRYPTED: u32 = 0x800;
@@ -30,7 +31,7 @@ pub mod flag {
     pub const INLINE_DATA: u32 = 0x1000_0000;
 }
 
-/// stx_attributes of statx(2).
+/// Bits of `stx_attributes` of statx(2).
 pub mod attribute {
     pub const COMPRESSED: u64 = libc::STATX_ATTR_COMPRESSED as u64;
     pub const ENCRYPTED: u64 = libc::STATX_ATTR_ENCRYPTED as u64;
@@ -38,14 +39,15 @@ pub mod attribute {
     pub const DAX: u64 = libc::STATX_ATTR_DAX as u64;
 }
 
-/// What an open file could tell; `None` where it or the kernel does not say.
+/// Attributes of a file; a field is `None` if the kernel or the file system does not report it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FileAttrs {
-    /// st_dev, or the device itself for a block device: (major, minor).
+    /// (major, minor) of st_dev, or of st_rdev for a block device.
     pub dev: Option<(u32, u32)>,
+    /// Inode flags, see [`flag`].
     pub flags: Option<u32>,
-    /// See [`attribute`]; those its file system does not keep are 0.
+    /// See [`attribute`]; an attribute that the file system does not support is 0.
     pub attributes: Option<u64>,
     /// statx STATX_DIOALIGN: memory and offset alignment in bytes; 0 = no direct I/O.
     pub dio_align: Option<(u32, u32)>,
@@ -53,44 +55,43 @@ pub struct FileAttrs {
     pub dio_read_align: Option<u32>,
     /// statfs f_bsize: the file system's block size in bytes.
     pub block: Option<u32>,
-    /// st_blocks: what the file's data takes, in units of 512 bytes.
+    /// st_blocks: space allocated for the file's data, in units of 512 bytes.
     pub allocated: Option<u64>,
-    /// The device its file system is mounted from; default if there is none.
+    /// The device that the file system is mounted from; default if there is none.
     pub device: Device,
 }
 
 impl FileAttrs {
-    /// statx says that this file takes direct requests, or that it takes none; `None` if it does not
-    /// say.
+    /// Whether the file supports direct I/O according to statx; `None` if statx does not report it.
     #[must_use]
     pub fn takes_direct(&self) -> Option<bool> {
         self.dio_align.map(|(memory, offset)| memory != 0 && offset != 0)
     }
 
-    /// The file system's block size in bytes; a page's where it is not known.
+    /// The file system's block size in bytes, or 4096 (a page) if it is unknown.
     #[must_use]
     pub fn block_size(&self) -> u32 {
         self.block.filter(|block| *block != 0).unwrap_or(4096)
     }
 }
 
-/// A file that is asked, for no longer than that takes: what is open cannot be unmounted, and keeps
-/// the space of a file that is deleted.
+/// A file held open while its attributes are read. It must be dropped soon: an open file prevents
+/// unmounting, and keeps the space of a deleted file allocated.
 pub(crate) struct Asked {
-    /// Open by its name alone (O_PATH): nothing of the file system, of a device's driver or of a
-    /// server learns of it.
+    /// An O_PATH descriptor: neither the file system, nor a device's driver, nor a server is
+    /// involved in opening it.
     named: File,
     about: Metadata,
-    /// It lies on a server, which would learn of an open.
+    /// The file is on a server, which would be involved in an open.
     remote: bool,
 }
 
 impl Asked {
-    /// The file of that path, if it still is the inode that was traced, on that device (kernel
-    /// `dev_t`). `fs` is its file system's type, "" if it is not known.
+    /// Opens the file at `path` if it still has the inode number and device (kernel `dev_t`) that
+    /// were traced. `fs` is the file system's type, "" if unknown.
     ///
     /// # Errors
-    /// If it is gone, another file, or neither a regular file nor a block device.
+    /// If the file is gone, another file, or neither a regular file nor a block device.
     pub(crate) fn find(path: &Path, (ino, dev): (u64, u32), fs: &str) -> io::Result<Self> {
         let flags = libc::O_PATH | libc::O_CLOEXEC;
         let named = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -105,14 +106,14 @@ impl Asked {
         Ok(Self { named, about, remote })
     }
 
-    /// What it says of itself.
+    /// Reads the file's attributes. `source` is what its file system is mounted from.
     pub(crate) fn attrs(&self, source: Option<&str>) -> FileAttrs {
         ask(&self.named, self.open().as_ref(), source)
     }
 
-    /// Open for the questions that need it (ioctl). Nothing is read, so its access time stays. Not a
-    /// device, whose driver would act on it, and not a file without a name: closing it would be what
-    /// frees its space.
+    /// Opens the file for queries that O_PATH does not allow (ioctl). Nothing is read, so the
+    /// access time does not change. `None` for a device, whose driver would act on the open; for a
+    /// file on a server; and for a file without a name, whose space the close would free.
     pub(crate) fn open(&self) -> Option<File> {
         if !self.about.is_file() || self.about.nlink() == 0 || self.remote {
             return None;
@@ -123,9 +124,9 @@ impl Asked {
     }
 }
 
-/// False if the device says that it is another file of the same number, as in another mount
-/// namespace. Devices without a driver (major 0) tell nothing: btrfs and overlay show others than the kernel
-/// has.
+/// False if the device shows that this is another file with the same inode number, as in another
+/// mount namespace. Anonymous devices (major 0) prove nothing: btrfs and overlayfs report other
+/// numbers to user space than the kernel has.
 fn may_be_on(about: &Metadata, dev: u32) -> bool {
     let itself = about.file_type().is_block_device();
     let (major, minor) = numbers(if itself { about.rdev() } else { about.dev() });
@@ -133,14 +134,14 @@ fn may_be_on(about: &Metadata, dev: u32) -> bool {
     major == 0 || kernel_major == 0 || (major, minor) == (kernel_major, kernel_minor)
 }
 
-/// Asks a file: by `file`, which may be open by its name alone, and by `open` what takes more. `source`
-/// is what its file system is mounted from: btrfs has device numbers of its own, behind which sysfs
-/// finds nothing.
+/// Reads the attributes of `file`, which may be an O_PATH descriptor; `open`, if given, is a full
+/// descriptor for the ioctls. `source` is what the file system is mounted from: btrfs reports its
+/// own anonymous device numbers, which sysfs does not know.
 pub(crate) fn ask(file: &File, open: Option<&File>, source: Option<&str>) -> FileAttrs {
     ask_through(file, open, source, device::ask)
 }
 
-/// As [`ask`]; `device` knows of a device by its number.
+/// Like [`ask`], but `device` supplies the attributes of a device by its number.
 pub(crate) fn ask_through(
     file: &File,
     open: Option<&File>,
@@ -152,14 +153,14 @@ pub(crate) fn ask_through(
     let dev = numbers(if itself { about.rdev() } else { about.dev() });
     let below = if dev.0 == 0 { source.and_then(device_number) } else { Some(dev) };
     let statx = statx(file);
-    let told = |mask| statx.filter(|answer| answer.stx_mask & mask != 0);
+    let reported = |mask| statx.filter(|answer| answer.stx_mask & mask != 0);
     FileAttrs {
         dev: Some(dev),
         flags: open.filter(|_| !itself).and_then(inode_flags),
         attributes: statx.map(|answer| answer.stx_attributes),
-        dio_align: told(libc::STATX_DIOALIGN)
+        dio_align: reported(libc::STATX_DIOALIGN)
             .map(|answer| (answer.stx_dio_mem_align, answer.stx_dio_offset_align)),
-        dio_read_align: told(libc::STATX_DIO_READ_ALIGN)
+        dio_read_align: reported(libc::STATX_DIO_READ_ALIGN)
             .map(|answer| answer.stx_dio_read_offset_align),
         block: if itself { None } else { block_size(file) },
         allocated: (!itself).then(|| about.blocks()),
@@ -171,13 +172,14 @@ fn numbers(dev: libc::dev_t) -> (u32, u32) {
     (libc::major(dev), libc::minor(dev))
 }
 
-/// The number of the block device at this path.
+/// The (major, minor) number of the block device at this path.
 fn device_number(source: &str) -> Option<(u32, u32)> {
     let about = fs::metadata(source).ok().filter(|about| about.file_type().is_block_device())?;
     Some(numbers(about.rdev()))
 }
 
-/// Its flags by FS_IOC_GETFLAGS; `None` if its file system has none.
+/// The inode flags of FS_IOC_GETFLAGS, see [`flag`]; `None` if the file system does not support
+/// them.
 pub fn inode_flags(file: &File) -> Option<u32> {
     let mut flags: libc::c_long = 0;
     // SAFETY: the kernel writes at most one long.
@@ -186,7 +188,7 @@ pub fn inode_flags(file: &File) -> Option<u32> {
     (!failed).then_some(flags as u32)
 }
 
-/// Its stx_attributes, see [`attribute`]; `None` if it cannot be asked.
+/// The file's `stx_attributes`, see [`attribute`]; `None` if statx(2) fails.
 pub fn attributes(file: &File) -> Option<u64> {
     statx(file).map(|answer| answer.stx_attributes)
 }

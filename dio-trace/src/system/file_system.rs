@@ -1,10 +1,12 @@
-//! What the type of a file system means for a file on it.
+//! Classifies file systems by type: network and FUSE clients, and file systems that store their
+//! data in files of another one (overlayfs).
 
 use std::{fs::File, mem::MaybeUninit, os::fd::AsRawFd as _};
 
 use dio_trace_common::verdict::magic;
 
-/// What the kernel has in `super_block.s_magic`: statfs(2) of a client may tell the server's type
+/// The `super_block.s_magic` of a client file system, by its type name; `None` for other types.
+/// statfs(2) cannot be used, because a client may return the server's type
 /// (fs/9p/vfs_super.c:v9fs_statfs).
 pub(crate) fn client_magic(fs: &str) -> Option<u32> {
     Some(match fs {
@@ -18,19 +20,20 @@ pub(crate) fn client_magic(fs: &str) -> Option<u32> {
     })
 }
 
-/// True of a file that may lie on another one, in whose page cache its data is.
+/// True if the file may be on overlayfs, where the page cache belongs to the file of a lower file
+/// system.
 pub(crate) fn is_stacked(file: &File) -> bool {
     statfs(file).is_none_or(|about| about.f_type == libc::OVERLAYFS_SUPER_MAGIC)
 }
 
-/// True of a file whose pages may be another one's, as far as its file system allows for that: FUSE
-/// hands reads on to a file of its daemon (fs/fuse/passthrough.c).
+/// True if the file's cached pages may belong to another file: on overlayfs, and on FUSE, which can
+/// forward reads to a backing file of its daemon (fs/fuse/passthrough.c).
 pub(crate) fn may_lie_elsewhere(file: &File) -> bool {
     let fuse = |about: &libc::statfs| about.f_type == libc::FUSE_SUPER_MAGIC;
     is_stacked(file) || statfs(file).as_ref().is_none_or(fuse)
 }
 
-/// What its file system says of itself.
+/// statfs(2) of the file's file system; `None` if the call fails.
 pub(crate) fn statfs(file: &File) -> Option<libc::statfs> {
     let mut about = MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: the kernel fills one statfs.

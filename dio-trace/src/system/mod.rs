@@ -1,4 +1,4 @@
-//! What this machine says of its processes, mounts, files and devices, asked without changing any.
+//! Reads the state of this machine's processes, mounts, files and devices without changing it.
 
 pub mod cgroup;
 pub mod device;

@@ -1,4 +1,4 @@
-//! Mounts, as /proc/PID/mountinfo tells them (proc(5)).
+//! Mounts of a process, parsed from /proc/PID/mountinfo (proc(5)).
 
 use std::{collections::HashMap, ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, path::Path};
 
@@ -9,14 +9,15 @@ pub struct Mount {
     pub dev: String,
     /// Path inside the file system that is the root of this mount.
     pub root: Vec<u8>,
-    /// Where it is mounted, as the process sees it.
+    /// Mount point, as the process sees it.
     pub point: Vec<u8>,
+    /// File system type.
     pub fs: String,
-    /// What it is mounted from: a device, or whatever its type has instead.
+    /// What is mounted: a device, or what the file system type uses instead.
     pub source: String,
-    /// Options of the file system (those of the mount itself tell nothing about caching).
+    /// Options of the file system (the per-mount options do not affect caching).
     pub options: String,
-    /// Its line: of two with one point, the later hides the other.
+    /// Line number: of two mounts on one mount point, the later one hides the other.
     pub line: usize,
 }
 
@@ -31,8 +32,10 @@ pub(crate) fn of_process(pid: u32) -> Mounts {
     mounts
 }
 
-/// ext4 does not list what is a default of the file system itself (`tune2fs -o journal_data`;
-/// fs/ext4/super.c:_ext4_show_options). A host of containers mounts one of them many times: each is asked once.
+/// Adds `data=journal` to the options of ext4 file systems that have it as a default. mountinfo
+/// does not list defaults stored in the file system itself (`tune2fs -o journal_data`;
+/// fs/ext4/super.c:_ext4_show_options). A container host mounts one file system many times, so each
+/// device is looked up once.
 fn add_defaults(mounts: &mut Mounts) {
     let mut asked = HashMap::new();
     let silent = |mount: &&mut Mount| mount.fs == "ext4" && !mount.options.contains("data=");
@@ -44,7 +47,8 @@ fn add_defaults(mounts: &mut Mounts) {
     }
 }
 
-/// All options of an ext4, defaults too, lie in a file under the kernel's name of its device.
+/// True if the ext4 file system on `dev` journals data. /proc/fs/ext4/DEVICE/options lists all
+/// options, defaults included. `None` if it cannot be read.
 fn journals_data(dev: &str) -> Option<bool> {
     let device = fs::read_link(format!("/sys/dev/block/{dev}")).ok()?;
     let file = Path::new("/proc/fs/ext4").join(device.file_name()?).join("options");
@@ -52,7 +56,7 @@ fn journals_data(dev: &str) -> Option<bool> {
     Some(options.lines().any(|option| option == "data=journal"))
 }
 
-/// Parses mountinfo; a line that is not as documented is left out.
+/// Parses mountinfo; a malformed line is skipped.
 pub(crate) fn parse(text: &[u8]) -> Mounts {
     let lines = text.split(|&b| b == b'\n').enumerate();
     lines.filter_map(|(number, line)| parse_line(number, line)).collect()
@@ -76,14 +80,14 @@ fn parse_line(number: usize, line: &[u8]) -> Option<(i32, Mount)> {
     Some((id, mount))
 }
 
-/// The mount that a path of this process lies on.
+/// The mount that an absolute path is on.
 pub(crate) fn of_path<'a>(mounts: &'a Mounts, path: &Path) -> Option<&'a Mount> {
     let point = |mount: &'a Mount| Path::new(OsStr::from_bytes(&mount.point));
     let over = mounts.values().filter(|mount| path.starts_with(point(mount)));
     over.max_by_key(|mount| (mount.point.len(), mount.line))
 }
 
-/// `\040` and the like back to bytes.
+/// Decodes octal escapes such as `\040`.
 fn unescape(word: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(word.len());
     let mut rest = word;

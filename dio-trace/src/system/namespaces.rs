@@ -1,12 +1,12 @@
-//! Mounts of all namespaces that were met, by id.
+//! Caches the mount tables of all mount namespaces seen so far, and finds mounts by id.
 //!
-//! A mount's id is the kernel's own: no two mounts have the same at one time, whatever namespace they
-//! are in (fs/namespace.c:mnt_alloc_id). So the table of any process tells of the mounts that a
-//! process which is gone by now had, if they were in the same namespace. An id is given again once its
-//! mount is gone; the device of the file system must be the file's, too.
+//! Mount ids are unique system-wide at any one time, whatever the namespace
+//! (fs/namespace.c:mnt_alloc_id). So the table of any process can describe the mounts of a process
+//! that has exited, if both were in the same namespace. Ids are reused once a mount is gone;
+//! therefore the device of the file system must match the file's device as well.
 //!
-//! What a table calls a mount depends on the root directory of the process, too: within one
-//! namespace a process in a chroot sees `/data` where another one sees `/new/data`.
+//! The mount point in a table also depends on the root directory of the process: within one
+//! namespace, a process in a chroot sees `/data` where another sees `/new/data`.
 
 use std::{
     collections::HashMap,
@@ -19,22 +19,22 @@ use crate::system::{
     processes,
 };
 
-/// Mount namespaces whose tables are kept, and mounts in all of them.
+/// Most mount tables that are kept, and most mounts in all of them.
 const MAX_NAMESPACES: usize = 256;
 const MAX_MOUNTS: usize = 1 << 16;
-/// How long a table is taken for what it says of a process that is still there.
+/// How long the table of a running process is used before it is read again.
 const FRESH: Duration = Duration::from_secs(1);
-/// How often at most all processes are looked through for namespaces.
+/// Shortest interval between two scans of all processes for namespaces.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
-/// Processes looked at then.
+/// Most processes visited by one scan.
 const MAX_PROCESSES: usize = 1 << 16;
 
-/// Whose mounts these are: processes share them, by the thousand.
+/// The key of a mount table. Many processes share one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Namespace {
-    /// By the inode in /proc, and by device and inode of the root directory.
+    /// Inode number of /proc/PID/ns/mnt, and (device, inode) of the process's root directory.
     Mounts { inode: u64, root: (u64, u64) },
-    /// Of a process that does not show it.
+    /// The process id, if the namespace of the process cannot be read.
     Process(u32),
 }
 
@@ -50,12 +50,13 @@ impl Namespace {
     }
 }
 
-/// The mount that a file is on, as its process named it.
+/// Identifies the mount that a file is on, as seen by the process that used the file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MountQuery {
     pub(crate) tgid: u32,
     pub(crate) id: i32,
-    /// Kernel `dev_t` of the file system; `None` if it is another's (a block device's own number).
+    /// Kernel `dev_t` of the file system; `None` for a block device, whose number is its own and
+    /// not that of the file system that holds its node.
     pub(crate) dev: Option<u32>,
 }
 
@@ -69,15 +70,16 @@ impl MountQuery {
     }
 }
 
-/// Asks for the mounts of a process.
+/// Reads the mount table of a process.
 type Read = fn(u32) -> Mounts;
 
-/// Tables of mounts, each with when it was read.
+/// The cached mount tables, each with the time it was read.
 pub(crate) struct Namespaces {
     tables: HashMap<Namespace, (Instant, Mounts)>,
+    /// When all processes were last scanned.
     looked: Option<Instant>,
     read: Read,
-    /// The tracer's.
+    /// The tracer's own namespace.
     own: Namespace,
 }
 
@@ -89,7 +91,7 @@ impl Default for Namespaces {
 }
 
 impl Namespaces {
-    /// Reads the tables of these processes, then of all others, each namespace once.
+    /// Reads the tables of the processes in `first`, then of all others, each namespace once.
     pub(crate) fn look_around(&mut self, first: &[u32]) {
         let now = Instant::now();
         self.looked = Some(now);
@@ -105,8 +107,8 @@ impl Namespaces {
         }
     }
 
-    /// The mount of a file: of its process as it was within the last second, else, if that is gone, of
-    /// any other.
+    /// The mount of a file, from the table of its process (at most [`FRESH`] old). If the process
+    /// has exited, from any other table.
     pub(crate) fn mount(&mut self, wanted: MountQuery) -> Option<Mount> {
         let own = Namespace::of(wanted.tgid);
         let fresh = self.tables.get(&own).filter(|(at, _)| at.elapsed() < FRESH);
@@ -114,7 +116,8 @@ impl Namespaces {
             return Some(mount.clone());
         }
         self.refresh(own, wanted.tgid);
-        // It is there, and just asked: no doubt of the number.
+        // The table was read just now, so the id cannot have been reused: the device need not
+        // match.
         if let Some(mount) = self.tables.get(&own).and_then(|(_, mounts)| mounts.get(&wanted.id)) {
             return Some(mount.clone());
         }
@@ -127,14 +130,14 @@ impl Namespaces {
     }
 
     fn anywhere(&self, wanted: &MountQuery) -> Option<Mount> {
-        // Should several tables have it: as the tracer's own root directory has it, else the newest.
+        // If several tables have the mount, prefer the tracer's own, else the newest.
         let tables = self.tables.iter().filter(|(_, (_, mounts))| wanted.among(mounts).is_some());
         let (_, (_, mounts)) =
             tables.max_by_key(|(namespace, (at, _))| (**namespace == self.own, *at))?;
         wanted.among(mounts).cloned()
     }
 
-    /// Reads a table; one of a process that is gone leaves what is known of its namespace.
+    /// Reads a table. If the process has exited, the cached table of its namespace is kept.
     fn refresh(&mut self, namespace: Namespace, tgid: u32) {
         let mounts = (self.read)(tgid);
         if mounts.is_empty() {
@@ -148,7 +151,7 @@ impl Namespaces {
         self.tables.insert(namespace, (Instant::now(), mounts));
     }
 
-    /// Half of the tables go: those that were not read for longest.
+    /// Drops the older half of the tables.
     fn drop_oldest(&mut self) {
         let mut times: Vec<Instant> = self.tables.values().map(|(at, _)| *at).collect();
         times.sort_unstable();
@@ -182,7 +185,7 @@ mod tests {
         let wanted = |id, dev| MountQuery { tgid: GONE, id, dev };
         assert_eq!(point(&mut namespaces, wanted(41, Some(DEV))).as_deref(), Some(&b"/data"[..]));
         assert_eq!(point(&mut namespaces, wanted(41, None)).as_deref(), Some(&b"/data"[..]));
-        // The number was given again, to another file system.
+        // The id was reused for a mount of another file system.
         assert_eq!(point(&mut namespaces, wanted(41, Some(DEV + 1))), None);
         assert_eq!(point(&mut namespaces, wanted(42, Some(DEV))), None);
     }
@@ -191,7 +194,7 @@ mod tests {
     fn of_two_root_directories_the_tracer_s_own_names_a_mount() {
         let mut namespaces = known(41, "/data");
         namespaces.own = Namespace::Mounts { inode: 7, root: (0, 2) };
-        // Read later: by a process outside of the chroot.
+        // Read later, from a process outside the chroot.
         let table = (Instant::now(), HashMap::from([(41, mount("/new/data"))]));
         namespaces.tables.insert(Namespace::Mounts { inode: 7, root: (0, 1) }, table);
         let wanted = MountQuery { tgid: GONE, id: 41, dev: Some(DEV) };

@@ -1,4 +1,4 @@
-//! Open descriptors of a process, from /proc.
+//! Finds open file descriptors of a process in /proc.
 
 use std::{
     fs,
@@ -8,15 +8,15 @@ use std::{
 
 use crate::util::escape::escape;
 
-/// A descriptor open with O_DIRECT.
+/// A file descriptor that is open with O_DIRECT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectFd {
     pub fd: String,
-    /// Escaped.
+    /// Escaped path.
     pub path: String,
 }
 
-/// The descriptors of a process that are open with O_DIRECT now.
+/// The descriptors of a process that are currently open with O_DIRECT, by ascending number.
 #[must_use]
 pub fn direct_fds(pid: u32) -> Vec<DirectFd> {
     let mut found: Vec<_> = numbers(pid)
@@ -32,7 +32,8 @@ pub fn direct_fds(pid: u32) -> Vec<DirectFd> {
     found
 }
 
-/// The descriptor of an inode: its path for opening, and its name for showing.
+/// Finds a descriptor of the process by inode number. Returns its /proc path, for opening, and the
+/// escaped name of its file, for display.
 pub(crate) fn find(pid: u32, ino: u64) -> Option<(PathBuf, String)> {
     numbers(pid).find_map(|fd| {
         let link = PathBuf::from(format!("/proc/{pid}/fd/{fd}"));
@@ -47,7 +48,8 @@ fn numbers(pid: u32) -> impl Iterator<Item = String> {
     dir.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok())
 }
 
-/// True if fdinfo's flags (octal) have O_DIRECT, and the descriptor is no pipe in packet mode.
+/// True if the flags (octal) in /proc/PID/fdinfo/FD contain O_DIRECT. A pipe in packet mode has it,
+/// too.
 fn is_direct(fdinfo: &str) -> bool {
     let flags = fdinfo.lines().find_map(|line| line.strip_prefix("flags:"));
     flags

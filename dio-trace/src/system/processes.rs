@@ -1,8 +1,9 @@
-//! The processes that run now, from /proc: who started whom, and who has which name.
+//! The running processes, from /proc: their names and their descendants.
 //!
-//! A *descendant* of a process is one that it, or a descendant of it, has forked. The parent tells
-//! of most; of one whose parent has ended the session may: a process gets into a session by being
-//! forked by a member of it, or by making it (setsid(2)).
+//! A *descendant* of a process was forked by the process itself or by one of its descendants. Most
+//! are found by their parent's id. If the parent has exited, the session id may show the relation:
+//! a process is a member of a session because a member forked it or because it created the session
+//! (setsid(2)).
 
 use std::{
     collections::HashSet,
@@ -11,49 +12,51 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// One process, as /proc/PID/stat has it.
+/// One process, from /proc/PID/stat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     pub pid: u32,
     pub parent: u32,
-    /// Process id of the leader of its session.
+    /// Process id of the session leader; 0 if it has none.
     pub session: u32,
-    /// When it was started: tells it from a later one of the same pid.
+    /// Start time in clock ticks since boot; distinguishes it from a later process with the same
+    /// pid.
     pub started: u64,
-    /// It has ended and only waits to be reaped by its parent.
+    /// The process has exited and waits to be reaped by its parent.
     pub ended: bool,
-    /// Name of its main thread, at most 15 bytes.
+    /// Name of the main thread, at most 15 bytes.
     pub comm: String,
 }
 
-/// All processes that can be seen. One that starts or ends meanwhile may be missing or be there.
+/// All visible processes. A process that starts or exits during the call may or may not be
+/// included.
 #[must_use]
 pub fn all() -> Vec<Process> {
     ids().filter_map(one).collect()
 }
 
-/// The ids of all processes that can be seen.
+/// The ids of all visible processes.
 pub fn ids() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The process of that id, if there is one.
+/// The process with this id, if it exists.
 #[must_use]
 pub fn one(pid: u32) -> Option<Process> {
     parse(&String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?))
 }
 
-/// True if it runs, and is the same one that was seen before.
+/// True if `process` is still running: its pid exists and has the same start time.
 #[must_use]
 pub fn still_runs(process: &Process) -> bool {
     one(process.pid).is_some_and(|now| now.started == process.started && !now.ended)
 }
 
-/// "PID (COMM) STATE PPID PGRP SESSION …"; the name may have any byte in it, parentheses too
+/// Parses "PID (COMM) STATE PPID PGRP SESSION …". COMM may contain any byte, including parentheses
 /// (Documentation/filesystems/proc.rst).
 fn parse(stat: &str) -> Option<Process> {
-    /// Of the fields behind the name.
+    /// Index among the fields that follow COMM.
     const STARTTIME: usize = 19;
     let (pid, rest) = stat.split_once(" (")?;
     let (comm, rest) = rest.rsplit_once(") ")?;
@@ -62,7 +65,7 @@ fn parse(stat: &str) -> Option<Process> {
     Some(Process {
         pid: pid.parse().ok()?,
         parent: number(1)? as u32,
-        // -1 and 0 are no process's.
+        // -1 and 0 are not ids of a process.
         session: fields.get(3)?.parse().unwrap_or(0),
         started: number(STARTTIME)?,
         ended: matches!(*fields.first()?, "Z" | "X"),
@@ -70,7 +73,7 @@ fn parse(stat: &str) -> Option<Process> {
     })
 }
 
-/// Of `processes`, the descendants of those in `of` that are not in it themselves.
+/// The descendants of the processes in `of` among `processes`, without those in `of` themselves.
 #[must_use]
 pub fn descendants<'a>(processes: &'a [Process], of: &HashSet<u32>) -> Vec<&'a Process> {
     let mut family = of.clone();
@@ -89,8 +92,8 @@ pub fn descendants<'a>(processes: &'a [Process], of: &HashSet<u32>) -> Vec<&'a P
     }
 }
 
-/// The processes of that name that run: that of their main thread, of their program's file, or the
-/// first word of their command line.
+/// The running processes with this name. It may be the name of the main thread, of the executable
+/// file, or the first word of the command line (without its directory).
 #[must_use]
 pub fn named(name: &str) -> Vec<Process> {
     all().into_iter().filter(|process| !process.ended && is_named(process, name)).collect()
@@ -112,7 +115,7 @@ fn program_is(pid: u32, name: &str) -> bool {
 /// "process 3920 and 7 descendants".
 #[must_use]
 pub fn in_words(pids: &[u32], descendants: usize) -> String {
-    /// More are counted.
+    /// Ids that are listed; further ones are only counted.
     const NAMED: usize = 5;
     let mut text = match pids {
         [one] => format!("process {one}"),

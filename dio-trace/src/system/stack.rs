@@ -1,35 +1,35 @@
-//! A program's stack, as it is shown and kept.
+//! The user-space call stack of a request, as shown and recorded.
 
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-/// Frames that the kernel takes (PERF_MAX_STACK_DEPTH).
+/// Most frames that the kernel captures (PERF_MAX_STACK_DEPTH).
 pub const MAX_FRAMES: usize = 127;
 
-/// The functions a program was in when it made a request, the innermost first.
+/// The call stack of a program when it issued a request, innermost frame first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stack {
-    /// The same number for the same stack, as long as the tracer runs or in one recording.
+    /// Identifies the stack while the tracer runs, or within one recording.
     pub id: u32,
     pub frames: Vec<Frame>,
 }
 
-/// A function on a stack. Names are escaped.
+/// A frame of a stack. Names are escaped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
-    /// Demangled; `None`: not known.
+    /// Demangled function name; `None` if unknown.
     pub symbol: Option<String>,
-    /// Bytes from the symbol's start.
+    /// Bytes from the start of the function.
     pub offset: u64,
-    /// The file that the code is from, as its process sees it.
+    /// Path of the file that contains the code, as the process sees it.
     pub module: Option<String>,
-    /// In the process's memory.
+    /// Virtual address in the process.
     pub address: u64,
 }
 
 impl Frame {
-    /// As a line: `symbol+0x1f (libc.so.6)`.
+    /// The frame as one line: `symbol+0x1f (libc.so.6)`.
     #[must_use]
     pub fn text(&self) -> String {
         let mut out = match &self.symbol {
@@ -42,7 +42,8 @@ impl Frame {
         out
     }
 
-    /// As flame graphs name it; a function has one name wherever in it the call is.
+    /// The frame's name in flame graphs. It does not contain the offset, so that all calls made by
+    /// one function are merged.
     #[must_use]
     pub fn name(&self) -> String {
         match (&self.symbol, &self.module) {
@@ -54,7 +55,7 @@ impl Frame {
 }
 
 impl Stack {
-    /// Frames with `;` between them, the outermost first.
+    /// The stack in folded form: names separated by `;`, outermost frame first.
     #[must_use]
     pub fn folded(&self) -> String {
         let names: Vec<String> =
@@ -63,7 +64,7 @@ impl Stack {
     }
 }
 
-/// A name in which nothing ends a frame of a folded line.
+/// Escapes `;`, which separates the frames of a folded stack.
 pub(crate) fn one_frame(name: &str) -> String {
     name.replace(';', "\\x3b")
 }

@@ -1,4 +1,4 @@
-//! Addresses on a stack to functions.
+//! Resolves the addresses of a stack to functions.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,31 +15,31 @@ use crate::{
     util::escape::escape,
 };
 
-/// Stacks whose functions are remembered at the same time; more are looked up anew.
+/// Most resolved stacks that are cached; when the cache is full, it is emptied.
 const MAX_STACKS: usize = 16_384;
 
-/// Bytes of one name.
+/// Most bytes of one name.
 const MAX_NAME: usize = 512;
 
-/// The addresses of a stack by the number that a request has, innermost first.
+/// Returns the addresses of a stack, innermost first, by the id that a request carries.
 pub type Addresses = Box<dyn Fn(u16) -> Vec<u64>>;
 
-/// Looks functions up, once a stack.
+/// Resolves stacks to functions, each stack once.
 pub struct Stacks {
     addresses: Addresses,
-    /// By process, for the same addresses are other functions in another one.
+    /// By (process, stack id): the same address is another function in another process.
     known: HashMap<(u32, u16), Option<Arc<Stack>>>,
     next: u32,
 }
 
 impl Stacks {
-    /// With the map that the probes put them in.
+    /// `addresses` reads the map that the probes store stacks in.
     #[must_use]
     pub fn new(addresses: Addresses) -> Self {
         Self { addresses, known: HashMap::new(), next: 0 }
     }
 
-    /// The stack of that number in that process.
+    /// The stack with the id `number` of the process `tgid`; `None` if the map does not have it.
     pub fn get(&mut self, tgid: u32, number: u16) -> Option<Arc<Stack>> {
         if let Some(known) = self.known.get(&(tgid, number)) {
             return known.clone();
@@ -57,16 +57,17 @@ impl Stacks {
     }
 }
 
-/// Anew for each stack: a symbolizer keeps every file that it saw open and mapped, and no file
-/// system with one of them could be unmounted.
+/// Creates a symbolizer, a new one for each stack: a symbolizer keeps every file it used open and
+/// mapped, so that the file system of such a file could not be unmounted.
 fn symbolizer() -> Symbolizer {
-    // Symbols alone: reading a database's debug information takes seconds, in which events wait.
+    // Only symbols: reading the debug information of a large program takes seconds, and events have
+    // to wait meanwhile.
     Symbolizer::builder().enable_code_info(false).enable_inlined_fns(false).build()
 }
 
 fn frames(tgid: u32, addresses: &[u64]) -> Vec<Frame> {
     let symbolizer = symbolizer();
-    // All but the first are where a call returns to: the call itself lies before that.
+    // All addresses but the first are return addresses; the call is the instruction before.
     let back = |i: usize| u64::from(i != 0);
     let calls: Vec<u64> =
         addresses.iter().enumerate().map(|(i, at)| at.saturating_sub(back(i))).collect();
@@ -87,21 +88,21 @@ fn frames(tgid: u32, addresses: &[u64]) -> Vec<Frame> {
     addresses.iter().enumerate().map(frame).collect()
 }
 
-/// What the process's files say; nothing once it is gone.
+/// Resolves addresses by the files that the process has mapped; empty if the process has exited.
 fn look_up<'a>(symbolizer: &'a Symbolizer, tgid: u32, calls: &[u64]) -> Vec<Symbolized<'a>> {
     let mut process = Process::new(Pid::from(tgid));
     process.debug_syms = false;
     let ask = |process| symbolizer.symbolize(&Source::Process(process), Input::AbsAddr(calls));
     ask(process.clone())
         .or_else(|_| {
-            // Without CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE: by their paths.
+            // /proc/PID/map_files needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE: use paths without.
             process.map_files = false;
             ask(process)
         })
         .unwrap_or_default()
 }
 
-/// The files that a process has mapped.
+/// The files that a process has mapped: (start, end, path) of each mapping.
 struct Mapped(Vec<(u64, u64, String)>);
 
 impl Mapped {
@@ -116,7 +117,7 @@ impl Mapped {
     }
 }
 
-/// A line of /proc/PID/maps that has a file.
+/// Parses a line of /proc/PID/maps; `None` if the mapping has no file.
 fn mapping(line: &[u8]) -> Option<(u64, u64, String)> {
     let mut words = line.splitn(6, |byte| *byte == b' ');
     let (from, to) = std::str::from_utf8(words.next()?).ok()?.split_once('-')?;
@@ -125,7 +126,7 @@ fn mapping(line: &[u8]) -> Option<(u64, u64, String)> {
     (!file.is_empty()).then(|| Some((at(from)?, at(to)?, name(file))))?
 }
 
-/// A name for a screen: C++ has names of kilobytes.
+/// Escapes a name and truncates it to [`MAX_NAME`] bytes: C++ names can be kilobytes long.
 fn name(bytes: &[u8]) -> String {
     escape(&bytes[..bytes.len().min(MAX_NAME)])
 }
@@ -134,7 +135,7 @@ fn name(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Found by its own name, in its own file.
+    /// A function that the test finds by name.
     #[inline(never)]
     fn known_function() -> u64 {
         let here: u64;
@@ -160,7 +161,7 @@ mod tests {
         assert_eq!(nowhere, &Frame { address: 8, ..Frame::default() });
         assert!(Arc::ptr_eq(&stacks.get(own, 0).unwrap(), &stack));
         assert!(stacks.get(own, 1).is_none());
-        // Gone: its addresses are left.
+        // The process does not exist: only the addresses are known.
         let gone = stacks.get(u32::MAX >> 1, 0).unwrap();
         assert_eq!((gone.id, gone.frames[0].text()), (2, format!("{here:#x}")));
     }
@@ -176,7 +177,7 @@ mod tests {
             let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
             maps.lines().filter(|line| line.ends_with(exe.to_str().unwrap())).count()
         };
-        // Other tests look functions up meanwhile, in the same file.
+        // Other tests resolve symbols of the same file at the same time.
         let here = known_function();
         let mut stacks = Stacks::new(Box::new(move |_| vec![here]));
         let before = mapped();

@@ -1,4 +1,4 @@
-//! From the probes' clock to the wall's, and the wall's time in words.
+//! Converts the probes' clock (CLOCK_MONOTONIC) to wall-clock time, and formats wall-clock time.
 
 use jiff::{
     Timestamp,
@@ -7,14 +7,15 @@ use jiff::{
 };
 use serde::{Deserialize, Serialize};
 
-/// CLOCK_MONOTONIC to CLOCK_REALTIME, by the difference at the start.
+/// Converts CLOCK_MONOTONIC to CLOCK_REALTIME by the difference sampled at the start.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     offset: i128,
 }
 
 impl Clock {
-    /// Samples both clocks. Another task may run between two samples: the closest ones count.
+    /// Samples both clocks. Another task may be scheduled between two samples, so the sampling is
+    /// repeated and the attempt with the shortest interval is used.
     #[must_use]
     pub fn now() -> Self {
         const TRIES: usize = 16;
@@ -27,31 +28,31 @@ impl Clock {
         Self { offset: tries.min().map_or(0, |(_, offset)| offset) }
     }
 
-    /// A clock with a fixed difference in ns, for tests.
+    /// A clock with a fixed difference of `offset` ns: that of a recording, or for tests.
     #[must_use]
     pub const fn fixed(offset: i128) -> Self {
         Self { offset }
     }
 
-    /// The difference in ns.
+    /// CLOCK_REALTIME minus CLOCK_MONOTONIC, in ns.
     #[must_use]
     pub fn offset(&self) -> i64 {
         i64::try_from(self.offset).unwrap_or(i64::MAX)
     }
 
-    /// CLOCK_MONOTONIC now, in ns.
+    /// The current CLOCK_MONOTONIC time in ns.
     #[must_use]
     pub fn monotonic() -> u64 {
         u64::try_from(read(libc::CLOCK_MONOTONIC)).unwrap_or(0)
     }
 
-    /// ns since the epoch now.
+    /// The current CLOCK_REALTIME time: ns since the epoch.
     #[must_use]
     pub fn realtime() -> u64 {
         u64::try_from(read(libc::CLOCK_REALTIME)).unwrap_or(0)
     }
 
-    /// ns since the epoch of a CLOCK_MONOTONIC time in ns.
+    /// Converts a CLOCK_MONOTONIC time in ns to ns since the epoch.
     #[must_use]
     pub fn wall(&self, monotonic: u64) -> u64 {
         u64::try_from(i128::from(monotonic) + self.offset).unwrap_or(0)
@@ -65,13 +66,13 @@ fn read(clock: libc::clockid_t) -> i128 {
     i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
 }
 
-/// A time zone as a recording keeps it: its offset when the recording began, which all its times
-/// are shown in. A change to or from summer time within a recording does not change it.
+/// A time zone as a recording stores it: the offset when the recording began. All times of the
+/// recording are shown with this offset, even if daylight saving time starts or ends meanwhile.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Zone {
     /// Seconds east of UTC.
     pub offset: i32,
-    /// IANA name, if it is known.
+    /// IANA name, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
@@ -79,7 +80,7 @@ pub struct Zone {
 impl Zone {
     pub const UTC: Self = Self { offset: 0, name: None };
 
-    /// This machine's zone (TZ, or /etc/localtime) now; `None` if it cannot be told.
+    /// This machine's current zone (TZ, or /etc/localtime); `None` if it cannot be determined.
     #[must_use]
     pub fn local() -> Option<Self> {
         let zone = TimeZone::try_system().ok()?;
@@ -87,7 +88,7 @@ impl Zone {
         Some(Self { offset, name: zone.iana_name().map(str::to_owned) })
     }
 
-    /// False of one that no place on earth has, and no calendar can show.
+    /// False for an offset that no real time zone has and that the calendar cannot show.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         Offset::from_seconds(self.offset).is_ok()
@@ -108,13 +109,13 @@ impl Zone {
         if self.is_utc() { "UTC".to_owned() } else { self.suffix() }
     }
 
-    /// UTC by name, too: London has its offset in winter alone.
+    /// True if both offset and name are UTC's. The offset is not enough: London has it in winter.
     fn is_utc(&self) -> bool {
         let name = self.name.as_deref();
         self.offset == 0 && name.is_none_or(|name| matches!(name, "UTC" | "Etc/UTC"))
     }
 
-    /// `+01:00`, with seconds where a zone has them.
+    /// `+01:00`, with seconds if the offset has them.
     #[must_use]
     pub fn suffix(&self) -> String {
         let (sign, all) = (if self.offset < 0 { '-' } else { '+' }, self.offset.unsigned_abs());
@@ -123,40 +124,40 @@ impl Zone {
         format!("{sign}{hours:02}:{minutes:02}{rest}")
     }
 
-    /// `HH:MM:SS` of ns since the epoch.
+    /// Formats ns since the epoch as `HH:MM:SS`.
     #[must_use]
     pub fn time_of_day(&self, wall_ns: u64) -> String {
         let at = self.civil(wall_ns);
         format!("{:02}:{:02}:{:02}", at.hour(), at.minute(), at.second())
     }
 
-    /// `YYYY-MM-DD` of ns since the epoch.
+    /// Formats ns since the epoch as `YYYY-MM-DD`.
     #[must_use]
     pub fn date(&self, wall_ns: u64) -> String {
         self.civil(wall_ns).date().to_string()
     }
 
-    /// `YYYY-MM-DDTHH:MM:SS+HH:MM` (ISO 8601) of ns since the epoch.
+    /// Formats ns since the epoch as `YYYY-MM-DDTHH:MM:SS+HH:MM` (ISO 8601).
     #[must_use]
     pub fn iso(&self, wall_ns: u64) -> String {
         format!("{}T{}{}", self.date(wall_ns), self.time_of_day(wall_ns), self.suffix())
     }
 
-    /// The same with milliseconds.
+    /// Formats ns since the epoch as ISO 8601 with milliseconds.
     #[must_use]
     pub fn iso_fine(&self, wall_ns: u64) -> String {
         let (date, time) = (self.date(wall_ns), self.time_of_day(wall_ns));
         format!("{date}T{time}.{:03}{}", wall_ns / 1_000_000 % 1_000, self.suffix())
     }
 
-    /// A recording can say any time: the calendar ends in 9999, u64 in the year 2554.
+    /// Any time in a recording can be shown: a u64 of ns ends in 2554, the calendar in 9999.
     fn civil(&self, wall_ns: u64) -> DateTime {
         let at = Timestamp::from_nanosecond(i128::from(wall_ns)).unwrap_or_default();
         Offset::from_seconds(self.offset).unwrap_or(Offset::UTC).to_datetime(at)
     }
 }
 
-/// The zone that times are shown in, and why that one.
+/// The time zone that times are shown in, and why it was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     pub zone: Zone,
@@ -170,10 +171,10 @@ impl Default for Shown {
 }
 
 impl Shown {
-    /// UTC because a person asked for it.
+    /// UTC because the user asked for it.
     pub const ASKED: Self = Self { zone: Zone::UTC, why: "by --utc" };
 
-    /// Of what is traced here and now.
+    /// The zone for live tracing on this machine.
     #[must_use]
     pub fn here(utc: bool) -> Self {
         if utc {
@@ -181,11 +182,11 @@ impl Shown {
         }
         match Zone::local() {
             Some(zone) => Self { zone, why: "this machine's zone" },
-            None => Self { zone: Zone::UTC, why: "this machine's zone cannot be told" },
+            None => Self { zone: Zone::UTC, why: "this machine's zone is unknown" },
         }
     }
 
-    /// Of a recording, by its header.
+    /// The zone for a recording, from its header.
     #[must_use]
     pub fn recorded(zone: Option<&Zone>, utc: bool) -> Self {
         match zone {

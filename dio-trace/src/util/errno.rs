@@ -1,6 +1,6 @@
-//! Names of errors.
+//! Names of errno values.
 
-/// include/linux/err.h: no result of the kernel is below minus this.
+/// Largest errno (include/linux/err.h: MAX_ERRNO): no kernel result is below `-MAX`.
 pub const MAX: i64 = 4_095;
 
 /// The name of a positive errno, or its number.
@@ -14,7 +14,7 @@ macro_rules! names {
     ($($name:ident)*) => { &[$((libc::$name, stringify!($name)),)*] };
 }
 
-/// Errors a read or write of a file may return (EOPNOTSUPP and ENOTSUP are one number).
+/// Errors that a read or write of a file may return (EOPNOTSUPP and ENOTSUP have the same number).
 const NAMES: &[(i32, &str)] = names! {
     EPERM ENOENT EINTR EIO ENXIO EBADF EAGAIN ENOMEM EACCES EFAULT EBUSY EINVAL ENFILE EFBIG
     ENOSPC EROFS EPIPE EDOM ERANGE ENODATA ETIME ENOLINK EPROTO EBADMSG EOVERFLOW EILSEQ

@@ -1,10 +1,11 @@
-//! The one choke point for names that come from outside: command names, paths, file systems.
+//! Escapes names that come from outside (command names, paths, file systems) before they are shown.
+//! Every such name goes through this module.
 
 use std::{fmt::Write as _, path::Path};
 
-/// Text that may be shown anywhere: valid UTF-8, one line, no control, bidirectional or
-/// invisible characters. Everything else is written as `\xNN` (a byte) or `\u{N}`; a backslash
-/// stays itself, for paths with one are rarer than people who paste them.
+/// Returns text that is safe to show anywhere: valid UTF-8, one line, no control, bidirectional
+/// or invisible characters. Everything else is written as `\xNN` (a byte) or `\u{N}`. A backslash
+/// is not escaped, so that a path that contains one can be copied and pasted.
 #[must_use]
 pub fn escape(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
@@ -25,13 +26,13 @@ pub fn escape(bytes: &[u8]) -> String {
     out
 }
 
-/// A path.
+/// Escapes a path, see [`escape`].
 #[must_use]
 pub fn path(path: impl AsRef<Path>) -> String {
     escape(path.as_ref().as_os_str().as_encoded_bytes())
 }
 
-/// A fixed-size, NUL-terminated kernel string.
+/// Escapes a fixed-size, NUL-terminated kernel string, see [`escape`].
 #[must_use]
 pub fn escape_c(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
@@ -42,8 +43,9 @@ fn push_byte(out: &mut String, byte: u8) {
     let _ = write!(out, "\\x{byte:02x}");
 }
 
-/// Characters that change what a reader sees without being seen: C1 controls, bidirectional
-/// marks and overrides, zero-width and line separators, byte-order mark, and what XML cannot have.
+/// True for an invisible character that changes what a reader sees: C1 controls, bidirectional
+/// marks and overrides, zero-width and line separators, byte-order mark, and characters that XML
+/// forbids.
 const fn is_deceptive(c: char) -> bool {
     matches!(c,
         '\u{80}'..='\u{9f}'

@@ -1,10 +1,10 @@
-//! Counts, bytes, durations and shares as text: one way for the screen, the page and every table.
-//!
-//! `report/html/format.js` does the same in the page; a test compares the two.
+//! Formats counts, bytes, durations and shares, the same way for the screen, the HTML page and
+//! every table. `output/html/format.js` implements the same formats for the page; a test compares
+//! the two.
 
 use crate::util::clock::Zone;
 
-/// A count with thousands separated.
+/// A count with thousands separators: `1,234,567`.
 #[must_use]
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -24,7 +24,7 @@ pub fn counted(n: u64, one: &str) -> String {
     format!("{} {one}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
-/// A number of bytes, rounded to two digits or more.
+/// A number of bytes in binary units, rounded to two digits or more: `1.5K`.
 #[must_use]
 pub fn about(n: u64) -> String {
     const UNITS: [(u64, &str); 5] =
@@ -32,7 +32,7 @@ pub fn about(n: u64) -> String {
     scaled(n, &UNITS)
 }
 
-/// A duration in ns, rounded to two digits or more.
+/// A duration, given in ns, rounded to two digits or more: `131us`.
 #[must_use]
 pub fn duration(ns: u64) -> String {
     const UNITS: [(u64, &str); 6] = [
@@ -46,7 +46,7 @@ pub fn duration(ns: u64) -> String {
     scaled(ns, &UNITS)
 }
 
-/// In the largest unit of which it is one or more once it is rounded: 999.6us are 1.0ms.
+/// `n` in the largest unit that makes it at least 1 after rounding: 999.6us is shown as 1.0ms.
 fn scaled(n: u64, units: &[(u64, &str)]) -> String {
     let fits = |at: &usize| {
         let lower = units[at.saturating_sub(1)].0;
@@ -62,7 +62,7 @@ fn scaled(n: u64, units: &[(u64, &str)]) -> String {
     }
 }
 
-/// So many of a unit; halves go up.
+/// `n / unit`, rounded to the nearest integer; halves are rounded up.
 fn whole(n: u64, unit: u64) -> u128 {
     (u128::from(n) + u128::from(unit / 2)) / u128::from(unit)
 }
@@ -71,7 +71,8 @@ fn tenths(n: u64, unit: u64) -> u128 {
     (u128::from(n) * 10 + u128::from(unit / 2)) / u128::from(unit)
 }
 
-/// Which part of the whole it is; one that is neither nothing nor all never looks like it.
+/// `part` as a percentage of `whole`. Only nothing is shown as 0.0% and only everything as 100.0%;
+/// `-` if `whole` is 0.
 #[must_use]
 pub fn percent(part: u64, whole: u64) -> String {
     let tenths = match u128::from(whole) {
@@ -85,14 +86,14 @@ pub fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// `12 direct, 3 eof`: what a headline names, which adds up to its total.
+/// `12 direct, 3 eof`: the counts of a headline, which add up to its total.
 #[must_use]
 pub fn parts(parts: &[(&str, u64)]) -> String {
     let text = |(name, n): &(&str, u64)| format!("{} {name}", count(*n));
     parts.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
-/// When, and how long from there on.
+/// A start time and a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// ns since the epoch.

@@ -1,4 +1,4 @@
-//! What knows nothing of tracing: text, times, errors, files that are made, privilege.
+//! Helpers that are independent of tracing: text, times, error names, output files, privilege.
 
 pub mod clock;
 pub mod errno;

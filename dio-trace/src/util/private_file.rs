@@ -1,7 +1,9 @@
-//! Files that we make: for their owner alone, through no link, and over nothing unasked.
+//! Creates output files: readable only by their owner, never through a symbolic link, and never
+//! over an existing file unless the user asked for it.
 //!
-//! A file that is whole or worthless (a table, a page) is a [`Whole`]: written beside its name and
-//! renamed at the end. What is useful line by line is written in place: [`create`], [`stream`].
+//! A file that is useless when incomplete (a table, a page) is a [`Whole`]: it is written under a
+//! temporary name in the same directory and renamed at the end. A file that is useful line by line
+//! is written in place: [`create`], [`stream`].
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -20,27 +22,28 @@ use tempfile::TempPath;
 
 use crate::util::escape;
 
-/// Only the owner may read what names other people's files.
+/// Only the owner may read output that names other users' files.
 const MODE: u32 = 0o600;
-/// As the umask has it.
+/// Permissions are left to the umask.
 const SHARED_MODE: u32 = 0o666;
 
-/// Temporary files that a signal must remove.
+/// Temporary files to remove when a signal ends the program.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// True for `-`: stdin or stdout. A file of that name is `./-`.
+/// True for `-`, which means stdin or stdout. A file of that name is given as `./-`.
 #[must_use]
 pub fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// Creates a file that is only ever appended to; with `force` it may be there already.
+/// Creates a file for appending; with `force`, an existing file is truncated.
 ///
 /// # Errors
-/// If it is there, is a symbolic link or not a regular file, or cannot be created.
+/// If the file exists (without `force`), is a symbolic link or not a regular file, or cannot be
+/// created.
 pub fn create(path: &Path, force: bool) -> Result<File> {
     let mut options = OpenOptions::new();
-    // Without O_NONBLOCK, a FIFO would wait for a reader before it could be refused.
+    // Without O_NONBLOCK, opening a FIFO would block until it has a reader, before it is rejected.
     let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
     options.append(true).mode(MODE).custom_flags(flags);
     let open = if force { options.create(true) } else { options.create_new(true) };
@@ -58,10 +61,10 @@ pub fn create(path: &Path, force: bool) -> Result<File> {
     Ok(file)
 }
 
-/// Creates or empties a file, or opens a FIFO or device, for lines as they come.
+/// Opens a file, FIFO or device for output line by line; a regular file is created or truncated.
 ///
 /// # Errors
-/// If it cannot be opened, or is a FIFO that nobody reads.
+/// If the file cannot be opened, or is a FIFO without a reader.
 pub fn stream(path: &Path) -> Result<File> {
     let shown = || format!("cannot write {}", escape::path(path));
     let file = OpenOptions::new()
@@ -81,7 +84,7 @@ pub fn stream(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Undoes O_NONBLOCK, which was for the opening alone.
+/// Clears O_NONBLOCK, which was only needed for open(2).
 ///
 /// # Errors
 /// Those of fcntl(2).
@@ -95,7 +98,7 @@ pub fn blocking(file: &File) -> io::Result<()> {
 }
 
 fn exists(path: &Path) -> Error {
-    anyhow!("{} is there already: --force writes over it", escape::path(path))
+    anyhow!("{} already exists: --force overwrites it", escape::path(path))
 }
 
 fn link(path: &Path) -> Error {
@@ -106,19 +109,20 @@ fn irregular(path: &Path) -> Error {
     anyhow!("{} is not a regular file: name another (or - for stdout)", escape::path(path))
 }
 
-/// A file that is there under its name once it is complete, and not before. What was there stays
-/// until then. Dropped, or at a signal ([`remove_at_signals`]), it leaves nothing behind.
+/// A file that appears under its name only once it is complete; an existing file of that name stays
+/// until then. Dropping it, or a signal ([`remove_at_signals`]), leaves no file behind.
 pub struct Whole {
     out: Named<File>,
     ready: Ready,
 }
 
 impl Whole {
-    /// For its owner alone; with `force` in place of a file that is there. `input` is what it is
-    /// made from, which it must not replace.
+    /// A file that only its owner may read; with `force`, it replaces an existing one. `input` is
+    /// the file that it is made from, which it must not replace.
     ///
     /// # Errors
-    /// If it is there, is a symbolic link or not a regular file, or cannot be created.
+    /// If the file exists (without `force`), is `input`, a symbolic link or not a regular file, or
+    /// cannot be created.
     pub fn private(path: &Path, force: bool, input: &File) -> Result<Self> {
         let input = input.metadata().map(|about| (about.dev(), about.ino())).ok();
         let there = fs::metadata(path).map(|about| (about.dev(), about.ino())).ok();
@@ -127,10 +131,11 @@ impl Whole {
         Self::new(path, force, MODE)
     }
 
-    /// For whom the umask lets read it, in place of a file that is there.
+    /// A file with the permissions that the umask allows; it replaces an existing one.
     ///
     /// # Errors
-    /// If that is a symbolic link or not a regular file, or it cannot be created.
+    /// If the existing file is a symbolic link or not a regular file, or the new one cannot be
+    /// created.
     pub fn shared(path: &Path) -> Result<Self> {
         Self::new(path, true, SHARED_MODE)
     }
@@ -140,7 +145,7 @@ impl Whole {
             Ok(_) if !force => bail!(exists(path)),
             Ok(there) if there.is_symlink() => bail!(link(path)),
             Ok(there) if !there.is_file() => bail!(irregular(path)),
-            // What is wrong with the folder is said below.
+            // Errors of the directory are reported below, when the file is created.
             _ => {}
         }
         let shown = || format!("cannot create {}", escape::path(path));
@@ -148,7 +153,7 @@ impl Whole {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(mode);
-        // Locked, so that a signal does not miss what is made meanwhile.
+        // The lock is held while the file is created, so that the signal thread does not miss it.
         let mut unfinished = unfinished();
         let (file, temp) = tempfile::Builder::new()
             .prefix(".dio-trace-")
@@ -161,17 +166,17 @@ impl Whole {
         Ok(Self { out, ready: Ready { path: path.to_owned(), temp: Some(temp), force } })
     }
 
-    /// Completes and closes it; it has its name once that is said, too.
+    /// Syncs and closes the file. It gets its name from [`Ready::name`].
     ///
     /// # Errors
-    /// What the disk did not take, which some file systems say only now.
+    /// Write errors, which some file systems report only now.
     pub fn close(self) -> Result<Ready> {
         let Self { out, ready } = self;
         out.out.sync_all().map_err(|error| out.say(&error))?;
         Ok(ready)
     }
 
-    /// Completes it, under its name.
+    /// Syncs, closes and names the file.
     ///
     /// # Errors
     /// Those of [`Whole::close`] and [`Ready::name`].
@@ -190,19 +195,19 @@ impl Write for Whole {
     }
 }
 
-/// A complete file that has not its name yet.
+/// A complete file that does not have its name yet.
 pub struct Ready {
     path: PathBuf,
-    /// `None` once it has its name.
+    /// `None` once the file has its name.
     temp: Option<TempPath>,
     force: bool,
 }
 
 impl Ready {
-    /// Gives it its name, in one step.
+    /// Gives the file its name atomically.
     ///
     /// # Errors
-    /// If something of that name came meanwhile, or the folder cannot be changed.
+    /// If a file of that name was created meanwhile, or the directory cannot be changed.
     pub fn name(mut self) -> Result<()> {
         let mut unfinished = unfinished();
         let Some(temp) = self.temp.take() else { return Ok(()) };
@@ -230,8 +235,8 @@ fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From here on a signal that ends the program removes unfinished files first. For a program that
-/// waits for no signal itself, before it starts a thread.
+/// From now on, unfinished files are removed before a signal ends the program. Must be called
+/// before any thread is started, and only in a program that does not wait for signals itself.
 pub fn remove_at_signals() {
     let set = ending_signals();
     if mask(libc::SIG_BLOCK, &set).is_err() {
@@ -239,13 +244,13 @@ pub fn remove_at_signals() {
     }
     let started = thread::Builder::new().name("dio-trace-signals".to_owned()).spawn(move || {
         let mut signal = 0;
-        // SAFETY: the call reads a set and writes a number, both of this frame.
+        // SAFETY: the call reads a set and writes an integer, both in this frame.
         if unsafe { libc::sigwait(&raw const set, &raw mut signal) } == 0 {
-            // Kept, so that nothing is created or named behind this.
+            // The lock is held to the end, so that no file is created or named after this.
             let unfinished = unfinished();
             unfinished.iter().for_each(|path| drop(fs::remove_file(path)));
             let _ = mask(libc::SIG_UNBLOCK, &set);
-            // SAFETY: its disposition is the default: it ends the process.
+            // SAFETY: the signal's disposition is the default, so this ends the process.
             unsafe { libc::raise(signal) };
         }
     });
@@ -254,10 +259,10 @@ pub fn remove_at_signals() {
     }
 }
 
-/// Those that would end the program; `nohup` and shells have some ignored.
+/// The signals that would end the program. `nohup` and shells start programs with some ignored.
 fn ending_signals() -> libc::sigset_t {
-    // SAFETY: the set is made empty before anything is added; sigaction writes what it is asked for,
-    // of which all zeroes is a value.
+    // SAFETY: the set is emptied before anything is added; sigaction fills a struct for which all
+    // zeroes is a valid value.
     unsafe {
         let mut set = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
@@ -272,16 +277,16 @@ fn ending_signals() -> libc::sigset_t {
     }
 }
 
-/// Of this thread, and those it starts.
+/// Changes the signal mask of this thread and of the threads that it starts.
 fn mask(how: libc::c_int, set: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: reads a set that is there.
+    // SAFETY: reads a valid set.
     match unsafe { libc::pthread_sigmask(how, set, std::ptr::null_mut()) } {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
     }
 }
 
-/// An output whose errors say which one it is, where those of an input are told too.
+/// An output whose errors name it, so that they can be told from the errors of an input.
 pub struct Named<W> {
     name: String,
     out: W,
@@ -313,8 +318,8 @@ mod tests {
 
     use super::*;
 
-    /// A folder, a name in it, and what a file of that name is made from.
-    fn place() -> (tempfile::TempDir, PathBuf, File) {
+    /// A directory, a path in it, and the input that a file of that path is made from.
+    fn target() -> (tempfile::TempDir, PathBuf, File) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         (folder, path, tempfile::tempfile().unwrap())
@@ -326,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_file_has_its_name_when_it_is_complete() {
-        let (folder, path, input) = place();
+        let (folder, path, input) = target();
         let mut out = Whole::private(&path, false, &input).unwrap();
         out.write_all(b"whole").unwrap();
         assert!(!path.exists() && names(&folder) == 1);
@@ -340,7 +345,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_leaves_nothing() {
-        let (folder, path, input) = place();
+        let (folder, path, input) = target();
         Whole::private(&path, false, &input).unwrap().write_all(b"half").unwrap();
         drop(Whole::private(&path, false, &input).unwrap().close().unwrap());
         assert_eq!(names(&folder), 0);
@@ -349,17 +354,17 @@ mod tests {
 
     #[test]
     fn what_came_meanwhile_is_not_replaced_unasked() {
-        let (folder, path, input) = place();
+        let (folder, path, input) = target();
         let out = Whole::private(&path, false, &input).unwrap();
         fs::write(&path, "theirs").unwrap();
         let error = out.finish().unwrap_err().to_string();
-        assert!(error.contains("is there already"), "{error}");
+        assert!(error.contains("already exists"), "{error}");
         assert_eq!((fs::read(&path).unwrap(), names(&folder)), (b"theirs".to_vec(), 1));
     }
 
     #[test]
     fn a_link_that_came_meanwhile_is_not_followed() {
-        let (folder, path, input) = place();
+        let (folder, path, input) = target();
         let target = folder.path().join("target");
         fs::write(&target, "theirs").unwrap();
         let mut out = Whole::private(&path, true, &input).unwrap();
@@ -372,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_fifo_is_refused_at_once() {
-        let (_folder, path, input) = place();
+        let (_folder, path, input) = target();
         let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
         // SAFETY: a string that ends with a NUL.
         assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);

@@ -1,43 +1,46 @@
-//! Giving up what is needed no more once the probes are attached.
+//! Drops the capabilities that are no longer needed once the probes are attached.
 
 use std::io;
 
 use caps::{CapSet, Capability, CapsHashSet};
 
-/// Reading the maps, where the kernel asks for it at every look (before 6.0; kernel/bpf/syscall.c).
+/// Needed to read maps where the kernel checks it at every lookup (before 6.0;
+/// kernel/bpf/syscall.c).
 pub const READING_MAPS: Capability = Capability::CAP_BPF;
 
-/// What looking at other users' processes and files takes, to name and explain them.
+/// Needed to inspect other users' processes and files, in order to name and explain them.
 pub const LOOKING: &[Capability] = &[
     Capability::CAP_DAC_READ_SEARCH,
     Capability::CAP_SYS_PTRACE,
     Capability::CAP_CHECKPOINT_RESTORE,
 ];
 
-/// What making another file of a recording takes, in a folder of somebody else.
+/// Needed to create the next file of a recording in a directory that another user owns.
 pub const CREATING: &[Capability] = &[Capability::CAP_DAC_OVERRIDE];
 
-/// Takes from this thread, for good, all but what it has of `keep`; those it starts have no more.
+/// Drops all capabilities of this thread except those in `keep`, permanently. Threads that it
+/// starts later inherit the reduced set.
 ///
 /// # Errors
 /// Those of capset(2).
 pub fn give_up_but(keep: &[Capability]) -> io::Result<()> {
     let own = caps::read(None, CapSet::Permitted).map_err(io::Error::other)?;
     let left: CapsHashSet = own.intersection(&keep.iter().copied().collect()).copied().collect();
-    // Without CAP_SETPCAP the bounding set stays; nothing is executed that could draw on it.
+    // Without CAP_SETPCAP the bounding set stays as it is. That is harmless: this process executes
+    // no other program, which is the only way to gain from it.
     let _ = caps::clear(None, CapSet::Bounding);
     let _ = caps::clear(None, CapSet::Ambient);
     caps::set(None, CapSet::Effective, &left).map_err(io::Error::other)?;
     caps::set(None, CapSet::Permitted, &left).map_err(io::Error::other)?;
     caps::clear(None, CapSet::Inheritable).map_err(io::Error::other)?;
-    // SAFETY: plain system call: nothing that is executed from here on gains anything.
+    // SAFETY: plain system call; from here on no exec can gain privileges.
     if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
 }
 
-/// True if `works` does without these; the thread has them again afterwards.
+/// True if `works` returns true without the capabilities `caps`, which are restored afterwards.
 ///
 /// # Errors
 /// Those of capset(2).
@@ -56,7 +59,7 @@ mod tests {
 
     #[test]
     fn what_is_given_up_is_gone() {
-        // In a thread of its own: it is for good.
+        // In a separate thread, because the capabilities cannot be restored.
         let left = std::thread::spawn(|| {
             let before = caps::read(None, CapSet::Permitted).unwrap();
             assert!(

@@ -1,12 +1,12 @@
-//! stdout and stderr. `println!` and `eprintln!` panic where the other side is full or gone, so
-//! everything is written through here, and a lint of this crate forbids them.
+//! Writes to stdout and stderr. `println!` and `eprintln!` panic when the disk is full or the
+//! reader is gone, so all output goes through this module; a lint of this crate forbids the macros.
 //!
-//! - stdout carries the result. An error is returned to the caller and names stdout; a pipe that
-//!   nobody reads any more ends the process, quietly, as it ends any filter.
-//! - stderr carries messages. An error there cannot be reported anywhere and changes nothing.
+//! - stdout carries the result. An error is returned to the caller and names stdout. A pipe without
+//!   a reader ends the process silently by SIGPIPE, as with any filter.
+//! - stderr carries messages. Its errors are ignored: there is no place left to report them.
 //!
-//! A descriptor that was closed by the caller is /dev/null: Rust's runtime opens it before `main`,
-//! so that no file of ours gets the number 0, 1 or 2.
+//! If the parent process closed one of these descriptors, Rust's runtime opens /dev/null in its
+//! place before `main`, so that no other file gets the number 0, 1 or 2.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use std::{
 
 use crate::util::private_file::Named;
 
-/// stdout.
+/// stdout, with errors that name it.
 pub struct Stdout(Named<io::Stdout>);
 
 impl Stdout {
@@ -34,7 +34,7 @@ impl Write for Stdout {
     }
 }
 
-/// Writes a whole text to stdout.
+/// Writes `text` to stdout and flushes it.
 ///
 /// # Errors
 /// Those of stdout.
@@ -44,8 +44,9 @@ pub fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Ends the process if nobody reads the pipe any more. Rust has SIGPIPE ignored, and it stays so: a
-/// message on a broken stderr must not end a recording.
+/// Ends the process by SIGPIPE if the pipe has no reader; otherwise returns the error. Rust's
+/// runtime ignores SIGPIPE, and that remains the default here so that a message to a broken stderr
+/// does not end a recording.
 pub fn or_end(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::BrokenPipe {
         // SAFETY: SIG_DFL is a valid disposition, and the signal goes to this thread.
@@ -57,17 +58,17 @@ pub fn or_end(error: io::Error) -> io::Error {
     error
 }
 
-/// Writes to stderr, in one piece.
+/// Writes `text` to stderr in one call.
 pub fn say(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// See [`note!`].
+/// Writes one line to stderr for [`note!`].
 pub fn line(text: fmt::Arguments<'_>) {
     say(&format!("dio-trace: {text}\n"));
 }
 
-/// A line on stderr, behind the program's name.
+/// Writes a line to stderr, prefixed with the program's name.
 macro_rules! note {
     ($($part:tt)*) => { $crate::util::stdio::line(format_args!($($part)*)) };
 }
