@@ -1,7 +1,7 @@
-//! The running kernel's type information, as far as the probes need it.
+//! Looks up struct members, function prototypes and enum values in the running kernel's BTF.
 //!
-//! Layout: include/uapi/linux/btf.h, Documentation/bpf/btf.rst. `aya-obj` parses BTF but keeps
-//! members, prototypes and enum values to itself.
+//! Layout: include/uapi/linux/btf.h, Documentation/bpf/btf.rst. `aya-obj` parses BTF, too, but does
+//! not expose members, prototypes and enum values.
 
 use std::collections::HashMap;
 
@@ -27,10 +27,10 @@ const KIND_DECL_TAG: u32 = 17;
 const KIND_TYPE_TAG: u32 = 18;
 const KIND_ENUM64: u32 = 19;
 
-/// Deepest nesting of modifiers, typedefs and anonymous members followed.
+/// Deepest nesting of modifiers, typedefs and anonymous members that is followed.
 const MAX_DEPTH: u32 = 32;
 
-/// What a parameter is, as far as probes care.
+/// The type of a function parameter, as far as the probes distinguish it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Param {
     /// A pointer to a struct of this name.
@@ -41,7 +41,7 @@ pub enum Param {
     Value,
 }
 
-/// An index over a BTF blob.
+/// An index of structs, functions and typedefs in a BTF blob.
 pub struct Types {
     data: Vec<u8>,
     strings: usize,
@@ -53,7 +53,7 @@ pub struct Types {
 }
 
 impl Types {
-    /// Indexes the names that `wanted` accepts (a kernel has a hundred thousand types).
+    /// Indexes only the names that `wanted` accepts, because a kernel has a hundred thousand types.
     ///
     /// # Errors
     /// If the blob is not little-endian BTF of a known version or is damaged.
@@ -103,7 +103,7 @@ impl Types {
         Ok(index)
     }
 
-    /// True if this kernel has a traceable function of that name.
+    /// True if this kernel has a traceable function with this name.
     #[must_use]
     pub fn has_func(&self, name: &str) -> bool {
         self.funcs.contains_key(name)
@@ -128,8 +128,9 @@ impl Types {
         self.params(self.target(func)?)
     }
 
-    /// The arguments of a tracepoint, without the leading `void *__data`: from the typedef
-    /// `btf_trace_NAME` the kernel makes for each (include/trace/bpf_probe.h).
+    /// The arguments of a tracepoint, without the leading `void *__data`. They come from the
+    /// typedef `btf_trace_NAME` that the kernel has for each tracepoint
+    /// (include/trace/bpf_probe.h).
     #[must_use]
     pub fn tracepoint_params(&self, name: &str) -> Option<Vec<Param>> {
         let typedef = *self.typedefs.get(&format!("btf_trace_{name}"))?;
@@ -142,10 +143,11 @@ impl Types {
         Some(params)
     }
 
-    /// Byte offset of a member, through anonymous members.
+    /// Byte offset of a struct member, including members of nested anonymous structs and unions.
     ///
     /// # Errors
-    /// If no struct of that name has it, or several do at different places.
+    /// If no struct of this name has the member, several have it at different offsets, or it is a
+    /// bit field.
     pub fn offset(&self, name: &str, member: &str) -> Result<u32> {
         let ids = self.structs.get(name).with_context(|| format!("no struct {name} in BTF"))?;
         let mut found: Vec<u32> =
@@ -159,7 +161,7 @@ impl Types {
         }
     }
 
-    /// Size in bytes of a struct of that name, if all agree.
+    /// Size of a struct in bytes; `None` if there is none, or several of this name differ in size.
     #[must_use]
     pub fn size(&self, name: &str) -> Option<u32> {
         let mut sizes = self.structs.get(name)?.iter().map(|&id| {
@@ -170,7 +172,7 @@ impl Types {
         sizes.all(|size| size == Some(first)).then_some(first)
     }
 
-    /// Value of an enumerator anywhere in the kernel; a scan of all enums.
+    /// Value of an enumerator of any enum in the kernel. Slow: this scans all enums.
     #[must_use]
     pub fn enumerator(&self, name: &str) -> Option<u32> {
         self.types.iter().skip(1).find_map(|&at| {
@@ -204,13 +206,13 @@ impl Types {
         Some((at, (info >> 24) & 0x1f, (info & 0xffff) as usize, info >> 31 != 0))
     }
 
-    /// The type a FUNC, PTR, typedef or modifier refers to.
+    /// The type that a FUNC, PTR, typedef or modifier refers to.
     fn target(&self, id: u32) -> Option<u32> {
         let (at, ..) = self.head(id)?;
         self.word(at + 8)
     }
 
-    /// Past typedefs and modifiers.
+    /// Follows typedefs and modifiers to the underlying type.
     fn strip(&self, mut id: u32) -> Option<u32> {
         for _ in 0..MAX_DEPTH {
             match self.head(id)?.1 {
@@ -281,7 +283,7 @@ fn str_at(data: &[u8], at: usize) -> Option<&str> {
     std::str::from_utf8(&rest[..end]).ok()
 }
 
-/// Bytes that follow the common part of a type.
+/// Bytes that follow the common 12-byte header of a type (`struct btf_type`).
 fn tail_len(kind: u32, vlen: u32) -> Result<usize> {
     let vlen = vlen as usize;
     Ok(match kind {
@@ -350,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_an_error_and_no_panic() {
+    fn damage_is_an_error_and_not_a_panic() {
         let whole = blob(STRINGS, &[(1, KIND_STRUCT, 1, 8, &[7, 1, 0])]);
         for cut in 0..whole.len() {
             if let Ok(types) = Types::parse(whole[..cut].to_vec(), |_| true) {

@@ -1,9 +1,10 @@
-//! Whether the kernel may preempt a task inside a probe.
+//! Determines whether the kernel may preempt a task while it runs a probe.
 
 use std::fs;
 
-/// True unless the kernel is known to preempt nothing: by the model it runs with, else, where
-/// debugfs is not to be read, by what it was built for.
+/// True unless the kernel is known not to preempt kernel code. This is read from the preemption
+/// model in debugfs or, if debugfs cannot be read, from the build configuration in the version
+/// string.
 #[must_use]
 pub fn preemptible() -> bool {
     let model = fs::read_to_string("/sys/kernel/debug/sched/preempt").ok();
@@ -11,7 +12,7 @@ pub fn preemptible() -> bool {
     judge(model.as_deref(), build.as_deref())
 }
 
-/// `model` has the current one in parentheses: "none (voluntary) full"
+/// `model` lists the models with the current one in parentheses: "none (voluntary) full"
 /// (kernel/sched/debug.c:sched_dynamic_show); `build` is `uname -v`.
 fn judge(model: Option<&str>, build: Option<&str>) -> bool {
     match model.and_then(|text| text.split(['(', ')']).nth(1)) {

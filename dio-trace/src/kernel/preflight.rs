@@ -1,10 +1,11 @@
-//! What must be there before anything is loaded, said in plain words.
+//! Checks before loading: privilege, kernel types and lockdown. Each failure is one sentence that
+//! says what is missing, why it is needed and what to do.
 
 use std::{fs, path::Path};
 
 use anyhow::{Result, bail};
 
-/// Capabilities that matter here (include/uapi/linux/capability.h).
+/// Numbers of the capabilities that are checked here (include/uapi/linux/capability.h).
 pub mod cap {
     pub const DAC_READ_SEARCH: u32 = 2;
     pub const SYS_PTRACE: u32 = 19;
@@ -14,10 +15,10 @@ pub mod cap {
     pub const BPF: u32 = 39;
 }
 
-/// What is lacking: what, why, what to do; `None` if nothing is.
+/// A check: `None` if passed, else what is missing, why it is needed and what to do.
 pub type Lack = fn() -> Option<String>;
 
-/// What loading needs.
+/// The checks that must pass before the probes are loaded, with their names.
 pub const NEEDS: &[(&str, Lack)] = &[
     ("privilege", || lacks_privilege(&status())),
     ("kernel types", lacks_types),
@@ -27,15 +28,15 @@ pub const NEEDS: &[(&str, Lack)] = &[
 /// Checks privilege, BTF and lockdown.
 ///
 /// # Errors
-/// One line: what is missing, why it is needed, what to do.
+/// If a check fails: one line with what is missing, why it is needed and what to do.
 pub fn check() -> Result<()> {
-    match NEEDS.iter().find_map(|(_, lacks)| lacks()) {
-        Some(lack) => bail!(lack),
+    match NEEDS.iter().find_map(|(_, check)| check()) {
+        Some(missing) => bail!(missing),
         None => Ok(()),
     }
 }
 
-/// What is said where [`has_kprobes`] is false.
+/// The message to show if [`has_kprobes`] is false.
 pub const NO_KPROBES: &str = "this kernel is built without CONFIG_KPROBE_EVENTS";
 
 /// True if kprobes can be attached.
@@ -44,26 +45,28 @@ pub fn has_kprobes() -> bool {
     Path::new("/sys/bus/event_source/devices/kprobe").exists()
 }
 
-/// Why kprobes are refused to who has CAP_PERFMON and no more, if they are.
+/// Explains why the kernel denies kprobes to a process that has CAP_PERFMON but not CAP_SYS_ADMIN;
+/// `None` if it does not.
 #[must_use]
 pub fn lacks_perf_events() -> Option<String> {
     lacks_perf(&read("/proc/sys/kernel/perf_event_paranoid"), has_cap(cap::SYS_ADMIN))
 }
 
-/// Debian's kernels have a level 3, at which perf_event_open(2) asks for CAP_SYS_ADMIN.
+/// Debian's kernels have a level 3, at which perf_event_open(2) requires CAP_SYS_ADMIN.
 fn lacks_perf(paranoid: &str, admin: bool) -> Option<String> {
     let level: i32 = paranoid.trim().parse().ok()?;
     (level > 2 && !admin).then(|| {
         format!(
-            "kernel.perf_event_paranoid is {level}, and kprobes take CAP_SYS_ADMIN then: leave out \
+            "kernel.perf_event_paranoid is {level}, so kprobes require CAP_SYS_ADMIN: leave out \
              `--attach kprobe` where the kernel has fentry, run as root with sudo, or `sudo sysctl \
              kernel.perf_event_paranoid=2`"
         )
     })
 }
 
-/// Why the kernel may refuse to make a map: before 5.11 it counts as locked memory
-/// (kernel/bpf/syscall.c:bpf_charge_memlock), and lifting that limit takes a capability.
+/// Explains why the kernel may refuse to create a map; `None` if the limit is not the reason.
+/// Before 5.11 maps are charged as locked memory (kernel/bpf/syscall.c:bpf_charge_memlock), and
+/// raising that limit requires a capability.
 #[must_use]
 pub fn lacks_locked_memory() -> Option<String> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -107,8 +110,8 @@ fn lacks_privilege(status: &str) -> Option<String> {
 fn lacks_types() -> Option<String> {
     (!Path::new("/sys/kernel/btf/vmlinux").exists()).then(|| {
         "this kernel has no type information (/sys/kernel/btf/vmlinux): the probes cannot find \
-         their way in its structs; use a kernel built with CONFIG_DEBUG_INFO_BTF (Debian, Ubuntu, \
-         Fedora and RHEL kernels are)"
+         the members of its structs; use a kernel built with CONFIG_DEBUG_INFO_BTF (Debian, \
+         Ubuntu, Fedora and RHEL kernels are)"
             .to_owned()
     })
 }
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paranoid_kernel_is_told() {
+    fn a_paranoid_kernel_is_reported() {
         let text = lacks_perf("3\n", false).unwrap();
         assert!(text.contains("perf_event_paranoid=2"), "{text}");
         assert_eq!(

@@ -1,41 +1,43 @@
-//! The probe table: which kernel functions are probed, under which names, by which programs.
-//!
-//! Chosen by what the running kernel has (BTF function and prototype), never by its version.
+//! The probe table: which kernel functions and tracepoints are probed, under which names, and by
+//! which eBPF programs. Probes are chosen by what the running kernel has (BTF functions and
+//! prototypes), never by its version.
 
 use crate::kernel::btf::Param;
 
-/// What is lost if a probe cannot be attached.
+/// The consequence if a probe cannot be attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Duty {
-    /// Without it there is no verdict: the tracer does not start.
+    /// No verdict is possible: the tracer does not start.
     Must,
-    /// Without it requests of one API are not seen at all.
+    /// Requests of this API are not seen at all.
     Api(&'static str),
-    /// Only on kernels or file systems that have it: its absence loses nothing there.
+    /// Nothing is lost: a kernel without the function does not have the path that it belongs to.
     Optional,
-    /// Without it a side effect is not known; verdicts stay right.
+    /// This side effect is unknown; verdicts stay correct.
     Effect(&'static str),
 }
 
-/// One end of one probed function. Entry and return are rows of their own, so that one may be
-/// by fentry and the other by kprobe.
+/// The entry or the return of one probed function. Entry and return are separate rows, so that one
+/// may use fentry and the other kprobe.
 pub struct Probe {
-    /// Its names over the kernels; the first one present is taken.
+    /// Names of the function in different kernel versions; the first one present is used.
     pub functions: &'static [&'static str],
     pub duty: Duty,
-    /// Arguments the return probe expects; a function with another number is probed by kprobe.
+    /// Number of arguments that the return probe expects; a function with another number is probed
+    /// by kprobe.
     pub args: Option<usize>,
-    /// Programs for fentry and fexit.
+    /// Programs to attach by fentry or fexit.
     pub fentry: &'static [&'static str],
-    /// Programs for kprobe and kretprobe.
+    /// Programs to attach by kprobe or kretprobe.
     pub kprobe: &'static [&'static str],
-    /// A tracepoint that does the same; where it is attached, no kprobe is. A kretprobe runs out of
-    /// instances, and a kprobe that interrupts another one is skipped (kernel/kprobes.c), as the
-    /// interrupt of a completion does that comes right after its submission.
+    /// A tracepoint that replaces the kprobe; if it is attached, the kprobe is not. A tracepoint
+    /// loses less: a kretprobe can run out of instances, and a kprobe that hits while another is
+    /// running on that CPU is skipped (kernel/kprobes.c), as when a completion interrupts its own
+    /// submission.
     pub tracepoint: Option<&'static str>,
-    /// Only where the kernel may preempt a running fentry program.
+    /// A redundant attachment, used only if the kernel may preempt a running fentry program.
     pub copies: bool,
-    /// Only in kprobe mode: takes the place of what that mode may miss.
+    /// Used only in kprobe mode, to make up for what that mode may miss.
     pub kprobe_only: bool,
 }
 
@@ -77,8 +79,8 @@ const fn exit(
     Probe { args: Some(args), ..entry(functions, duty, fentry, kprobe) }
 }
 
-/// The entry of a direct path, in kprobe mode: where its end is an interrupt that comes while
-/// another probe of its CPU runs, no kprobe sees it.
+/// The entry of a direct path, probed only in kprobe mode: if the completion is an interrupt that
+/// hits while another probe runs on that CPU, the completion's kprobe is skipped.
 const fn entered(function: &'static [&'static str], kprobe: &'static [&'static str]) -> Probe {
     Probe { kprobe_only: true, ..entry(function, Duty::Optional, &[], kprobe) }
 }
@@ -89,10 +91,11 @@ const SPLICE: Duty = Duty::Api("splice");
 const REFUSALS: Duty = Duty::Effect("files that refuse O_DIRECT at open or fcntl");
 const STACKED: Duty = Duty::Effect("pages flushed or invalidated below overlayfs");
 
-/// Evidence first, begins last: no request is begun before all that it may meet is watched.
+/// The probes in the order of attachment: evidence first, issues last. So no request is opened
+/// before every function that it may reach is probed.
 pub const PROBES: &[Probe] = &[
     exit(
-        // 5.10: mm/filemap.c had it under another name, with the same three arguments.
+        // In 5.10 (mm/filemap.c) the function has another name and the same three arguments.
         &["filemap_read", "generic_file_buffered_read"],
         Duty::Must,
         3,
@@ -136,7 +139,7 @@ pub const PROBES: &[Probe] = &[
         &["fe_balance_dirty"],
         &["kp_balance_dirty"],
     ),
-    // 6.1 on; the other calls it there.
+    // Since 6.1; there, balance_dirty_pages_ratelimited calls it.
     entry(
         &["balance_dirty_pages_ratelimited_flags"],
         Duty::Optional,
@@ -208,7 +211,7 @@ pub const PROBES: &[Probe] = &[
     entry(&["iter_file_splice_write"], SPLICE, &["fe_splice_write"], &["kp_splice_write"]),
     entry(&["do_splice_direct"], SPLICE, &["fe_do_splice_direct"], &["kp_do_splice_direct"]),
     entry(&["do_splice"], SPLICE, &["fe_do_splice"], &["kp_do_splice"]),
-    // 6.8 on, and before.
+    // The first name is used since 6.8, the second before.
     exit(&["do_splice_read", "do_splice_to"], SPLICE, 5, &["fx_splice_read"], &["kr_splice_read"]),
     entry(&["do_splice_read", "do_splice_to"], SPLICE, &["fe_splice_read"], &["kp_splice_read"]),
     exit(&["aio_write"], LIBAIO, 4, &["fx_aio_write"], &[]).or("sys_exit"),
@@ -233,27 +236,27 @@ pub const PROBES: &[Probe] = &[
     entry(&["vfs_read"], Duty::Must, &["fe_vfs_read"], &["kp_vfs_read"]),
 ];
 
-/// When a tracepoint is of use.
+/// When a tracepoint is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     Always,
-    /// Processes are filtered.
+    /// Only if processes are filtered.
     Filtered,
-    /// Probes are attached by kprobe.
+    /// Only if probes are attached by kprobe.
     Kprobe,
 }
 
 /// A test on a tracepoint's arguments.
 pub type Fits = fn(&[Param]) -> bool;
 
-/// A tracepoint, by its raw arguments.
+/// A raw tracepoint.
 pub struct Tracepoint {
-    /// Its names over the kernels; the first one present is taken.
+    /// Names of the tracepoint in different kernel versions; the first one present is used.
     pub names: &'static [&'static str],
     pub duty: Duty,
-    /// (program, test on the tracepoint's arguments); the first that fits is taken.
+    /// (program, test on the tracepoint's arguments); the first whose test succeeds is used.
     pub programs: &'static [(&'static str, Fits)],
-    /// Attached as well where the kernel may preempt a running program.
+    /// Redundant programs, attached in addition if the kernel may preempt a running program.
     pub copies: &'static [&'static str],
     pub when: When,
 }
@@ -294,12 +297,12 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
         names: &["sys_exit"],
         duty: Duty::Must,
         programs: &[("tp_sys_exit", any)],
-        // From 6.13 on a system call's tracepoints may sleep (include/trace/syscall.h).
+        // Since 6.13 the tracepoints of system calls may sleep (include/trace/syscall.h).
         copies: &["tp_sys_exit_2", "tp_sys_exit_3"],
         when: When::Kprobe,
     },
     Tracepoint {
-        // 6.6 on.
+        // Since 6.6.
         names: &["iomap_dio_complete"],
         duty: Duty::Optional,
         programs: &[("tp_iomap_dio_complete", any)],
@@ -314,9 +317,9 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
         when: When::Always,
     },
     Tracepoint {
-        // 5.18 on, and before.
+        // The first name is used since 5.18, the second before.
         names: &["writeback_dirty_folio", "writeback_dirty_page"],
-        duty: Duty::Effect("who makes pages dirty of files used directly"),
+        duty: Duty::Effect("processes that dirty pages of files used directly"),
         programs: &[("tp_dirtied", any)],
         copies: &[],
         when: When::Always,
@@ -333,7 +336,7 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
     },
 ];
 
-/// True if BTF should be indexed under this name: everything the tables mention.
+/// True if BTF should be indexed under this name, because one of the tables contains it.
 #[must_use]
 pub fn wants(name: &str) -> bool {
     PROBES.iter().any(|p| p.functions.contains(&name))

@@ -1,4 +1,5 @@
-//! The attach plan: every probe by fentry/fexit or by kprobe/kretprobe.
+//! Attaches every probe of the probe table, by fentry/fexit or by kprobe/kretprobe, and records
+//! which ones could not be attached.
 
 use anyhow::{Context as _, Error, Result, anyhow};
 use aya::{
@@ -15,24 +16,24 @@ use crate::{
     tracer::load::Kernel,
 };
 
-/// What was attached and what not.
+/// The probes that were attached, and those that could not be.
 pub(super) struct Coverage {
     pub(super) attach: AttachMode,
     pub(super) attached: Vec<String>,
     pub(super) missing: Vec<MissingProbe>,
-    /// Names of the programs in use, in the order of attaching.
+    /// Names of the attached programs, in the order of attachment.
     pub(super) programs: Vec<&'static str>,
 }
 
-/// Is told how many probes are done, of how many.
+/// Called with the number of probes attached so far and the total.
 pub(super) type Progress<'a> = dyn FnMut(usize, usize) + 'a;
 
-/// Attaches everything: tracepoints, evidence and completions, then issues. Calls `forks_are_seen`
-/// between tracepoints and probes: from then on the kernel side adds what a traced process forks.
+/// Attaches tracepoints, then evidence and completions, then issues. Calls `forks_are_seen` after
+/// the tracepoints: from then on, the fork probe adds the children of a traced process.
 ///
 /// # Errors
-/// If a probe that every verdict needs cannot be attached, and those of `forks_are_seen`; what is
-/// attached already goes with `bpf`.
+/// If a probe that every verdict needs cannot be attached, and those of `forks_are_seen`. Programs
+/// attached so far are detached when `bpf` is dropped.
 pub(super) fn attach_all(
     bpf: &mut Ebpf,
     kernel: &Kernel,
@@ -68,7 +69,7 @@ pub(super) fn attach_all(
     Ok(coverage)
 }
 
-/// fentry if the kernel takes it, else kprobe. Tried, not guessed: by attaching one program.
+/// Chooses fentry if the kernel supports it, else kprobe. Tests this by attaching one program.
 fn choose(bpf: &mut Ebpf, kernel: &Kernel, wish: Option<AttachMode>) -> Result<AttachMode> {
     if wish == Some(AttachMode::Kprobe) && !has_kprobes() {
         return Err(anyhow!("--attach kprobe: {NO_KPROBES}; try --attach fentry"));
@@ -87,7 +88,7 @@ fn choose(bpf: &mut Ebpf, kernel: &Kernel, wish: Option<AttachMode>) -> Result<A
             if !has_kprobes() {
                 return Err(anyhow!(
                     "this kernel can be probed neither by fentry ({}) nor by kprobes ({NO_KPROBES}): \
-                     use a kernel with one of them, as the distributions' are; inside a container \
+                     use a kernel with one of them, such as a distribution's; inside a container \
                      or sandbox, run dio-trace outside of it",
                     plain(&refused)
                 ));
@@ -113,8 +114,9 @@ impl Coverage {
         }
     }
 
-    /// By fentry if that is the mode and this function's prototype allows it, else by kprobe:
-    /// 5.10 hands fentry programs no pointers to scalars, and arities differ between kernels.
+    /// Attaches by fentry if that is the mode and the function's prototype allows it, else by
+    /// kprobe: 5.10 passes fentry programs no pointers to scalars, and the number of arguments
+    /// differs between kernels. Returns the name to report.
     fn attach_probe(
         &mut self,
         bpf: &mut Ebpf,
@@ -151,7 +153,7 @@ impl Coverage {
                 }
             }
         } else {
-            anyhow!("its arguments are not as known")
+            anyhow!("its arguments differ from the known ones")
         };
         if probe.kprobe.is_empty() || !has_kprobes() {
             return Err(refused);
@@ -182,7 +184,8 @@ impl Coverage {
             return self.without(tp.names[0], tp.duty, anyhow!("not in this kernel"));
         };
         let Some((program, _)) = tp.programs.iter().find(|(_, fits)| fits(&params)) else {
-            return self.without(name, tp.duty, anyhow!("its arguments are not as known"));
+            let why = anyhow!("its arguments differ from the known ones");
+            return self.without(name, tp.duty, why);
         };
         let copies = if kernel.preemptible { tp.copies } else { &[] };
         for program in [*program].iter().chain(copies) {
@@ -195,7 +198,7 @@ impl Coverage {
         Ok(())
     }
 
-    /// Notes a probe that is not there, or fails if nothing works without it.
+    /// Records a probe that could not be attached; fails if every verdict needs it.
     fn without(&mut self, name: &str, duty: Duty, why: Error) -> Result<()> {
         let reason = plain(&why);
         let loses = match duty {
@@ -204,7 +207,7 @@ impl Coverage {
                     "cannot attach to {name}, which every verdict needs: {reason}"
                 ));
             }
-            // A kernel without it has no such path: nothing is lost.
+            // A kernel without the function does not have the path: nothing is lost.
             Duty::Optional => return Ok(()),
             Duty::Api(api) => format!("{reason}; {api} requests may be missed"),
             Duty::Effect(effect) => format!("{reason}; not known: {effect}"),
@@ -214,10 +217,10 @@ impl Coverage {
     }
 }
 
-/// The error in one line: what was tried, and the kernel's own word. A verifier log has thousands
-/// of lines, of which the last says why, before those that sum up.
+/// The error in one line: the failed step, and the kernel's error. A verifier log has thousands of
+/// lines; the reason is the last one before the closing statistics.
 fn plain(error: &Error) -> String {
-    /// Characters: a verifier's line can be long, and two of these texts stand in one.
+    /// Characters. A verifier's line can be long, and a message may contain two of these texts.
     const LONGEST: usize = 600;
     const SUMS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
     let mut text = error.chain().next().map(ToString::to_string).unwrap_or_default();
@@ -244,7 +247,7 @@ fn attach_fentry(bpf: &mut Ebpf, kernel: &Kernel, name: &str, function: &str) ->
     match program(bpf, name)? {
         Program::FEntry(p) => fentry(p, kernel, function),
         Program::FExit(p) => fexit(p, kernel, function),
-        _ => Err(anyhow!("program {name} is no fentry program")),
+        _ => Err(anyhow!("program {name} is not an fentry program")),
     }
 }
 
@@ -264,7 +267,7 @@ fn attach_kprobe(bpf: &mut Ebpf, name: &str, function: &str) -> Result<()> {
     let program: &mut KProbe = program(bpf, name)?.try_into()?;
     program.load().context("kprobe refused at load")?;
     program.attach(function, 0).map_err(|error| match lacks_perf_events() {
-        Some(lack) => anyhow!(lack),
+        Some(missing) => anyhow!(missing),
         None => Error::new(error).context("kprobe refused at attach"),
     })?;
     Ok(())
@@ -277,7 +280,7 @@ fn attach_tracepoint(bpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()>
     Ok(())
 }
 
-/// Detaches and unloads, whatever the type.
+/// Detaches and unloads a program of any type.
 pub(super) fn unload(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::FEntry(p) => p.unload(),

@@ -1,4 +1,4 @@
-//! Ring-buffer bytes to events.
+//! Decodes ring-buffer records to events.
 
 use dio_trace_common::abi::{
     EVENT_FILE, EVENT_MIXER, EVENT_REFUSAL, EVENT_REQUEST, FileEvent, MixerEvent, Refusal, Request,
@@ -6,7 +6,7 @@ use dio_trace_common::abi::{
 
 use crate::{model::Event, util::errno};
 
-/// One record; `None` if it is none of ours (wrong kind or size).
+/// Decodes one record; `None` if its kind is unknown or its size wrong.
 pub(crate) fn decode(bytes: &[u8]) -> Option<Event> {
     let kind = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
     match kind {
@@ -22,10 +22,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Event> {
     }
 }
 
-/// Types that any bytes are a value of.
+/// Types for which every byte pattern is a valid value.
 ///
 /// # Safety
-/// `repr(C)`, integers only.
+/// The type must be `repr(C)` and consist of integers only.
 unsafe trait Plain: Copy {}
 // SAFETY: as the trait asks.
 unsafe impl Plain for Request {}

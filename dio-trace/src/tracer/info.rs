@@ -1,11 +1,11 @@
-//! What the kernel says of a loaded program.
+//! Queries the kernel about a loaded program (BPF_OBJ_GET_INFO_BY_FD).
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::programs::Program;
 
-/// Runs of a program that BPF skipped because it was already active on that CPU
-/// (`bpf_prog_info.recursion_misses`, since 5.12); 0 where the kernel does not say.
+/// Number of runs that BPF skipped because the program was already active on that CPU
+/// (`bpf_prog_info.recursion_misses`, since 5.12); 0 if the kernel does not report it.
 pub(super) fn skipped_runs(program: &Program) -> u64 {
     const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
     // include/uapi/linux/bpf.h, struct bpf_prog_info

@@ -1,20 +1,23 @@
-//! Links the calls of kernel functions (dio-trace-common/src/kfunc.rs).
+//! Links calls of kernel functions (kfuncs) in the eBPF object. The object calls placeholder
+//! numbers (dio-trace-common/src/kfunc.rs), which are replaced here by BTF ids before it is loaded.
 
 use anyhow::{Result, ensure};
 use dio_trace_common::kfunc::Group;
 
-/// `call`, with the callee's number in the last four bytes (include/uapi/linux/bpf.h).
+/// Opcode of `call`, which has the callee's number in its last four bytes
+/// (include/uapi/linux/bpf.h).
 const CALL: u8 = 0x85;
-/// Source register 2 of a call: the number is a kernel function's BTF id
+/// Source register 2 of a call means that the number is a kernel function's BTF id
 /// (`BPF_PSEUDO_KFUNC_CALL`).
 const KFUNC: u8 = 2 << 4;
-/// `r0 = 0`: what remains of a call where there is no such function.
+/// `r0 = 0`: replaces a call if the kernel does not have the function.
 const NOTHING: [u8; 8] = [0xb7, 0, 0, 0, 0, 0, 0, 0];
 
-/// Replaces the calls of a group in an object; `id` gives a kernel function's BTF id.
+/// Replaces the calls of a group in `object`; `id` returns the BTF id of a kernel function. If one
+/// function of the group is missing, all its calls are replaced by `r0 = 0`.
 ///
 /// # Errors
-/// If the object has none: it is not the one its source builds.
+/// If the object does not contain such a call: then it was not built from its source.
 pub(super) fn link(
     object: &mut [u8],
     group: Group,
@@ -30,7 +33,7 @@ pub(super) fn link(
             None => NOTHING,
         };
         let found = replace(object, call(*number), with);
-        ensure!(found != 0, "the object calls {name} nowhere");
+        ensure!(found != 0, "the object has no call of {name}");
     }
     Ok(())
 }
@@ -40,7 +43,8 @@ fn call(number: usize) -> [u8; 8] {
     [CALL, 0, 0, 0, a, b, c, d]
 }
 
-/// Instructions are 8 bytes long and sections are aligned so.
+/// Replaces an instruction everywhere and returns how often. Instructions are 8 bytes long, and
+/// sections are aligned to 8 bytes.
 fn replace(object: &mut [u8], from: [u8; 8], to: [u8; 8]) -> usize {
     let mut found = 0;
     for instruction in object.chunks_exact_mut(8).filter(|bytes| **bytes == from) {

@@ -1,4 +1,5 @@
-//! The object, and what is settled before the verifier sees it.
+//! Loads the eBPF object: sets its constants (struct offsets, filters, options) and map sizes,
+//! links kernel functions, and creates the maps.
 
 use std::{collections::HashSet, fs};
 
@@ -15,25 +16,26 @@ use crate::{
     tracer::{Options, Scope, kfunc},
 };
 
-/// An aligned copy of the committed object (an ELF file must start on an 8-byte boundary).
+/// Aligns the embedded object: an ELF file must start on an 8-byte boundary.
 #[repr(C, align(32))]
 struct Aligned<T: ?Sized>(T);
 
 static ALIGNED: &Aligned<[u8]> =
     &Aligned(*include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/dio-trace.bpf.o")));
 
-/// The eBPF object, as committed; `cargo xtask bpf --check` proves that its source builds it.
+/// The committed eBPF object; `cargo xtask bpf --check` verifies that it matches its source.
 pub static OBJECT: &[u8] = &ALIGNED.0;
 
-/// Bytes of ring buffer: findings are rare; recording every request is not.
+/// Bytes of the ring buffer if only findings are emitted, which are rare, and if all requests are.
 const RING_FINDINGS: u32 = 4 << 20;
 const RING_ALL: u32 = 16 << 20;
 
-/// Bytes that all CPUs' counters together may take, and how many of them there are at least and at
-/// most (dio-trace-ebpf/src/counters.rs:COUNTERS_MAX).
+/// Most bytes that the counters of all CPUs may take together, and the fewest and most counters
+/// (dio-trace-ebpf/src/counters.rs:COUNTERS_MAX).
 const COUNTER_BYTES: usize = 64 << 20;
 const COUNTERS: (usize, usize) = (1024, 16_384);
 
+/// A struct member whose offset is set as a constant of the object.
 struct Offset {
     global: &'static str,
     strukt: &'static str,
@@ -53,13 +55,15 @@ macro_rules! rows {
 }
 const OFFSETS: &[Offset] = dio_trace_common::kernel_offsets!(rows);
 
-/// The kernel: its types, by our index and by aya's own for loading.
+/// The running kernel's properties that loading depends on.
 pub(super) struct Kernel {
+    /// Our index of the kernel's types.
     pub(super) types: Types,
+    /// The same BTF as parsed by aya, for loading.
     pub(super) btf: Btf,
-    /// It may preempt a task inside a probe.
+    /// The kernel may preempt a task inside a probe.
     pub(super) preemptible: bool,
-    /// It compiles programs: an interpreted one cannot call the kernel's functions.
+    /// The JIT compiler is enabled. Interpreted programs cannot call kernel functions.
     compiles: bool,
 }
 
@@ -80,7 +84,8 @@ impl Kernel {
         Ok(Self { types, btf, preemptible: preemptible(), compiles: compiles() })
     }
 
-    /// The BTF id of the type that memory can be read as, if this kernel can cast.
+    /// The BTF id of [`WORD`], the struct that kernel memory is read as; `None` if programs cannot
+    /// call the cast function.
     fn word(&self) -> Option<u32> {
         let (strukt, member) = WORD;
         let can = self.compiles && CAST.iter().all(|(_, name)| self.types.has_func(name));
@@ -89,7 +94,7 @@ impl Kernel {
     }
 }
 
-/// Parses the object and creates its maps, with offsets and options as constants.
+/// Sets offsets and options as constants of the object, then parses it and creates its maps.
 pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&kernel.btf));
@@ -110,7 +115,7 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let filter_requests = u32::from(wanted.filters_requests());
     let filters = u32::from(filter != 0 || wanted.filters_threads());
     let pg_head = kernel.types.enumerator("PG_head").context("no PG_head in BTF")?;
-    // 0 turns the messages off, and the verifier then drops their code.
+    // At level 0 messages are off, and the verifier removes their code.
     let log_level = if options.log { log::Level::Trace as u8 } else { 0 };
     loader
         .override_global(aya_log::LEVEL, &log_level, true)
@@ -132,7 +137,7 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
         .override_global("WANTED_DEV", &wanted.dev, true)
         .override_global("MIN_LATENCY", &wanted.min_latency_ns, true)
         .override_global("PG_HEAD", &pg_head, true)
-        // Every probe of the page cache is a must: without one the tracer does not start.
+        // Every page-cache probe has Duty::Must: if one is missing, the tracer does not start.
         .override_global("CACHE_PROBES_COMPLETE", &1u32, true)
         .map_max_entries("EVENTS", if options.all { RING_ALL } else { RING_FINDINGS });
     if !options.stacks {
@@ -146,18 +151,18 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let word = kernel.word().unwrap_or(0);
     loader.override_global("WORD_TYPE", &word, true);
     let mut object = OBJECT.to_vec();
-    // Where nothing preempts a probe the calls would cost for nothing.
+    // If probes cannot be preempted, the calls would only add cost.
     let id_if = |of_use: bool| move |name: &str| kernel.types.func_id(name).filter(|_| of_use);
     kfunc::link(&mut object, PREEMPTION, id_if(kernel.preemptible && kernel.compiles))?;
     kfunc::link(&mut object, CAST, id_if(word != 0))?;
     loader.load(&object).map_err(|error| {
         let error = Error::new(error).context("cannot load the eBPF object");
-        let lack = is_eperm(&error).then(lacks_locked_memory).flatten();
-        lack.map_or(error, |lack| anyhow!(lack))
+        let missing = is_eperm(&error).then(lacks_locked_memory).flatten();
+        missing.map_or(error, |missing| anyhow!(missing))
     })
 }
 
-/// False if the kernel was told to interpret programs (Documentation/admin-guide/sysctl/net.rst).
+/// False if the JIT compiler is disabled by sysctl (Documentation/admin-guide/sysctl/net.rst).
 fn compiles() -> bool {
     fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").map_or(true, |on| on.trim() != "0")
 }
@@ -169,7 +174,7 @@ fn is_eperm(error: &Error) -> bool {
     error.chain().any(|cause| code(cause) == Some(libc::EPERM))
 }
 
-/// Counters on this machine: the kernel gives each of them to every CPU that could ever be there.
+/// The number of counters on this machine. The kernel allocates each one for every possible CPU.
 fn counters() -> Result<u32> {
     let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot count CPUs")?;
     let (least, most) = COUNTERS;
@@ -179,8 +184,9 @@ fn counters() -> Result<u32> {
 
 fn resolve(types: &Types) -> Result<Vec<(&'static str, u32)>> {
     let mut offsets = resolve_members(types)?;
-    // Before 6.8 that struct was overlayfs's own (`struct ovl_aio_req`, fs/overlayfs/file.c), a
-    // module's: a kiocb, a reference count, then the pointer.
+    // Before 6.8 the struct is overlayfs's own (`struct ovl_aio_req`, fs/overlayfs/file.c), which
+    // is not in the BTF of vmlinux if overlayfs is a module. Its members are a kiocb, a reference
+    // count, then the pointer.
     const ORIGINAL: &str = "BACKING_AIO_ORIG_IOCB";
     let original = offsets.iter_mut().find(|(name, offset)| *name == ORIGINAL && *offset == ABSENT);
     if let (Some((_, offset)), Some(kiocb)) = (original, types.size("kiocb")) {
@@ -196,7 +202,7 @@ fn resolve_members(types: &Types) -> Result<Vec<(&'static str, u32)>> {
             Ok(offset) => Ok((row.global, offset)),
             Err(_) if !row.must => Ok((row.global, ABSENT)),
             Err(e) => Err(e.context(
-                "this kernel's structs are not as known: please report it with `uname -r`",
+                "this kernel's structs differ from the known ones: please report it with `uname -r`",
             )),
         })
         .collect()

@@ -1,4 +1,5 @@
-//! Load, attach, filter, read the ring; counters, loss, coverage.
+//! The live tracer: loads and attaches the eBPF programs, maintains the set of traced processes,
+//! reads events from the ring buffer, and sums up counters, losses and coverage.
 
 mod attach;
 mod decode;
@@ -17,13 +18,13 @@ pub use run::Tracer;
 
 use crate::model::{AttachMode, RequestFilter};
 
-/// Whose requests are traced.
+/// The processes whose requests are traced.
 #[derive(Clone, Debug)]
 pub enum Scope {
     /// Every process.
     System,
-    /// These processes (thread-group ids), with all their threads; if `children`, with the
-    /// descendants that they have and will have.
+    /// These processes (thread-group ids) with all their threads; if `children`, also their present
+    /// and future descendants.
     Processes { pids: Vec<u32>, children: bool },
 }
 
@@ -31,13 +32,13 @@ pub enum Scope {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub scope: Scope,
-    /// `None`: fentry where BTF allows, else kprobe.
+    /// `None`: fentry if the kernel supports it, else kprobe.
     pub attach: Option<AttachMode>,
-    /// An event for every request, not for findings alone.
+    /// Emit an event for every request instead of only for findings.
     pub all: bool,
-    /// The program's stack is taken at the begin of each request.
+    /// Capture the user stack when a request is issued.
     pub stacks: bool,
-    /// The probes' own messages go to stderr.
+    /// Print the probes' own messages to stderr.
     pub log: bool,
     pub wanted: RequestFilter,
 }

@@ -1,4 +1,4 @@
-//! A running tracer: start, read events, stop.
+//! The running tracer: start it, read its events and totals, stop it.
 
 use std::{process, time::Duration};
 
@@ -30,10 +30,11 @@ use crate::{
     util::stdio::note,
 };
 
-/// How long an event may wait in the ring before it is fetched; the probes wake the reader only
+/// How long an event may wait in the ring buffer before it is read. The probes wake the reader only
 /// when 64 KiB are waiting.
 const FETCH_EVERY: Duration = Duration::from_millis(20);
-/// The same with stacks: once their process has gone, nobody knows what was at an address.
+/// How long an event may wait if it has a stack. Shorter, because addresses cannot be resolved once
+/// the process has exited.
 const FETCH_STACKS_EVERY: Duration = Duration::from_millis(2);
 
 /// Probes attached to the running kernel; dropping it detaches them.
@@ -45,13 +46,13 @@ pub struct Tracer {
     /// See [`Totals::dark`].
     dark: Vec<MissingProbe>,
     /// See [`Options::log`].
-    log: Option<EbpfLogger<Talk>>,
+    log: Option<EbpfLogger<ProbeLog>>,
 }
 
 /// The probes' messages, as lines on stderr.
-struct Talk;
+struct ProbeLog;
 
-impl log::Log for Talk {
+impl log::Log for ProbeLog {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
@@ -64,10 +65,11 @@ impl log::Log for Talk {
 }
 
 impl Tracer {
-    /// Checks, loads, attaches, and tells how far it is. Must run inside a tokio runtime.
+    /// Runs the preflight checks, loads and attaches the probes, and runs the self-test. Calls
+    /// `progress` meanwhile. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// In plain words, what is missing and what to do; nothing stays attached.
+    /// If a requirement is missing; the error says which, and what to do. Nothing stays attached.
     pub fn start(options: &Options, progress: &mut Progress<'_>) -> Result<Self> {
         preflight::check()?;
         let kernel = Kernel::read()?;
@@ -92,7 +94,7 @@ impl Tracer {
         let mut tick = interval(every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let log = if options.log {
-            Some(EbpfLogger::init_with_logger(&mut bpf, Talk).context("cannot read the messages")?)
+            Some(EbpfLogger::init_with_logger(&mut bpf, ProbeLog).context("cannot read the messages")?)
         } else {
             None
         };
@@ -101,7 +103,7 @@ impl Tracer {
         Ok(tracer)
     }
 
-    /// Lights the probes with requests of our own, which no report shows.
+    /// Issues requests to see the probes fire. They are left out of all reports.
     fn self_test(&mut self, filtered: bool) -> Result<()> {
         if filtered {
             targets::add(&mut self.bpf, process::id())?;
@@ -113,28 +115,28 @@ impl Tracer {
         Ok(())
     }
 
-    /// Probes that the self-test could reach and that stayed dark.
+    /// Silent probes, see [`Totals::dark`].
     #[must_use]
     pub fn dark(&self) -> &[MissingProbe] {
         &self.dark
     }
 
-    /// Probes attached, and those that are not.
+    /// The probes that are attached, and those that could not be.
     #[must_use]
     pub fn coverage(&self) -> (&[String], &[MissingProbe]) {
         (&self.coverage.attached, &self.coverage.missing)
     }
 
-    /// How they are attached.
+    /// How the probes are attached.
     #[must_use]
     pub const fn attach(&self) -> AttachMode {
         self.coverage.attach
     }
 
-    /// The stacks that requests refer to, if they are taken.
+    /// The stacks that requests refer to; `None` if stacks are not captured.
     ///
     /// # Errors
-    /// If the object has no map of them.
+    /// If the object has no stack map.
     pub fn stacks(&mut self, options: &Options) -> Result<Option<Stacks>> {
         if !options.stacks {
             return Ok(None);
@@ -148,37 +150,37 @@ impl Tracer {
         }))))
     }
 
-    /// Adds a process to a [`Scope::Processes`].
+    /// Adds a process to the traced ones of a [`Scope::Processes`].
     ///
     /// # Errors
-    /// If the set is full.
+    /// If the set of traced processes is full.
     pub fn add_process(&mut self, pid: u32) -> Result<()> {
         targets::add(&mut self.bpf, pid)
     }
 
-    /// Takes a process out again; what it started meanwhile stays in.
+    /// Removes a process from the traced ones; the children that it forked meanwhile stay traced.
     ///
     /// # Errors
-    /// If it is not in.
+    /// If the process is not traced.
     pub fn remove_process(&mut self, pid: u32) -> Result<()> {
         targets::remove(&mut self.bpf, pid)
     }
 
-    /// The processes that are traced now, if there is a [`Scope::Processes`].
+    /// The processes of a [`Scope::Processes`] that are currently traced.
     ///
     /// # Errors
-    /// If the set cannot be read.
+    /// If the set of traced processes cannot be read.
     pub fn processes(&self) -> Result<Vec<u32>> {
         targets::present(&self.bpf)
     }
 
-    /// The next event; waits for one. May be cancelled without loss.
+    /// Waits for the next event and returns it. Cancel safe: no event is lost.
     ///
     /// # Errors
-    /// If the ring buffer cannot be waited for.
+    /// If waiting for the ring buffer fails.
     pub async fn next(&mut self) -> Result<Event> {
         loop {
-            // A ring that fills as fast as it is read would keep timers and signals out for good.
+            // Yields to timers and signals even if the ring fills as fast as it is read.
             consume_budget().await;
             if let Some(item) = self.ring.get_mut().next() {
                 match decode(&item).filter(foreign) {
@@ -194,13 +196,14 @@ impl Tracer {
         }
     }
 
-    /// Detaches, hands the rest of the ring to `sink`, and reads the totals.
+    /// Detaches the probes, passes the rest of the ring buffer to `sink`, and reads the totals.
     ///
     /// # Errors
     /// If the maps cannot be read.
     pub fn stop(mut self, sink: &mut dyn FnMut(Event)) -> Result<Totals> {
         let skipped = self.skipped();
-        // Begins were attached last and go first: what is open may still end.
+        // Issue probes were attached last and are detached first, so that open requests can
+        // complete.
         for name in self.coverage.programs.iter().rev() {
             if let Some(program) = self.bpf.program_mut(name) {
                 let _ = unload(program);
@@ -215,13 +218,14 @@ impl Tracer {
         self.counted(skipped)
     }
 
-    /// True if the maps can be read, with the capabilities of this moment.
+    /// True if the maps can be read with the current capabilities.
     #[must_use]
     pub fn is_readable(&self) -> bool {
         totals::stats(&self.bpf).is_ok()
     }
 
-    /// What was counted so far; what ends meanwhile may be in one number and not yet in another.
+    /// The totals so far. A request that completes during the call may be in some numbers and not
+    /// in others.
     ///
     /// # Errors
     /// If the maps cannot be read.
@@ -234,7 +238,7 @@ impl Tracer {
         let (own, counters): (Vec<_>, Vec<_>) = totals::counters(&self.bpf)?
             .into_iter()
             .partition(|(key, _)| key.tgid == process::id());
-        // The tracer's own requests (its self-test) are nobody's business.
+        // The tracer's own requests (its self-test) are left out.
         let own: u64 = own.iter().map(|(_, counter)| counter.requests).sum();
         let mut mixers = totals::mixers(&self.bpf)?;
         mixers.retain(|(mixer, _)| mixer.tgid != process::id());
@@ -272,7 +276,8 @@ impl Tracer {
     }
 }
 
-/// On 5.10 no probe can ask for the cgroup (kernel/trace/bpf_trace.c:bpf_tracing_func_proto).
+/// Explains a failure to load a program that filters by cgroup. On 5.10 the helper is not available
+/// to probes (kernel/trace/bpf_trace.c:bpf_tracing_func_proto).
 fn by_cgroup(error: Error, options: &Options) -> Error {
     const HELPER: &str = "bpf_get_current_ancestor_cgroup_id";
     let missing = error.chain().any(|cause| cause.to_string().contains(HELPER));
@@ -280,17 +285,17 @@ fn by_cgroup(error: Error, options: &Options) -> Error {
         return error;
     }
     anyhow!(
-        "this kernel does not let probes ask for the cgroup (6.1 does): filter by process instead \
+        "this kernel does not let probes read the cgroup (6.1 does): filter by process instead \
          (attach -p)"
     )
 }
 
-/// This process's own requests so far, and how many of them have an unknown verdict.
+/// Number of requests of this process so far, and how many of them have an unknown verdict.
 fn own_requests(bpf: &Ebpf) -> Result<selftest::Seen> {
     let own = totals::counters(bpf)?.into_iter().filter(|(key, _)| key.tgid == process::id());
     Ok(own.fold((0, 0), |(all, unknown), (key, counter)| {
-        let dark = if selftest::is_unknown(key.verdict) { counter.requests } else { 0 };
-        (all + counter.requests, unknown + dark)
+        let undecided = if selftest::is_unknown(key.verdict) { counter.requests } else { 0 };
+        (all + counter.requests, unknown + undecided)
     }))
 }
 

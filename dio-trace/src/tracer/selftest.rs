@@ -1,7 +1,8 @@
-//! The self-test: small requests of the tracer's own, to see the probes light up.
+//! The self-test: the tracer issues small direct reads through each API and checks that the probes
+//! count them. A probe that does not is *silent*.
 //!
-//! Reads only: a block of the program's own file where that lies on a disk file system, else of
-//! an unnamed, empty temporary file on one. Nothing is written to disk.
+//! It only reads: one block of its own executable if that is on a disk file system, else of an
+//! unnamed temporary file on one that consists of a hole. Nothing is written to disk.
 
 use std::{
     ffi::OsString,
@@ -25,18 +26,18 @@ use crate::{
     system::mounts::{self, Mount},
 };
 
-/// Bytes of one test read, and its alignment.
+/// Length of a test read and alignment of its buffer, in bytes.
 const BLOCK: usize = 4096;
 
-/// What the tracer counted for this process so far: requests, and those of verdict unknown.
+/// Counts for this process so far: (requests, requests with an unknown verdict).
 pub(super) type Seen = (u64, u64);
 
 #[repr(C, align(4096))]
 struct Block([u8; BLOCK]);
 
-/// Makes the requests and asks `seen` after each whether it was counted.
+/// Issues the requests, and checks by `seen` after each one that it was counted.
 ///
-/// Returns the probes that stayed dark, with what that weakens.
+/// Returns the silent probes, with what that weakens. Errors are those of `seen`.
 pub(super) fn run(mut seen: impl FnMut() -> Result<Seen>) -> Result<Vec<MissingProbe>> {
     let Some(file) = test_file() else {
         return Ok(vec![MissingProbe {
@@ -47,30 +48,30 @@ pub(super) fn run(mut seen: impl FnMut() -> Result<Seen>) -> Result<Vec<MissingP
         }]);
     };
     let mut block = Box::new(Block([0; BLOCK]));
-    let mut dark = Vec::new();
+    let mut silent = Vec::new();
     let fd = file.as_raw_fd();
     for (api, read) in APIS {
         let before = seen()?;
         if read(fd, &mut block).is_err() {
-            continue; // not to be had here: seccomp, io_uring_disabled, no such syscall
+            continue; // not available here: seccomp, io_uring_disabled, no such syscall
         }
         let after = seen()?;
         if after.0 != before.0 + 1 {
-            dark.push(MissingProbe {
+            silent.push(MissingProbe {
                 probe: (*api).to_owned(),
                 why: format!("a test read was not seen: {api} requests may be missed"),
             });
         } else if after.1 != before.1 {
-            dark.push(MissingProbe {
+            silent.push(MissingProbe {
                 probe: (*api).to_owned(),
                 why: format!("no evidence for a test read: {api} verdicts may be `unknown`"),
             });
         }
     }
-    Ok(dark)
+    Ok(silent)
 }
 
-/// True if a counter's verdict byte says unknown.
+/// True if a counter's verdict byte is [`Verdict::Unknown`].
 pub(super) fn is_unknown(verdict: u8) -> bool {
     Verdict::from_u8(verdict) == Some(Verdict::Unknown)
 }
@@ -80,7 +81,7 @@ type Read = fn(RawFd, &mut Block) -> io::Result<()>;
 const APIS: &[(&str, Read)] =
     &[("read", pread), ("readv", preadv), ("libaio", libaio), ("io_uring", io_uring)];
 
-/// A file of at least one block, open with O_DIRECT, on a file system with a direct path.
+/// Opens a file of at least one block with O_DIRECT, on a file system with a direct path.
 fn test_file() -> Option<File> {
     let own = open_direct(Path::new("/proc/self/exe")).ok().filter(on_disk);
     own.or_else(|| disk_mounts().iter().find_map(|mount| temporary(mount).ok()))
@@ -91,7 +92,7 @@ fn open_direct(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECT | libc::O_CLOEXEC).open(path)
 }
 
-/// An unnamed file with one block of hole.
+/// Creates an unnamed file that consists of a hole of one block.
 fn temporary(dir: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -103,20 +104,20 @@ fn temporary(dir: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// True if the file lies on a mounted disk file system. Not by statfs: 9p passes its server's
-/// answer on (fs/9p/vfs_super.c:v9fs_statfs).
+/// True if the file is on a mounted disk file system. This does not use statfs, because 9p returns
+/// its server's answer (fs/9p/vfs_super.c:v9fs_statfs).
 fn on_disk(file: &File) -> bool {
     let Ok(dev) = file.metadata().map(|meta| meta.dev()) else { return false };
     let dev = format!("{}:{}", libc::major(dev), libc::minor(dev));
     own_mounts().iter().any(|mount| mount.dev == dev && is_disk(&mount.fs))
 }
 
-/// File systems with a direct path of their own.
+/// True for disk file systems with a direct path.
 fn is_disk(fs: &str) -> bool {
     matches!(fs, "ext4" | "xfs" | "btrfs" | "f2fs")
 }
 
-/// Mount points of writable disk file systems, the oldest mount first.
+/// Mount points of writable disk file systems, oldest mount first.
 fn disk_mounts() -> Vec<PathBuf> {
     own_mounts()
         .into_iter()
@@ -176,8 +177,8 @@ fn libaio(fd: RawFd, block: &mut Block) -> io::Result<()> {
     };
     let mut list = [&raw mut iocb];
     let mut event = [0u64; 4]; // struct io_event
-    // SAFETY: one iocb over a buffer of BLOCK bytes, all alive until the event is fetched or the
-    // context is destroyed, which waits for it.
+    // SAFETY: one iocb over a buffer of BLOCK bytes. All of them live until the event is fetched,
+    // or until the context is destroyed, which waits for the request.
     let result = unsafe {
         check(libc::syscall(libc::SYS_io_submit, context, 1, list.as_mut_ptr()) as _).and_then(
             |()| {
@@ -189,7 +190,7 @@ fn libaio(fd: RawFd, block: &mut Block) -> io::Result<()> {
             },
         )
     };
-    // SAFETY: made above.
+    // SAFETY: the context was created above.
     unsafe { libc::syscall(libc::SYS_io_destroy, context) };
     result
 }
@@ -199,7 +200,7 @@ fn io_uring(fd: RawFd, block: &mut Block) -> io::Result<()> {
     let read =
         io_uring::opcode::Read::new(io_uring::types::Fd(fd), block.0.as_mut_ptr(), BLOCK as u32)
             .build();
-    // SAFETY: buffer and descriptor outlive the wait below.
+    // SAFETY: the buffer and the descriptor live longer than the wait below.
     unsafe { ring.submission().push(&read) }.map_err(io::Error::other)?;
     ring.submit_and_wait(1)?;
     match ring.completion().next() {

@@ -1,5 +1,5 @@
-//! The processes that are traced: a set in the kernel, which the fork probe adds to and the end of a
-//! process takes from.
+//! The set of traced processes, a BPF map. The fork probe adds children of traced processes to it,
+//! and the probe of a process's exit removes them.
 
 use std::{collections::HashSet, process};
 
@@ -23,21 +23,21 @@ pub(super) fn add(bpf: &mut Ebpf, pid: u32) -> Result<()> {
         .with_context(|| format!("cannot trace process {pid}: the set of processes is full"))
 }
 
-/// Takes a process out again.
+/// Removes a process.
 pub(super) fn remove(bpf: &mut Ebpf, pid: u32) -> Result<()> {
     Ok(map(bpf)?.remove(&pid)?)
 }
 
-/// Those that are in it now.
+/// The processes that are currently in the set.
 pub(super) fn present(bpf: &Ebpf) -> Result<Vec<u32>> {
     let map = bpf.map("TARGETS").context("the object has no map TARGETS")?;
     let map = HashMap::<_, u32, u32>::try_from(map)?;
     Ok(map.keys().collect::<Result<_, _>>()?)
 }
 
-/// Adds the descendants that `roots` have now. The fork probe must run already: then what a
-/// process in the set forks gets in by itself, and a look at /proc that finds nobody new leaves nobody
-/// out. (But for one whose parent, a descendant too, ends while this looks.)
+/// Adds the current descendants of `roots`. The fork probe must be attached already: it adds the
+/// children of a process in the set, so a scan of /proc that finds nothing new is complete. The
+/// exception is a process whose parent, a descendant too, exits during the scan.
 pub(super) fn add_descendants(bpf: &mut Ebpf, roots: &[u32]) -> Result<()> {
     let mut family: HashSet<u32> = roots.iter().copied().collect();
     loop {
@@ -52,7 +52,7 @@ pub(super) fn add_descendants(bpf: &mut Ebpf, roots: &[u32]) -> Result<()> {
             family.insert(process.pid);
             add(bpf, process.pid)?;
         }
-        // The probe of its end may have run before it was added; its id may be another's next.
+        // The exit probe may have run before the process was added. Its id may be reused.
         for ended in new.iter().filter(|process| !still_runs(process)) {
             let _ = remove(bpf, ended.pid);
         }

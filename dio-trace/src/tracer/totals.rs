@@ -1,4 +1,4 @@
-//! Counters and statistics out of the maps.
+//! Reads counters and statistics from the per-CPU maps and sums them over the CPUs.
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -18,17 +18,17 @@ pub(super) fn stats(bpf: &Ebpf) -> Result<[u64; STATS]> {
     Ok(sums)
 }
 
-/// Sums the per-CPU counters.
+/// Sums the per-CPU counters of each key.
 pub(super) fn counters(bpf: &Ebpf) -> Result<Vec<(CounterKey, Counter)>> {
-    let places = bpf.map("COUNTED").context("the object has no map COUNTED")?;
-    let places = HashMap::<_, CounterKey, u32>::try_from(places)?;
+    let slots = bpf.map("COUNTED").context("the object has no map COUNTED")?;
+    let slots = HashMap::<_, CounterKey, u32>::try_from(slots)?;
     let map = bpf.map("COUNTERS").context("the object has no map COUNTERS")?;
     let map = PerCpuArray::<_, Counter>::try_from(map)?;
-    places
+    slots
         .iter()
         .map(|row| {
-            let (key, place) = row?;
-            let by_cpu = map.get(&place, 0)?;
+            let (key, slot) = row?;
+            let by_cpu = map.get(&slot, 0)?;
             let mut by_cpu = by_cpu.iter();
             let first = *by_cpu.next().context("a counter without a CPU")?;
             Ok((key, by_cpu.fold(first, add)))
@@ -36,7 +36,8 @@ pub(super) fn counters(bpf: &Ebpf) -> Result<Vec<(CounterKey, Counter)>> {
         .collect()
 }
 
-/// Sums the pages of those who use files through the page cache that are used directly.
+/// Sums the per-CPU page counts of the processes that use a directly used file through the page
+/// cache.
 pub(super) fn mixers(bpf: &Ebpf) -> Result<Vec<(Mixer, u64)>> {
     let map = bpf.map("MIXERS").context("the object has no map MIXERS")?;
     let map = PerCpuHashMap::<_, Mixer, u64>::try_from(map)?;
