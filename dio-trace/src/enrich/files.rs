@@ -1,22 +1,22 @@
-//! What is known of files, of no more than memory is to hold.
+//! A bounded cache of file descriptions.
 
 use dio_trace_common::abi::FileId;
 use std::collections::{HashMap, hash_map::Entry};
 
 use crate::model::FileInfo;
 
-/// Files that stay for as long as it runs: those told first.
+/// Number of files that are never evicted: the first ones.
 ///
-/// The kernel side tells a file's name when a counter is new, and never again; there are 16,384
-/// counters at most, taken by who comes first (dio-trace-ebpf/src/counters.rs).
+/// The probes emit a file's name only once, when a new counter is claimed. There are at most 16,384
+/// counters, claimed in the order of first use (dio-trace-ebpf/src/counters.rs).
 const KEPT: usize = 32_768;
-/// Files beyond those, forgotten all at once: with no counter left, the kernel side tells their
-/// names at every request.
+/// Number of further files, which are evicted all at once. For files without a counter, the probes
+/// emit the name with every request.
 const PASSING: usize = 32_768;
-/// Files of a recording that have names.
+/// Number of files of a recording that are never evicted.
 const RECORDED: usize = 1 << 20;
 
-/// Files by their identity.
+/// File descriptions by file identity.
 pub(super) struct Files {
     kept: HashMap<FileId, FileInfo>,
     passing: HashMap<FileId, FileInfo>,
@@ -34,7 +34,7 @@ impl Files {
         Self { kept: HashMap::new(), passing: HashMap::new(), most }
     }
 
-    /// Those of a recording, which has names for so many.
+    /// Creates the cache for a recording, which may name more files.
     pub(super) fn recorded() -> Self {
         Self::of((RECORDED, PASSING))
     }
@@ -48,7 +48,7 @@ impl Files {
         kept.get_mut(key).or_else(|| passing.get_mut(key))
     }
 
-    /// The place of a file; others may have to make room for it.
+    /// The entry of a file. If the cache is full, the evictable files are dropped for it.
     pub(super) fn entry(&mut self, key: FileId) -> Entry<'_, FileId, FileInfo> {
         let (kept, passing) = self.most;
         if self.kept.len() < kept || self.kept.contains_key(&key) {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn those_told_first_stay_and_memory_has_an_end() {
+    fn the_first_files_stay_and_memory_is_bounded() {
         let mut files = Files::of((2, 3));
         for ino in 0..100 {
             files.entry(key(ino)).insert_entry(lost_name(key(ino), None));
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_told_again_keeps_its_place() {
+    fn a_file_that_is_emitted_again_keeps_its_entry() {
         let mut files = Files::of((1, 1));
         for ino in [0, 1, 0] {
             files.entry(key(ino)).insert_entry(lost_name(key(ino), None));

@@ -1,4 +1,4 @@
-//! A file that is looked at by its path, not met in a trace.
+//! Describes a file that is given by its path, not seen in a trace (`check`).
 
 use std::{
     collections::HashMap,
@@ -24,24 +24,24 @@ use crate::{
     util::escape::{self, escape},
 };
 
-/// How long what was asked of mounts and devices holds.
+/// How long cached mounts and devices are used.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// What is known of it.
+/// The description of an inspected file.
 pub(crate) struct Inspected {
     pub(crate) file: FileInfo,
-    /// What its file system is mounted from; of a device its own name.
+    /// What the file system is mounted from; for a block device, its path.
     pub(crate) source: String,
-    /// Mounted read-only, as a mount or as a file system.
+    /// The mount or the file system is read-only, or the device is.
     pub(crate) read_only: bool,
-    /// Its mount renews no access times: it is read-only, or noatime.
+    /// Reading does not update the access time: the mount is read-only or noatime.
     pub(crate) keeps_atime: bool,
     /// `super_block.s_magic`
     pub(crate) magic: u32,
 }
 
-/// Looks at files one after the other, which mostly lie on the same mounts and devices: what was
-/// asked of these holds for a second.
+/// Inspects files one by one. Most are on the same mounts and devices, so mounts and device
+/// attributes are cached for a second.
 pub(crate) struct PathInspector {
     asked: Instant,
     mounts: Mounts,
@@ -54,7 +54,7 @@ impl PathInspector {
         Self { asked: Instant::now(), mounts, devices: HashMap::new() }
     }
 
-    /// Looks at an open file; `path` is absolute. `None` if its mount cannot be found.
+    /// Inspects an open file; `path` is absolute. `None` if its mount cannot be found.
     pub(crate) fn look(&mut self, path: &Path, file: &File) -> Option<Inspected> {
         if self.asked.elapsed() > FRESH {
             *self = Self::new();
@@ -68,7 +68,7 @@ impl PathInspector {
         file_attrs::ask_through(file, Some(file), source, ask)
     }
 
-    /// The mount by its id (5.8), else by the path.
+    /// Finds the mount by the id from statx (since 5.8), else by the path.
     fn mount(&mut self, path: &Path, file: &File) -> Option<Mount> {
         let id = file_attrs::statx(file)
             .filter(|answer| answer.stx_mask & libc::STATX_MNT_ID != 0)
@@ -81,21 +81,21 @@ impl PathInspector {
     }
 }
 
-fn look(looker: &mut PathInspector, path: &Path, file: &File) -> Option<Inspected> {
+fn look(inspector: &mut PathInspector, path: &Path, file: &File) -> Option<Inspected> {
     let about = file.metadata().ok()?;
     let magic = statfs(file)?.f_type as u32;
     if about.file_type().is_block_device() {
-        let attrs = looker.attrs(file, None);
+        let attrs = inspector.attrs(file, None);
         let info = info(path, &about, attrs, ("bdev", ""), None);
         let source = info.path.clone();
         let read_only = is_read_only_device(&info.dev);
         let keeps_atime = mount_flags(file) & (libc::ST_RDONLY | libc::ST_NOATIME) != 0;
         return Some(Inspected { file: info, source, read_only, keeps_atime, magic });
     }
-    let mount = looker.mount(path, file)?;
+    let mount = inspector.mount(path, file)?;
     let below = (mount.fs == "overlay").then(|| below_overlay(&mount)).flatten();
     let source = below.as_ref().unwrap_or(&mount).source.clone();
-    let attrs = looker.attrs(file, Some(&source));
+    let attrs = inspector.attrs(file, Some(&source));
     let below = below.map(|m| (m.fs, m.options));
     let info = info(path, &about, attrs, (&mount.fs, &mount.options), below);
     let flags = mount_flags(file);
@@ -106,7 +106,7 @@ fn look(looker: &mut PathInspector, path: &Path, file: &File) -> Option<Inspecte
     Some(Inspected { file: info, source, read_only, keeps_atime, magic })
 }
 
-/// Flags of the mount and of the file system (statvfs(3) tells both); none if it is silent.
+/// Flags of the mount and of the file system from statvfs(3), which returns both; 0 if it fails.
 fn mount_flags(file: &File) -> libc::c_ulong {
     let mut about = MaybeUninit::<libc::statvfs>::zeroed();
     // SAFETY: fills one statvfs.
@@ -115,7 +115,7 @@ fn mount_flags(file: &File) -> libc::c_ulong {
     if failed { 0 } else { unsafe { about.assume_init() }.f_flag }
 }
 
-/// As `blockdev --setro` makes one, or a medium.
+/// True if the block device is read-only, by `blockdev --setro` or because its medium is.
 fn is_read_only_device(dev: &str) -> bool {
     std::fs::read_to_string(format!("/sys/dev/block/{dev}/ro")).is_ok_and(|ro| ro.trim() == "1")
 }

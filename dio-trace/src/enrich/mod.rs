@@ -1,4 +1,5 @@
-//! Process, path, mount and file facts: what the events alone do not say.
+//! Adds to events what they do not contain: process names, paths, mounts, file attributes, extents
+//! and symbolized stacks.
 
 mod files;
 pub(crate) mod inspect;
@@ -36,43 +37,44 @@ pub(crate) use inspect::PathInspector;
 use names::Names;
 pub(crate) use names::thread;
 
-/// Users of one file through the page cache that are named.
+/// Most readers, and most writers, of one file through the page cache that are named.
 const MAX_NAMED: usize = 4;
 
-/// Caches over everything that was asked.
+/// Looks up and caches everything that reports add to events.
 #[derive(Default)]
 pub struct Enricher {
     files: Files,
     namespaces: Namespaces,
     extents: extents::RecentExtents,
     names: Names,
-    /// If they are asked for.
+    /// `None` if stacks are not captured.
     stacks: Option<Stacks>,
-    /// What it knows was recorded elsewhere: this machine is not asked.
+    /// The data comes from a recording, so nothing is looked up on this machine.
     recorded: bool,
 }
 
 impl Enricher {
-    /// One that knows what it is told, and asks nothing of this machine.
+    /// Creates an enricher for a recording. It uses only recorded data and looks up nothing on this
+    /// machine.
     #[must_use]
     pub fn recorded() -> Self {
         let (files, names) = (Files::recorded(), Names::recorded());
         Self { files, names, recorded: true, ..Self::default() }
     }
 
-    /// One that looks stacks up, too.
+    /// Creates an enricher for live tracing that also resolves stacks, if `stacks` is given.
     #[must_use]
     pub fn with_stacks(stacks: Option<Stacks>) -> Self {
         Self { stacks, ..Self::default() }
     }
 
-    /// The program's stack when it made that request, if it was taken.
+    /// The program's stack when it issued the request, if it was captured.
     pub fn stack(&mut self, request: &Request) -> Option<Arc<Stack>> {
         let number = request.stack.checked_sub(1)?;
         self.stacks.as_mut()?.get(request.tgid, number)
     }
 
-    /// Takes what a recording says of a file; who mixes stays as it is.
+    /// Adds a file from a recording. Its known buffered users are kept.
     pub fn recall(&mut self, key: FileId, mut info: FileInfo) {
         info.clean();
         if let Some(known) = self.files.get_mut(&key) {
@@ -81,29 +83,30 @@ impl Enricher {
         self.files.entry(key).insert_entry(info);
     }
 
-    /// Reads the mounts of these processes and of all others, each namespace once: of one that is gone
-    /// when its file is told, nobody could ask.
+    /// Reads the mount tables of the processes in `first` and of all others, each namespace once.
+    /// Done early, because the table of a process that has exited when its file is reported is
+    /// lost.
     pub fn look_around(&mut self, first: &[u32]) {
         self.namespaces.look_around(first);
     }
 
-    /// Takes the name of a process from a recording, if it has none yet.
+    /// Sets the name of a process from a recording, if it has none yet.
     pub fn name(&mut self, tgid: u32, name: &[u8]) {
         self.names.name(tgid, name);
     }
 
-    /// Takes the title of a process from a recording, in place of an earlier one.
+    /// Sets the title of a process from a recording; it replaces an earlier one.
     pub fn entitle(&mut self, tgid: u32, title: &str) {
         self.names.entitle(tgid, title);
     }
 
-    /// Names what stands for more files than are told apart.
+    /// Names the placeholder for all files that are not listed individually.
     pub fn stand_in(&mut self, key: FileId, name: &str) {
         let file = self.files.entry(key).or_insert_with(|| lost_name(key, None));
         name.clone_into(&mut file.path);
     }
 
-    /// Takes the names of a file; does nothing if it is known.
+    /// Adds a file from its event. Does nothing if its path is known already.
     pub fn add(&mut self, event: &FileEvent) {
         let key = FileId::from(event);
         self.process(event.tgid, Some((0, &event.comm)));
@@ -115,7 +118,7 @@ impl Enricher {
         self.files.entry(key).insert_entry(info);
     }
 
-    /// Takes what is known of a file, for tests.
+    /// Adds a file with the given attributes, for tests.
     #[cfg(test)]
     pub(crate) fn know(
         &mut self,
@@ -139,8 +142,8 @@ impl Enricher {
         self.files.entry(key).insert_entry(info);
     }
 
-    /// The file of a request or counter. One whose name was lost is looked for among the open
-    /// descriptors of `tgid`.
+    /// The file of a request or counter. If its name was lost, the open descriptors of the process
+    /// `tgid` are searched for it.
     pub fn file(&mut self, key: FileId, tgid: u32) -> &FileInfo {
         let recorded = self.recorded;
         self.files.entry(key).or_insert_with(|| {
@@ -149,7 +152,7 @@ impl Enricher {
         })
     }
 
-    /// OR of the extent flags in a request's range.
+    /// OR of the extent flags in a request's range; `None` if unknown.
     pub fn extent_flags(&mut self, request: &Request) -> Option<u32> {
         if request.flags & REQ_BLOCK_DEVICE != 0 || request.pos < 0 {
             return None;
@@ -159,7 +162,7 @@ impl Enricher {
         self.extents.flags(key, (request.pos as u64, request.len), || open(info))
     }
 
-    /// Takes a process that uses a file through the page cache; its name.
+    /// Adds a process that uses a file through the page cache. Returns the name of the process.
     pub fn buffered_user(&mut self, event: &MixerEvent) -> String {
         let mixer = &event.mixer;
         let comm = self.process(mixer.tgid, Some((event.tid, &event.comm)));
@@ -179,12 +182,12 @@ impl Enricher {
         comm
     }
 
-    /// The name of a process; `seen` are a thread of it and its name.
+    /// The name of a process; `seen` is the id and the name of one of its threads.
     pub fn process(&mut self, tgid: u32, seen: Option<(u32, &[u8; 16])>) -> String {
         self.names.process(tgid, seen)
     }
 
-    /// What a process calls itself, if that says more than its name.
+    /// The title that a process shows in its command line, if it differs from the name.
     pub fn title(&mut self, tgid: u32) -> Option<String> {
         self.names.title(tgid)
     }
@@ -194,14 +197,14 @@ impl Enricher {
         if self.recorded {
             return None;
         }
-        // A block device has its own number, not that of the file system that its node is in.
+        // The event has the number of the block device itself, not of the file system of its node.
         let itself = escape_c(&event.fs_name) == "bdev";
         let dev = (!itself).then_some(event.dev);
         self.namespaces.mount(MountQuery { tgid: event.tgid, id: event.mnt_id, dev })
     }
 }
 
-/// The bytes of the path, from the names (leaf first) and the mount.
+/// Joins the names of path components (leaf first) and the mount point to a path.
 fn join(names: &[u8], mount: Option<&Mount>) -> Vec<u8> {
     let mut path = mount.map_or_else(|| b"<mount?>".to_vec(), |m| m.point.clone());
     if path == b"/" {
@@ -225,7 +228,7 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
     if event.flags & FILE_UNHASHED != 0 {
         shown.push_str(" (deleted)");
     }
-    // Another mount namespace has other paths: go through the process's own root.
+    // The process may be in another mount namespace: go through its root directory.
     let local = Path::new(OsStr::from_bytes(&path));
     let foreign = Path::new("/proc").join(event.tgid.to_string()).join("root");
     let foreign = foreign.join(local.strip_prefix("/").unwrap_or(local));
@@ -248,19 +251,20 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
     }
 }
 
-/// Opens a file for its extents, for a moment.
+/// Opens a file to query its extents.
 fn open(info: &FileInfo) -> Option<File> {
     find(&info.places, info.traced, &info.fs)?.open()
 }
 
-/// The first of these places that has the file; nothing of it stays open once it is dropped.
+/// Opens the file at the first of `places` that has it. Dropping the result closes it.
 fn find(places: &[PathBuf], traced: (u64, u32), fs: &str) -> Option<Asked> {
     places.iter().find_map(|place| Asked::find(place, traced, fs).ok())
 }
 
-/// The mount that an overlay writes to, or reads from if it has no upper layer. Its options name
-/// paths of whoever mounted it, in a container's case the tracer's own namespace. From inside of one
-/// they lead nowhere.
+/// The mount of the file system that holds the layers of an overlay: of its upper layer, or of its
+/// first lower layer if it has none. The overlay's options contain paths in the mount namespace of
+/// the process that mounted it. For containers that is usually the tracer's namespace; inside a
+/// container the paths do not exist.
 fn below_overlay(overlay: &Mount) -> Option<Mount> {
     let layer = |name: &str| overlay.options.split(',').find_map(|o| o.strip_prefix(name));
     let lower = || layer("lowerdir=").and_then(|layers| layers.split(':').next());
@@ -271,7 +275,7 @@ fn below_overlay(overlay: &Mount) -> Option<Mount> {
     (below.options != overlay.options).then(|| below.clone())
 }
 
-/// What is shown of a file whose name never arrived.
+/// The description of a file whose name was lost; `found` is its path if a descriptor was found.
 fn lost_name(key: FileId, found: Option<(PathBuf, String)>) -> FileInfo {
     let attrs = found
         .as_ref()
@@ -294,7 +298,7 @@ fn lost_name(key: FileId, found: Option<(PathBuf, String)>) -> FileInfo {
     }
 }
 
-/// stat's device where it is known, else the kernel's `dev_t`.
+/// Formats the device number from stat(2) if known, else the kernel's `dev_t`, as "major:minor".
 fn device(stat: Option<(u32, u32)>, kernel: u32) -> String {
     let (major, minor) = stat.unwrap_or((kernel >> 20, kernel & 0xf_ffff));
     format!("{major}:{minor}")

@@ -1,4 +1,5 @@
-//! Names of processes and threads: what the kernel has (comm), and what a process calls itself.
+//! Names of processes and threads: the kernel's name (comm), and the *title* that a process shows
+//! in its command line.
 
 use std::{
     collections::HashMap,
@@ -9,29 +10,30 @@ use std::{
 
 use crate::util::escape::{escape, escape_c};
 
-/// Names of processes that are kept, and bytes of one.
+/// Most processes whose names are kept, and longest name in bytes (title: in characters).
 const MAX_NAMES: usize = 1 << 16;
 const MAX_NAME: usize = 64;
-/// Bytes of a command line that are read.
+/// Most bytes of a command line that are read.
 const MAX_READ: u64 = 256;
-/// How often at most a process is asked for its title: it may change it at any time.
+/// How long the title of a process is cached. The process may change it at any time.
 const TITLE_FRESH: Duration = Duration::from_secs(1);
 
-/// Of a process.
+/// The names of a process.
 #[derive(Default)]
 struct Name {
-    /// Escaped; `None`: not known.
+    /// Escaped; `None` if unknown.
     comm: Option<String>,
-    /// See [`title`]; of one that is gone the last.
+    /// See [`title`]; the last known one if the process has exited.
     title: Option<String>,
+    /// When the title was last read.
     asked: Option<Instant>,
 }
 
-/// By process.
+/// The names of processes by process id.
 #[derive(Default)]
 pub(super) struct Names {
     known: HashMap<u32, Name>,
-    /// They come from a recording: this machine is not asked.
+    /// The names come from a recording, so nothing is read on this machine.
     recorded: bool,
 }
 
@@ -40,7 +42,7 @@ impl Names {
         Self { recorded: true, ..Self::default() }
     }
 
-    /// Takes the name of a process from a recording, if it has none yet.
+    /// Sets the name of a process from a recording, if it has none yet.
     pub(super) fn name(&mut self, tgid: u32, name: &[u8]) {
         if name.is_empty() {
             return;
@@ -50,16 +52,16 @@ impl Names {
         }
     }
 
-    /// Takes the title of a process from a recording, which may have had another before.
+    /// Sets the title of a process from a recording; it replaces an earlier one.
     pub(super) fn entitle(&mut self, tgid: u32, title: &str) {
         if let Some(entry) = self.entry(tgid) {
             entry.title = Some(cut(&escape(title.as_bytes())));
         }
     }
 
-    /// The name of a process: that of its main thread. Others may have names of their own: the comm
-    /// of the thread that was seen, if it is another (tid 0: not known which), does where nobody knows
-    /// better.
+    /// The name of a process, which is that of its main thread. `seen` is the id (0: unknown) and
+    /// the comm of one of its threads. Other threads may have different names, so such a comm is
+    /// only used if the main thread's name is unknown.
     pub(super) fn process(&mut self, tgid: u32, seen: Option<(u32, &[u8; 16])>) -> String {
         self.ask_title(tgid);
         let own = seen.filter(|(tid, _)| *tid == tgid).map(|(_, comm)| escape_c(comm));
@@ -81,7 +83,7 @@ impl Names {
         name.unwrap_or_default()
     }
 
-    /// What a process calls itself, if that says more than its name.
+    /// The title of a process, if it differs from its name.
     pub(super) fn title(&mut self, tgid: u32) -> Option<String> {
         self.ask_title(tgid);
         let entry = self.known.get(&tgid)?;
@@ -102,7 +104,8 @@ impl Names {
         }
     }
 
-    /// The place of a process, if one more is kept. Live, processes that may be gone make room.
+    /// The entry of a process; `None` if the table of a recording is full. In live tracing a full
+    /// table is emptied instead, because many of its processes will have exited.
     fn entry(&mut self, tgid: u32) -> Option<&mut Name> {
         if self.known.len() >= MAX_NAMES && !self.known.contains_key(&tgid) {
             if self.recorded {
@@ -114,19 +117,19 @@ impl Names {
     }
 }
 
-/// The name of a thread, where it has one of its own.
+/// The name of a thread, if it is not the main thread and its name differs from the process's.
 pub(crate) fn thread(tgid: u32, tid: u32, comm: &[u8; 16], process: &str) -> Option<String> {
     let name = escape_c(comm);
     (tid != tgid && !name.is_empty() && name != process).then_some(name)
 }
 
-/// What /proc has for a process's name.
+/// Reads the name of a process from /proc/PID/comm.
 fn comm_of(tgid: u32) -> Option<String> {
     let comm = std::fs::read(format!("/proc/{tgid}/comm")).ok()?;
     Some(escape(comm.trim_ascii_end()))
 }
 
-/// What the command line in /proc says; `None` of a kernel thread, which has none.
+/// Reads the title of a process from /proc/PID/cmdline; `None` for a kernel thread, which has none.
 fn title_of(tgid: u32) -> Option<String> {
     let mut cmdline = Vec::new();
     let file = File::open(format!("/proc/{tgid}/cmdline")).ok()?;
@@ -134,9 +137,9 @@ fn title_of(tgid: u32) -> Option<String> {
     title(&cmdline)
 }
 
-/// A short title from a command line: the program without its folder, and the words behind it up to
-/// the first option, for options may hold passwords. Programs that set a title put one text in place of
-/// the words (setproctitle(3)).
+/// Makes a short title from a command line: the program without its directory, and the following
+/// words up to the first option, because options may contain passwords. Programs that set a title
+/// overwrite the words with one text (setproctitle(3)).
 fn title(cmdline: &[u8]) -> Option<String> {
     let end = cmdline.iter().rposition(|byte| *byte != 0 && !byte.is_ascii_whitespace())?;
     let cmdline = &cmdline[..=end];
@@ -154,7 +157,7 @@ fn title(cmdline: &[u8]) -> Option<String> {
     (!title.is_empty()).then(|| cut(&escape(&title)))
 }
 
-/// At most [`MAX_NAME`] characters.
+/// Truncates a text to [`MAX_NAME`] characters.
 fn cut(text: &str) -> String {
     match text.char_indices().nth(MAX_NAME) {
         Some(_) => text.chars().take(MAX_NAME - 1).chain(['…']).collect(),
@@ -202,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_title_is_told_where_it_says_more_and_a_thread_s_name_where_it_differs() {
+    fn titles_and_thread_names_are_given_where_they_differ_from_the_process_name() {
         let mut names = Names::recorded();
         assert_eq!(names.title(7), None);
         names.name(7, b"postgres");
@@ -226,7 +229,7 @@ mod tests {
         assert_eq!(names.title(own).as_deref(), Some("remembered"));
         names.known.get_mut(&own).unwrap().asked = Instant::now().checked_sub(2 * TITLE_FRESH);
         assert_eq!(names.title(own), title);
-        // A gone process keeps what was known of it.
+        // The last title of a process that has exited is kept.
         names.known.insert(u32::MAX, Name { title: Some("last".to_owned()), ..Name::default() });
         assert_eq!(names.title(u32::MAX).as_deref(), Some("last"));
     }

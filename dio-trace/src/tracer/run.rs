@@ -94,7 +94,10 @@ impl Tracer {
         let mut tick = interval(every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let log = if options.log {
-            Some(EbpfLogger::init_with_logger(&mut bpf, ProbeLog).context("cannot read the messages")?)
+            Some(
+                EbpfLogger::init_with_logger(&mut bpf, ProbeLog)
+                    .context("cannot read the messages")?,
+            )
         } else {
             None
         };
