@@ -72,7 +72,7 @@ fn what(report: &Report) -> String {
 
 fn limits(report: &Report) -> String {
     let (Some(memory), Some(offset)) = (report.memory_align, report.offset_align) else {
-        return "nobody says any".to_owned();
+        return "not known".to_owned();
     };
     if offset == 0 {
         return format!("none: no direct I/O ({})", report.limits.unwrap_or_default());
