@@ -1,10 +1,13 @@
-//! dio-trace: was it really direct, which file, why not, what to do.
+//! dio-trace reports, for each O_DIRECT read and write: whether it was really direct, on which
+//! file, why not, and what to do.
 //!
-//! Rooms, lowest first; each imports from those before it, and none from a later one.
+//! Modules form layers, and none imports from a layer above its own. Lowest first: `util` and
+//! `kernel`; `system`; `model`; `cause`, `enrich` and `tracer`; `flow`; `recording`, `gate`,
+//! `check` and `doctor`; `output`; `cli`.
 
-// They panic where stdout or stderr is full or gone: see util/stdio.rs.
+// println! and eprintln! panic when stdout or stderr is full or closed: see util/stdio.rs.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
-// `pub` is for what other crates can name; see the lint table in Cargo.toml.
+// `pub` is for items that other crates can name; see the lint table in Cargo.toml.
 #![warn(unreachable_pub)]
 
 pub mod cause;

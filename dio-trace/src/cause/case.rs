@@ -1,4 +1,4 @@
-//! All that a rule may look at, and the questions that rules ask of it.
+//! [`Case`]: the input of a rule, with the predicates that rules share.
 
 use dio_trace_common::{
     abi::{API_SPLICE, OP_WRITE, REQ_BLOCK_DEVICE, REQ_VECTORED, Request},
@@ -11,18 +11,19 @@ use crate::{
     system::{device::Layer, file_attrs::FileAttrs},
 };
 
-/// A request, what was decided about it, and what its file says.
+/// A request, its verdict, and the attributes of its file: everything that a rule may look at.
 pub struct Case<'a> {
     pub request: &'a Request,
     pub decision: &'a Decision,
-    /// The file system that decides: of an overlay the one below, if it is known.
+    /// Type of the file system that decides whether the request is direct: for an overlay the
+    /// file system of the layer, if known.
     pub fs: &'a str,
-    /// Its options.
+    /// Mount options of that file system, comma-separated.
     pub options: &'a str,
     pub attrs: &'a FileAttrs,
-    /// OR of the flags of the extents in the request's range, if the file system says them.
+    /// OR of the flags of the extents in the request's range; None if they could not be read.
     pub extents: Option<u32>,
-    /// Who else uses the file, through the page cache.
+    /// Processes that use the file through the page cache.
     pub buffered_users: &'a BufferedUsers,
 }
 
@@ -31,7 +32,8 @@ impl Case<'_> {
         self.request.op == OP_WRITE
     }
 
-    /// A splice that writes: how much the pipe held is not known, nor where.
+    /// True for a splice that writes: neither the size nor the address of the pipe's buffers is
+    /// known.
     pub(super) const fn is_fed_by_pipe(&self) -> bool {
         self.is_write() && self.request.api == API_SPLICE
     }
@@ -40,12 +42,12 @@ impl Case<'_> {
         self.request.flags & REQ_BLOCK_DEVICE != 0
     }
 
-    /// True if a server is behind it.
+    /// True if the file system is a network or FUSE client.
     pub(super) const fn is_client(&self) -> bool {
         !self.is_device() && magic::is_client(self.request.magic)
     }
 
-    /// Some of it went through the page cache.
+    /// True if at least part of the request went through the page cache.
     pub(super) const fn cached(&self) -> bool {
         matches!(self.decision.verdict, Verdict::Fallback | Verdict::Partial)
     }
@@ -74,12 +76,12 @@ impl Case<'_> {
         self.request.evidence.seen & bit != 0
     }
 
-    /// A direct path was entered, whatever became of it.
+    /// True if a direct path was entered, even if it then moved no bytes.
     pub(super) const fn tried(&self) -> bool {
         self.seen(seen::DIRECT_TRIED)
     }
 
-    /// The positive errno it ended with.
+    /// The request's errno as a positive number; None if it did not fail.
     pub(super) fn errno(&self) -> Option<i32> {
         (self.request.ret < 0).then(|| i32::try_from(-self.request.ret).unwrap_or(i32::MAX))
     }
@@ -88,27 +90,28 @@ impl Case<'_> {
         self.errno() == Some(errno)
     }
 
-    /// Mounted with this option.
+    /// True if the file system is mounted with the option `wanted`.
     pub(super) fn option(&self, wanted: &str) -> bool {
         self.options.split(',').any(|o| o == wanted)
     }
 
-    /// Mounted with an option that begins so.
+    /// True if the file system is mounted with an option that begins with `with`.
     pub(super) fn option_begins(&self, with: &str) -> bool {
         self.options.split(',').any(|o| o.starts_with(with))
     }
 
-    /// True if one of the file's inode flags is set; false where they are not known.
+    /// True if the inode flag `bit` (FS_IOC_GETFLAGS) is set; false if the flags are unknown.
     pub(super) fn flag(&self, bit: u32) -> bool {
         self.attrs.flags.is_some_and(|flags| flags & bit != 0)
     }
 
-    /// True if one of these is set of the file, by FS_IOC_GETFLAGS or by statx.
+    /// True if the file has the inode flag `flag` (FS_IOC_GETFLAGS) or the statx(2) attribute
+    /// `attribute`.
     pub(super) fn marked(&self, flag: u32, attribute: u64) -> bool {
         self.flag(flag) || self.attrs.attributes.is_some_and(|bits| bits & attribute != 0)
     }
 
-    /// True if an extent in the range has one of these flags; false where they are not known.
+    /// True if an extent in the range has one of the flags in `bit`; false if they are unknown.
     pub(super) fn extent(&self, bit: u32) -> bool {
         self.extents.is_some_and(|flags| flags & bit != 0)
     }
@@ -122,17 +125,17 @@ impl Case<'_> {
         if self.request.pos < 0 { 0 } else { self.request.pos as u64 }
     }
 
-    /// Where the range that was asked for ends.
+    /// End of the requested range, exclusive, in bytes.
     pub(super) const fn stop(&self) -> u64 {
         self.start().saturating_add(self.request.len)
     }
 
-    /// The range ends past the end that the file had.
+    /// True if the range ends past the size that the file had when the request was issued.
     pub(super) const fn past_end(&self) -> bool {
         self.stop() > self.request.size_begin as u64
     }
 
-    /// Low bits of all buffer addresses, where they are known.
+    /// OR of the low bits of all buffer addresses; None if they are unknown.
     pub(super) const fn address_bits(&self) -> Option<u64> {
         let evidence = &self.request.evidence;
         if evidence.segments != 0 {
@@ -141,18 +144,18 @@ impl Case<'_> {
         if self.request.flags & REQ_VECTORED == 0 { Some(self.request.user) } else { None }
     }
 
-    /// OR of the segments' lengths, if there are several and they were looked at.
+    /// OR of the segments' lengths; None if there is one segment or they were not examined.
     pub(super) const fn segment_bits(&self) -> Option<u64> {
         let evidence = &self.request.evidence;
         if evidence.segments > 1 { Some(evidence.len_bits as u64) } else { None }
     }
 
-    /// A vector that was not looked at.
+    /// True for a vectored request whose segments were not examined.
     pub(super) const fn segments_unknown(&self) -> bool {
         self.request.flags & REQ_VECTORED != 0 && self.request.evidence.segments == 0
     }
 
-    /// The devices below, the first one first.
+    /// The block devices below the file system, topmost first.
     pub(super) fn layers(&self) -> &[Layer] {
         &self.attrs.device.layers
     }

@@ -1,4 +1,5 @@
-//! For each rule a request that it explains, and one next to it that it does not.
+//! Tests of the rule table: for each rule, a request that it explains and a similar one that it
+//! does not.
 
 use dio_trace_common::{
     abi::{OP_WRITE, REQ_BLOCK_DEVICE, REQ_VECTORED, Request},
@@ -17,7 +18,7 @@ use crate::{
     testing::fixtures,
 };
 
-/// A request with all that a rule may look at.
+/// The owned parts of a [`Case`].
 struct Example {
     r: Request,
     fs: &'static str,
@@ -25,7 +26,7 @@ struct Example {
     attrs: FileAttrs,
     extents: Option<u32>,
     buffered_users: BufferedUsers,
-    /// Where the evidence of a request alone does not give it.
+    /// Overrides the outcome if evidence alone cannot produce it.
     outcome: Option<Outcome>,
 }
 
@@ -67,7 +68,7 @@ impl Example {
         })
     }
 
-    /// All of it was read through the page cache, without a direct attempt.
+    /// Makes it a read that went through the page cache in full, without a direct attempt.
     fn cached(&mut self, fs: &'static str) {
         self.fs = fs;
         self.r.evidence.direct_bytes = 0;
@@ -75,13 +76,13 @@ impl Example {
         self.r.evidence.seen = seen::BUFFERED_READ;
     }
 
-    /// The same with a buffer at that address.
+    /// Makes it a cached read into a buffer at address `user`.
     fn cached_at(&mut self, fs: &'static str, user: u64) {
         self.cached(fs);
         self.r.user = user;
     }
 
-    /// A write that went so.
+    /// Makes it a write that went through the page cache in full, without a direct attempt.
     fn written(&mut self, fs: &'static str) {
         self.cached(fs);
         self.r.op = OP_WRITE;
@@ -103,7 +104,7 @@ impl Example {
         self.r.size_end = 100;
     }
 
-    /// The data ends `bytes` behind the request's beginning.
+    /// The request moves only `bytes` bytes.
     fn short(&mut self, bytes: i64) {
         self.r.ret = bytes;
         self.r.evidence.direct_bytes = self.r.evidence.direct_bytes.min(bytes as u64);
@@ -129,7 +130,7 @@ impl Example {
 
 type Change = fn(&mut Example);
 
-/// Id, what it explains, and what is next to that.
+/// The rule's id, a change that makes it fit, and a change that does not.
 const EXAMPLES: &[(&str, Change, Change)] = &[
     (
         "misaligned",
@@ -148,7 +149,7 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         },
         |e| {
             e.fails(libc::EINVAL);
-            e.attrs.dio_align = Some((0, 0)); // tried: f2fs says so of writes to a zoned device
+            e.attrs.dio_align = Some((0, 0)); // what f2fs reports for writes on zoned devices
         },
     ),
     (
@@ -198,7 +199,7 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         },
         |e| {
             e.cached("ext4");
-            e.attrs.flags = Some(flag::JOURNAL_DATA); // and no nodelalloc
+            e.attrs.flags = Some(flag::JOURNAL_DATA); // without nodelalloc
         },
     ),
     (
@@ -375,7 +376,7 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         |e| {
             e.cached("btrfs");
             e.tried();
-            e.options = "rw,compress=zstd:3"; // and the extents are plain
+            e.options = "rw,compress=zstd:3"; // but the extents are not compressed
         },
     ),
     (
@@ -548,7 +549,7 @@ fn why(change: Change) -> String {
 #[test]
 fn each_rule_fires_and_does_not_fire() {
     let ids: Vec<&str> = EXAMPLES.iter().map(|(id, ..)| *id).collect();
-    // No request's.
+    // Rules that never fit a request.
     let side_events = [
         explain_refusal("squashfs", true).id,
         explain_mixed(true, DirectBy::Several).id,
@@ -564,7 +565,7 @@ fn each_rule_fires_and_does_not_fire() {
 }
 
 #[test]
-fn who_mixes_is_named_once_it_is_known() {
+fn buffered_users_are_named_once_known() {
     let named = |e: &mut Example| {
         e.r.evidence.flushed_pages = 2;
         e.r.tgid = 78;
@@ -575,7 +576,7 @@ fn who_mixes_is_named_once_it_is_known() {
     let by = "2 dirty pages of this file had to be written back first; it was used through the \
               page cache by logger/77, this process itself";
     assert_eq!(why(named), by);
-    // Nobody was seen: no claim that somebody uses it now.
+    // No user was seen: the text does not claim that one exists now.
     let unknown = why(|e| e.r.evidence.flushed_pages = 2);
     assert!(unknown.contains("was not seen: likely"), "{unknown}");
     assert!(unknown.contains("perhaps from this program itself"), "{unknown}");
@@ -589,7 +590,7 @@ fn healthy_requests_have_no_cause() {
 }
 
 #[test]
-fn refusals_name_number_and_limit() {
+fn refusals_name_the_value_and_its_limit() {
     assert_eq!(
         why(|e| {
             e.fails(libc::EINVAL);
@@ -600,7 +601,7 @@ fn refusals_name_number_and_limit() {
         "offset 512 is not a multiple of 4096, the buffer is 4 bytes past a multiple of 512 (limits: \
          statx STATX_DIOALIGN)"
     );
-    // Reads may have a limit of their own.
+    // Reads may have a limit of their own (statx stx_dio_read_offset_align).
     let read: Change = |e| {
         e.fails(libc::EINVAL);
         e.attrs.dio_align = Some((512, 4096));

@@ -1,20 +1,20 @@
-//! Taking the first rule that fits.
+//! Explains a request by the first rule of the table that fits.
 
 use dio_trace_common::verdict::{Decision, Verdict};
 
 use crate::cause::{Case, RULES};
 
-/// What a rule says when it fits.
+/// The text of a rule that fits a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Stable identifier.
+    /// The rule's stable identifier.
     pub id: &'static str,
-    /// One sentence; begins with "likely" where it is not proven for this request.
+    /// One sentence; begins with "likely" if it is not proven for this request.
     pub why: String,
     pub fix: String,
 }
 
-/// The first rule that fits; the last one takes every finding that is left.
+/// The first rule that fits. The last rule of the table takes every finding that no other takes.
 #[must_use]
 pub fn explain(case: &Case<'_>) -> Option<Explanation> {
     RULES.iter().find_map(|rule| {
@@ -23,8 +23,8 @@ pub fn explain(case: &Case<'_>) -> Option<Explanation> {
     })
 }
 
-/// True if explaining needs the extents of the file. Only file systems that answer from memory or
-/// their own disk are asked.
+/// True if explaining the request needs the extents of its file. Only file systems that answer from
+/// memory or from a local disk are asked.
 #[must_use]
 pub fn wants_extents(decision: &Decision, fs: &str) -> bool {
     matches!(decision.verdict, Verdict::Fallback | Verdict::Partial)

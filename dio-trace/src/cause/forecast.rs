@@ -1,15 +1,15 @@
-//! What the rule table says before there is a request.
+//! Forecasts, without a request, whether direct I/O on a file will fall back.
 
 use crate::cause::{Case, Explanation, rules::LASTING};
 
-/// What will keep a request like this one from being direct, for certain: what is only likely is
-/// left to be tried. `case` is one that did go through the page cache.
+/// The reason that will certainly keep a request from being direct. A reason that is only likely
+/// is left out: trying shows. `case` is a made-up request that went through the page cache.
 #[must_use]
 pub fn forecast(case: &Case<'_>) -> Option<Explanation> {
     if is_zoned_read(case) {
         return None;
     }
-    // None of its properties forbids it then.
+    // If statx says that the file takes direct I/O, no attribute of the file forbids it.
     let allowed = case.attrs.takes_direct() == Some(true);
     LASTING.iter().find_map(|rule| {
         let why = (rule.test)(case).filter(|why| !why.starts_with("likely"))?;
@@ -21,7 +21,7 @@ pub fn forecast(case: &Case<'_>) -> Option<Explanation> {
     })
 }
 
-/// f2fs on a zoned device says of its files what holds for writes (fs/f2fs/file.c:f2fs_getattr).
+/// f2fs on a zoned device reports in statx what holds for writes (fs/f2fs/file.c:f2fs_getattr).
 fn is_zoned_read(case: &Case<'_>) -> bool {
     case.on(&["f2fs"]) && !case.is_write() && case.attrs.device.zoned == Some(true)
 }

@@ -1,4 +1,5 @@
-//! Why, and what to do: one rule table over what a request left behind and what its file says.
+//! Explains requests: one rule table maps a request's evidence and its file's attributes to a cause
+//! (why it was not direct, short or failed) and a remedy.
 
 mod case;
 #[cfg(test)]
@@ -16,41 +17,41 @@ pub use forecast::forecast;
 pub use rules::{IO_ERRORS, Limits, NOT_EXPLAINED, RULES, limits_of};
 pub use side_events::{DirectBy, explain_file, explain_mixed, explain_refusal, mixed_cause};
 
-/// A row of the table.
+/// A row of the rule table: one cause.
 pub struct Rule {
-    /// Stable identifier: `cause` in JSON, and what `dio-trace explain` takes.
+    /// Stable identifier: `cause` in JSON, and the argument of `dio-trace explain`.
     pub id: &'static str,
-    /// It in one line.
+    /// The cause in one line.
     pub title: &'static str,
-    /// What it means in general.
+    /// What the cause means in general.
     pub means: &'static str,
-    /// How it is proven for a request, or why it is only likely.
+    /// How the cause is proven for a request, or why it is only likely.
     pub proof: &'static str,
-    /// What to do about it.
+    /// The remedy.
     pub fix: &'static str,
-    /// Where it is met.
+    /// File systems, devices or situations in which the cause occurs.
     pub on: &'static str,
     pub scenario: Scenario,
-    /// The reason in a sentence, if this rule fits; begins with "likely" where it is not proven
-    /// for this request.
+    /// The reason in one sentence, or None if the rule does not fit; begins with "likely" if it is
+    /// not proven for this request.
     pub test: fn(&Case<'_>) -> Option<String>,
 }
 
 /// What makes a rule fire on a real kernel.
 pub enum Scenario {
-    /// These set-ups of xtask/scenarios/.
+    /// The fixtures of xtask/scenarios/ in which the rule fires.
     In(&'static [&'static str]),
-    /// None of them: what it would need.
+    /// No fixture makes it fire; the text says what that would need.
     Needs(&'static str),
 }
 
-/// The rule of that id.
+/// The rule with this id.
 #[must_use]
 pub fn find(id: &str) -> Option<&'static Rule> {
     RULES.iter().find(|rule| rule.id == id)
 }
 
-/// Ids that `text` may have meant, the nearest first.
+/// The three ids nearest to `text`, which is likely misspelt; the nearest first.
 #[must_use]
 pub fn nearest(text: &str) -> Vec<&'static str> {
     const FEW: usize = 3;
@@ -60,7 +61,7 @@ pub fn nearest(text: &str) -> Vec<&'static str> {
     near.iter().take(FEW).map(|(_, id)| *id).collect()
 }
 
-/// How far two ids are apart: edits between them, or between their parts, so that "journal" is near
+/// Edit distance between two ids, or between their parts if that is less, so that "journal" is near
 /// "data-journal".
 fn distance(a: &str, b: &str) -> usize {
     let theirs: Vec<&str> = b.split('-').collect();

@@ -1,4 +1,4 @@
-//! Explaining what is no request.
+//! Explains side events: findings that are not requests, such as a rejected open or mixed access.
 
 use crate::{
     cause::{
@@ -11,7 +11,8 @@ use crate::{
     system::file_attrs::FileAttrs,
 };
 
-/// Why O_DIRECT itself was refused for a file of this file system.
+/// Explains why an open with O_DIRECT (or an fcntl that sets it) was rejected on file system `fs`.
+/// `proven` is false if the file system's own open returned the error.
 #[must_use]
 pub fn explain_refusal(fs: &str, proven: bool) -> Explanation {
     let why = if proven {
@@ -22,18 +23,20 @@ pub fn explain_refusal(fs: &str, proven: bool) -> Explanation {
     by(&OPEN_REFUSED, why)
 }
 
-/// Who uses directly a file that a process uses through the page cache.
+/// The direct user of a mixed file: of a file that a process uses through the page cache while it
+/// has direct requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirectBy<'a> {
-    /// That process itself, and nobody else so far.
+    /// Only the process that uses the page cache, so far.
     Itself,
     /// One other process, as `comm/pid`.
     Other(&'a str),
-    /// Several processes, or it is not known who.
+    /// Several processes, or unknown ones.
     Several,
 }
 
-/// What it means that a process uses a file through the page cache that is used directly.
+/// Explains mixed access: a process uses a file through the page cache, and `direct` uses it with
+/// O_DIRECT. `writes` is true if the process dirtied pages.
 #[must_use]
 pub fn explain_mixed(writes: bool, direct: DirectBy<'_>) -> Explanation {
     let how = if writes { "writes" } else { "reads or maps" };
@@ -45,13 +48,13 @@ pub fn explain_mixed(writes: bool, direct: DirectBy<'_>) -> Explanation {
     by(rule, format!("{how} through the page cache {what}"))
 }
 
-/// The cause of a mixed file: whether one process alone uses it both ways.
+/// Id of the cause of a mixed file; `itself` is true if only one process uses it, both ways.
 #[must_use]
 pub const fn mixed_cause(itself: bool) -> &'static str {
     if itself { MIXED_SELF.id } else { MIXED_ACCESS.id }
 }
 
-/// What there is to know of all direct requests to a file, healthy ones too.
+/// A note that applies to every direct request to a file, healthy ones included.
 #[must_use]
 pub fn explain_file(attrs: &FileAttrs) -> Option<Explanation> {
     buffered_below(&attrs.device.layers).map(|why| by(&LOOP_BUFFERED, why))

@@ -1,6 +1,6 @@
-//! Memory for direct requests.
+//! An aligned buffer for direct requests.
 
-/// A buffer at an address that every device takes.
+/// A buffer aligned to 64 KiB, which meets every device's memory alignment limit.
 pub(super) struct Aligned {
     memory: Vec<u8>,
     start: usize,

@@ -1,4 +1,5 @@
-//! What the page cache holds of a file.
+//! Counts the cached pages of a file range with cachestat(2) and mincore(2), and the pages that the
+//! whole system dirties with /proc/vmstat.
 
 use std::{
     fs::{self, File},
@@ -9,16 +10,18 @@ use std::{
 
 use crate::system::file_system::{is_stacked, may_lie_elsewhere};
 
-/// Pages of the range that are in the page cache; `None` if the kernel does not say it to us.
+/// Number of pages of the range that are in the page cache; `None` if the kernel does not report it
+/// to this process.
 pub(super) fn resident(file: &File, offset: u64, len: usize) -> Option<usize> {
     Lookout::over(file, offset, len)?.pages()
 }
 
 /// A range of a file whose cached pages can be counted, repeatedly and from any thread.
 ///
-/// cachestat(2) asks the file's own mapping, in which a file that lies on another one has no pages
-/// (`file->f_mapping`, mm/filemap.c); mincore(2) asks the mapping that mmap gives, which is that of
-/// the file below (fs/overlayfs/file.c:ovl_mmap). Where both may know, the greater count is taken.
+/// cachestat(2) queries the file's own mapping, which has no pages if the file is stacked on a
+/// lower file (`file->f_mapping`, mm/filemap.c). mincore(2) queries the mapping that mmap
+/// establishes, which is the lower file's (fs/overlayfs/file.c:ovl_mmap). Where both may have
+/// pages, the greater count is used.
 pub(super) struct Lookout<'a> {
     file: &'a File,
     offset: u64,
@@ -28,7 +31,7 @@ pub(super) struct Lookout<'a> {
 }
 
 impl<'a> Lookout<'a> {
-    /// `None` if the kernel does not say what is cached of this file.
+    /// `None` if the kernel does not report which pages of this file are cached.
     pub(super) fn over(file: &'a File, offset: u64, len: usize) -> Option<Self> {
         let by_cachestat = cachestat(file, offset, len).is_some();
         let map = if by_cachestat && !may_lie_elsewhere(file) {
@@ -40,11 +43,11 @@ impl<'a> Lookout<'a> {
         knows.then_some(Self { file, offset, len, by_cachestat, map })
     }
 
-    /// Pages that are cached now.
+    /// Number of pages that are cached now; `None` if a query fails.
     pub(super) fn pages(&self) -> Option<usize> {
         let mapped = self.map.as_ref().map(|map| map.resident().ok());
         let own = self.by_cachestat.then(|| cachestat(self.file, self.offset, self.len));
-        // A way that no longer answers makes the other one incomplete.
+        // If one query starts to fail, the other query's count may be too low.
         match (own, mapped) {
             (Some(own), Some(mapped)) => Some(own?.max(mapped?)),
             (Some(one), None) | (None, Some(one)) => one,
@@ -53,7 +56,7 @@ impl<'a> Lookout<'a> {
     }
 }
 
-/// cachestat(2), since 6.5; its number is the same everywhere.
+/// Calls cachestat(2), which exists since 6.5 and has the same number on all architectures.
 fn cachestat(file: &File, offset: u64, len: usize) -> Option<usize> {
     const SYS_CACHESTAT: libc::c_long = 451;
     let range = [offset, len as u64];
@@ -66,20 +69,21 @@ fn cachestat(file: &File, offset: u64, len: usize) -> Option<usize> {
     (!failed).then_some(counts[0] as usize)
 }
 
-/// A mapping of a file that is never touched. To make one renews the file's access time unless it
-/// was opened with O_NOATIME.
+/// A mapping of a file whose memory is never accessed. mmap(2) updates the file's access time
+/// unless the file was opened with O_NOATIME.
 struct Mapping {
     address: usize,
     len: usize,
 }
 
 impl Mapping {
-    /// `None` if this process may not know: mincore(2) then says "all" (mm/mincore.c:can_do_mincore).
+    /// `None` if this process lacks permission: mincore(2) then reports every page as resident
+    /// (mm/mincore.c:can_do_mincore).
     fn new(file: &File, offset: u64, len: usize) -> io::Result<Option<Self>> {
         if !may_ask(file)? {
             return Ok(None);
         }
-        // SAFETY: a new mapping, nothing is replaced; the kernel checks the rest.
+        // SAFETY: makes a new mapping and replaces none; the kernel checks the arguments.
         let map = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -96,11 +100,11 @@ impl Mapping {
         Ok(Some(Self { address: map.addr(), len }))
     }
 
-    /// Pages of it in the page cache, by mincore(2).
+    /// Number of mapped pages that are in the page cache, by mincore(2).
     fn resident(&self) -> io::Result<usize> {
         let mut pages = vec![0u8; self.len.div_ceil(page())];
         let map = ptr::without_provenance_mut(self.address);
-        // SAFETY: one byte for each page of a mapping that exists as long as `self`.
+        // SAFETY: `pages` has one byte per page of the mapping, which exists as long as `self`.
         let failed = unsafe { libc::mincore(map, self.len, pages.as_mut_ptr()) } != 0;
         if failed {
             return Err(io::Error::last_os_error());
@@ -111,41 +115,42 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping that `new` made, used by nobody else.
+        // SAFETY: unmaps the mapping that `new` made, to which there are no references.
         unsafe { libc::munmap(ptr::without_provenance_mut(self.address), self.len) };
     }
 }
 
-/// Owners, root, and those who may write.
+/// Whether mincore(2) answers this process: root, the file's owner, or a user with write
+/// permission.
 fn may_ask(file: &File) -> io::Result<bool> {
     // SAFETY: no preconditions, cannot fail.
     let me = unsafe { libc::geteuid() };
     let own = format!("/proc/self/fd/{}\0", file.as_raw_fd());
-    // SAFETY: a NUL-terminated path.
+    // SAFETY: passes a NUL-terminated path.
     let writes = || unsafe { libc::access(own.as_ptr().cast(), libc::W_OK) } == 0;
     Ok(me == 0 || file.metadata()?.uid() == me || writes())
 }
 
-/// Pages made dirty in the page cache since boot, by anybody, as far as the CPUs have added them
-/// up: up to [`HELD_BACK`] of each are missing (mm/vmstat.c).
+/// Number of pages dirtied in the page cache since boot, system-wide. Each CPU may hold back up to
+/// [`HELD_BACK`] pages that are not yet in this sum (mm/vmstat.c).
 pub(super) fn dirtied() -> Option<u64> {
     let counters = fs::read_to_string("/proc/vmstat").ok()?;
     counters.lines().find_map(|line| line.strip_prefix("nr_dirtied ")?.trim().parse().ok())
 }
 
-/// What a CPU keeps of a counter for itself at most (mm/vmstat.c:calculate_normal_threshold).
+/// The most that a CPU holds back of a vmstat counter (mm/vmstat.c:calculate_normal_threshold).
 pub(super) const HELD_BACK: u64 = 125;
 
-/// Bytes of a page.
+/// The page size in bytes.
 pub(super) fn page() -> usize {
     // SAFETY: no preconditions.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
-/// Writes a file of our own back and drops its clean pages.
+/// Writes back a file that this process created, and drops its clean pages.
 pub(super) fn drop_pages(file: &File) -> io::Result<()> {
     file.sync_all()?;
-    // SAFETY: advice on a descriptor of our own.
+    // SAFETY: passes an open descriptor and no pointers.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the facts of a file let expect, by the rule table.
+//! Forecasts a verdict without making a request: applies the rule table to a file's attributes.
 
 use dio_trace_common::{
     abi::{API_READ, OP_READ, OP_WRITE, REQ_BLOCK_DEVICE, Request},
@@ -13,14 +13,14 @@ use crate::{
     system::file_attrs::flag,
 };
 
-/// File systems of which the rules know all that there is to know before a request.
+/// File systems that the rules cover completely. On any other, the forecast is `unknown`.
 const KNOWN: &[&str] = &[
     "bdev", "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "vfat", "msdos", "exfat", "ntfs3",
     "gfs2", "erofs", "fuse", "fuseblk", "virtiofs", "nfs", "nfs4", "9p", "cifs", "smb3", "ceph",
     "tmpfs",
 ];
 
-/// The verdict to expect of an aligned request, and why if it is not simply direct.
+/// The expected verdict of an aligned request, and the reason unless it is simply direct.
 pub(super) fn forecast(subject: &Subject, access: Access) -> (Verdict, Option<Explanation>) {
     let fs = subject.file.deciding().0;
     if subject.is_dax() {
@@ -44,8 +44,9 @@ pub(super) fn forecast(subject: &Subject, access: Access) -> (Verdict, Option<Ex
     (verdict, reason)
 }
 
-/// What will not let it be direct, for certain. What keeps reads from it keeps writes too, but for
-/// compressed and inline data, which new blocks are not.
+/// The reason why a request will certainly not be direct, if there is one. Whatever prevents direct
+/// reads also prevents direct overwrites. Extending writes are judged by their own rules: what
+/// prevents reads may be compressed or inline data, which new blocks do not have.
 fn obstacle(subject: &Subject, access: Access) -> Option<Explanation> {
     let asked: &[Access] = match access {
         Access::Read => &[Access::Read],
@@ -61,23 +62,25 @@ fn obstacle(subject: &Subject, access: Access) -> Option<Explanation> {
     })
 }
 
-/// btrfs writes files with checksums direct or not, by kernel: only a request tells.
+/// Whether a write to btrfs with checksums, which some kernels make direct and others do not: only
+/// a request can show it.
 fn undecided(subject: &Subject, access: Access) -> bool {
     let nocow = subject.attrs().flags.is_some_and(|flags| flags & flag::NOCOW != 0);
     access != Access::Read && subject.file.deciding().0 == "btrfs" && !nocow
 }
 
-/// Why a request of this kind has that verdict, as the tracer would say it.
+/// Why a request with this access has this verdict, as the tracer would explain it.
 pub(super) fn explain(
     subject: &Subject,
     access: Access,
     verdict: Verdict,
     errno: Option<i32>,
 ) -> Option<Explanation> {
-    // What rules need to know of the way is not known: one that never tried comes first.
-    let ways: &[u32] =
+    // Some rules depend on which kernel path the request took, which is not known here. Try a
+    // request that never entered the direct path first.
+    let paths: &[u32] =
         if is_past_cache(verdict) { &[seen::IOMAP_DIO] } else { &[0, seen::IOMAP_DIO] };
-    let reasons: Vec<Explanation> = ways
+    let reasons: Vec<Explanation> = paths
         .iter()
         .filter_map(|entered| {
             let mut request = request(subject, access, *entered);
@@ -115,7 +118,7 @@ const fn decision(verdict: Verdict, len: u64) -> Decision {
     }
 }
 
-/// An aligned request of one unit.
+/// A synthetic aligned request of one unit (see [`Subject::unit`]).
 fn request(subject: &Subject, access: Access, entered: u32) -> Request {
     let len = subject.unit() as u64;
     let size = if access == Access::Overwrite { subject.size.max(len) } else { subject.size };

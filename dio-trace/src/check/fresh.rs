@@ -1,4 +1,5 @@
-//! Writes to a new file beside the path, which has no name left while it is used, and reads of it.
+//! Trials on a temporary file in the path's directory: extending writes, overwrites and reads. The
+//! file has no name while it is used.
 
 use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
@@ -19,20 +20,20 @@ use crate::{
     util::errno,
 };
 
-/// Bytes of a write.
+/// Size of a write in bytes.
 const CHUNK: usize = 64 << 10;
 
-/// What a new file in a folder told.
+/// The results of the trials on one temporary file.
 #[derive(Clone, Debug)]
 pub(super) struct Fresh {
     pub(super) read: Told,
     pub(super) overwrite: Told,
     pub(super) extend: Told,
-    /// What it says of itself, if one was made.
+    /// The kind of the temporary file; `None` if no file could be made.
     kind: Option<Kind>,
 }
 
-/// What decides how a file is read and written, as far as it shows.
+/// The visible attributes that decide how the kernel reads and writes a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Kind {
     flags: Option<u32>,
@@ -62,51 +63,51 @@ impl Kind {
 }
 
 impl Fresh {
-    /// Nothing was told of anything.
+    /// No trial proved anything, for the reason `why`.
     pub(super) fn nothing(why: &str) -> Self {
-        let told = || Told::nothing(why);
-        Self { read: told(), overwrite: told(), extend: told(), kind: None }
+        let nothing = || Told::nothing(why);
+        Self { read: nothing(), overwrite: nothing(), extend: nothing(), kind: None }
     }
 
-    fn every(told: &Told) -> Self {
-        let [read, overwrite, extend] = [told; 3].map(Clone::clone);
+    fn every(result: &Told) -> Self {
+        let [read, overwrite, extend] = [result; 3].map(Clone::clone);
         Self { read, overwrite, extend, kind: None }
     }
 
-    /// True if it is known how the folder's new files are written.
+    /// True if both kinds of writes to new files of this directory have a proven verdict.
     pub(super) fn is_proven(&self) -> bool {
         self.extend.proof().is_some() && self.overwrite.proof().is_some()
     }
 
-    /// False if no file could be made: of another folder there may be more to tell.
+    /// False if no file could be made; one may still be made in another directory of the same kind.
     pub(super) fn was_made(&self) -> bool {
         self.kind.is_some() || self.is_proven()
     }
 
-    /// What of it holds for this file too.
+    /// The results that also hold for the subject.
     pub(super) fn of(self, subject: &Subject) -> Self {
         let Some(kind) = self.kind else { return self };
         if subject.what != What::Directory && kind != Kind::of_subject(subject) {
-            return Self::nothing("a new file beside it has other attributes than this file");
+            return Self::nothing("a new temporary file has other attributes than this file");
         }
-        // What is compressed or inline already says nothing of new blocks.
+        // Compressed or inline data in this file does not affect writes to new blocks.
         if subject.extents.is_none_or(|e| e & (extent::ENCODED | extent::INLINE) == 0) {
             return self;
         }
         let extend = self.extend;
-        let why = "a new file beside it has no compressed or inline data, as this file has";
+        let why = "this file has compressed or inline data, a new temporary file has none";
         Self { extend, ..Self::nothing(why) }
     }
 
-    /// It, told of a file like this one.
+    /// Marks the results as those of another file of the same kind.
     pub(super) fn of_sibling(&self, path: &str) -> Self {
-        let told = |told: &Told| told.of_sibling(path);
-        let [read, overwrite, extend] = [&self.read, &self.overwrite, &self.extend].map(told);
+        let mark = |result: &Told| result.of_sibling(path);
+        let [read, overwrite, extend] = [&self.read, &self.overwrite, &self.extend].map(mark);
         Self { read, overwrite, extend, kind: self.kind }
     }
 }
 
-/// Makes a file in the folder, writes it, overwrites it and reads it.
+/// Makes a temporary file in the directory, extends it, overwrites it and reads it.
 pub(super) fn try_out(subject: &Subject, folder: &Path) -> Fresh {
     let file = match temporary(folder) {
         Ok(file) => file,
@@ -123,10 +124,10 @@ pub(super) fn try_out(subject: &Subject, folder: &Path) -> Fresh {
     let dax = attributes.is_some_and(|bits| bits & attribute::DAX != 0);
     let home = Home { dax, ..subject.home() };
     let new = New { file: &file, home, unit: subject.unit() };
-    // The flags are those of a file with data: the first write may turn some off.
+    // The inode flags are read below, when the file has data: the first write may clear some.
     let (extend, size) = new.extend();
-    let written = |told: &dyn Fn() -> Told| match drop_pages(&file) {
-        Ok(()) => told(),
+    let written = |trial: &dyn Fn() -> Told| match drop_pages(&file) {
+        Ok(()) => trial(),
         Err(_) => Told::nothing("the new file could not be written back"),
     };
     let overwrite = written(&|| new.overwrite(size));
@@ -134,7 +135,7 @@ pub(super) fn try_out(subject: &Subject, folder: &Path) -> Fresh {
     Fresh { read, overwrite, extend, kind: Some(Kind::new(inode_flags(&file), attributes)) }
 }
 
-/// A new file, nobody else's.
+/// A temporary file, which no other process uses.
 struct New<'a> {
     file: &'a File,
     home: Home,
@@ -142,17 +143,19 @@ struct New<'a> {
 }
 
 impl New<'_> {
-    /// Writes at its end; the bytes that it has then.
+    /// Appends to the file; returns the result and the file's new size in bytes.
     fn extend(&self) -> (Told, u64) {
-        let told = self.write("to new blocks", |n| (n * CHUNK) as u64);
-        (told, self.file.metadata().map_or(0, |about| about.len()))
+        let result = self.write("to new blocks", |n| (n * CHUNK) as u64);
+        (result, self.file.metadata().map_or(0, |about| about.len()))
     }
 
-    /// Writes to blocks that it has, but for the first one, of which nothing would be told.
+    /// Overwrites the file's chunks except the first: [`watch`] ignores the first write of a file.
     fn overwrite(&self, size: u64) -> Told {
         match (size as usize / CHUNK).checked_sub(1) {
             None | Some(0) => Told::nothing("the new file could not be written"),
-            Some(others) => self.write("in place", |n| ((1 + n % others) * CHUNK) as u64),
+            Some(others) => {
+                self.write("over existing blocks", |n| ((1 + n % others) * CHUNK) as u64)
+            }
         }
     }
 
@@ -165,14 +168,15 @@ impl New<'_> {
         Read { file, size, unit, home, of: Whose::New }.read()
     }
 
-    /// Writes while the page cache is looked at. Where it shows nothing because nobody could look
-    /// at the right moment, a count that did not rise still tells that no page became dirty.
+    /// Writes while a second thread observes the page cache. If the thread could not observe at the
+    /// right moments, a system-wide count of dirtied pages that did not rise still proves that the
+    /// writes dirtied none.
     fn write(&self, how: &str, at: impl Fn(usize) -> u64) -> Told {
         let range = (CHUNK as u64, (MOST - 1) * CHUNK);
         let Some(lookout) = Lookout::over(self.file, range.0, range.1) else {
-            return Told::nothing("the kernel does not say what is cached of a new file beside it");
+            return Told::nothing("the kernel does not say what is cached of a new temporary file");
         };
-        // Those left by other writes would be taken for pages of these.
+        // Pages left by earlier writes would be attributed to these.
         if !self.home.memory && lookout.pages() != Some(0) {
             return Told::nothing("the new file's pages stay in the page cache");
         }
@@ -182,28 +186,29 @@ impl New<'_> {
         let after = dirtied();
         let watched = match watched {
             Ok(watched) => watched,
-            Err(told) => return told,
+            Err(failed) => return failed,
         };
         let rose = before.zip(after).map(|(before, after)| after.saturating_sub(before));
         match lookout.pages() {
             Some(left) => self.judge(how, watched, left, rose),
-            None => Told::nothing("the kernel does not say what is cached of a new file beside it"),
+            None => Told::nothing("the kernel does not say what is cached of a new temporary file"),
         }
     }
 
     fn write_at(&self, bytes: &[u8], at: u64, how: &str) -> Result<(), Told> {
-        let what = format!("a write {how} of a new file beside it");
-        let told = |error: &io::Error| Told::error(error, &what, false, Whose::New);
-        match self.file.write_at(bytes, at).map_err(|error| told(&error))? {
+        let what = format!("a write {how} of a new temporary file");
+        let failed = |error: &io::Error| Told::error(error, &what, false, Whose::New);
+        match self.file.write_at(bytes, at).map_err(|error| failed(&error))? {
             wrote if wrote == bytes.len() => Ok(()),
             wrote => Err(Told::nothing(format!("{what} moved {wrote} of {} bytes", bytes.len()))),
         }
     }
 
-    /// Of pages that are `left`, and of those of the whole system that became dirty, if known.
+    /// Decides the result from what was watched, from the pages of the file that are still cached
+    /// (`left`) and from the number of pages dirtied system-wide (`rose`), if known.
     fn judge(&self, how: &str, watched: Watched, left: usize, rose: Option<u64>) -> Told {
         let Watched { writes, looked, seen } = watched;
-        let did = format!("{writes} writes of 64 KiB {how} of a new file beside it");
+        let did = format!("{writes} writes of 64 KiB {how} of a new temporary file");
         let cached = |seen: String| {
             Told::proven(self.home.through_cache(), format!("{did}: {seen}"), Whose::New)
         };
@@ -217,24 +222,24 @@ impl New<'_> {
             return cached(format!("pages of it were cached during {seen} of them"));
         }
         if watched.shows_none() && looks_are_apart() {
-            return past(format!("looked at during {looked} of them, no page of it was cached"));
+            return past(format!("no page of it was cached during the {looked} observed ones"));
         }
-        if let Some(rose) = rose.filter(|rose| seen == 0 && acquits(*rose, writes, cpus())) {
+        if let Some(rose) = rose.filter(|rose| seen == 0 && too_few(*rose, writes, cpus())) {
             return past(format!(
                 "{rose} pages of the whole system became dirty meanwhile, too few to be its own, \
                  and none is cached"
             ));
         }
         Told::nothing(format!(
-            "{did}: pages may have come and gone: of {looked} writes that were looked at meanwhile \
-             {seen} showed some"
+            "{did}: pages may have been cached and dropped in between; of {looked} observed \
+             writes, {seen} showed some"
         ))
     }
 }
 
-/// True if so few pages of the system became dirty that those of all these writes cannot be among
-/// them. A count that rose proves nothing: others write too.
-fn acquits(rose: u64, writes: usize, cpus: u64) -> bool {
+/// True if the whole system dirtied too few pages to include those of all these writes. A larger
+/// count proves nothing, because other processes write too.
+fn too_few(rose: u64, writes: usize, cpus: u64) -> bool {
     let pages = (writes * CHUNK / page()) as u64;
     rose + HELD_BACK * cpus < pages / 2
 }
@@ -252,22 +257,22 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let home = Home { dax: false, client: false, memory: false };
         let (writes, looked, seen) = watched;
-        let told = New { file: &file, home, unit: 4096 }.judge(
+        let result = New { file: &file, home, unit: 4096 }.judge(
             "somehow",
             Watched { writes, looked, seen },
             left,
             Some(rose),
         );
-        told.proof().map(|proof| proof.verdict.as_str())
+        result.proof().map(|proof| proof.verdict.as_str())
     }
 
     #[test]
-    fn its_own_pages_convict_and_those_of_the_system_never_do() {
+    fn only_the_files_own_pages_prove_a_fallback() {
         assert_eq!(judged((64, 0, 0), 0, 1 << 30), None);
         assert_eq!(judged((64, 3, 1), 0, 1 << 30), None);
         assert_eq!(judged((3, 2, 2), 0, 0), Some("fallback"));
         assert_eq!(judged((64, 0, 0), 1, 0), Some("fallback"));
-        // One look with a page, and a count that stayed: somebody is wrong.
+        // One observation with a page contradicts a count that did not rise.
         assert_eq!(judged((64, 9, 1), 0, 0), None);
         if looks_are_apart() {
             assert_eq!(judged((10, 9, 0), 0, 1 << 30), Some("direct"));
@@ -275,11 +280,11 @@ mod tests {
     }
 
     #[test]
-    fn a_count_acquits_only_where_it_could_not_hide_half_of_the_pages() {
+    fn a_count_is_too_few_only_if_it_cannot_hide_half_of_the_pages() {
         let half = (MOST * CHUNK / page() / 2) as u64;
-        assert!(acquits(0, MOST, 1));
-        assert!(!acquits(half - HELD_BACK, MOST, 1));
-        assert!(!acquits(0, MOST, half / HELD_BACK + 1));
-        assert!(!acquits(0, 2, 1));
+        assert!(too_few(0, MOST, 1));
+        assert!(!too_few(half - HELD_BACK, MOST, 1));
+        assert!(!too_few(0, MOST, half / HELD_BACK + 1));
+        assert!(!too_few(0, 2, 1));
     }
 }

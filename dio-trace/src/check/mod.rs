@@ -1,13 +1,13 @@
-//! Will O_DIRECT be direct here? Forecast from what the file says and from the rule table, then
-//! proven by small requests and by what the page cache holds of the file meanwhile and afterwards.
-//! Needs no eBPF, no root.
+//! Answers whether O_DIRECT will be direct on a path. A forecast applies the rule table to the
+//! file's attributes. A trial then proves it: small direct requests are made, and the file's cached
+//! pages are counted during and after them. Needs neither eBPF nor root.
 //!
-//! - [`subject`]: what is asked about
-//! - [`forecast`]: what its facts let expect
-//! - [`proofs`]: what is tried, once for each kind of file
-//! - [`read`], [`fresh`]: reads of the file itself, writes to a new one beside it
-//! - [`watch`], [`cache`]: what the page cache shows
-//! - [`told`]: what a trial told
+//! - [`subject`]: the checked path and its attributes
+//! - [`forecast`]: the forecast
+//! - [`proofs`]: the trials, made once for each kind of file
+//! - [`read`], [`fresh`]: reads of the file itself; writes to a temporary file in its directory
+//! - [`watch`], [`cache`]: observation of the page cache
+//! - [`told`]: the result of a trial
 
 mod buffer;
 mod cache;
@@ -37,11 +37,11 @@ use crate::{
     util::escape,
 };
 
-/// What may be asked of a file.
+/// A kind of access to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     Read,
-    /// A write to blocks that the file has.
+    /// A write to blocks that are already allocated.
     Overwrite,
     /// A write past the end of the file.
     Extend,
@@ -50,16 +50,17 @@ pub enum Access {
 /// The answer for one kind of access (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
 pub struct Answer {
-    /// As of a request; `unknown` where nobody can tell.
+    /// A verdict as of a request; `unknown` if neither the rules nor a trial can decide it.
     pub verdict: &'static str,
-    /// What the rules expect.
+    /// The verdict that the rules expect.
     pub forecast: &'static str,
-    /// What was done and seen; `None` if nothing was, or it told nothing: then the verdict is the
+    /// What was done and seen; `None` if nothing was tried or proven. The verdict is then the
     /// forecast.
     pub proof: Option<String>,
-    /// Whose requests those were: `itself`, `new file` (made beside it) or `sibling`.
+    /// The file on which the trial was made: `itself`, `new file` (a temporary file in its
+    /// directory) or `sibling`.
     pub proof_of: Option<&'static str>,
-    /// The path that was tried before, if this one is like it and was not tried.
+    /// The path of the earlier trial whose result also holds for this path.
     pub sibling: Option<String>,
     pub cause: Option<&'static str>,
     pub why: Option<String>,
@@ -68,7 +69,7 @@ pub struct Answer {
     pub unproven: Option<String>,
 }
 
-/// Direct or not, over all kinds of access; the worse is the greater.
+/// The overall answer for a path, over all kinds of access. Worse answers compare greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overall {
@@ -87,7 +88,7 @@ impl Overall {
     }
 }
 
-/// What all answers come to.
+/// The combined answers of all kinds of access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sum {
     overall: Overall,
@@ -96,8 +97,8 @@ struct Sum {
 }
 
 impl Sum {
-    /// What keeps a file from being direct is as good as seen where a rule is certain of it. That it
-    /// will be direct is not, unless every kind of access was proven.
+    /// `Not` stands even if it is only a forecast, because it rests on a rule that is certain.
+    /// `Direct` becomes `Unknown` unless every kind of access was proven.
     fn of<'a>(answers: impl Iterator<Item = &'a Answer>) -> Self {
         let answers: Vec<(Overall, bool)> =
             answers.map(|answer| (Overall::of(answer.verdict), answer.proof.is_some())).collect();
@@ -114,7 +115,7 @@ impl Sum {
     }
 }
 
-/// All answers about one path (docs/json.md).
+/// The answers about one path (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub v: u32,
@@ -123,33 +124,34 @@ pub struct Report {
     /// `file`, `directory` or `device`
     pub what: &'static str,
     pub fs: String,
-    /// What it is mounted from.
+    /// The source of the mount, as in /proc/PID/mountinfo.
     pub source: String,
     pub options: String,
-    /// What a buffer's address must be a multiple of, in bytes.
+    /// Required alignment of a buffer's address, in bytes.
     pub memory_align: Option<u32>,
-    /// What offset and length must be multiples of, in bytes.
+    /// Required alignment of a request's offset and length, in bytes.
     pub offset_align: Option<u32>,
-    /// The same of reads, where it is less.
+    /// Required alignment of a read's offset and length, in bytes, if it is smaller.
     pub read_offset_align: Option<u32>,
-    /// Who said so.
+    /// The source of the alignment limits.
     pub limits: Option<&'static str>,
-    /// Devices below, as in /dev.
+    /// Names in /dev of the underlying devices.
     pub devices: Vec<String>,
     pub overall: Overall,
-    /// The worst of the answers, those that are forecasts included.
+    /// The worst of the answers, including those that are forecasts.
     pub expected: Overall,
-    /// `overall` was seen; else it is a forecast, or unknown.
+    /// True if `overall` was proven; otherwise it is a forecast, or unknown.
     pub proven: bool,
     pub read: Answer,
-    /// `None` where nothing can be written.
+    /// `None` if the path cannot be written.
     pub overwrite: Option<Answer>,
+    /// `None` if the path cannot be written, or is a device.
     pub extend: Option<Answer>,
-    /// Never set here: see [`Failure`].
+    /// Always `None`: a path that could not be checked has a [`Failure`] instead.
     pub error: Option<String>,
 }
 
-/// A path that could not be looked at (docs/json.md).
+/// A path that could not be checked (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
 pub struct Failure {
     pub v: u32,
@@ -176,24 +178,24 @@ impl Failure {
 
 const KIND: &str = "check";
 
-/// Asks about paths. Those of one run may answer for each other: see [`proofs`].
+/// Checks paths. The result of a trial on one path is reused for similar paths: see [`proofs`].
 pub struct Checker {
-    /// `None`: nothing is tried.
+    /// `None` if no trials are to be made.
     proofs: Option<Proofs>,
     looker: PathInspector,
 }
 
 impl Checker {
-    /// One that makes small requests if it is to `prove`.
+    /// Makes a checker, which makes trials only if `prove` is true.
     #[must_use]
     pub fn new(prove: bool) -> Self {
         Self { proofs: prove.then(Proofs::default), looker: PathInspector::new() }
     }
 
-    /// Asks about a path.
+    /// Checks a path.
     ///
     /// # Errors
-    /// If it cannot be looked at, or is neither a file, a directory nor a block device.
+    /// If the path cannot be opened or is neither a file, a directory nor a block device.
     pub fn check(&mut self, path: &Path) -> Result<Report> {
         let subject = Subject::open(path, &mut self.looker)?;
         let seen =
@@ -237,10 +239,10 @@ fn report(subject: &Subject, seen: Seen) -> Report {
     }
 }
 
-/// Forecast and proof together: the proof wins.
-fn answer(subject: &Subject, access: Access, told: Told) -> Answer {
+/// Combines the forecast with the result of a trial; a proof takes precedence.
+fn answer(subject: &Subject, access: Access, result: Told) -> Answer {
     let (expected, reason) = forecast::forecast(subject, access);
-    let (verdict, reason) = match told.proof() {
+    let (verdict, reason) = match result.proof() {
         None => (expected, reason),
         Some(proof) if proof.at_open => {
             (proof.verdict, Some(explain_refusal(subject.file.deciding().0, true)))
@@ -250,7 +252,7 @@ fn answer(subject: &Subject, access: Access, told: Told) -> Answer {
             (verdict, forecast::explain(subject, access, verdict, errno))
         }
     };
-    let (proof, unproven) = match told {
+    let (proof, unproven) = match result {
         Told::Proven(proof) => (Some(proof), None),
         Told::Nothing { why } => (None, Some(why)),
     };
@@ -271,7 +273,7 @@ fn answer(subject: &Subject, access: Access, told: Told) -> Answer {
     }
 }
 
-/// Whether a verdict means that the page cache was not the way.
+/// Whether a verdict means that the request did not use the page cache.
 const fn is_past_cache(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Direct | Verdict::Client | Verdict::Dax)
 }
@@ -287,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_on_a_disk_or_in_memory_gives_the_same_answers_by_asking_and_by_trying() {
+    fn a_directory_has_the_same_forecast_with_and_without_trials() {
         let folder = tempfile::tempdir().unwrap();
         let tried = check(folder.path(), true).unwrap();
         let asked = check(folder.path(), false).unwrap();
@@ -299,20 +301,20 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_direct_io_is_refused_and_says_why() {
+    fn a_file_without_direct_io_is_refused_with_a_cause() {
         let report = check(Path::new("/proc/version"), true).unwrap();
         assert_eq!((report.read.verdict, report.read.cause), ("refused", Some("open-refused")));
         assert_eq!(report.overall, Overall::Not);
     }
 
     #[test]
-    fn what_cannot_be_asked_is_an_error() {
+    fn a_path_that_cannot_be_checked_is_an_error() {
         assert!(check(Path::new("/nowhere"), true).is_err());
         assert!(check(Path::new("/dev/null"), true).is_err());
     }
 
     #[test]
-    fn files_of_a_kind_answer_for_each_other_and_leave_no_descriptors() {
+    fn files_of_one_kind_share_trials_and_leave_no_descriptors() {
         const FILES: usize = 50;
         let folder = tempfile::tempdir().unwrap();
         let mut checker = Checker::new(true);
@@ -327,12 +329,12 @@ mod tests {
             drop(file);
             reports.push(checker.check(&path).unwrap());
         }
-        // Other tests of this process have files, too, but not so many.
+        // Other tests of this process have open files too, but fewer than `FILES`.
         assert!(open() < before + FILES, "{before} descriptors, then {}", open());
         let (reads, new) = checker.proofs.unwrap().made;
         let first = reports[0].path.as_str();
         let last = &reports[FILES - 1];
-        // A busy disk may leave one of the two unproven; the next file is tried then as well.
+        // A busy disk may leave one of the two unproven. The next file is then tried as well.
         let proven = |of: &Option<Answer>| of.as_ref().unwrap().proof.is_some();
         if proven(&reports[0].overwrite) && proven(&reports[0].extend) {
             assert_eq!(new, 1);

@@ -1,4 +1,5 @@
-//! Proofs that were made, so that each kind of file of a file system is tried once.
+//! Remembers the results of trials, so that each kind of file on a file system is tried only once.
+//! Files are of one kind if everything visible that decides how they are read or written is equal.
 
 use std::{
     collections::HashMap,
@@ -25,12 +26,13 @@ use crate::{
     },
 };
 
-/// New files of a kind that were tried in vain before no more are.
+/// Trials per kind of directory that may prove nothing before no more are made.
 const PATIENCE: u32 = 3;
-/// Kinds that are kept; those of a file system that shares none are as many as files.
+/// Maximum number of remembered kinds. On file systems where files do not share results, each file
+/// is a kind of its own.
 const MAX_KINDS: usize = 1 << 14;
 
-/// What was seen of every kind of access.
+/// The results for every kind of access.
 pub(super) struct Seen {
     pub(super) read: Told,
     pub(super) overwrite: Told,
@@ -38,39 +40,40 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Nothing was done.
+    /// The results if no trials are to be made.
     pub(super) fn refrained() -> Self {
         let nothing = || Told::nothing("not tried (--no-probe)");
         Self { read: nothing(), overwrite: nothing(), extend: nothing() }
     }
 }
 
-/// The proofs of a run.
+/// The results of all trials of one run.
 #[derive(Default)]
 pub(super) struct Proofs {
     reads: HashMap<FileKind, Kept<Told>>,
     fresh: HashMap<FolderKind, Kept<Fresh>>,
-    /// Files that were read, and new ones that were made.
+    /// Numbers of files that were read and of temporary files that were made.
     #[cfg(test)]
     pub(super) made: (usize, usize),
 }
 
-/// What was told of a kind, first of a file with this path.
+/// The remembered result of a kind.
 struct Kept<T> {
+    /// The path for which the trial was made.
     path: String,
-    told: T,
+    result: T,
     tries: u32,
 }
 
-/// A file system, and whose files answer for each other there.
+/// A file system, or one file or directory of a file system whose files do not share results.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct FileSystem {
     fs: String,
     dev: String,
     source: String,
     options: String,
-    /// Set where files do not answer for each other: a FUSE daemon decides for each, and those of an
-    /// overlay may lie on different file systems.
+    /// Set where files do not share results: a FUSE daemon decides for each file, and the files of
+    /// an overlay may be on different lower file systems.
     only: Option<PathBuf>,
 }
 
@@ -88,7 +91,7 @@ impl FileSystem {
     }
 }
 
-/// All that a file shows of how it is read.
+/// Everything visible of a file that may decide how the kernel reads it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct FileKind {
     home: FileSystem,
@@ -96,26 +99,26 @@ struct FileKind {
     attributes: Option<u64>,
     limits: (Option<(u32, u32)>, Option<u32>),
     extents: Option<u32>,
-    /// It takes no blocks: a hole, or inline in its metadata.
+    /// The file has no allocated blocks: it is a hole, or its data is inline in its metadata.
     no_blocks: bool,
 }
 
 impl FileKind {
     fn of(subject: &Subject) -> Self {
         let attrs = subject.attrs();
-        let telling = extent::ENCODED | extent::INLINE | extent::SHARED;
+        let relevant = extent::ENCODED | extent::INLINE | extent::SHARED;
         Self {
             home: FileSystem::of(subject, subject.path()),
             flags: attrs.flags,
             attributes: attrs.attributes,
             limits: (attrs.dio_align, attrs.dio_read_align),
-            extents: subject.extents.map(|flags| flags & telling),
+            extents: subject.extents.map(|flags| flags & relevant),
             no_blocks: attrs.allocated == Some(0),
         }
     }
 }
 
-/// All that a folder hands on to its new files.
+/// Everything visible that new files inherit from a directory.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct FolderKind {
     home: FileSystem,
@@ -124,7 +127,7 @@ struct FolderKind {
 }
 
 impl FolderKind {
-    /// A folder that does not tell answers for itself.
+    /// A directory that cannot be opened is a kind of its own, because its flags are unknown.
     fn of(subject: &Subject, folder: &Path) -> Self {
         let mut home = FileSystem::of(subject, folder);
         let open = |folder| {
@@ -144,7 +147,7 @@ impl FolderKind {
 }
 
 impl Proofs {
-    /// Makes the requests, or finds those of a file like this one.
+    /// Makes the trials for the subject, or reuses the results of its kind.
     pub(super) fn seen(&mut self, subject: &Subject) -> Seen {
         let Fresh { read, overwrite, extend, .. } = match subject.folder() {
             Some(folder) if subject.writable() => self.fresh(subject, folder),
@@ -162,37 +165,37 @@ impl Proofs {
         }
         let kind = FileKind::of(subject);
         if let Some(kept) = self.reads.get(&kind) {
-            return kept.told.of_sibling(&kept.path);
+            return kept.result.of_sibling(&kept.path);
         }
         #[cfg(test)]
         (self.made.0 += 1);
-        let told = read::read_itself(subject);
-        if told.proof().is_some_and(|proof| holds_for_siblings(subject, proof.verdict)) {
-            let kept = Kept { path: subject.file.path.clone(), told: told.clone(), tries: 1 };
+        let result = read::read_itself(subject);
+        if result.proof().is_some_and(|proof| holds_for_siblings(subject, proof.verdict)) {
+            let kept = Kept { path: subject.file.path.clone(), result: result.clone(), tries: 1 };
             keep(&mut self.reads, kind, kept);
         }
-        told
+        result
     }
 
     fn fresh(&mut self, subject: &Subject, folder: &Path) -> Fresh {
         let kind = FolderKind::of(subject, folder);
         let tries = match self.fresh.get(&kind) {
-            Some(kept) if kept.told.is_proven() => {
-                return kept.told.of_sibling(&kept.path).of(subject);
+            Some(kept) if kept.result.is_proven() => {
+                return kept.result.of_sibling(&kept.path).of(subject);
             }
-            Some(kept) if kept.tries >= PATIENCE => return kept.told.clone().of(subject),
+            Some(kept) if kept.tries >= PATIENCE => return kept.result.clone().of(subject),
             Some(kept) => kept.tries,
             None => 0,
         };
         #[cfg(test)]
         (self.made.1 += 1);
-        let told = fresh::try_out(subject, folder);
-        // Where no file can be made, one may be in another folder.
-        if told.was_made() {
+        let result = fresh::try_out(subject, folder);
+        // If no file could be made here, one may still be made in another directory of this kind.
+        if result.was_made() {
             let path = subject.file.path.clone();
-            keep(&mut self.fresh, kind, Kept { path, told: told.clone(), tries: tries + 1 });
+            keep(&mut self.fresh, kind, Kept { path, result: result.clone(), tries: tries + 1 });
         }
-        told.of(subject)
+        result.of(subject)
     }
 }
 
@@ -203,7 +206,8 @@ fn keep<K: Eq + Hash, T>(all: &mut HashMap<K, Kept<T>>, kind: K, kept: Kept<T>) 
     all.insert(kind, kept);
 }
 
-/// What nobody expects may have a reason in the one file that its kind does not show.
+/// Whether a verdict may be reused for other files of this kind. A verdict through the page cache
+/// that was not forecast may have a reason in this one file that its kind does not show.
 fn holds_for_siblings(subject: &Subject, verdict: Verdict) -> bool {
     super::is_past_cache(verdict) || forecast(subject, Access::Read).0 == verdict
 }

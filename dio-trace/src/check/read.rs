@@ -1,4 +1,5 @@
-//! Small reads of a file, and what the page cache holds afterwards.
+//! The read trial: makes small direct reads of uncached parts of a file, and counts the cached
+//! pages after each.
 
 use std::{
     fs::File,
@@ -12,12 +13,12 @@ use crate::check::{
     told::{Home, Told, Whose},
 };
 
-/// Reads at most. Pages that another process brings in at one of them prove nothing.
+/// Maximum number of reads. There are several because another process may cache pages during one.
 const READS: usize = 3;
-/// Places of a file that are looked at for those that are not cached.
-const PLACES: u64 = 64;
+/// Number of offsets in a file that are searched for uncached ones.
+const OFFSETS: u64 = 64;
 
-/// Reads parts of the file that are not cached, and looks whether they are afterwards.
+/// Reads uncached parts of the subject itself, and checks whether they are cached afterwards.
 pub(super) fn read_itself(subject: &Subject) -> Told {
     let opened = subject.open_direct();
     if let Opened::Failed(error) = &opened {
@@ -28,7 +29,7 @@ pub(super) fn read_itself(subject: &Subject) -> Told {
     }
     let Opened::File(file) = opened else {
         return Told::nothing(
-            "not read: that would renew its access time, which only its owner and root can avoid",
+            "not read: that would update its access time, which only its owner and root can avoid",
         );
     };
     let file = Read {
@@ -41,44 +42,46 @@ pub(super) fn read_itself(subject: &Subject) -> Told {
     file.read()
 }
 
-/// A file to read from.
+/// A file for the read trial.
 pub(super) struct Read<'a> {
     pub(super) file: &'a File,
     pub(super) size: u64,
-    /// Bytes of a read.
+    /// Size of a read in bytes.
     pub(super) unit: usize,
     pub(super) home: Home,
     pub(super) of: Whose,
 }
 
-/// What reads showed.
+/// What the reads have shown so far.
 #[derive(Default)]
 struct Shown {
+    /// Reads that returned bytes.
     reads: usize,
+    /// Bytes that they returned.
     bytes: usize,
     /// Reads after which pages of the range were cached.
     cached: usize,
 }
 
 impl Read<'_> {
-    /// Makes the reads, where nothing is cached.
+    /// Makes the trial, at offsets where nothing is cached.
     pub(super) fn read(&self) -> Told {
-        // Without read-ahead, which would cache what is to be read next.
-        // SAFETY: advice on a descriptor of our own.
+        // Turns off read-ahead, which would cache the following parts.
+        // SAFETY: passes an open descriptor and no pointers.
         unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
         let mut shown = Shown::default();
         let mut looked = false;
-        for offset in self.places() {
+        for offset in self.offsets() {
             match resident(self.file, offset, self.unit) {
                 None => {
                     return Told::nothing(
-                        "the kernel does not say what is cached, or not to who may not write the file",
+                        "the kernel does not say what is cached, or only if one may write the file",
                     );
                 }
                 Some(0) => {
                     looked = true;
-                    if let Err(told) = self.read_at(offset, &mut shown) {
-                        return told;
+                    if let Err(failed) = self.read_at(offset, &mut shown) {
+                        return failed;
                     }
                 }
                 Some(_) => {}
@@ -90,20 +93,21 @@ impl Read<'_> {
         if looked {
             self.judge(&shown)
         } else {
-            Told::nothing("all that was looked at is cached already")
+            Told::nothing("all parts that were looked at are cached already")
         }
     }
 
-    fn places(&self) -> impl Iterator<Item = u64> {
+    /// Offsets spread evenly over the file.
+    fn offsets(&self) -> impl Iterator<Item = u64> {
         let unit = self.unit as u64;
         let units = self.size.div_ceil(unit);
-        let places = PLACES.min(units);
-        (0..places).map(move |place| units * place / places * unit)
+        let offsets = OFFSETS.min(units);
+        (0..offsets).map(move |n| units * n / offsets * unit)
     }
 
     fn read_at(&self, offset: u64, shown: &mut Shown) -> Result<(), Told> {
         let len = self.unit;
-        // To be asked before: FUSE takes a short answer for the new end of the file.
+        // Computed from the size before the read: FUSE takes a short reply for the file's new end.
         let left = self.size.saturating_sub(offset).min(len as u64);
         let mut buffer = Aligned::new(len);
         let got = self.file.read_at(buffer.bytes(), offset).map_err(|error| {
@@ -112,12 +116,12 @@ impl Read<'_> {
         let Some(pages) = resident(self.file, offset, len) else {
             return Err(Told::nothing("the kernel does not say what is cached"));
         };
-        // The kernel asks for the rest through the page cache; whose bytes these are is not to be seen
-        // (mm/filemap.c:generic_file_read_iter).
+        // After a short read the kernel reads the rest through the page cache
+        // (mm/filemap.c:generic_file_read_iter). Which bytes came from where cannot be seen.
         if pages > 0 && self.home.client && (got as u64) < left {
             return Err(Told::nothing(format!(
-                "a read of {len} bytes at {offset} was answered with {got}, and the rest asked for \
-                 through the page cache"
+                "a read of {len} bytes at {offset} was answered with {got}; the kernel read the \
+                 rest through the page cache"
             )));
         }
         if got > 0 {
@@ -133,16 +137,16 @@ impl Read<'_> {
         if bytes == 0 {
             return Told::nothing("reads returned no bytes");
         }
-        let whose = if self.of == Whose::New { " of a new file beside it" } else { "" };
+        let private = self.of == Whose::New;
+        let whose = if private { " of a new temporary file" } else { "" };
         let did = format!("{bytes} bytes read{whose} in {reads} requests");
-        let alone = self.of == Whose::New;
         match cached {
             0 => {
                 let how = format!("{did}: none is cached now");
                 Told::proven(self.home.past_cache(), how, self.of.clone())
             }
-            // Others may read the file through the page cache at that moment.
-            _ if cached == reads && (alone || reads > 1) => {
+            // Another process may read an existing file through the page cache at that moment.
+            _ if cached == reads && (private || reads > 1) => {
                 let how = format!("{did}: pages were cached after each");
                 Told::proven(self.home.through_cache(), how, self.of.clone())
             }
@@ -161,12 +165,12 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let home = Home { dax: false, client: false, memory: false };
         let read = Read { file: &file, size: 0, unit: 4096, home, of };
-        let told = read.judge(&Shown { reads, bytes, cached });
-        told.proof().map(|proof| proof.verdict.as_str())
+        let result = read.judge(&Shown { reads, bytes, cached });
+        result.proof().map(|proof| proof.verdict.as_str())
     }
 
     #[test]
-    fn no_bytes_prove_nothing_and_pages_of_others_neither() {
+    fn neither_zero_bytes_nor_pages_of_others_prove_anything() {
         assert_eq!(judged(Whose::Itself, 0, 0, 0), None);
         assert_eq!(judged(Whose::New, 0, 0, 0), None);
         assert_eq!(judged(Whose::Itself, 1, 4096, 0), Some("direct"));
@@ -185,18 +189,18 @@ mod tests {
     }
 
     #[test]
-    fn places_are_apart_and_within_the_file() {
-        let places = |size| {
+    fn offsets_are_apart_and_within_the_file() {
+        let offsets = |size| {
             let file = tempfile::tempfile().unwrap();
             let home = Home { dax: false, client: false, memory: false };
             Read { file: &file, size, unit: 4096, home, of: Whose::New }
-                .places()
+                .offsets()
                 .collect::<Vec<_>>()
         };
-        assert_eq!(places(1), [0]);
-        assert_eq!(places(10_000), [0, 4096, 8192]);
-        let many = places(1 << 40);
-        assert_eq!(many.len() as u64, PLACES);
+        assert_eq!(offsets(1), [0]);
+        assert_eq!(offsets(10_000), [0, 4096, 8192]);
+        let many = offsets(1 << 40);
+        assert_eq!(many.len() as u64, OFFSETS);
         assert!(many.windows(2).all(|two| two[0] < two[1]) && many[63] < 1 << 40);
     }
 }

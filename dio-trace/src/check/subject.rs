@@ -1,4 +1,4 @@
-//! What is asked about, and all that it says of itself.
+//! The subject of a check: a path, and everything that is known of it without making a request.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -36,33 +36,38 @@ impl What {
     }
 }
 
-/// A path and what is known of it.
+/// A checked path and its attributes.
 pub(super) struct Subject {
     pub(super) what: What,
     pub(super) file: FileInfo,
-    /// What its file system is mounted from.
+    /// The source of the mount, as in /proc/PID/mountinfo.
     pub(super) source: String,
+    /// Size in bytes; 0 for a directory.
     pub(super) size: u64,
     /// `super_block.s_magic`
     pub(super) magic: u32,
-    /// OR of the flags of its extents, as far as they were asked.
+    /// OR of the flags of all extents (FIEMAP); `None` if not known, or not a file.
     pub(super) extents: Option<u32>,
     read_only: bool,
-    /// Its mount renews no access times.
+    /// The mount does not update access times.
     keeps_atime: bool,
     path: PathBuf,
 }
 
-/// What came of opening it for a trial.
+/// The result of opening the subject for a trial.
 pub(super) enum Opened {
     File(File),
-    /// This user may read it, but not without a trace.
+    /// This user may read the file, but not without updating its access time.
     WouldRenewAtime,
     Failed(std::io::Error),
 }
 
 impl Subject {
-    /// Opens a path for looking; no data is read.
+    /// Opens a path and collects its attributes; no data is read.
+    ///
+    /// # Errors
+    /// If the path cannot be opened, is neither a file, a directory nor a block device, or is a
+    /// device without a medium.
     pub(super) fn open(path: &Path, looker: &mut PathInspector) -> Result<Self> {
         let shown = || escape::path(path);
         let real = path.canonicalize().with_context(|| format!("cannot look at {}", shown()))?;
@@ -88,7 +93,7 @@ impl Subject {
             .look(&real, &file)
             .with_context(|| format!("cannot find the mount of {}", shown()))?;
         if let (What::Directory, Some(flags)) = (what, &mut looked.file.attrs.flags) {
-            // Where its own entries are says nothing of the files in it.
+            // A directory's own entries may be inline; that does not affect the files in it.
             *flags &= !flag::INLINE_DATA;
         }
         let extents = || extent_flags(&file, 0, size.max(1));
@@ -117,29 +122,30 @@ impl Subject {
         self.attrs().attributes.is_some_and(|bits| bits & attribute::DAX != 0)
     }
 
-    /// The page cache is the storage, of the file system below if this one is stacked.
+    /// True if the page cache is the storage: of the lower file system if this one is stacked.
     pub(super) fn is_memory(&self) -> bool {
         !self.is_device() && (self.magic == magic::TMPFS || self.file.deciding().0 == "tmpfs")
     }
 
-    /// A server or a daemon has the data, of the file system below if this one is stacked.
+    /// True if a server or a daemon has the data: of the lower file system if this one is stacked.
     pub(super) fn is_client(&self) -> bool {
         !self.is_device() && client_magic(self.file.deciding().0).is_some()
     }
 
-    /// True if there is anything to say about writes.
+    /// True if writes are possible here.
     pub(super) const fn writable(&self) -> bool {
         !self.read_only
     }
 
-    /// Alignment limits of being direct; all 0 if it does no direct I/O, `None` if nobody says them.
+    /// Alignment limits for a direct request, in bytes; all 0 if the file does not support direct
+    /// I/O, `None` if unknown.
     pub(super) fn limits(&self, access: Access) -> Option<Limits> {
         if self.attrs().takes_direct() == Some(false) {
             return Some(Limits { memory: 0, offset: 0, source: "statx STATX_DIOALIGN" });
         }
         let fs = self.file.deciding().0;
         let limits = limits_of(self.attrs(), fs, access != Access::Read)?;
-        // They take less as well, but through the page cache.
+        // These file systems accept a smaller alignment too, but serve it through the page cache.
         let block = self.attrs().block_size();
         if matches!(fs, "btrfs" | "f2fs") && limits.offset < block {
             return Some(Limits { memory: block, offset: block, source: "its block" });
@@ -147,17 +153,19 @@ impl Subject {
         Some(limits)
     }
 
-    /// A unit that every file system takes: its block, its limits and a page at least.
+    /// A request size in bytes that meets every limit: at least the block size, the alignment limit
+    /// and 4096, and at most 64 KiB.
     pub(super) fn unit(&self) -> usize {
         const PAGE: u32 = 4096;
         const MOST: u32 = 64 << 10;
         let limit = self.limits(Access::Overwrite).map_or(PAGE, |limits| limits.offset);
-        // Some say a size for fast transfer instead of a block.
+        // Some file systems report a preferred transfer size instead of the block size.
         let block = self.attrs().block.filter(|block| *block <= MOST).unwrap_or(PAGE);
         limit.max(block).max(PAGE).next_power_of_two().min(MOST) as usize
     }
 
-    /// Opens it once more, with O_DIRECT, for reading and mapping that leave its access time as it is.
+    /// Opens the path again with O_DIRECT. Reading and mapping this descriptor do not update the
+    /// file's access time.
     pub(super) fn open_direct(&self) -> Opened {
         let with = |flags| {
             let flags = flags | libc::O_DIRECT | libc::O_NONBLOCK;
@@ -175,17 +183,17 @@ impl Subject {
         opened.map_or_else(Opened::Failed, Opened::File)
     }
 
-    /// Absolute, with links resolved.
+    /// The absolute path, with symbolic links resolved.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where its data is.
+    /// Where the data is stored.
     pub(super) fn home(&self) -> Home {
         Home { dax: self.is_dax(), client: self.is_client(), memory: self.is_memory() }
     }
 
-    /// The folder that a temporary file belongs in; `None` for a device.
+    /// The directory for a temporary file; `None` for a device.
     pub(super) fn folder(&self) -> Option<&Path> {
         match self.what {
             What::File => self.path.parent(),
@@ -201,7 +209,7 @@ fn open(path: &Path) -> std::io::Result<File> {
     with(flags | libc::O_NOATIME).or_else(|_| with(flags))
 }
 
-/// A device's size is where its end is.
+/// Size in bytes. stat(2) reports 0 for a device, so its end is found by seeking.
 fn size(file: &File, what: What) -> std::io::Result<u64> {
     use std::io::{Seek as _, SeekFrom};
     match what {

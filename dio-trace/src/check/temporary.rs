@@ -1,4 +1,5 @@
-//! A file that is gone once it is closed, whoever ends the process.
+//! A temporary file without a name: the kernel frees it when it is closed, even if the process is
+//! killed.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -8,22 +9,23 @@ use std::{
     ptr,
 };
 
-/// A new file without a name, open with O_DIRECT.
+/// Creates a file without a name in `folder`, open with O_DIRECT.
 pub(super) fn temporary(folder: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    let flags = libc::O_TMPFILE | libc::O_EXCL | libc::O_DIRECT; // O_EXCL: it gets no name later
+    let flags = libc::O_TMPFILE | libc::O_EXCL | libc::O_DIRECT; // O_EXCL: cannot be linked later
     options.read(true).write(true).mode(0o600).custom_flags(flags);
     options.open(folder).or_else(|error| match error.raw_os_error() {
-        // Not every file system has files without a name; EINVAL may mean that or O_DIRECT.
+        // Not every file system supports O_TMPFILE. EINVAL may reject either that or O_DIRECT.
         Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL) => named(folder),
         _ => Err(error),
     })
 }
 
-/// One with a name, for as short as can be: no signal but SIGKILL comes in between.
+/// Creates a file with a name and removes the name at once. Signals are blocked meanwhile, so that
+/// only SIGKILL can leave the name behind.
 fn named(folder: &Path) -> io::Result<File> {
     let path = folder.join(format!(".dio-trace-check-{}", std::process::id()));
-    let _quiet = Quiet::new();
+    let _blocked = BlockedSignals::new();
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -31,7 +33,7 @@ fn named(folder: &Path) -> io::Result<File> {
         .mode(0o600)
         .custom_flags(libc::O_DIRECT | libc::O_NOFOLLOW)
         .open(&path);
-    // A refused O_DIRECT leaves the file behind that it had made (fs/open.c:do_dentry_open).
+    // If the open rejects O_DIRECT, the file was created all the same (fs/open.c:do_dentry_open).
     let made = file.is_ok() || file.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EINVAL));
     if made {
         let _ = fs::remove_file(&path);
@@ -39,14 +41,14 @@ fn named(folder: &Path) -> io::Result<File> {
     file
 }
 
-/// Holds signals back from this thread while it lives.
-struct Quiet {
+/// Blocks all signals in this thread until it is dropped.
+struct BlockedSignals {
     before: libc::sigset_t,
 }
 
-impl Quiet {
+impl BlockedSignals {
     fn new() -> Self {
-        // SAFETY: all-zero is a value of this plain type, and the calls fill both sets.
+        // SAFETY: all-zero is a valid sigset_t, and the calls fill both sets.
         unsafe {
             let (mut all, mut before) = (mem::zeroed(), mem::zeroed());
             libc::sigfillset(&raw mut all);
@@ -56,9 +58,9 @@ impl Quiet {
     }
 }
 
-impl Drop for Quiet {
+impl Drop for BlockedSignals {
     fn drop(&mut self) {
-        // SAFETY: the set that `new` was given.
+        // SAFETY: restores the mask that `new` saved.
         unsafe {
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut());
         }
@@ -74,19 +76,19 @@ mod tests {
     }
 
     #[test]
-    fn neither_kind_has_a_name() {
+    fn temporary_files_leave_no_name() {
         let folder = tempfile::tempdir().unwrap();
         for made in [temporary(folder.path()), named(folder.path())] {
-            // tmpfs takes O_DIRECT from 6.6 on.
+            // tmpfs accepts O_DIRECT since 6.6.
             assert!(made.is_ok() || made.unwrap_err().raw_os_error() == Some(libc::EINVAL));
             assert_eq!(entries(folder.path()), 0);
         }
     }
 
     #[test]
-    fn signals_are_held_back_and_come_later() {
+    fn signals_are_blocked_until_drop() {
         fn blocked() -> bool {
-            // SAFETY: as in `Quiet::new`; SIG_BLOCK without a set changes nothing.
+            // SAFETY: as in `BlockedSignals::new`; SIG_BLOCK without a set changes nothing.
             unsafe {
                 let mut now = mem::zeroed();
                 libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut now);
@@ -94,9 +96,9 @@ mod tests {
             }
         }
         assert!(!blocked());
-        let quiet = Quiet::new();
+        let guard = BlockedSignals::new();
         assert!(blocked());
-        drop(quiet);
+        drop(guard);
         assert!(!blocked());
     }
 }

@@ -1,4 +1,5 @@
-//! What a trial told: a verdict with how it was seen, or why nothing could be told.
+//! The result of a trial. A trial makes small direct requests to a file and observes the page
+//! cache; its result is a proven verdict, or the reason why nothing was proven.
 
 use std::io;
 
@@ -6,34 +7,37 @@ use dio_trace_common::verdict::Verdict;
 
 use crate::{cause::IO_ERRORS, util::errno};
 
-/// What was seen of one kind of access.
+/// The result of a trial of one kind of access.
 #[derive(Clone, Debug)]
 pub(super) enum Told {
     Proven(Proof),
-    Nothing { why: String },
+    /// Nothing was proven.
+    Nothing {
+        why: String,
+    },
 }
 
-/// A verdict that was seen.
+/// A verdict that requests have shown.
 #[derive(Clone, Debug)]
 pub(super) struct Proof {
     pub(super) verdict: Verdict,
-    /// For people: what was done and seen.
+    /// What was done and seen, in prose.
     pub(super) how: String,
-    /// What a refused or failed request ended with.
+    /// The error number of a refused or failed request.
     pub(super) errno: Option<i32>,
-    /// O_DIRECT itself was refused.
+    /// The open with O_DIRECT was rejected.
     pub(super) at_open: bool,
     pub(super) of: Whose,
 }
 
-/// Whose requests these were.
+/// The file to which the requests of a trial were made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// The path's own.
+    /// The checked path itself.
     Itself,
-    /// A new file's, made for it.
+    /// A temporary file that was made for the trial.
     New,
-    /// Those of a file like it on the same file system; its path.
+    /// A file of the same kind on the same file system, with its path.
     Sibling(String),
 }
 
@@ -63,8 +67,8 @@ impl Told {
         Self::Proven(Proof { verdict, how, errno: None, at_open: false, of })
     }
 
-    /// What an error tells, of a request or of opening. Most tell nothing of O_DIRECT, such as those
-    /// of who may do what, of space and of memory.
+    /// The result of a request or an open that failed with `error`. Most errors prove nothing about
+    /// O_DIRECT: those about permissions, space and memory.
     pub(super) fn error(error: &io::Error, what: &str, at_open: bool, of: Whose) -> Self {
         let number = error.raw_os_error().unwrap_or(0);
         let how = format!("{what} ended with {}", errno::name(i64::from(number)));
@@ -76,18 +80,18 @@ impl Told {
         Self::Proven(Proof { verdict, how, errno: Some(number), at_open, of })
     }
 
-    /// What a new file like the subject told, where the subject itself told nothing.
+    /// The result of a temporary file, where the file itself proved nothing.
     pub(super) fn or_of_new(self, new: Self) -> Self {
         match (self, new) {
             (Self::Nothing { why }, Self::Proven(proof)) => {
-                let how = format!("{}; of this one: {why}", proof.how);
+                let how = format!("{}; the file itself: {why}", proof.how);
                 Self::Proven(Proof { how, ..proof })
             }
-            (told, _) => told,
+            (itself, _) => itself,
         }
     }
 
-    /// It, told of the requests of another file.
+    /// Marks the result as one of another file of the same kind.
     pub(super) fn of_sibling(&self, path: &str) -> Self {
         match self {
             Self::Proven(proof) => {
@@ -105,17 +109,18 @@ impl Told {
     }
 }
 
-/// Where the data of a file is, which names what was seen.
+/// Where a file's data is stored, which decides the verdict that an observation means.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Home {
     pub(super) dax: bool,
-    /// A server or a daemon has it.
+    /// A server or a daemon has the data.
     pub(super) client: bool,
     /// The page cache is the storage.
     pub(super) memory: bool,
 }
 
 impl Home {
+    /// The verdict of a request that did not use the page cache.
     pub(super) const fn past_cache(self) -> Verdict {
         if self.dax {
             Verdict::Dax
@@ -126,6 +131,7 @@ impl Home {
         }
     }
 
+    /// The verdict of a request that used the page cache.
     pub(super) const fn through_cache(self) -> Verdict {
         if self.memory { Verdict::Memory } else { Verdict::Fallback }
     }
@@ -136,11 +142,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_errors_of_o_direct_and_of_the_data_are_proof() {
+    fn only_o_direct_and_data_errors_are_proof() {
         let verdict = |number, at_open| {
             let error = io::Error::from_raw_os_error(number);
-            let told = Told::error(&error, "it", at_open, Whose::Itself);
-            told.proof().map(|proof| proof.verdict)
+            let result = Told::error(&error, "it", at_open, Whose::Itself);
+            result.proof().map(|proof| proof.verdict)
         };
         assert_eq!(verdict(libc::EINVAL, true), Some(Verdict::Refused));
         assert_eq!(verdict(libc::EIO, false), Some(Verdict::Failed));

@@ -1,8 +1,9 @@
-//! Looking at the page cache of a file while it is written to.
+//! Observes the page cache of a file while it is written to.
 //!
-//! A write through the page cache may be written back and dropped before the call returns
-//! (mm/filemap.c:direct_write_fallback, btrfs), so its pages are to be seen only meanwhile: a second
-//! thread counts the cached pages of this file, and of no other, during the writes.
+//! The pages of a write through the page cache may be written back and dropped before the call
+//! returns (mm/filemap.c:direct_write_fallback, btrfs), so they can be seen only during the write.
+//! A second thread therefore counts the cached pages of this file, and of no other, during the
+//! writes.
 
 use std::{
     hint,
@@ -13,39 +14,42 @@ use std::{
 
 use crate::check::cache::Lookout;
 
-/// Writes at most. Of 64 KiB: more pages than small machines' CPUs hold back of a counter.
+/// Maximum number of writes. At 64 KiB each, they dirty more pages than the CPUs of a small machine
+/// hold back of a vmstat counter.
 pub(super) const MOST: usize = 64;
-/// Writes without pages that prove that there are none: one look may come before the first page,
-/// or after the last.
-const ENOUGH: usize = 8;
-/// Writes with pages that prove that pages are the way.
-const CONVINCING: usize = 2;
-/// For all writes, and for the second thread to be running before one.
+/// Observed writes without cached pages that prove that there are none. One is not enough: a single
+/// count may come before the first page, or after the last.
+const MIN_WITHOUT_PAGES: usize = 8;
+/// Writes with cached pages that prove that writes use the page cache.
+const MIN_WITH_PAGES: usize = 2;
+/// Time limit for all writes.
 const PATIENCE: Duration = Duration::from_secs(5);
-const A_TURN: Duration = Duration::from_millis(50);
+/// Time limit for the second thread to be running before a write.
+const MAX_WAIT: Duration = Duration::from_millis(50);
 
-/// What was seen. Nothing is told of the first write: it may move a file's inline data.
+/// The result of watching the writes. The first write is not counted, because it may move a file's
+/// inline data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Watched {
     pub(super) writes: usize,
-    /// Writes that were looked at while they were under way.
+    /// Writes during which the pages were counted at least once.
     pub(super) looked: usize,
-    /// Those with pages of the file in the page cache.
+    /// Writes during which the file had pages in the page cache.
     pub(super) seen: usize,
 }
 
 impl Watched {
     pub(super) const fn shows_pages(&self) -> bool {
-        self.seen >= CONVINCING
+        self.seen >= MIN_WITH_PAGES
     }
 
     pub(super) const fn shows_none(&self) -> bool {
-        self.seen == 0 && self.looked >= ENOUGH
+        self.seen == 0 && self.looked >= MIN_WITHOUT_PAGES
     }
 }
 
-/// Counts writes by what looks at their pages show. Write `n`, from 0, is under way in phase
-/// `2n + 1`; in an even phase none is.
+/// Assigns observations of the page cache to writes. Write `n`, from 0, is in progress during phase
+/// `2n + 1`; during an even phase no write is in progress.
 #[derive(Default)]
 struct Tally {
     looked: usize,
@@ -55,13 +59,16 @@ struct Tally {
 }
 
 impl Tally {
+    /// Adds an observation: the number of cached `pages`, and the phases before and after the
+    /// count.
     fn note(&mut self, before: usize, pages: usize, after: usize) {
         const SECOND: usize = 3;
         if after < SECOND {
             return;
         }
         if pages > 0 {
-            // Whenever they came, they are there; one left behind by a write is its.
+            // Pages count even if the phase changed meanwhile. Pages that a write left behind are
+            // attributed to that write.
             let write = after.div_ceil(2);
             self.seen += usize::from(self.last_seen != write);
             self.last_seen = write;
@@ -73,7 +80,7 @@ impl Tally {
     }
 }
 
-/// What both threads share.
+/// State that the writing and the observing thread share.
 #[derive(Default)]
 struct Shared {
     phase: AtomicUsize,
@@ -104,21 +111,21 @@ impl Shared {
         }
     }
 
-    /// Waits until the other thread runs on another CPU, so that it looks at what is written next.
+    /// Waits until the observing thread runs on another CPU, so that it observes the next write.
     fn wait_for_a_look(&self) {
         let start = Instant::now();
-        while start.elapsed() < A_TURN && !self.is_looking() {
+        while start.elapsed() < MAX_WAIT && !self.is_looking() {
             thread::yield_now();
         }
     }
 
-    /// Looks come while this thread keeps its CPU.
+    /// True if the other thread makes observations while this thread keeps its CPU.
     fn is_looking(&self) -> bool {
-        const GLANCE: Duration = Duration::from_micros(200);
+        const SPIN: Duration = Duration::from_micros(200);
         let before = self.looks.load(Ordering::Acquire);
         let start = Instant::now();
-        while start.elapsed() < GLANCE {
-            // Not the first: it may have been begun long ago.
+        while start.elapsed() < SPIN {
+            // The first observation does not count: it may have started long before.
             if self.looks.load(Ordering::Acquire) > before + 1 {
                 return true;
             }
@@ -128,7 +135,7 @@ impl Shared {
     }
 }
 
-/// Ends the other thread, however this one leaves.
+/// Ends the observing thread when it is dropped, also after an error or a panic.
 struct Over<'a>(&'a Shared);
 
 impl Drop for Over<'_> {
@@ -137,10 +144,11 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Makes writes, by their number, until looks at the page cache show enough.
+/// Calls `write` with the numbers of the writes, from 0, until the observations prove a result or a
+/// limit is reached.
 ///
 /// # Errors
-/// That of the first write that fails.
+/// The error of the first write that fails.
 pub(super) fn watch<E>(
     lookout: &Lookout<'_>,
     mut write: impl FnMut(usize) -> Result<(), E>,
@@ -150,7 +158,7 @@ pub(super) fn watch<E>(
     let start = Instant::now();
     thread::scope(|scope| {
         let _over = Over(&shared);
-        // Without a second thread nothing is seen, and nothing told.
+        // If the thread cannot be started, nothing is observed and nothing is proven.
         let _ = thread::Builder::new().spawn_scoped(scope, || shared.look(lookout));
         let mut writes = 0;
         while writes < MOST && start.elapsed() < PATIENCE {
@@ -171,8 +179,8 @@ pub(super) fn watch<E>(
     })
 }
 
-/// True if looks come at any moment of a write. On one CPU they come where the writer gives way,
-/// which may be before its first page and after its last, every time.
+/// True if the observing thread can run at any moment of a write. On one CPU it runs only where the
+/// writer yields, which may always be before its first page and after its last.
 pub(super) fn looks_are_apart() -> bool {
     thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1)
 }
@@ -193,18 +201,18 @@ mod tests {
     }
 
     #[test]
-    fn looks_count_once_a_write_and_only_while_it_is_under_way() {
-        // Before the first one, and during it.
+    fn observations_count_once_per_write_and_only_during_it() {
+        // Before the first write, and during it.
         assert_eq!(tally(&[(0, 0, 0), (1, 3, 1), (1, 3, 2)]), (0, 0));
         // Between writes, and across the end of one.
         assert_eq!(tally(&[(2, 0, 2), (3, 0, 4), (4, 0, 4), (4, 0, 5)]), (0, 0));
         assert_eq!(tally(&[(3, 0, 3), (3, 0, 3), (5, 0, 5)]), (2, 0));
-        // Pages count whenever they are there, but with one write.
+        // Pages count at any moment, but for one write only.
         assert_eq!(tally(&[(3, 0, 3), (3, 1, 4), (4, 1, 4), (5, 2, 5)]), (2, 2));
     }
 
     #[test]
-    fn what_goes_through_the_page_cache_is_seen() {
+    fn writes_through_the_page_cache_are_seen() {
         let file = tempfile::tempfile().unwrap();
         let chunk = vec![1; page()];
         let lookout = Lookout::over(&file, 0, MOST * page()).unwrap();
@@ -216,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_elsewhere_is_not_and_an_error_ends_it() {
+    fn writes_to_other_files_are_not_seen_and_an_error_ends_watching() {
         let file = tempfile::tempfile().unwrap();
         let lookout = Lookout::over(&file, 0, MOST * page()).unwrap();
         let sink = || thread::sleep(Duration::from_millis(2));
@@ -226,7 +234,7 @@ mod tests {
             Ok::<(), Infallible>(())
         });
         let watched = watched.unwrap();
-        // How often it looks is up to whoever else uses this machine's CPUs.
+        // `looked` is not checked: it depends on the load of this machine's CPUs.
         assert_eq!(watched.seen, 0, "{watched:?}");
         assert_eq!(watch(&lookout, |n| if n == 3 { Err(n) } else { Ok(()) }), Err(3));
     }

@@ -1,4 +1,5 @@
-//! What this kernel and this user can do, each with its remedy.
+//! Examines whether tracing works with this kernel and this user, and says how to fix what does
+//! not.
 
 use serde::Serialize;
 
@@ -14,56 +15,56 @@ use crate::{
     tracer::{Options, Scope, Tracer},
 };
 
-/// How good an answer is; the worse is the greater.
+/// The state of one requirement. Worse states compare greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     Ok,
-    /// Tracing works, with less to show.
+    /// Tracing works, but shows less.
     Less,
     /// Tracing does not work.
     Bad,
 }
 
-/// One answer.
+/// The answer for one requirement.
 #[derive(Clone, Debug, Serialize)]
 pub struct Line {
     pub what: &'static str,
     pub state: State,
-    /// What there is; if that is not enough, why it matters and what to do.
+    /// What is present; if that is not enough, why it matters and what to do.
     pub text: String,
 }
 
-/// A probe, by the kernel's name for it.
+/// A probe, named by the kernel function that it is attached to.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProbeLine {
     pub probe: String,
-    /// What is lost without it; `None` if it is attached.
+    /// What is lost without the probe; `None` if it is attached.
     pub missing: Option<String>,
 }
 
-/// All answers (docs/json.md).
+/// The report of `dio-trace doctor` (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub v: u32,
     pub kind: &'static str,
-    /// Tracing works here.
+    /// True if tracing works here.
     pub works: bool,
     pub kernel: String,
     pub lines: Vec<Line>,
-    /// Each probe as it was attached for a moment; empty if it could not be tried.
+    /// The probes, which are attached briefly for this report; empty if that was not possible.
     pub probes: Vec<ProbeLine>,
 }
 
-/// Looks at everything; where that is allowed the probes are attached for a moment. Must run inside
+/// Examines every requirement. If none is missing, the probes are attached briefly. Must run inside
 /// a tokio runtime.
 #[must_use]
 pub fn examine(attach: Option<AttachMode>) -> Report {
-    let mut lines: Vec<Line> = NEEDS.iter().map(|(what, lacks)| need(what, lacks())).collect();
-    lines.push(need("capabilities of others' paths", lacks_paths()).at_worst(State::Less));
-    lines.push(need("kprobes", lacks_kprobes()).at_worst(State::Less));
+    let mut lines: Vec<Line> = NEEDS.iter().map(|(what, missing)| need(what, missing())).collect();
+    lines.push(need("capabilities of others' paths", missing_path_caps()).at_worst(State::Less));
+    lines.push(need("kprobes", missing_kprobes()).at_worst(State::Less));
     lines.push(Line { what: "preemption", state: State::Ok, text: preemption().to_owned() });
-    lines.push(need("io_uring", lacks_io_uring()).at_worst(State::Less));
+    lines.push(need("io_uring", missing_io_uring()).at_worst(State::Less));
     let able = lines.iter().all(|line| line.state != State::Bad);
     let mut probes = Vec::new();
     if able {
@@ -88,14 +89,14 @@ impl Line {
     }
 }
 
-fn need(what: &'static str, lack: Option<String>) -> Line {
-    match lack {
+fn need(what: &'static str, missing: Option<String>) -> Line {
+    match missing {
         None => Line { what, state: State::Ok, text: "as needed".to_owned() },
         Some(text) => Line { what, state: State::Bad, text },
     }
 }
 
-/// What the probes say once they are attached.
+/// The line about the attached probes; adds each probe to `probes`.
 fn attached(tracer: &Tracer, probes: &mut Vec<ProbeLine>) -> Line {
     let (names, missing) = tracer.coverage();
     probes.extend(names.iter().map(|name| ProbeLine { probe: name.clone(), missing: None }));
@@ -108,7 +109,7 @@ fn attached(tracer: &Tracer, probes: &mut Vec<ProbeLine>) -> Line {
     Line { what: "probes", state, text }
 }
 
-fn lacks_paths() -> Option<String> {
+fn missing_path_caps() -> Option<String> {
     let missing: Vec<&str> =
         [(cap::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"), (cap::SYS_PTRACE, "CAP_SYS_PTRACE")]
             .iter()
@@ -117,21 +118,21 @@ fn lacks_paths() -> Option<String> {
             .collect();
     (!missing.is_empty()).then(|| {
         format!(
-            "{} missing: mounts and files of other users' processes cannot be asked, so that paths \
-             and causes of theirs may be incomplete; add it to the setcap line of the README",
+            "{} missing: mounts and files of other users' processes cannot be read, so their paths \
+             and causes may be incomplete; add it to the setcap line of the README",
             missing.join(" and ")
         )
     })
 }
 
-fn lacks_kprobes() -> Option<String> {
+fn missing_kprobes() -> Option<String> {
     (!has_kprobes()).then(|| format!("{NO_KPROBES}: only fentry can be used"))
 }
 
-fn lacks_io_uring() -> Option<String> {
-    // kernel.io_uring_disabled (6.6): 2 is for everybody.
+fn missing_io_uring() -> Option<String> {
+    // kernel.io_uring_disabled (6.6): 2 disables io_uring for all processes.
     (line("/proc/sys/kernel/io_uring_disabled") == "2").then(|| {
-        "kernel.io_uring_disabled is 2: nobody uses io_uring here, and its probes cannot be tested"
+        "kernel.io_uring_disabled is 2: no process can use io_uring, so its probes are not tested"
             .to_owned()
     })
 }
@@ -140,7 +141,7 @@ fn preemption() -> &'static str {
     if preemptible() {
         "the kernel may preempt a probe: those of read, write and open are attached three times"
     } else {
-        "none inside probes"
+        "the kernel does not preempt probes"
     }
 }
 
@@ -149,10 +150,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worse_state_is_the_greater() {
-        let lack = || Some("no".to_owned());
-        assert_eq!(need("x", lack()).state, State::Bad);
-        assert_eq!(need("x", lack()).at_worst(State::Less).state, State::Less);
+    fn a_requirement_is_at_worst_what_it_may_be() {
+        let missing = || Some("no".to_owned());
+        assert_eq!(need("x", missing()).state, State::Bad);
+        assert_eq!(need("x", missing()).at_worst(State::Less).state, State::Less);
         assert_eq!(need("x", None).at_worst(State::Less).state, State::Ok);
     }
 }

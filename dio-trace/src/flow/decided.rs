@@ -1,4 +1,5 @@
-//! A request, the decision about it, and what was looked up for it.
+//! The input of explaining: a request with its decision (verdict and outcome), and what was looked
+//! up for it on this machine.
 
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use dio_trace_common::{
 
 use crate::{cause::wants_extents, enrich::Enricher, system::stack::Stack};
 
-/// A request with what user space decides about it. The probes decided with the same function; here
-/// it runs once for each event, and the result is handed down.
+/// A request with user space's decision. The probes decide with the same function; user space runs
+/// it once per event and passes the result down.
 #[derive(Clone, Copy, Debug)]
 pub struct Decided<'a> {
     pub request: &'a Request,
@@ -18,6 +19,7 @@ pub struct Decided<'a> {
 }
 
 impl<'a> Decided<'a> {
+    /// Decides about a request.
     #[must_use]
     pub fn of(request: &'a Request) -> Self {
         Self { request, decision: decide(&request.facts(true), &request.evidence) }
@@ -35,17 +37,18 @@ impl<'a> Decided<'a> {
     }
 }
 
-/// What belongs to a request and is not in its event.
+/// What explaining a request needs besides its event.
 #[derive(Clone, Debug, Default)]
 pub struct LookedUp {
-    /// OR of the flags of the extents in its range, if explaining it needs them.
+    /// OR of the flags of the extents in the request's range; None if explaining does not need
+    /// them or they could not be read.
     pub extents: Option<u32>,
-    /// The program's stack when it made the request.
+    /// The program's stack when it issued the request; None if it was not taken.
     pub stack: Option<Arc<Stack>>,
 }
 
 impl LookedUp {
-    /// Asks this machine.
+    /// Looks it up on this machine.
     pub fn now(decided: &Decided<'_>, enricher: &mut Enricher) -> Self {
         Self { extents: extents(decided, enricher), stack: enricher.stack(decided.request) }
     }

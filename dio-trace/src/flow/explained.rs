@@ -1,4 +1,4 @@
-//! A request with everything known about it: what both the screen and JSON show.
+//! [`ExplainedRequest`]: a request with everything known about it, as every output takes it.
 
 use std::sync::Arc;
 
@@ -20,22 +20,25 @@ use crate::{
 /// Version of the JSON contract (docs/json.md).
 pub const SCHEMA: u32 = 1;
 
-/// What a request cost behind its caller's back.
+/// Side effects of a request on the page cache.
 #[derive(Clone, Debug, Serialize)]
 pub struct Effects {
-    /// Dirty pages written back before the request.
+    /// Dirty pages written back before the request; None if unknown.
     pub flushed_pages: Option<u32>,
-    /// Pages taken out of the page cache.
+    /// Pages dropped from the page cache; None if invalidation is not probed.
     pub invalidated_pages: Option<u32>,
-    /// Pages put into the page cache of the file, read-ahead included.
+    /// Pages added to the page cache of the file, read-ahead included; None if additions are not
+    /// probed.
     pub readahead_pages: Option<u32>,
-    /// Dirty pages a write left in the page cache.
+    /// Dirty pages that a write left in the page cache; None for a read, or if write-back is not
+    /// probed.
     pub dirty_left_pages: Option<u32>,
     /// True if one of the above is not exact.
     pub approximate: bool,
 }
 
-/// One request, as JSON has it (docs/json.md says type, unit and null rule of each field).
+/// One request, with the fields of its JSON object. docs/json.md gives the type, unit and null rule
+/// of each.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExplainedRequest {
     pub v: u32,
@@ -44,9 +47,9 @@ pub struct ExplainedRequest {
     pub pid: u32,
     pub tid: u32,
     pub comm: String,
-    /// What the process calls itself, where that says more than `comm`.
+    /// The process's title or command line, if that says more than `comm`.
     pub cmdline: Option<String>,
-    /// The submitting thread's name, where it has its own.
+    /// The submitting thread's name, if it has one of its own.
     pub thread: Option<String>,
     pub op: Op,
     pub api: Api,
@@ -68,21 +71,23 @@ pub struct ExplainedRequest {
     pub fix: Option<String>,
     pub effects: Effects,
     pub attempts: u32,
-    /// Worth a line of its own on the screen.
+    /// True if the request gets a line on the screen without `--all`.
     pub finding: bool,
-    /// The program's own stack when it made the request, if it was asked for and there was one.
+    /// The program's own stack when it issued the request; None without `--stack` or if there was
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stack: Option<Arc<Stack>>,
-    /// Not shown: for folding and the summary.
+    /// Identity of the file, for folding findings and for the summary; not serialized.
     #[serde(skip)]
     pub file: FileId,
 }
 
-/// What makes two findings alike.
+/// Findings with the same key are folded into one: process, file, operation, verdict, outcome,
+/// cause and stack id.
 pub type FindingKey =
     (u32, FileId, Op, Verdict, Option<Outcome>, Option<&'static str>, Option<u32>);
 
-/// Which side effects are watched.
+/// The side effects whose probes are attached.
 #[derive(Clone, Copy, Debug)]
 pub struct WatchedEffects {
     pub flushes: bool,
@@ -91,7 +96,7 @@ pub struct WatchedEffects {
 }
 
 impl WatchedEffects {
-    /// By the names of the probes that are attached.
+    /// Derives them from the names of the attached probes.
     #[must_use]
     pub fn by(attached: &[String]) -> Self {
         let has = |name: &str| attached.iter().any(|probe| probe.starts_with(name));
@@ -104,7 +109,7 @@ impl WatchedEffects {
 }
 
 impl ExplainedRequest {
-    /// Those of the same kind need be shown but once.
+    /// The key by which findings are folded.
     #[must_use]
     pub fn kind(&self) -> FindingKey {
         let stack = self.stack.as_ref().map(|stack| stack.id);
@@ -191,16 +196,16 @@ fn effects(request: &Request, cached: u64, direct: u64, watched: WatchedEffects)
     }
 }
 
-/// f2fs does not count in `nr_to_write` what it writes in place (fs/f2fs/data.c), nilfs2 nothing of
-/// what it puts into a segment (fs/nilfs2/inode.c:nilfs_writepages): there, none seen
-/// does not mean none.
+/// Pages flushed; None if unknown. f2fs does not count in `nr_to_write` what it writes in place
+/// (fs/f2fs/data.c), and nilfs2 does not count what it puts into a segment
+/// (fs/nilfs2/inode.c:nilfs_writepages), so on these 0 counted does not mean 0 written.
 fn flushed(request: &Request, fs: &str, watched: WatchedEffects) -> Option<u32> {
     let pages = request.evidence.flushed_pages;
     (watched.flushes && (pages != 0 || !matches!(fs, "f2fs" | "nilfs2"))).then_some(pages)
 }
 
-/// Pages of the buffered part of a write that nobody wrote back before it returned; null for a
-/// read, and where the write-back was not watched.
+/// Pages of the buffered part of a write that were not written back before it returned; None for a
+/// read, or if write-back is not probed.
 fn dirty_left(request: &Request, cached: u64, direct: u64, watched: WatchedEffects) -> Option<u32> {
     const PAGE: u64 = 4096;
     if request.op != OP_WRITE || !watched.flushes || request.pos < 0 {

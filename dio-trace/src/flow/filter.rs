@@ -1,4 +1,5 @@
-//! What is shown and counted, by what only user space knows of a request.
+//! Filters that user space applies: by names (process, path, file system) and by verdict. All other
+//! filters are applied in the kernel.
 
 use std::collections::HashSet;
 
@@ -17,12 +18,12 @@ use crate::{
     model::Totals,
 };
 
-/// Each list that is empty takes everything.
+/// A filter by names and verdicts. An empty list takes everything.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Names of processes.
+    /// Process names.
     pub comms: Vec<String>,
-    /// Paths; `*` also matches a slash, as with `find -path`.
+    /// Path patterns; `*` also matches a slash, as in `find -path`.
     pub paths: Vec<Pattern>,
     /// File system types.
     pub fs: Vec<String>,
@@ -30,23 +31,23 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// The one that takes everything.
+    /// The filter that takes everything.
     pub const OPEN: Self =
         Self { comms: Vec::new(), paths: Vec::new(), fs: Vec::new(), verdicts: Vec::new() };
 
-    /// True if it takes everything.
+    /// True if the filter takes everything.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.takes_names() && self.verdicts.is_empty()
     }
 
-    /// True if it takes any names.
+    /// True if the filter takes all process, path and file-system names.
     #[must_use]
     pub fn takes_names(&self) -> bool {
         self.comms.is_empty() && self.paths.is_empty() && self.fs.is_empty()
     }
 
-    /// Of what is no request: a refusal, a process that uses the page cache.
+    /// True if the filter takes these names. Side events have no verdict to filter by.
     #[must_use]
     pub fn takes_file(&self, comm: &str, path: &str, fs: &str) -> bool {
         self.takes_person(comm) && self.takes_place(path, fs)
@@ -65,19 +66,20 @@ impl Filter {
             && (self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path)))
     }
 
-    /// Leaves out the counters of what it does not take.
+    /// Removes the counters that the filter does not take.
     pub fn retain(&self, totals: &mut Totals, enricher: &mut Enricher) {
         TotalsFilter::by(self).retain(totals, enricher);
     }
 }
 
-/// What of totals is looked at: by names and verdicts, and of a recording by process and operation.
+/// Selects rows of totals: by names and verdicts, and in a recording also by process id and
+/// operation.
 #[derive(Clone, Copy)]
 pub struct TotalsFilter<'a> {
     pub filter: &'a Filter,
-    /// Processes; none: any.
+    /// Process ids; empty for any.
     pub pids: &'a [u32],
-    /// A bit of each `OP_*`.
+    /// Bit mask of `OP_*` numbers.
     pub ops: u32,
 }
 
@@ -87,36 +89,37 @@ impl<'a> TotalsFilter<'a> {
         Self { filter, pids: &[], ops: u32::MAX }
     }
 
-    /// Sums up what is left; the totals keep only that.
+    /// Removes what is not selected from the totals, and summarizes the rest.
     #[must_use]
     pub fn summary(
         &self,
         totals: &mut Totals,
-        beside: &mut SideEvents,
+        side: &mut SideEvents,
         enricher: &mut Enricher,
     ) -> Summary {
-        let mixed = self.mixed(totals, beside, enricher);
+        let mixed = self.mixed(totals, side, enricher);
         self.retain(totals, enricher);
         let filter = self.filter;
-        beside.retain(|row| filter.takes_file(&row.comm, &row.path, &row.fs));
-        Summary::with(totals, beside.refusals(), mixed, enricher)
+        side.retain(|row| filter.takes_file(&row.comm, &row.path, &row.fs));
+        Summary::with(totals, side.refusals(), mixed, enricher)
     }
 
-    /// A mixed file has two sides, those who use it directly and those who use its pages: it is
-    /// taken, with both, if somebody of either side is looked at.
+    /// The mixed files to show. A mixed file has direct users and buffered users; it is shown with
+    /// both if a process of either side is selected.
     fn mixed(
         &self,
         totals: &mut Totals,
-        beside: &SideEvents,
+        side: &SideEvents,
         enricher: &mut Enricher,
     ) -> Vec<MixedRow> {
         let files: HashSet<FileId> =
             totals.mixers.iter().map(|(mixer, _)| FileId::from(mixer)).collect();
-        // All counters may be many, and few are of such files.
+        // Copies only the counters of mixed files: there may be many counters, and few are of
+        // those.
         let counters = std::mem::take(&mut totals.counters);
         let mut both = totals.clone();
-        let of_them = |row: &&(CounterKey, Counter)| files.contains(&FileId::from(&row.0));
-        both.counters = counters.iter().filter(of_them).copied().collect();
+        let is_mixed = |row: &&(CounterKey, Counter)| files.contains(&FileId::from(&row.0));
+        both.counters = counters.iter().filter(is_mixed).copied().collect();
         totals.counters = counters;
 
         both.counters.retain(|(key, _)| self.takes_use(key, enricher));
@@ -135,7 +138,7 @@ impl<'a> TotalsFilter<'a> {
             let key = FileId::from(mixer);
             wanted.contains(&key) && self.takes_file(key, mixer.tgid, enricher)
         });
-        beside.mixed(&both, enricher)
+        side.mixed(&both, enricher)
     }
 
     fn retain(&self, totals: &mut Totals, enricher: &mut Enricher) {
@@ -147,7 +150,7 @@ impl<'a> TotalsFilter<'a> {
         });
     }
 
-    /// Whoever made these requests.
+    /// True if the counter is taken, leaving its process aside.
     fn takes_use(&self, key: &CounterKey, enricher: &mut Enricher) -> bool {
         self.ops >> (key.op & 31) & 1 != 0
             && self.filter.takes_verdict(verdict(key))
@@ -199,11 +202,11 @@ mod tests {
         assert!(taken(&nobody).is_empty());
     }
 
-    /// Who uses a file directly, and through the page cache.
+    /// Names of a file's direct users, and of its buffered users.
     type Sides = (Vec<String>, Vec<String>);
 
-    /// Mixed files of the golden run, where postgres/42 uses /data/table.db directly and logger/77
-    /// its pages: the direct users and those of the cache, by name, and requests counted.
+    /// The mixed files of the golden run, where postgres/42 uses /data/table.db directly and
+    /// logger/77 uses it through the page cache, and the number of requests counted.
     fn mixed(narrow: &TotalsFilter<'_>) -> (Vec<Sides>, u64) {
         let (mut totals, mut enricher) = named();
         let summary = narrow.summary(&mut totals, &mut SideEvents::default(), &mut enricher);
@@ -235,7 +238,7 @@ mod tests {
         let path = |text| Filter { paths: vec![Pattern::new(text).unwrap()], ..Filter::default() };
         assert_eq!(mixed(&TotalsFilter::by(&path("/data/table.db"))).0, [both]);
         assert_eq!(mixed(&TotalsFilter::by(&path("/btrfs/*"))).0, []);
-        // Its direct requests are reads that were direct: with no other are they beside its pages.
+        // The file's direct requests have the verdict direct, so under this filter it is not mixed.
         let fallbacks = Filter { verdicts: vec![Verdict::Fallback], ..Filter::default() };
         assert_eq!(mixed(&TotalsFilter::by(&fallbacks)).0, []);
     }

@@ -1,4 +1,4 @@
-//! Sums by process, file, file system or verdict.
+//! Groups: sums of requests by process, file, file system, verdict, cause, stack or time.
 
 use std::{cmp::Ordering, collections::HashMap};
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// What rows are told apart by.
+/// The key that requests are grouped by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub enum By {
     Process,
@@ -26,7 +26,7 @@ pub enum By {
     Verdict,
 }
 
-/// A row: what it is of, and its sums.
+/// One group: its name and its sums.
 #[derive(Clone, Debug, Serialize)]
 pub struct Group {
     pub name: String,
@@ -41,8 +41,8 @@ pub struct Group {
     latency: [u32; LATENCY_BUCKETS],
 }
 
-/// The rows of a recording's counters, those with most findings first. Cause, stack and time
-/// are not in the counters.
+/// Groups counters, those with most findings first. Counters have no cause, stack or time: grouping
+/// by these gives verdicts.
 #[must_use]
 pub fn groups(counters: &[(CounterKey, Counter)], by: By, enricher: &mut Enricher) -> Vec<Group> {
     let mut rows: HashMap<String, Group> = HashMap::new();
@@ -90,25 +90,25 @@ impl Default for Group {
 }
 
 impl Group {
-    /// A row of which nothing but counts is known.
+    /// A group of which only the counts are known.
     #[must_use]
     pub fn of(name: String, requests: u64, findings: u64) -> Self {
         Self { name, requests, findings, ..Self::default() }
     }
 
-    /// Of all its requests.
+    /// Mean latency in ns of all requests of the group.
     #[must_use]
     pub fn latency_mean_ns(&self) -> u64 {
         self.latency_ns / self.requests.max(1)
     }
 
-    /// Requests by power of two of ns.
+    /// The latency histogram: requests by power of two of ns.
     #[must_use]
     pub(crate) const fn latency(&self) -> &[u32; LATENCY_BUCKETS] {
         &self.latency
     }
 
-    /// Adds a finding; [`Group::measure`] once all are there.
+    /// Adds a request. Call [`Group::measure`] after the last one.
     pub fn count(&mut self, record: &ExplainedRequest) {
         self.requests += 1;
         self.findings += u64::from(record.finding);
@@ -119,7 +119,7 @@ impl Group {
         Counter::count_latency(&mut self.latency, record.latency_ns);
     }
 
-    /// Adds a row of another recording.
+    /// Adds the same group of another recording.
     pub fn join(&mut self, other: &Self) {
         self.requests += other.requests;
         self.findings += other.findings;
@@ -135,13 +135,13 @@ impl Group {
         }
     }
 
-    /// Takes the percentiles of what was added.
+    /// Computes the percentiles of the latencies that were added.
     pub fn measure(&mut self) {
         self.latency_p50_ns = Some(percentile(&self.latency, 50));
         self.latency_p99_ns = Some(percentile(&self.latency, 99));
     }
 
-    /// Those with most findings first.
+    /// Orders groups by findings, then requests, most first; then by name.
     #[must_use]
     pub fn order(a: &Self, b: &Self) -> Ordering {
         (b.findings, b.requests, &a.name).cmp(&(a.findings, a.requests, &b.name))

@@ -1,4 +1,5 @@
-//! From an event to what is shown of it.
+//! The path of an event to the outputs. A [`pipeline::Pipeline`] decides, filters and explains each
+//! event and passes it to a [`sink::Sink`]; a [`summary::Summary`] ends the run.
 
 pub mod decided;
 pub mod explained;

@@ -1,7 +1,8 @@
-//! The one way of an event: decide, filter, look up, explain, hand on.
+//! The path that every event takes: decide, filter, look up, explain, pass to the sink.
 //!
-//! Live tracing gives a [`Pipeline`] the events of the ring; a recording gives it requests that it
-//! has decided and filtered already, with the extents and the stack that were recorded.
+//! Live tracing feeds a [`Pipeline`] with the events of the ring buffer. Replay feeds it with
+//! requests that are already decided and filtered, and with the extents and the stack that were
+//! recorded.
 
 use anyhow::Result;
 use dio_trace_common::abi::{FileId, MixerEvent, Refusal, Request};
@@ -20,7 +21,7 @@ use crate::{
     util::clock::Clock,
 };
 
-/// From events to a sink.
+/// Explains events and passes them to a sink.
 pub struct Pipeline {
     pub enricher: Enricher,
     pub clock: Clock,
@@ -35,10 +36,10 @@ impl Pipeline {
         Self { enricher, clock, watched, filter, side: SideEvents::default() }
     }
 
-    /// Takes an event of the ring.
+    /// Takes an event of the ring buffer.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// Errors of the sink.
     pub fn event(&mut self, event: &Event, sink: &mut dyn Sink) -> Result<()> {
         match event {
             Event::File(file) => {
@@ -76,16 +77,16 @@ impl Pipeline {
         self.filter.takes_file(&comm, &file.path, &file.fs)
     }
 
-    /// True if the filter takes who uses the file directly, as far as that is known.
+    /// True if the filter takes the process that uses the file directly; false if it is unknown.
     fn takes_direct_user(&mut self, event: &MixerEvent) -> bool {
         event.direct_user != 0
             && self.filter.takes_person(&self.enricher.process(event.direct_user, None))
     }
 
-    /// Explains a request that the filter has taken, and hands it on.
+    /// Explains a request that the filter has taken, and passes it to the sink.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// Errors of the sink.
     pub fn request(
         &mut self,
         decided: &Decided<'_>,
@@ -106,7 +107,7 @@ impl Pipeline {
     /// Takes a rejected open.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// Errors of the sink.
     pub fn rejected_open(&mut self, event: &Refusal, sink: &mut dyn Sink) -> Result<()> {
         let row = self.side.rejected_open(event, &mut self.enricher, &self.clock);
         let filter = &self.filter;
@@ -116,12 +117,12 @@ impl Pipeline {
         }
     }
 
-    /// Takes a process that uses a file through the page cache. It is handed on if the filter takes
-    /// either side: `direct` says so of who uses the file directly, and `cached` whether who uses
-    /// the page cache may be taken at all.
+    /// Takes an event that a process uses a file through the page cache. It is passed on if either
+    /// side is taken: `direct` is true if the filter takes the file's direct user, and `cached` is
+    /// true if the buffered user may be taken, which then depends on its name.
     ///
     /// # Errors
-    /// Those of the sink.
+    /// Errors of the sink.
     pub fn mixed_access(
         &mut self,
         event: &MixerEvent,
@@ -129,23 +130,24 @@ impl Pipeline {
         cached: bool,
         sink: &mut dyn Sink,
     ) -> Result<()> {
-        let mixing = MixedAccess::new(event, &mut self.enricher, &self.clock);
+        let access = MixedAccess::new(event, &mut self.enricher, &self.clock);
         let filter = &self.filter;
-        let either = direct || cached && filter.takes_person(&mixing.comm);
-        if either && filter.takes_place(&mixing.path, &mixing.fs) {
-            sink.mixed_access(&mixing)?;
+        let either = direct || cached && filter.takes_person(&access.comm);
+        if either && filter.takes_place(&access.path, &access.fs) {
+            sink.mixed_access(&access)?;
         }
         Ok(())
     }
 
-    /// Rejected opens for which there was no row.
+    /// Number of rejected opens that are in no row, because there were too many rows.
     #[must_use]
     pub const fn left_out(&self) -> u64 {
         self.side.left_out()
     }
 
-    /// Sums up what the filter takes of the totals, which keep only that. Of a recording only some
-    /// processes and operations may be wanted: `pids` (none: any) and `ops`, a bit of each [`Op`].
+    /// Removes from the totals what the filter does not take, and summarizes the rest. A report may
+    /// select process ids with `pids` (empty for any) and operations with `ops`, a bit mask of
+    /// [`Op`].
     ///
     /// [`Op`]: dio_trace_common::abi::Op
     pub fn summary(&mut self, totals: &mut Totals, pids: &[u32], ops: u32) -> Summary {

@@ -1,5 +1,5 @@
-//! What happens beside requests: O_DIRECT itself refused, and files used directly by one and
-//! through the page cache by another.
+//! Side events, which are findings that are not requests: rejected opens (O_DIRECT itself refused
+//! at open or fcntl), and mixed access (a file used directly and also through the page cache).
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,15 +16,16 @@ use crate::{
     util::clock::Clock,
 };
 
-/// Refusals told apart, and files whose effects are summed; more are counted in no row.
+/// Maximum number of rows of rejected opens, and of files whose side effects are summed. What
+/// exceeds it is counted in no row.
 const MAX_ROWS: usize = 4_096;
-/// Bytes of names in the rows of refusals: a recording may have any.
+/// Maximum bytes of names in the rows of rejected opens: a hostile recording may hold any amount.
 const MAX_TEXT: usize = 8 << 20;
 
-/// O_DIRECT refused to a process for a file (docs/json.md).
+/// Rejected opens of one process, file and call (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
 pub struct RejectedOpenRow {
-    /// `open` or `fcntl`
+    /// `open` or `fcntl`.
     pub call: &'static str,
     pub pid: u32,
     pub comm: String,
@@ -37,7 +38,7 @@ pub struct RejectedOpenRow {
     pub cause: &'static str,
     pub why: String,
     pub fix: String,
-    /// When it was first seen: ns since the epoch.
+    /// Time of the first one: ns since the epoch.
     #[serde(skip)]
     pub time: u64,
 }
@@ -65,8 +66,8 @@ impl RejectedOpenRow {
     }
 }
 
-/// A process that uses a file through the page cache which others use directly, as it is first
-/// seen.
+/// Mixed access, when it is first seen: a process uses a file through the page cache while the file
+/// has direct requests.
 #[derive(Clone, Debug)]
 pub struct MixedAccess {
     pub time: u64,
@@ -112,7 +113,7 @@ impl MixedAccess {
     }
 }
 
-/// A user of a mixed file.
+/// A process that uses a mixed file directly, with its requests.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct DirectUser {
     pub pid: u32,
@@ -121,18 +122,18 @@ pub struct DirectUser {
     pub writes: u64,
 }
 
-/// The other kind.
+/// A process that uses a mixed file through the page cache.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CacheUser {
     pub pid: u32,
     pub comm: String,
-    /// Pages that it brought into the page cache.
+    /// Pages that the process brought into the page cache.
     pub pages_cached: u64,
-    /// Pages that it made dirty there.
+    /// Pages that the process dirtied there.
     pub pages_dirtied: u64,
 }
 
-/// A file that is used both ways (docs/json.md).
+/// A mixed file, with the users of both sides (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
 pub struct MixedRow {
     pub path: String,
@@ -141,22 +142,24 @@ pub struct MixedRow {
     pub fs: String,
     pub direct: Vec<DirectUser>,
     pub cached: Vec<CacheUser>,
-    /// What direct requests had to write back and to drop first, as far as their events arrived.
+    /// Pages that direct requests had to write back first, as far as their events arrived.
     pub flushed_pages: u64,
+    /// Pages that direct requests had to drop first, as far as their events arrived.
     pub invalidated_pages: u64,
-    /// Whether one process alone uses it both ways, or several mix.
+    /// Id of the cause: `mixed-self` if only one process uses the file, both ways, else
+    /// `mixed-access`.
     pub cause: &'static str,
 }
 
 impl MixedRow {
-    /// True if one process alone uses it both ways.
+    /// True if only one process uses the file, both ways.
     #[must_use]
     pub fn is_by_itself(&self) -> bool {
         self.cause == mixed_cause(true)
     }
 }
 
-/// Collects it all over a run.
+/// Collects side events over a run.
 #[derive(Default)]
 pub struct SideEvents {
     refusals: HashMap<(u32, FileId, u16), RejectedOpenRow>,
@@ -166,7 +169,7 @@ pub struct SideEvents {
 }
 
 impl SideEvents {
-    /// Counts a refusal; its row if it is the first of its kind.
+    /// Counts a rejected open. Returns its row if it is the first of its process, file and call.
     pub fn rejected_open(
         &mut self,
         event: &Refusal,
@@ -188,13 +191,13 @@ impl SideEvents {
         (row.count == 1).then_some(row)
     }
 
-    /// Refusals that are in no row.
+    /// Number of rejected opens that are in no row.
     #[must_use]
     pub const fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// Adds what a request cost because of others.
+    /// Adds the side effects of a request to those of its file.
     pub fn request(&mut self, record: &ExplainedRequest) {
         let effects = &record.effects;
         let flushed = u64::from(effects.flushed_pages.unwrap_or(0));
@@ -209,12 +212,12 @@ impl SideEvents {
         sum.1 += dropped;
     }
 
-    /// Leaves out refusals that are not wanted.
+    /// Removes the rows of rejected opens that are not wanted.
     pub fn retain(&mut self, wanted: impl Fn(&RejectedOpenRow) -> bool) {
         self.refusals.retain(|_, row| wanted(row));
     }
 
-    /// All refusals, the commonest first.
+    /// All rows of rejected opens, the most frequent first.
     #[must_use]
     pub fn refusals(&self) -> Vec<RejectedOpenRow> {
         let mut rows: Vec<RejectedOpenRow> = self.refusals.values().cloned().collect();
@@ -222,7 +225,7 @@ impl SideEvents {
         rows
     }
 
-    /// All mixed files, with who mixes with whom.
+    /// All mixed files, with the users of both sides.
     #[must_use]
     pub fn mixed(&self, totals: &Totals, enricher: &mut Enricher) -> Vec<MixedRow> {
         let mut files: HashMap<FileId, BTreeMap<u32, CacheUser>> = HashMap::new();
@@ -287,7 +290,7 @@ impl SideEvents {
     }
 }
 
-/// Who made the requests that a file's counters count.
+/// The processes of a file's counters, with their requests.
 fn direct_users(counters: &[&(CounterKey, Counter)], enricher: &mut Enricher) -> Vec<DirectUser> {
     let mut users: BTreeMap<u32, DirectUser> = BTreeMap::new();
     for (counter_key, counter) in counters {

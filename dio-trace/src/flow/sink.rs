@@ -1,4 +1,4 @@
-//! The contract of every output.
+//! [`Sink`]: the trait that every output implements.
 
 use anyhow::Result;
 
@@ -8,60 +8,60 @@ use crate::flow::{
     summary::Summary,
 };
 
-/// Takes what a [`Pipeline`] has decided, explained and let through its filter.
+/// Takes what a [`Pipeline`] has decided, filtered and explained.
 ///
-/// Calls come in the order of the events. An error from any of them means that the output can take
-/// no more: tracing or reading ends with it.
+/// Calls come in the order of the events. An error from any method means that the output can take
+/// no more; it ends tracing or reading.
 ///
 /// [`Pipeline`]: crate::flow::pipeline::Pipeline
 pub trait Sink {
-    /// True if requests without a finding are wanted as well. Only a recording asks: of live
-    /// tracing the probes send what was asked for.
+    /// True if requests without a finding are wanted as well. Only replay calls this: in live
+    /// tracing the probes send only what was asked for.
     fn wants_all(&self) -> bool {
         false
     }
 
-    /// A request, with its cause.
+    /// Takes a request, with its cause.
     ///
     /// # Errors
-    /// As the trait says.
+    /// The output can take no more.
     fn request(&mut self, record: &ExplainedRequest) -> Result<()>;
 
-    /// The first rejected open of its process, file and call. The summary counts all of them.
+    /// Takes the first rejected open of a process, file and call. The summary counts all of them.
     ///
     /// # Errors
-    /// As the trait says.
+    /// The output can take no more.
     fn rejected_open(&mut self, _: &RejectedOpenRow) -> Result<()> {
         Ok(())
     }
 
-    /// A process was seen for the first time to use a file through the page cache that is also used
+    /// Called when a process is first seen to use a file through the page cache that is also used
     /// directly. The summary counts the pages.
     ///
     /// # Errors
-    /// As the trait says.
+    /// The output can take no more.
     fn mixed_access(&mut self, _: &MixedAccess) -> Result<()> {
         Ok(())
     }
 
-    /// No event is waiting: what is buffered is written now.
+    /// Writes what is buffered. Called when no event is waiting.
     ///
     /// # Errors
-    /// As the trait says.
+    /// The output can take no more.
     fn flush(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// The end of tracing. Nothing is called after it.
+    /// Takes the summary at the end of tracing. No method is called after it.
     ///
     /// # Errors
-    /// As the trait says.
+    /// The output can take no more.
     fn summary(&mut self, _: &Summary) -> Result<()> {
         Ok(())
     }
 }
 
-/// Takes everything and keeps nothing.
+/// A sink that takes everything and keeps nothing.
 #[cfg(any(test, fuzzing))]
 pub(crate) struct Discard;
 

@@ -1,4 +1,5 @@
-//! The end of a run: what was seen, by file and verdict, and what was not.
+//! The summary at the end of a run: requests by file and verdict, side events, losses, and the
+//! probes that were attached.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,7 @@ use crate::{
     util::figures::{self, count, counted, percent},
 };
 
-/// Bytes moved, in all and by path.
+/// Bytes moved: in total, past the page cache (direct) and through it (cached).
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Bytes {
     pub total: u64,
@@ -27,7 +28,7 @@ pub struct Bytes {
     pub cached: u64,
 }
 
-/// A row of the summary: one process, file, operation and verdict.
+/// A row of the summary: one process, file, operation, verdict and outcome.
 #[derive(Clone, Debug, Serialize)]
 pub struct FileRow {
     pub pid: u32,
@@ -44,16 +45,17 @@ pub struct FileRow {
     pub requests: u64,
     pub findings: u64,
     pub bytes: Bytes,
-    /// Mean, and upper bounds of the power-of-two bucket the percentile falls into.
     pub latency_mean_ns: u64,
+    /// Upper bound of the power-of-two bucket that the median falls into.
     pub latency_p50_ns: u64,
+    /// Upper bound of the power-of-two bucket that the 99th percentile falls into.
     pub latency_p99_ns: u64,
-    /// What there is to know of all its requests, healthy ones too.
+    /// Cause of a note that applies to all requests of the row, healthy ones included.
     pub cause: Option<&'static str>,
     pub why: Option<String>,
 }
 
-/// Which probes there are.
+/// The probes of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Probes {
     pub attached: Vec<String>,
@@ -63,40 +65,40 @@ pub struct Probes {
 /// Whose requests were traced.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Scope {
-    /// In words: "process 3920 and 7 descendants".
+    /// The scope in words, such as "process 3920 and 7 descendants".
     pub text: String,
-    /// Processes that the traced ones had started and that were left out (`--no-children`).
+    /// Number of child processes left out by `--no-children`.
     pub children_left_out: u64,
 }
 
-/// The last line of JSON, and the source of the closing screen (docs/json.md).
+/// The summary: the last line of `--json` (docs/json.md), and what the closing screen shows.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     pub v: u32,
     pub kind: &'static str,
-    /// Requests by verdict; every verdict is there.
+    /// Requests by verdict; every verdict has an entry.
     pub requests: BTreeMap<&'static str, u64>,
     pub findings: u64,
     pub bytes: Bytes,
-    /// Losses by reason; every reason is there.
+    /// Losses by reason; every reason has an entry.
     pub lost: BTreeMap<&'static str, u64>,
     pub unmatched: u64,
     pub in_flight: u64,
-    /// Runs of probes that BPF skipped, by program.
+    /// Probe runs that the kernel skipped, by BPF program.
     pub skipped_runs: BTreeMap<String, u64>,
     pub probes: Probes,
     pub attach: &'static str,
     pub kernel: String,
-    /// Set by who knows it.
+    /// Empty until the caller sets it.
     pub scope: Scope,
     pub files: Vec<FileRow>,
-    /// O_DIRECT itself refused: no request followed.
+    /// Rejected opens: O_DIRECT itself was refused, so no request followed.
     pub refusals: Vec<RejectedOpenRow>,
     /// Files used directly and through the page cache.
     pub mixed: Vec<MixedRow>,
 }
 
-/// Statistics that tell of something lost.
+/// Statistics that count losses.
 pub(crate) const LOSSES: &[Stat] = &[
     Stat::LostThread,
     Stat::LostKiocb,
@@ -111,14 +113,14 @@ pub(crate) const LOSSES: &[Stat] = &[
 ];
 
 impl Summary {
-    /// Sums the totals up; the rows with findings and most requests come first.
+    /// Summarizes totals. Rows with most findings, then most requests, come first.
     #[must_use]
-    pub fn new(totals: &Totals, beside: &SideEvents, enricher: &mut Enricher) -> Self {
-        let mixed = beside.mixed(totals, enricher);
-        Self::with(totals, beside.refusals(), mixed, enricher)
+    pub fn new(totals: &Totals, side: &SideEvents, enricher: &mut Enricher) -> Self {
+        let mixed = side.mixed(totals, enricher);
+        Self::with(totals, side.refusals(), mixed, enricher)
     }
 
-    /// The same with what is no request told apart already.
+    /// Summarizes totals, with given rows of rejected opens and mixed files.
     pub(crate) fn with(
         totals: &Totals,
         refusals: Vec<RejectedOpenRow>,
@@ -157,49 +159,49 @@ impl Summary {
         }
     }
 
-    /// Requests by what became of them, those that there are, the most frequent first: they add up
-    /// to [`Summary::ended`].
+    /// Requests by verdict, the most frequent first, without verdicts that did not occur. They add
+    /// up to [`Summary::ended`].
     #[must_use]
     pub fn parts(&self) -> Vec<(&'static str, u64)> {
         parts(&self.requests)
     }
 
-    /// What every heading says of it: how many requests, of which verdicts, and how many findings.
+    /// The sentence of every heading: how many requests, by verdict, and how many findings.
     #[must_use]
     pub fn headline(&self) -> String {
         headline(&self.requests, self.findings)
     }
 
-    /// Times that O_DIRECT itself was refused: no request followed.
+    /// Number of rejected opens.
     #[must_use]
     pub fn refused_opens(&self) -> u64 {
         self.refusals.iter().map(|row| row.count).sum()
     }
 
-    /// Requests that moved less than was asked for, whatever the reason.
+    /// Requests with a short count, whatever the reason.
     #[must_use]
     pub fn short(&self) -> u64 {
         let is_short = |row: &&FileRow| row.outcome.is_some_and(Outcome::is_short);
         self.files.iter().filter(is_short).map(|row| row.requests).sum()
     }
 
-    /// Requests seen to their end.
+    /// Requests whose completion was seen.
     #[must_use]
     pub fn ended(&self) -> u64 {
         self.requests.values().sum()
     }
 
-    /// Everything lost, whatever the reason.
+    /// Sum of all losses.
     #[must_use]
     pub fn lost_total(&self) -> u64 {
         self.lost.values().sum()
     }
 }
 
-/// Counters added up: the one sum that the summary, the live screen and its end have.
+/// Sums of counters, which the summary and the live screen share.
 #[derive(Clone, Debug, Default)]
 pub struct Sums {
-    /// By verdict; every verdict is there.
+    /// Requests by verdict; every verdict has an entry.
     pub requests: BTreeMap<&'static str, u64>,
     pub findings: u64,
     pub bytes: Bytes,
@@ -225,7 +227,7 @@ impl Sums {
     }
 }
 
-/// A counter's verdict. A recording may have one that is not known here.
+/// A counter's verdict; `Unknown` if a recording has a number that this version does not know.
 pub(crate) fn verdict(key: &CounterKey) -> Verdict {
     Verdict::from_u8(key.verdict).unwrap_or(Verdict::Unknown)
 }
@@ -258,14 +260,14 @@ fn headline(requests: &BTreeMap<&'static str, u64>, findings: u64) -> String {
 }
 
 impl Bytes {
-    /// Percent of what was moved that went past the page cache.
+    /// Percentage of the bytes moved that went past the page cache; None if none were moved.
     #[must_use]
     pub fn direct_share(&self) -> Option<f64> {
         let moved = self.direct + self.cached;
         (moved != 0).then(|| self.direct as f64 * 100.0 / moved as f64)
     }
 
-    /// The same in words.
+    /// The direct share as text, such as "74.9%".
     #[must_use]
     pub fn direct_text(&self) -> String {
         percent(self.direct, self.direct.saturating_add(self.cached))
@@ -278,14 +280,14 @@ impl Bytes {
     }
 }
 
-/// What a row is told apart by: errno and finding are not.
+/// Key of a row: process, file, operation, verdict and outcome; errno and finding are merged.
 type RowKey = (u32, FileId, u8, u8, u8);
 
-/// A row's counters, and how many of its requests are findings.
+/// A row's summed counter, and how many of its requests are findings.
 type RowCounter = (Counter, u64);
 
 fn merge(counters: &[(CounterKey, Counter)]) -> Vec<(RowKey, RowCounter)> {
-    // One that grows takes as much again.
+    // Reserved in full: a vector that grows needs the old and the new allocation at once.
     let mut rows: Vec<(RowKey, RowCounter)> = Vec::with_capacity(counters.len());
     let mut index = std::collections::HashMap::with_capacity(counters.len());
     for (key, counter) in counters {
@@ -334,7 +336,7 @@ fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) 
     }
 }
 
-/// Upper bound in ns of the bucket in which the percentile lies.
+/// Upper bound in ns of the power-of-two bucket that the percentile falls into; 0 if all are empty.
 pub(crate) fn percentile(buckets: &[u32; LATENCY_BUCKETS], percent: u64) -> u64 {
     let all: u64 = buckets.iter().map(|n| u64::from(*n)).sum();
     let rank = (all * percent).div_ceil(100);
@@ -354,7 +356,7 @@ mod tests {
 
     use super::*;
 
-    /// Numbers of a text, without the commas in them.
+    /// The numbers in a text, commas removed.
     fn numbers(text: &str) -> Vec<u64> {
         let text = text.replace(',', "");
         let words = text.split(|c: char| !c.is_ascii_digit());
@@ -384,13 +386,13 @@ mod tests {
                 said.remove(0)
             };
             prop_assert_eq!(total, ended, "{}", &text);
-            // One verdict alone may be named without its number: it is the total.
+            // A single verdict may be named without its number, which is the total.
             prop_assert!(said.is_empty() && text.contains("direct") || ended == said.iter().sum::<u64>(), "{}", text);
         }
     }
 
     #[test]
-    fn what_ended_at_the_end_of_its_file_is_said() {
+    fn a_headline_counts_reads_at_the_end_of_the_file() {
         let requests = BTreeMap::from([("direct", 112), ("eof", 12), ("fallback", 0)]);
         assert_eq!(headline(&requests, 0), "124 requests: 112 direct, 12 eof; nothing to report.");
         let text = "16 of 124 requests have a finding. By verdict: 112 direct, 12 eof.";

@@ -1,20 +1,21 @@
-//! Requests and findings by time, in a fixed number of slices that grow with the recording.
+//! Counts of requests and findings over time. A timeline has a bounded number of slices; their
+//! width doubles as the recording gets longer.
 
 use dio_trace_common::{
     abi::{Counter, LATENCY_BUCKETS},
     verdict::Verdict,
 };
 
-/// Slices kept; shown are as many as fit.
+/// Maximum number of slices kept. Outputs merge them to as many as fit.
 const SLICES: usize = 128;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// What ended in a slice of time.
+/// The requests that ended in one slice of time.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
     pub requests: u64,
     pub findings: u64,
-    /// In the order of [`Verdict::ALL`].
+    /// Requests by verdict, in the order of [`Verdict::ALL`].
     pub verdicts: [u64; Verdict::ALL.len()],
     /// Requests by power of two of ns.
     pub latency: [u32; LATENCY_BUCKETS],
@@ -38,7 +39,7 @@ impl Slice {
     }
 }
 
-/// Counts by time.
+/// Counts of requests over time.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
     start: u64,
@@ -48,13 +49,13 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Adds a request that ended at a time in ns and took so many.
+    /// Adds a request that ended at `time` and took `latency`, both in ns.
     pub fn add(&mut self, time: u64, latency: u64, verdict: Verdict, finding: bool) {
         const FIRST: u64 = 1_000_000;
         if self.width == 0 {
             (self.start, self.width) = (time, FIRST);
         }
-        // Requests end in their order but for a little.
+        // Requests come nearly in the order of their ends; one before the start counts in slice 0.
         let mut at = (time.saturating_sub(self.start) / self.width) as usize;
         while at >= SLICES {
             self.fold();
@@ -77,7 +78,7 @@ impl Timeline {
         self.width *= 2;
     }
 
-    /// ns per slice, and the slices, at most `most`.
+    /// Returns ns per slice, and at most `most` slices.
     #[must_use]
     pub fn slices(&self, most: usize) -> (u64, Vec<Slice>) {
         let mut copy = self.clone();
@@ -87,17 +88,17 @@ impl Timeline {
         (copy.width, copy.slices)
     }
 
-    /// When the first slice begins.
+    /// Begin of the first slice in ns.
     #[must_use]
     pub const fn start(&self) -> u64 {
         self.start
     }
 }
 
-/// Timelines of several recordings as one: when it begins, ns per slice, and the slices, at most
-/// `most`. Each comes with when it begins by a clock that all share, in ns.
+/// Merges the timelines of several recordings. Each comes with its begin in ns on a clock that all
+/// share. Returns the begin, ns per slice, and at most `most` slices.
 ///
-/// A slice goes where its middle is.
+/// Each slice is added to the merged slice that contains its middle.
 #[must_use]
 pub fn join(timelines: &[(u64, &Timeline)], most: usize) -> (u64, u64, Vec<Slice>) {
     let with_any = || timelines.iter().filter(|(_, timeline)| !timeline.slices.is_empty());
@@ -123,7 +124,7 @@ pub fn join(timelines: &[(u64, &Timeline)], most: usize) -> (u64, u64, Vec<Slice
     (start, width, slices)
 }
 
-/// A bar for each number; a space for 0, so that silence looks like it.
+/// One bar character per number; a space for 0.
 #[must_use]
 pub fn sparkline(numbers: &[u64]) -> String {
     let top = numbers.iter().copied().max().unwrap_or(0).max(1);
@@ -157,7 +158,7 @@ mod tests {
         let sum = slices.iter().fold(Slice::EMPTY, Slice::add);
         assert_eq!((sum.requests, sum.findings), (3_660, 3_660));
         let at = (HOUR / 2 / width) as usize;
-        // The minute may lie in two slices.
+        // The later minute may lie in two slices.
         let pair = |at: usize| slices[at].requests + slices[at + 1].requests;
         let (both, alone) = (pair(at), pair(at - 2));
         assert!(both.abs_diff(alone + 60) <= 2, "{both} where both were, {alone} before");

@@ -1,6 +1,7 @@
-//! `run --fail-on`: findings that fail a build.
+//! The gate of `run --fail-on`: fails a build if the command's requests have too many findings. A
+//! rule names a kind of finding and the count at which the gate fails.
 //!
-//! - [`rule`]: what is counted
+//! - [`rule`]: the rules and what they count
 //! - [`report`]: the result as JSON, Markdown or JUnit
 
 mod report;
@@ -22,17 +23,17 @@ use crate::{
     util::figures::{self, counted},
 };
 
-/// Kinds of offenders kept; the counts are exact beyond.
+/// Maximum number of offenders to list. The counts of the rules are exact even if there are more.
 const MAX_OFFENDERS: usize = 4_096;
 
-/// Requests of one kind that broke a rule, or a refusal, or a mixed file.
+/// Requests of one kind that a rule counts, or a rejected open, or a file with mixed access.
 #[derive(Clone, Debug, Serialize)]
 pub struct Offender {
     /// The rule's word.
     pub what: &'static str,
     pub count: u64,
     pub comm: String,
-    /// The operation, or the system call of what is no request.
+    /// The operation; for a rejected open, the system call.
     pub op: &'static str,
     pub path: String,
     pub cause: Option<String>,
@@ -40,39 +41,39 @@ pub struct Offender {
     pub fix: Option<String>,
 }
 
-/// A rule and what was counted.
+/// A rule and its count.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
     pub what: &'static str,
-    /// Fails from this many on.
+    /// The rule fails if `count` is at least this.
     pub min: u64,
     pub count: u64,
     pub failed: bool,
 }
 
-/// The end of a gated run (docs/json.md).
+/// The result of a gated run (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     pub v: u32,
     pub kind: &'static str,
     /// The command, escaped.
     pub command: String,
-    /// Its own exit code, once it had ended.
+    /// The command's exit code; `None` if it had not ended.
     pub exit_code: Option<u8>,
     pub passed: bool,
     pub rules: Vec<Verdict>,
-    /// Why the counts may be too low, if they may.
+    /// Why the counts may be too low; `None` if everything was seen.
     pub incomplete: Option<String>,
     pub requests: u64,
-    /// Those by verdict; every verdict is there.
+    /// Requests by verdict; has an entry for every verdict.
     pub verdicts: BTreeMap<&'static str, u64>,
-    /// When it ended: ISO 8601, in the zone of the machine.
+    /// When the run ended: ISO 8601, in the machine's time zone.
     pub ended: String,
     pub offenders: Vec<Offender>,
 }
 
 impl Outcome {
-    /// How many requests there were, and of which verdicts: it adds up.
+    /// The number of requests in total and by verdict, in words. The parts add up to the total.
     #[must_use]
     pub fn headline(&self) -> String {
         let requests = counted(self.requests, "O_DIRECT request");
@@ -83,10 +84,10 @@ impl Outcome {
     }
 }
 
-/// What tells offenders apart.
+/// Identifies an offender: the rule's word, process id, path, operation and cause.
 type Kind = (&'static str, u32, String, &'static str, Option<&'static str>);
 
-/// Watches the findings of a run.
+/// Collects the findings of a run that its rules count.
 pub struct Gate {
     rules: Vec<Rule>,
     seen: HashMap<Kind, Offender>,
@@ -98,7 +99,7 @@ impl Gate {
         Self { rules, seen: HashMap::new() }
     }
 
-    /// Takes a finding.
+    /// Adds a request to the offenders if a rule counts it.
     pub fn take(&mut self, record: &ExplainedRequest) {
         for rule in &self.rules {
             if !rule.fits_record(record) {
@@ -123,7 +124,8 @@ impl Gate {
         }
     }
 
-    /// Judges the run by its totals, which are exact where single findings may have been lost.
+    /// Decides the result from the totals of the run, which are exact even if the events of single
+    /// findings were lost.
     #[must_use]
     pub fn judge(
         self,
@@ -163,20 +165,20 @@ impl Gate {
     }
 }
 
-/// What was lost, or had not ended, in words.
+/// The lost events and the unfinished requests, in words; `None` if there are none.
 fn incomplete(summary: &Summary, ended: bool) -> Option<String> {
     let mut parts: Vec<String> = summary
         .lost
         .iter()
-        // Without its stack a finding is one all the same.
+        // A finding without its stack still counts.
         .filter(|(reason, count)| **count != 0 && **reason != Stat::LostStack.as_str())
         .map(|(reason, count)| format!("{count} lost ({reason})"))
         .collect();
     if summary.unmatched != 0 {
-        parts.push(format!("{} requests whose end was not seen", summary.unmatched));
+        parts.push(format!("{} requests whose completion was not seen", summary.unmatched));
     }
     if summary.in_flight != 0 {
-        parts.push(format!("{} requests that had not ended", summary.in_flight));
+        parts.push(format!("{} requests that had not completed", summary.in_flight));
     }
     if !ended {
         parts.push("the command had not ended".to_owned());
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_fails_from_its_minimum_on() {
+    fn a_rule_fails_at_its_minimum() {
         let one = outcome(&["fallback"]);
         assert!(!one.passed && one.rules[0].count > 0);
         assert!(one.offenders.iter().all(|o| o.what == "fallback" && o.cause.is_some()));

@@ -1,20 +1,20 @@
-//! A gate's result in the forms that CI systems read.
+//! Writes a gate's result in the formats that CI systems read.
 
 use std::{ffi::OsStr, fmt::Write as _, path::Path};
 
 use crate::gate::{Offender, Outcome, Verdict};
 
-/// How a report is written.
+/// The format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Json,
     Markdown,
-    /// JUnit: a test case for each rule.
+    /// JUnit XML, with a test case for each rule and one for completeness.
     Xml,
 }
 
 impl Form {
-    /// By the end of a file's name; `None` for another.
+    /// The format for a file name's extension; `None` if the extension is unknown.
     #[must_use]
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension().and_then(OsStr::to_str)? {
@@ -73,7 +73,7 @@ fn markdown(outcome: &Outcome) -> String {
     out
 }
 
-/// A bar would end a cell, a backtick the code in it.
+/// Escapes text for a table cell: `|` would end the cell, a backtick the code in it.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('`', "'")
 }
@@ -89,8 +89,8 @@ fn junit(outcome: &Outcome) -> String {
         xml(&outcome.ended)
     );
     for rule in &outcome.rules {
-        let of_it = outcome.offenders.iter().filter(|o| o.what == rule.what);
-        let text: String = of_it.map(line).collect();
+        let offenders = outcome.offenders.iter().filter(|o| o.what == rule.what);
+        let text: String = offenders.map(line).collect();
         case(&mut out, &rule.what_is_wrong(), &format!("no {}", rule.what), &text);
     }
     let lost = outcome.incomplete.as_ref();
@@ -133,7 +133,7 @@ fn line(o: &Offender) -> String {
     )
 }
 
-/// Names have no control characters any more (escape.rs); these five are what is left.
+/// Escapes the five special characters of XML. Control characters were escaped before (escape.rs).
 fn xml(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_says_what_failed_and_stays_well_formed() {
+    fn each_format_reports_failures_and_is_well_formed() {
         assert_eq!(Form::of(Path::new("a/report.xml")), Some(Form::Xml));
         assert_eq!(Form::of(Path::new("report")), None);
         let xml = Form::Xml.text(&failed());

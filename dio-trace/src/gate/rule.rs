@@ -1,4 +1,5 @@
-//! What is counted: a word and a minimum.
+//! Rules of `--fail-on`: a word for the kind of finding that is counted, and the minimum count at
+//! which the gate fails.
 
 use std::str::FromStr;
 
@@ -9,7 +10,7 @@ use crate::{
     gate::Offender,
 };
 
-/// The words of `--fail-on`.
+/// The words that `--fail-on` accepts.
 const WORDS: &[(&str, What)] = &[
     ("fallback", What::Verdict(Verdict::Fallback)),
     ("partial", What::Verdict(Verdict::Partial)),
@@ -23,18 +24,18 @@ const WORDS: &[(&str, What)] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Verdict(Verdict),
-    /// Fewer bytes than asked for, other than at the end of a file or device.
+    /// Requests that moved fewer bytes than asked for, except at the end of a file or device.
     Short,
-    /// Files used directly and through the page cache.
+    /// Files used both directly and through the page cache.
     Mixed,
 }
 
-/// WORD or WORD:MIN.
+/// A rule, parsed from WORD or WORD:MIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     word: &'static str,
     kind: What,
-    /// Fails from this many on.
+    /// The gate fails if the count is at least this.
     pub min: u64,
 }
 
@@ -45,22 +46,22 @@ impl FromStr for Rule {
         let (word, min) = text.split_once(':').unwrap_or((text, "1"));
         let Some((word, kind)) = WORDS.iter().find(|(known, _)| *known == word) else {
             let known: Vec<&str> = WORDS.iter().map(|(word, _)| *word).collect();
-            return Err(format!("there are {}", known.join(", ")));
+            return Err(format!("the words are {}", known.join(", ")));
         };
         let min = min.parse().ok().filter(|min| *min > 0);
-        let min = min.ok_or_else(|| format!("{word}: the minimum is a number from 1 on"))?;
+        let min = min.ok_or_else(|| format!("{word}: the minimum is a number of at least 1"))?;
         Ok(Self { word, kind: *kind, min })
     }
 }
 
 impl Rule {
-    /// Its word.
+    /// The rule's word.
     #[must_use]
     pub const fn what(&self) -> &'static str {
         self.word
     }
 
-    /// True of a finding that it counts.
+    /// True if the rule counts this request.
     pub(super) fn fits_record(&self, record: &ExplainedRequest) -> bool {
         match self.kind {
             What::Verdict(wanted) => record.finding && record.verdict == wanted,
@@ -69,14 +70,14 @@ impl Rule {
         }
     }
 
-    /// How often it was met, by the totals. EAGAIN of a request that must not wait is no finding.
+    /// The rule's count, from the totals. EAGAIN of a request that must not wait is not a finding.
     pub(super) fn count(&self, summary: &Summary) -> u64 {
         let rows = summary.files.iter();
         match self.kind {
             What::Verdict(verdict) => {
-                let of_it = rows.filter(|row| row.verdict == verdict);
+                let matching = rows.filter(|row| row.verdict == verdict);
                 let refusals = summary.refusals.iter().filter(|_| verdict == Verdict::Refused);
-                of_it.map(|row| row.findings).sum::<u64>()
+                matching.map(|row| row.findings).sum::<u64>()
                     + refusals.map(|row| row.count).sum::<u64>()
             }
             What::Short => {
@@ -86,7 +87,7 @@ impl Rule {
         }
     }
 
-    /// What it counts that is no request.
+    /// Offenders that are not requests: rejected opens and files with mixed access.
     pub(super) fn beside(&self, summary: &Summary) -> Vec<Offender> {
         match self.kind {
             What::Verdict(Verdict::Refused) => {
@@ -120,7 +121,8 @@ impl Rule {
     }
 }
 
-/// The end of a file or device is in their nature: a program has to expect it.
+/// Whether a short request counts. A program has to expect the end of a file or device, so short
+/// requests there do not.
 fn is_short(outcome: Outcome) -> bool {
     outcome.is_short() && !matches!(outcome, Outcome::Eof | Outcome::DeviceEnd)
 }
@@ -130,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_and_minimums() {
+    fn rules_are_parsed() {
         let rule: Rule = "fallback:10".parse().unwrap();
         assert_eq!((rule.what(), rule.min), ("fallback", 10));
         assert_eq!("mixed".parse::<Rule>().unwrap().min, 1);

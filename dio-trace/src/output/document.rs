@@ -1,4 +1,5 @@
-//! What `report --json` writes (docs/json.md), and the page has in it.
+//! The JSON document of a recording: what `report --json` writes (docs/json.md), and the data of
+//! the HTML page.
 
 use serde::Serialize;
 
@@ -36,7 +37,7 @@ pub struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Of a recording of that name, which is escaped.
+    /// The document of a recording. `name` is its path, already escaped.
     #[must_use]
     pub fn new(
         name: &str,

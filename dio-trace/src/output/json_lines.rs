@@ -1,4 +1,4 @@
-//! JSON lines (docs/json.md): one for each request, and the summary as the last one.
+//! JSON lines (docs/json.md): one line per request, and the summary as the last line.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::flow::{explained::ExplainedRequest, sink::Sink, summary::Summary};
 
-/// Writes lines. Rejected opens and mixed access are in the summary.
+/// Writes JSON lines. Rejected opens and mixed access are only in the summary.
 pub struct JsonLines<W> {
     out: W,
 }

@@ -1,4 +1,4 @@
-//! What is shown and written: text, the live screen, the page, tables for other programs.
+//! Outputs: text, the live screen, JSON, the HTML page, and export formats for other programs.
 
 pub mod document;
 pub mod export;

@@ -1,4 +1,4 @@
-//! A healthy request, for tests.
+//! Fixtures for tests: a healthy request.
 
 use dio_trace_common::{
     abi::{API_READ, OP_READ, Request},
@@ -6,6 +6,7 @@ use dio_trace_common::{
     verdict::{Outcome, Verdict},
 };
 
+/// A healthy direct read of 4096 bytes at offset 8192 on ext4.
 pub(crate) fn request() -> Request {
     Request {
         nr_segs: 1,

@@ -1,5 +1,5 @@
-//! What must hold for any bytes: the bodies of the fuzz targets, which ordinary tests run on what
-//! was found so far.
+//! The bodies of the fuzz targets: what must hold for any input bytes. Unit tests run them on the
+//! corpus found so far.
 
 use std::io::Cursor;
 
@@ -29,19 +29,19 @@ use crate::{
 const WATCHED: WatchedEffects =
     WatchedEffects { flushes: true, invalidations: true, additions: true };
 
-/// Bytes from the ring buffer.
+/// Fuzz target: an event of the ring buffer.
 pub fn event(bytes: &[u8]) {
     let Some(event) = decode(bytes) else { return };
     let filter = Filter::OPEN;
     let mut pipeline = Pipeline::new(Enricher::recorded(), Clock::fixed(0), WATCHED, filter);
-    assert!(pipeline.event(&event, &mut Discard).is_ok(), "nothing of it can fail");
+    assert!(pipeline.event(&event, &mut Discard).is_ok(), "no step can fail");
     if let Event::Request(request) = event {
         let recorded = Recorded { request: *request, file: 1, task: 1, extents: None, stack: 0 };
         let mut columns = Columns::default();
         columns.push(&recorded);
         let raw = columns.encode();
         let mut back = Columns::default();
-        assert!(back.decode(&raw).is_some(), "what was written is read");
+        assert!(back.decode(&raw).is_some(), "what is written can be read");
     }
 }
 
@@ -49,7 +49,7 @@ fn replay(bytes: &[u8], sink: &mut dyn Sink) -> Result<Replay> {
     Recording::open(Cursor::new(bytes))?.replay(Selection::ALL, sink)
 }
 
-/// A file that may be a recording.
+/// Fuzz target: a file that may be a recording.
 pub fn recording(bytes: &[u8]) {
     let mut all = Everything {
         csv: Csv::new(Vec::new()).ok(),
@@ -63,12 +63,13 @@ pub fn recording(bytes: &[u8]) {
     let shown = Shown::recorded(replayed.header.zone.as_ref(), false);
     let written = html::page(&mut page, "fuzz", &shown, &mut replayed, gather);
     assert!(written.is_ok(), "a page can always be made");
-    // Two elements of its own, and its data.
+    // The page has two script elements: its data and its script.
     let scripts = page.windows(8).filter(|word| word.eq_ignore_ascii_case(b"</script")).count();
     assert_eq!(scripts, 2, "data has become markup");
 }
 
-/// A recording of these blocks: a kind, two bytes of length, so many bytes of contents, and so on.
+/// Fuzz target: a well-framed recording with blocks from `bytes`, each a kind, a two-byte length
+/// and that many bytes of contents.
 pub fn contents(mut bytes: &[u8]) {
     let mut blocks = Vec::new();
     while let [kind, low, high, rest @ ..] = bytes {
@@ -121,10 +122,11 @@ mod tests {
         fs::write(corpus(target).join(name), bytes).unwrap();
     }
 
-    /// Where the fuzzer begins: `BLESS=1 cargo test -p dio-trace fuzzing`.
+    /// Writes the seeds of the corpus: `BLESS=1 cargo test -p dio-trace fuzz`.
     fn seeds() {
         let request = fixtures::request();
-        // SAFETY: repr(C), integers only, without padding: its bytes are what the ring has.
+        // SAFETY: repr(C), integers only, without padding: these are the bytes of a ring-buffer
+        // event.
         let bytes = unsafe {
             std::slice::from_raw_parts((&raw const request).cast::<u8>(), size_of_val(&request))
         };
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_stays_mended() {
+    fn the_corpus_passes() {
         if std::env::var_os("BLESS").is_some() {
             seeds();
         }

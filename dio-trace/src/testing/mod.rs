@@ -1,4 +1,4 @@
-//! What tests and fuzz targets share.
+//! Shared code of tests and fuzz targets.
 
 #[cfg(test)]
 pub(crate) mod fixtures;

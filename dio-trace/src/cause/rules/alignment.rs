@@ -1,4 +1,6 @@
-//! Requests that do not keep to the limits of their file, and files that take none.
+//! Rules for requests that violate the alignment limits of their file, and for files that take no
+//! direct I/O at all. Limits are the multiples that the buffer address, the offset and the length
+//! must keep to.
 
 use crate::{
     cause::{Case, Rule, Scenario},
@@ -40,29 +42,30 @@ pub(super) const NO_DIRECT_IO: Rule = Rule {
 };
 
 const EINVAL: i32 = libc::EINVAL;
-/// What most devices address.
+/// Logical block size of most devices, in bytes.
 pub(super) const SECTOR: u32 = 512;
 
-/// The limits of requests, and where they were found.
+/// The alignment limits of direct requests, and their source.
 pub struct Limits {
-    /// What a buffer's address must be a multiple of, in bytes.
+    /// The buffer address must be a multiple of this, in bytes.
     pub memory: u32,
-    /// The same of offset and length.
+    /// Offset and length must be multiples of this, in bytes.
     pub offset: u32,
-    /// Who says so.
+    /// Where the limits are from, for people.
     pub source: &'static str,
 }
 
-/// The limits of the request's file; `None` if nobody could be asked, or it does no direct I/O.
+/// The limits of the request's file; None if they are unknown or the file takes no direct I/O.
 pub(super) fn limits(case: &Case<'_>) -> Option<Limits> {
-    // It is tried all the same, so statx speaks of the other direction: see `says_none`.
+    // The direct path was tried, so statx describes the other direction: see `says_none`.
     if case.attrs.takes_direct() == Some(false) && case.tried() {
         return of_queue(case.attrs, case.fs);
     }
     limits_of(case.attrs, case.fs, case.is_write())
 }
 
-/// The limits of a file of this file system; `None` as above.
+/// The limits of a file with attributes `attrs` on file system `fs`, for writes or for reads; None
+/// if they are unknown or the file takes no direct I/O.
 #[must_use]
 pub fn limits_of(attrs: &FileAttrs, fs: &str, write: bool) -> Option<Limits> {
     if let Some((memory, offset)) = attrs.dio_align {
@@ -76,33 +79,34 @@ pub fn limits_of(attrs: &FileAttrs, fs: &str, write: bool) -> Option<Limits> {
 
 fn of_queue(attrs: &FileAttrs, fs: &str) -> Option<Limits> {
     let block = attrs.device.logical_block?;
-    // These check their own block (fs/zonefs/file.c, fs/ntfs/file.c).
+    // These check against their own block size (fs/zonefs/file.c, fs/ntfs/file.c).
     let offset =
         if matches!(fs, "zonefs" | "ntfs") { block.max(attrs.block_size()) } else { block };
     let memory = attrs.device.dma_align.unwrap_or(block);
     Some(Limits { memory, offset, source: "the device's queue" })
 }
 
-/// statx says that this file takes no direct requests. Where it was tried all the same that holds
-/// for the other direction alone (fs/f2fs/file.c:f2fs_getattr asks for a write).
+/// True if statx says that the file takes no direct requests. If the direct path was tried
+/// nevertheless, statx holds only for the other direction (fs/f2fs/file.c:f2fs_getattr asks for a
+/// write).
 pub(super) fn says_none(case: &Case<'_>) -> bool {
     case.attrs.takes_direct() == Some(false) && !case.tried()
 }
 
-/// What of a request is off its limits, in words; empty if it keeps to them.
+/// The limits that a request violates, in words; empty if none.
 pub(super) fn violations(case: &Case<'_>, limits: &Limits) -> Vec<String> {
     let mut wrong = off_multiple(case.start(), case.request.len, limits.offset);
     if let Some(address) = case.address_bits() {
         wrong.extend(address_off(address, limits.memory));
     }
-    // A kernel may ask this of segments or not: it is the reason only if nothing else is.
+    // Not every kernel checks segment lengths: they are the reason only if nothing else is.
     if let Some(bits) = case.segment_bits().filter(|_| wrong.is_empty()) {
         wrong.extend(segment_off(bits, limits.offset));
     }
     wrong
 }
 
-/// What of a request is off a file system's block; it asks the same of offset, length, address.
+/// What is not a multiple of the file system's block size, in words: offset, length or address.
 pub(super) fn off_block(case: &Case<'_>, block: u32) -> Vec<String> {
     let mut wrong = off_multiple(case.start(), case.request.len, block);
     wrong.extend(case.segment_bits().and_then(|bits| segment_off(bits, block)));
@@ -110,8 +114,8 @@ pub(super) fn off_block(case: &Case<'_>, block: u32) -> Vec<String> {
     wrong
 }
 
-/// Why a file system took a request through the page cache that it would have to refuse otherwise: it
-/// asks for whole blocks.
+/// The reason of a file system that serves requests which are not whole blocks through the page
+/// cache, where others refuse them; None if this is not such a request.
 pub(super) fn needs_blocks(case: &Case<'_>, block: u32) -> Option<String> {
     if !case.cached() || case.tried() {
         return None;
@@ -142,7 +146,7 @@ fn segment_off(bits: u64, align: u32) -> Option<String> {
     (past(bits, align) != 0).then(|| format!("a segment's length is not a multiple of {align}"))
 }
 
-/// The part of `value` that is past a multiple of `align`.
+/// `value` modulo `align`; 0 if `align` is 0.
 pub(super) const fn past(value: u64, align: u32) -> u64 {
     if align == 0 { 0 } else { value % align as u64 }
 }
@@ -163,7 +167,8 @@ fn misaligned(case: &Case<'_>) -> Option<String> {
     if !wrong.is_empty() {
         return Some(format!("{} (limits: {})", wrong.join(", "), limits.source));
     }
-    // A device cuts a request at its end first (block/fops.c), and then asks the same of the rest.
+    // A device truncates a request at its end first (block/fops.c), and then checks the alignment
+    // of the rest.
     let size = case.request.size_begin as u64;
     if case.is_device() && case.past_end() && past(size, limits.offset) != 0 {
         return Some(format!(
@@ -175,7 +180,7 @@ fn misaligned(case: &Case<'_>) -> Option<String> {
         .then(|| format!("likely a segment of the vector is off a multiple of {}", limits.memory))
 }
 
-/// Nobody could be asked: most ask for whole sectors, some for more.
+/// Guesses when the limits are unknown: most files take whole sectors, some need 4096 bytes.
 fn guessed(case: &Case<'_>) -> Option<String> {
     let wrong = [SECTOR, 4096].map(|unit| off_block(case, unit));
     let wrong = wrong.into_iter().find(|wrong| !wrong.is_empty())?;

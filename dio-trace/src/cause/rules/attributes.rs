@@ -1,4 +1,4 @@
-//! Files of a kind that has no direct path: journalled, inline, encrypted, verified.
+//! Rules for files that have no direct path: data-journalled, inline, encrypted or fs-verity files.
 
 use crate::{
     cause::{Case, Rule, Scenario, rules::alignment::off_block},
@@ -106,7 +106,7 @@ fn inline_data(case: &Case<'_>) -> Option<String> {
         return None;
     }
     let size = case.request.size_begin;
-    // A write turns inline data into blocks, so that the file no longer shows what it was.
+    // A write moves inline data to blocks, so the file's attributes no longer show it.
     let small = size > 0 && size < case.block().into();
     if case.is_write() && small && may_have_been_inline(case) {
         return Some(format!(
@@ -123,14 +123,15 @@ fn inline_data(case: &Case<'_>) -> Option<String> {
     })
 }
 
-/// ext4 and those with their own test never try the direct path then; btrfs does, and is told to
-/// fall back.
+/// True if inline data is consistent with whether the direct path was tried: ext4 and the other
+/// file systems with a check of their own never try it for inline data; btrfs tries it and falls
+/// back.
 fn may_have_been_inline(case: &Case<'_>) -> bool {
     let untried = case.on(&["ext4", "ntfs3", "ntfs", "udf", "ocfs2", "gfs2"]) && !case.tried();
     untried || (case.on(&["btrfs"]) && case.tried())
 }
 
-/// fs/ext4/file.c:ext4_should_use_dio, fs/crypto/inline_crypt.c:fscrypt_dio_supported.
+/// Follows fs/ext4/file.c:ext4_should_use_dio and fs/crypto/inline_crypt.c:fscrypt_dio_supported.
 fn encrypted(case: &Case<'_>) -> Option<String> {
     let encrypted = case.marked(flag::ENCRYPTED, attribute::ENCRYPTED);
     if !case.cached() || !encrypted || case.flag(flag::INLINE_DATA) {

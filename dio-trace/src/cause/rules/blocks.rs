@@ -1,5 +1,6 @@
-//! Writes that need new blocks, and reads whose direct part ends early: the legacy direct path and
-//! file systems that decline (fs/direct-io.c, fs/fat, fs/exfat, fs/ocfs2, fs/gfs2).
+//! Rules for writes that need new blocks and for reads whose direct part ends early. They occur on
+//! the legacy direct path and on file systems that decline such requests (fs/direct-io.c, fs/fat,
+//! fs/exfat, fs/ocfs2, fs/gfs2).
 
 use dio_trace_common::{evidence::seen, verdict::Verdict};
 
@@ -78,8 +79,8 @@ pub(super) const CUT_SHORT: Rule = Rule {
 };
 
 fn allocating_write(case: &Case<'_>) -> Option<String> {
-    let own_ways = ["bdev", "btrfs", "overlay", "tmpfs", "xfs"];
-    if !case.cached_write() || case.on(&own_ways) || case.is_client() {
+    let excluded = ["bdev", "btrfs", "overlay", "tmpfs", "xfs"];
+    if !case.cached_write() || case.on(&excluded) || case.is_client() {
         return None;
     }
     if case.on(&["ext4"]) {
@@ -101,13 +102,14 @@ fn allocating_write(case: &Case<'_>) -> Option<String> {
     })
 }
 
-/// fs/nilfs2/inode.c:nilfs_direct_IO.
+/// Follows fs/nilfs2/inode.c:nilfs_direct_IO.
 fn nilfs2_write(case: &Case<'_>) -> Option<String> {
     (case.on(&["nilfs2"]) && case.cached_write() && !case.tried())
         .then(|| "nilfs2 takes every write through the page cache to its log".to_owned())
 }
 
-/// Without extents ext4 does not allocate inside a file (fs/ext4/inode.c:ext4_iomap_alloc).
+/// For a file without extents, ext4 does not allocate blocks inside the file size on the direct
+/// path (fs/ext4/inode.c:ext4_iomap_alloc).
 fn ext4_hole(case: &Case<'_>) -> Option<String> {
     let blocks = case.attrs.flags.is_some() && !case.flag(flag::EXTENTS);
     (case.tried() && blocks).then(|| {
@@ -117,7 +119,7 @@ fn ext4_hole(case: &Case<'_>) -> Option<String> {
     })
 }
 
-/// fs/ocfs2/aops.c:ocfs2_direct_IO.
+/// Follows fs/ocfs2/aops.c:ocfs2_direct_IO.
 fn read_past_end(case: &Case<'_>) -> Option<String> {
     (case.on(&["ocfs2"]) && case.cached_read() && !case.tried() && case.past_end()).then(|| {
         format!(

@@ -1,4 +1,4 @@
-//! btrfs (fs/btrfs/direct-io.c; before 6.11 in inode.c and file.c).
+//! Rules for btrfs (fs/btrfs/direct-io.c; before 6.11 in inode.c and file.c).
 
 use crate::{
     cause::{Case, Rule, Scenario, rules::alignment::needs_blocks},
@@ -99,7 +99,7 @@ fn compressed(case: &Case<'_>) -> Option<String> {
             "extents in this range are compressed (FIEMAP): btrfs {how} them through the page cache"
         ));
     }
-    // What a write has replaced can no longer be asked.
+    // The extents that a write replaced are gone.
     let asked = case.extents.is_some() && !case.is_write();
     (case.flag(flag::COMPRESSED) || (case.option_begins("compress") && !asked)).then(|| {
         "likely compressed: btrfs compression is on for this file, and compressed extents go \
@@ -108,7 +108,7 @@ fn compressed(case: &Case<'_>) -> Option<String> {
     })
 }
 
-/// A read that tried, of extents that give no reason to fall back.
+/// True for a read that tried the direct path and fell back although its extents give no reason.
 fn gave_up(case: &Case<'_>) -> bool {
     let plain = case.extents.is_some_and(|flags| flags & (extent::ENCODED | extent::INLINE) == 0);
     case.on(&["btrfs"]) && case.cached_read() && case.tried() && plain

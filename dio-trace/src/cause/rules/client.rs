@@ -1,4 +1,4 @@
-//! Network and FUSE clients whose requests went through this machine's page cache.
+//! Rule for network and FUSE clients whose requests went through this machine's page cache.
 
 use crate::cause::{Case, Rule, Scenario};
 

@@ -1,4 +1,4 @@
-//! Requests that ended with an error.
+//! Rules for requests that ended with an error.
 
 use dio_trace_common::{abi::API_IO_URING, verdict::Verdict};
 
@@ -203,14 +203,15 @@ fn efault(case: &Case<'_>) -> Option<String> {
 }
 
 fn interrupted(case: &Case<'_>) -> Option<String> {
-    // ERESTARTSYS and its kin (include/linux/errno.h) become EINTR on the way to the program.
+    // ERESTARTSYS and the related codes (include/linux/errno.h) become EINTR on return to user
+    // space.
     const RESTART: std::ops::RangeInclusive<i32> = 512..=516;
     case.errno()
         .filter(|errno| *errno == libc::EINTR || RESTART.contains(errno))
         .map(|_| "a signal ended the wait before anything was transferred".to_owned())
 }
 
-/// What a device, a server or a file system's checksums end a request with.
+/// Errors that come from a device, from a server or from a file system's checksums.
 pub const IO_ERRORS: &[i32] = &[
     libc::EIO,
     libc::ENODATA,

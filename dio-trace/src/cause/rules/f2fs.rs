@@ -1,4 +1,4 @@
-//! f2fs (fs/f2fs/file.c:f2fs_should_use_dio, fs/f2fs/f2fs.h:f2fs_force_buffered_io).
+//! Rules for f2fs (fs/f2fs/file.c:f2fs_should_use_dio, fs/f2fs/f2fs.h:f2fs_force_buffered_io).
 
 use crate::{
     cause::{
@@ -8,7 +8,7 @@ use crate::{
     system::file_attrs::{attribute, flag},
 };
 
-/// Its block is a page.
+/// Block size of f2fs in bytes: one page.
 const BLOCK: u32 = 4096;
 
 pub(super) const MISALIGNED: Rule = Rule {

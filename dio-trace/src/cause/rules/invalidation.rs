@@ -1,4 +1,4 @@
-//! Direct writes that could not clear the page cache first.
+//! Rule for direct writes that could not invalidate the page cache first.
 
 use dio_trace_common::evidence::seen;
 
@@ -20,9 +20,11 @@ pub(super) const CACHE_NOT_INVALIDATED: Rule = Rule {
     test: not_invalidated,
 };
 
-/// fs/iomap/direct-io.c:__iomap_dio_rw gives -ENOTBLK, mm/filemap.c:generic_file_direct_write 0.
+/// In this case fs/iomap/direct-io.c:__iomap_dio_rw returns -ENOTBLK, and
+/// mm/filemap.c:generic_file_direct_write returns 0.
 fn not_invalidated(case: &Case<'_>) -> Option<String> {
-    // The pages are dropped once more after a direct part, which says nothing about the way it took.
+    // The kernel also invalidates after a direct write; a failure there says nothing about the
+    // path.
     (case.cached_write() && !case.tried() && case.seen(seen::INVALIDATE_FAILED)).then(|| {
         format!(
             "cached pages of this range were in use and could not be dropped: {} of {} bytes were \

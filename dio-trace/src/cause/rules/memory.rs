@@ -1,4 +1,4 @@
-//! Files that live in memory.
+//! Rules for files that are stored in memory: tmpfs and DAX.
 
 use dio_trace_common::verdict::Verdict;
 

@@ -1,8 +1,8 @@
-//! The rule table: its order is the order of decision, the first that fits is taken.
+//! The rule table. Rules are tried in its order, and the first that fits is taken.
 //!
-//! Errors first; then why bytes went through the page cache, what is proven before what is likely;
-//! then short counts; then what a request cost beside; then ends of files, and notes on healthy
-//! requests. The last one takes what is left.
+//! The order is: errors; reasons why bytes went through the page cache, proven ones before likely
+//! ones; short counts; side effects; ends of files; notes on healthy requests. The last rule takes
+//! every finding that is left.
 
 mod alignment;
 mod attributes;
@@ -26,11 +26,11 @@ use crate::cause::Rule;
 pub use alignment::{Limits, limits_of};
 pub use errors::IO_ERRORS;
 
-/// Id of the rule that takes what no other explains.
+/// Id of the rule for findings that no other rule explains.
 pub const NOT_EXPLAINED: &str = unknown::NOT_EXPLAINED.id;
 
-/// What can be told of a file before there is a request: properties that keep its requests from
-/// being direct.
+/// Rules that depend only on lasting attributes of a file, so that they can forecast before there
+/// is a request.
 pub(super) const LASTING: &[Rule] = &[
     attributes::DATA_JOURNAL,
     attributes::ENCRYPTED,
@@ -45,9 +45,9 @@ pub(super) const LASTING: &[Rule] = &[
     blocks::ALLOCATING_WRITE,
 ];
 
-/// The rule table.
+/// The rule table, in the order in which rules are tried.
 pub const RULES: &[Rule] = &[
-    // No byte moved.
+    // The request failed: it moved no bytes.
     alignment::MISALIGNED,
     errors::INVALID_REQUEST,
     errors::COMPRESSED_REFUSED,
@@ -58,24 +58,24 @@ pub const RULES: &[Rule] = &[
     errors::INTERRUPTED,
     errors::IO_ERROR,
     errors::OTHER_ERROR,
-    // Memory is the storage.
+    // The storage is memory.
     memory::TMPFS,
     memory::DAX,
-    // Through the page cache: the file is of a kind that has no direct path.
+    // Through the page cache, because the file is of a kind that has no direct path.
     attributes::DATA_JOURNAL,
     attributes::ENCRYPTED,
     attributes::VERITY,
-    attributes::INLINE_DATA, // likely, for a write
-    // … the request does not keep to blocks.
+    attributes::INLINE_DATA, // only likely, for a write
+    // … because the request is not aligned to blocks.
     btrfs::MISALIGNED,
     ntfs3::MISALIGNED,
-    // … a rule of its file system; f2fs asks for its blocks last.
+    // … because of a rule of its file system; f2fs checks for whole blocks last.
     f2fs::COMPRESSED,
     f2fs::ZONED,
     f2fs::CHECKPOINT_OFF,
     f2fs::MISALIGNED,
     f2fs::MULTI_DEVICE,
-    alignment::NO_DIRECT_IO, // or refused for it
+    alignment::NO_DIRECT_IO, // also explains EINVAL
     stacked::EROFS_FILE_BACKED,
     invalidation::CACHE_NOT_INVALIDATED,
     xfs::UNALIGNED_COW,
@@ -91,7 +91,7 @@ pub const RULES: &[Rule] = &[
     blocks::CUT_SHORT,
     stacked::OVERLAY,
     side_effects::DIRTY_LEFT,
-    // Nobody saw how.
+    // The path was not observed.
     unknown::MISSED_PROBE,
     unknown::UNSEEN_PATH,
     // Fewer bytes than asked for.
@@ -102,17 +102,17 @@ pub const RULES: &[Rule] = &[
     short_io::RACE,
     short_io::MAX_RW,
     short_io::OTHER,
-    // What it cost beside.
+    // Side effects.
     side_effects::DIRTY_FLUSH,
     side_effects::CACHE_INVALIDATED,
-    // Ends that are in the nature of the file.
+    // Expected short counts: the end of the file or device.
     short_io::DEVICE_END,
     short_io::END_OF_FILE,
-    // Healthy, and worth knowing.
+    // Notes on healthy requests.
     notes::LOOP_BUFFERED,
     notes::BOUNCED,
     notes::SERVER_MAY_CACHE,
-    // Of files and processes, not of requests.
+    // Causes of side events, not of requests.
     side_events::OPEN_REFUSED,
     side_events::MIXED_ACCESS,
     side_events::MIXED_SELF,

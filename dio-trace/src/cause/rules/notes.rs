@@ -1,4 +1,4 @@
-//! Healthy requests about which there is something to know.
+//! Notes on healthy requests: a buffered loop device, bounce buffers, a server that may cache.
 
 use dio_trace_common::{evidence::seen, verdict::Verdict};
 
@@ -55,7 +55,7 @@ fn loop_buffered(case: &Case<'_>) -> Option<String> {
     buffered_below(case.layers()).filter(|_| case.verdict(Verdict::Direct))
 }
 
-/// The loop device among these that does not pass direct requests on, in words.
+/// Describes the first loop device among `layers` that reads its file through the page cache.
 pub(in crate::cause) fn buffered_below(layers: &[Layer]) -> Option<String> {
     layers.iter().find_map(|layer| match &layer.kind {
         LayerKind::Loop { file, direct: false } => Some(format!(

@@ -1,4 +1,4 @@
-//! ntfs3 (fs/ntfs3/file.c:ntfs_should_use_dio, 7.x).
+//! Rule for ntfs3 (fs/ntfs3/file.c:ntfs_should_use_dio, 7.x).
 
 use crate::cause::{
     Case, Rule, Scenario,

@@ -1,4 +1,4 @@
-//! Fewer bytes than asked for.
+//! Rules for short counts: requests that moved fewer bytes than asked for.
 
 use dio_trace_common::{
     evidence::seen,
@@ -188,7 +188,7 @@ fn other(case: &Case<'_>) -> Option<String> {
         let name = errno::name(-i64::from(*error));
         return Some(format!("{stopped}, where the kernel met {name}"));
     }
-    // The legacy direct path and that of devices drop the error of a buffer.
+    // The legacy direct path and the block-device path drop the error of a faulting buffer.
     let drops_fault = case.is_device() || case.seen(seen::LEGACY_DIO);
     let guess = match (case.is_write(), case.cached()) {
         (true, false) if case.is_device() => "the buffer is not mapped to its end",

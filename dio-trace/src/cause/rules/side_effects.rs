@@ -1,4 +1,5 @@
-//! What a request cost beside, or left behind.
+//! Rules for side effects: pages that a request had to write back or invalidate first, and dirty
+//! pages that it left.
 
 use dio_trace_common::{evidence::seen, verdict::Verdict};
 
@@ -91,13 +92,13 @@ fn cache_invalidated(case: &Case<'_>) -> Option<String> {
     })
 }
 
-/// Nothing but the effect is to be explained.
+/// True if the request has nothing to explain but a side effect.
 fn healthy(case: &Case<'_>) -> bool {
     !case.cached() && !case.verdict(Verdict::Unknown)
 }
 
-/// Who was seen to use the file so, or what may have been where nobody was: the file is watched
-/// from its first direct request on.
+/// Names the processes seen to use the file through the page cache, which `did` describes. If none
+/// was seen, says so: a file is watched only from its first direct request on.
 fn users(case: &Case<'_>, seen: &[&[BufferedUser]], did: &str) -> String {
     let mut names: Vec<&str> = Vec::new();
     for user in seen.iter().copied().flatten() {

@@ -1,4 +1,4 @@
-//! What is found beside requests: no request decides these.
+//! Causes of side events (rejected opens, mixed access). Their tests never fit a request.
 
 use crate::cause::{Case, Rule, Scenario};
 

@@ -1,4 +1,4 @@
-//! File systems that stand on a file or on another file system.
+//! Rules for file systems that are backed by a file or by another file system.
 
 use dio_trace_common::evidence::seen;
 

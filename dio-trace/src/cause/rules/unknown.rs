@@ -1,4 +1,4 @@
-//! What cannot be told, and what is left.
+//! Rules for requests whose path was not observed, and for findings that no other rule explains.
 
 use dio_trace_common::{evidence::seen, verdict::Verdict};
 

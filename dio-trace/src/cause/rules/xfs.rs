@@ -1,4 +1,4 @@
-//! xfs (fs/xfs/xfs_file.c, xfs_iomap.c).
+//! Rule for xfs (fs/xfs/xfs_file.c, xfs_iomap.c).
 
 use crate::{
     cause::{Case, Rule, Scenario, rules::alignment::past},

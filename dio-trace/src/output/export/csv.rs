@@ -1,5 +1,6 @@
-//! CSV (RFC 4180): a heading, then a line a request; what is null is empty. A text that a
-//! spreadsheet would take for a formula has a `'` in front: names are whatever a program chose.
+//! CSV (RFC 4180): a header, then one line per request; a null field is empty. A text that a
+//! spreadsheet would take for a formula gets a `'` in front, because programs choose their own
+//! names.
 
 use std::io::{self, Write};
 
@@ -13,16 +14,16 @@ const HEADING: &str = "time,pid,tid,comm,op,api,dev,ino,fs,path,offset,len,ret,l
 direct_bytes,cached_bytes,outcome,errno,cause,why,fix,flushed_pages,invalidated_pages,\
 readahead_pages,dirty_left_pages,approximate,attempts,finding,stack\r\n";
 
-/// Writes rows.
+/// Writes requests as CSV rows.
 pub struct Csv<W> {
     out: W,
 }
 
 impl<W: Write> Csv<W> {
-    /// Writes the heading.
+    /// Writes the header.
     ///
     /// # Errors
-    /// Those of the output.
+    /// Errors of the output.
     pub fn new(mut out: W) -> io::Result<Self> {
         out.write_all(HEADING.as_bytes())?;
         Ok(Self { out })
@@ -84,8 +85,8 @@ impl<W: Write> Sink for Csv<W> {
     }
 }
 
-/// A field that is text. A `'` that is its own gets another one, so that taking off the first `'` of
-/// any field gives back what was recorded.
+/// A text field. A text that begins with `'` gets another one, so that removing the first `'` of
+/// any field restores what was recorded.
 fn cell(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\'']) {
         quoted(&format!("'{text}"))
@@ -94,7 +95,7 @@ fn cell(text: &str) -> String {
     }
 }
 
-/// A field in quotes where it needs them.
+/// The field, quoted if it needs to be.
 fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\r', '\n']) {
         format!("\"{}\"", text.replace('"', "\"\""))
@@ -109,7 +110,7 @@ mod tests {
     use crate::testing::golden;
 
     #[test]
-    fn fields_are_quoted_where_they_must_be() {
+    fn fields_are_quoted_when_needed() {
         assert_eq!(quoted("/data/a b"), "/data/a b");
         assert_eq!(quoted("/data/a,\"b\""), "\"/data/a,\"\"b\"\"\"");
         assert_eq!(HEADING.trim_end().split(',').count(), 30);
@@ -133,7 +134,7 @@ mod tests {
         }
         assert!(row("=HYPERLINK(\"x\",1)").contains(",\"'=HYPERLINK(\"\"x\"\",1)\","));
         let plain = row("a=b");
-        // Numbers stay numbers, and so does a name that is none.
+        // Numbers and names that are not formulas are not changed.
         assert!(plain.contains(",a=b,") && plain.contains(",-22,"), "{plain}");
     }
 }

@@ -1,4 +1,5 @@
-//! Folded lines, as flame graph programs read them: frames with `;` between them, and a count.
+//! Folded stacks, the input of flame graph programs: one line per distinct list of frames,
+//! separated by `;` and followed by a count.
 
 use std::{
     collections::BTreeMap,
@@ -13,14 +14,15 @@ use crate::{
     system::stack::one_frame,
 };
 
-/// Lines kept; requests of more are counted in one.
+/// Maximum number of lines kept. Further requests are counted in the line [`OTHERS`].
 const MAX_LINES: usize = 1 << 18;
-/// Memory they take, and what one takes beside its text.
+/// Maximum bytes of memory for the lines.
 const MAX_BYTES: usize = 40 << 20;
+/// Bytes of memory that a line takes in addition to its text.
 const LINE: usize = 80;
 const OTHERS: &str = "(others)";
 
-/// Counts requests.
+/// Counts requests by folded line.
 #[derive(Default)]
 pub struct Folded {
     lines: BTreeMap<String, u64>,
@@ -54,7 +56,7 @@ impl Folded {
     /// Writes all lines.
     ///
     /// # Errors
-    /// Those of the output.
+    /// Errors of the output.
     pub fn finish(&self, mut out: impl Write) -> io::Result<()> {
         self.lines.iter().try_for_each(|(line, requests)| writeln!(out, "{line} {requests}"))
     }

@@ -1,4 +1,4 @@
-//! Parquet: a column a field, with real types.
+//! Parquet: one typed column per field.
 
 use std::{io::Write, sync::Arc};
 
@@ -17,9 +17,9 @@ use parquet::{
 
 use crate::flow::{explained::ExplainedRequest, sink::Sink};
 
-/// Requests of one row group: what is held in memory.
+/// Maximum number of requests in a row group, which is held in memory.
 const GROUP: usize = 1 << 16;
-/// Bytes of their texts, of which a recording may have any.
+/// Maximum bytes of text in a row group: a hostile recording may hold any amount.
 const MAX_TEXT: usize = 24 << 20;
 
 const SCHEMA: &str = "
@@ -56,7 +56,7 @@ message dio_trace {
   optional binary stack (STRING);
 }";
 
-/// Writes a file.
+/// Writes requests as a Parquet file.
 pub struct Parquet<W: Write + Send> {
     writer: SerializedFileWriter<W>,
     rows: Vec<ExplainedRequest>,
@@ -67,7 +67,7 @@ impl<W: Write + Send> Parquet<W> {
     /// Begins a file.
     ///
     /// # Errors
-    /// Those of the output.
+    /// Errors of the output.
     pub fn new(out: W) -> Result<Self> {
         let schema = Arc::new(parse_message_type(SCHEMA)?);
         let properties = WriterProperties::builder()
@@ -77,10 +77,10 @@ impl<W: Write + Send> Parquet<W> {
         Ok(Self { writer, rows: Vec::new(), text: 0 })
     }
 
-    /// Ends the file, and hands back the output.
+    /// Completes the file, and returns the output.
     ///
     /// # Errors
-    /// Those of the output.
+    /// Errors of the output.
     pub fn finish(mut self) -> Result<W> {
         if !self.rows.is_empty() {
             self.group().map_err(plain)?;
@@ -88,7 +88,7 @@ impl<W: Write + Send> Parquet<W> {
         self.writer.into_inner().map_err(plain)
     }
 
-    /// The columns in the order of the schema.
+    /// Writes a row group: the columns in the order of the schema.
     fn group(&mut self) -> Result<()> {
         let rows = std::mem::take(&mut self.rows);
         self.text = 0;
@@ -141,7 +141,7 @@ impl<W: Write + Send> Sink for Parquet<W> {
     }
 }
 
-/// Bytes that may be more than usual.
+/// Bytes of the texts of unbounded length in a request.
 fn text(record: &ExplainedRequest) -> usize {
     let why = record.why.as_ref().map_or(0, String::len);
     let frames = record.stack.iter().flat_map(|stack| &stack.frames);
@@ -149,7 +149,7 @@ fn text(record: &ExplainedRequest) -> usize {
     record.path.len() + record.fs.len() + why + stack
 }
 
-/// An error of the output, as the output says it.
+/// Unwraps an error of the output from the Parquet error that contains it.
 fn plain(error: impl Into<Error>) -> Error {
     match error.into().downcast::<ParquetError>() {
         Ok(ParquetError::External(error)) => Error::from_boxed(error),
@@ -164,7 +164,7 @@ struct Group<'a, W: Write> {
 }
 
 impl<W: Write + Send> Group<'_, W> {
-    /// The next column; `present` has a 1 for each value that is there, if some may not be.
+    /// Writes the next column. For an optional column, `present` has a 1 for each row with a value.
     fn column<T: DataType>(&mut self, values: &[T::T], present: Option<&[i16]>) -> Result<()> {
         let Some(mut column) = self.out.next_column()? else {
             anyhow::bail!("the schema has fewer columns than a request");

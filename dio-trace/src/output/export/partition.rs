@@ -1,4 +1,5 @@
-//! Parquet in folders by host and hour, as programs that query many files expect (Hive's naming).
+//! Parquet files partitioned by host and hour, in directories named by Hive's convention, for
+//! programs that query many files.
 
 use std::{
     collections::BTreeMap,
@@ -20,26 +21,26 @@ use crate::{
 };
 
 const HOUR: u64 = 3_600_000_000_000;
-/// Hours that are open at once: requests end in their order but for a little.
+/// Maximum number of hours with an open file: requests come nearly in the order of their ends.
 const OPEN: usize = 2;
 
-/// Writes `FOLDER/host=…/hour=…/….parquet`. All files get their names at the end, so that a failure
-/// leaves none of them, and those of an earlier export as they were.
+/// Writes `FOLDER/host=…/hour=…/….parquet`. All files are renamed into place at the end, so that a
+/// failure leaves no new file and does not change files of an earlier export.
 pub struct Partition<'a> {
     folder: PathBuf,
     recording: &'a File,
-    /// Of a file's name: no two recordings share it.
+    /// First part of each file's name, unique to the recording.
     name: String,
     open: BTreeMap<u64, Parquet<Whole>>,
     ready: Vec<Ready>,
-    /// Files made for each hour.
+    /// Number of files created for each hour.
     of_hour: BTreeMap<u64, u32>,
     force: bool,
 }
 
 impl<'a> Partition<'a> {
-    /// Of the recording that this is the header and the file of: what a flight recorder writes again
-    /// has the same header.
+    /// A partition for the recording with this header, path and open file. The path is part of the
+    /// file names, because two dumps of one flight recorder have the same header.
     #[must_use]
     pub fn new(
         folder: &Path,
@@ -55,10 +56,10 @@ impl<'a> Partition<'a> {
         Self { folder, recording, name, open, ready, of_hour, force }
     }
 
-    /// Ends all files; how many there are.
+    /// Completes all files, and returns their number.
     ///
     /// # Errors
-    /// Those of the output.
+    /// Errors of the output.
     pub fn finish(mut self) -> Result<usize> {
         while !self.open.is_empty() {
             self.close_oldest()?;
@@ -78,7 +79,8 @@ impl<'a> Partition<'a> {
     fn create(&mut self, hour: u64) -> Result<Whole> {
         let folder = self.folder.join(format!("hour={}", name_of(hour)));
         make(&folder)?;
-        // By the hour's own count: the same recording is found there again, however it is narrowed.
+        // Numbered per hour, so that an export of the same recording with other filters gets the
+        // same names.
         let nth = self.of_hour.entry(hour).or_insert(0);
         let path = folder.join(format!("{}-{nth}.parquet", self.name));
         *nth += 1;
@@ -86,7 +88,7 @@ impl<'a> Partition<'a> {
     }
 }
 
-/// A request goes to the file of the hour in which it ended.
+/// Each request goes to the file of the hour in which it ended.
 impl Sink for Partition<'_> {
     fn wants_all(&self) -> bool {
         true
@@ -113,7 +115,8 @@ fn make(folder: &Path) -> Result<()> {
         .with_context(|| format!("cannot make {}", escape::path(folder)))
 }
 
-/// A name that is one part of a path: all but the plainest characters as `%NN`.
+/// A name as one path component: characters other than ASCII letters, digits and `_-.` are written
+/// as `%NN`.
 fn word(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
     let out: String = name
@@ -123,7 +126,7 @@ fn word(name: &str) -> String {
     if out.is_empty() { "unknown".to_owned() } else { out }
 }
 
-/// "YYYY-MM-DDTHH" in UTC of hours since the epoch.
+/// Hours since the epoch as "YYYY-MM-DDTHH" in UTC.
 fn name_of(hour: u64) -> String {
     let (mut year, mut day) = (1970, hour / 24);
     let leap = |year: u64| {

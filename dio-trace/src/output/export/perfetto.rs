@@ -1,5 +1,6 @@
-//! A trace for ui.perfetto.dev and its trace processor: processes, their files as tracks, requests
-//! as slices, findings as instants. Field numbers: protos/perfetto/trace of perfetto.
+//! A trace for ui.perfetto.dev and its trace processor: processes and their files as tracks,
+//! requests as slices, findings as instants. Field numbers are from protos/perfetto/trace of
+//! perfetto.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,16 +19,17 @@ use crate::{
     output::export::protobuf::Message,
 };
 
-/// Tracks told apart; requests of more are left out and counted.
+/// Maximum number of tracks. Requests that would need more are left out and counted.
 const MAX_TRACKS: usize = 1 << 16;
-/// All packets come from one writer.
+/// trusted_packet_sequence_id of all packets, which have one writer.
 const SEQUENCE: u64 = 1;
+/// trace_packet.proto: SEQ_INCREMENTAL_STATE_CLEARED.
 const CLEARED: u64 = 1;
-/// builtin_clock.proto
+/// builtin_clock.proto: clock ids.
 const REALTIME: u64 = 1;
 const BOOTTIME: u64 = 6;
 
-/// track_event.proto: TrackEvent.Type
+/// track_event.proto: TrackEvent.Type.
 #[derive(Clone, Copy)]
 enum Kind {
     Begin = 1,
@@ -35,13 +37,14 @@ enum Kind {
     Instant = 3,
 }
 
-/// Writes a trace. Times are those of the wall: ns since the epoch.
+/// Writes a trace. Times are wall-clock times: ns since the epoch.
 pub struct Perfetto<W> {
     out: W,
     next: u64,
-    /// Process tracks, and the tracks of their findings.
+    /// By process id: its track, and the track of its findings.
     processes: HashMap<u32, (u64, u64)>,
-    /// Tracks of a process and file. Requests that overlap are on several; by the end of the last.
+    /// By process and file: its tracks, keyed by the end of their last slice. Overlapping requests
+    /// need several tracks.
     files: HashMap<(u32, FileId), BTreeMap<u64, Vec<u64>>>,
     begun: bool,
     left_out: u64,
@@ -53,15 +56,15 @@ impl<W: Write> Perfetto<W> {
         Self { out, next: 0, processes, files, begun: false, left_out: 0 }
     }
 
-    /// Requests that found no track.
+    /// Number of requests and instants left out for lack of a track.
     pub const fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// Hands on what is buffered.
+    /// Flushes the output.
     ///
     /// # Errors
-    /// Those of the output.
+    /// Errors of the output.
     pub fn finish(&mut self) -> io::Result<()> {
         self.out.flush()
     }
@@ -77,7 +80,7 @@ impl<W: Write> Perfetto<W> {
         self.instant(r.time, (r.pid, &r.comm), &said)
     }
 
-    /// An instant called by the first of what is said.
+    /// Writes an instant with the annotations `said`; its name is the value of the first.
     fn instant(&mut self, time: u64, who: (u32, &str), said: &[(&str, &str)]) -> io::Result<()> {
         self.clocks(time)?;
         let Some((_, track)) = self.process(who)? else {
@@ -94,8 +97,9 @@ impl<W: Write> Perfetto<W> {
         self.packet(time, &event)
     }
 
-    /// The track of a file in which nothing overlaps with this request. Requests come in the order
-    /// of their ends: the one that ended last before this one began is the best fit.
+    /// A track of the request's file on which no slice overlaps with the request; None if there is
+    /// no room for another track. Requests come in the order of their ends, so the best fit is the
+    /// track whose last slice ended latest before this request began.
     fn file(&mut self, r: &ExplainedRequest, begin: u64) -> io::Result<Option<u64>> {
         let Some((parent, _)) = self.process((r.pid, &r.comm))? else { return Ok(None) };
         let full = self.next as usize >= MAX_TRACKS;
@@ -120,7 +124,7 @@ impl<W: Write> Perfetto<W> {
         };
         tracks.entry(r.time).or_default().push(track);
         if free.is_none() {
-            // The viewer draws tracks of one name and parent as one.
+            // The viewer merges tracks with the same name and parent.
             self.describe(&track_of(track, &r.path).number(5, parent))?;
         }
         Ok(Some(track))
@@ -150,7 +154,8 @@ impl<W: Write> Perfetto<W> {
         self.write(Message::default().number(8, time).message(11, event))
     }
 
-    /// Once, before all others: the trace's clock is the wall's.
+    /// Writes the clock snapshot once, before all other packets: the trace's clock is wall-clock
+    /// time.
     fn clocks(&mut self, time: u64) -> io::Result<()> {
         if std::mem::replace(&mut self.begun, true) {
             return Ok(());
@@ -175,11 +180,12 @@ fn event(kind: Kind, track: u64, name: &str, category: &str) -> Message {
     event.text(22, category).text(23, name)
 }
 
-/// debug_annotation.proto
+/// debug_annotation.proto: an annotation with an integer value.
 fn number(name: &str, value: i64) -> Message {
     Message::default().number(4, value as u64).text(10, name)
 }
 
+/// debug_annotation.proto: an annotation with a string value.
 fn text(name: &str, value: &str) -> Message {
     Message::default().text(6, value).text(10, name)
 }
@@ -239,7 +245,7 @@ mod tests {
     use super::*;
     use crate::testing::golden;
 
-    /// Fields of a message: number, value, bytes.
+    /// The fields of a message: number, value, bytes.
     fn fields(mut bytes: &[u8]) -> Vec<(u64, u64, &[u8])> {
         let varint = |bytes: &mut &[u8]| {
             let (mut value, mut shift) = (0, 0);
@@ -305,7 +311,7 @@ mod tests {
             let track = trace.file(&record, begin).unwrap().unwrap();
             assert!(ends.insert(track, record.time).is_none_or(|end| end <= begin));
         }
-        // At most 64 ns of every 10: no more are open at once than seven.
+        // A request every 10 ns takes at most 64 ns: at most seven are open at once.
         assert!(ends.len() <= 7, "{}", ends.len());
     }
 }

@@ -1,6 +1,6 @@
-//! As much of the Protocol Buffers encoding as a trace needs: numbers, texts, messages in messages.
+//! A minimal Protocol Buffers encoder: varints, strings and nested messages.
 
-/// A message in the making.
+/// A message that is being encoded.
 #[derive(Default)]
 pub(super) struct Message(Vec<u8>);
 
@@ -30,13 +30,13 @@ impl Message {
         self
     }
 
-    /// Number of the field, and how its value is written: 0 varint, 2 with its length before.
+    /// Writes a field's key: its number and its wire type (0 varint, 2 length-delimited).
     fn key(&mut self, field: u32, kind: u64) {
         put(&mut self.0, u64::from(field) << 3 | kind);
     }
 }
 
-/// Seven bits a byte, lowest first.
+/// Appends a varint: seven bits per byte, lowest first.
 fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn it_is_the_encoding_of_the_specification() {
-        // protobuf.dev/programming-guides/encoding: its own examples.
+        // The examples of protobuf.dev/programming-guides/encoding.
         assert_eq!(Message::default().number(1, 150).as_bytes(), [0x08, 0x96, 0x01]);
         let text = Message::default().text(2, "testing");
         assert_eq!(text.as_bytes(), b"\x12\x07testing");

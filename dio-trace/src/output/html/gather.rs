@@ -1,4 +1,4 @@
-//! Findings by what they have in common, while a recording is replayed.
+//! Groups the findings of a recording for the HTML page, while it is replayed.
 
 use std::collections::HashMap;
 
@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use crate::flow::{explained::ExplainedRequest, sink::Sink};
 
-/// Rows kept; findings of more are counted as left out.
+/// Maximum number of rows. Findings that would need more are counted as left out.
 const MAX_KEPT: usize = 8_192;
-/// Bytes of their names.
+/// Maximum bytes of text in the rows.
 const MAX_TEXT: usize = 16 << 20;
 
 /// Findings of one process, file, operation, verdict, outcome and cause.
@@ -28,7 +28,7 @@ pub(super) struct Found {
     outcome: Option<Outcome>,
     errno: Option<String>,
     cause: Option<&'static str>,
-    /// Of the first of them.
+    /// Reason of the first finding of the row.
     why: Option<String>,
     fix: Option<String>,
     requests: u64,
@@ -36,8 +36,9 @@ pub(super) struct Found {
     latency_max_ns: u64,
     flushed_pages: u64,
     invalidated_pages: u64,
-    /// ns since the epoch.
+    /// Time of the first finding: ns since the epoch.
     first: u64,
+    /// Time of the last finding: ns since the epoch.
     last: u64,
 }
 
@@ -75,17 +76,17 @@ impl Found {
     }
 }
 
-/// All findings of a cause.
+/// Sums of all findings of one cause.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Caused {
     pub(super) requests: u64,
     bytes: u64,
 }
 
-/// Process, file, operation, verdict, outcome, cause.
+/// Key of a row: process, file, operation, verdict, outcome, cause.
 type Key = (u32, FileId, Op, Verdict, Option<Outcome>, Option<&'static str>);
 
-/// Takes the findings.
+/// A sink that groups findings.
 #[derive(Default)]
 pub struct Gather {
     rows: HashMap<Key, Found>,
@@ -103,7 +104,7 @@ impl Gather {
         self.left_out
     }
 
-    /// The most frequent ones first.
+    /// The rows, the most frequent first.
     pub(super) fn rows(self) -> Vec<Found> {
         let mut rows: Vec<Found> = self.rows.into_values().collect();
         rows.sort_by(|a, b| (b.requests, a.first, &a.path).cmp(&(a.requests, b.first, &b.path)));

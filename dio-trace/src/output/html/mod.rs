@@ -1,4 +1,5 @@
-//! A recording as one page: its data as JSON, and a script that draws it. It asks no network.
+//! The HTML page of a recording: one file with its data as JSON and a script that draws it. The
+//! page makes no network requests.
 
 mod gather;
 
@@ -25,15 +26,15 @@ use gather::{Caused, Found};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = concat!(include_str!("format.js"), include_str!("page.js"));
-/// Hashes of the two above: a browser runs nothing else, whatever a name in the data says. A test
-/// compares.
+/// Hashes of [`STYLE`] and [`SCRIPT`] for the Content-Security-Policy: a browser runs nothing else,
+/// whatever the data contains. A test compares them.
 const STYLE_HASH: &str = "sha256-CLtiVXLuKbTt4ddZBDXEBhww812seKBD4AImdyHMXDA=";
 const SCRIPT_HASH: &str = "sha256-nKIJ5YVvDUYWj9+Hxu9RyLOWZiTd2pmwCXkMa3X7glA=";
-/// Rows of one table; what is left out is said.
+/// Maximum number of rows of a table. The page says how many are left out.
 const MAX_ROWS: usize = 1_000;
 const SLICES: usize = 128;
 
-/// A table as far as it goes.
+/// The first rows of a table, and how many are left out.
 #[derive(Serialize)]
 struct Table<T> {
     rows: Vec<T>,
@@ -52,13 +53,14 @@ impl<T> From<Vec<T>> for Table<T> {
 #[derive(Serialize)]
 struct Page<'a> {
     report: Document<'a>,
-    /// Rows of the summary that the page has not.
+    /// Number of rows of the summary that are left out.
     rows_left_out: usize,
-    /// When it began and how long it lasted, and the zone that all times are in.
+    /// Begin and duration of the recording, in words.
     when: String,
+    /// Time zone of all times on the page.
     zone: PageZone,
     headline: String,
-    /// Requests of all rows that came back short.
+    /// Number of requests with a short count, of all rows.
     short: u64,
     refused_opens: u64,
     verdict_names: Vec<&'static str>,
@@ -66,24 +68,28 @@ struct Page<'a> {
     verdicts: Vec<ByVerdict>,
     causes: Vec<CauseRow>,
     findings: Table<Found>,
-    /// Findings that are counted in no row.
+    /// Number of findings that are in no row.
     findings_left_out: u64,
     files: Table<Group>,
     processes: Table<Group>,
     file_systems: Table<Group>,
 }
 
-/// Seconds east of UTC, and in words which zone that is and why.
+/// The time zone of the page.
 #[derive(Serialize)]
 struct PageZone {
+    /// Seconds east of UTC.
     offset: i32,
+    /// The zone and where it is from, in words.
     text: String,
 }
 
-/// When: ns since the epoch, ns a slice.
+/// Counts over time.
 #[derive(Serialize)]
 struct Times {
+    /// Begin of the first slice: ns since the epoch.
     start: u64,
+    /// ns per slice.
     width: u64,
     slices: Vec<OneSlice>,
 }
@@ -108,7 +114,7 @@ impl From<&Slice> for OneSlice {
     }
 }
 
-/// How long requests of a verdict took.
+/// Counts and latencies of the requests of one verdict.
 #[derive(Serialize)]
 struct ByVerdict {
     verdict: String,
@@ -116,12 +122,12 @@ struct ByVerdict {
     findings: u64,
     bytes: u64,
     latency_mean_ns: u64,
-    /// Upper bounds of the buckets of the 50th, 90th, 99th and last request in a hundred.
+    /// 50th, 90th, 99th and 100th percentile in ns, each the upper bound of its bucket.
     percentiles: Vec<u64>,
     latency: Vec<u32>,
 }
 
-/// A cause with what the rule table says of it.
+/// A cause with its texts from the rule table.
 #[derive(Serialize)]
 struct CauseRow {
     id: &'static str,
@@ -176,10 +182,10 @@ fn causes(gather: &Gather) -> Vec<CauseRow> {
     rows
 }
 
-/// Writes the page of a recording of that name, which is escaped.
+/// Writes the page of a recording. `name` is its path, already escaped.
 ///
 /// # Errors
-/// Those of the output.
+/// Errors of the output.
 pub fn page(
     mut out: impl Write,
     name: &str,
@@ -234,8 +240,8 @@ pub fn page(
     Ok(out.flush()?)
 }
 
-/// JSON that HTML sees nothing in: outside strings JSON has no `<`, `>` or `&`, and inside them they
-/// are written as `\u00NN`.
+/// A writer that makes JSON inert in HTML. `<`, `>` and `&` occur in JSON only inside strings,
+/// where this writes them as `\u00NN`.
 struct Inert<W>(W);
 
 impl<W: Write> Write for Inert<W> {
@@ -283,7 +289,7 @@ mod tests {
         }
     }
 
-    /// What format.js makes of these, by node; none without it.
+    /// Output of `program` after format.js, run by node; None if node is not installed.
     fn by_node(program: &str) -> Option<String> {
         let script = format!("{}\n{program}", include_str!("format.js"));
         let Ok(out) = Command::new("node").args(["-e", &script]).output() else {
@@ -294,7 +300,8 @@ mod tests {
         Some(String::from_utf8(out.stdout).unwrap())
     }
 
-    /// Around every unit and every change of rounding, and what JSON.parse keeps exact beyond.
+    /// Numbers around every unit and every change of rounding, and powers of two, which JSON.parse
+    /// keeps exact at any size.
     fn numbers() -> Vec<u64> {
         let mut out = vec![0, 1, 9, 10, 42, 99, 100, 998, 9_007_199_254_740_991];
         for unit in [1_000, 1 << 10, 1_000_000, 1 << 20, 1_000_000_000, 60_000_000_000] {
@@ -328,7 +335,7 @@ mod tests {
             })
             .collect();
         for ((page, text), n) in page.lines().zip(text.lines()).zip(&numbers) {
-            // Beyond, a number of JavaScript has another text than its value.
+            // From 2^53 on, JavaScript prints rounded digits.
             let page = if *n < 1 << 53 {
                 page
             } else {

@@ -1,4 +1,4 @@
-//! The rule table for people: a line each, a page each, and docs/causes.md.
+//! The rule table as text: a list, a page per cause, and docs/causes.md.
 
 #[cfg(test)]
 use crate::cause::Scenario;
@@ -7,7 +7,7 @@ use crate::{
     output::text::columns::wrap,
 };
 
-/// All causes, a line each.
+/// All causes, one line per cause.
 #[must_use]
 pub fn cause_list(width: usize) -> String {
     let longest = RULES.iter().map(|rule| rule.id.len()).max().unwrap_or(0);
@@ -16,7 +16,7 @@ pub fn cause_list(width: usize) -> String {
     format!("{lines}\nIn the order of decision. dio-trace explain ID says more.\n")
 }
 
-/// A cause in full.
+/// The page of one cause.
 #[must_use]
 pub fn cause_page(rule: &Rule, width: usize) -> String {
     let title = format!("{}: {}", rule.id, rule.title);
@@ -31,7 +31,7 @@ pub fn cause_page(rule: &Rule, width: usize) -> String {
     .concat()
 }
 
-/// What makes it fire, in words.
+/// The scenario in words.
 #[cfg(test)]
 fn scenario(scenario: &Scenario) -> String {
     match scenario {
@@ -40,7 +40,7 @@ fn scenario(scenario: &Scenario) -> String {
     }
 }
 
-/// docs/causes.md, which a test compares with this.
+/// The text of docs/causes.md; a test compares the file with it.
 #[cfg(test)]
 pub(crate) fn cause_document() -> String {
     const WIDTH: usize = 100;

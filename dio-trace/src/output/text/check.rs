@@ -1,11 +1,11 @@
-//! The page of `check`.
+//! The text that `check` prints for a path.
 
 use crate::{
     check::{Answer, Overall, Report},
     output::text::columns::wrap,
 };
 
-/// What there is to say of a path, ending with the answer.
+/// The page of one path: a headline with the overall answer, then the details.
 #[must_use]
 pub fn check_page(report: &Report, width: usize) -> String {
     let mut out = String::new();
@@ -25,7 +25,7 @@ pub fn check_page(report: &Report, width: usize) -> String {
     wrap("", &format!("{}: {}", report.path, headline(report)), width) + "\n" + &out
 }
 
-/// What it comes to, and whether that was seen.
+/// The overall answer, and whether it is proven.
 fn headline(report: &Report) -> String {
     let answers =
         || accesses(report).into_iter().filter_map(|(label, answer)| Some((label, answer?)));
@@ -72,7 +72,7 @@ fn what(report: &Report) -> String {
 
 fn limits(report: &Report) -> String {
     let (Some(memory), Some(offset)) = (report.memory_align, report.offset_align) else {
-        return "nobody says any".to_owned();
+        return "not known".to_owned();
     };
     if offset == 0 {
         return format!("none: no direct I/O ({})", report.limits.unwrap_or_default());
@@ -100,7 +100,7 @@ fn verdict(answer: &Answer) -> String {
     format!("{word}; proven{of}: {proof}")
 }
 
-/// Each reason once.
+/// The reasons and remedies, one per cause.
 fn reasons(report: &Report) -> Vec<(&'static str, String)> {
     let mut said: Vec<&str> = Vec::new();
     let mut lines = Vec::new();
@@ -126,7 +126,7 @@ mod tests {
     use crate::check::Checker;
 
     #[test]
-    fn the_headline_tells_what_was_seen_from_what_is_expected() {
+    fn the_headline_distinguishes_proof_from_forecast() {
         use Overall::{Direct, Not, Unknown};
         let mut report = Checker::new(false).check(&std::env::temp_dir()).unwrap();
         let mut headline_of = |overall, expected, proven| {

@@ -1,7 +1,7 @@
-//! Fitting text into columns.
+//! Helpers that fit text into columns: truncation, wrapping, and short byte counts.
 
-/// `text` in at most `width` characters; what is too long loses its beginning (a path's end says
-/// more than its start).
+/// `text` in at most `width` characters. A longer text loses its beginning, because the end of a
+/// path says more.
 #[must_use]
 pub(crate) fn tail(text: &str, width: usize) -> String {
     let len = text.chars().count();
@@ -12,7 +12,7 @@ pub(crate) fn tail(text: &str, width: usize) -> String {
     format!("…{kept}")
 }
 
-/// `text` in at most `width` characters; what is too long loses its end.
+/// `text` in at most `width` characters. A longer text loses its end.
 #[must_use]
 pub(crate) fn head(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
@@ -22,7 +22,7 @@ pub(crate) fn head(text: &str, width: usize) -> String {
     format!("{kept}…")
 }
 
-/// A number of bytes: with a binary suffix where that is exact and shorter, else in full.
+/// A number of bytes, with a binary suffix if it is a whole multiple of the unit.
 #[must_use]
 pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
@@ -30,8 +30,8 @@ pub(crate) fn bytes(n: u64) -> String {
     fits.map_or_else(|| n.to_string(), |(unit, name)| format!("{}{name}", n / unit))
 }
 
-/// `text` broken into lines of at most `width` characters; the first one begins with `label`, the
-/// others with as much space.
+/// `text` wrapped into lines of at most `width` characters. The first line begins with `label`; the
+/// others are indented by its width.
 #[must_use]
 pub(crate) fn wrap(label: &str, text: &str, width: usize) -> String {
     let indent = " ".repeat(label.chars().count());

@@ -1,11 +1,11 @@
-//! The page of `doctor`.
+//! The text that `doctor` prints.
 
 use crate::{
     doctor::{Report, State},
     output::text::columns::wrap,
 };
 
-/// A line for each answer; all probes if `every`, else those that are missing.
+/// One line per answer, then one per probe: all probes if `every`, else only missing ones.
 #[must_use]
 pub fn doctor_page(report: &Report, every: bool, width: usize) -> String {
     let word = if report.works { "dio-trace works here" } else { "dio-trace does not work here" };

@@ -1,4 +1,5 @@
-//! The end of a gated run: what failed, and who did it.
+//! The result of `run --fail-on` (the gate): which rules failed, and the offenders, which are the
+//! processes and files that broke a rule.
 
 use crate::{
     gate::Outcome,
@@ -6,10 +7,10 @@ use crate::{
     util::figures::count,
 };
 
-/// Offenders shown; the report has them all.
+/// Maximum number of offenders shown; `--report` has all of them.
 const SHOWN: usize = 10;
 
-/// The rules and the offenders.
+/// The page of a gate's outcome: rules, offenders and remedies.
 #[must_use]
 pub fn gate_page(outcome: &Outcome, width: usize) -> String {
     let counted: Vec<String> = outcome

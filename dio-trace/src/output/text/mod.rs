@@ -1,4 +1,5 @@
-//! Text: a line per finding, a closing summary, and the pages of `explain`, `check` and `doctor`.
+//! Text output: findings and the closing summary of a run, and the pages of `report`, `explain`,
+//! `check`, `doctor` and the gate.
 
 mod causes;
 mod check;

@@ -1,8 +1,8 @@
-//! What to say where no request was seen: what is known of the reason, and no more.
+//! The text for a run in which no request was seen: the known reasons, without guesses.
 
 use crate::flow::summary::Summary;
 
-/// That no request was seen, and what could have hidden it.
+/// Says that no request was seen, and what could have hidden one.
 pub(super) fn seen(s: &Summary) -> String {
     let mut text = format!("No O_DIRECT request ended while {} was traced.", scope(s));
     let open = s.in_flight + s.unmatched;

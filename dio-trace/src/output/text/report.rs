@@ -1,4 +1,5 @@
-//! What a report shows beside the screen of live tracing.
+//! The parts of a report that live tracing does not have: the recording, its timeline, and `--by`
+//! tables.
 
 use crate::{
     flow::{
@@ -16,12 +17,12 @@ use crate::{
     },
 };
 
-/// Rows of a table.
+/// Maximum number of rows of a `--by` table.
 const MAX_ROWS: usize = 40;
-/// Places of damage that are told.
+/// Maximum number of damaged places that are listed.
 const MAX_PLACES: usize = 5;
 
-/// Where and when it was recorded, and what is not whole about it.
+/// Describes the recording: where and when it was made, and what is missing or damaged.
 #[must_use]
 pub fn recording(name: &str, replayed: &Replay, shown: &Shown, width: usize) -> String {
     let header = &replayed.header;
@@ -74,7 +75,7 @@ pub fn recording(name: &str, replayed: &Replay, shown: &Shown, width: usize) -> 
     out
 }
 
-/// In which way it is not whole.
+/// What is damaged or missing at the end of the recording, one text per line.
 fn broken(replayed: &Replay) -> Vec<String> {
     let cut = &replayed.integrity;
     let mut out: Vec<String> = cut
@@ -102,7 +103,7 @@ fn broken(replayed: &Replay) -> Vec<String> {
     out
 }
 
-/// When, and how long requests took by verdict.
+/// The findings over time, and the latencies by verdict.
 #[must_use]
 pub fn times(replayed: &Replay, width: usize) -> String {
     let mut out = String::new();
@@ -113,9 +114,9 @@ pub fn times(replayed: &Replay, width: usize) -> String {
         let most = findings.iter().max().copied().unwrap_or(0);
         out += &format!("        findings; at most {} in one slice\n", count(most));
     }
-    // By verdict no file is asked for.
-    let mut nobody = crate::enrich::Enricher::recorded();
-    let rows = grouped(&replayed.counters, By::Verdict, &mut nobody);
+    // Grouping by verdict looks up no names, so an empty enricher will do.
+    let mut empty = crate::enrich::Enricher::recorded();
+    let rows = grouped(&replayed.counters, By::Verdict, &mut empty);
     if !rows.is_empty() {
         out +=
             &format!("{:<8}{:>12} {:>8} {:>8}  VERDICT\n", "latency", "REQUESTS", "P50<", "P99<");
@@ -127,7 +128,7 @@ pub fn times(replayed: &Replay, width: usize) -> String {
     out
 }
 
-/// A table of sums.
+/// The table of `--by`.
 #[must_use]
 pub fn groups(rows: &[Group], by: By, style: Style) -> String {
     let what = subject(by);
@@ -162,7 +163,7 @@ pub fn groups(rows: &[Group], by: By, style: Style) -> String {
     out
 }
 
-/// Slices of time have counts alone.
+/// The table of `--by time`, which has only counts.
 fn by_time(rows: &[Group]) -> String {
     let mut out = format!("{:>11} {:>10} {}\n", "REQUESTS", "FINDINGS", subject(By::Time));
     for row in rows {
@@ -181,7 +182,7 @@ fn frames(folded: &str, style: Style) -> String {
     folded.rsplit(';').skip(1).map(line).collect()
 }
 
-/// The heading over what rows are told apart by.
+/// The heading of the column with the groups' names.
 pub(crate) const fn subject(by: By) -> &'static str {
     match by {
         By::Process => "PROCESS/PID",

@@ -1,4 +1,5 @@
-//! What a person sees.
+//! The text output of tracing and `report`: a line per finding with its cause and remedy, then the
+//! closing summary.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,38 +30,39 @@ use crate::{
     },
 };
 
-/// How to draw.
+/// How text is laid out.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
     pub width: usize,
     pub colour: bool,
-    /// Cut paths to the width; off where a program reads.
+    /// Truncate paths and stack frames to the width; off if stdout is not a terminal.
     pub cut: bool,
-    /// Every request has its line.
+    /// Print every request, not only findings.
     pub all: bool,
 }
 
-/// Lines of one kind shown before they are only counted.
+/// Number of lines shown per kind of finding; further ones are only counted.
 const SHOWN: u64 = 3;
-/// Kinds of findings remembered.
+/// Maximum number of kinds remembered; at the limit all are forgotten.
 const MAX_KINDS: usize = 65_536;
-/// Rows of the closing table.
+/// Maximum number of rows of the closing table.
 const MAX_ROWS: usize = 20;
 
-/// Writes findings and the summary.
+/// Writes findings and the summary as text.
 pub struct Screen<W> {
     out: W,
     style: Style,
     seen: HashMap<FindingKey, u64>,
-    /// Processes that were named beyond their line, with those names.
+    /// Processes and names that were already printed in a `by:` line.
     named: HashSet<(u32, String)>,
-    /// Causes whose reason was shown, in that order.
+    /// Causes whose reason was shown, in the order shown.
     causes: Vec<&'static str>,
     headed: bool,
-    /// The zone of all times, and the day that lines are of, once that is said.
+    /// The zone of all times.
     shown: Shown,
+    /// The date of the lines, once it was printed.
     day: Option<String>,
-    /// Only a part of what was seen is shown.
+    /// Filters or times leave out part of the recording.
     narrowed: bool,
 }
 
@@ -79,23 +81,24 @@ impl<W: Write> Screen<W> {
         }
     }
 
-    /// To be told where filters may leave nothing of what was seen.
+    /// Call this if filters or times may leave nothing of a recording; changes the text for an
+    /// empty result.
     pub fn narrow(&mut self) {
         self.narrowed = true;
     }
 
-    /// To be told where the zone, and the day of this time, are said already.
+    /// Call this if the zone and the date of `time` are already printed.
     pub fn begin(&mut self, time: u64) {
         self.day = Some(self.shown.zone.date(time));
     }
 
-    /// What was written to.
+    /// The writer.
     pub const fn get_ref(&self) -> &W {
         &self.out
     }
 
-    /// A line about something that is no request.
-    fn beside(
+    /// Writes the line of a side event.
+    fn side_event(
         &mut self,
         time: u64,
         (comm, pid): (&str, u32),
@@ -110,7 +113,8 @@ impl<W: Write> Screen<W> {
         writeln!(self.out, "{fixed}{} {path}", self.paint(decided, word))
     }
 
-    /// Over the first line, and where the day changes: lines have a time of day.
+    /// Writes the heading before the first line, and the date when it changes: lines have only the
+    /// time of day.
     fn heading(&mut self, time: u64) -> io::Result<()> {
         let day = self.shown.zone.date(time);
         let is_new = self.day.as_deref() != Some(&day);
@@ -144,7 +148,8 @@ impl<W: Write> Screen<W> {
         writeln!(self.out, "{}", wrap("  fix: ", fix, self.style.width))
     }
 
-    /// Who made the request, where the name in its line says less; each once.
+    /// Writes the title and thread of the process, if they say more than the name in the line; once
+    /// per process and text.
     fn by(&mut self, record: &ExplainedRequest) -> io::Result<()> {
         let thread = record.thread.as_ref().map(|thread| format!("thread {thread}"));
         let names: Vec<String> = record.cmdline.iter().cloned().chain(thread).collect();
@@ -158,7 +163,7 @@ impl<W: Write> Screen<W> {
         writeln!(self.out, "{}", wrap("  by:  ", &text, self.style.width))
     }
 
-    /// Where in the program it was asked for, the innermost function first.
+    /// Writes the program's stack, the innermost function first.
     fn stack(&mut self, stack: &Stack) -> io::Result<()> {
         let mut label = "  at:  ";
         for frame in &stack.frames {
@@ -171,7 +176,7 @@ impl<W: Write> Screen<W> {
         Ok(())
     }
 
-    /// A path in what is left of the line.
+    /// A path truncated to the rest of the line, of which `before` columns are used.
     fn path(&self, path: &str, before: usize) -> String {
         if self.style.cut {
             tail(path, self.style.width.saturating_sub(before).max(12))
@@ -180,7 +185,7 @@ impl<W: Write> Screen<W> {
         }
     }
 
-    /// The padded word, coloured by how bad it is.
+    /// The padded word, coloured by severity.
     fn paint(&self, (verdict, outcome): (Verdict, Option<Outcome>), word: &str) -> String {
         let padded = format!("{word:<8}");
         if !self.style.colour {
@@ -195,17 +200,17 @@ impl<W: Write> Screen<W> {
         format!("\x1b[{colour}m{padded}\x1b[0m")
     }
 
-    /// Shows the end of a run whose rows were seen already.
+    /// Writes the end of a run whose rows were already shown (`top`).
     ///
     /// # Errors
-    /// Those of the writer.
+    /// Errors of the writer.
     pub fn closing(&mut self, summary: &Summary) -> io::Result<()> {
         self.headline(summary)?;
         self.coverage(summary)?;
         self.out.flush()
     }
 
-    /// What the table cannot show of requests that were direct, each once.
+    /// Writes the notes on direct requests, each once.
     fn notes(&mut self, rows: &[FileRow]) -> io::Result<()> {
         let mut said: Vec<&str> = Vec::new();
         for row in rows {
@@ -268,7 +273,7 @@ impl<W: Write> Screen<W> {
         Ok(())
     }
 
-    /// Who mixes with whom, and what that cost.
+    /// Writes a mixed file: the users of both sides, and the side effects.
     fn mixed(&mut self, row: &MixedRow) -> io::Result<()> {
         let direct: Vec<String> = if row.is_by_itself() {
             vec!["the same process".to_owned()]
@@ -327,7 +332,7 @@ impl<W: Write> Screen<W> {
 }
 
 impl<W: Write> Sink for Screen<W> {
-    /// Shows a request, with cause and remedy the first time its kind appears.
+    /// Writes a request, with cause and remedy the first time its kind appears.
     fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
         if !record.finding && !self.style.all {
             return Ok(());
@@ -338,7 +343,7 @@ impl<W: Write> Sink for Screen<W> {
         let times = self.seen.entry(record.kind()).or_insert(0);
         *times += 1;
         let times = *times;
-        // A tail read is expected once a file, and says nothing new the next time.
+        // A short read at the end of a file is expected; one line per file is enough.
         let shown = if record.outcome == Some(Outcome::Eof) { 1 } else { SHOWN };
         if times > shown && !self.style.all {
             return Ok(());
@@ -360,22 +365,22 @@ impl<W: Write> Sink for Screen<W> {
         Ok(self.out.flush()?)
     }
 
-    /// Shows that O_DIRECT itself was refused, with the reason.
+    /// Writes a rejected open, with the reason.
     fn rejected_open(&mut self, row: &RejectedOpenRow) -> Result<()> {
         let decided = (Verdict::Refused, None);
-        self.beside(row.time, (&row.comm, row.pid), row.call, row.errno, decided, &row.path)?;
+        self.side_event(row.time, (&row.comm, row.pid), row.call, row.errno, decided, &row.path)?;
         Ok(self.reason(row.cause, &row.why, &row.fix)?)
     }
 
-    /// Shows that a process uses a file through the page cache which others use directly.
+    /// Writes that a process uses a file through the page cache which is also used directly.
     fn mixed_access(&mut self, m: &MixedAccess) -> Result<()> {
         let decided = (Verdict::Partial, None);
         let op = if m.writes { "W" } else { "R" };
-        self.beside(m.time, (&m.comm, m.pid), op, "mixed", decided, &m.path)?;
+        self.side_event(m.time, (&m.comm, m.pid), op, "mixed", decided, &m.path)?;
         Ok(self.reason(m.cause, &m.why, &m.fix)?)
     }
 
-    /// Shows the end: per file and verdict, then what the tool did and did not see.
+    /// Writes the summary: rows per file and verdict, then what the tool did and did not see.
     fn summary(&mut self, summary: &Summary) -> Result<()> {
         if self.headed {
             writeln!(self.out)?;
@@ -397,7 +402,7 @@ impl<W: Write> Sink for Screen<W> {
     }
 }
 
-/// Over lines of requests.
+/// The heading over lines of requests.
 pub(crate) fn heading() -> String {
     format!(
         "{:<8} {:<15} {:<2} {:>8} {:>5} {:>6} {:<8} FILE",
@@ -412,7 +417,7 @@ const fn letter(op: Op) -> &'static str {
     }
 }
 
-/// The line of a request, up to its verdict.
+/// The columns of a request's line before its verdict.
 pub(crate) fn request(zone: &Zone, r: &ExplainedRequest) -> String {
     format!(
         "{} {:<15} {:<2} {:>8} {:>5} {:>6} ",
@@ -425,18 +430,18 @@ pub(crate) fn request(zone: &Zone, r: &ExplainedRequest) -> String {
     )
 }
 
-/// The same of something that is no request.
+/// The columns of a side event's line before its word.
 pub(crate) fn no_request(zone: &Zone, time: u64, (comm, pid): (&str, u32), op: &str) -> String {
     format!("{} {:<15} {op:<24} ", zone.time_of_day(time), process(comm, pid))
 }
 
-/// `comm/pid` in the width of its column.
+/// `comm/pid`, the name truncated to fit the column.
 fn process(comm: &str, pid: u32) -> String {
     let pid = pid.to_string();
     format!("{}/{pid}", head(comm, 14_usize.saturating_sub(pid.len())))
 }
 
-/// The verdict, or the outcome where that is the news.
+/// The word in the verdict column: the verdict, or the outcome of a healthy request that was short.
 pub(crate) fn verdict_word(record: &ExplainedRequest) -> String {
     let ExplainedRequest { verdict, outcome, .. } = record;
     let healthy =
@@ -454,7 +459,8 @@ mod tests {
 
     const STYLE: Style = Style { width: 80, colour: false, cut: true, all: true };
 
-    /// What is said of days and zone, with the times of lines, of a request at each of these.
+    /// The lines about zone and date, and the times of the other lines, for a request at each of
+    /// `times`.
     fn said(began: Option<u64>, times: &[u64]) -> Vec<String> {
         let zone = Zone { offset: 3_600, name: Some("Europe/Berlin".to_owned()) };
         let mut screen = Screen::new(Vec::new(), STYLE, Shown::recorded(Some(&zone), false));
@@ -475,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn zone_and_day_are_said_once_and_a_new_day_when_it_comes() {
+    fn the_zone_is_printed_once_and_the_date_when_it_changes() {
         const SECOND: u64 = 1_000_000_000;
         // 2026-01-02 22:59:59 UTC: a second before midnight in Berlin.
         let last = 1_767_394_799 * SECOND;

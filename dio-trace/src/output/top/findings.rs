@@ -1,4 +1,4 @@
-//! The last findings, folded: of each kind the last one and how often it came.
+//! The findings of the live screen, folded by kind: the latest of each kind and its count.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use crate::flow::{
     side_events::{MixedAccess, RejectedOpenRow},
 };
 
-/// Kinds kept; those not seen for longest go first.
+/// Maximum number of kinds; the least recently seen are dropped first.
 pub const MAX_FINDINGS: usize = 1_024;
 
-/// A finding: a request, or something beside requests.
+/// The content of a finding: a request or a side event.
 #[derive(Clone, Debug)]
 pub enum What {
     Request(Box<ExplainedRequest>),
@@ -19,12 +19,12 @@ pub enum What {
     MixedAccess(Box<MixedAccess>),
 }
 
-/// The last of its kind.
+/// The latest finding of one kind, and how often the kind occurred.
 #[derive(Clone, Debug)]
 pub struct Finding {
     pub times: u64,
     pub what: What,
-    /// The larger, the later it came.
+    /// Sequence number of the latest occurrence.
     pub turn: u64,
 }
 
@@ -56,7 +56,7 @@ impl Finding {
         }
     }
 
-    /// When it came last: ns since the epoch.
+    /// Time of the latest occurrence: ns since the epoch.
     #[must_use]
     pub fn time(&self) -> u64 {
         match &self.what {
@@ -66,7 +66,7 @@ impl Finding {
         }
     }
 
-    /// Id, why and what to do; none if nothing explains it.
+    /// The cause's id, reason and remedy; None if no rule explains the finding.
     #[must_use]
     pub fn cause(&self) -> Option<(&'static str, &str, &str)> {
         match &self.what {
@@ -79,7 +79,7 @@ impl Finding {
         }
     }
 
-    /// True if it is counted in the row of that name.
+    /// True if the finding belongs to the row `name` of the grouping `by`.
     #[must_use]
     pub fn is_of(&self, by: By, name: &str) -> bool {
         match by {
@@ -103,16 +103,16 @@ impl Finding {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Key {
     Request(FindingKey),
-    /// Process, file and word.
+    /// A side event: process, path, and the call or access.
     Beside(u32, String, &'static str),
 }
 
-/// All kinds that were met.
+/// All kinds of findings that were seen, up to [`MAX_FINDINGS`].
 #[derive(Default)]
 pub struct Findings {
     kinds: HashMap<Key, Finding>,
     turn: u64,
-    /// Kinds that had to go.
+    /// Number of kinds dropped for lack of room.
     pub evicted: u64,
 }
 
@@ -145,7 +145,7 @@ impl Findings {
         self.kinds.insert(key, Finding { times, what: what(), turn });
     }
 
-    /// A quarter at once: looking for the oldest costs a look at all.
+    /// Drops the oldest quarter at once, because finding the oldest scans all kinds.
     fn evict(&mut self) {
         let mut turns: Vec<u64> = self.kinds.values().map(|finding| finding.turn).collect();
         turns.sort_unstable();
@@ -155,7 +155,7 @@ impl Findings {
         self.evicted += (before - self.kinds.len()) as u64;
     }
 
-    /// Adds what came meanwhile.
+    /// Adds the findings that came during a pause.
     pub fn join(&mut self, later: Self) {
         let mut kinds: Vec<_> = later.kinds.into_iter().collect();
         kinds.sort_by_key(|(_, finding)| finding.turn);
@@ -165,7 +165,7 @@ impl Findings {
         self.evicted += later.evicted;
     }
 
-    /// Those of a row, the latest first.
+    /// The findings of a row, the latest first.
     #[must_use]
     pub fn of(&self, by: By, name: &str) -> Vec<&Finding> {
         let mut found: Vec<&Finding> =

@@ -1,19 +1,20 @@
-//! From keys to commands.
+//! Translates key presses to commands of the live screen.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-/// What a person wants.
+/// What a key asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     Quit,
-    /// One step back; out, if there is none.
+    /// One step back; quits on the first page.
     Back,
     Suspend,
     Redraw,
     Pause,
     Help,
-    /// The grouping so many further, or that of a number.
+    /// Move to the grouping this many places further.
     StepBy(isize),
+    /// Switch to the grouping with this index.
     By(usize),
     StepSort(isize),
     Reverse,
@@ -21,13 +22,15 @@ pub enum Command {
     First,
     Last,
     Enter,
-    /// Begin to type a text to filter by.
+    /// Begin to type a filter text.
     Filter,
     Type(char),
+    /// Delete the last character.
     Rub,
 }
 
-/// What a key means; `typing`: into the text.
+/// The command of a key; None if the key has none. While `typing`, characters go into the filter
+/// text.
 #[must_use]
 pub fn command(key: KeyEvent, typing: bool) -> Option<Command> {
     if key.kind == KeyEventKind::Release {
@@ -118,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_let_go_means_nothing() {
+    fn a_released_key_means_nothing() {
         let mut key = KeyEvent::new(KeyCode::Char('q'), KeyModifiers::NONE);
         key.kind = KeyEventKind::Release;
         assert_eq!(command(key, false), None);

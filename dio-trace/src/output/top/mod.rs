@@ -1,6 +1,7 @@
-//! The state of the live screen: what was counted and found, and what a person asked to see of it.
+//! The live screen of `top`: its state (counts, findings, and what is selected) and how it is
+//! drawn.
 //!
-//! No state reads a clock or a keyboard: `cli/top` feeds it, and `draw` draws it.
+//! The state reads neither clock nor keyboard: `cli/top` feeds it, and `draw` draws it.
 
 mod draw;
 mod findings;

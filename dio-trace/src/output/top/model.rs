@@ -1,4 +1,4 @@
-//! What is shown, and what keys do to it.
+//! The model of the live screen: its state, and how commands change it.
 
 use std::collections::HashMap;
 
@@ -22,10 +22,10 @@ use crate::{
     util::clock::Shown,
 };
 
-/// Characters of a text to filter by.
+/// Maximum number of characters of the filter text.
 const MAX_TEXT: usize = 64;
 
-/// The groupings, in the order of their numbers.
+/// The groupings of the live screen, in the order of their number keys.
 pub struct Bys;
 
 impl Bys {
@@ -45,36 +45,39 @@ impl Bys {
     }
 }
 
-/// What does not change while it runs.
+/// What does not change during a run.
 #[derive(Clone, Debug, Default)]
 pub struct About {
-    /// Whose requests.
+    /// Whose requests are traced, in words.
     pub subject: String,
-    /// Seconds between two looks.
+    /// Seconds between two updates.
     pub interval: f64,
-    /// Which probes, on which kernel.
+    /// The number of probes, how they are attached, and the kernel.
     pub probes: String,
-    /// What is not seen, and why.
+    /// Missing probes, with reasons.
     pub missing: Vec<String>,
     /// The zone of all times.
     pub shown: Shown,
 }
 
-/// Sums over everything.
+/// Sums over all requests.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
-    /// In the last interval.
+    /// Requests of the last interval.
     pub requests: u64,
+    /// Findings of the last interval.
     pub findings: u64,
+    /// Bytes of the last interval.
     pub bytes: Bytes,
-    /// Since the start.
+    /// Sums since the start.
     pub all: Sums,
+    /// Losses since the start.
     pub lost: u64,
-    /// Now.
+    /// Requests in flight now.
     pub in_flight: u64,
 }
 
-/// What the screen is about.
+/// The page that is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
     Rows,
@@ -82,7 +85,7 @@ pub enum Page {
     Findings,
 }
 
-/// What a command asks of the program.
+/// What the program must do after a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Stay,
@@ -91,7 +94,7 @@ pub enum Step {
     Redraw,
 }
 
-/// All of it.
+/// The state of the live screen.
 pub struct Model {
     pub about: About,
     pub status: Status,
@@ -100,24 +103,24 @@ pub struct Model {
     pub by: By,
     pub sort: Sort,
     pub reversed: bool,
-    /// Rows are shown whose name has it.
+    /// The filter text: only rows whose name contains it are shown.
     pub text: String,
-    /// Keys go into the text.
+    /// True while keys go into the filter text.
     pub typing: bool,
-    /// The counters were read at least once: until then nobody knows.
+    /// True once the counters were read; until then the numbers are unknown.
     pub counted: bool,
     /// Length of the last interval in seconds.
     seconds: f64,
     rates: Rates,
     tables: HashMap<By, Table>,
-    /// Findings by cause since the last look: no counter has their cause.
+    /// Findings by cause in the current interval, as counters have no cause.
     causes: HashMap<&'static str, Group>,
     findings: Findings,
-    /// What came since the pause began.
+    /// Findings since the pause began; None if not paused.
     waiting: Option<Findings>,
-    /// The row that a person chose, by name: it moves with its row.
+    /// Name of the selected row, so that the selection moves with the row.
     selected: Option<String>,
-    /// The finding, by its place.
+    /// Index of the chosen finding.
     chosen: usize,
 }
 
@@ -146,8 +149,8 @@ impl Model {
         }
     }
 
-    /// What was counted before the first interval: it came in no known time, so that it has rows
-    /// and sums, and no rate.
+    /// Takes what was counted before the first interval. The time that took is unknown, so it gets
+    /// rows and sums but no rates.
     pub fn begin(&mut self, totals: &Totals, enricher: &mut Enricher) {
         let before = self.rates.since(&totals.counters);
         for by in [By::Process, By::File, By::Fs, By::Verdict] {
@@ -159,9 +162,10 @@ impl Model {
         self.counted = true;
     }
 
-    /// An interval is over. While it is paused, the interval goes on.
+    /// Takes the totals at the end of an interval of `seconds`. Does nothing during a pause: the
+    /// interval then goes on.
     ///
-    /// Returns whether the totals were taken.
+    /// Returns true if the totals were taken.
     pub fn poll(&mut self, totals: &Totals, seconds: f64, enricher: &mut Enricher) -> bool {
         if self.paused() {
             return false;
@@ -178,7 +182,7 @@ impl Model {
         true
     }
 
-    /// Findings by cause since the last look.
+    /// Takes the findings by cause of the interval.
     fn take_causes(&mut self) -> Vec<Group> {
         let named = |(cause, mut group): (&'static str, Group)| {
             cause.clone_into(&mut group.name);
@@ -188,7 +192,7 @@ impl Model {
         std::mem::take(&mut self.causes).into_iter().map(named).collect()
     }
 
-    /// Takes a request that has a finding.
+    /// Takes a request; ignores it if it is not a finding.
     pub fn record(&mut self, record: &ExplainedRequest) {
         if !record.finding {
             return;
@@ -199,17 +203,17 @@ impl Model {
     }
 
     pub fn rejected_open(&mut self, row: &RejectedOpenRow) {
-        self.count_beside(row.cause);
+        self.count_side_event(row.cause);
         self.current().rejected_open(row);
     }
 
     pub fn mixed_access(&mut self, mixing: &MixedAccess) {
-        self.count_beside(mixing.cause);
+        self.count_side_event(mixing.cause);
         self.current().mixed_access(mixing);
     }
 
-    /// No request, and so without bytes and latency.
-    fn count_beside(&mut self, cause: &'static str) {
+    /// Counts a side event, which has no bytes and no latency.
+    fn count_side_event(&mut self, cause: &'static str) {
         self.causes.entry(cause).or_default().findings += 1;
     }
 
@@ -225,32 +229,32 @@ impl Model {
         self.waiting.is_some()
     }
 
-    /// So much in a second, of what came in the last interval.
+    /// `count` of the last interval as a rate per second.
     #[must_use]
     pub fn per_second(&self, count: u64) -> f64 {
         if self.seconds > 0.0 { count as f64 / self.seconds } else { 0.0 }
     }
 
-    /// The rows of the current grouping that fit the text.
+    /// The rows of the current grouping that match the filter text.
     #[must_use]
     pub fn rows(&self) -> Vec<&Row> {
         let table = self.tables.get(&self.by);
         table.map(|table| table.rows(&self.text, self.sort, self.reversed)).unwrap_or_default()
     }
 
-    /// Rows there are, and rows that had to go.
+    /// Number of rows of the current grouping, and of rows dropped for lack of room.
     #[must_use]
     pub fn kept(&self) -> (usize, u64) {
         self.tables.get(&self.by).map_or((0, 0), |table| (table.len(), table.evicted))
     }
 
-    /// Kinds of findings that had to go.
+    /// Number of kinds of findings dropped for lack of room.
     #[must_use]
     pub const fn forgotten(&self) -> u64 {
         self.findings.evicted
     }
 
-    /// The place of the selected row among these.
+    /// Index of the selected row in `rows`; the first if the selection is not among them.
     #[must_use]
     pub fn selected(&self, rows: &[&Row]) -> Option<usize> {
         let chosen = self.selected.as_deref();
@@ -258,7 +262,7 @@ impl Model {
         place.or(if rows.is_empty() { None } else { Some(0) })
     }
 
-    /// Whose findings are shown.
+    /// Name of the row whose findings are shown.
     #[must_use]
     pub fn subject(&self) -> &str {
         self.selected.as_deref().unwrap_or_default()
@@ -270,19 +274,19 @@ impl Model {
         self.found_of(self.subject())
     }
 
-    /// The same of another row.
+    /// The findings of the row `name`, the latest first.
     #[must_use]
     pub fn found_of(&self, name: &str) -> Vec<&Finding> {
         self.findings.of(self.by, name)
     }
 
-    /// The place of the chosen finding among so many.
+    /// Index of the chosen finding among `found` findings.
     #[must_use]
     pub fn chosen(&self, found: usize) -> usize {
         self.chosen.min(found.saturating_sub(1))
     }
 
-    /// Does what a key asks for.
+    /// Executes a command.
     pub fn obey(&mut self, command: Command) -> Step {
         match command {
             Command::Quit => return Step::Quit,
@@ -423,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_before_the_first_look_has_rows_and_no_rate() {
+    fn counts_before_the_first_interval_have_rows_and_no_rate() {
         let mut model = Model::new(About::default(), By::Fs);
         let (records, _) = run();
         records.iter().for_each(|record| model.record(record));
@@ -464,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn healthy_requests_are_no_findings() {
+    fn healthy_requests_are_not_findings() {
         let mut model = Model::new(About::default(), By::Verdict);
         let (records, _) = run();
         let healthy = records.iter().filter(|record| !record.finding);

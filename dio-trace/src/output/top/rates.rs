@@ -1,17 +1,17 @@
-//! What was counted since the last look, from counters that only grow.
+//! Increments of counters since the previous read.
 
 use std::collections::HashMap;
 
 use dio_trace_common::abi::{Counter, CounterKey};
 
-/// The counters as they were.
+/// The counters at the previous read.
 #[derive(Default)]
 pub struct Rates {
     before: HashMap<CounterKey, Counter>,
 }
 
 impl Rates {
-    /// What came to each counter since the last call; those that did not change are left out.
+    /// The increment of each counter since the previous call, without counters that did not change.
     pub fn since(&mut self, counters: &[(CounterKey, Counter)]) -> Vec<(CounterKey, Counter)> {
         let more = |(key, now): &(CounterKey, Counter)| {
             let before = self.before.get(key).copied().unwrap_or(Counter::ZERO);
@@ -24,7 +24,8 @@ impl Rates {
     }
 }
 
-/// A counter that is smaller than before is another one under the same key.
+/// The increment from `before` to `now`. A counter that decreased is a new one under the same key,
+/// so all of it is the increment.
 fn difference(now: &Counter, before: &Counter) -> Counter {
     if now.requests < before.requests {
         return *now;
@@ -38,7 +39,7 @@ fn difference(now: &Counter, before: &Counter) -> Counter {
         latency: now.latency,
     };
     for (more, before) in more.latency.iter_mut().zip(before.latency) {
-        // The probes add without a look at the limit.
+        // The probes' 32-bit buckets wrap.
         *more = more.wrapping_sub(before);
     }
     more
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_began_anew_and_one_that_wrapped() {
+    fn a_counter_that_restarted_and_one_that_wrapped() {
         let mut rates = Rates::default();
         rates.since(&[counted(1, 9)]);
         assert_eq!(rates.since(&[counted(1, 3)])[0].1.requests, 3);

@@ -1,4 +1,4 @@
-//! Rows by name: what they did in the last interval, and in those before.
+//! A table of the live screen: rows by name, with the last interval and a history of intervals.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -7,22 +7,24 @@ use std::{
 
 use crate::flow::group::Group;
 
-/// Rows kept of each table; those longest idle go first.
+/// Maximum number of rows of a table; those idle longest are dropped first.
 pub const MAX_ROWS: usize = 1_024;
-/// Intervals that a row remembers; one without findings that was idle so long goes.
+/// Number of intervals in a row's history. A row without findings is dropped after this many idle
+/// intervals.
 pub const HISTORY: usize = 60;
 
-/// A process, a file, a file system, a verdict or a cause.
+/// The row of a process, file, file system, verdict or cause.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// Its sums of the last interval.
+    /// Sums of the last interval.
     pub last: Group,
-    /// Requests and findings since the start.
+    /// Requests since the start.
     pub requests: u64,
+    /// Findings since the start.
     pub findings: u64,
-    /// Requests by interval, the last one last.
+    /// Requests per interval, oldest first.
     pub history: VecDeque<u64>,
-    /// Intervals without a request.
+    /// Number of intervals since the last request.
     pub idle: u64,
 }
 
@@ -41,7 +43,7 @@ impl Row {
         self.last = group;
     }
 
-    /// Of what came in no known time.
+    /// A row for what was counted before the first interval: it has sums, but no rates.
     fn before(group: Group) -> Self {
         let (requests, findings) = (group.requests, group.findings);
         Self { requests, findings, ..Self::new(group.name) }
@@ -62,13 +64,13 @@ impl Row {
     }
 }
 
-/// What comes first.
+/// The sort order of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sort {
     Findings,
     Requests,
     Bytes,
-    /// The least direct first.
+    /// The smallest direct share first.
     Direct,
     P50,
     P99,
@@ -76,7 +78,7 @@ pub enum Sort {
 }
 
 impl Sort {
-    /// In the order of the columns.
+    /// All orders, in the order of the columns.
     pub const ALL: [Self; 7] = [
         Self::Requests,
         Self::Bytes,
@@ -100,14 +102,15 @@ impl Sort {
         }
     }
 
-    /// The column `by` further.
+    /// The order of the column `by` places further.
     #[must_use]
     pub fn step(self, by: isize) -> Self {
         let at = Self::ALL.iter().position(|sort| *sort == self).unwrap_or(0);
         Self::ALL[at.saturating_add_signed(by + Self::ALL.len() as isize) % Self::ALL.len()]
     }
 
-    /// Rows that are equal by it come by what they ever did, so that they stay where they are.
+    /// Compares two rows. The caller breaks ties by totals since the start, so that rows keep their
+    /// places.
     fn order(self, a: &Row, b: &Row) -> Ordering {
         let (x, y) = (&a.last, &b.last);
         match self {
@@ -117,7 +120,7 @@ impl Sort {
             Self::Requests => y.requests.cmp(&x.requests),
             Self::Bytes => y.bytes.total.cmp(&x.bytes.total),
             Self::Direct => {
-                // Nothing moved is nothing to say.
+                // A row that moved no bytes has no share, and sorts last.
                 let share = |row: &Group| row.bytes.direct_share().unwrap_or(f64::INFINITY);
                 share(x).total_cmp(&share(y))
             }
@@ -128,23 +131,23 @@ impl Sort {
     }
 }
 
-/// Rows of one grouping.
+/// The rows of one grouping.
 #[derive(Default)]
 pub struct Table {
     rows: HashMap<String, Row>,
-    /// Rows that had to go.
+    /// Number of rows dropped for lack of room.
     pub evicted: u64,
 }
 
 impl Table {
-    /// What came before the first interval.
+    /// Takes what was counted before the first interval.
     pub fn begin(&mut self, groups: Vec<Group>) {
         let row = |group: Group| (group.name.clone(), Row::before(group));
         self.rows.extend(groups.into_iter().map(row));
         self.evict();
     }
 
-    /// One interval is over: what came in it.
+    /// Takes the sums of an interval that ended.
     pub fn poll(&mut self, groups: Vec<Group>) {
         let mut came: HashMap<String, Group> =
             groups.into_iter().map(|group| (group.name.clone(), group)).collect();
@@ -154,7 +157,7 @@ impl Table {
                 None => row.rest(),
             }
         }
-        // Of those that ended, or went quiet: what had findings is still of interest.
+        // Drops rows that have been idle for long, but keeps those with findings.
         self.rows.retain(|_, row| row.idle < HISTORY as u64 || row.findings != 0);
         for (name, group) in came {
             let mut row = Row::new(name.clone());
@@ -164,7 +167,7 @@ impl Table {
         self.evict();
     }
 
-    /// Of those equally long idle, the ones with least to tell go first.
+    /// Drops the rows idle longest; among equals, those with fewest findings, then fewest requests.
     fn evict(&mut self) {
         if self.rows.len() <= MAX_ROWS {
             return;
@@ -181,7 +184,7 @@ impl Table {
         }
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len()
@@ -192,7 +195,7 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// Those whose name has `text` in it, whatever its case, in order.
+    /// The rows whose name contains `text`, ignoring case, in sort order.
     #[must_use]
     pub fn rows(&self, text: &str, sort: Sort, reversed: bool) -> Vec<&Row> {
         let text = text.to_lowercase();
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_remember_and_rest() {
+    fn rows_keep_a_history_and_become_idle() {
         let mut table = Table::default();
         table.poll(vec![group("a", 5, 1)]);
         table.poll(vec![]);

@@ -1,6 +1,6 @@
-//! Goldens: what programs and people get for a fixed set of requests.
+//! Golden files: the exact outputs for a fixed set of requests.
 //!
-//! A wanted change: `BLESS=1 cargo test -p dio-trace golden`, then read the diff.
+//! To change them on purpose, run `BLESS=1 cargo test -p dio-trace golden` and review the diff.
 
 use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};
 
@@ -41,16 +41,16 @@ use crate::{
 
 const ALL_WATCHED: WatchedEffects =
     WatchedEffects { flushes: true, invalidations: true, additions: true };
-/// 2026-01-02 03:04:05 UTC
+/// Wall-clock time of the run in ns since the epoch: 2026-01-02 03:04:05 UTC.
 const START: i128 = 1_767_323_045_000_000_000;
 
-/// A loop device that reads its file through the page cache.
+/// A loop device that reads its backing file through the page cache.
 fn on_loop() -> Layer {
     let kind = LayerKind::Loop { file: "/srv/disk.img".to_owned(), direct: false };
     Layer { name: "loop0".to_owned(), kind }
 }
 
-/// One request of each kind that people meet, each on a file of its own.
+/// One request of each common kind, each on a file of its own.
 fn requests() -> Vec<(Request, &'static str, &'static str, &'static str, FileAttrs)> {
     let nothing = FileAttrs::default;
     let change = |n: u64, change: &dyn Fn(&mut Request)| {
@@ -176,7 +176,7 @@ fn records() -> Vec<ExplainedRequest> {
     records
 }
 
-/// With a name that no screen has room for, and a function that has none.
+/// A stack with a symbol too long for any screen, and a frame without a symbol.
 fn stack() -> Stack {
     let frame = |symbol: &str, module: &str, address| Frame {
         symbol: (!symbol.is_empty()).then(|| symbol.to_owned()),
@@ -208,7 +208,7 @@ fn counter(request: &Request, decision: &Decision) -> (CounterKey, Counter) {
     (key, value)
 }
 
-/// Somebody who uses the first file through the page cache.
+/// A process that uses the first file through the page cache.
 const fn mixer(how: u32) -> Mixer {
     Mixer { inode: 1, ino: 1, dev: 8 << 20 | 1, tgid: 77, how, generation: 0 }
 }
@@ -278,7 +278,7 @@ fn summary() -> Summary {
     Summary { scope, ..Summary::new(&totals(), &beside, &mut enricher) }
 }
 
-/// The totals, with the names of all who are in them, for other tests.
+/// The totals, with the names of all processes in them, for other tests.
 pub(crate) fn named() -> (Totals, Enricher) {
     let mut enricher = enricher();
     enricher.process(42, Some((42, b"postgres\0\0\0\0\0\0\0\0")));
@@ -318,7 +318,7 @@ pub(crate) fn top_model() -> Model {
     model
 }
 
-/// Compares with a committed file, or writes it.
+/// Compares with a committed file; with BLESS set, writes it first.
 fn compare(name: &str, text: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/testing/golden").join(name);
     if std::env::var_os("BLESS").is_some() {
@@ -395,7 +395,7 @@ fn golden_live_screens_fit_80x24() {
     compare("top.txt", &text);
 }
 
-/// The first column of every table row in the section of docs/json.md that starts with `heading`.
+/// The names in the first column of the table in the section of docs/json.md that `heading` starts.
 fn documented(heading: &str) -> BTreeSet<String> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/json.md");
     let text = fs::read_to_string(path).unwrap();

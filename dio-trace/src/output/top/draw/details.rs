@@ -1,4 +1,4 @@
-//! The findings of a row: a line each, and all about the chosen one.
+//! The findings of a row: one line per finding, and the chosen one in full.
 
 use ratatui::{
     layout::Rect,
@@ -24,9 +24,9 @@ use crate::{
     },
 };
 
-/// Lines of the list that stay, whatever there is to say: its heading and two findings.
+/// Minimum number of lines of the list: its heading and two findings.
 const LEAST: usize = 3;
-/// Width from which the list has all columns.
+/// Minimum width for all columns of the list.
 const WIDE: usize = 70;
 
 pub(super) fn text(model: &Model, theme: Theme, area: Rect) -> Vec<Line<'static>> {
@@ -39,7 +39,7 @@ pub(super) fn text(model: &Model, theme: Theme, area: Rect) -> Vec<Line<'static>
     };
     let zone = &model.about.shown.zone;
     let about = about(finding, zone, width);
-    // One line between the two.
+    // One line separates the list from the details.
     let room = height.saturating_sub(about.len() + 1).clamp(LEAST.min(height), height);
     let mut lines = vec![Line::styled(head(&over(width), width), BOLD)];
     let first = (chosen + 2).saturating_sub(room);
@@ -64,7 +64,7 @@ fn nothing(model: &Model) -> String {
         0 => String::new(),
         kinds => format!(" {} kinds of findings were dropped, older ones first.", count(kinds)),
     };
-    format!("No finding of it: what was counted of it was as it should be.{forgotten}")
+    format!("No findings in this row: everything counted was as it should be.{forgotten}")
 }
 
 fn over(width: usize) -> String {
@@ -88,16 +88,16 @@ fn line(finding: &Finding, zone: &Zone, theme: Theme, width: usize) -> Line<'sta
     Line::from(vec![Span::raw(fixed), word, Span::raw(path)])
 }
 
-/// A row's latest findings in a few lines, each with the id of its cause.
+/// The latest findings of a row, one line per finding, each with the id of its cause.
 pub(super) fn latest(model: &Model, name: &str, theme: Theme, area: Rect) -> Vec<Line<'static>> {
     let (width, height) = (usize::from(area.width), usize::from(area.height));
     let found = model.found_of(name);
-    let told = match found.len() {
+    let number = match found.len() {
         0 => "none".to_owned(),
         n => n.to_string(),
     };
     let room = width.saturating_sub(30);
-    let title = format!("-- findings of {}: {told} ", tail(name, room.max(8)));
+    let title = format!("-- findings of {}: {number} ", tail(name, room.max(8)));
     let mut lines = vec![Line::styled(format!("{title:-<width$}"), DIM)];
     for finding in found.into_iter().take(height.saturating_sub(1)) {
         let (word, style) = word(finding, theme);
@@ -124,7 +124,7 @@ fn times(finding: &Finding) -> String {
 
 fn word(finding: &Finding, theme: Theme) -> (String, Style) {
     match &finding.what {
-        // Short, or what it cost beside.
+        // A short count or a side effect is less severe than a fallback or an error.
         What::Request(r) if r.ret >= 0 && r.cached_bytes == 0 => (verdict_word(r), theme.odd()),
         What::Request(r) => (verdict_word(r), theme.bad()),
         What::Refusal(r) => (r.errno.to_owned(), theme.odd()),
@@ -132,7 +132,7 @@ fn word(finding: &Finding, theme: Theme) -> (String, Style) {
     }
 }
 
-/// All about one, in lines of this width.
+/// A finding in full, in lines of at most `width` characters.
 fn about(finding: &Finding, zone: &Zone, width: usize) -> Vec<String> {
     let mut parts = vec![
         ("file:   ", format!("{} ({})", finding.path(), finding.fs())),
@@ -152,7 +152,7 @@ fn about(finding: &Finding, zone: &Zone, width: usize) -> Vec<String> {
     text.iter().flat_map(|text| text.lines()).flat_map(|line| pieces(line, width)).collect()
 }
 
-/// The request that came last.
+/// Describes the latest request of a kind.
 fn last(r: &ExplainedRequest) -> String {
     let got = r.errno.clone().unwrap_or_else(|| count(r.ret.unsigned_abs()));
     let mut text = format!(

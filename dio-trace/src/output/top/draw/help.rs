@@ -1,4 +1,4 @@
-//! What the keys do and what the columns mean.
+//! The help page: what the keys do and what the columns mean.
 
 use ratatui::{layout::Rect, text::Line};
 
@@ -11,10 +11,10 @@ const KEYS: &[(&str, &str)] = &[
     ("Up Down PgUp PgDn j k g G", "choose a row"),
     ("Enter", "its last findings, with cause and fix; Esc goes back"),
     ("Tab, or 1 to 5", "rows by process, file, fs, cause, verdict"),
-    ("s S, Left Right", "sort by the next column, the one before; r turns"),
+    ("s S, Left Right", "sort by the next or previous column; r reverses"),
     ("/", "only rows with a text; Enter keeps it, Esc clears it"),
-    ("p, Space", "hold the screen; what comes meanwhile is counted"),
-    ("q, Esc, Ctrl-C", "quit; Ctrl-Z suspends, Ctrl-L draws anew"),
+    ("p, Space", "pause the screen; counting goes on"),
+    ("q, Esc, Ctrl-C", "quit; Ctrl-Z suspends, Ctrl-L redraws"),
 ];
 
 const COLUMNS: &[(&str, &str)] = &[

@@ -1,4 +1,4 @@
-//! The live screen, drawn from its state alone.
+//! Draws the live screen. The result depends only on the model, the theme and the size.
 
 mod details;
 mod help;
@@ -22,13 +22,13 @@ use crate::{
     },
 };
 
-/// Smaller than this, it says so and nothing else.
+/// Minimum width and height; a smaller screen shows only a message that says so.
 const LEAST: (u16, u16) = (30, 7);
-/// Lines over the body and below it.
+/// Number of lines above the body and below it.
 const OVER: u16 = 4;
 const BELOW: u16 = 1;
 
-/// Colours, or none (NO_COLOR).
+/// Whether colours are used; not with NO_COLOR set.
 #[derive(Clone, Copy, Debug)]
 pub struct Theme {
     pub colour: bool,
@@ -43,7 +43,7 @@ impl Theme {
         self.fg(Color::Green)
     }
 
-    /// Bold as well: it must be seen without colours.
+    /// Also bold, to stand out without colours.
     fn odd(self) -> Style {
         self.fg(Color::Yellow).add_modifier(Modifier::BOLD)
     }
@@ -57,7 +57,7 @@ const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 const DIM: Style = Style::new().add_modifier(Modifier::DIM);
 const REVERSED: Style = Style::new().add_modifier(Modifier::REVERSED);
 
-/// Draws all of it.
+/// Draws the whole screen.
 pub fn draw_top(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
     let area = frame.area();
     let (width, height) = (area.width, area.height);
@@ -86,7 +86,7 @@ pub fn draw_top(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
     frame.render_widget(keys(model, width), line(height - BELOW, BELOW));
 }
 
-/// Whose requests, and how often they are looked at.
+/// The first line: whose requests are shown, the time zone and the interval.
 fn title(model: &Model, theme: Theme, width: u16) -> Line<'static> {
     let right = if model.paused() {
         Span::styled(" PAUSED ", theme.odd().add_modifier(Modifier::REVERSED))
@@ -99,7 +99,8 @@ fn title(model: &Model, theme: Theme, width: u16) -> Line<'static> {
     Line::from(vec![Span::styled(format!("{left:<room$} "), BOLD), right])
 }
 
-/// Sums over everything, those first that matter most where there is room for some alone.
+/// The second line: sums over all requests. The most important come first, as a narrow screen has
+/// no room for all.
 fn totals(model: &Model, theme: Theme, width: u16) -> Line<'static> {
     let status = &model.status;
     let odd = |n: u64| if n == 0 { Style::new() } else { theme.odd() };
@@ -120,8 +121,8 @@ fn totals(model: &Model, theme: Theme, width: u16) -> Line<'static> {
     fitting(parts, width)
 }
 
-/// Everything counted since the start, by verdict, and the findings among it. It adds up: what there
-/// is no room to name is one number.
+/// Everything counted since the start, by verdict, and the findings among it. It adds up: what
+/// there is no room to name is one number.
 fn since_start(model: &Model, theme: Theme, width: u16) -> Line<'static> {
     if !model.counted {
         return Line::styled("since the start: collecting …", DIM);
@@ -150,7 +151,7 @@ fn since(all: &str, parts: &[(&str, u64)], kept: usize) -> String {
     }
 }
 
-/// What is shown of it.
+/// The fourth line: grouping, filter, order and number of rows.
 fn shown(model: &Model, width: u16) -> Line<'static> {
     let by = Span::raw(format!("by {}", Bys::word(model.by)));
     let mut parts = vec![by];
@@ -180,7 +181,7 @@ fn shown(model: &Model, width: u16) -> Line<'static> {
     fitting(parts, width)
 }
 
-/// The keys that matter here, as many as fit.
+/// The last line: the keys of the current page, as many as fit.
 fn keys(model: &Model, width: u16) -> Line<'static> {
     let keys: &[(&str, &str)] = if model.typing {
         &[("Enter", "keep"), ("Esc", "clear")]
@@ -211,7 +212,7 @@ fn keys(model: &Model, width: u16) -> Line<'static> {
     line
 }
 
-/// Parts with space between them, as many as fit.
+/// As many of `parts` as fit, separated by two spaces.
 fn fitting(parts: Vec<Span<'static>>, width: u16) -> Line<'static> {
     let mut line = Line::default();
     for part in parts {
@@ -225,7 +226,7 @@ fn fitting(parts: Vec<Span<'static>>, width: u16) -> Line<'static> {
     line
 }
 
-/// Which part of the bytes was direct, and how bad that is.
+/// The share of the bytes that was direct, and a style by severity.
 fn share(bytes: &crate::flow::summary::Bytes, theme: Theme) -> (String, Style) {
     let style = match bytes.direct_share() {
         None => Style::new(),
@@ -236,7 +237,7 @@ fn share(bytes: &crate::flow::summary::Bytes, theme: Theme) -> (String, Style) {
     (bytes.direct_text(), style)
 }
 
-/// A rate in at most seven characters.
+/// A rate per second in at most seven characters.
 fn rate(per_second: f64) -> String {
     match per_second {
         0.0 => "0".to_owned(),
@@ -248,7 +249,7 @@ fn rate(per_second: f64) -> String {
     }
 }
 
-/// `text` in pieces of at most `width` characters.
+/// Splits `text` into pieces of at most `width` characters.
 fn pieces(text: &str, width: usize) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     chars.chunks(width.max(1)).map(|piece| piece.iter().collect()).collect()

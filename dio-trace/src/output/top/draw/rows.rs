@@ -1,4 +1,4 @@
-//! A row for each process, file, file system, verdict or cause.
+//! The table of rows: one row per process, file, file system, verdict or cause.
 
 use ratatui::{
     layout::Rect,
@@ -21,7 +21,7 @@ use crate::{
     util::figures::{about, counted, duration},
 };
 
-/// A column and its width.
+/// A column with its width in characters.
 #[derive(Clone, Copy)]
 enum Column {
     Number(Sort, &'static str, usize),
@@ -29,7 +29,7 @@ enum Column {
     Name(usize),
 }
 
-/// Those there is room for. What is left out first says least.
+/// The columns that fit the width. The least important are left out first.
 fn columns(width: usize) -> Vec<Column> {
     let mut columns = vec![Column::Number(Sort::Requests, "REQ/S", 7)];
     if width >= 52 {
@@ -57,13 +57,14 @@ fn columns(width: usize) -> Vec<Column> {
     columns
 }
 
-/// Lines of findings below the rows: as many as are shown, and the fewest that are worth it. A body
-/// of so many lines has these in any case.
+/// Maximum number of lines for findings below the rows.
 const MOST: usize = 9;
+/// Minimum number of lines for findings; with less room none are shown.
 const WORTH: usize = 4;
+/// Height of the body from which the minimum is shown even if rows must give way.
 const HIGH: usize = 16;
 
-/// Heading and rows; where rows leave room, what is wrong with the selected one.
+/// The heading and the rows, and below them, if there is room, the findings of the selected row.
 pub(super) fn text(model: &Model, theme: Theme, area: Rect) -> Vec<Line<'static>> {
     let rows = model.rows();
     let columns = columns(usize::from(area.width));
@@ -90,7 +91,8 @@ pub(super) fn text(model: &Model, theme: Theme, area: Rect) -> Vec<Line<'static>
     lines
 }
 
-/// Lines left for findings: those that rows leave, and in a high window some in any case.
+/// Number of lines for findings: those that the rows leave, but at least [`WORTH`] in a high
+/// window.
 fn below(height: usize, rows: usize) -> usize {
     let left = height.saturating_sub(rows + 2).min(MOST);
     match left {
@@ -100,7 +102,8 @@ fn below(height: usize, rows: usize) -> usize {
     }
 }
 
-/// Why there is no row. What is not known yet is not none.
+/// Says why there are no rows. Before the counters are read, the number of requests is unknown, not
+/// zero.
 fn nothing(model: &Model) -> String {
     let all = &model.status.all;
     if !model.text.is_empty() {
@@ -156,7 +159,7 @@ fn draw(row: &Row, model: &Model, theme: Theme, columns: &[Column]) -> Line<'sta
     if last.requests == 0 && last.findings == 0 { line.patch_style(DIM) } else { line }
 }
 
-/// A file system whose name was lost has none.
+/// The name of a row; "?" for a file system whose name was lost.
 fn name(row: &Row) -> &str {
     if row.last.name.is_empty() { "?" } else { &row.last.name }
 }
@@ -183,7 +186,7 @@ fn number(sort: Sort, row: &Row, model: &Model, theme: Theme) -> (String, Style)
     }
 }
 
-/// Requests by interval, the last one at the right.
+/// Requests per interval as a bar chart, the latest at the right.
 fn history(row: &Row, width: usize) -> String {
     let skipped = row.history.len().saturating_sub(width);
     let numbers: Vec<u64> = row.history.iter().copied().skip(skipped).collect();

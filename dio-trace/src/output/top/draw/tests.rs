@@ -1,4 +1,4 @@
-//! The screen at the sizes that people have.
+//! Tests of the live screen at various sizes.
 
 use ratatui::{Terminal, backend::TestBackend};
 
@@ -11,7 +11,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 const PLAIN: Theme = Theme { colour: false };
 
-/// The screen as text, a line for each.
+/// The screen as text, one string per line.
 pub(crate) fn drawn(model: &Model, width: u16, height: u16) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal.draw(|frame| draw_top(frame, model, PLAIN)).unwrap();
@@ -146,7 +146,7 @@ fn a_name_from_outside_and_a_text_are_harmless() {
     assert!(lines.contains("evil\\x1b[2J name.db"), "{lines}");
 }
 
-/// Numbers of a text, without the commas in them.
+/// The numbers in a text, commas removed.
 fn numbers(text: &str) -> Vec<u64> {
     let text = text.replace(',', "");
     let words = text.split(|c: char| !c.is_ascii_digit());
@@ -172,7 +172,7 @@ fn what_was_counted_since_the_start_adds_up_at_every_width() {
 }
 
 #[test]
-fn the_first_frame_shows_what_is_counted_and_none_before_nobody_has_looked() {
+fn the_first_frame_shows_counts_and_none_are_claimed_before() {
     let (totals, mut enricher) = crate::testing::golden::named();
     let mut model = Model::new(crate::output::top::About::default(), By::Process);
     let before = drawn(&model, 80, 24).join("\n");
@@ -182,7 +182,7 @@ fn the_first_frame_shows_what_is_counted_and_none_before_nobody_has_looked() {
     assert!(first.contains("10 requests: 4 direct, 2 fallback"), "{first}");
     assert!(first.contains("; 6 findings") && first.contains("postgres/42"), "{first}");
     assert!(!first.contains("No O_DIRECT"), "{first}");
-    // Counted in the kernel, and no request has come through the ring yet.
+    // Findings are counted in the kernel, but no request has come through the ring buffer yet.
     press(&mut model, "4");
     let causes = drawn(&model, 80, 24).join("\n");
     assert!(causes.contains("6 findings counted") && !causes.contains("No finding"), "{causes}");
