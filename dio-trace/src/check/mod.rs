@@ -5,19 +5,19 @@
 //! - [`subject`]: the checked path and its attributes
 //! - [`forecast`]: the forecast
 //! - [`proofs`]: the trials, made once for each kind of file
-//! - [`read`], [`fresh`]: reads of the file itself; writes to a temporary file in its directory
+//! - [`read`], [`new_file`]: reads of the file itself; writes to a temporary file in its directory
 //! - [`watch`], [`cache`]: observation of the page cache
-//! - [`told`]: the result of a trial
+//! - [`trial`]: the result of a trial
 
 mod buffer;
 mod cache;
 mod forecast;
-mod fresh;
+mod new_file;
 mod proofs;
 mod read;
 mod subject;
 mod temporary;
-mod told;
+mod trial;
 mod watch;
 
 use std::path::Path;
@@ -28,7 +28,7 @@ use serde::Serialize;
 
 use proofs::{Proofs, Seen};
 use subject::Subject;
-use told::{Proof, Told, Whose};
+use trial::{Proof, Trial, Whose};
 
 use crate::{
     cause::{Explanation, explain_refusal},
@@ -240,7 +240,7 @@ fn report(subject: &Subject, seen: Seen) -> Report {
 }
 
 /// Combines the forecast with the result of a trial; a proof takes precedence.
-fn answer(subject: &Subject, access: Access, result: Told) -> Answer {
+fn answer(subject: &Subject, access: Access, result: Trial) -> Answer {
     let (expected, reason) = forecast::forecast(subject, access);
     let (verdict, reason) = match result.proof() {
         None => (expected, reason),
@@ -253,8 +253,8 @@ fn answer(subject: &Subject, access: Access, result: Told) -> Answer {
         }
     };
     let (proof, unproven) = match result {
-        Told::Proven(proof) => (Some(proof), None),
-        Told::Nothing { why } => (None, Some(why)),
+        Trial::Proven(proof) => (Some(proof), None),
+        Trial::Nothing { why } => (None, Some(why)),
     };
     let (how, of) = proof.map(|proof| (proof.how, proof.of)).unzip();
     let Explanation { id, why, fix } =

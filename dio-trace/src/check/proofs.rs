@@ -15,10 +15,10 @@ use crate::{
     check::{
         Access,
         forecast::forecast,
-        fresh::{self, Fresh},
+        new_file::{self, NewFileTrials},
         read,
         subject::{Subject, What},
-        told::Told,
+        trial::Trial,
     },
     system::{
         extents::extent,
@@ -34,15 +34,15 @@ const MAX_KINDS: usize = 1 << 14;
 
 /// The results for every kind of access.
 pub(super) struct Seen {
-    pub(super) read: Told,
-    pub(super) overwrite: Told,
-    pub(super) extend: Told,
+    pub(super) read: Trial,
+    pub(super) overwrite: Trial,
+    pub(super) extend: Trial,
 }
 
 impl Seen {
     /// The results if no trials are to be made.
     pub(super) fn refrained() -> Self {
-        let nothing = || Told::nothing("not tried (--no-probe)");
+        let nothing = || Trial::nothing("not tried (--no-probe)");
         Self { read: nothing(), overwrite: nothing(), extend: nothing() }
     }
 }
@@ -50,8 +50,8 @@ impl Seen {
 /// The results of all trials of one run.
 #[derive(Default)]
 pub(super) struct Proofs {
-    reads: HashMap<FileKind, Kept<Told>>,
-    fresh: HashMap<FolderKind, Kept<Fresh>>,
+    reads: HashMap<FileKind, Kept<Trial>>,
+    new_file: HashMap<FolderKind, Kept<NewFileTrials>>,
     /// Numbers of files that were read and of temporary files that were made.
     #[cfg(test)]
     pub(super) made: (usize, usize),
@@ -149,17 +149,17 @@ impl FolderKind {
 impl Proofs {
     /// Makes the trials for the subject, or reuses the results of its kind.
     pub(super) fn seen(&mut self, subject: &Subject) -> Seen {
-        let Fresh { read, overwrite, extend, .. } = match subject.folder() {
-            Some(folder) if subject.writable() => self.fresh(subject, folder),
-            Some(_) => Fresh::nothing("read-only"),
-            None => Fresh::nothing("a device is not written to"),
+        let NewFileTrials { read, overwrite, extend, .. } = match subject.folder() {
+            Some(folder) if subject.writable() => self.new_file(subject, folder),
+            Some(_) => NewFileTrials::nothing("read-only"),
+            None => NewFileTrials::nothing("a device is not written to"),
         };
         let read =
             if subject.what == What::Directory { read } else { self.read(subject).or_of_new(read) };
         Seen { read, overwrite, extend }
     }
 
-    fn read(&mut self, subject: &Subject) -> Told {
+    fn read(&mut self, subject: &Subject) -> Trial {
         if subject.size == 0 || subject.is_device() {
             return read::read_itself(subject);
         }
@@ -177,9 +177,9 @@ impl Proofs {
         result
     }
 
-    fn fresh(&mut self, subject: &Subject, folder: &Path) -> Fresh {
+    fn new_file(&mut self, subject: &Subject, folder: &Path) -> NewFileTrials {
         let kind = FolderKind::of(subject, folder);
-        let tries = match self.fresh.get(&kind) {
+        let tries = match self.new_file.get(&kind) {
             Some(kept) if kept.result.is_proven() => {
                 return kept.result.of_sibling(&kept.path).of(subject);
             }
@@ -189,11 +189,11 @@ impl Proofs {
         };
         #[cfg(test)]
         (self.made.1 += 1);
-        let result = fresh::try_out(subject, folder);
+        let result = new_file::try_out(subject, folder);
         // If no file could be made here, one may still be made in another directory of this kind.
         if result.was_made() {
             let path = subject.file.path.clone();
-            keep(&mut self.fresh, kind, Kept { path, result: result.clone(), tries: tries + 1 });
+            keep(&mut self.new_file, kind, Kept { path, result: result.clone(), tries: tries + 1 });
         }
         result.of(subject)
     }

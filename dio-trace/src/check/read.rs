@@ -10,7 +10,7 @@ use crate::check::{
     buffer::Aligned,
     cache::resident,
     subject::{Opened, Subject},
-    told::{Home, Told, Whose},
+    trial::{Home, Trial, Whose},
 };
 
 /// Maximum number of reads. There are several because another process may cache pages during one.
@@ -19,16 +19,16 @@ const READS: usize = 3;
 const OFFSETS: u64 = 64;
 
 /// Reads uncached parts of the subject itself, and checks whether they are cached afterwards.
-pub(super) fn read_itself(subject: &Subject) -> Told {
+pub(super) fn read_itself(subject: &Subject) -> Trial {
     let opened = subject.open_direct();
     if let Opened::Failed(error) = &opened {
-        return Told::error(error, "open with O_DIRECT", true, Whose::Itself);
+        return Trial::error(error, "open with O_DIRECT", true, Whose::Itself);
     }
     if subject.size == 0 {
-        return Told::nothing("the file is empty");
+        return Trial::nothing("the file is empty");
     }
     let Opened::File(file) = opened else {
-        return Told::nothing(
+        return Trial::nothing(
             "not read: that would update its access time, which only its owner and root can avoid",
         );
     };
@@ -65,7 +65,7 @@ struct Shown {
 
 impl Read<'_> {
     /// Makes the trial, at offsets where nothing is cached.
-    pub(super) fn read(&self) -> Told {
+    pub(super) fn read(&self) -> Trial {
         // Turns off read-ahead, which would cache the following parts.
         // SAFETY: passes an open descriptor and no pointers.
         unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
@@ -74,7 +74,7 @@ impl Read<'_> {
         for offset in self.offsets() {
             match resident(self.file, offset, self.unit) {
                 None => {
-                    return Told::nothing(
+                    return Trial::nothing(
                         "the kernel does not say what is cached, or only if one may write the file",
                     );
                 }
@@ -93,7 +93,7 @@ impl Read<'_> {
         if looked {
             self.judge(&shown)
         } else {
-            Told::nothing("all parts that were looked at are cached already")
+            Trial::nothing("all parts that were looked at are cached already")
         }
     }
 
@@ -105,21 +105,21 @@ impl Read<'_> {
         (0..offsets).map(move |n| units * n / offsets * unit)
     }
 
-    fn read_at(&self, offset: u64, shown: &mut Shown) -> Result<(), Told> {
+    fn read_at(&self, offset: u64, shown: &mut Shown) -> Result<(), Trial> {
         let len = self.unit;
         // Computed from the size before the read: FUSE takes a short reply for the file's new end.
         let left = self.size.saturating_sub(offset).min(len as u64);
         let mut buffer = Aligned::new(len);
         let got = self.file.read_at(buffer.bytes(), offset).map_err(|error| {
-            Told::error(&error, &format!("a read of {len} bytes"), false, self.of.clone())
+            Trial::error(&error, &format!("a read of {len} bytes"), false, self.of.clone())
         })?;
         let Some(pages) = resident(self.file, offset, len) else {
-            return Err(Told::nothing("the kernel does not say what is cached"));
+            return Err(Trial::nothing("the kernel does not say what is cached"));
         };
         // After a short read the kernel reads the rest through the page cache
         // (mm/filemap.c:generic_file_read_iter). Which bytes came from where cannot be seen.
         if pages > 0 && self.home.client && (got as u64) < left {
-            return Err(Told::nothing(format!(
+            return Err(Trial::nothing(format!(
                 "a read of {len} bytes at {offset} was answered with {got}; the kernel read the \
                  rest through the page cache"
             )));
@@ -132,10 +132,10 @@ impl Read<'_> {
         Ok(())
     }
 
-    fn judge(&self, shown: &Shown) -> Told {
+    fn judge(&self, shown: &Shown) -> Trial {
         let Shown { reads, bytes, cached } = *shown;
         if bytes == 0 {
-            return Told::nothing("reads returned no bytes");
+            return Trial::nothing("reads returned no bytes");
         }
         let private = self.of == Whose::New;
         let whose = if private { " of a new temporary file" } else { "" };
@@ -143,14 +143,14 @@ impl Read<'_> {
         match cached {
             0 => {
                 let how = format!("{did}: none is cached now");
-                Told::proven(self.home.past_cache(), how, self.of.clone())
+                Trial::proven(self.home.past_cache(), how, self.of.clone())
             }
             // Another process may read an existing file through the page cache at that moment.
             _ if cached == reads && (private || reads > 1) => {
                 let how = format!("{did}: pages were cached after each");
-                Told::proven(self.home.through_cache(), how, self.of.clone())
+                Trial::proven(self.home.through_cache(), how, self.of.clone())
             }
-            _ => Told::nothing(format!(
+            _ => Trial::nothing(format!(
                 "{did}: pages are cached after {cached} of them, which others may have read"
             )),
         }

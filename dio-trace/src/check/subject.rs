@@ -11,7 +11,7 @@ use dio_trace_common::verdict::magic;
 
 use crate::{
     cause::{Limits, limits_of},
-    check::{Access, told::Home},
+    check::{Access, trial::Home},
     enrich::PathInspector,
     model::FileInfo,
     system::file_attrs::{FileAttrs, attribute, flag},

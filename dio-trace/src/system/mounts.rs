@@ -4,7 +4,7 @@ use std::{collections::HashMap, ffi::OsStr, fs, os::unix::ffi::OsStrExt as _, pa
 
 /// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// "major:minor" of the file system.
     pub dev: String,
     /// Path inside the file system that is the root of this mount.

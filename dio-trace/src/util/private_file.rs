@@ -32,7 +32,7 @@ static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// True for `-`, which means stdin or stdout. A file of that name is given as `./-`.
 #[must_use]
-pub fn is_dash(path: &Path) -> bool {
+pub(crate) fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
@@ -41,7 +41,7 @@ pub fn is_dash(path: &Path) -> bool {
 /// # Errors
 /// If the file exists (without `force`), is a symbolic link or not a regular file, or cannot be
 /// created.
-pub fn create(path: &Path, force: bool) -> Result<File> {
+pub(crate) fn create(path: &Path, force: bool) -> Result<File> {
     let mut options = OpenOptions::new();
     // Without O_NONBLOCK, opening a FIFO would block until it has a reader, before it is rejected.
     let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
@@ -65,7 +65,7 @@ pub fn create(path: &Path, force: bool) -> Result<File> {
 ///
 /// # Errors
 /// If the file cannot be opened, or is a FIFO without a reader.
-pub fn stream(path: &Path) -> Result<File> {
+pub(crate) fn stream(path: &Path) -> Result<File> {
     let shown = || format!("cannot write {}", escape::path(path));
     let file = OpenOptions::new()
         .write(true)
@@ -88,7 +88,7 @@ pub fn stream(path: &Path) -> Result<File> {
 ///
 /// # Errors
 /// Those of fcntl(2).
-pub fn blocking(file: &File) -> io::Result<()> {
+pub(crate) fn blocking(file: &File) -> io::Result<()> {
     // SAFETY: a descriptor that `file` keeps open; these commands take and give numbers.
     let set = unsafe {
         let flags = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
@@ -111,7 +111,7 @@ fn irregular(path: &Path) -> Error {
 
 /// A file that appears under its name only once it is complete; an existing file of that name stays
 /// until then. Dropping it, or a signal ([`remove_at_signals`]), leaves no file behind.
-pub struct Whole {
+pub(crate) struct Whole {
     out: Named<File>,
     ready: Ready,
 }
@@ -123,7 +123,7 @@ impl Whole {
     /// # Errors
     /// If the file exists (without `force`), is `input`, a symbolic link or not a regular file, or
     /// cannot be created.
-    pub fn private(path: &Path, force: bool, input: &File) -> Result<Self> {
+    pub(crate) fn private(path: &Path, force: bool, input: &File) -> Result<Self> {
         let input = input.metadata().map(|about| (about.dev(), about.ino())).ok();
         let there = fs::metadata(path).map(|about| (about.dev(), about.ino())).ok();
         let same = there.is_some() && there == input;
@@ -136,7 +136,7 @@ impl Whole {
     /// # Errors
     /// If the existing file is a symbolic link or not a regular file, or the new one cannot be
     /// created.
-    pub fn shared(path: &Path) -> Result<Self> {
+    pub(crate) fn shared(path: &Path) -> Result<Self> {
         Self::new(path, true, SHARED_MODE)
     }
 
@@ -170,7 +170,7 @@ impl Whole {
     ///
     /// # Errors
     /// Write errors, which some file systems report only now.
-    pub fn close(self) -> Result<Ready> {
+    pub(crate) fn close(self) -> Result<Ready> {
         let Self { out, ready } = self;
         out.out.sync_all().map_err(|error| out.say(&error))?;
         Ok(ready)
@@ -180,7 +180,7 @@ impl Whole {
     ///
     /// # Errors
     /// Those of [`Whole::close`] and [`Ready::name`].
-    pub fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         self.close()?.name()
     }
 }
@@ -196,7 +196,7 @@ impl Write for Whole {
 }
 
 /// A complete file that does not have its name yet.
-pub struct Ready {
+pub(crate) struct Ready {
     path: PathBuf,
     /// `None` once the file has its name.
     temp: Option<TempPath>,
@@ -208,7 +208,7 @@ impl Ready {
     ///
     /// # Errors
     /// If a file of that name was created meanwhile, or the directory cannot be changed.
-    pub fn name(mut self) -> Result<()> {
+    pub(crate) fn name(mut self) -> Result<()> {
         let mut unfinished = unfinished();
         let Some(temp) = self.temp.take() else { return Ok(()) };
         unfinished.retain(|path| path != &*temp);
@@ -237,7 +237,7 @@ fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
 
 /// From now on, unfinished files are removed before a signal ends the program. Must be called
 /// before any thread is started, and only in a program that does not wait for signals itself.
-pub fn remove_at_signals() {
+pub(crate) fn remove_at_signals() {
     let set = ending_signals();
     if mask(libc::SIG_BLOCK, &set).is_err() {
         return;
@@ -287,13 +287,13 @@ fn mask(how: libc::c_int, set: &libc::sigset_t) -> io::Result<()> {
 }
 
 /// An output whose errors name it, so that they can be told from the errors of an input.
-pub struct Named<W> {
+pub(crate) struct Named<W> {
     name: String,
     out: W,
 }
 
 impl<W> Named<W> {
-    pub const fn new(name: String, out: W) -> Self {
+    pub(crate) const fn new(name: String, out: W) -> Self {
         Self { name, out }
     }
 

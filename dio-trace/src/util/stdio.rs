@@ -16,10 +16,10 @@ use std::{
 use crate::util::private_file::Named;
 
 /// stdout, with errors that name it.
-pub struct Stdout(Named<io::Stdout>);
+pub(crate) struct Stdout(Named<io::Stdout>);
 
 impl Stdout {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Named::new("stdout".to_owned(), io::stdout()))
     }
 }
@@ -38,7 +38,7 @@ impl Write for Stdout {
 ///
 /// # Errors
 /// Those of stdout.
-pub fn print(text: &str) -> io::Result<()> {
+pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut out = Stdout::new();
     out.write_all(text.as_bytes())?;
     out.flush()
@@ -47,7 +47,7 @@ pub fn print(text: &str) -> io::Result<()> {
 /// Ends the process by SIGPIPE if the pipe has no reader; otherwise returns the error. Rust's
 /// runtime ignores SIGPIPE, and that remains the default here so that a message to a broken stderr
 /// does not end a recording.
-pub fn or_end(error: io::Error) -> io::Error {
+pub(crate) fn or_end(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::BrokenPipe {
         // SAFETY: SIG_DFL is a valid disposition, and the signal goes to this thread.
         unsafe {
@@ -59,12 +59,12 @@ pub fn or_end(error: io::Error) -> io::Error {
 }
 
 /// Writes `text` to stderr in one call.
-pub fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Writes one line to stderr for [`note!`].
-pub fn line(text: fmt::Arguments<'_>) {
+pub(crate) fn line(text: fmt::Arguments<'_>) {
     say(&format!("dio-trace: {text}\n"));
 }
 

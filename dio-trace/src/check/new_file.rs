@@ -10,7 +10,7 @@ use crate::{
         read::Read,
         subject::{Subject, What},
         temporary::temporary,
-        told::{Home, Told, Whose},
+        trial::{Home, Trial, Whose},
         watch::{MOST, Watched, looks_are_apart, watch},
     },
     system::{
@@ -25,10 +25,10 @@ const CHUNK: usize = 64 << 10;
 
 /// The results of the trials on one temporary file.
 #[derive(Clone, Debug)]
-pub(super) struct Fresh {
-    pub(super) read: Told,
-    pub(super) overwrite: Told,
-    pub(super) extend: Told,
+pub(super) struct NewFileTrials {
+    pub(super) read: Trial,
+    pub(super) overwrite: Trial,
+    pub(super) extend: Trial,
     /// The kind of the temporary file; `None` if no file could be made.
     kind: Option<Kind>,
 }
@@ -62,14 +62,14 @@ impl Kind {
     }
 }
 
-impl Fresh {
+impl NewFileTrials {
     /// No trial proved anything, for the reason `why`.
     pub(super) fn nothing(why: &str) -> Self {
-        let nothing = || Told::nothing(why);
+        let nothing = || Trial::nothing(why);
         Self { read: nothing(), overwrite: nothing(), extend: nothing(), kind: None }
     }
 
-    fn every(result: &Told) -> Self {
+    fn every(result: &Trial) -> Self {
         let [read, overwrite, extend] = [result; 3].map(Clone::clone);
         Self { read, overwrite, extend, kind: None }
     }
@@ -101,23 +101,23 @@ impl Fresh {
 
     /// Marks the results as those of another file of the same kind.
     pub(super) fn of_sibling(&self, path: &str) -> Self {
-        let mark = |result: &Told| result.of_sibling(path);
+        let mark = |result: &Trial| result.of_sibling(path);
         let [read, overwrite, extend] = [&self.read, &self.overwrite, &self.extend].map(mark);
         Self { read, overwrite, extend, kind: self.kind }
     }
 }
 
 /// Makes a temporary file in the directory, extends it, overwrites it and reads it.
-pub(super) fn try_out(subject: &Subject, folder: &Path) -> Fresh {
+pub(super) fn try_out(subject: &Subject, folder: &Path) -> NewFileTrials {
     let file = match temporary(folder) {
         Ok(file) => file,
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             let what = "open of a new file with O_DIRECT";
-            return Fresh::every(&Told::error(&error, what, true, Whose::New));
+            return NewFileTrials::every(&Trial::error(&error, what, true, Whose::New));
         }
         Err(error) => {
             let name = errno::name(i64::from(error.raw_os_error().unwrap_or(0)));
-            return Fresh::nothing(&format!("no file can be made in its folder: {name}"));
+            return NewFileTrials::nothing(&format!("no file can be made in its folder: {name}"));
         }
     };
     let attributes = attributes(&file);
@@ -126,13 +126,13 @@ pub(super) fn try_out(subject: &Subject, folder: &Path) -> Fresh {
     let new = New { file: &file, home, unit: subject.unit() };
     // The inode flags are read below, when the file has data: the first write may clear some.
     let (extend, size) = new.extend();
-    let written = |trial: &dyn Fn() -> Told| match drop_pages(&file) {
+    let written = |trial: &dyn Fn() -> Trial| match drop_pages(&file) {
         Ok(()) => trial(),
-        Err(_) => Told::nothing("the new file could not be written back"),
+        Err(_) => Trial::nothing("the new file could not be written back"),
     };
     let overwrite = written(&|| new.overwrite(size));
     let read = written(&|| new.read(size));
-    Fresh { read, overwrite, extend, kind: Some(Kind::new(inode_flags(&file), attributes)) }
+    NewFileTrials { read, overwrite, extend, kind: Some(Kind::new(inode_flags(&file), attributes)) }
 }
 
 /// A temporary file, which no other process uses.
@@ -144,25 +144,25 @@ struct New<'a> {
 
 impl New<'_> {
     /// Appends to the file; returns the result and the file's new size in bytes.
-    fn extend(&self) -> (Told, u64) {
+    fn extend(&self) -> (Trial, u64) {
         let result = self.write("to new blocks", |n| (n * CHUNK) as u64);
         (result, self.file.metadata().map_or(0, |about| about.len()))
     }
 
     /// Overwrites the file's chunks except the first: [`watch`] ignores the first write of a file.
-    fn overwrite(&self, size: u64) -> Told {
+    fn overwrite(&self, size: u64) -> Trial {
         match (size as usize / CHUNK).checked_sub(1) {
-            None | Some(0) => Told::nothing("the new file could not be written"),
+            None | Some(0) => Trial::nothing("the new file could not be written"),
             Some(others) => {
                 self.write("over existing blocks", |n| ((1 + n % others) * CHUNK) as u64)
             }
         }
     }
 
-    fn read(&self, size: u64) -> Told {
+    fn read(&self, size: u64) -> Trial {
         let whole = (size as usize).min(MOST * CHUNK);
         if whole > 0 && resident(self.file, 0, whole) != Some(0) {
-            return Told::nothing("the new file's pages stay in the page cache");
+            return Trial::nothing("the new file's pages stay in the page cache");
         }
         let Self { file, home, unit } = *self;
         Read { file, size, unit, home, of: Whose::New }.read()
@@ -171,14 +171,16 @@ impl New<'_> {
     /// Writes while a second thread observes the page cache. If the thread could not observe at the
     /// right moments, a system-wide count of dirtied pages that did not rise still proves that the
     /// writes dirtied none.
-    fn write(&self, how: &str, at: impl Fn(usize) -> u64) -> Told {
+    fn write(&self, how: &str, at: impl Fn(usize) -> u64) -> Trial {
         let range = (CHUNK as u64, (MOST - 1) * CHUNK);
         let Some(lookout) = Lookout::over(self.file, range.0, range.1) else {
-            return Told::nothing("the kernel does not say what is cached of a new temporary file");
+            return Trial::nothing(
+                "the kernel does not say what is cached of a new temporary file",
+            );
         };
         // Pages left by earlier writes would be attributed to these.
         if !self.home.memory && lookout.pages() != Some(0) {
-            return Told::nothing("the new file's pages stay in the page cache");
+            return Trial::nothing("the new file's pages stay in the page cache");
         }
         let mut buffer = Aligned::new(CHUNK);
         let before = dirtied();
@@ -191,29 +193,31 @@ impl New<'_> {
         let rose = before.zip(after).map(|(before, after)| after.saturating_sub(before));
         match lookout.pages() {
             Some(left) => self.judge(how, watched, left, rose),
-            None => Told::nothing("the kernel does not say what is cached of a new temporary file"),
+            None => {
+                Trial::nothing("the kernel does not say what is cached of a new temporary file")
+            }
         }
     }
 
-    fn write_at(&self, bytes: &[u8], at: u64, how: &str) -> Result<(), Told> {
+    fn write_at(&self, bytes: &[u8], at: u64, how: &str) -> Result<(), Trial> {
         let what = format!("a write {how} of a new temporary file");
-        let failed = |error: &io::Error| Told::error(error, &what, false, Whose::New);
+        let failed = |error: &io::Error| Trial::error(error, &what, false, Whose::New);
         match self.file.write_at(bytes, at).map_err(|error| failed(&error))? {
             wrote if wrote == bytes.len() => Ok(()),
-            wrote => Err(Told::nothing(format!("{what} moved {wrote} of {} bytes", bytes.len()))),
+            wrote => Err(Trial::nothing(format!("{what} moved {wrote} of {} bytes", bytes.len()))),
         }
     }
 
     /// Decides the result from what was watched, from the pages of the file that are still cached
     /// (`left`) and from the number of pages dirtied system-wide (`rose`), if known.
-    fn judge(&self, how: &str, watched: Watched, left: usize, rose: Option<u64>) -> Told {
+    fn judge(&self, how: &str, watched: Watched, left: usize, rose: Option<u64>) -> Trial {
         let Watched { writes, looked, seen } = watched;
         let did = format!("{writes} writes of 64 KiB {how} of a new temporary file");
         let cached = |seen: String| {
-            Told::proven(self.home.through_cache(), format!("{did}: {seen}"), Whose::New)
+            Trial::proven(self.home.through_cache(), format!("{did}: {seen}"), Whose::New)
         };
         let past = |seen: String| {
-            Told::proven(self.home.past_cache(), format!("{did}: {seen}"), Whose::New)
+            Trial::proven(self.home.past_cache(), format!("{did}: {seen}"), Whose::New)
         };
         if left > 0 {
             return cached(format!("{left} of its pages are cached now"));
@@ -230,7 +234,7 @@ impl New<'_> {
                  and none is cached"
             ));
         }
-        Told::nothing(format!(
+        Trial::nothing(format!(
             "{did}: pages may have been cached and dropped in between; of {looked} observed \
              writes, {seen} showed some"
         ))

@@ -9,7 +9,7 @@ use crate::{cause::IO_ERRORS, util::errno};
 
 /// The result of a trial of one kind of access.
 #[derive(Clone, Debug)]
-pub(super) enum Told {
+pub(super) enum Trial {
     Proven(Proof),
     /// Nothing was proven.
     Nothing {
@@ -58,7 +58,7 @@ impl Whose {
     }
 }
 
-impl Told {
+impl Trial {
     pub(super) fn nothing(why: impl Into<String>) -> Self {
         Self::Nothing { why: why.into() }
     }
@@ -145,7 +145,7 @@ mod tests {
     fn only_o_direct_and_data_errors_are_proof() {
         let verdict = |number, at_open| {
             let error = io::Error::from_raw_os_error(number);
-            let result = Told::error(&error, "it", at_open, Whose::Itself);
+            let result = Trial::error(&error, "it", at_open, Whose::Itself);
             result.proof().map(|proof| proof.verdict)
         };
         assert_eq!(verdict(libc::EINVAL, true), Some(Verdict::Refused));
