@@ -14,14 +14,18 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    files::{fill, open_direct},
-    memory::Buffer,
-    request::{Call, positioned},
-    setups::Place,
-    suite::{Program, Traces, Tried, not_ended_with, requests, wait_for_go, wait_until_tracing},
+use crate::{
+    guest::{
+        files::{fill, open_direct},
+        memory::Buffer,
+        request::{Call, positioned},
+        setups::Place,
+        suite::{
+            Program, Traces, Tried, not_ended_with, requests, wait_for_go, wait_until_tracing,
+        },
+    },
+    host::cmd::text,
 };
-use crate::cmd::text;
 
 /// What it needs when it runs alone.
 pub(super) const SETUPS: &[&str] = &["ext4-512"];

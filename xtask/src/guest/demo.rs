@@ -15,12 +15,14 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::{
-    cells::Cell,
-    request::{Apis, Call},
-    setups::{self, Setup},
+use crate::{
+    guest::{
+        cells::Cell,
+        request::{Apis, Call},
+        setups::{self, Setup},
+    },
+    host::cmd::say,
 };
-use crate::cmd::say;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DemoArgs {

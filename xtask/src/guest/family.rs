@@ -14,13 +14,15 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::{
-    files::{fill, open_direct},
-    memory::Buffer,
-    setups::Place,
-    suite::{Program, Traces, Tried, end, wait_for_go, wait_until_tracing},
+use crate::{
+    guest::{
+        files::{fill, open_direct},
+        memory::Buffer,
+        setups::Place,
+        suite::{Program, Traces, Tried, end, wait_for_go, wait_until_tracing},
+    },
+    host::cmd::{quote, say, text},
 };
-use crate::cmd::{quote, say, text};
 
 /// Runs of dio-trace.
 pub(super) const RUNS: u64 = 1;
@@ -202,7 +204,7 @@ pub(super) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
         .spawn()
         .context("cannot start dio-trace")?;
     wait_until_tracing(&mut tool, &traces)?;
-    let named = crate::cmd::output(Command::new(&tried.tool).args([
+    let named = crate::host::cmd::output(Command::new(&tried.tool).args([
         "attach",
         "-d",
         "1ms",

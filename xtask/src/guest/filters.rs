@@ -8,12 +8,14 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{
-    files::fill,
-    setups::{Place, mount},
-    suite::{Traces, Tried, end, wait_until_tracing},
+use crate::{
+    guest::{
+        files::fill,
+        setups::{Place, mount},
+        suite::{Traces, Tried, end, wait_until_tracing},
+    },
+    host::cmd::{self, text},
 };
-use crate::cmd::{self, text};
 
 /// Runs of dio-trace.
 pub(super) const RUNS: u64 = 2;

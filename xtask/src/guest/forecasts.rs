@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{
+use crate::guest::{
     cells::{Cell, Expect, Stage},
     setups::Place,
 };

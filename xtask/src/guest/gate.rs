@@ -4,12 +4,14 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{
-    files::fill,
-    setups::Place,
-    suite::{Tried, not_ended_with},
+use crate::{
+    guest::{
+        files::fill,
+        setups::Place,
+        suite::{Tried, not_ended_with},
+    },
+    host::cmd::text,
 };
-use crate::cmd::text;
 
 /// Runs of dio-trace.
 pub(super) const RUNS: u64 = 2;

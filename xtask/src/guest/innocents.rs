@@ -18,13 +18,15 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::Value;
 
-use super::{
-    files::{drop_pages, open_direct},
-    memory::Buffer,
-    setups::Place,
-    suite::{Tried, not_ended_with},
+use crate::{
+    guest::{
+        files::{drop_pages, open_direct},
+        memory::Buffer,
+        setups::Place,
+        suite::{Tried, not_ended_with},
+    },
+    host::cmd::text,
 };
-use crate::cmd::text;
 
 /// Runs of dio-trace.
 pub(super) const RUNS: u64 = 1;

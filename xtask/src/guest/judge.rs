@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
+use crate::guest::{
     cells::{Cell, Ending, Expect, Stage},
     setups::{Place, Setup},
     workload::Entry,

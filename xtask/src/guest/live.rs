@@ -9,8 +9,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{demo, setups::Place, suite::Tried};
-use crate::cmd::{self, quote, text};
+use crate::{
+    guest::{demo, setups::Place, suite::Tried},
+    host::cmd::{self, quote, text},
+};
 
 /// Runs of dio-trace.
 pub(super) const RUNS: u64 = 3;

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::{
+use crate::guest::{
     files::drop_pages,
     judge::{MixedFile, Report},
     memory::{Buffer, Map},

@@ -13,14 +13,16 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::{
-    files::{fill, open_direct},
-    memory::Buffer,
-    setups::Place,
-    stacks::read_known,
-    suite::{Program, Traces, Tried, end, requests, wait_until_tracing},
+use crate::{
+    guest::{
+        files::{fill, open_direct},
+        memory::Buffer,
+        setups::Place,
+        stacks::read_known,
+        suite::{Program, Traces, Tried, end, requests, wait_until_tracing},
+    },
+    host::cmd::{quote, text},
 };
-use crate::cmd::{quote, text};
 
 /// Runs of dio-trace.
 pub(super) const RUNS: u64 = 4;

@@ -3,12 +3,14 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
-use super::{
-    filters::{self, REQUESTS},
-    setups::Place,
-    suite::{Tried, not_ended_with},
+use crate::{
+    guest::{
+        filters::{self, REQUESTS},
+        setups::Place,
+        suite::{Tried, not_ended_with},
+    },
+    host::cmd::text,
 };
-use crate::cmd::text;
 
 /// Records a command that works in this folder, and reads the recording; what is wrong with it.
 pub(super) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {

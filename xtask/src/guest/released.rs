@@ -16,13 +16,15 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::{
-    memory::Buffer,
-    setups::{Place, mount},
-    stacks::read_known,
-    suite::{Traces, Tried, end, requests, wait_until_tracing},
+use crate::{
+    guest::{
+        memory::Buffer,
+        setups::{Place, mount},
+        stacks::read_known,
+        suite::{Traces, Tried, end, requests, wait_until_tracing},
+    },
+    host::cmd::{self, say, text},
 };
-use crate::cmd::{self, say, text};
 
 /// Runs of dio-trace.
 pub(super) const RUNS: u64 = 1;

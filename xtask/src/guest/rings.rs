@@ -12,13 +12,15 @@ use clap::Args;
 use io_uring::{IoUring, Probe, opcode, squeue, squeue::Flags, types::Fd};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    files::fill,
-    memory::Buffer,
-    setups::Place,
-    suite::{Traces, Tried, not_ended_with, requests},
+use crate::{
+    guest::{
+        files::fill,
+        memory::Buffer,
+        setups::Place,
+        suite::{Traces, Tried, not_ended_with, requests},
+    },
+    host::cmd::text,
 };
-use crate::cmd::text;
 
 /// What it needs when it runs alone: a file that is direct, and one that reads through the page
 /// cache, where a request that must not wait is made anew.

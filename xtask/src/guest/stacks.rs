@@ -12,13 +12,15 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::{
-    files::{fill, open_direct},
-    memory::Buffer,
-    setups::Place,
-    suite::Tried,
+use crate::{
+    guest::{
+        files::{fill, open_direct},
+        memory::Buffer,
+        setups::Place,
+        suite::Tried,
+    },
+    host::cmd::text,
 };
-use crate::cmd::text;
 
 /// Runs of dio-trace.
 pub(super) const RUNS: u64 = 2;

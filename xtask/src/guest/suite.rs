@@ -15,19 +15,21 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{
-    cells::{self, Cell, Expect},
-    family,
-    files::open_direct,
-    filters, forecasts, gate, innocents,
-    judge::{self, Asked, Judge, Report},
-    live,
-    mixed::{self, DirectUser},
-    named, recordings, released, rings,
-    setups::{self, Kind, Place, ROOT, Setup},
-    shorts, stacks, unprivileged, workload,
+use crate::{
+    guest::{
+        cells::{self, Cell, Expect},
+        family,
+        files::open_direct,
+        filters, forecasts, gate, innocents,
+        judge::{self, Asked, Judge, Report},
+        live,
+        mixed::{self, DirectUser},
+        named, recordings, released, rings,
+        setups::{self, Kind, Place, ROOT, Setup},
+        shorts, stacks, unprivileged, workload,
+    },
+    host::cmd::{say, text},
 };
-use crate::cmd::{say, text};
 
 /// What is tried, and how.
 #[derive(Args, Clone, Debug)]

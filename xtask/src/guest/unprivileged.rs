@@ -15,13 +15,15 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{
-    files::{drop_pages, fill},
-    filters::compare,
-    setups::Place,
-    suite::{Traces, Tried, end, not_ended_with, wait_until_tracing},
+use crate::{
+    guest::{
+        files::{drop_pages, fill},
+        filters::compare,
+        setups::Place,
+        suite::{Traces, Tried, end, not_ended_with, wait_until_tracing},
+    },
+    host::cmd::text,
 };
-use crate::cmd::text;
 
 /// Runs of dio-trace.
 pub(super) const RUNS: u64 = 2;

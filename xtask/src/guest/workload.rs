@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{
+use crate::guest::{
     cases::{self, Cache, Case, Content, Cut, Open},
     cells::{self, Cell},
     files::{drop_pages, unwritten},

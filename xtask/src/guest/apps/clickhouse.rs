@@ -7,12 +7,14 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{
-    Counted, Row, Rows, Stage,
-    reference::{self, Reference},
-    watch::Watch,
+use crate::{
+    guest::apps::{
+        Counted, Row, Rows, Stage,
+        reference::{self, Reference},
+        watch::Watch,
+    },
+    host::{cmd::text, pypi},
 };
-use crate::{cmd::text, pypi};
 
 /// How it reads files: one way on each file system, for it takes long to start.
 const METHODS: &[&str] = &["pread", "pread_threadpool"];

@@ -7,13 +7,16 @@ use std::{
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::{
-    Counted, Ops, Row, Rows, Stage,
-    watch::{Seen, Watch},
-};
 use crate::{
-    cmd::{self, text},
-    guest::{files::fill, setups::Place},
+    guest::{
+        apps::{
+            Counted, Ops, Row, Rows, Stage,
+            watch::{Seen, Watch},
+        },
+        files::fill,
+        setups::Place,
+    },
+    host::cmd::{self, text},
 };
 
 /// An engine, and its options.

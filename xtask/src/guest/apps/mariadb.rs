@@ -7,13 +7,15 @@ use std::{
 
 use anyhow::Result;
 
-use super::{
-    Counted, Row, Rows, Stage,
-    reference::{self, Reference, Running},
-    server::{copy, give, wait},
-    watch::Watch,
+use crate::{
+    guest::apps::{
+        Counted, Row, Rows, Stage,
+        reference::{self, Reference, Running},
+        server::{copy, give, wait},
+        watch::Watch,
+    },
+    host::cmd::{self, text},
 };
-use crate::cmd::{self, text};
 
 const SOCKET: &str = "/tmp/mariadb.sock";
 /// Small, so that most of the table is read again and again.

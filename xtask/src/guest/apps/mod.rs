@@ -34,8 +34,10 @@ use clap::Args;
 pub(crate) use row::{Counted, Latency, Ops, Row};
 pub(crate) use table::{APPS, App};
 
-use super::setups::{self, Place, ROOT};
-use crate::cmd::say;
+use crate::{
+    guest::setups::{self, Place, ROOT},
+    host::cmd::say,
+};
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AppsArgs {

@@ -3,10 +3,12 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{Counted, Row, Rows, Stage, reference, watch::Watch};
 use crate::{
-    cmd::{self, text},
-    guest::files::fill,
+    guest::{
+        apps::{Counted, Row, Rows, Stage, reference, watch::Watch},
+        files::fill,
+    },
+    host::cmd::{self, text},
 };
 
 const WAYS: &[&str] = &["threads", "native", "io_uring"];

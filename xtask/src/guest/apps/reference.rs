@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{
+use crate::guest::apps::{
     Counted, Ops,
     ring::Ring,
     strace::{self, Traced},

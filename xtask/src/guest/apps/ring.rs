@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::Ops;
+use crate::guest::apps::Ops;
 
 const EVENT: &str = "/sys/kernel/tracing/events/io_uring/io_uring_submit_req";
 const TRIGGER: &str = "hist:keys=opcode";

@@ -1,8 +1,10 @@
 //! RocksDB by its own benchmark: flushes, compaction and reads around the page cache.
 use anyhow::{Context, Result};
 
-use super::{Counted, Row, Rows, Stage, reference, watch::Watch};
-use crate::cmd::text;
+use crate::{
+    guest::apps::{Counted, Row, Rows, Stage, reference, watch::Watch},
+    host::cmd::text,
+};
 
 /// db_bench's benchmarks, and options.
 const CASES: &[(&str, &[&str])] = &[

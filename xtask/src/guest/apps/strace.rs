@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::Ops;
+use crate::guest::apps::Ops;
 
 /// All that opens, copies or closes a descriptor, and all that reads or writes; programs that the
 /// comparison is made for use neither splice nor sendfile on files.

@@ -10,10 +10,12 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Ops, Stage};
 use crate::{
-    cmd::text,
-    guest::suite::{Traces, end, wait_until_tracing},
+    guest::{
+        apps::{Ops, Stage},
+        suite::{Traces, end, wait_until_tracing},
+    },
+    host::cmd::text,
 };
 
 /// dio-trace at work.

@@ -17,8 +17,8 @@ use clap::Args;
 use io_uring::IoUring;
 use serde::{Deserialize, Serialize};
 
-use super::{BLOCK, BLOCKS};
 use crate::guest::{
+    bench::{BLOCK, BLOCKS},
     files::{drop_pages, open_direct},
     flight::{Aio, Engine, Uring, fly},
     memory::Buffer,

@@ -23,11 +23,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    memory::Buffer,
-    suite::{Program, Traces, wait_until_tracing},
+use crate::{
+    guest::{
+        memory::Buffer,
+        suite::{Program, Traces, wait_until_tracing},
+    },
+    host::cmd::{self, say, text},
 };
-use crate::cmd::{self, say, text};
 use load::Cost;
 use tracers::{Running, TRACERS, Tracer};
 

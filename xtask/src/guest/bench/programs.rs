@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs, path::Path, process::Command};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::cmd;
+use crate::host::cmd;
 
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Program {

@@ -14,18 +14,18 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
-    BLOCK, BLOCKS, FOLDER, attach, make, read_block,
-    usage::{cpu_seconds, seconds, wait},
-};
 use crate::{
-    cmd::{say, text},
     guest::{
+        bench::{
+            BLOCK, BLOCKS, FOLDER, attach, make, read_block,
+            usage::{cpu_seconds, seconds, wait},
+        },
         files::open_direct,
         filters::counted,
         memory::Buffer,
         suite::{Program, wait_for_go},
     },
+    host::cmd::{say, text},
 };
 
 const THREADS: u64 = 4;

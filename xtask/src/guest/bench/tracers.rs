@@ -9,8 +9,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{programs, usage::cpu_ticks};
-use crate::cmd::text;
+use crate::{
+    guest::bench::{programs, usage::cpu_ticks},
+    host::cmd::text,
+};
 
 /// A way of watching. In its words, `TOOL` is dio-trace and `PID` the program that is measured.
 pub(crate) struct Tracer {

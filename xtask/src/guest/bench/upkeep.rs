@@ -13,19 +13,19 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
-    BLOCK, FOLDER, attach, mount, read_block, run,
-    tracers::{Running, TRACERS, Tracer},
-    usage::{exact_cpu, resident, wait, waits},
-};
 use crate::{
-    cmd::say,
     guest::{
+        bench::{
+            BLOCK, FOLDER, attach, mount, read_block, run,
+            tracers::{Running, TRACERS, Tracer},
+            usage::{exact_cpu, resident, wait, waits},
+        },
         files::open_direct,
         filters::counted,
         memory::Buffer,
         suite::{Program, wait_for_go},
     },
+    host::cmd::say,
 };
 
 const FOLDERS: u64 = 100;

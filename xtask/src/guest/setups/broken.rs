@@ -9,11 +9,13 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{
-    Setup,
-    make::{self, mapped, mount, run},
+use crate::{
+    guest::setups::{
+        Setup,
+        make::{self, mapped, mount, run},
+    },
+    host::cmd::text,
 };
-use crate::cmd::text;
 
 /// Half a partition, which xfs is content with, in bytes.
 const SIZE: u64 = 350 << 20;

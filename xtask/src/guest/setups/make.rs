@@ -9,10 +9,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{ALL, Disk, Kind, Place, Setup, Store, broken, nfs};
 use crate::{
-    cmd::{self, text},
-    guest::{cells::Cell, workload},
+    guest::{
+        cells::Cell,
+        setups::{ALL, Disk, Kind, Place, Setup, Store, broken, nfs},
+        workload,
+    },
+    host::cmd::{self, text},
 };
 
 /// Room for each partition: xfs wants 300 MiB, btrfs likes more.

@@ -3,8 +3,10 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::make::{mount, run};
-use crate::cmd::text;
+use crate::{
+    guest::setups::make::{mount, run},
+    host::cmd::text,
+};
 
 /// Where the server is steered.
 const SERVER: &str = "/proc/fs/nfsd";

@@ -1,5 +1,5 @@
 //! The set-ups that there are, a line each.
-use super::{Disk, Kind, Setup, Store};
+use crate::guest::setups::{Disk, Kind, Setup, Store};
 
 type Words = &'static [&'static str];
 

@@ -3,8 +3,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::reader::{LONG, Read};
-use crate::cmd::say;
+use crate::{
+    guest::shorts::reader::{LONG, Read},
+    host::cmd::say,
+};
 
 /// All that is wrong; says how often each case came out how.
 pub(super) fn judge(reads: &[Read], events: &[Value]) -> Vec<String> {

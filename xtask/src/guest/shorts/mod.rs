@@ -15,8 +15,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::setups;
-use crate::cmd::{self, say, text};
+use crate::{
+    guest::setups,
+    host::cmd::{self, say, text},
+};
 use judge::judge;
 use reader::Read;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::load::{Line, Tally};
+use crate::guest::stress::load::{Line, Tally};
 
 /// A `kind: "request"` line (docs/json.md).
 #[derive(Clone, Debug, Deserialize)]

@@ -16,11 +16,11 @@ use clap::Args;
 use io_uring::IoUring;
 use serde::{Deserialize, Serialize};
 
-use super::draw::{Draw, Request};
 use crate::guest::{
     flight::{Aio, Engine, Style, Uring, fly},
     memory::Buffer,
     request::{Call, positioned, vectored},
+    stress::draw::{Draw, Request},
     suite::wait_for_go,
 };
 

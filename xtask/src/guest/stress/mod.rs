@@ -18,14 +18,14 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::{
-    files::{fill, open_direct},
-    setups::{self, Place},
-    suite::{Program, Traces, end, wait_until_tracing},
-};
 use crate::{
-    cmd::{self, say, text},
-    stress::Row,
+    guest::{
+        files::{fill, open_direct},
+        setups::{self, Place},
+        suite::{Program, Traces, end, wait_until_tracing},
+    },
+    host::cmd::{self, say, text},
+    tasks::stress::Row,
 };
 use judge::{Report, judge};
 

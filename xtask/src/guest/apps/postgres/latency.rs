@@ -6,9 +6,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::cluster::Cluster;
 use crate::guest::apps::{
     Stage,
+    postgres::cluster::Cluster,
     row::{Latency, Quantiles},
     watch::Watch,
 };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{
+use crate::guest::apps::{
     Counted, Row, Rows, Stage,
     reference::{self, Reference},
     watch::{Seen, Watch},
