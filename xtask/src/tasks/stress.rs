@@ -3,10 +3,9 @@ use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    guest::Score,
+    guest::contract::stress::Row,
     host::{build, cmd::say, packages, paths},
     vm::{boot::Setup, interrupts, kernels, running::to_terminal},
 };
@@ -42,16 +41,6 @@ pub(crate) struct StressArgs {
     /// Requests of each thread, about
     #[arg(long, default_value_t = 1500)]
     requests: usize,
-}
-
-/// One run as the guest writes it down.
-#[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Row {
-    pub(crate) run: u64,
-    /// With `--all`.
-    pub(crate) all: bool,
-    pub(crate) seconds: f32,
-    pub(crate) score: Score,
 }
 
 pub(crate) fn main(args: &StressArgs) -> Result<u8> {

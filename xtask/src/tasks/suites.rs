@@ -1,17 +1,10 @@
 //! The guest's suite, run on kernel after kernel.
-use std::{
-    collections::{BTreeSet, VecDeque},
-    fs,
-    path::Path,
-    sync::Mutex,
-    thread,
-    time::Duration,
-};
+use std::{collections::VecDeque, fs, path::Path, sync::Mutex, thread, time::Duration};
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
 
 use crate::{
+    guest::contract::suite::Suite,
     host::{
         build,
         cmd::text,
@@ -47,40 +40,6 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn name(&self) -> String {
         format!("vm-{}-{}", self.kernel, self.attach)
-    }
-}
-
-/// What the guest's suite writes to /out/suite.json.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct Suite {
-    pub(crate) cells: u64,
-    pub(crate) wrong: u64,
-    pub(crate) missed: u64,
-    pub(crate) extra: u64,
-    #[serde(default)]
-    pub(crate) setups: Vec<Scored>,
-    #[serde(default)]
-    pub(crate) complaints: Vec<String>,
-}
-
-/// One set-up of one run of dio-trace; the suite has several.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Scored {
-    pub(crate) name: String,
-    pub(crate) cells: u64,
-    #[serde(default)]
-    pub(crate) wrong: u64,
-    #[serde(default)]
-    pub(crate) missed: u64,
-    #[serde(default)]
-    pub(crate) extra: u64,
-}
-
-impl Suite {
-    /// Set-ups that had cells; each is there once for every run of dio-trace.
-    pub(crate) fn setups(&self) -> usize {
-        let names = self.setups.iter().filter(|setup| setup.cells != 0).map(|setup| &*setup.name);
-        names.collect::<BTreeSet<_>>().len()
     }
 }
 

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
+    guest::contract::suite::Suite,
     host::{
         cmd::say,
         packages::{self, Need},
@@ -187,7 +188,7 @@ fn matrix(done: &[Done]) -> String {
 
 /// docs/truth.md.
 fn page(done: &[Done]) -> String {
-    let sum = |part: fn(&suites::Suite) -> u64| -> u64 {
+    let sum = |part: fn(&Suite) -> u64| -> u64 {
         done.iter().filter_map(|done| done.suite.as_ref()).map(part).sum()
     };
     let mut text = format!(
@@ -222,10 +223,10 @@ fn page(done: &[Done]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tasks::suites::{Scored, Suite};
+    use crate::guest::contract::suite::Score;
 
     fn done(kernel: &'static str, wrong: u64) -> Done {
-        let scored = |name: &str, cells, wrong| Scored {
+        let scored = |name: &str, cells, wrong| Score {
             name: name.to_owned(),
             cells,
             wrong,

@@ -3,7 +3,7 @@
 //! - [`kernels`], [`initrd`], [`qemu`]: what is booted, and how
 //! - [`boot`]: boots a VM; [`running`]: one that is up
 //! - [`run_folder`]: the files that the host and the guest exchange
-//! - [`interrupts`]: Ctrl-C
+//! - [`interrupts`]: what Ctrl-C does meanwhile
 //! - [`guest_part`]: a command of `cargo xtask guest` in a VM of its own, and the rows it writes
 pub(crate) mod boot;
 pub(crate) mod guest_part;

@@ -138,7 +138,8 @@ pub(crate) fn command(
         }
     };
     // panic=-1 with -no-reboot: a panic ends QEMU at once. no_timer_check: a timer that emulation
-    // serves late is no broken timer. nokaslr and mitigations=off: the same, quick kernel each time.
+    // serves late is no broken timer. nokaslr and mitigations=off: the same, quick kernel each
+    // time.
     let line = format!(
         "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off nokaslr no_timer_check \
          tsc=reliable audit=0 selinux=0 apparmor=0 lsm= {}",

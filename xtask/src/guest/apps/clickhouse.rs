@@ -1,5 +1,5 @@
-//! ClickHouse inside a Python process (chDB), whose reads and writes go around the page cache from the first
-//! byte on.
+//! ClickHouse inside a Python process (chDB), whose reads and writes go around the page cache from
+//! the first byte on.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -8,10 +8,13 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    guest::apps::{
-        Counted, Row, Rows, Stage,
-        reference::{self, Reference},
-        watch::Watch,
+    guest::{
+        apps::{
+            reference::{self, Reference},
+            stage::{Rows, Stage},
+            watch::Watch,
+        },
+        contract::apps::{Counted, Row},
     },
     host::{cmd::text, pypi},
 };

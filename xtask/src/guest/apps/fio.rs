@@ -10,11 +10,12 @@ use serde::Deserialize;
 use crate::{
     guest::{
         apps::{
-            Counted, Ops, Row, Rows, Stage,
+            stage::{Rows, Stage},
             watch::{Seen, Watch},
         },
-        files::fill,
-        setups::Place,
+        contract::apps::{Counted, Ops, Row},
+        direct_io::files::fill,
+        fixtures::Place,
     },
     host::cmd::{self, text},
 };

@@ -1,5 +1,5 @@
-//! MariaDB with its files, and its log, open with O_DIRECT: with native AIO, which is io_uring, and with
-//! threads of its own.
+//! MariaDB with its files, and its log, open with O_DIRECT: with native AIO, which is io_uring, and
+//! with threads of its own.
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -8,11 +8,14 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    guest::apps::{
-        Counted, Row, Rows, Stage,
-        reference::{self, Reference, Running},
-        server::{copy, give, wait},
-        watch::Watch,
+    guest::{
+        apps::{
+            reference::{self, Reference, Running},
+            server::{copy, give, wait},
+            stage::{Rows, Stage},
+            watch::Watch,
+        },
+        contract::apps::{Counted, Row},
     },
     host::cmd::{self, text},
 };

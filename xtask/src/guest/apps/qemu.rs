@@ -5,8 +5,13 @@ use anyhow::Result;
 
 use crate::{
     guest::{
-        apps::{Counted, Row, Rows, Stage, reference, watch::Watch},
-        files::fill,
+        apps::{
+            reference,
+            stage::{Rows, Stage},
+            watch::Watch,
+        },
+        contract::apps::{Counted, Row},
+        direct_io::files::fill,
     },
     host::cmd::{self, text},
 };

@@ -2,7 +2,14 @@
 use anyhow::{Context, Result};
 
 use crate::{
-    guest::apps::{Counted, Row, Rows, Stage, reference, watch::Watch},
+    guest::{
+        apps::{
+            reference,
+            stage::{Rows, Stage},
+            watch::Watch,
+        },
+        contract::apps::{Counted, Row},
+    },
     host::cmd::text,
 };
 

@@ -1,6 +1,9 @@
 //! The programs: a line each.
 use crate::{
-    guest::apps::{Rows, Stage, clickhouse, fio, mariadb, postgres, qemu, rocksdb},
+    guest::apps::{
+        clickhouse, fio, mariadb, postgres, qemu, rocksdb,
+        stage::{Rows, Stage},
+    },
     host::{
         packages::{self, Need},
         pypi::Package,

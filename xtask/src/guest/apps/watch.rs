@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use crate::{
     guest::{
-        apps::{Ops, Stage},
-        suite::{Traces, end, wait_until_tracing},
+        apps::stage::Stage,
+        contract::apps::Ops,
+        harness::{Traces, end, wait_until_tracing},
     },
     host::cmd::text,
 };

@@ -40,8 +40,8 @@ enum Ready {
 /// As long without using the CPU is rest.
 const REST: Duration = Duration::from_secs(4);
 
-/// bpftrace prints nothing before all of its probes are attached (src/bpftrace.cpp:BPFtrace::run). That it
-/// rests is no sign: it does while it waits for the disk.
+/// bpftrace prints nothing before all of its probes are attached (src/bpftrace.cpp:BPFtrace::run).
+/// That it rests is no sign: it does while it waits for the disk.
 const READY: Ready = Ready::Prints("ready");
 const TRACING: Ready = Ready::Says("dio-trace: tracing");
 

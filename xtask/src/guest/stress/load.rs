@@ -17,11 +17,13 @@ use io_uring::IoUring;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::{
-    flight::{Aio, Engine, Style, Uring, fly},
-    memory::Buffer,
-    request::{Call, positioned, vectored},
+    direct_io::{
+        flight::{Aio, Engine, Style, Uring, fly},
+        memory::Buffer,
+        request::{Call, positioned, vectored},
+    },
+    harness::wait_for_go,
     stress::draw::{Draw, Request},
-    suite::wait_for_go,
 };
 
 /// Requests in flight of one thread, at most.

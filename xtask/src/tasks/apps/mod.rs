@@ -9,7 +9,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
-    guest::{APPS, App, AppRow},
+    guest::{
+        apps::table::{APPS, App},
+        contract::apps::Row,
+    },
     host::{
         cmd::{say, text},
         packages, paths, pypi,
@@ -32,7 +35,8 @@ pub(crate) struct AppsArgs {
     /// These programs alone
     #[arg(long, value_name = "APP")]
     only: Vec<String>,
-    /// Write docs/applications.md; with --only, the other programs' rows are those of their last runs
+    /// Write docs/applications.md; with --only, the other programs' rows are those of their last
+    /// runs
     #[arg(long, conflicts_with = "kernel")]
     write: bool,
 }
@@ -59,25 +63,25 @@ pub(crate) fn main(args: &AppsArgs) -> Result<u8> {
         fs::write(file, page::whole(&kernel.version, &page::tables(&rows)))
             .context("cannot write the page")?;
     }
-    let wrong: Vec<String> = rows.iter().flat_map(AppRow::wrong).collect();
+    let wrong: Vec<String> = rows.iter().flat_map(Row::wrong).collect();
     wrong.iter().for_each(say);
     Ok(u8::from(!wrong.is_empty()))
 }
 
-fn left_out(app: &App, why: &anyhow::Error) -> AppRow {
-    let row = AppRow::LeftOut { app: app.name.to_owned(), why: format!("{why:#}") };
+fn left_out(app: &App, why: &anyhow::Error) -> Row {
+    let row = Row::LeftOut { app: app.name.to_owned(), why: format!("{why:#}") };
     say(format!("{}: {row}", app.name));
     row
 }
 
 /// Runs one program in a guest of its own, so that one that crashes leaves the others.
-fn run(app: &App, word: String, kernel: &Kernel) -> Result<Vec<AppRow>> {
+fn run(app: &App, word: String, kernel: &Kernel) -> Result<Vec<Row>> {
     let words = vec!["--app".to_owned(), word];
     let part = Part { name: "apps", words, kernel, limit: LIMIT };
     let rows = part.rows(|machine| machine.memory = "4G".to_owned());
     interrupts::stop_if_interrupted()?;
     Ok(rows.unwrap_or_else(|error| {
-        vec![AppRow::Failed { app: app.name.to_owned(), why: format!("{error:#}") }]
+        vec![Row::Failed { app: app.name.to_owned(), why: format!("{error:#}") }]
     }))
 }
 
@@ -88,7 +92,7 @@ fn file(app: &App, kernel: &str) -> Result<PathBuf> {
     Ok(folder.join(format!("{}-{kernel}.jsonl", app.name)))
 }
 
-fn save(app: &App, kernel: &str, rows: &[AppRow]) -> Result<()> {
+fn save(app: &App, kernel: &str, rows: &[Row]) -> Result<()> {
     let file = file(app, kernel)?;
     let lines: Result<Vec<String>, _> = rows.iter().map(serde_json::to_string).collect();
     let text = lines?.join("\n");
@@ -96,13 +100,13 @@ fn save(app: &App, kernel: &str, rows: &[AppRow]) -> Result<()> {
 }
 
 /// All programs' rows of their last runs.
-fn saved(kernel: &str) -> Result<Vec<AppRow>> {
+fn saved(kernel: &str) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for app in APPS {
         let text = fs::read_to_string(file(app, kernel)?);
         let text = text.with_context(|| format!("{0} has not run yet: --only {0}", app.name))?;
         let row = |line| serde_json::from_str(line).context("no row as it was");
-        rows.extend(text.lines().map(row).collect::<Result<Vec<AppRow>>>()?);
+        rows.extend(text.lines().map(row).collect::<Result<Vec<Row>>>()?);
     }
     Ok(rows)
 }

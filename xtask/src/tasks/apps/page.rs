@@ -1,7 +1,7 @@
 //! The tables of docs/applications.md.
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use crate::guest::{AppRow, Counted, Latency, Ops};
+use crate::guest::contract::apps::{Counted, Latency, Ops, Row};
 
 /// A line of the table: all rows of one program, case, watch and reference.
 #[derive(Default)]
@@ -17,10 +17,10 @@ struct Line {
 type Key<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 /// Lines in the order of their first rows.
-fn lines(rows: &[AppRow]) -> Vec<(Key<'_>, Line)> {
+fn lines(rows: &[Row]) -> Vec<(Key<'_>, Line)> {
     let mut lines: Vec<(Key<'_>, Line)> = Vec::new();
     for row in rows {
-        let AppRow::Counted(row) = row else { continue };
+        let Row::Counted(row) = row else { continue };
         let key: Key<'_> = (&row.program, &row.case, &row.watched, &row.reference);
         let at = lines.iter().position(|(other, _)| *other == key);
         let at = at.unwrap_or_else(|| {
@@ -48,7 +48,7 @@ impl Line {
 }
 
 /// The table of counts, what is wrong, and what was left out.
-pub(super) fn tables(rows: &[AppRow]) -> String {
+pub(super) fn tables(rows: &[Row]) -> String {
     let mut out = String::from(
         "| program | workload | on | watched by | reference | its reads | dio-trace's | its writes | dio-trace's | verdicts | unknown | lost | |\n\
          |---|---|---|---|---|---:|---:|---:|---:|---|---:|---:|---|\n",
@@ -75,15 +75,15 @@ pub(super) fn tables(rows: &[AppRow]) -> String {
     out += &not_as_it_must(rows);
     out += &latencies(rows);
     for row in rows {
-        if let AppRow::LeftOut { app, why } = row {
+        if let Row::LeftOut { app, why } = row {
             let _ = writeln!(out, "\n{app} was left out: {why}");
         }
     }
     out
 }
 
-fn not_as_it_must(rows: &[AppRow]) -> String {
-    let wrong: Vec<String> = rows.iter().flat_map(AppRow::wrong).collect();
+fn not_as_it_must(rows: &[Row]) -> String {
+    let wrong: Vec<String> = rows.iter().flat_map(Row::wrong).collect();
     if wrong.is_empty() {
         return String::new();
     }
@@ -92,10 +92,10 @@ fn not_as_it_must(rows: &[AppRow]) -> String {
 }
 
 /// What dio-trace costs, as ratios of pairs.
-fn latencies(rows: &[AppRow]) -> String {
+fn latencies(rows: &[Row]) -> String {
     let mut out = String::new();
     for row in rows {
-        let AppRow::Latency(Latency { program, case, pairs }) = row else { continue };
+        let Row::Latency(Latency { program, case, pairs }) = row else { continue };
         let _ = writeln!(
             out,
             "\n{program}, {case}: {} pairs of runs, without dio-trace and under\n\
@@ -156,8 +156,8 @@ pub(super) fn whole(kernel: &str, tables: &str) -> String {
 mod tests {
     use super::*;
 
-    fn row(fs: &str, seen: u64) -> AppRow {
-        AppRow::Counted(Counted {
+    fn row(fs: &str, seen: u64) -> Row {
+        Row::Counted(Counted {
             program: "p 1".to_owned(),
             case: "c".to_owned(),
             fs: fs.to_owned(),
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn who_was_left_out_is_said() {
-        let row = AppRow::LeftOut { app: "q".to_owned(), why: "there is none".to_owned() };
+        let row = Row::LeftOut { app: "q".to_owned(), why: "there is none".to_owned() };
         assert!(tables(&[row]).contains("\nq was left out: there is none\n"));
     }
 }

@@ -5,9 +5,9 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
-    guest::{Measured, TRACERS},
+    guest::bench::tracers::TRACERS,
     host::{cmd::say, packages, paths, step_runner::Outcome},
-    tasks::bench::page,
+    tasks::bench::{costs::Costs, page},
     vm::{guest_part::Part, kernels},
 };
 
@@ -37,12 +37,6 @@ const TOLERANCE: f64 = 0.05;
 /// Tracers that the test measures.
 const GUARDED: &[&str] = &["dio-trace", "dio-trace-kprobe"];
 
-/// What was measured.
-pub(super) struct Costs {
-    pub(super) kernel: String,
-    pub(super) rows: Vec<Measured>,
-}
-
 pub(crate) fn main(args: &CostArgs) -> Result<()> {
     packages::ensure(&[packages::VM, packages::SCENARIOS, packages::PEERS])?;
     let costs = measure(&args.kernel, &args.tracer)?;
@@ -64,26 +58,6 @@ fn measure(series: &str, tracers: &[String]) -> Result<Costs> {
     let part = Part { name: "bench", words: words.collect(), kernel: &kernel, limit: LIMIT };
     let rows = part.rows(|machine| machine.icount = true)?;
     Ok(Costs { kernel: kernel.version, rows })
-}
-
-impl Costs {
-    /// What a kind of request takes with no tracer: in the program's own way, and in all.
-    pub(super) fn base(&self, kind: &str) -> Option<(f64, f64)> {
-        self.of(&TRACERS[0].id(), kind)
-    }
-
-    fn of(&self, tracer: &str, kind: &str) -> Option<(f64, f64)> {
-        let row = self.rows.iter().find(|row| row.tracer == tracer)?;
-        let (_, cost) = row.costs.iter().find(|(name, _)| name == kind)?;
-        Some((cost.least, cost.mean))
-    }
-
-    /// What a tracer adds to it.
-    pub(super) fn added(&self, tracer: &str, kind: &str) -> Option<(f64, f64)> {
-        let (least, mean) = self.of(tracer, kind)?;
-        let (base_least, base_mean) = self.base(kind)?;
-        Some((least - base_least, mean - base_mean))
-    }
 }
 
 /// The figures that the test holds dio-trace to: tracer, kind, instructions added.

@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: figures of this machine, as ratios in one run.
 //!
-//! - [`cost`]: instructions per request; [`page`]: its tables
+//! - [`cost`]: instructions per request; [`costs`]: what was measured; [`page`]: its tables
 //! - [`rate`]: under load
 //! - [`upkeep`]: by itself
 mod cost;
+mod costs;
 mod page;
 mod rate;
 mod upkeep;

@@ -2,8 +2,11 @@
 use std::fmt::Write as _;
 
 use crate::{
-    guest::{KINDS, TRACERS, Tracer},
-    tasks::bench::cost::Costs,
+    guest::bench::{
+        load::KINDS,
+        tracers::{TRACERS, Tracer},
+    },
+    tasks::bench::costs::Costs,
 };
 
 /// What dio-trace was to add at most, in instructions: tracer, kind, limit.

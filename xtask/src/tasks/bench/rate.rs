@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
-    guest::{Output, Rate},
+    guest::contract::bench::{Output, Rate},
     host::{packages, paths},
     vm::{guest_part::Part, kernels},
 };

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
-    guest::{Long, Rest},
+    guest::contract::bench::{Long, Rest},
     host::{
         build,
         cmd::{self, say},
@@ -62,8 +62,8 @@ fn part(kernel: &Kernel, rounds: Option<u64>) -> Part<'_> {
     Part { name: "upkeep", words, kernel, limit: LIMIT }
 }
 
-/// Made-up events that went the way of live ones, without a kernel: as many of the kernel's take too long in
-/// emulation.
+/// Made-up events that went the way of live ones, without a kernel: as many of the kernel's take
+/// too long in emulation.
 struct Pumped {
     sink: &'static str,
     /// KiB after a tenth of them, and at most.
