@@ -15,12 +15,14 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::{
-    cells::Cell,
-    request::{Apis, Call},
-    setups::{self, Setup},
+use crate::{
+    guest::{
+        direct_io::request::{Apis, Call},
+        fixtures::{self, Setup},
+        matrix::cells::Cell,
+    },
+    host::cmd::say,
 };
-use crate::cmd::say;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DemoArgs {
@@ -41,14 +43,14 @@ const PAGE: usize = 4096;
 /// The file that was cut in the middle of a block.
 const CUT: u64 = 10_000;
 
-pub(super) fn main(args: &DemoArgs) -> Result<u8> {
+pub(crate) fn main(args: &DemoArgs) -> Result<u8> {
     say("making an ext4 with data=journal, an xfs and a btrfs with compression");
     let wanted: Vec<(&Setup, Vec<Cell>)> = ["ext4-journal", "xfs-512", "btrfs-zstd"]
         .iter()
-        .map(|name| setups::find(name).map(|setup| (setup, Vec::new())))
+        .map(|name| fixtures::find(name).map(|setup| (setup, Vec::new())))
         .collect::<Result<_>>()?;
     let mut folders = Vec::new();
-    for (place, _) in setups::make(wanted, Path::new("/mnt"))? {
+    for (place, _) in fixtures::make(wanted, Path::new("/mnt"))? {
         fill(&place.path)?;
         folders.push(place.path);
     }
@@ -74,7 +76,7 @@ fn shown(folders: &[PathBuf]) -> String {
 }
 
 /// A table that compresses well, and a log that ends in the middle of a block.
-pub(super) fn fill(folder: &Path) -> Result<()> {
+pub(crate) fn fill(folder: &Path) -> Result<()> {
     for (name, len) in [("table.db", 256 << 10), ("wal.log", CUT)] {
         let path = folder.join(name);
         let mut file =
@@ -86,7 +88,7 @@ pub(super) fn fill(folder: &Path) -> Result<()> {
 }
 
 /// This program under another name, so that the screen shows something like a database.
-pub(super) fn start_reader(folders: &[PathBuf]) -> Result<Child> {
+pub(crate) fn start_reader(folders: &[PathBuf]) -> Result<Child> {
     let me = std::env::current_exe().context("xtask cannot find itself")?;
     let name = "/tmp/dbreader";
     fs::copy(&me, name).context("cannot copy xtask")?;
@@ -99,7 +101,7 @@ pub(super) fn start_reader(folders: &[PathBuf]) -> Result<Child> {
 }
 
 /// Reads until it is ended.
-pub(super) fn reader(args: &ReaderArgs) -> Result<()> {
+pub(crate) fn reader(args: &ReaderArgs) -> Result<()> {
     let mut apis = Apis::new()?;
     let open = |folder: &PathBuf, name: &str| {
         let path = folder.join(name);

@@ -19,16 +19,21 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use serde::{Deserialize, Serialize};
 
-use super::{
-    cases::{self, Cache, Case, Content, Cut, Open},
-    cells::{self, Cell},
-    files::{drop_pages, unwritten},
-    memory::{Buffer, Map},
-    request::{Apis, Call},
-    setups,
-    suite::wait_for_go,
+use crate::guest::{
+    direct_io::{
+        files::{drop_pages, unwritten},
+        memory::{Buffer, Map},
+        request::{Apis, Call},
+    },
+    fixtures,
+    harness::wait_for_go,
+    matrix::{
+        cases::{self, Cache, Case, Content, Cut, Open},
+        cells::{self, Cell},
+        files::{fill, make_file},
+    },
+    tally::Entry,
 };
 
 const PAGE: usize = 4096;
@@ -39,45 +44,21 @@ const MOST: u64 = 1 << 20;
 pub(crate) struct WorkloadArgs {
     /// Kernel series, which says what the scenarios know
     #[arg(long)]
-    pub(super) series: String,
+    pub(crate) series: String,
     /// SETUP:PATH, of a folder, a device or a file
     #[arg(long, required = true)]
-    pub(super) place: Vec<String>,
+    pub(crate) place: Vec<String>,
     /// Where the tally goes
     #[arg(long)]
-    pub(super) tally: PathBuf,
+    pub(crate) tally: PathBuf,
 }
 
-/// What happened to a cell, in the workload's own words.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Entry {
-    pub(super) setup: String,
-    pub(super) cell: String,
-    pub(super) path: PathBuf,
-    /// Who made the request.
-    pub(super) pid: u32,
-    /// `open`, `fcntl` or `call`: how far it came.
-    pub(super) stage: String,
-    /// Bytes, or -errno.
-    pub(super) result: i64,
-    /// CLOCK_REALTIME in ns around the call.
-    pub(super) begin: u64,
-    pub(super) end: u64,
-    /// Pages of the request's range in the page cache, before and after (mincore).
-    pub(super) before: u64,
-    pub(super) after: u64,
-    /// Pages that the range has, up to the end of the file.
-    pub(super) pages: u64,
-    /// Bytes this process read from storage meanwhile (/proc/self/io).
-    pub(super) storage: u64,
-}
-
-pub(super) fn main(args: &WorkloadArgs) -> Result<()> {
+pub(crate) fn main(args: &WorkloadArgs) -> Result<()> {
     allow_many_files()?;
     let mut prepared = Vec::new();
     for place in &args.place {
         let (name, path) = place.split_once(':').context("--place is SETUP:PATH")?;
-        let setup = setups::find(name)?;
+        let setup = fixtures::find(name)?;
         let cells = cells::load(setup.name, setup.rows, &args.series)?;
         prepared.extend(prepare(cells, Path::new(path), setup.cloned)?);
     }
@@ -187,22 +168,6 @@ fn prepare(cells: Vec<Cell>, place: &Path, cloned: bool) -> Result<Vec<Prepared>
     Ok(all)
 }
 
-fn make_file(path: &Path, case: &Case) -> Result<()> {
-    // A new inode each time: what a file once was, inline for one, it does not become again.
-    let _ = fs::remove_file(path);
-    let make = || {
-        let file = File::create(path)?;
-        fill(&file, case.content)?;
-        file.sync_all()
-    };
-    make().with_context(|| format!("cannot make {}", path.display()))
-}
-
-/// Fills a folder with the cells' files, to make an image of.
-pub(super) fn fill_folder(cells: &[Cell], folder: &Path) -> Result<()> {
-    cells.iter().try_for_each(|cell| make_file(&folder.join(cell.name()), cases::find(cell.case)?))
-}
-
 /// A second file that shares all extents (FICLONE, include/uapi/linux/fs.h).
 fn clone(file: &Path, path: &Path) -> Result<()> {
     const FICLONE: libc::c_ulong = 0x4004_9409;
@@ -212,26 +177,6 @@ fn clone(file: &Path, path: &Path) -> Result<()> {
         return Err(io::Error::last_os_error()).context("cannot clone the file");
     }
     Ok(())
-}
-
-fn fill(file: &File, content: Content) -> io::Result<()> {
-    let text = |len: u64| -> Vec<u8> {
-        // Compresses well, and no block is like another.
-        (0..len).map(|at| if at % 64 < 8 { ((at / 64) >> (at % 8)) as u8 } else { b'.' }).collect()
-    };
-    match content {
-        Content::Bytes(len) => file.write_all_at(&text(len), 0),
-        Content::Hole => file.set_len(256 << 10),
-        Content::Unwritten => {
-            // SAFETY: no memory is involved.
-            let done = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, 256 << 10) };
-            if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-        }
-        Content::Mixed => {
-            file.write_all_at(&text(8 << 10), 0)?;
-            file.write_all_at(&text(240 << 10), 16 << 10)
-        }
-    }
 }
 
 impl Prepared {
@@ -375,10 +320,4 @@ fn storage_read() -> Result<u64> {
     let text = fs::read_to_string("/proc/self/io").context("no /proc/self/io")?;
     let line = text.lines().find_map(|line| line.strip_prefix("read_bytes: "));
     line.and_then(|number| number.parse().ok()).context("/proc/self/io has no read_bytes")
-}
-
-/// Reads a tally.
-pub(super) fn tally(path: &Path) -> Result<Vec<Entry>> {
-    let text = fs::read(path).with_context(|| format!("no tally at {}", path.display()))?;
-    serde_json::from_slice(&text).context("the tally is damaged")
 }

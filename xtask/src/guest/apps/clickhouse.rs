@@ -1,5 +1,5 @@
-//! ClickHouse inside a Python process (chDB), whose reads and writes go around the page cache from the first
-//! byte on.
+//! ClickHouse inside a Python process (chDB), whose reads and writes go around the page cache from
+//! the first byte on.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -7,12 +7,17 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{
-    Counted, Row, Rows, Stage,
-    reference::{self, Reference},
-    watch::Watch,
+use crate::{
+    guest::{
+        apps::{
+            reference::{self, Reference},
+            stage::{Rows, Stage},
+            watch::Watch,
+        },
+        contract::apps::{Counted, Row},
+    },
+    host::{cmd::text, pypi},
 };
-use crate::{cmd::text, pypi};
 
 /// How it reads files: one way on each file system, for it takes long to start.
 const METHODS: &[&str] = &["pread", "pread_threadpool"];

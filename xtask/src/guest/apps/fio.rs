@@ -7,13 +7,17 @@ use std::{
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::{
-    Counted, Ops, Row, Rows, Stage,
-    watch::{Seen, Watch},
-};
 use crate::{
-    cmd::{self, text},
-    guest::{files::fill, setups::Place},
+    guest::{
+        apps::{
+            stage::{Rows, Stage},
+            watch::{Seen, Watch},
+        },
+        contract::apps::{Counted, Ops, Row},
+        direct_io::files::fill,
+        fixtures::Place,
+    },
+    host::cmd::{self, text},
 };
 
 /// An engine, and its options.

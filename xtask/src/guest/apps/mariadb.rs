@@ -1,5 +1,5 @@
-//! MariaDB with its files, and its log, open with O_DIRECT: with native AIO, which is io_uring, and with
-//! threads of its own.
+//! MariaDB with its files, and its log, open with O_DIRECT: with native AIO, which is io_uring, and
+//! with threads of its own.
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -7,13 +7,18 @@ use std::{
 
 use anyhow::Result;
 
-use super::{
-    Counted, Row, Rows, Stage,
-    reference::{self, Reference, Running},
-    server::{copy, give, wait},
-    watch::Watch,
+use crate::{
+    guest::{
+        apps::{
+            reference::{self, Reference, Running},
+            server::{copy, give, wait},
+            stage::{Rows, Stage},
+            watch::Watch,
+        },
+        contract::apps::{Counted, Row},
+    },
+    host::cmd::{self, text},
 };
-use crate::cmd::{self, text};
 
 const SOCKET: &str = "/tmp/mariadb.sock";
 /// Small, so that most of the table is read again and again.

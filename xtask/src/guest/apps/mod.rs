@@ -1,7 +1,7 @@
 //! Real programs under dio-trace, each held to a count that is not dio-trace's.
 //!
 //! - [`table`]: the programs
-//! - [`row`]: what is written down of a run, and the comparison
+//! - [`stage`]: what a program runs on, and where its rows go
 //! - [`watch`]: dio-trace meanwhile
 //! - [`reference`]: who counts too, where the program does not itself: [`strace`], and [`ring`] for
 //!   io_uring
@@ -15,10 +15,10 @@ mod qemu;
 mod reference;
 mod ring;
 mod rocksdb;
-mod row;
 mod server;
+mod stage;
 mod strace;
-mod table;
+pub(crate) mod table;
 mod watch;
 
 use std::{
@@ -31,11 +31,17 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 
-pub(crate) use row::{Counted, Latency, Ops, Row};
-pub(crate) use table::{APPS, App};
-
-use super::setups::{self, Place, ROOT};
-use crate::cmd::say;
+use crate::{
+    guest::{
+        apps::{
+            stage::{Rows, Stage},
+            table::{APPS, App},
+        },
+        contract::apps::Row,
+        fixtures::{self, ROOT},
+    },
+    host::cmd::say,
+};
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AppsArgs {
@@ -48,30 +54,6 @@ pub(crate) struct AppsArgs {
     /// A program of the table; NAME=FOLDER where it was fetched
     #[arg(long, required = true)]
     app: Vec<String>,
-}
-
-/// What a program runs on.
-pub(super) struct Stage {
-    tool: PathBuf,
-    /// An ext4 and an xfs that nobody else uses.
-    places: Vec<Place>,
-    /// Where the program was unpacked.
-    fetched: Option<PathBuf>,
-}
-
-/// Where rows are written, as they come: a guest that dies leaves those before.
-pub(super) struct Rows {
-    app: &'static str,
-    file: File,
-}
-
-impl Rows {
-    fn add(&mut self, row: &Row) -> Result<()> {
-        say(format!("{}: {row}", self.app));
-        row.wrong().iter().for_each(say);
-        writeln!(self.file, "{}", serde_json::to_string(row)?)?;
-        self.file.sync_all().context("cannot write a row")
-    }
 }
 
 pub(super) fn main(args: &AppsArgs) -> Result<()> {
@@ -94,8 +76,8 @@ pub(super) fn main(args: &AppsArgs) -> Result<()> {
 }
 
 fn run(app: &App, args: &AppsArgs, fetched: Option<PathBuf>, rows: &mut Rows) -> Result<()> {
-    let places = setups::make_bare(&["ext4-512", "xfs-512"])?;
+    let places = fixtures::make_bare(&["ext4-512", "xfs-512"])?;
     let stage = Stage { tool: args.tool.clone(), places, fetched };
     (app.run)(&stage, rows)?;
-    setups::clear(Path::new(ROOT))
+    fixtures::clear(Path::new(ROOT))
 }

@@ -3,10 +3,17 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{Counted, Row, Rows, Stage, reference, watch::Watch};
 use crate::{
-    cmd::{self, text},
-    guest::files::fill,
+    guest::{
+        apps::{
+            reference,
+            stage::{Rows, Stage},
+            watch::Watch,
+        },
+        contract::apps::{Counted, Row},
+        direct_io::files::fill,
+    },
+    host::cmd::{self, text},
 };
 
 const WAYS: &[&str] = &["threads", "native", "io_uring"];

@@ -9,11 +9,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{
-    Counted, Ops,
-    ring::Ring,
-    strace::{self, Traced},
-    watch::{Part, Seen},
+use crate::guest::{
+    apps::{
+        ring::Ring,
+        strace::{self, Traced},
+        watch::{Part, Seen},
+    },
+    contract::apps::{Counted, Ops},
 };
 
 /// What the program says goes here.

@@ -1,11 +1,11 @@
-//! What is put into io_urings, counted by the kernel's own tracepoint: a histogram of opcodes, by ftrace
-//! alone, without eBPF. It counts all rings and does not tell files apart: only for programs whose rings
-//! take reads and writes of O_DIRECT files alone.
+//! What is put into io_urings, counted by the kernel's own tracepoint: a histogram of opcodes, by
+//! ftrace alone, without eBPF. It counts all rings and does not tell files apart: only for programs
+//! whose rings take reads and writes of O_DIRECT files alone.
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::Ops;
+use crate::guest::contract::apps::Ops;
 
 const EVENT: &str = "/sys/kernel/tracing/events/io_uring/io_uring_submit_req";
 const TRIGGER: &str = "hist:keys=opcode";

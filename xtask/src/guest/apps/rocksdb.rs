@@ -1,8 +1,17 @@
 //! RocksDB by its own benchmark: flushes, compaction and reads around the page cache.
 use anyhow::{Context, Result};
 
-use super::{Counted, Row, Rows, Stage, reference, watch::Watch};
-use crate::cmd::text;
+use crate::{
+    guest::{
+        apps::{
+            reference,
+            stage::{Rows, Stage},
+            watch::Watch,
+        },
+        contract::apps::{Counted, Row},
+    },
+    host::cmd::text,
+};
 
 /// db_bench's benchmarks, and options.
 const CASES: &[(&str, &[&str])] = &[

@@ -9,8 +9,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::reference::{Running, said};
-use crate::cmd::{self, text};
+use crate::{
+    guest::apps::reference::{Running, said},
+    host::cmd::{self, text},
+};
 
 /// Who servers run as that refuse to be root's.
 pub(super) const USER: &str = "nobody";

@@ -1,7 +1,8 @@
 //! strace as the reference: calls on descriptors that were opened with O_DIRECT.
 //!
-//! A descriptor is known by its number in the table of its process, which threads share. What strace says
-//! nothing about: descriptors sent over sockets, and requests that are put into an io_uring ([`super::ring`]).
+//! A descriptor is known by its number in the table of its process, which threads share. What
+//! strace says nothing about: descriptors sent over sockets, and requests that are put into an
+//! io_uring ([`super::ring`]).
 use std::{
     collections::HashMap,
     fs::{self, File},
@@ -12,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::Ops;
+use crate::guest::contract::apps::Ops;
 
 /// All that opens, copies or closes a descriptor, and all that reads or writes; programs that the
 /// comparison is made for use neither splice nor sendfile on files.
@@ -73,7 +74,8 @@ impl Drop for Traced {
     }
 }
 
-/// Requests by file, of the lines after the first `from` bytes; those before tell of descriptors alone.
+/// Requests by file, of the lines after the first `from` bytes; those before tell of descriptors
+/// alone.
 pub(super) fn requests(text: &str, from: usize) -> HashMap<String, Ops> {
     let mut reader = Reader::new(parents(text));
     let mut at = 0;
@@ -106,8 +108,8 @@ impl<'a> Call<'a> {
         Some(Self { name, args, result: "" })
     }
 
-    /// One whose effect on descriptors is that of its beginning: once it is in the kernel, another thread may
-    /// be given the number that it closes, long before strace sees its end.
+    /// One whose effect on descriptors is that of its beginning: once it is in the kernel, another
+    /// thread may be given the number that it closes, long before strace sees its end.
     fn counts_when_begun(&self) -> bool {
         let reads = ["read", "readv", "pread64", "preadv", "preadv2"];
         let writes = ["write", "writev", "pwrite64", "pwritev", "pwritev2"];

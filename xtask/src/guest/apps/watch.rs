@@ -10,10 +10,13 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Ops, Stage};
 use crate::{
-    cmd::text,
-    guest::suite::{Traces, end, wait_until_tracing},
+    guest::{
+        apps::stage::Stage,
+        contract::apps::Ops,
+        harness::{Traces, end, wait_until_tracing},
+    },
+    host::cmd::text,
 };
 
 /// dio-trace at work.

@@ -15,15 +15,17 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use io_uring::IoUring;
-use serde::{Deserialize, Serialize};
 
-use super::{BLOCK, BLOCKS};
 use crate::guest::{
-    files::{drop_pages, open_direct},
-    flight::{Aio, Engine, Uring, fly},
-    memory::Buffer,
-    request::{Call, positioned},
-    suite::wait_for_go,
+    bench::stage::{BLOCK, BLOCKS},
+    contract::bench::Cost,
+    direct_io::{
+        files::{drop_pages, open_direct},
+        flight::{Aio, Engine, Uring, fly},
+        memory::Buffer,
+        request::{Call, positioned},
+    },
+    harness::wait_for_go,
 };
 
 /// Bytes of a read from a pipe or socket.
@@ -46,16 +48,6 @@ pub(crate) struct BenchLoadArgs {
     kind: Vec<String>,
     #[arg(long)]
     out: PathBuf,
-}
-
-/// What one request of a kind takes, in ns.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-pub(crate) struct Cost {
-    /// Of the quickest batch: what lies in the program's own way.
-    pub(crate) least: f64,
-    /// Of all batches: the tracer's own process and the timer's interrupts are in it, one CPU
-    /// being there for all.
-    pub(crate) mean: f64,
 }
 
 /// A kind of request.
@@ -124,8 +116,8 @@ fn batch(load: &mut dyn Load) -> Result<(usize, f64)> {
     Ok((made, start.elapsed().as_nanos() as f64))
 }
 
-/// pread or pwrite, block after block. What is direct begins with nothing cached: a file's pages cost
-/// each direct read more, with a tracer and without.
+/// pread or pwrite, block after block. What is direct begins with nothing cached: a file's pages
+/// cost each direct read more, with a tracer and without.
 struct InFile {
     file: File,
     buffer: Buffer,

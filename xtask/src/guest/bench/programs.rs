@@ -2,18 +2,9 @@
 use std::{collections::HashMap, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::cmd;
-
-#[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Program {
-    pub(crate) name: String,
-    pub(crate) runs: u64,
-    pub(crate) ns: u64,
-    /// Instructions that the verifier walked.
-    pub(crate) verified: u64,
-}
+use crate::{guest::contract::bench::Program, host::cmd};
 
 /// As bpftool names its members.
 #[derive(Deserialize)]

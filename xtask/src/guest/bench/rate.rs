@@ -1,5 +1,5 @@
-//! Four CPUs that read, every read a finding: what is lost, what it costs, and whether an output that
-//! takes nothing stops the program.
+//! Four CPUs that read, every read a finding: what is lost, what it costs, and whether an output
+//! that takes nothing stops the program.
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
@@ -11,21 +11,22 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
-    BLOCK, BLOCKS, FOLDER, attach, make, read_block,
-    usage::{cpu_seconds, seconds, wait},
-};
 use crate::{
-    cmd::{say, text},
     guest::{
-        files::open_direct,
-        filters::counted,
-        memory::Buffer,
-        suite::{Program, wait_for_go},
+        bench::{
+            stage::{BLOCK, BLOCKS, FOLDER, attach, make, read_block},
+            usage::{cpu_seconds, seconds, wait},
+        },
+        contract::{
+            bench::{Load, Output, Rate, Seen},
+            json::counted,
+        },
+        direct_io::{files::open_direct, memory::Buffer},
+        harness::{Program, wait_for_go},
     },
+    host::cmd::{say, text},
 };
 
 const THREADS: u64 = 4;
@@ -52,48 +53,6 @@ pub(crate) struct RateLoadArgs {
     pace: u64,
     #[arg(long)]
     out: PathBuf,
-}
-
-/// Who takes what dio-trace writes.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub(crate) enum Output {
-    /// There is no dio-trace.
-    None,
-    /// A program that reads all of it.
-    Read,
-    /// A pipe that nobody reads until the program has ended.
-    Stuck,
-}
-
-/// What the program did.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
-pub(crate) struct Load {
-    pub(crate) reads: u64,
-    pub(crate) seconds: f64,
-    /// User and system.
-    pub(crate) cpu_seconds: f64,
-}
-
-/// One point of the curve.
-#[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Rate {
-    pub(crate) pace: u64,
-    pub(crate) output: Output,
-    pub(crate) load: Load,
-    /// If there is a dio-trace.
-    pub(crate) seen: Option<Seen>,
-}
-
-/// What dio-trace saw of it.
-#[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Seen {
-    /// Reads that it counted; those it told one by one; those it says it could not tell.
-    pub(crate) counted: u64,
-    pub(crate) told: u64,
-    pub(crate) lost: u64,
-    /// Its seconds of CPU since it was attached, and its largest size in KiB.
-    pub(crate) cpu_seconds: f64,
-    pub(crate) kib: u64,
 }
 
 pub(crate) fn main(args: &RateArgs) -> Result<()> {

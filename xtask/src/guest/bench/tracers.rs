@@ -9,8 +9,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{programs, usage::cpu_ticks};
-use crate::cmd::text;
+use crate::{
+    guest::bench::{programs, usage::cpu_ticks},
+    host::cmd::text,
+};
 
 /// A way of watching. In its words, `TOOL` is dio-trace and `PID` the program that is measured.
 pub(crate) struct Tracer {
@@ -38,8 +40,8 @@ enum Ready {
 /// As long without using the CPU is rest.
 const REST: Duration = Duration::from_secs(4);
 
-/// bpftrace prints nothing before all of its probes are attached (src/bpftrace.cpp:BPFtrace::run). That it
-/// rests is no sign: it does while it waits for the disk.
+/// bpftrace prints nothing before all of its probes are attached (src/bpftrace.cpp:BPFtrace::run).
+/// That it rests is no sign: it does while it waits for the disk.
 const READY: Ready = Ready::Prints("ready");
 const TRACING: Ready = Ready::Says("dio-trace: tracing");
 

@@ -10,22 +10,23 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
-    BLOCK, FOLDER, attach, mount, read_block, run,
-    tracers::{Running, TRACERS, Tracer},
-    usage::{exact_cpu, resident, wait, waits},
-};
 use crate::{
-    cmd::say,
     guest::{
-        files::open_direct,
-        filters::counted,
-        memory::Buffer,
-        suite::{Program, wait_for_go},
+        bench::{
+            stage::{BLOCK, FOLDER, attach, mount, read_block, run},
+            tracers::{Running, TRACERS, Tracer},
+            usage::{exact_cpu, resident, wait, waits},
+        },
+        contract::{
+            bench::{Long, Rest},
+            json::counted,
+        },
+        direct_io::{files::open_direct, memory::Buffer},
+        harness::{Program, wait_for_go},
     },
+    host::cmd::say,
 };
 
 const FOLDERS: u64 = 100;
@@ -57,36 +58,6 @@ pub(crate) struct UpkeepLoadArgs {
     folder: PathBuf,
     #[arg(long)]
     rounds: u64,
-}
-
-/// How it starts and rests.
-#[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Rest {
-    pub(crate) way: String,
-    /// Until it traces, and how much of that is its own CPU time.
-    pub(crate) start_seconds: f64,
-    pub(crate) start_cpu: f64,
-    /// While nothing happens: CPU seconds and waits, each second.
-    pub(crate) cpu: f64,
-    pub(crate) waits: f64,
-    pub(crate) kib: u64,
-}
-
-/// What many requests leave behind.
-#[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Long {
-    pub(crate) files: u64,
-    pub(crate) reads: u64,
-    pub(crate) counted: u64,
-    /// Reads that it says no counter was left for.
-    pub(crate) uncounted: u64,
-    /// Reads with a line, and how many of those have no name of a file.
-    pub(crate) told: u64,
-    pub(crate) unnamed: u64,
-    pub(crate) lost: u64,
-    /// After so many lines, so many KiB.
-    pub(crate) memory: Vec<(u64, u64)>,
-    pub(crate) peak_kib: u64,
 }
 
 pub(crate) fn main(args: &UpkeepArgs) -> Result<()> {

@@ -16,12 +16,14 @@ use clap::Args;
 use io_uring::IoUring;
 use serde::{Deserialize, Serialize};
 
-use super::draw::{Draw, Request};
 use crate::guest::{
-    flight::{Aio, Engine, Style, Uring, fly},
-    memory::Buffer,
-    request::{Call, positioned, vectored},
-    suite::wait_for_go,
+    direct_io::{
+        flight::{Aio, Engine, Style, Uring, fly},
+        memory::Buffer,
+        request::{Call, positioned, vectored},
+    },
+    harness::wait_for_go,
+    stress::draw::{Draw, Request},
 };
 
 /// Requests in flight of one thread, at most.

@@ -18,14 +18,14 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::{
-    files::{fill, open_direct},
-    setups::{self, Place},
-    suite::{Program, Traces, end, wait_until_tracing},
-};
 use crate::{
-    cmd::{self, say, text},
-    stress::Row,
+    guest::{
+        contract::stress::{Row, Score},
+        direct_io::files::{fill, open_direct},
+        fixtures::{self, Place},
+        harness::{Program, Traces, end, wait_until_tracing},
+    },
+    host::cmd::{self, say, text},
 };
 use judge::{Report, judge};
 
@@ -60,7 +60,7 @@ const NULL_BLK: &[&str] =
 pub(super) fn main(args: &StressArgs) -> Result<u8> {
     let root = Path::new("/mnt");
     let names = ["ext4-512", "xfs-512", "btrfs", "f2fs", "tmpfs"];
-    let stage = Stage::new(args, setups::make_bare(&names)?)?;
+    let stage = Stage::new(args, fixtures::make_bare(&names)?)?;
     let mut rows = File::options().append(true).create(true).open(&args.out)?;
     let mut exact = true;
     for run in args.first..=args.last {
@@ -80,7 +80,7 @@ pub(super) fn main(args: &StressArgs) -> Result<u8> {
             rows.sync_all()?;
         }
     }
-    setups::clear(root)?;
+    fixtures::clear(root)?;
     Ok(u8::from(!exact))
 }
 
@@ -139,7 +139,7 @@ impl<'a> Stage<'a> {
         Ok(command)
     }
 
-    fn run(&self, run: u64, all: bool) -> Result<judge::Score> {
+    fn run(&self, run: u64, all: bool) -> Result<Score> {
         let folder = self.args.out.parent().unwrap_or(Path::new("/"));
         let traces = Traces::new(folder, "stress");
         let mut load = self.load(&self.files)?;

@@ -8,11 +8,11 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    cmd::{self, text},
     guest::apps::{
         reference::Running,
         server::{USER, by_user, copy, give, wait},
     },
+    host::cmd::{self, text},
 };
 
 /// Where what was fetched is seen by that user, who may not enter the cache.

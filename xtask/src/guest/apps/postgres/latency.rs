@@ -1,4 +1,5 @@
-//! What dio-trace costs PostgreSQL's transactions: pgbench with and without it, in turns, in one guest.
+//! What dio-trace costs PostgreSQL's transactions: pgbench with and without it, in turns, in one
+//! guest.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -6,11 +7,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::cluster::Cluster;
-use crate::guest::apps::{
-    Stage,
-    row::{Latency, Quantiles},
-    watch::Watch,
+use crate::guest::{
+    apps::{postgres::cluster::Cluster, stage::Stage, watch::Watch},
+    contract::apps::{Latency, Quantiles},
 };
 
 const PAIRS: usize = 5;

@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{
-    Counted, Row, Rows, Stage,
-    reference::{self, Reference},
-    watch::{Seen, Watch},
+use crate::guest::{
+    apps::{
+        reference::{self, Reference},
+        stage::{Rows, Stage},
+        watch::{Seen, Watch},
+    },
+    contract::apps::{Counted, Row},
 };
 use cluster::Cluster;
 
@@ -84,8 +87,8 @@ fn whole(cluster: &Cluster, method: &str, folder: &Path) -> Result<Reference> {
     server.end()
 }
 
-/// A server that already runs, with all its processes: its I/O workers read, its checkpointer writes, and
-/// neither is a child that is made later.
+/// A server that already runs, with all its processes: its I/O workers read, its checkpointer
+/// writes, and neither is a child that is made later.
 pub(super) fn attached(stage: &Stage, rows: &mut Rows) -> Result<()> {
     let cluster = &cluster(stage)?;
     let place = &stage.places[0];

@@ -1,0 +1,187 @@
+//! Keeping many requests in flight: libaio and io_uring.
+use std::{io, os::fd::RawFd};
+
+use anyhow::{Context, Result, bail};
+use io_uring::{IoUring, opcode, squeue, types};
+
+use crate::guest::direct_io::request::{Call, Event, Iocb, iocb, plain};
+
+/// io_uring did not begin it, because one before it in its chain failed or came back short.
+const CANCELLED: i64 = -(libc::ECANCELED as i64);
+
+/// Takes requests, and gives their results in any order.
+pub(crate) trait Engine {
+    /// Room for that many requests right now.
+    fn has_room(&mut self, requests: usize) -> bool;
+    /// Takes a request under this number; `linked` to the one that follows.
+    fn push(&mut self, slot: usize, call: &Call, linked: bool) -> Result<()>;
+    /// Lets the kernel have what was pushed, waits for one result at least, and takes all there
+    /// are.
+    fn wait(&mut self, done: &mut Vec<(usize, i64)>) -> Result<()>;
+}
+
+/// Makes `count` requests, `depth` of them at a time, in chains of `chain`; `next` says what the
+/// request in a slot is, `record` takes its result.
+pub(crate) fn fly<T>(
+    engine: &mut dyn Engine,
+    (count, depth, chain): (usize, usize, usize),
+    mut next: impl FnMut(usize) -> (T, Call),
+    mut record: impl FnMut(&T, i64),
+) -> Result<()> {
+    let mut free: Vec<usize> = (0..depth).collect();
+    let mut flying: Vec<Option<T>> = (0..depth).map(|_| None).collect();
+    let mut done = Vec::new();
+    let mut left = count.next_multiple_of(chain);
+    loop {
+        while left > 0 && free.len() >= chain && engine.has_room(chain) {
+            for number in 1..=chain {
+                let slot = free.pop().context("no free slot")?;
+                let (what, call) = next(slot);
+                engine.push(slot, &call, number < chain)?;
+                flying[slot] = Some(what);
+                left -= 1;
+            }
+        }
+        if left == 0 && free.len() == depth {
+            return Ok(());
+        }
+        engine.wait(&mut done)?;
+        for (slot, result) in done.drain(..) {
+            let what = flying.get_mut(slot).and_then(Option::take);
+            let what = what.with_context(|| format!("a result for nothing: {result}"))?;
+            if result != CANCELLED {
+                record(&what, result);
+            }
+            free.push(slot);
+        }
+    }
+}
+
+pub(crate) struct Aio {
+    context: libc::c_ulong,
+    iocbs: Box<[Iocb]>,
+    pushed: Vec<*mut Iocb>,
+}
+
+impl Aio {
+    pub(crate) fn new(depth: usize) -> Result<Self> {
+        let mut context = 0;
+        // SAFETY: io_setup writes the context's handle to the given place.
+        let made = unsafe { libc::syscall(libc::SYS_io_setup, depth, &raw mut context) };
+        if made < 0 {
+            return Err(io::Error::last_os_error()).context("no libaio context");
+        }
+        Ok(Self { context, iocbs: vec![Iocb::default(); depth].into(), pushed: Vec::new() })
+    }
+}
+
+impl Engine for Aio {
+    fn has_room(&mut self, _: usize) -> bool {
+        true
+    }
+
+    fn push(&mut self, slot: usize, call: &Call, _: bool) -> Result<()> {
+        self.iocbs[slot] = iocb(call, slot as u64);
+        self.pushed.push(&raw mut self.iocbs[slot]);
+        Ok(())
+    }
+
+    fn wait(&mut self, done: &mut Vec<(usize, i64)>) -> Result<()> {
+        while !self.pushed.is_empty() {
+            let (count, list) = (self.pushed.len(), self.pushed.as_mut_ptr());
+            // SAFETY: so many iocbs, which stay where they are until their events have come.
+            let sent = unsafe { libc::syscall(libc::SYS_io_submit, self.context, count, list) };
+            if sent < 0 {
+                return Err(io::Error::last_os_error()).context("io_submit");
+            }
+            self.pushed.drain(..sent as usize);
+        }
+        let mut events = [Event::default(); 64];
+        let (room, none) = (events.len(), std::ptr::null::<libc::timespec>());
+        // SAFETY: room for so many events.
+        let got = unsafe {
+            let at = events.as_mut_ptr();
+            libc::syscall(libc::SYS_io_getevents, self.context, 1, room, at, none)
+        };
+        if got < 1 {
+            bail!("io_getevents gave {got}");
+        }
+        let events = &events[..got as usize];
+        done.extend(events.iter().map(|event| (event.data as usize, event.result)));
+        Ok(())
+    }
+}
+
+/// How io_uring is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    Plain,
+    /// Straight to io-wq.
+    Async,
+    /// With registered files and buffers.
+    Fixed,
+}
+
+pub(crate) struct Uring {
+    ring: IoUring,
+    style: Style,
+    /// In the order they are registered in.
+    files: Vec<RawFd>,
+}
+
+impl Uring {
+    pub(crate) fn new(ring: IoUring, files: Vec<RawFd>, memory: &mut [u8]) -> Result<Self> {
+        let whole = libc::iovec { iov_base: memory.as_mut_ptr().cast(), iov_len: memory.len() };
+        let submitter = ring.submitter();
+        // SAFETY: the caller keeps the memory longer than the ring.
+        unsafe { submitter.register_buffers(&[whole]) }.context("cannot register a buffer")?;
+        submitter.register_files(&files).context("cannot register files")?;
+        Ok(Self { ring, style: Style::Plain, files })
+    }
+
+    pub(crate) fn styled(&mut self, style: Style) -> &mut Self {
+        self.style = style;
+        self
+    }
+
+    fn entry(&self, call: &Call) -> Result<squeue::Entry> {
+        if self.style != Style::Fixed {
+            return Ok(plain(call));
+        }
+        let index = self.files.iter().position(|fd| *fd == call.fd).context("not registered")?;
+        let (file, len, offset) = (types::Fixed(index as u32), call.len as u32, call.offset as u64);
+        Ok(if call.write {
+            opcode::WriteFixed::new(file, call.buffer, len, 0).offset(offset).build()
+        } else {
+            opcode::ReadFixed::new(file, call.buffer, len, 0).offset(offset).build()
+        })
+    }
+}
+
+impl Engine for Uring {
+    fn has_room(&mut self, requests: usize) -> bool {
+        let queue = self.ring.submission();
+        queue.capacity() - queue.len() >= requests
+    }
+
+    fn push(&mut self, slot: usize, call: &Call, linked: bool) -> Result<()> {
+        let mut flags = squeue::Flags::empty();
+        flags.set(squeue::Flags::ASYNC, self.style == Style::Async);
+        flags.set(squeue::Flags::IO_LINK, linked);
+        let entry = self.entry(call)?.flags(flags).user_data(slot as u64);
+        // SAFETY: the buffer outlives the request, which `fly` waits for.
+        unsafe { self.ring.submission().push(&entry) }.ok().context("the submission queue is full")
+    }
+
+    fn wait(&mut self, done: &mut Vec<(usize, i64)>) -> Result<()> {
+        match self.ring.submit_and_wait(1) {
+            Ok(_) => {}
+            // Results must be taken first.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+            Err(error) => return Err(error).context("io_uring_enter"),
+        }
+        let results = self.ring.completion();
+        done.extend(results.map(|cqe| (cqe.user_data() as usize, i64::from(cqe.result()))));
+        Ok(())
+    }
+}

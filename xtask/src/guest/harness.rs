@@ -1,0 +1,137 @@
+//! The harness: dio-trace on a program, from its start to its end.
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde::de::DeserializeOwned;
+
+use crate::guest::contract::json::{self, Report};
+
+/// What is tried, and how.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Tried {
+    /// dio-trace
+    #[arg(long)]
+    pub(crate) tool: PathBuf,
+    /// fentry or kprobe: how dio-trace must attach
+    #[arg(long)]
+    pub(crate) attach: String,
+    /// The kernel series, which chooses the scenarios' column
+    #[arg(long)]
+    pub(crate) series: String,
+}
+
+/// Files that one run leaves in the result's folder.
+pub(crate) struct Traces {
+    pub(crate) tally: PathBuf,
+    pub(crate) json: PathBuf,
+    pub(crate) talk: PathBuf,
+}
+
+impl Traces {
+    pub(crate) fn new(folder: &Path, name: &str) -> Self {
+        let file = |end: &str| folder.join(format!("{name}.{end}"));
+        Self { tally: file("tally"), json: file("jsonl"), talk: file("talk") }
+    }
+
+    /// What dio-trace wrote.
+    pub(crate) fn report(&self) -> Result<Report> {
+        let json = fs::read_to_string(&self.json).context("dio-trace wrote no JSON")?;
+        json::report(&json)
+    }
+}
+
+/// A process that says `ready`, and waits for a word on stdin.
+pub(crate) struct Program {
+    pub(crate) child: Child,
+    talk: BufReader<ChildStdout>,
+}
+
+impl Program {
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the workload")?;
+        let mut talk = BufReader::new(child.stdout.take().context("no stdout")?);
+        let mut line = String::new();
+        talk.read_line(&mut line)?;
+        if line.trim() != "ready" {
+            let status = child.wait()?;
+            bail!("the workload did not get ready ({status}): {line}");
+        }
+        Ok(Self { child, talk })
+    }
+
+    /// Lets it make its requests, and waits for its end.
+    pub(crate) fn go(&mut self) -> Result<()> {
+        let mut stdin = self.child.stdin.take().context("no stdin")?;
+        stdin.write_all(b"go\n")?;
+        drop(stdin);
+        let mut rest = String::new();
+        self.talk.read_line(&mut rest)?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("the workload failed ({status}) {rest}");
+        }
+        Ok(())
+    }
+}
+
+/// The program's side of [`Program`]: says that it is ready, and waits for its word.
+pub(crate) fn wait_for_go() -> Result<()> {
+    println!("ready");
+    io::stdin().lock().read_line(&mut String::new()).map(drop).context("cannot read stdin")
+}
+
+/// Attaching takes a loaded machine minutes where it emulates.
+const ATTACHING: Duration = Duration::from_secs(300);
+
+/// Waits until dio-trace says that it traces.
+pub(crate) fn wait_until_tracing(tool: &mut Child, traces: &Traces) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let talk = fs::read_to_string(&traces.talk).unwrap_or_default();
+        if talk.contains("dio-trace: tracing") {
+            return Ok(());
+        }
+        if let Some(status) = tool.try_wait()? {
+            bail!("dio-trace ended ({status}): {}", talk.trim());
+        }
+        if start.elapsed() > ATTACHING {
+            bail!("dio-trace did not attach within {} s: {}", ATTACHING.as_secs(), talk.trim());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The requests that dio-trace has lines for.
+pub(crate) fn requests<T: DeserializeOwned>(json: &str) -> Result<Vec<T>> {
+    let lines = json.lines().filter(|line| line.contains("\"kind\":\"request\""));
+    lines.map(|line| serde_json::from_str(line).context("no request as it was")).collect()
+}
+
+/// What is wrong with how a program ended, if it is not by this code.
+pub(crate) fn not_ended_with(output: &Output, code: i32) -> Option<String> {
+    let talk = String::from_utf8_lossy(&output.stderr);
+    (output.status.code() != Some(code))
+        .then(|| format!("ended with {}, not {code}: {}", output.status, talk.trim()))
+}
+
+/// Waits for the end of dio-trace, which must be a good one.
+pub(crate) fn end(mut tool: Child, traces: &Traces) -> Result<()> {
+    let status = tool.wait()?;
+    if !status.success() {
+        let talk = fs::read_to_string(&traces.talk).unwrap_or_default();
+        bail!("dio-trace failed ({status}): {}", talk.trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! Who is blamed of mixed access, and who must not be: a new file with a deleted one's inode
+//! number, the kernel's write-back, dio-trace's own self-test; and what a program does that mixes
+//! with itself, with the remedies that `mixed-self` and `cache-invalidated` name carried out.
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use serde_json::Value;
+
+use crate::{
+    guest::{
+        direct_io::{
+            files::{drop_pages, open_direct},
+            memory::Buffer,
+        },
+        fixtures::Place,
+        harness::{Tried, not_ended_with},
+    },
+    host::cmd::text,
+};
+
+/// Runs of dio-trace.
+pub(crate) const RUNS: u64 = 1;
+pub(crate) const SETUPS: &[&str] = &["ext4-512", "ext4-journal"];
+
+const BLOCK: usize = 4096;
+/// Of the tail that fills no block.
+const TAIL: usize = 1000;
+/// Files that are deleted and made anew.
+const REUSED: usize = 3;
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct InnocentArgs {
+    /// Of a file system that is direct
+    #[arg(long)]
+    direct: PathBuf,
+    /// Of one that writes data through its journal
+    #[arg(long)]
+    journal: PathBuf,
+}
+
+/// The program: uses files in every one of these ways.
+pub(crate) fn program(args: &InnocentArgs) -> Result<()> {
+    let mut buffer = Buffer::new(2 * BLOCK)?;
+    new_small_file(&args.direct)?;
+    reuse_inodes(&args.direct, &mut buffer)?;
+    write_tail_buffered(&args.direct.join("tail-buffered"), &mut buffer)?;
+    write_tail_padded(&args.direct.join("tail-padded"), &mut buffer)?;
+    read_tail_directly(&args.direct.join("tail-read"), &mut buffer)?;
+    make_buffered(&args.direct.join("made-buffered"), false, &mut buffer)?;
+    make_buffered(&args.direct.join("made-and-dropped"), true, &mut buffer)?;
+    write_back_journal(&args.journal.join("journaled"), &mut buffer)
+}
+
+fn create(path: &Path, flags: i32) -> io::Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(flags)
+        .open(path)
+}
+
+/// It may get the inode number of the self-test's unnamed file.
+fn new_small_file(folder: &Path) -> Result<()> {
+    for n in 0..4 {
+        fs::write(folder.join(format!("new-{n}")), b"x\n")?;
+    }
+    Ok(())
+}
+
+/// A log written directly is deleted; a new file, written buffered, gets its inode number.
+fn reuse_inodes(folder: &Path, buffer: &mut Buffer) -> Result<()> {
+    let mut same = 0;
+    for n in 0..REUSED {
+        let old = folder.join(format!("old-{n}.wal"));
+        let file = create(&old, libc::O_DIRECT)?;
+        file.write_all_at(&buffer.bytes()[..BLOCK], 0)?;
+        let ino = file.metadata()?.ino();
+        drop(file);
+        fs::remove_file(&old)?;
+        let new = create(&folder.join(format!("new-{n}.log")), 0)?;
+        new.write_all_at(&[b'x'; BLOCK], 0)?;
+        same += u32::from(new.metadata()?.ino() == ino);
+    }
+    ensure!(same != 0, "no inode number was used again: this shows nothing");
+    Ok(())
+}
+
+/// As dd and nginx do: the flag is cleared for the bytes that fill no block.
+fn write_tail_buffered(path: &Path, buffer: &mut Buffer) -> Result<()> {
+    let file = create(path, libc::O_DIRECT)?;
+    file.write_all_at(&buffer.bytes()[..BLOCK], 0)?;
+    // SAFETY: flags of our own descriptor.
+    let cleared = unsafe {
+        let flags = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
+        libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_DIRECT)
+    };
+    ensure!(cleared == 0, "O_DIRECT cannot be cleared");
+    Ok(file.write_all_at(&[b'x'; TAIL], BLOCK as u64)?)
+}
+
+/// The remedy of `mixed-self` for a tail that is written: a whole block.
+fn write_tail_padded(path: &Path, buffer: &mut Buffer) -> Result<()> {
+    let file = create(path, libc::O_DIRECT)?;
+    file.write_all_at(&buffer.bytes()[..BLOCK], 0)?;
+    Ok(file.write_all_at(&buffer.bytes()[..BLOCK], BLOCK as u64)?)
+}
+
+/// Its remedy for a tail that is read: a whole block is asked for.
+fn read_tail_directly(path: &Path, buffer: &mut Buffer) -> Result<()> {
+    let file = create(path, 0)?;
+    file.write_all_at(&vec![b'x'; BLOCK + TAIL], 0)?;
+    drop_pages(&file)?;
+    let direct = open_direct(path)?;
+    let got = direct.read_at(&mut buffer.bytes()[..BLOCK], BLOCK as u64)?;
+    ensure!(got == TAIL, "the tail has {got} bytes");
+    Ok(())
+}
+
+/// A file that is made through the page cache, and written directly later; `dropped`: with the
+/// remedy of `cache-invalidated` in between.
+fn make_buffered(path: &Path, dropped: bool, buffer: &mut Buffer) -> Result<()> {
+    let file = create(path, 0)?;
+    file.write_all_at(&[b'x'; 2 * BLOCK], 0)?;
+    file.sync_all()?;
+    if dropped {
+        drop_pages(&file)?;
+    }
+    let direct = File::options().write(true).custom_flags(libc::O_DIRECT).open(path)?;
+    Ok(direct.write_all_at(&buffer.bytes()[..BLOCK], 0)?)
+}
+
+/// With data=journal, write-back makes pages dirty again: by the kernel's threads, and by whoever
+/// asks for it.
+fn write_back_journal(path: &Path, buffer: &mut Buffer) -> Result<()> {
+    let file = create(path, libc::O_DIRECT)?;
+    for _ in 0..3 {
+        file.write_all_at(buffer.bytes(), 0)?;
+        // SAFETY: no memory is involved.
+        let asked = unsafe {
+            let all = libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+            libc::sync_file_range(file.as_raw_fd(), 0, 0, all)
+        };
+        ensure!(asked == 0, "sync_file_range: {}", io::Error::last_os_error());
+        // SAFETY: as above.
+        unsafe { libc::sync() };
+        thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+/// What is wrong with what is said of that program.
+pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
+    let me = std::env::current_exe().context("xtask cannot find itself")?;
+    let json = out.join("innocents.jsonl");
+    let output = Command::new(&tried.tool)
+        .args(["run", "--json", "--attach", &tried.attach, "-o", text(&json)?, "--"])
+        .args([text(&me)?, "guest", "innocent", "--direct", text(&places[0].path)?])
+        .args(["--journal", text(&places[1].path)?])
+        .output()
+        .context("cannot start dio-trace")?;
+    let mut wrong = Vec::from_iter(not_ended_with(&output, 0));
+    let lines: Vec<Value> =
+        fs::read_to_string(&json)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let Some(summary) = lines.last() else { bail!("dio-trace wrote no JSON") };
+    let own = places[0].path.join("tail-buffered");
+    wrong.extend(mixed(summary, text(&own)?));
+    for (file, expected) in [("made-buffered", true), ("made-and-dropped", false)] {
+        let path = places[0].path.join(file);
+        wrong.extend(invalidation(&lines, text(&path)?, expected));
+    }
+    Ok(wrong)
+}
+
+/// Only the program that mixes with itself is told, and as such.
+fn mixed(summary: &Value, own: &str) -> Vec<String> {
+    let rows = summary["mixed"].as_array().cloned().unwrap_or_default();
+    let mut wrong = Vec::new();
+    for row in rows.iter().filter(|row| row["path"] != own) {
+        wrong.push(format!("an innocent is blamed: {row}"));
+    }
+    let of_own: Vec<_> = rows.iter().filter(|row| row["path"] == own).collect();
+    match &of_own[..] {
+        [row] => {
+            let users = [&row["direct"], &row["cached"]].map(|users| users[0]["pid"].as_u64());
+            if row["cause"] != "mixed-self" || users[0].is_none() || users[0] != users[1] {
+                wrong.push(format!("a program that mixes with itself is told as {row}"));
+            }
+            if row["cached"][0]["pages_cached"] != 1 || row["cached"][0]["pages_dirtied"] != 1 {
+                wrong.push(format!("the tail is one page, cached and dirtied: {row}"));
+            }
+        }
+        _ => wrong.push(format!("the tail of {own} has {} rows", of_own.len())),
+    }
+    wrong
+}
+
+/// Pages left from making a file are not somebody's use of it now.
+fn invalidation(lines: &[Value], path: &str, expected: bool) -> Vec<String> {
+    let found: Vec<_> = lines
+        .iter()
+        .filter(|line| line["path"] == path && line["cause"] == "cache-invalidated")
+        .collect();
+    match (&found[..], expected) {
+        ([], false) => Vec::new(),
+        ([line], true) => {
+            let why = line["why"].as_str().unwrap_or_default();
+            let right = why.contains("who brought them into the page cache was not seen");
+            if right { Vec::new() } else { vec![format!("{path}: {why}")] }
+        }
+        _ => vec![format!("{path}: {} invalidations told, {expected}: {found:?}", found.len())],
+    }
+}

@@ -1,0 +1,160 @@
+//! Mixed access: one process reads and writes a file directly, another uses it through the page
+//! cache, and dio-trace must say who mixes with whom.
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Write},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::guest::{
+    contract::json::{MixedFile, Report},
+    direct_io::{
+        files::drop_pages,
+        memory::{Buffer, Map},
+    },
+};
+
+const PAGE: u64 = 4096;
+/// Pages of the file.
+const PAGES: u64 = 16;
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DirectUserArgs {
+    #[arg(long)]
+    path: PathBuf,
+}
+
+/// The process that uses the file directly: does what stdin says, `r PAGE` or `w PAGE`, and answers
+/// with the count.
+pub(crate) fn direct_user(args: &DirectUserArgs) -> Result<()> {
+    let mut options = File::options();
+    let file = options.read(true).write(true).custom_flags(libc::O_DIRECT).open(&args.path)?;
+    let mut buffer = Buffer::new(PAGE as usize)?;
+    say("ready")?;
+    for line in io::stdin().lock().lines() {
+        let line = line?;
+        let (what, page) = line.split_once(' ').context("`r PAGE` or `w PAGE`")?;
+        let offset = page.parse::<u64>()? * PAGE;
+        let bytes = buffer.bytes();
+        let done = match what {
+            "r" => file.read_at(bytes, offset)?,
+            "w" => file.write_at(bytes, offset)?,
+            _ => bail!("`{what}` is neither r nor w"),
+        };
+        say(&done.to_string())?;
+    }
+    Ok(())
+}
+
+fn say(word: &str) -> Result<()> {
+    println!("{word}");
+    io::stdout().flush()?;
+    Ok(())
+}
+
+/// That process, from outside.
+pub(crate) struct DirectUser {
+    child: Child,
+    stdin: ChildStdin,
+    talk: BufReader<ChildStdout>,
+    path: PathBuf,
+    file: File,
+}
+
+impl DirectUser {
+    /// Makes the file, with nothing of it in the page cache, and starts the process.
+    pub(crate) fn start(folder: &Path) -> Result<Self> {
+        let path = folder.join("mixed");
+        std::fs::write(&path, vec![1; (PAGES * PAGE) as usize])?;
+        let file = File::options().read(true).write(true).open(&path)?;
+        drop_pages(&file)?;
+        // SAFETY: no memory is involved.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+        let me = std::env::current_exe().context("xtask cannot find itself")?;
+        let mut child = Command::new(me)
+            .args(["guest", "direct-user", "--path"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the direct user")?;
+        let stdin = child.stdin.take().context("no stdin")?;
+        let talk = BufReader::new(child.stdout.take().context("no stdout")?);
+        let mut user = Self { child, stdin, talk, path, file };
+        user.answer("ready")?;
+        Ok(user)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn answer(&mut self, wanted: &str) -> Result<()> {
+        let mut line = String::new();
+        self.talk.read_line(&mut line)?;
+        if line.trim() != wanted {
+            bail!("the direct user said {line:?}, not {wanted}");
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, what: &str) -> Result<()> {
+        writeln!(self.stdin, "{what}")?;
+        self.stdin.flush()?;
+        self.answer(&PAGE.to_string())
+    }
+
+    /// Mixes, and lets the process end; what dio-trace must say of it.
+    pub(crate) fn mix(mut self) -> Result<MixedFile> {
+        let map = Map::new(&self.file, PAGES * PAGE)?;
+        let all = (PAGES * PAGE) as usize;
+        self.ask("r 0")?; // from here on the file is used directly
+        let mut bytes = vec![2; 3 * PAGE as usize];
+        self.file.write_all_at(&bytes[..2 * PAGE as usize], 4 * PAGE)?;
+        self.file.read_exact_at(&mut bytes, 8 * PAGE)?;
+        map.touch((12 * PAGE) as usize, 1);
+        let cached = map.resident(0, all)?;
+        self.ask("r 4")?; // page 4 is written back first
+        self.ask("r 5")?;
+        self.ask("w 8")?; // and page 8 dropped
+        let dropped = cached - map.resident(0, all)?;
+        let pid = self.pid();
+        drop(self.stdin);
+        if !self.child.wait()?.success() {
+            bail!("the direct user failed");
+        }
+        Ok(MixedFile {
+            path: self.path.to_string_lossy().into_owned(),
+            direct: vec![(pid, 3, 1)],
+            cached: vec![(std::process::id(), cached, 2)],
+            flushed_pages: 2,
+            invalidated_pages: dropped,
+        })
+    }
+}
+
+/// What is wrong with what dio-trace said.
+pub(crate) fn judge(report: &Report, wanted: &MixedFile) -> Vec<String> {
+    let mut said = report.mixed();
+    // A preempted task hides pages from the probe that counts them, and the kernel says how often.
+    let hidden = report.skipped("tp_added_to_page_cache");
+    for (told, truth) in said.iter_mut().zip([wanted]) {
+        for (user, (_, cached, _)) in told.cached.iter_mut().zip(&truth.cached) {
+            if user.1 < *cached && user.1 + hidden >= *cached {
+                user.1 = *cached;
+            }
+        }
+    }
+    if said == std::slice::from_ref(wanted) {
+        return Vec::new();
+    }
+    vec![format!("mixed access is {said:?}, not {wanted:?}")]
+}

@@ -1,0 +1,107 @@
+//! Short counts: everything that makes a direct read return less than it was asked for, and what
+//! dio-trace says of it.
+mod judge;
+pub(crate) mod reader;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use crate::{
+    guest::fixtures,
+    host::cmd::{self, say, text},
+};
+use judge::judge;
+use reader::Read;
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ShortsArgs {
+    /// dio-trace
+    #[arg(long)]
+    tool: PathBuf,
+    /// fentry or kprobe: how dio-trace must attach
+    #[arg(long)]
+    attach: String,
+    /// A folder for what dio-trace writes
+    #[arg(long)]
+    out: PathBuf,
+}
+
+pub(crate) fn main(args: &ShortsArgs) -> Result<u8> {
+    let (reads, wrong) = check(&args.tool, &args.attach, &args.out)?;
+    wrong.iter().for_each(say);
+    say(format!("{reads} reads, {} wrong", wrong.len()));
+    Ok(u8::from(!wrong.is_empty()))
+}
+
+/// Makes the reads; how many there were, and what is wrong with what dio-trace said of them.
+pub(crate) fn check(tool: &Path, attach: &str, out: &Path) -> Result<(usize, Vec<String>)> {
+    let root = Path::new("/mnt");
+    let names =
+        ["ext4-512", "xfs-512", "btrfs", "f2fs", "vfat", "bdev-512", "ext4-journal", "err-ext4"];
+    let places = fixtures::make_bare(&names)?;
+    journal_data(&root.join("err-ext4"))?;
+    let server = Server::start(&root.join("ext4-512"), &root.join("fuse-short"))?;
+    let (json, tally) = (out.join("shorts.jsonl"), out.join("shorts.tally"));
+    let me = std::env::current_exe().context("xtask cannot find itself")?;
+    let mut command = Command::new(tool);
+    command.args(["run", "--all", "--json", "--attach", attach, "-o", text(&json)?, "--"]);
+    command.arg(me).args(["guest", "shorts-reader", "--tally", text(&tally)?]);
+    for place in &places {
+        command.args(["--place", &format!("{}:{}", place.setup.name, text(&place.path)?)]);
+    }
+    command.args(["--place", &format!("fuse-short:{}", text(&server.folder)?)]);
+    cmd::run(&mut command)?;
+    server.end()?;
+    let reads: Vec<Read> = serde_json::from_slice(&fs::read(&tally)?)?;
+    let events = fs::read_to_string(&json)?;
+    let events: Vec<Value> = events.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    fixtures::clear(root)?;
+    Ok((reads.len(), judge(&reads, &events)))
+}
+
+/// A FUSE server that answers with 1000 bytes at most.
+struct Server {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Server {
+    fn start(below: &Path, folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder)?;
+        let me = std::env::current_exe().context("xtask cannot find itself")?;
+        let mut command = Command::new(me);
+        command.args(["guest", "fuse-server", "--direct-io", "--short", "1000"]);
+        let child = command.arg(below).arg(folder).spawn().context("cannot start the server")?;
+        let start = Instant::now();
+        while !fs::read_to_string("/proc/self/mounts")?.contains(text(folder)?) {
+            if start.elapsed() > Duration::from_secs(10) {
+                bail!("the FUSE server does not serve");
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(Self { child, folder: folder.to_owned() })
+    }
+
+    fn end(mut self) -> Result<()> {
+        cmd::output(Command::new("umount").arg(&self.folder))?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+/// Mounts a file system with a bad sector anew, so that its reads go through the page cache.
+fn journal_data(folder: &Path) -> Result<()> {
+    let folder = text(folder)?;
+    cmd::output(Command::new("umount").arg(folder))?;
+    let words = ["-t", "ext4", "-o", "data=journal", "/dev/mapper/err-ext4", folder];
+    cmd::output(Command::new("mount").args(words)).map(drop)
+}

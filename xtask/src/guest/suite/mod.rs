@@ -1,0 +1,107 @@
+//! The suite: all scenarios on one kernel.
+//!
+//! - [`run`]: the cells, under `attach -p --all` and under `run`
+//! - [`scenarios`]: the scenarios that are not cells
+//! - [`by_hand`]: one scenario, or set-ups to look at by hand
+pub(crate) mod by_hand;
+mod run;
+mod scenarios;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::{
+    guest::{
+        check::Judge,
+        contract::suite::{Score, Suite},
+        fixtures::{self, Setup},
+        harness::Tried,
+        matrix::cells,
+        scenarios::{live, released, unprivileged},
+    },
+    host::cmd::say,
+};
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SuiteArgs {
+    #[command(flatten)]
+    tried: Tried,
+    /// Where the result goes
+    #[arg(long)]
+    out: PathBuf,
+    /// Only these set-ups
+    #[arg(long)]
+    setup: Vec<String>,
+    /// Those too that `cargo xtask test` has no time for
+    #[arg(long, conflicts_with = "setup")]
+    all_setups: bool,
+    /// Those scenarios too for which one kernel of `cargo xtask test` is enough
+    #[arg(long)]
+    user_side: bool,
+}
+
+/// Complaints shown; the rest is in the result.
+const SHOWN: usize = 40;
+
+pub(crate) fn main(args: &SuiteArgs) -> Result<u8> {
+    let tried = &args.tried;
+    let out = args.out.parent().unwrap_or(Path::new("/"));
+    let wanted: Vec<&'static Setup> = match &args.setup[..] {
+        [] => fixtures::ALL.iter().filter(|setup| args.all_setups || !setup.rare).collect(),
+        names => names.iter().map(|name| fixtures::find(name)).collect::<Result<_>>()?,
+    };
+    let (mut judge, mut left_out) = (Judge::default(), Vec::new());
+    for (number, round) in fixtures::rounds(&wanted).into_iter().enumerate() {
+        let mut measured = Vec::new();
+        for setup in round {
+            let cells = cells::load(setup.name, setup.rows, &tried.series)?;
+            let why = match fixtures::lacks(setup) {
+                _ if cells.is_empty() => Some(format!("not measured on {}", tried.series)),
+                why => why,
+            };
+            if let Some(why) = why {
+                say(format!("{}: left out: {why}", setup.name));
+                left_out.push(setup.name.to_owned());
+            } else {
+                measured.push((setup, cells));
+            }
+        }
+        if !measured.is_empty() {
+            run::one_round(tried, out, number + 1, measured, &mut judge)?;
+        }
+    }
+    scenarios::mixed_access(tried, out, &mut judge)?;
+    scenarios::run(tried, out, scenarios::WITH_JOURNAL, live::SETUPS, &mut judge)?;
+    scenarios::run(tried, out, scenarios::PLAIN, unprivileged::SETUPS, &mut judge)?;
+    if args.user_side || args.all_setups {
+        scenarios::run(tried, out, scenarios::NAMES, unprivileged::SETUPS, &mut judge)?;
+        scenarios::run(tried, out, scenarios::LET_GO, released::SETUPS, &mut judge)?;
+    }
+    if args.all_setups {
+        scenarios::short_counts(tried, out, &mut judge)?;
+    }
+    let sum = |part: fn(&Score) -> u64| judge.scores.iter().map(part).sum();
+    let result = Suite {
+        cells: sum(|score| score.cells),
+        wrong: sum(|score| score.wrong),
+        missed: sum(|score| score.missed),
+        extra: sum(|score| score.extra),
+        setups: judge.scores,
+        left_out,
+        complaints: judge.complaints,
+    };
+    for complaint in result.complaints.iter().take(SHOWN) {
+        say(complaint);
+    }
+    if result.complaints.len() > SHOWN {
+        say(format!("and {} more, in the result", result.complaints.len() - SHOWN));
+    }
+    fs::write(&args.out, serde_json::to_vec_pretty(&result)?)
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    Ok(u8::from(!result.complaints.is_empty()))
+}

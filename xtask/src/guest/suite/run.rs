@@ -1,0 +1,201 @@
+//! The cells: the workload under dio-trace, and the comparison.
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::Path,
+    process::{Child, Command},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    guest::{
+        check::{Asked, Judge},
+        contract::json::Report,
+        direct_io::files::open_direct,
+        fixtures::{self, Kind, Place, ROOT, Setup},
+        harness::{Program, Traces, Tried, end, wait_until_tracing},
+        matrix::cells::{Cell, Expect},
+        scenarios::forecasts,
+        tally,
+    },
+    host::cmd::{say, text},
+};
+
+/// Makes what can be there at once, runs the workload on it, and clears it.
+pub(super) fn one_round(
+    tried: &Tried,
+    out: &Path,
+    number: usize,
+    setups: Vec<(&'static Setup, Vec<Cell>)>,
+    judge: &mut Judge,
+) -> Result<()> {
+    let root = Path::new(ROOT);
+    say(format!("making {} set-ups", setups.len()));
+    let start = Instant::now();
+    let places = fixtures::make(setups, root)?;
+    say(format!("made after {:.1} s", start.elapsed().as_secs_f32()));
+    let run = Run { tried, out, number, places: &places };
+    run.attached(judge).context("with attach -p --all")?;
+    places.iter().try_for_each(|(place, _)| fixtures::renew(place))?;
+    run.findings(judge).context("with run")?;
+    forecasts(tried, &places, judge)?;
+    fixtures::clear(root)
+}
+
+/// Runs of dio-trace on set-ups that are there at once.
+pub(super) struct Run<'a> {
+    pub(super) tried: &'a Tried,
+    /// The folder for what it writes.
+    pub(super) out: &'a Path,
+    /// Of the round.
+    pub(super) number: usize,
+    pub(super) places: &'a [(Place, Vec<Cell>)],
+}
+
+impl Run<'_> {
+    pub(super) fn traces(&self, name: &str) -> Traces {
+        Traces::new(self.out, &format!("{name}-{}", self.number))
+    }
+
+    fn workload(&self, traces: &Traces) -> Result<Vec<String>> {
+        let me = std::env::current_exe().context("xtask cannot find itself")?;
+        let mut words = vec![text(&me)?.into(), "guest".into(), "workload".into()];
+        words.extend(["--series".into(), self.tried.series.clone()]);
+        words.extend(["--tally".into(), text(&traces.tally)?.into()]);
+        for (place, _) in self.places {
+            words.push("--place".into());
+            words.push(format!("{}:{}", place.setup.name, text(&place.path)?));
+        }
+        Ok(words)
+    }
+
+    fn tool(&self, traces: &Traces) -> Result<Command> {
+        let mut command = Command::new(&self.tried.tool);
+        let talk = File::create(&traces.talk).context("cannot make a file for stderr")?;
+        command.stderr(talk);
+        Ok(command)
+    }
+
+    /// `attach -p` to a running process, every request, and a bystander that must not be seen.
+    fn attached(&self, judge: &mut Judge) -> Result<()> {
+        let traces = self.traces("attach-all");
+        let words = self.workload(&traces)?;
+        let mut program = Program::start(Command::new(&words[0]).args(&words[1..]))?;
+        say("files are ready; attaching");
+        let tool = self.attach(program.child.id(), &["--all"], &traces)?;
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let other = scope.spawn(|| bystander(self.stage(), &stop));
+            let result = program.go();
+            stop.store(true, Ordering::Relaxed);
+            let seen = other.join().map_err(|_| anyhow::anyhow!("the bystander died"))?;
+            result.and(seen)
+        })?;
+        end(tool, &traces)?;
+        self.judge(judge, "attach -p --all", &traces, Asked::All)
+    }
+
+    /// Starts dio-trace on a process; returns once it traces.
+    pub(super) fn attach(&self, pid: u32, options: &[&str], traces: &Traces) -> Result<Child> {
+        let start = Instant::now();
+        let mut tool = self
+            .tool(traces)?
+            .args(["attach", "-p", &pid.to_string(), "--json"])
+            .args(options)
+            .args(["--attach", &self.tried.attach, "-o", text(&traces.json)?])
+            .spawn()
+            .context("cannot start dio-trace")?;
+        wait_until_tracing(&mut tool, traces)?;
+        say(format!("attached after {:.1} s", start.elapsed().as_secs_f32()));
+        Ok(tool)
+    }
+
+    /// Where the bystander has its file.
+    fn stage(&self) -> &Path {
+        let disk =
+            self.places.iter().find(|(place, _)| matches!(place.setup.kind, Kind::Made { .. }));
+        disk.map_or(Path::new("/out"), |(place, _)| &place.path)
+    }
+
+    /// `run`, findings alone.
+    fn findings(&self, judge: &mut Judge) -> Result<()> {
+        let traces = self.traces("run-findings");
+        let mut command = self.tool(&traces)?;
+        command.args(["run", "--json", "--attach", &self.tried.attach, "-o", text(&traces.json)?]);
+        command.arg("--").args(self.workload(&traces)?);
+        let mut program = Program::start(&mut command)?;
+        program.go()?;
+        self.judge(judge, "run", &traces, Asked::Findings)
+    }
+
+    fn judge(&self, judge: &mut Judge, name: &str, traces: &Traces, asked: Asked) -> Result<()> {
+        let tally = tally::read(&traces.tally)?;
+        let report = traces.report()?;
+        let before = judge.complaints.len();
+        let first = judge.scores.len();
+        judge.cells(self.places, &tally, &report, asked);
+        let counts = expected(self.places, &report);
+        judge.summary(&report.summary, &self.tried.attach, &counts);
+        judge.refusals(&tally, &report);
+        for score in &mut judge.scores[first..] {
+            let right = score.wrong + score.missed + score.extra == 0;
+            let word = if right { "right" } else { "NOT RIGHT" };
+            say(format!("{name}: {}: {} cells, {word}", score.name, score.cells));
+        }
+        for complaint in &mut judge.complaints[before..] {
+            *complaint = format!("{name}: {complaint}");
+        }
+        Ok(())
+    }
+}
+
+/// Requests by verdict, as the scenarios have it. Where the kernel may do either, dio-trace's own
+/// word counts; that it is one of the two was judged before.
+fn expected(places: &[(Place, Vec<Cell>)], report: &Report) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for (place, cells) in places {
+        for cell in cells {
+            let file = place.path.join(cell.name());
+            let said = report.verdict_of(&file);
+            let of = |expect: &Expect| match expect {
+                Expect::Request { verdict, .. } => Some(*verdict),
+                Expect::NoRequest { .. } => None,
+            };
+            let verdicts: Vec<&str> = cell.expect.iter().filter_map(of).collect();
+            let one = verdicts.iter().find(|verdict| said == Some(**verdict)).or(verdicts.first());
+            if let Some(verdict) = one {
+                *counts.entry((*verdict).to_owned()).or_default() += 1;
+            }
+        }
+    }
+    counts
+}
+
+/// Direct reads by somebody else: dio-trace must not say a word about them.
+fn bystander(place: &Path, stop: &AtomicBool) -> Result<()> {
+    let path = place.join("bystander");
+    fs::write(&path, vec![1; 64 << 10])?;
+    let file = open_direct(&path)?;
+    // Refused or direct by luck of the buffer's address: a request either way.
+    let mut buffer = vec![0; 8192];
+    while !stop.load(Ordering::Relaxed) {
+        // The result does not matter, only that a request is made.
+        let _ = file.read_at(&mut buffer, 0);
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// What `check` says of the set-ups.
+fn forecasts(tried: &Tried, places: &[(Place, Vec<Cell>)], judge: &mut Judge) -> Result<()> {
+    let (answers, wrong) = forecasts::check(&tried.tool, places)?;
+    let word = if wrong.is_empty() { "right" } else { "NOT RIGHT" };
+    say(format!("check: {answers} answers, {word}"));
+    judge.verdict("check", answers, wrong);
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! The scenarios that are not cells: which there are, and what they run on.
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::{
+    guest::{
+        check::Judge,
+        fixtures::{self, ROOT},
+        harness::{Tried, end},
+        scenarios::{
+            Check, family, filters, gate, innocents, live,
+            mixed::{self, DirectUser},
+            named, recordings, released, rings, shorts, stacks, unprivileged,
+        },
+        suite::run::Run,
+    },
+    host::cmd::say,
+};
+
+/// A scenario of the suite that is not a cell.
+pub(super) struct Scenario {
+    /// As it is shown, and as the result has it.
+    shown: &'static str,
+    name: &'static str,
+    /// Runs of dio-trace.
+    runs: u64,
+    check: Check,
+}
+
+/// Those that use a folder which is direct, and one that takes direct reads through the page cache.
+pub(super) const WITH_JOURNAL: &[Scenario] = &[
+    Scenario { shown: "run --fail-on", name: "fail-on", runs: gate::RUNS, check: gate::check },
+    Scenario { shown: "top", name: "top", runs: live::RUNS, check: live::check },
+    Scenario {
+        shown: "io_uring's rarer ways",
+        name: "rings",
+        runs: rings::RUNS,
+        check: rings::check,
+    },
+    Scenario {
+        shown: "who is not blamed of mixed access",
+        name: "innocents",
+        runs: innocents::RUNS,
+        check: innocents::check,
+    },
+    Scenario { shown: "run --stack", name: "stack", runs: stacks::RUNS, check: stacks::check },
+];
+
+/// Those to which a folder that is direct is enough.
+pub(super) const PLAIN: &[Scenario] = &[
+    Scenario {
+        shown: "descendants at attach",
+        name: "family",
+        runs: family::RUNS,
+        check: family::check,
+    },
+    Scenario { shown: "filters", name: "filters", runs: filters::RUNS, check: filters::check },
+    Scenario { shown: "recording", name: "recording", runs: 1, check: recordings::check },
+    Scenario {
+        shown: "ordinary user",
+        name: "ordinary-user",
+        runs: unprivileged::RUNS,
+        check: unprivileged::check,
+    },
+];
+
+/// Those that depend on /proc and on user space more than on the kernel's way of probing.
+pub(super) const NAMES: &[Scenario] =
+    &[Scenario { shown: "names", name: "names", runs: named::RUNS, check: named::check }];
+
+/// Those that take their set-ups apart.
+pub(super) const LET_GO: &[Scenario] = &[Scenario {
+    shown: "what was traced is let go",
+    name: "released",
+    runs: released::RUNS,
+    check: released::check,
+}];
+
+/// Runs scenarios on these set-ups.
+pub(super) fn run(
+    tried: &Tried,
+    out: &Path,
+    scenarios: &[Scenario],
+    setups: &[&str],
+    judge: &mut Judge,
+) -> Result<()> {
+    let places = fixtures::make_bare(setups)?;
+    for Scenario { shown, name, runs, check } in scenarios {
+        let wrong = check(tried, &places, out);
+        let wrong = wrong.unwrap_or_else(|error| vec![format!("{error:#}")]);
+        say(format!("{shown}: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
+        judge.verdict(name, *runs, wrong);
+    }
+    fixtures::clear(Path::new(ROOT))
+}
+
+/// What makes a read return less than it was asked for.
+pub(super) fn short_counts(tried: &Tried, out: &Path, judge: &mut Judge) -> Result<()> {
+    let (reads, wrong) = shorts::check(&tried.tool, &tried.attach, out)?;
+    let word = if wrong.is_empty() { "right" } else { "NOT RIGHT" };
+    say(format!("short counts: {reads} reads, {word}"));
+    judge.verdict("short-counts", reads as u64, wrong);
+    Ok(())
+}
+
+/// One process uses a file directly, another one through the page cache.
+pub(super) fn mixed_access(tried: &Tried, out: &Path, judge: &mut Judge) -> Result<()> {
+    let root = Path::new(ROOT);
+    let places = fixtures::make(vec![(fixtures::find("ext4-512")?, Vec::new())], root)?;
+    let run = Run { tried, out, number: 0, places: &places };
+    let traces = run.traces("mixed");
+    let user = DirectUser::start(&places[0].0.path)?;
+    let tool = run.attach(user.pid(), &[], &traces)?;
+    let wanted = user.mix()?;
+    end(tool, &traces)?;
+    let wrong = mixed::judge(&traces.report()?, &wanted);
+    say(format!("mixed access: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
+    judge.verdict("mixed", 1, wrong);
+    fixtures::clear(root)
+}

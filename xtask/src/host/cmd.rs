@@ -1,0 +1,118 @@
+//! Running other programs: progress on stderr, errors that name the command.
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// One line of progress. stdout belongs to what the user asked for.
+pub(crate) fn say(text: impl AsRef<str>) {
+    eprintln!("xtask: {}", text.as_ref());
+}
+
+/// The command line as a person would type it.
+pub(crate) fn shown(command: &Command) -> String {
+    let mut line = quote(&command.get_program().to_string_lossy());
+    for arg in command.get_args() {
+        line.push(' ');
+        line.push_str(&quote(&arg.to_string_lossy()));
+    }
+    line
+}
+
+/// One word for a POSIX shell.
+pub(crate) fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// Runs it with its output on our terminal.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let line = shown(command);
+    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` failed ({status})");
+    }
+    Ok(())
+}
+
+/// Runs it quietly and gives its stdout; its stderr goes into the error.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let line = shown(command);
+    let out =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{line}`"))?;
+    if !out.status.success() {
+        let talk = String::from_utf8_lossy(&out.stderr);
+        bail!("`{line}` failed ({}): {}", out.status, mask_hosts(talk.trim()));
+    }
+    String::from_utf8(out.stdout).with_context(|| format!("`{line}` printed no valid UTF-8"))
+}
+
+/// A path as a word of a command line.
+pub(crate) fn text(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+/// Where a program is. The sbin folders are searched too: an ordinary user's PATH lacks them.
+pub(crate) fn which(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+/// True of a program without an interpreter: it runs where nothing else is.
+pub(crate) fn is_static(path: &Path) -> bool {
+    use object::read::elf::{FileHeader, ProgramHeader};
+    let Ok(bytes) = fs::read(path) else { return false };
+    let Ok(header) = object::elf::FileHeader64::<object::Endianness>::parse(&*bytes) else {
+        return false;
+    };
+    let Ok(endian) = header.endian() else { return false };
+    header
+        .program_headers(endian, &*bytes)
+        .is_ok_and(|all| all.iter().all(|one| one.p_type(endian) != object::elf::PT_INTERP))
+}
+
+/// Mirrors are the machine's own business: their host names do not belong in a log.
+pub(crate) fn mask_hosts(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (head, tail) = rest.split_at(at + 3);
+        out.push_str(head);
+        let end = tail.find(|c: char| c == '/' || c.is_whitespace()).unwrap_or(tail.len());
+        out.push_str("HOST");
+        rest = &tail[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_hosts() {
+        assert_eq!(
+            mask_hosts("Err http://a.b:80/x y https://c"),
+            "Err http://HOST/x y https://HOST"
+        );
+        assert_eq!(mask_hosts("nothing"), "nothing");
+    }
+
+    #[test]
+    fn quotes_for_the_shell() {
+        assert_eq!(quote("a-b/c"), "a-b/c");
+        assert_eq!(quote("it's"), r"'it'\''s'");
+        assert_eq!(quote(""), "''");
+    }
+}

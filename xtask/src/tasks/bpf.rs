@@ -1,0 +1,43 @@
+//! `cargo xtask bpf`: builds the eBPF object, or checks the committed one.
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::bpf::{self, Checked, OBJECT};
+
+/// Build the eBPF object that is committed at dio-trace/bpf/dio-trace.bpf.o
+///
+/// bpf-toolchain.toml pins the toolchain. What is missing is fetched: rust-src from Debian's
+/// archive (or your toolchain's own: `rustup component add rust-src`), bpf-linker from crates.io,
+/// linked against the LLVM inside rustc. Where rustup is, the pinned rustc is used whatever
+/// the default one is.
+///
+/// Without Debian and without the pinned rustc, `--toolchain nightly` (with `rustup component add
+/// rust-src --toolchain nightly`) builds an object for your own experiments; it will differ
+/// from the committed one.
+#[derive(Args)]
+pub(crate) struct BpfArgs {
+    /// Rebuild aside and compare with the committed object, byte for byte
+    #[arg(long)]
+    check: bool,
+    /// Another rustup toolchain than the pinned one; not for commits
+    #[arg(long, conflicts_with = "check")]
+    toolchain: Option<String>,
+    /// Write the object there instead
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    output: Option<PathBuf>,
+}
+
+pub(crate) fn main(args: &BpfArgs) -> Result<()> {
+    if args.check {
+        return match bpf::check()? {
+            Checked::Same => {
+                println!("{OBJECT} is what its source builds");
+                Ok(())
+            }
+            Checked::Unable(why) => bail!("{why}"),
+        };
+    }
+    bpf::write(args.toolchain.as_deref(), args.output.as_deref())
+}

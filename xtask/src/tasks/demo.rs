@@ -1,0 +1,45 @@
+//! `cargo xtask demo`: dio-trace at work, on a kernel and disks that are thrown away.
+use std::{fs, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::{
+    host::{
+        build,
+        cmd::{say, text},
+        packages, paths,
+    },
+    vm::{boot::Setup, interrupts, kernels, running::to_terminal},
+};
+
+/// Watch dio-trace explain a program's direct reads, in a throwaway VM
+///
+/// A small program reads ext4 with data=journal, xfs, btrfs with compression and a truncated file,
+/// by pread and io_uring; dio-trace attaches by PID and says of each read whether it was direct,
+/// which file, why not and what to do. Nothing on this machine is touched. What is missing is
+/// fetched first; that takes a few minutes once.
+#[derive(Args)]
+pub(crate) struct DemoArgs {
+    /// The kernel series to boot
+    #[arg(long, default_value = "6.12")]
+    kernel: String,
+}
+
+pub(crate) fn main(args: &DemoArgs) -> Result<u8> {
+    interrupts::catch_interrupts();
+    packages::ensure(&[packages::VM, packages::SCENARIOS])?;
+    let kernel = kernels::find(&args.kernel, None)?;
+    say("building dio-trace");
+    let tool = build::release(&["dio-trace"])?.join("dio-trace");
+    let out = paths::target()?.join("demo");
+    paths::fresh(&out)?;
+    // The program to watch is xtask itself, and this very build of it: wherever it lies, the guest
+    // finds it in /out.
+    let me = std::env::current_exe().context("xtask cannot find itself")?;
+    fs::copy(&me, out.join("xtask")).with_context(|| format!("cannot copy {}", me.display()))?;
+    let mut setup = Setup::new(kernel);
+    setup.out = Some(out);
+    let command = ["/out/xtask", "guest", "demo", "--tool", text(&tool)?].map(str::to_owned);
+    setup.once(&command, Some(Duration::from_secs(300)), &mut to_terminal)
+}

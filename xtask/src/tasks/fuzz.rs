@@ -1,0 +1,106 @@
+//! `cargo xtask fuzz`: bytes that nobody meant, for a bounded time.
+//!
+//! libFuzzer, as cargo-fuzz runs it, but on stable Rust: what it needs of the compiler is LLVM's
+//! own pass, which `-C passes` asks for. `cargo +nightly fuzz run TARGET` works on the same folder.
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::host::{
+    build,
+    cmd::{self, say},
+    packages, paths,
+};
+
+const TARGETS: &[&str] = &["event", "recording", "contents"];
+/// Named, so that build scripts and macros are not instrumented.
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+/// Those of cargo-fuzz.
+const FLAGS: &[&str] = &[
+    "--cfg=fuzzing",
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Ccodegen-units=1",
+];
+/// No input is larger, and none may take more memory or time.
+const LARGEST: &str = "-max_len=65536";
+const MEMORY: &str = "-rss_limit_mb=2048";
+const PATIENCE: &str = "-timeout=20";
+
+/// Feed the reader of recordings and the decoder of events with mutated bytes
+#[derive(Args)]
+pub(crate) struct FuzzArgs {
+    /// Only this target: event, recording, contents
+    target: Option<String>,
+    /// For each target
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+}
+
+pub(crate) fn main(args: &FuzzArgs) -> Result<()> {
+    if let Some(target) = &args.target {
+        ensure!(TARGETS.contains(&target.as_str()), "there are {}", TARGETS.join(", "));
+    }
+    packages::ensure(&[packages::FUZZ])?;
+    let folder = paths::workspace()?.join("fuzz");
+    let built = paths::target()?.join("fuzz");
+    say("building the fuzz targets");
+    let mut build = build::cargo()?;
+    build
+        .current_dir(&folder)
+        .args(["build", "--release", "--locked", "--target", TRIPLE])
+        .env("CARGO_TARGET_DIR", &built)
+        .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"));
+    cmd::run(&mut build).context("the fuzz targets do not build")?;
+    let wanted = |target: &&&str| args.target.as_ref().is_none_or(|only| only == **target);
+    for target in TARGETS.iter().filter(wanted) {
+        run(target, args.seconds, &folder, &built)?;
+    }
+    Ok(())
+}
+
+/// Fails if the targets' lock file is not of what they depend on: no other command builds them.
+pub(crate) fn ensure_locked() -> Result<()> {
+    let manifest = paths::workspace()?.join("fuzz/Cargo.toml");
+    let mut metadata = build::cargo()?;
+    metadata.args(["metadata", "--locked", "--format-version", "1", "--filter-platform", TRIPLE]);
+    metadata.arg("--manifest-path").arg(&manifest);
+    cmd::output(&mut metadata)
+        .with_context(|| format!("the lock file of {} is stale", manifest.display()))
+        .map(drop)
+}
+
+fn run(target: &str, seconds: u32, folder: &Path, built: &Path) -> Result<()> {
+    let found = built.join("found").join(target);
+    fs::create_dir_all(&found).with_context(|| format!("cannot make {}", found.display()))?;
+    say(format!("{target} for {seconds} s"));
+    let crashes = built.join(format!("{target}-"));
+    let mut command = Command::new(built.join(TRIPLE).join("release").join(target));
+    command
+        .args([LARGEST, MEMORY, PATIENCE, "-print_final_stats=1"])
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-artifact_prefix={}", crashes.display()))
+        .arg(&found)
+        .arg(folder.join("corpus").join(target));
+    let out = command.output().with_context(|| format!("cannot start the target {target}"))?;
+    let talk = String::from_utf8_lossy(&out.stderr);
+    let lines: Vec<&str> = talk.lines().collect();
+    if !out.status.success() {
+        bail!(
+            "{target} failed; its input is {}*: put it into fuzz/corpus/{target} once it is mended\n{}",
+            crashes.display(),
+            lines[lines.len().saturating_sub(30)..].join("\n")
+        );
+    }
+    for line in lines
+        .iter()
+        .filter(|line| line.contains("number_of_executed_units") || line.contains("DONE"))
+    {
+        println!("{target:<10} {}", line.trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! `cargo xtask man`: what a package installs beside the program.
+use std::{fs, process::Command};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::host::{
+    build,
+    cmd::{self, say, text},
+    paths,
+};
+
+/// Shells, and what they call a file of completions.
+const SHELLS: &[(&str, &str)] =
+    &[("bash", "dio-trace.bash"), ("zsh", "_dio-trace"), ("fish", "dio-trace.fish")];
+
+/// Write man pages to target/man and completions to target/completions
+#[derive(Args)]
+pub(crate) struct ManArgs {}
+
+pub(crate) fn main(_: &ManArgs) -> Result<()> {
+    let tool = build::release(&["dio-trace"])?.join("dio-trace");
+    let (man, completions) = (paths::target()?.join("man"), paths::target()?.join("completions"));
+    paths::fresh(&man)?;
+    paths::fresh(&completions)?;
+    cmd::run(Command::new(&tool).args(["man", text(&man)?]))?;
+    for (shell, name) in SHELLS {
+        let script = cmd::output(Command::new(&tool).args(["completions", shell]))?;
+        let file = completions.join(name);
+        fs::write(&file, script).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    say(format!("pages are in {}, completions in {}", man.display(), completions.display()));
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! `cargo xtask test`: everything that must hold, with a table at the end.
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{
+    bpf::{self, Checked},
+    host::{
+        build, cmd, packages,
+        step_runner::{self, Outcome, timed},
+    },
+    tasks::{
+        bench, fuzz, html,
+        suites::{self, Run},
+    },
+    vm::interrupts,
+};
+
+/// The kernels the scenarios run on, and how dio-trace attaches there. The slowest come first, so
+/// that two at once end together.
+const SCENARIOS: &[(&str, &str)] = &[
+    ("7.3", "fentry"),
+    ("6.12", "kprobe"),
+    ("6.12", "fentry"),
+    ("6.1", "fentry"),
+    ("6.18", "fentry"),
+];
+
+/// Format, lints, unit tests, the object's check, and the scenarios on real kernels
+#[derive(Args)]
+pub(crate) struct TestArgs {
+    /// Leave the VMs out
+    #[arg(long)]
+    quick: bool,
+    /// Only these steps: format, lint, unit, object, html, cost, vm, or one VM, as vm-6.12-kprobe
+    #[arg(long, value_name = "STEP")]
+    only: Vec<String>,
+    /// VMs at a time; default: 2 where there are 2 CPUs
+    #[arg(long, value_name = "N")]
+    vms: Option<usize>,
+}
+
+/// The step that measures what tracing costs.
+const COST: &str = "cost";
+
+type Plain = fn() -> Result<Outcome>;
+
+const PLAIN: &[(&str, Plain)] =
+    &[("format", format), ("lint", lint), ("unit", unit), ("object", object), ("html", page)];
+
+pub(crate) fn main(args: &TestArgs) -> Result<u8> {
+    interrupts::catch_interrupts();
+    let runs: Vec<Run> = SCENARIOS
+        .iter()
+        .map(|&(kernel, attach)| Run { kernel, attach, words: words(kernel, attach) })
+        .collect();
+    check_names(args, &runs)?;
+    let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
+    let runs: Vec<Run> = runs
+        .into_iter()
+        .filter(|run| !args.quick && (wanted(&run.name()) || wanted("vm")))
+        .collect();
+
+    let start = Instant::now();
+    let mut steps = Vec::new();
+    for (name, step) in PLAIN.iter().filter(|(name, _)| wanted(name)) {
+        steps.push(timed(name, step));
+        interrupts::stop_if_interrupted()?;
+    }
+    if !args.quick && wanted(COST) {
+        steps.push(timed(COST, bench::guard));
+        interrupts::stop_if_interrupted()?;
+    }
+    let mut done = Vec::new();
+    if !runs.is_empty() {
+        let ready = timed("vm-build", || {
+            suites::prepare(&runs, &[packages::VM, packages::SCENARIOS]).map(|()| Outcome::Passed)
+        });
+        let failed = matches!(ready.outcome, Outcome::Failed(_));
+        steps.push(ready);
+        if !failed {
+            done = suites::run_all(runs, suites::at_once(args.vms))?;
+        }
+    }
+    interrupts::stop_if_interrupted()?;
+    suites::table(&done);
+    steps.extend(done.into_iter().map(|done| done.step));
+    step_runner::table(&steps, start.elapsed());
+    Ok(step_runner::close(&steps))
+}
+
+/// What the suite of that run takes on besides: some scenarios one kernel is enough for.
+fn words(kernel: &str, attach: &str) -> Vec<String> {
+    let user_side = (kernel, attach) == ("6.12", "fentry");
+    user_side.then(|| "--user-side".to_owned()).into_iter().collect()
+}
+
+fn check_names(args: &TestArgs, runs: &[Run]) -> Result<()> {
+    let names: Vec<String> = PLAIN
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .chain([COST.to_owned()])
+        .chain(runs.iter().map(Run::name))
+        .collect();
+    for wanted in &args.only {
+        if wanted != "vm" && !names.contains(wanted) {
+            bail!(
+                "no step is called `{wanted}`; there are {}, and vm for all VMs",
+                names.join(", ")
+            );
+        }
+    }
+    Ok(())
+}
+
+fn cargo(words: &[&str]) -> Result<Outcome> {
+    cmd::run(build::cargo()?.args(words))?;
+    Ok(Outcome::Passed)
+}
+
+fn format() -> Result<Outcome> {
+    cargo(&["fmt", "--all", "--check"])
+}
+
+fn lint() -> Result<Outcome> {
+    fuzz::ensure_locked()?;
+    cargo(&["clippy", "--locked", "--all-targets", "--", "-D", "warnings"])
+}
+
+fn unit() -> Result<Outcome> {
+    cargo(&["test", "--locked"])
+}
+
+fn object() -> Result<Outcome> {
+    Ok(match bpf::check()? {
+        Checked::Same => Outcome::Passed,
+        Checked::Unable(why) => Outcome::Skipped(format!(
+            "THE COMMITTED OBJECT WAS NOT CHECKED AGAINST ITS SOURCE: {why}"
+        )),
+    })
+}
+
+fn page() -> Result<Outcome> {
+    html::check().map(|_| Outcome::Passed)
+}

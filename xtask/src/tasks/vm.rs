@@ -1,0 +1,116 @@
+//! `cargo xtask vm`: boots a kernel, and runs a command or a shell in it.
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::vm::{
+    boot::{Mode, Setup},
+    interrupts, kernels,
+    qemu::Machine,
+    running::{self, Vm, to_terminal},
+};
+
+/// Boot a kernel in QEMU and run a command in it, or a shell
+///
+/// The guest sees this machine's / (read-only, with a throwaway layer above), the checkout as it is
+/// at this moment, a writable /out, and four empty disks: /dev/vda (512-byte sectors), /dev/vdb
+/// (4096), /dev/vdc (512 logical, 4096 physical), /dev/nvme0n1; and /dev/pmem0 once virtio_pmem and
+/// nd_pmem are loaded. No network. KVM is used where kvm_intel or kvm_amd is loaded, emulation
+/// elsewhere. The command starts in the checkout as root; its exit code is xtask's. One word with spaces goes to a shell.
+///
+///   cargo xtask vm --kernel 6.12 -- uname -a
+///   cargo xtask vm --kernel 6.1                      # a shell on the console; `exit` ends it
+///   cargo xtask vm --kernel 6.12 --keep dev          # boots and stays…
+///   cargo xtask vm --in dev -- 'mkfs.ext4 /dev/vda'  # …to run command after command in it
+///   cargo xtask vm --stop dev
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct VmArgs {
+    /// A Debian series (5.10, 6.1, 6.12, 6.18, 7.3), or a kernel image with --modules
+    #[arg(long, default_value = "6.12")]
+    kernel: String,
+    /// The modules of a kernel image: a folder like /lib/modules/VERSION
+    #[arg(long, value_name = "DIR")]
+    modules: Option<PathBuf>,
+    /// CPUs
+    ///
+    /// One by default: with more, QEMU's emulation is known to crash a guest now and then while
+    /// its kernel patches its own code, as attaching a probe makes it do.
+    #[arg(long, default_value_t = 1)]
+    smp: u32,
+    /// Emulated CPUs take turns on one of the host's: slower, and no such crash
+    #[arg(long)]
+    turns: bool,
+    /// Memory, as QEMU takes it
+    #[arg(long, default_value = "2G")]
+    mem: String,
+    /// One instruction = 1 ns, one CPU: slow and deterministic, for measuring
+    #[arg(long)]
+    icount: bool,
+    /// More words for the kernel's command line
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    append: String,
+    /// Seconds until the command is given up (exit code 124)
+    #[arg(long, value_name = "S")]
+    timeout: Option<u64>,
+    /// The guest's /out; default: out/ in the VM's run folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// A name for the run folder
+    #[arg(long)]
+    name: Option<String>,
+    /// Boot and stay, under this name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "stop", "inside", "timeout"])]
+    keep: Option<String>,
+    /// Run the command in a VM that was kept
+    #[arg(long = "in", value_name = "NAME", conflicts_with_all = ["name", "stop", "out"])]
+    inside: Option<String>,
+    /// End a VM that was kept
+    #[arg(long, value_name = "NAME")]
+    stop: Option<String>,
+    /// The command; none: a shell on the console
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+pub(crate) fn main(args: &VmArgs) -> Result<u8> {
+    interrupts::catch_interrupts();
+    let timeout = args.timeout.map(Duration::from_secs);
+    if let Some(name) = &args.stop {
+        return running::stop(name).map(|()| 0);
+    }
+    if let Some(name) = &args.inside {
+        if args.command.is_empty() {
+            bail!("--in {name} needs a command: cargo xtask vm --in {name} -- CMD");
+        }
+        return Vm::kept(name)?.run(&args.command, timeout, &mut to_terminal);
+    }
+    let kernel = kernels::find(&args.kernel, args.modules.as_deref())?;
+    let setup = Setup {
+        machine: Machine {
+            kernel,
+            cpus: args.smp,
+            memory: args.mem.clone(),
+            icount: args.icount,
+            turns: args.turns,
+            append: args.append.clone(),
+        },
+        name: args.keep.clone().or_else(|| args.name.clone()),
+        out: args.out.clone(),
+    };
+    if args.keep.is_some() {
+        if !args.command.is_empty() {
+            bail!("--keep only boots; run the command with --in NAME -- CMD");
+        }
+        let vm = setup.boot(Mode::Keep)?;
+        let name = &vm.name;
+        println!("kept as `{name}`; its /out is {}", vm.out.display());
+        println!("  cargo xtask vm --in {name} -- CMD\n  cargo xtask vm --stop {name}");
+        return Ok(0);
+    }
+    if args.command.is_empty() {
+        return setup.shell();
+    }
+    setup.once(&args.command, timeout, &mut to_terminal)
+}

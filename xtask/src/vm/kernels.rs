@@ -1,0 +1,344 @@
+//! Kernels to boot: Debian's full kernels by series, or one of your own.
+use std::{
+    cmp::Ordering,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::host::{
+    apt::{self, Apt},
+    cmd::{output, say, which},
+    packages, paths,
+};
+
+/// The series that the expectations are written for.
+pub(crate) const SERIES: &[&str] = &["5.10", "6.1", "6.12", "6.18", "7.3"];
+
+/// What of a module tree the guests need; the rest (sound, graphics, wireless…) would only cost
+/// time to unpack.
+const WANTED: &[&str] = &[
+    "arch",
+    "block",
+    "crypto",
+    "fs",
+    "lib",
+    "mm",
+    "security",
+    "virt",
+    "drivers/ata",
+    "drivers/base",
+    "drivers/block",
+    "drivers/cdrom",
+    "drivers/char",
+    "drivers/crypto",
+    "drivers/dax",
+    "drivers/md",
+    "drivers/mtd",
+    "drivers/nvdimm",
+    "drivers/nvme",
+    "drivers/scsi",
+    "drivers/target",
+    "drivers/virtio",
+    "drivers/acpi/nfit",
+    "drivers/net/virtio_net.ko",
+    "drivers/net/net_failover.ko",
+    "net/9p",
+    "net/802",
+    "net/ceph",
+    "net/core",
+    "net/dns_resolver",
+    "net/handshake",
+    "net/ipv4",
+    "net/ipv6",
+    "net/llc",
+    "net/rxrpc",
+    "net/sunrpc",
+    "net/tls",
+    "net/unix",
+    "net/vmw_vsock",
+];
+
+/// A kernel with its modules.
+#[derive(Clone, Debug)]
+pub(crate) struct Kernel {
+    /// For names and messages: `6.12`, or `custom`.
+    pub(crate) name: String,
+    /// As `uname -r` says.
+    pub(crate) version: String,
+    pub(crate) image: PathBuf,
+    /// The folder with modules.dep in it.
+    pub(crate) modules: PathBuf,
+}
+
+/// What `--kernel` and `--modules` name: a series, or a kernel image of your own.
+pub(crate) fn find(kernel: &str, modules: Option<&Path>) -> Result<Kernel> {
+    let path = Path::new(kernel);
+    if modules.is_none() && is_series(kernel) && !path.exists() {
+        return debian(kernel);
+    }
+    if !path.is_file() {
+        bail!("--kernel {kernel} is neither a series ({}) nor a kernel image", SERIES.join(", "));
+    }
+    let Some(modules) = modules else {
+        bail!(
+            "--kernel {kernel} needs its modules: add --modules DIR (a folder like /lib/modules/VERSION)"
+        );
+    };
+    let canonical = |path: &Path| {
+        path.canonicalize().with_context(|| format!("cannot read {}", path.display()))
+    };
+    let (image, modules) = (canonical(path)?, canonical(modules)?);
+    if !modules.join("modules.dep").is_file() {
+        bail!("{} has no modules.dep: run depmod, or name /lib/modules/VERSION", modules.display());
+    }
+    let version = file_name(&modules)?;
+    Ok(Kernel { name: "custom".to_owned(), version, image, modules })
+}
+
+fn is_series(text: &str) -> bool {
+    let mut parts = text.split('.');
+    let number = |part: Option<&str>| part.is_some_and(|p| p.parse::<u16>().is_ok());
+    number(parts.next()) && number(parts.next()) && parts.next().is_none()
+}
+
+fn folder(series: &str) -> Result<PathBuf> {
+    Ok(paths::cache()?.join("kernels").join(series))
+}
+
+/// The kernel of a series, if it is in the cache.
+pub(crate) fn cached(series: &str) -> Result<Option<Kernel>> {
+    let folder = folder(series)?;
+    let Ok(version) = fs::read_to_string(folder.join("version")) else { return Ok(None) };
+    let version = version.trim().to_owned();
+    Ok(Some(Kernel {
+        name: series.to_owned(),
+        image: folder.join("vmlinuz"),
+        modules: folder.join("lib/modules").join(&version),
+        version,
+    }))
+}
+
+/// Removes the kernel of a series from the cache.
+pub(crate) fn forget(series: &str) -> Result<()> {
+    paths::remove(&folder(series)?)
+}
+
+/// Debian's newest kernel of a series, fetched once.
+pub(crate) fn debian(series: &str) -> Result<Kernel> {
+    if !is_series(series) {
+        bail!("`{series}` is no kernel series; there are {}", SERIES.join(", "));
+    }
+    if let Some(kernel) = cached(series)? {
+        return Ok(kernel);
+    }
+    packages::ensure(&[packages::VM])?;
+    let _lock = paths::lock(&format!("kernel-{series}"))?;
+    if let Some(kernel) = cached(series)? {
+        return Ok(kernel);
+    }
+    let folder = folder(series)?;
+    let work = folder.with_extension("new");
+    paths::fresh(&work)?;
+    let packages = fetch(series, &work)?;
+    say(format!("unpacking kernel {series}"));
+    let raw = work.join("raw");
+    for deb in &packages {
+        apt::unpack(deb, &raw, None)?;
+        fs::remove_file(deb).with_context(|| format!("cannot remove {}", deb.display()))?;
+    }
+    let version = arrange(&raw, &work)?;
+    paths::remove(&raw)?;
+    // Last: its presence says that the rest is whole.
+    fs::write(work.join("version"), &version).context("cannot write the kernel's version")?;
+    paths::remove(&folder)?;
+    fs::rename(&work, &folder)
+        .with_context(|| format!("cannot move {} into place", folder.display()))?;
+    say(format!("kernel {series} is {version}"));
+    cached(series)?.with_context(|| format!("kernel {series} vanished from the cache"))
+}
+
+/// Downloads the packages a kernel is spread over. From 7.x on `linux-image-…` is only a name
+/// for `linux-binary-…` and `linux-modules-…`.
+fn fetch(series: &str, into: &Path) -> Result<Vec<PathBuf>> {
+    let apt = Apt::open()?;
+    // Point versions vanish from the archive: only a pattern lasts.
+    let mut images: Vec<String> =
+        apt.names("linux-image-")?.into_iter().filter(|name| is_image_of(name, series)).collect();
+    images.sort_by(|a, b| by_version(a, b));
+    let Some(image) = images.pop() else {
+        bail!("Debian's archive has no kernel of the series {series} (any more)");
+    };
+    let mut wanted = vec![image];
+    let mut next = 0;
+    while next < wanted.len() {
+        for name in apt.depends(&wanted[next])? {
+            let part = name.starts_with("linux-binary-") || name.starts_with("linux-modules-");
+            if part && !wanted.contains(&name) {
+                wanted.push(name);
+            }
+        }
+        next += 1;
+    }
+    wanted.iter().map(|name| apt.download(name, into)).collect()
+}
+
+/// `linux-image-6.12.117+deb12-amd64`, `linux-image-6.1.0-56-amd64`; not cloud, rt, unsigned.
+fn is_image_of(name: &str, series: &str) -> bool {
+    let Some(rest) = name.strip_prefix("linux-image-") else { return false };
+    let Some(rest) = rest.strip_prefix(series).and_then(|rest| rest.strip_prefix('.')) else {
+        return false;
+    };
+    let Some(rest) = rest.strip_suffix("-amd64") else { return false };
+    let point_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+    let (point, tail) = rest.split_at(point_end);
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    !point.is_empty()
+        && (tail.strip_prefix('-').is_some_and(number)
+            || tail.strip_prefix("+deb").is_some_and(number))
+}
+
+/// Orders by the numbers in the names.
+fn by_version(a: &str, b: &str) -> Ordering {
+    let numbers = |text: &str| -> Vec<u64> {
+        text.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+    };
+    numbers(a).cmp(&numbers(b))
+}
+
+/// Makes `vmlinuz`, `config` and `lib/modules/VERSION` out of an unpacked package.
+fn arrange(raw: &Path, into: &Path) -> Result<String> {
+    let trees = [raw.join("usr/lib/modules"), raw.join("lib/modules")];
+    let tree = trees
+        .iter()
+        .filter_map(|folder| fs::read_dir(folder).ok())
+        .flatten()
+        .find_map(|entry| entry.ok())
+        .context("the kernel's packages hold no modules")?
+        .path();
+    let version = file_name(&tree)?;
+    for (name, required) in [("vmlinuz", true), ("config", false)] {
+        let places = [raw.join(format!("boot/{name}-{version}")), tree.join(name)];
+        match places.iter().find(|path| path.is_file()) {
+            Some(path) => {
+                fs::copy(path, into.join(name))
+                    .with_context(|| format!("cannot copy {}", path.display()))?;
+            }
+            None if required => bail!("the kernel's packages hold no {name} for {version}"),
+            None => {}
+        }
+    }
+    let modules = into.join("lib/modules").join(&version);
+    fs::create_dir_all(modules.join("kernel"))
+        .with_context(|| format!("cannot make {}", modules.display()))?;
+    for entry in fs::read_dir(&tree).with_context(|| format!("cannot read {}", tree.display()))? {
+        let path = entry.context("cannot read the module tree")?.path();
+        let name = file_name(&path)?;
+        if name.starts_with("modules.") {
+            fs::copy(&path, modules.join(&name))
+                .with_context(|| format!("cannot copy {}", path.display()))?;
+        }
+    }
+    for wanted in WANTED {
+        for suffix in ["", ".xz"] {
+            let from = tree.join("kernel").join(format!("{wanted}{suffix}"));
+            let to = modules.join("kernel").join(format!("{wanted}{suffix}"));
+            if !from.exists() {
+                continue;
+            }
+            if let Some(parent) = to.parent() {
+                fs::create_dir_all(parent)
+                    .with_context(|| format!("cannot make {}", parent.display()))?;
+            }
+            fs::rename(&from, &to).with_context(|| format!("cannot move {}", from.display()))?;
+        }
+    }
+    decompress(&modules)?;
+    // Where depmod was built for /usr/lib/modules, it finds the same tree.
+    let usr = into.join("usr");
+    fs::create_dir_all(&usr).with_context(|| format!("cannot make {}", usr.display()))?;
+    std::os::unix::fs::symlink("../lib", usr.join("lib")).context("cannot link usr/lib")?;
+    let depmod = which("depmod").context("depmod is missing (package kmod)")?;
+    output(Command::new(depmod).arg("-b").arg(into).arg(&version))?;
+    Ok(version)
+}
+
+/// Unpacks every .ko.xz once, on all CPUs: a guest under emulation would pay at every boot.
+fn decompress(tree: &Path) -> Result<()> {
+    let mut files = Vec::new();
+    walk(tree, &mut files)?;
+    files.retain(|path| path.extension().is_some_and(|ext| ext == "xz"));
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let share = files.len().div_ceil(cpus).max(1);
+    thread::scope(|scope| {
+        let workers: Vec<_> = files
+            .chunks(share)
+            .map(|files| {
+                scope.spawn(move || {
+                    files.chunks(100).try_for_each(|files| {
+                        output(Command::new("xz").args(["-d", "-f", "--"]).args(files)).map(drop)
+                    })
+                })
+            })
+            .collect();
+        for worker in workers {
+            worker.join().map_err(|_| anyhow::anyhow!("an xz worker died"))??;
+        }
+        Ok(())
+    })
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    for entry in entries {
+        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+        let kind =
+            entry.file_type().with_context(|| format!("cannot look at {:?}", entry.path()))?;
+        if kind.is_dir() {
+            walk(&entry.path(), files)?;
+        } else if kind.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn file_name(path: &Path) -> Result<String> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.map(str::to_owned).with_context(|| format!("{} has no usable name", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn picks_plain_images_of_the_series() {
+        for good in ["linux-image-6.1.0-56-amd64", "linux-image-6.1.7+deb12-amd64"] {
+            assert!(is_image_of(good, "6.1"), "{good}");
+        }
+        for bad in [
+            "linux-image-6.12.1+deb12-amd64",
+            "linux-image-6.1.0-56-cloud-amd64",
+            "linux-image-6.1.0-56-amd64-dbg",
+            "linux-image-6.1.0-56-rt-amd64",
+            "linux-image-6.1.0-56-amd64-unsigned",
+            "linux-image-amd64",
+        ] {
+            assert!(!is_image_of(bad, "6.1"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn newest_by_number() {
+        assert_eq!(
+            by_version("linux-image-6.1.0-9-amd64", "linux-image-6.1.0-10-amd64"),
+            Ordering::Less
+        );
+        assert_eq!(by_version("a-6.12.99+deb12", "a-6.12.100+deb12"), Ordering::Less);
+    }
+}

@@ -1,0 +1,89 @@
+//! The run folder of a VM: where it is, and the files that both sides exchange in it.
+//!
+//! A run folder (`vms/NAME` in the cache) is shared with the guest as its control folder:
+//! `jobs/N.sh` goes in, `N.out`, `N.err` and at last `N.rc` come back; `up` says that it booted.
+//! See init.sh for the other side.
+use std::{
+    fs,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::host::{cmd::quote, paths};
+
+/// `timeout`'s own exit code.
+const TIMED_OUT: u8 = 124;
+
+pub(crate) fn run_folder(name: &str) -> Result<PathBuf> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+        bail!("`{name}` is no name for a VM: letters, digits, `-`, `_`, `.`");
+    }
+    Ok(paths::cache()?.join("vms").join(name))
+}
+
+/// The pid of the QEMU that runs in this folder. A pid may have been given to another program
+/// since, so the command line must name the folder.
+pub(crate) fn qemu_pid(run: &Path) -> Option<i32> {
+    let pid: i32 = fs::read_to_string(run.join("pid")).ok()?.trim().parse().ok()?;
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let initrd = run.join("initrd.img");
+    let initrd = initrd.as_os_str().as_encoded_bytes();
+    line.split(|byte| *byte == 0).any(|word| word == initrd).then_some(pid)
+}
+
+/// What bash runs in the guest.
+pub(crate) fn script(command: &[String], timeout: Option<Duration>) -> Result<String> {
+    let workspace = paths::workspace()?;
+    let words: Vec<String> = match command {
+        [line] => vec!["/bin/bash".to_owned(), "-c".to_owned(), quote(line)],
+        words => words.iter().map(|word| quote(word)).collect(),
+    };
+    let limit = timeout.map(|t| format!("timeout -k 5 {} ", t.as_secs())).unwrap_or_default();
+    let folder = quote(&workspace.display().to_string());
+    let says = timeout.map_or(String::new(), |timeout| {
+        format!(
+            "[ $code = {TIMED_OUT} ] && echo 'xtask: timed out after {} s' >&2\n",
+            timeout.as_secs()
+        )
+    });
+    Ok(format!("cd {folder} || exit 125\n{limit}{}\ncode=$?\n{says}exit $code\n", words.join(" ")))
+}
+
+/// Writes a file so that a reader sees all of it or nothing.
+pub(crate) fn put(path: &Path, text: &str) -> Result<()> {
+    let half = path.with_extension("half");
+    fs::write(&half, text)
+        .and_then(|()| fs::rename(&half, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Reads what was added to a file since the last look.
+pub(crate) struct Tail {
+    path: PathBuf,
+    file: Option<fs::File>,
+    at: u64,
+}
+
+impl Tail {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, file: None, at: 0 }
+    }
+
+    pub(crate) fn read(&mut self, mut sink: impl FnMut(&[u8])) {
+        if self.file.is_none() {
+            self.file = fs::File::open(&self.path).ok();
+        }
+        let Some(file) = &mut self.file else { return };
+        let mut bytes = Vec::new();
+        // A failed look is made again at the next.
+        let read = file.seek(SeekFrom::Start(self.at)).and_then(|_| file.read_to_end(&mut bytes));
+        if read.is_ok() && !bytes.is_empty() {
+            self.at += bytes.len() as u64;
+            sink(&bytes);
+        }
+    }
+}
