@@ -1,4 +1,5 @@
-//! One run of the tracer, from attach to summary.
+//! Runs one tracing session: resolves the subject, attaches the probes, handles events until the
+//! end, and writes the summary or ends the recording.
 
 use std::{
     collections::HashSet,
