@@ -1,8 +1,9 @@
-//! `cargo xtask bench upkeep`: what many events of many files leave in dio-trace's memory.
+//! `cargo xtask bench upkeep`: measures dio-trace's memory after many events of many files.
 //!
-//! Made-up events take the way of live ones (enrich, verdict, cause, sink) to nowhere. As from the
-//! probes, a file beyond those that have counters is named before each of its requests. Prints
-//! for each sink: its name, KiB after a tenth of the events and at most, events a second.
+//! Synthetic events take the path of live ones (enrich, verdict, cause, sink); the output is
+//! discarded. As with the probes, files with a counter are named once, and any other file is named
+//! before each of its requests. Prints the sink's name, KiB after a tenth of the events, peak KiB,
+//! and events per second.
 
 mod memory;
 
@@ -24,12 +25,12 @@ use dio_trace_common::{
 };
 use memory::peak;
 
-/// Files that have a counter, of so many more.
+/// Number of files that have a counter.
 const COUNTED: u64 = 16_384;
 const DEV: u32 = 8 << 20 | 1;
 const COMM: [u8; 16] = *b"events\0\0\0\0\0\0\0\0\0\0";
 
-/// Where its inode would lie.
+/// A made-up address of the file's inode.
 const fn inode(file: u64) -> u64 {
     0xffff_8880_0000_0000 + file * 1024
 }
@@ -55,7 +56,7 @@ fn named(file: u64, mnt_id: i32) -> FileEvent {
     }
 }
 
-/// A fallback: the costliest to say.
+/// A fallback, which is the most expensive request to explain.
 fn request(file: u64, nth: u64) -> Request {
     let evidence = Evidence {
         cached_bytes: 4096,

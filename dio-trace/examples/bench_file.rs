@@ -1,7 +1,7 @@
-//! `cargo xtask bench file`: how fast a recording is written and read, and how large it is.
+//! `cargo xtask bench file`: measures how fast a recording is written and read, and its size.
 //!
-//! Requests as a database makes them: 4 KiB to 16 KiB at random places of 20 files of some GiB, by
-//! 8 threads, a few microseconds apart; one in a thousand is a finding.
+//! The requests resemble those of a database: 4 KiB to 16 KiB at random offsets of 20 files of some
+//! GiB, by 8 threads, a few microseconds apart. One in a thousand is a finding.
 
 mod draw;
 mod memory;
@@ -39,7 +39,7 @@ impl Load {
     fn request(&mut self) -> Recorded {
         let draw = &mut self.draw;
         self.now += 500 + draw.below(8_000);
-        // Most take about 80 us, some far longer.
+        // Most requests take about 80 us, some far longer.
         let tail = if draw.below(50) == 0 { draw.below(2_000_000) } else { 0 };
         let latency = 60_000 + draw.below(20_000) + draw.below(20_000) + tail;
         let file = 1 + draw.below(20);
@@ -89,7 +89,7 @@ fn rate(n: u64, took: Duration) -> f64 {
 fn write(path: &Path, n: u64) -> Result<(Duration, u64)> {
     let header = Header { all: true, ..Header::default() };
     let mut load = Load { draw: Draw::new(), now: 10_000_000 };
-    // Making them is not what is measured.
+    // Made before the clock starts, so that making them is not measured.
     let made: Vec<Recorded> = (0..1 << 18).map(|_| load.request()).collect();
     let mut writer = Writer::new(File::create(path)?, &header)?;
     let began = Instant::now();
@@ -100,7 +100,8 @@ fn write(path: &Path, n: u64) -> Result<(Duration, u64)> {
     Ok((began.elapsed(), writer.written()))
 }
 
-/// What a process of its own finds: ns, requests, KiB at most.
+/// Reads the recording in a new process; returns the time, the number of requests and the peak
+/// memory in KiB.
 fn read(path: &Path) -> Result<(Duration, u64, u64)> {
     let out = Command::new(std::env::current_exe()?).arg("--read").arg(path).output()?;
     let text = String::from_utf8(out.stdout)?;

@@ -1,5 +1,5 @@
-//! A recording to look at: twenty minutes of a host as it might be, the same each time. One file
-//! has a name that a page must not fall for.
+//! Writes a sample recording: twenty minutes of a realistic database host, the same in each run.
+//! The name of one file is an attempt at script injection, which an HTML page must escape.
 
 mod draw;
 
@@ -42,14 +42,14 @@ const PROBES: &[&str] = &[
     "mm_filemap_add_to_page_cache",
 ];
 
-/// About `typical` ns, now and then far more.
+/// A latency of about `typical` ns; one in 60 is far longer.
 const fn latency(draw: &mut Draw, typical: u64) -> u64 {
     let half = typical / 2;
     let near = half + draw.below(half) + draw.below(half) + draw.below(half);
     if draw.below(60) == 0 { near * (2 + draw.below(30)) } else { near }
 }
 
-/// How a kind of request goes.
+/// The way in which a kind of request is served or fails.
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     Direct,
@@ -61,15 +61,18 @@ enum Way {
     Broken,
 }
 
-/// One in `weight` of all requests, from a share of the time to another.
+/// A kind of request.
 struct Kind {
+    /// Share of all requests, relative to the sum of all weights.
     weight: u64,
     task: u32,
     file: u64,
     way: Way,
     write: bool,
     api: u8,
+    /// Typical latency in ns.
     typical: u64,
+    /// The part of the recording in which the kind occurs, in percent of its time.
     span: (u64, u64),
 }
 
@@ -137,7 +140,7 @@ const TASKS: &[(u32, &str)] = &[
 
 struct Host {
     draw: Draw,
-    /// Files by number, as a reader has them.
+    /// Files by number.
     facts: HashMap<u64, FileFact>,
     counters: HashMap<CounterKey, Counter>,
 }
@@ -225,7 +228,7 @@ fn header(host: &str) -> Header {
     }
 }
 
-/// Writes it; a test does, too.
+/// Writes the recording. The tests use this function too.
 pub(crate) fn write(path: &Path, host_name: &str, requests: u64) -> Result<()> {
     let mut writer = Writer::new(File::create(path)?, &header(host_name))?;
     let mut host = Host { draw: Draw::new(), facts: HashMap::new(), counters: HashMap::new() };
@@ -243,7 +246,7 @@ pub(crate) fn write(path: &Path, host_name: &str, requests: u64) -> Result<()> {
         let comm = comm.as_bytes().to_vec();
         writer.fact(&Fact::Task(TaskFact { task, pid: *pid, tid: *pid, comm }))?;
     }
-    // One host has a broken disk.
+    // Only the default host has a broken disk.
     let healthy = |kind: &Kind| host_name == HOST || kind.way != Way::Broken;
     let kinds: Vec<Kind> = kinds().into_iter().filter(healthy).collect();
     let all: u64 = kinds.iter().map(|kind| kind.weight).sum();
@@ -275,7 +278,7 @@ pub(crate) fn write(path: &Path, host_name: &str, requests: u64) -> Result<()> {
         });
         let Some(kind) = kind else { continue };
         let percent = n * 100 / requests;
-        // The night is quiet: fewer requests towards the middle.
+        // The rate varies: there are fewer requests around 20 % of the time.
         let quiet = percent.abs_diff(20).min(30);
         if (kind.span.0..kind.span.1).contains(&percent) && host.draw.below(40) > 30 - quiet {
             writer.request(&host.request(kind, end))?;

@@ -1,4 +1,5 @@
-//! `check` as a program: what it says it knows, what it leaves behind, and how it ends.
+//! Tests of `dio-trace check` as a program: its answers, its exit codes, and that it leaves nothing
+//! behind.
 
 use std::{
     fs::{self, File},
@@ -14,12 +15,12 @@ use std::{
 use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir};
 
-/// Not in /tmp, which may be in memory.
+/// A directory outside /tmp, which may be in memory.
 fn folder() -> TempDir {
     TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// A file of that many bytes, none of them in the page cache.
+/// A file of `len` bytes, none of them in the page cache.
 fn file(folder: &Path, len: usize) -> NamedTempFile {
     let mut file = NamedTempFile::new_in(folder).unwrap();
     file.write_all(&vec![7; len]).unwrap();
@@ -30,7 +31,7 @@ fn file(folder: &Path, len: usize) -> NamedTempFile {
 fn uncache(file: &File) {
     use std::os::fd::AsRawFd as _;
     file.sync_all().unwrap();
-    // SAFETY: advice on a descriptor of our own.
+    // SAFETY: passes an open descriptor and no pointers.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
 }
 
@@ -45,7 +46,7 @@ fn lines(out: &Output) -> Vec<Value> {
 }
 
 #[test]
-fn pages_that_others_make_dirty_prove_nothing_of_this_file() {
+fn pages_dirtied_by_others_prove_nothing() {
     let folder = folder();
     let ending = AtomicBool::new(false);
     let busy = [folder.path().join("busy"), folder.path().join("too")];
@@ -67,7 +68,7 @@ fn pages_that_others_make_dirty_prove_nothing_of_this_file() {
     for answer in &answers {
         for access in ["overwrite", "extend"] {
             let answer = &answer[access];
-            // Where the rules know it to fall back, the file's own pages show it.
+            // A fallback that the rules expect is proven by the file's own pages.
             let surprise = answer["verdict"] == "fallback" && answer["forecast"] == "direct";
             assert!(!surprise, "{answer}");
         }
@@ -75,7 +76,7 @@ fn pages_that_others_make_dirty_prove_nothing_of_this_file() {
 }
 
 #[test]
-fn what_was_not_tried_is_a_forecast_and_not_a_success() {
+fn without_trials_the_answer_is_a_forecast_and_not_a_success() {
     let folder = folder();
     let out = check(&["--json", "--no-probe"], &[folder.path()]);
     let report = lines(&out).remove(0);
@@ -89,7 +90,7 @@ fn what_was_not_tried_is_a_forecast_and_not_a_success() {
 }
 
 #[test]
-fn looking_at_a_file_does_not_renew_its_access_time() {
+fn checking_a_file_does_not_update_its_access_time() {
     let folder = folder();
     let file = file(folder.path(), 1 << 20);
     let long_ago = SystemTime::now() - Duration::from_hours(48);
@@ -104,7 +105,7 @@ fn looking_at_a_file_does_not_renew_its_access_time() {
 }
 
 #[test]
-fn a_path_that_cannot_be_looked_at_has_its_line() {
+fn a_path_that_cannot_be_checked_has_its_line() {
     let folder = folder();
     let gone = folder.path().join(std::ffi::OsStr::from_bytes(b"no\x1b[2J\xff"));
     let out = check(&["--json"], &[folder.path(), &gone, folder.path()]);
@@ -121,7 +122,7 @@ fn a_path_that_cannot_be_looked_at_has_its_line() {
 }
 
 #[test]
-fn a_limit_on_files_does_not_kill_it() {
+fn a_file_size_limit_does_not_kill_check() {
     let folder = folder();
     let line = format!(
         "ulimit -f 128; exec {} check --json {}",
@@ -134,7 +135,7 @@ fn a_limit_on_files_does_not_kill_it() {
 }
 
 #[test]
-fn nothing_is_left_in_the_folder() {
+fn nothing_is_left_in_the_directory() {
     let folder = folder();
     let file = file(folder.path(), 64 << 10);
     check(&[], &[folder.path(), file.path()]);

@@ -1,4 +1,4 @@
-//! The command line, as far as it goes without a tracer: bad input gets one clear line.
+//! Tests of the command line that need no tracer: bad input is reported in one clear line.
 
 use std::process::{Command, Output};
 
@@ -6,7 +6,8 @@ fn run(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_dio-trace")).args(words).output().unwrap()
 }
 
-/// Fails with this code and one line (usage errors: a paragraph) that has all of `says`.
+/// Checks that the program fails with this exit code, and that its message contains all of `says`.
+/// The message is one line, except for usage errors.
 fn refuses(words: &[&str], code: i32, says: &[&str]) {
     let out = run(words);
     let text = String::from_utf8(out.stderr).unwrap();
@@ -23,7 +24,7 @@ fn refuses(words: &[&str], code: i32, says: &[&str]) {
 }
 
 #[test]
-fn usage_errors_are_2() {
+fn usage_errors_exit_with_2() {
     refuses(&["frobnicate"], 2, &["unrecognized subcommand"]);
     refuses(&["audit", "--frobnicate"], 2, &["unexpected argument"]);
     refuses(&["attach"], 2, &["--pid"]);
@@ -34,21 +35,21 @@ fn usage_errors_are_2() {
     refuses(&["audit", "--attach", "uprobe"], 2, &["fentry", "kprobe"]);
     refuses(&["run"], 2, &["COMMAND"]);
     refuses(&["record", "audit"], 2, &["--output"]);
-    refuses(&["record", "-o", "x", "--max-size", "9T", "audit"], 2, &["is no size"]);
+    refuses(&["record", "-o", "x", "--max-size", "9T", "audit"], 2, &["is not a size"]);
     refuses(&["record", "-o", "x", "--rotate", "1K", "audit"], 2, &["at least 1M"]);
-    refuses(&["record", "-o", "x", "--rotate", "1M:0", "audit"], 2, &["KEEP", "from 1 on"]);
+    refuses(&["record", "-o", "x", "--rotate", "1M:0", "audit"], 2, &["KEEP", "at least 1"]);
     let both = ["record", "-o", "x", "--rotate", "1M", "--flight-recorder", "1M", "audit"];
     refuses(&both, 2, &["cannot be used with"]);
     refuses(&["record", "-o", "x", "--dump-on", "failed", "audit"], 2, &["--flight-recorder"]);
     refuses(&["report", "x.dio", "--html", "x.html", "--by", "fs"], 2, &["cannot be used with"]);
     refuses(&["report", "x.dio", "--force"], 2, &["--html"]);
     refuses(&["export", "x.dio", "--format", "xml"], 2, &["jsonl", "csv", "parquet"]);
-    refuses(&["explain", "misalinged"], 2, &["no cause `misalinged`", "near it: misaligned"]);
+    refuses(&["explain", "misalinged"], 2, &["no cause `misalinged`", "similar: misaligned"]);
     refuses(&["explain", "tmpfs", "\x1b[2J"], 2, &["\\x1b[2J"]);
 }
 
 #[test]
-fn failures_are_1_and_one_line() {
+fn failures_exit_with_1_and_one_line() {
     refuses(&["attach", "-p", "4194305"], 1, &["no process 4194305", "pgrep"]);
     refuses(&["run", "--", "/nonexistent/program"], 1, &["no such program"]);
     refuses(&["run", "--", "no-such-program-anywhere"], 1, &["no such program", "PATH"]);
@@ -57,12 +58,12 @@ fn failures_are_1_and_one_line() {
 }
 
 #[test]
-fn names_from_outside_cannot_reach_the_terminal() {
+fn control_characters_in_names_are_escaped() {
     refuses(&["run", "--", "\x1b[2Jevil"], 1, &["\\x1b[2Jevil"]);
 }
 
 #[test]
-fn a_thread_is_no_process() {
+fn a_thread_is_not_a_process() {
     let thread = std::thread::spawn(|| {
         // SAFETY: gettid has no preconditions.
         let tid = unsafe { libc::gettid() };
@@ -80,7 +81,7 @@ fn version_names_commit_and_object() {
 }
 
 #[test]
-fn help_has_examples_and_fits() {
+fn help_has_examples_and_fits_80_columns() {
     for verb in ["", "audit", "attach", "run", "record", "report", "export"] {
         let words: Vec<&str> = [verb, "--help"].into_iter().filter(|w| !w.is_empty()).collect();
         let out = run(&words);
@@ -109,7 +110,7 @@ fn causes_are_explained_without_root() {
 fn top_is_for_terminals() {
     refuses(&["top"], 1, &["needs a terminal", "dio-trace audit"]);
     refuses(&["top", "-p", "4194305"], 1, &["no process 4194305"]);
-    refuses(&["top", "-i", "10ms"], 2, &["100ms at least"]);
+    refuses(&["top", "-i", "10ms"], 2, &["at least 100ms"]);
     refuses(&["top", "--by", "time"], 2, &["process", "file", "fs", "cause"]);
     refuses(&["top", "--json"], 2, &["unexpected argument"]);
     refuses(&["record", "-o", "x", "top"], 2, &["unrecognized subcommand"]);
@@ -125,7 +126,7 @@ fn completions_load() {
         if shell == "bash" {
             let loads = text + "\ncomplete -p dio-trace\n";
             let bash = Command::new("bash").args(["--norc", "-e", "-c", &loads]).output();
-            // Debian has bash; a machine without one has no completions of bash to test.
+            // Skipped on a machine without bash.
             assert!(bash.is_err() || bash.unwrap().status.success());
         }
     }
@@ -133,7 +134,7 @@ fn completions_load() {
 }
 
 #[test]
-fn no_colours_where_nobody_looks() {
+fn no_colours_without_a_terminal() {
     for words in [&["explain", "data-journal"][..], &["check", "/"], &["--help"], &["audit", "-x"]]
     {
         let out = run(words);
@@ -143,11 +144,11 @@ fn no_colours_where_nobody_looks() {
 }
 
 #[test]
-fn what_is_no_recording_is_1() {
+fn a_file_that_is_not_a_recording_exits_with_1() {
     refuses(&["report", "/no/such/file"], 1, &["cannot open /no/such/file"]);
     refuses(&["report", "/"], 1, &["is a directory"]);
     let hours = ["export", "/etc/passwd", "--format", "csv", "--partition", "/no/such/folder"];
-    refuses(&hours, 1, &["for --format parquet"]);
+    refuses(&hours, 1, &["needs --format parquet"]);
     refuses(&["inspect", "/proc/self/exe"], 1, &["no recording", "offset 0"]);
     refuses(&["record", "-o", "/x", "audit", "--json"], 1, &["after `report`"]);
     refuses(&["record", "-o", "/x", "audit", "--utc"], 1, &["host's zone", "dio-trace report"]);

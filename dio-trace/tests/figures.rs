@@ -1,7 +1,7 @@
-//! The text, the page, the tables of --by, the JSON and the export of one recording say the same
-//! figures, and the same times.
+//! Tests that all outputs of one recording show the same figures and the same times: the text, the
+//! HTML page, the tables of --by, the JSON and the export.
 
-#[allow(dead_code, reason = "its main")]
+#[allow(dead_code, reason = "its main is not used here")]
 #[path = "../examples/sample.rs"]
 mod sample;
 
@@ -19,13 +19,13 @@ use dio_trace::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A recording, and where pages of it go.
+/// A recording, and a directory for its HTML pages.
 struct Recording {
     folder: TempDir,
     path: PathBuf,
 }
 
-/// The recording of version 1: findings alone, and no zone.
+/// The recording of format version 1, which has findings only, and no time zone.
 fn first() -> Recording {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("r.dio");
@@ -34,7 +34,7 @@ fn first() -> Recording {
     Recording { folder, path }
 }
 
-/// Twenty minutes with every kind of thing in it, of a host in Berlin.
+/// A recording of twenty minutes with every kind of event, of a host in Berlin's time zone.
 fn twenty_minutes() -> Recording {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("r.dio");
@@ -43,7 +43,7 @@ fn twenty_minutes() -> Recording {
 }
 
 impl Recording {
-    /// What the tool says of it, on a machine in that zone.
+    /// The output of a verb for this recording, on a machine in that time zone.
     fn says(&self, verb: &str, words: &[&str], zone: &str) -> String {
         let out = Command::new(env!("CARGO_BIN_EXE_dio-trace"))
             .args([verb, self.path.to_str().unwrap()])
@@ -64,7 +64,7 @@ impl Recording {
         serde_json::from_str(&self.report(&[&["--json"], words].concat())).unwrap()
     }
 
-    /// The data in the page, made on a machine in that zone.
+    /// The data in the HTML page, made on a machine in that time zone.
     fn page(&self, words: &[&str], zone: &str) -> Value {
         let page = self.folder.path().join("page.html");
         let page = page.to_str().unwrap();
@@ -76,17 +76,17 @@ impl Recording {
 }
 
 fn number(text: &str) -> u64 {
-    text.replace(',', "").parse().unwrap_or_else(|_| panic!("`{text}` is no number"))
+    text.replace(',', "").parse().unwrap_or_else(|_| panic!("`{text}` is not a number"))
 }
 
-/// Words of a text however it is broken into lines.
+/// The text without its line breaks.
 fn flat(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 type ByVerdict = BTreeMap<String, u64>;
 
-/// `12 direct, 3 eof` of a headline.
+/// The counts in a headline, such as `12 direct, 3 eof`.
 fn headline(text: &str) -> ByVerdict {
     let text = flat(text);
     let (_, rest) = text.split_once("By verdict: ").expect("no headline by verdict");
@@ -97,7 +97,7 @@ fn headline(text: &str) -> ByVerdict {
     rest.split_once('.').unwrap().0.split(", ").map(part).collect()
 }
 
-/// Name and requests of every row of a table of --by.
+/// The name and the requests of every row of a --by table.
 fn table(text: &str) -> ByVerdict {
     let row = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -112,7 +112,7 @@ fn rows(rows: &Value, name: &str) -> ByVerdict {
     rows.as_array().unwrap().iter().map(row).collect()
 }
 
-/// Requests by verdict, as each form has them.
+/// Requests by verdict, as each output shows them.
 fn by_verdict(of: &Recording) -> Vec<(&'static str, ByVerdict)> {
     let (text, page, json) = (of.report(&[]), of.page(&[], "UTC"), of.json(&["--by", "verdict"]));
     let some = |requests: &Value| {
@@ -140,7 +140,7 @@ fn by_verdict(of: &Recording) -> Vec<(&'static str, ByVerdict)> {
     ]
 }
 
-/// How many requests, of every table.
+/// The total number of requests, as each output shows it.
 fn totals(of: &Recording) -> Vec<(String, u64)> {
     let json = of.json(&[]);
     let ended = json["summary"]["requests"].as_object().unwrap().values();
@@ -166,7 +166,7 @@ fn totals(of: &Recording) -> Vec<(String, u64)> {
 fn agree(of: &Recording) {
     let all = by_verdict(of);
     for (form, counts) in &all {
-        assert_eq!(counts, &all[0].1, "{form} beside {}", all[0].0);
+        assert_eq!(counts, &all[0].1, "{form} differs from {}", all[0].0);
     }
     let sum: u64 = all[0].1.values().sum();
     for (form, total) in totals(of) {
@@ -180,13 +180,13 @@ fn agree(of: &Recording) {
 }
 
 #[test]
-fn every_form_counts_the_same() {
+fn every_output_counts_the_same() {
     agree(&first());
     agree(&twenty_minutes());
 }
 
 #[test]
-fn refused_requests_and_refused_opens_are_two_figures_everywhere() {
+fn refused_requests_and_rejected_opens_are_separate_figures() {
     let of = first();
     let (text, page) = (of.report(&[]), of.page(&[], "UTC"));
     assert!(text.contains("O_DIRECT itself was refused 1 time."), "{text}");
@@ -196,7 +196,7 @@ fn refused_requests_and_refused_opens_are_two_figures_everywhere() {
 }
 
 #[test]
-fn every_form_says_the_same_span_and_zone() {
+fn every_output_shows_the_same_span_and_zone() {
     let (old, new) = (first(), twenty_minutes());
     let unknown = "UTC, the recording does not say its host's zone";
     let host = "Europe/Berlin (+01:00), the recording host's zone";
@@ -205,7 +205,7 @@ fn every_form_says_the_same_span_and_zone() {
         (&new, &[], "2026-01-02T04:04:05+01:00, 20min", host),
         (&new, &["--utc"], "2026-01-02T03:04:05+00:00, 20min", "UTC, by --utc"),
     ] {
-        // Where it is read does not matter.
+        // The zone of the reading machine does not matter.
         for here in ["UTC", "America/New_York"] {
             let text = flat(&of.says("report", words, here));
             assert!(text.contains(&format!(", {when} of ")), "{here}: {text}");
@@ -249,7 +249,7 @@ fn lines_and_slices_are_in_the_same_zone() {
 }
 
 #[test]
-fn a_mixed_file_is_told_with_both_sides_if_either_is_asked_for() {
+fn a_mixed_file_is_shown_with_both_sides_if_either_is_selected() {
     let of = twenty_minutes();
     let all = flat(&of.report(&[]));
     let (_, sides) = all.split_once("mixed: ").unwrap().1.split_once(": ").unwrap();
@@ -260,7 +260,7 @@ fn a_mixed_file_is_told_with_both_sides_if_either_is_asked_for() {
     {
         let text = flat(&of.report(&words));
         assert!(text.contains(sides), "{words:?}: {text}");
-        // The first sight of it has its line, too.
+        // The line for its first occurrence is shown too.
         assert!(text.contains("mixed /var"), "{words:?}: {text}");
         let json = of.json(&words);
         assert_eq!(json["summary"]["mixed"].as_array().unwrap().len(), 1, "{words:?}");
@@ -272,7 +272,7 @@ fn a_mixed_file_is_told_with_both_sides_if_either_is_asked_for() {
 }
 
 #[test]
-fn a_zone_that_no_place_has_is_none_and_its_name_is_harmless() {
+fn an_impossible_zone_is_ignored_and_its_name_is_escaped() {
     for (offset, when) in [
         (i32::MIN, "1970-01-01T00:00:05+00:00"),
         (i32::MAX, "1970-01-01T00:00:05+00:00"),
@@ -292,7 +292,7 @@ fn a_zone_that_no_place_has_is_none_and_its_name_is_harmless() {
     }
 }
 
-/// Not a test: what [`the_zone_of_a_machine_is_that_of_tz`] runs in other zones.
+/// Not a test: [`the_zone_of_a_machine_is_that_of_tz`] runs this with other values of TZ.
 #[test]
 #[ignore = "prints this machine's zone"]
 fn print_zone() {
@@ -301,7 +301,7 @@ fn print_zone() {
 
 #[test]
 fn the_zone_of_a_machine_is_that_of_tz() {
-    // Kolkata has no summer time; a rule of POSIX has no name; the last one is no zone.
+    // Kolkata has no summer time; a POSIX rule has no name; the last one is not a zone.
     for (tz, zone) in [
         ("Asia/Kolkata", "Some(\"Asia/Kolkata (+05:30)\")"),
         ("XXX-3", "Some(\"+03:00\")"),

@@ -1,5 +1,6 @@
-//! Whatever a recording says, what reads it stays below 512 MiB (docs/trace-format.md), ends in good
-//! order and says what it left out; and an ordinary large one is reported in full.
+//! Tests with hostile recordings: whatever a recording contains, its reader stays below 512 MiB
+//! (docs/trace-format.md), exits cleanly and says what it left out. An ordinary large recording is
+//! reported in full.
 
 use std::{
     fmt::Write as _,
@@ -20,7 +21,7 @@ const FACTS: u8 = 2;
 const REQUESTS: u8 = 3;
 const TOTALS: u8 = 4;
 
-/// A recording in the making.
+/// A recording that a test puts together.
 struct Made(Vec<u8>);
 
 impl Made {
@@ -34,7 +35,7 @@ impl Made {
         Self(out)
     }
 
-    /// A sound block of any bytes.
+    /// Adds a block with valid checksums and any content.
     fn block(&mut self, kind: u8, raw: &[u8]) -> &mut Self {
         let stored = zstd::bulk::compress(raw, 1).unwrap();
         let mut head = b"\xd1oB\n".to_vec();
@@ -48,7 +49,7 @@ impl Made {
         self
     }
 
-    /// Lines of facts, in blocks of about 1 MiB.
+    /// Adds lines of facts, in blocks of about 1 MiB.
     fn facts(&mut self, lines: impl Iterator<Item = String>) -> &mut Self {
         let mut raw = String::new();
         for line in lines {
@@ -72,7 +73,7 @@ impl Made {
         self
     }
 
-    /// In a file, cut: its requests are what counts.
+    /// Writes the recording to a file, without an end block: its requests are counted.
     fn save(&mut self, folder: &Path, name: &str) -> PathBuf {
         let path = folder.join(name);
         fs::write(&path, &self.0).unwrap();
@@ -133,24 +134,24 @@ fn request(n: u64, file: u64, task: u32, finding: bool) -> Recorded {
     Recorded { request, file, task, extents: None, stack: 0 }
 }
 
-/// Runs the tool with so little memory.
+/// Runs the program with an address space of [`LIMIT`] bytes.
 fn run(words: &[&str], path: &Path, out: Stdio) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dio-trace"));
     command.args(words).arg(path).env("COLUMNS", "100").stdout(out).stderr(Stdio::piped());
     let limit = || {
         let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
-        // SAFETY: reads the struct that it is given.
+        // SAFETY: the kernel reads one rlimit.
         match unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     };
-    // SAFETY: a system call alone, between fork and exec.
+    // SAFETY: between fork and exec it makes one system call.
     unsafe { command.pre_exec(limit) };
     command.spawn().unwrap().wait_with_output().unwrap()
 }
 
-/// Succeeds with every way of reading; the text of `report`.
+/// Checks that every verb that reads the recording succeeds; returns the text of `report`.
 fn all_ways(path: &Path) -> String {
     let page = path.with_extension("html");
     let page = page.to_str().unwrap();
@@ -187,10 +188,10 @@ fn report(path: &Path) -> String {
 fn one_path_of_15_mib_is_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let mut made = Made::new();
-    // In a block as large as they were, and in one of facts as they are written.
+    // The large path is a block of its own; the other facts are in blocks of the usual size.
     made.block(FACTS, file(1, 15 << 20).as_bytes());
     made.facts([file(2, 900 << 10), file(3, 20)].into_iter().chain((1..=40).map(task)));
-    // Each process has a row with that path.
+    // Each process has a row with each path.
     made.requests((0..120).map(|n| request(n, 1 + n % 3, 1 + (n % 40) as u32, true)));
     let text = all_ways(&made.save(folder.path(), "path.dio"));
     assert!(text.contains("a block of facts is too large"), "{text}");
@@ -199,7 +200,7 @@ fn one_path_of_15_mib_is_left_out() {
 }
 
 #[test]
-fn facts_told_again_do_not_add_up() {
+fn repeated_facts_take_no_more_memory() {
     let folder = tempfile::tempdir().unwrap();
     let mut made = Made::new();
     made.facts((0..170_000).map(|n| file(1 + n % 2, 30)));
@@ -210,7 +211,7 @@ fn facts_told_again_do_not_add_up() {
 }
 
 #[test]
-fn lists_and_counts_that_are_hostile_are_damage() {
+fn hostile_lists_and_counts_are_reported_as_damage() {
     let folder = tempfile::tempdir().unwrap();
     let words = vec!["w".to_owned(); 300_000];
     let header = Header {
@@ -221,7 +222,8 @@ fn lists_and_counts_that_are_hostile_are_damage() {
     };
     let mut made = Made::with(&header);
     let zeros = |bytes: usize| "0,".repeat(bytes / 2) + "0";
-    // What is not known is read into memory first where an enum is told by a tag.
+    // Where serde tells an enum's variants apart by a tag, it reads unknown fields into memory
+    // first.
     for _ in 0..3 {
         made.block(
             FACTS,
@@ -242,7 +244,7 @@ fn lists_and_counts_that_are_hostile_are_damage() {
     assert!(text.contains("bytes at offset") && text.contains("left:"), "{text}");
 }
 
-/// As many as there may be of everything at once.
+/// A recording with large numbers of everything at once.
 #[test]
 fn everything_at_once_fits() {
     let folder = tempfile::tempdir().unwrap();
@@ -266,7 +268,7 @@ fn everything_at_once_fits() {
         )
     };
     made.facts((1..40_000).map(mixer));
-    // Rows of many files and processes; files that nothing is told of; stacks.
+    // Requests of many files and processes, of files without a fact, and with stacks.
     made.requests(
         (0..120_000).map(|n| request(n, 1 + n % 60_000, 1 + (n % 11_999) as u32, n % 9 == 0)),
     );
@@ -309,7 +311,7 @@ fn everything_at_once_fits() {
     assert!(text.contains("left:") && text.contains("(others)"), "{text}");
 }
 
-/// As many files as docs/performance-upkeep.md speaks of, each read and written.
+/// The number of files that docs/performance-upkeep.md describes, with two requests each.
 #[test]
 fn an_ordinary_large_recording_is_reported_in_full() {
     const FILES: u64 = 100_000;
@@ -333,9 +335,9 @@ fn an_ordinary_large_recording_is_reported_in_full() {
     assert_eq!((sum, &report["left_out"]), (2 * FILES, &serde_json::Value::Null));
 }
 
-/// A few bytes of file for a million requests.
+/// A small file that unpacks to a million requests.
 #[test]
-fn blocks_that_unpack_to_much_take_no_more_memory() {
+fn highly_compressed_blocks_take_no_more_memory() {
     let folder = tempfile::tempdir().unwrap();
     let mut made = Made::new();
     let mut block = Made(Vec::new());

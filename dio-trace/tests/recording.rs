@@ -1,7 +1,8 @@
-//! A recording of version 1, made on 6.12, is readable for ever: no machine is asked, and what it
-//! says stays the same.
+//! Tests that a recording of format version 1, made on Linux 6.12, stays readable: its output stays
+//! the same, whatever machine reads it.
 //!
-//! A wanted change: `BLESS=1 cargo test -p dio-trace --test recording`, then read the diff.
+//! After an intended change run `BLESS=1 cargo test -p dio-trace --test recording`, then read the
+//! diff.
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings")
 }
 
-/// Runs the tool where relative paths are the recordings'.
+/// Runs the program in the directory of the recordings.
 fn run(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_dio-trace"))
         .args(words)
@@ -75,7 +76,7 @@ fn several_recordings_are_summed() {
     assert_eq!((of(&["v1.dio"]), of(&["v1.dio", "v1.dio"])), ("69".to_owned(), "138".to_owned()));
 }
 
-/// The requests of an export, as values.
+/// The requests of an export, as JSON values.
 fn requests(words: &[&str]) -> Vec<serde_json::Value> {
     let text = stdout(&[&["export", "--format", "jsonl"], words, &["v1.dio"]].concat());
     let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
@@ -83,7 +84,7 @@ fn requests(words: &[&str]) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn filters_take_the_requests_that_fit() {
+fn filters_select_the_matching_requests() {
     let all = requests(&[]);
     let narrowed = |words: &[&str], fits: &dyn Fn(&serde_json::Value) -> bool| {
         let wanted: Vec<_> = all.iter().filter(|request| fits(request)).cloned().collect();
@@ -105,7 +106,7 @@ fn filters_take_the_requests_that_fit() {
 }
 
 #[test]
-fn filters_narrow_a_report_by_its_totals_where_they_tell() {
+fn filters_use_the_totals_where_possible() {
     let sums = |words: &[&str]| {
         let text = stdout(&[&["report", "--json", "--by", "verdict"], words, &["v1.dio"]].concat());
         let report: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -119,13 +120,13 @@ fn filters_narrow_a_report_by_its_totals_where_they_tell() {
     assert_eq!(sums(&["--path", "*/wal"]), (vec![row("fallback", 8)], false));
     assert_eq!(sums(&["--only", "direct"]), (vec![row("direct", 56)], false));
     assert_eq!(sums(&["-p", "1"]), (vec![], false));
-    // Which thread made them, the totals do not say: of 56 direct ones 4 are recorded.
+    // The totals do not have threads, so the recorded requests are counted: 4 of 56 direct ones.
     let by_requests = vec![row("fallback", 9), row("direct", 4), row("refused", 3)];
     assert_eq!(sums(&["-t", "3272"]), (by_requests, true));
 }
 
 #[test]
-fn a_narrowed_report_says_so() {
+fn a_filtered_report_shows_its_filters() {
     let text = stdout(&["report", "--path", "/nope", "v1.dio"]);
     assert!(text.contains("only:   path /nope\n"), "{text}");
     assert!(text.contains("Nothing that was recorded fits"), "{text}");
@@ -138,13 +139,13 @@ fn a_narrowed_report_says_so() {
 }
 
 #[test]
-fn who_neither_made_a_request_nor_shares_a_file_is_not_told() {
+fn an_uninvolved_process_is_not_shown() {
     let text = stdout(&["report", "-p", "1", "v1.dio"]);
     assert!(!text.contains("mixed") && !text.contains("/mnt/"), "{text}");
 }
 
 #[test]
-fn without_its_totals_a_recording_counts_its_requests() {
+fn without_totals_a_report_counts_the_requests() {
     let mut damaged = fs::read(folder().join("v1.dio")).unwrap();
     damaged[2200] ^= 1; // in a block of totals
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -157,7 +158,7 @@ fn without_its_totals_a_recording_counts_its_requests() {
 }
 
 #[test]
-fn what_is_no_recording_replaces_nothing() {
+fn a_file_that_is_not_a_recording_replaces_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let old = folder.path().join("old");
     fs::write(&old, "kept").unwrap();
@@ -172,7 +173,7 @@ fn what_is_no_recording_replaces_nothing() {
 }
 
 #[test]
-fn of_many_recordings_the_readable_are_reported() {
+fn unreadable_recordings_do_not_stop_a_report() {
     let fs = |files: &[&str]| run(&[&["report", "--by", "fs"], files].concat());
     let (whole, part) = (fs(&["v1.dio"]), fs(&["v1.txt", "v1.dio", "missing.dio"]));
     assert_eq!((part.status.code(), &part.stdout), (Some(1), &whole.stdout));
@@ -185,7 +186,7 @@ fn of_many_recordings_the_readable_are_reported() {
 }
 
 #[test]
-fn an_output_that_is_full_is_named() {
+fn a_full_output_is_named() {
     let full = Command::new(env!("CARGO_BIN_EXE_dio-trace"))
         .args(["export", "--format", "jsonl", "v1.dio"])
         .current_dir(folder())
@@ -198,7 +199,7 @@ fn an_output_that_is_full_is_named() {
 }
 
 #[test]
-fn a_cut_recording_is_reported_as_far_as_it_goes() {
+fn a_truncated_recording_is_reported_up_to_its_end() {
     let whole = fs::read(folder().join("v1.dio")).unwrap();
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("cut.dio");
@@ -235,7 +236,7 @@ fn a_page_has_the_totals_of_the_report() {
     for rows in [&data["verdicts"], &data["files"]["rows"], &data["processes"]["rows"]] {
         assert_eq!((sum(rows, "requests"), sum(rows, "findings")), (69, 16));
     }
-    // One by one only findings were recorded.
+    // Only findings were recorded individually.
     let slices = &data["times"]["slices"];
     assert_eq!((sum(slices, "requests"), sum(slices, "findings")), (16, 16));
     assert_eq!(
@@ -251,7 +252,7 @@ fn a_page_has_the_totals_of_the_report() {
 }
 
 #[test]
-fn a_page_is_not_written_over_what_is_there() {
+fn a_page_does_not_overwrite_an_existing_file() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("mine");
     fs::write(&path, "mine").unwrap();

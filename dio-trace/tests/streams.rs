@@ -1,4 +1,4 @@
-//! stdin, stdout, stderr and files that are full, closed, gone, or not files at all.
+//! Tests with stdin, stdout, stderr and files that are full, closed, gone, or not regular files.
 
 use std::{
     fs::{self, File},
@@ -16,14 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Longer than anything here takes, on a slow machine that is busy.
+/// Longer than any command here takes on a slow and busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn recording() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/v1.dio")
 }
 
-/// Where `v1.dio` is the recording, and nothing else.
+/// A directory that contains only `v1.dio`, the recording.
 fn place() -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     fs::copy(recording(), place.path().join("v1.dio")).unwrap();
@@ -37,7 +37,7 @@ fn tool(place: &Path, words: &[&str]) -> Command {
     command
 }
 
-/// Ends one that waits for ever, which nothing here may.
+/// Waits for a child; kills it and fails if it does not exit in time.
 fn ended(child: &mut Child, of: &[&str]) -> ExitStatus {
     let begin = Instant::now();
     loop {
@@ -52,7 +52,7 @@ fn ended(child: &mut Child, of: &[&str]) -> ExitStatus {
     }
 }
 
-/// Of little output.
+/// Runs the program and returns its output, which must fit in the pipes' buffers.
 fn run(place: &Path, words: &[&str]) -> Output {
     let mut child = tool(place, words).spawn().unwrap();
     ended(&mut child, words);
@@ -63,7 +63,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Fails with 1 and one line that has all of `says`.
+/// Checks that the program failed with exit code 1 and one line that contains all of `says`.
 fn fails(out: &Output, words: &[&str], says: &[&str]) {
     let error = text(&out.stderr);
     assert_eq!(out.status.code(), Some(1), "{words:?}: {error}");
@@ -75,11 +75,11 @@ fn fails(out: &Output, words: &[&str], says: &[&str]) {
 
 fn fifo(path: &Path) {
     let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-    // SAFETY: a string that ends with a NUL.
+    // SAFETY: passes a NUL-terminated path.
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
 }
 
-/// All names below a folder, with what is in the files.
+/// All paths of files in a directory tree, with their contents.
 fn below(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut out = Vec::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {
@@ -94,7 +94,7 @@ fn below(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     out
 }
 
-/// Every verb, and whether it has a result for stdout.
+/// Command lines of every verb, and whether they write a result to stdout.
 const VERBS: &[(&[&str], bool)] = &[
     (&["explain"], true),
     (&["explain", "data-journal", "misaligned"], true),
@@ -128,20 +128,20 @@ const VERBS: &[(&[&str], bool)] = &[
     (&["report", "--help"], true),
     (&["no-such-verb"], false),
     (&["top"], false),
-    // Those that trace, as far as they go on any machine.
+    // The verbs that trace, with errors that occur on any machine.
     (&["audit", "-o", "/nonexistent/file"], false),
     (&["attach", "-p", "4194305"], false),
     (&["run", "--", "/nonexistent/program"], false),
     (&["record", "-o", "-", "audit"], false),
 ];
 
-/// What a verb ends with where nothing is wrong with its outputs.
+/// The exit code of a verb if its outputs work.
 fn usual(place: &Path, words: &[&str]) -> i32 {
     let status = tool(place, words).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
     status.code().unwrap()
 }
 
-/// A pipe that nobody reads.
+/// A pipe without a reader.
 fn broken() -> Stdio {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
@@ -153,7 +153,7 @@ fn full() -> Stdio {
 }
 
 #[test]
-fn a_full_stdout_is_1_and_one_line() {
+fn a_full_stdout_exits_with_1_and_one_line() {
     let place = place();
     for (words, prints) in VERBS {
         let out = tool(place.path(), words).stdout(full()).output().unwrap();
@@ -163,7 +163,7 @@ fn a_full_stdout_is_1_and_one_line() {
             assert_eq!(out.status.code(), Some(usual(place.path(), words)), "{words:?}: {error}");
             continue;
         }
-        // 1 would say of `check` that it is not direct.
+        // For `check`, 1 would mean "not direct".
         let code = if words[0] == "check" { 2 } else { 1 };
         assert_eq!(out.status.code(), Some(code), "{words:?}: {error}");
         let said = "dio-trace: cannot write stdout: No space left on device";
@@ -173,7 +173,7 @@ fn a_full_stdout_is_1_and_one_line() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_ends_it_quietly() {
+fn a_pipe_without_a_reader_ends_the_program_quietly() {
     let place = place();
     for (words, prints) in VERBS {
         let out = tool(place.path(), words).stdout(broken()).output().unwrap();
@@ -188,14 +188,14 @@ fn a_pipe_that_nobody_reads_ends_it_quietly() {
 }
 
 #[test]
-fn stderr_changes_nothing() {
+fn a_broken_stderr_changes_nothing() {
     let place = place();
     for (words, _) in VERBS {
         let whole = tool(place.path(), words).output().unwrap();
         for (state, stderr) in [("full", full()), ("broken", broken())] {
             let out = tool(place.path(), words).stderr(stderr).output().unwrap();
             assert_eq!(out.status, whole.status, "{words:?} with a {state} stderr");
-            // What doctor finds may differ by a moment; a time is in the page and in JSON.
+            // The output of `doctor` and `check` may differ from run to run.
             if !["doctor", "check"].contains(&words[0]) {
                 assert!(out.stdout == whole.stdout, "{words:?} with a {state} stderr");
             }
@@ -204,7 +204,7 @@ fn stderr_changes_nothing() {
 }
 
 #[test]
-fn nobody_at_all_is_no_reason_to_panic() {
+fn full_stdout_and_stderr_do_not_panic() {
     let place = place();
     for (words, prints) in VERBS {
         let status = tool(place.path(), words).stdout(full()).stderr(full()).status().unwrap();
@@ -217,23 +217,23 @@ fn nobody_at_all_is_no_reason_to_panic() {
     }
 }
 
-/// Runs where the descriptors 0 to 2 are closed.
+/// Runs the program with descriptors 0 to 2 closed.
 fn closed(place: &Path, words: &[&str]) -> ExitStatus {
     let mut command = tool(place, words);
     let close = || {
         for fd in 0..3 {
-            // SAFETY: the child's own descriptors; what execs next opens what it needs.
+            // SAFETY: closes descriptors of the child only; the program after exec opens its own.
             unsafe { libc::close(fd) };
         }
         Ok(())
     };
-    // SAFETY: between fork and exec it calls nothing but close(2).
+    // SAFETY: between fork and exec it only calls close(2).
     unsafe { command.pre_exec(close) };
     command.status().unwrap()
 }
 
 #[test]
-fn a_file_never_takes_the_place_of_a_closed_descriptor() {
+fn a_file_never_gets_the_number_of_a_closed_standard_descriptor() {
     let place = place();
     for (words, _) in VERBS.iter().filter(|(words, _)| words[0] != "export") {
         let usual = usual(place.path(), words);
@@ -246,7 +246,7 @@ fn a_file_never_takes_the_place_of_a_closed_descriptor() {
     assert!(read("open.csv") == read("closed.csv"));
 }
 
-/// Everything that writes a file as a whole: its words, and where.
+/// Command lines that write a file as a whole, and the file or directory they write.
 const WRITERS: &[(&[&str], &str)] = &[
     (&["export", "v1.dio", "--format", "jsonl", "-o", "out"], "out"),
     (&["export", "v1.dio", "--format", "csv", "-o", "out"], "out"),
@@ -258,12 +258,12 @@ const WRITERS: &[(&[&str], &str)] = &[
     (&["man", "out"], "out"),
 ];
 
-/// As on a disk that takes no more than 64 bytes a file.
+/// Runs the program with a file size limit of 64 bytes, which acts like a full disk.
 fn on_a_small_disk(place: &Path, words: &[&str]) -> Output {
     let mut command = tool(place, words);
     let limit = || {
         let size = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
-        // SAFETY: plain system calls on this process; the signal is ignored, so that write(2) fails.
+        // SAFETY: two system calls on this process; SIGXFSZ is ignored, so that write(2) fails.
         unsafe {
             libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
             libc::setrlimit(libc::RLIMIT_FSIZE, &raw const size);
@@ -276,7 +276,7 @@ fn on_a_small_disk(place: &Path, words: &[&str]) -> Output {
 }
 
 #[test]
-fn a_disk_that_is_full_leaves_nothing_half_written() {
+fn a_full_disk_leaves_nothing_half_written() {
     for (words, _) in WRITERS {
         let place = place();
         let before = below(place.path());
@@ -287,7 +287,7 @@ fn a_disk_that_is_full_leaves_nothing_half_written() {
 }
 
 #[test]
-fn a_disk_that_is_full_leaves_what_was_there() {
+fn a_full_disk_keeps_the_existing_files() {
     for (words, _) in WRITERS {
         let place = place();
         let words: Vec<&str> =
@@ -306,11 +306,11 @@ fn a_disk_that_is_full_leaves_what_was_there() {
 }
 
 #[test]
-fn a_device_that_is_full_leaves_nothing_half_written() {
+fn a_full_device_leaves_nothing_half_written() {
     let place = place();
     let disk = place.path().join("disk");
     fs::create_dir(&disk).unwrap();
-    // The mount is gone with the shell's namespace.
+    // The mount disappears with the shell's mount namespace.
     let script = "mount -t tmpfs -o size=8k none disk || exit 99; \
                   \"$0\" export v1.dio --format jsonl -o disk/out; code=$?; ls -A disk; exit $code";
     let out = Command::new("unshare")
@@ -327,7 +327,7 @@ fn a_device_that_is_full_leaves_nothing_half_written() {
     assert_eq!(text(&out.stdout), "");
 }
 
-/// A recording that takes a while: the blocks of v1.dio, again and again.
+/// Writes long.dio, a recording that takes a while to read: the blocks of v1.dio, repeated.
 fn long(place: &Path, times: usize) {
     let once = fs::read(recording()).unwrap();
     let mut all = once.clone();
@@ -337,7 +337,7 @@ fn long(place: &Path, times: usize) {
     fs::write(place.join("long.dio"), all).unwrap();
 }
 
-/// The files of a folder, and their sizes.
+/// The files in a directory tree, and their sizes.
 fn sizes(place: &Path) -> Vec<(PathBuf, u64)> {
     let mut out = Vec::new();
     for entry in fs::read_dir(place).unwrap().flatten() {
@@ -351,12 +351,12 @@ fn sizes(place: &Path) -> Vec<(PathBuf, u64)> {
     out
 }
 
-/// Starts it, and waits until it has made or changed a file.
+/// Starts the program, and waits until it has created or changed a file.
 fn begun(place: &Path, words: &[&str], ignored: Option<libc::c_int>) -> Child {
     let mut command = tool(place, words);
     let ignore = move || {
         if let Some(signal) = ignored {
-            // SAFETY: a signal of this process is ignored, as `nohup` does.
+            // SAFETY: ignores a signal in this process, as `nohup` does.
             unsafe { libc::signal(signal, libc::SIG_IGN) };
         }
         Ok(())
@@ -374,7 +374,7 @@ fn begun(place: &Path, words: &[&str], ignored: Option<libc::c_int>) -> Child {
 }
 
 fn kill(child: &Child, signal: libc::c_int) {
-    // SAFETY: a child that was not waited for.
+    // SAFETY: the child was not waited for, so the pid is still its own.
     assert_eq!(unsafe { libc::kill(child.id() as libc::pid_t, signal) }, 0);
 }
 
@@ -411,7 +411,7 @@ fn an_ignored_signal_stays_ignored() {
 }
 
 #[test]
-fn what_is_made_is_the_owners_and_follows_no_link() {
+fn new_files_are_private_and_follow_no_link() {
     let place = place();
     let at = |name: &str| place.path().join(name);
     for (words, out) in WRITERS.iter().filter(|(words, _)| words[0] != "man") {
@@ -439,16 +439,16 @@ fn what_is_made_is_the_owners_and_follows_no_link() {
 }
 
 #[test]
-fn man_pages_are_for_everyone() {
+fn man_pages_are_readable_by_everyone() {
     let place = place();
     assert!(run(place.path(), &["man", "man"]).status.success());
     let page = fs::metadata(place.path().join("man/dio-trace.1")).unwrap();
     let other = fs::metadata(place.path().join("man")).unwrap();
-    // Both are as the umask has it.
+    // Both have the permissions of the umask.
     assert_eq!(page.mode() & 0o444, other.mode() & 0o444);
 }
 
-/// Feeds a recording through a pipe.
+/// Runs the program with `input` on stdin, through a pipe.
 fn piped(place: &Path, words: &[&str], input: &[u8]) -> Output {
     let mut child = tool(place, words).stdin(Stdio::piped()).spawn().unwrap();
     let _ = child.stdin.take().unwrap().write_all(input);
@@ -480,7 +480,7 @@ fn a_dash_is_stdin_or_stdout() {
     }
     let page = named(&["report", "v1.dio", "--html", "-"]);
     assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
-    // A file as stdin, and none of that name.
+    // stdin may also be a file; no file named `-` is created.
     let file = File::open(recording()).unwrap();
     let out = tool(place.path(), &["export", "-", "--format", "csv"]).stdin(file).output().unwrap();
     assert_eq!(text(&out.stdout), csv);
@@ -497,7 +497,7 @@ fn a_dash_is_stdin_or_stdout() {
 }
 
 #[test]
-fn what_has_no_end_is_refused_by_its_start() {
+fn endless_input_is_rejected_by_its_start() {
     let place = place();
     let words = ["report", "-"];
     let mut endless = Command::new("yes").stdout(Stdio::piped()).spawn().unwrap();
@@ -512,7 +512,7 @@ fn what_has_no_end_is_refused_by_its_start() {
 }
 
 #[test]
-fn a_fifo_is_read_as_a_stream_and_never_waited_for() {
+fn a_fifo_is_read_as_a_stream_without_waiting_for_a_writer() {
     let place = place();
     fifo(&place.path().join("fifo"));
     for words in [
@@ -543,12 +543,12 @@ fn a_fifo_is_read_as_a_stream_and_never_waited_for() {
 }
 
 #[test]
-fn binary_forms_are_not_for_a_terminal() {
+fn binary_formats_are_not_written_to_a_terminal() {
     let place = place();
     for (form, words) in [("parquet", "Parquet is binary"), ("perfetto", "is binary")] {
         let (mut ours, mut theirs) = (-1, -1);
         let none = std::ptr::null_mut();
-        // SAFETY: writes two descriptors; what else it could do is not asked for.
+        // SAFETY: writes two descriptors; the optional arguments are null.
         let made = unsafe {
             libc::openpty(&raw mut ours, &raw mut theirs, none, none.cast(), none.cast())
         };
@@ -556,7 +556,7 @@ fn binary_forms_are_not_for_a_terminal() {
             eprintln!("SKIPPED: no terminal: {}", io::Error::last_os_error());
             return;
         }
-        // SAFETY: descriptors of our own, just made.
+        // SAFETY: the descriptors were just opened and have no other owner.
         let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
         for dash in [&[][..], &["-o", "-"]] {
             let words_of = [&["export", "v1.dio", "--format", form], dash].concat();
@@ -564,7 +564,7 @@ fn binary_forms_are_not_for_a_terminal() {
             let out = tool(place.path(), &words_of).stdout(stdout).output().unwrap();
             fails(&out, &words_of, &[words, "-o FILE"]);
         }
-        // Nothing reached it.
+        // Nothing was written to the terminal.
         drop(theirs);
         let mut shown = Vec::new();
         let _ = File::from(ours).read_to_end(&mut shown);

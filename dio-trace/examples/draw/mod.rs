@@ -1,6 +1,6 @@
-//! Numbers for made-up requests, the same in each run.
+//! Pseudo-random numbers for synthetic requests, the same in each run.
 
-/// A fixed sequence that looks like none (xorshift64*).
+/// A pseudo-random number generator with a fixed seed (xorshift64*).
 pub struct Draw(u64);
 
 impl Draw {

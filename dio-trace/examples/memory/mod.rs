@@ -1,8 +1,8 @@
-//! How much memory a benchmark took.
+//! Memory use of a benchmark.
 
 use anyhow::{Context as _, Result};
 
-/// KiB of memory this process had at most (proc(5), VmHWM).
+/// The peak resident memory of this process in KiB (proc(5), VmHWM).
 pub fn peak() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line: its verbs and their help.
 
 use std::path::PathBuf;
 
@@ -12,8 +12,8 @@ use crate::cli::{
 
 /// Was it really direct? Which file, why not, what to do
 ///
-/// Follows every O_DIRECT read and write through the kernel and says whether it went past the
-/// page cache. Findings go to stdout as they happen, a summary at the end.
+/// Follows every O_DIRECT read and write through the kernel and says whether it bypassed the page
+/// cache. Findings go to stdout as they happen, a summary at the end.
 #[derive(Debug, Parser)]
 #[command(
     version = crate::cli::version::TEXT.as_str(),
@@ -28,7 +28,7 @@ use crate::cli::{
         dio-trace explain data-journal         what a cause means; no root\n  \
         sudo dio-trace doctor                  what works here\n\n\
         Exit codes: 0 done, 1 failure, 2 usage, 3 --fail-on, 130 at a second Ctrl-C;\n\
-        run passes its command's code on."
+        run exits with its command's code."
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
@@ -41,48 +41,50 @@ pub(super) enum Verb {
     Trace(Box<Trace>),
     /// Watch O_DIRECT live: rates, share direct, latency and findings, by process or file
     ///
-    /// A screen for a terminal of 80x24 or more; less shows less. ? lists the keys.
+    /// Needs a terminal of 80x24 or more to show everything; a smaller one shows less. ? lists the
+    /// keys.
     Top(Box<TopArgs>),
-    /// Say of files, directories and devices whether O_DIRECT will be direct there; no root, no eBPF
+    /// Check whether O_DIRECT will be direct on files, directories and devices; no root, no eBPF
     ///
-    /// Asks what the kernel says of them, then proves it: small reads, and for writes a new file
-    /// beside it (4 MiB at most, without a name). Of files alike on one file system the first is
-    /// tried. Exit codes: 0 proven direct, 1 not direct, 2 could not tell, or a forecast.
+    /// Makes a forecast from the attributes of each path, then proves it: by small reads, and for
+    /// writes by a temporary file in the same directory (4 MiB at most, without a name). Of several
+    /// similar files on one file system only the first is tried. Exit codes: 0 proven direct, 1 not
+    /// direct, 2 unknown, or only a forecast.
     Check(CheckArgs),
-    /// Say what this kernel and this user can do, and what to do about the rest
+    /// Show whether tracing works with this kernel and this user, and how to fix what does not
     ///
-    /// Where it may, it attaches all probes for a moment. Exit codes: 0 tracing works, 1 it does not.
+    /// If permitted, attaches all probes for a moment. Exit codes: 0 tracing works, 1 it does not.
     Doctor(DoctorArgs),
-    /// Write what is traced to a file, to be looked at later and elsewhere
+    /// Record a trace to a file, to be read later and on any machine
     Record {
         #[command(flatten)]
         options: RecordArgs,
         #[command(subcommand)]
         trace: Box<Trace>,
     },
-    /// Say what was recorded, as tracing would have; no root, on any machine
+    /// Show a recording the way live tracing would; no root, on any machine
     Report(ReportArgs),
     /// Show a recording's header, blocks and damage
     Inspect {
         /// A recording; - for stdin
         file: PathBuf,
     },
-    /// Write the requests of a recording for other programs: JSON lines, CSV, Parquet, Perfetto, folded
+    /// Export the requests of a recording: JSON lines, CSV, Parquet, Perfetto, folded
     Export(ExportArgs),
-    /// Say what a cause means, how it is proven and what to do; without an id, list them all
+    /// Explain what a cause means, how it is proven and what to do; without an id, list them all
     Explain {
-        /// Id of a cause, as in `cause` of --json and in the screen's last line
+        /// Id of a cause, as in `cause` of --json and in the last line of the text output
         #[arg(value_name = "ID")]
         ids: Vec<String>,
     },
-    /// Write a shell's completions to stdout
+    /// Write completions for a shell to stdout
     ///
     /// bash: dio-trace completions bash > ~/.local/share/bash-completion/completions/dio-trace
     Completions {
         #[arg(value_enum)]
         shell: Shell,
     },
-    /// Write man pages to a folder
+    /// Write man pages to a directory
     #[command(hide = true)]
     Man { folder: PathBuf },
 }
@@ -94,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_valid() {
         Cli::command().debug_assert();
     }
 }

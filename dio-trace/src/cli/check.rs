@@ -1,4 +1,4 @@
-//! `dio-trace check`: forecasts and small proofs, for people and as JSON.
+//! `dio-trace check`: checks whether O_DIRECT will be direct on each path, as text or as JSON.
 
 use std::{io, path::PathBuf, process::ExitCode};
 
@@ -12,8 +12,9 @@ use crate::{
     util::stdio::print,
 };
 
-/// Exit codes beside 0: all proven to be direct.
+/// Exit code if a path is not direct. The code is 0 only if all paths are proven direct.
 const NOT_DIRECT: u8 = 1;
+/// Exit code if the answer for a path is unknown, or only a forecast.
 const CANNOT_TELL: u8 = 2;
 
 #[derive(Args, Debug)]
@@ -21,10 +22,10 @@ pub(super) struct CheckArgs {
     /// Files, directories or block devices
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Only ask, for a forecast: no read, and no file is made
+    /// Only make a forecast: read nothing and create no file
     #[arg(long)]
     no_probe: bool,
-    /// A JSON line for each path (docs/json.md)
+    /// Write one JSON line per path (docs/json.md)
     #[arg(long)]
     json: bool,
 }
@@ -67,7 +68,8 @@ fn line(what: &impl Serialize) -> String {
     serde_json::to_string(what).map(|line| line + "\n").unwrap_or_default()
 }
 
-/// A write past RLIMIT_FSIZE ends with an error then, which is told, instead of ending the process.
+/// Ignores SIGXFSZ, so that a write past RLIMIT_FSIZE fails with an error, which is reported,
+/// instead of killing the process.
 fn survive_file_limits() {
     // SAFETY: no handler is installed.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };

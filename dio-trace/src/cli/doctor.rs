@@ -1,4 +1,4 @@
-//! `dio-trace doctor`.
+//! `dio-trace doctor`: shows whether tracing works here, as text or as JSON.
 
 use std::{io, process::ExitCode};
 
@@ -16,15 +16,15 @@ pub(super) struct DoctorArgs {
     /// How to attach the probes
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     attach: Mode,
-    /// Every probe, by the name it has in this kernel
+    /// List every probe, by its name in this kernel
     #[arg(short, long)]
     verbose: bool,
-    /// One JSON object (docs/json.md)
+    /// Write one JSON object (docs/json.md)
     #[arg(long)]
     json: bool,
 }
 
-/// Says what works; 0 if tracing does. Must run inside a tokio runtime.
+/// Prints the report; the exit code is 0 if tracing works. Must run inside a tokio runtime.
 pub(super) fn run(args: &DoctorArgs) -> ExitCode {
     let report = examine(args.attach.wish());
     let text = if args.json {

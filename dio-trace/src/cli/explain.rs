@@ -1,4 +1,4 @@
-//! `dio-trace explain`: the rule table for people.
+//! `dio-trace explain`: prints the causes of the rule table as text.
 
 use std::{io, process::ExitCode};
 
@@ -12,10 +12,10 @@ use crate::{
     },
 };
 
-/// Usage, as clap has it.
+/// Exit code for a usage error, the same as clap's.
 const USAGE: u8 = 2;
 
-/// Prints these causes in full, or all of them in a line each.
+/// Prints the causes with these ids in full; without ids, one line per cause.
 pub(super) fn run(ids: &[String]) -> ExitCode {
     let width = page_width(&io::stdout());
     if ids.is_empty() {
@@ -30,7 +30,7 @@ pub(super) fn run(ids: &[String]) -> ExitCode {
         }
         Err(id) => {
             note!(
-                "there is no cause `{}`; near it: {} (`dio-trace explain` lists all)",
+                "there is no cause `{}`; similar: {} (`dio-trace explain` lists all)",
                 escape(id.as_bytes()),
                 nearest(id).join(", ")
             );

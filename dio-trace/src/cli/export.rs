@@ -1,4 +1,4 @@
-//! `dio-trace export`: the requests of a recording for other programs.
+//! `dio-trace export`: writes the requests of a recording in formats that other programs read.
 
 use std::{
     io::{self, BufWriter, IntoInnerError, IsTerminal as _},
@@ -27,10 +27,10 @@ pub(super) struct ExportArgs {
     file: PathBuf,
     #[arg(long, value_enum)]
     format: Format,
-    /// Write to this file instead of stdout; it is there once it is complete
+    /// Write to this file instead of stdout; it appears only once it is complete
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Write over files that are there
+    /// Overwrite existing files
     #[arg(long)]
     force: bool,
     /// Write Parquet files below this folder, by host and hour: host=…/hour=…/….parquet
@@ -44,9 +44,9 @@ pub(super) struct ExportArgs {
 enum Format {
     /// The lines of `--json --all`, the summary included (docs/json.md)
     Jsonl,
-    /// A line a request, the same fields
+    /// One line per request, with the fields of jsonl
     Csv,
-    /// The same fields with types
+    /// The fields of jsonl, typed
     Parquet,
     /// A trace for ui.perfetto.dev: files as tracks, requests as slices, findings with their fix
     Perfetto,
@@ -59,7 +59,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
     args.selection.check()?;
     anyhow::ensure!(
         args.partition.is_none() || matches!(args.format, Format::Parquet),
-        "folders by host and hour are for --format parquet"
+        "--partition needs --format parquet"
     );
     let input = Input::open(&args.file)?;
     input.ensure_recording()?;
@@ -71,14 +71,14 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
 
 fn to_output(args: &ExportArgs, input: &Input) -> Result<()> {
     let out = Output::open(args.output.as_deref(), args.force, &input.file)?;
-    let talks = out.is_file() || !io::stdout().is_terminal();
+    let show_progress = out.is_file() || !io::stdout().is_terminal();
     match args.format {
         Format::Parquet => out.ensure_binary("Parquet")?,
         Format::Perfetto => out.ensure_binary("a trace for Perfetto")?,
         Format::Jsonl | Format::Csv | Format::Folded => {}
     }
     let mut out = BufWriter::with_capacity(1 << 18, out);
-    let replay = |sink: &mut dyn Sink| input.replay(talks, &args.selection, sink);
+    let replay = |sink: &mut dyn Sink| input.replay(show_progress, &args.selection, sink);
     let replayed = match args.format {
         Format::Jsonl => {
             let mut lines = JsonLines::new(&mut out);
@@ -108,11 +108,11 @@ fn to_output(args: &ExportArgs, input: &Input) -> Result<()> {
         }
     };
     out.into_inner().map_err(IntoInnerError::into_error)?.finish()?;
-    tell(&replayed);
+    note_counts(&replayed);
     Ok(())
 }
 
-/// Parquet in folders by host and hour.
+/// Writes Parquet files to directories by host and hour.
 fn by_hour(args: &ExportArgs, input: &Input, folder: &Path) -> Result<()> {
     private_file::remove_at_signals();
     let recording = input.recording(true)?;
@@ -122,17 +122,17 @@ fn by_hour(args: &ExportArgs, input: &Input, folder: &Path) -> Result<()> {
     let replayed = input.named(recording.replay(selection, &mut hours))?;
     let files = hours.finish()?;
     note!("{files} files in {}", escape::path(folder));
-    tell(&replayed);
+    note_counts(&replayed);
     Ok(())
 }
 
-/// What was in it, on stderr.
-fn tell(replayed: &Replay) {
-    let cut = if replayed.integrity.end.is_none() { "; it was cut" } else { "" };
+/// Notes on stderr how many requests were exported, and whether the recording is damaged.
+fn note_counts(replayed: &Replay) {
+    let cut = if replayed.integrity.end.is_none() { "; the recording has no end" } else { "" };
     note!("{} requests, {} bytes damaged{cut}", replayed.shown, replayed.integrity.damaged_bytes);
 }
 
-/// Says what is not in the output.
+/// Notes on stderr how many requests are not in the output.
 fn left_out(requests: u64) {
     if requests != 0 {
         note!("{requests} requests and findings left out: too many tracks");

@@ -1,4 +1,5 @@
-//! The filters of the verbs that trace, and of those that look at a recording.
+//! Command-line filters: those for live tracing ([`Filters`]), and the subset that also applies to
+//! recordings ([`RecordedFilters`]).
 
 use std::{
     fs,
@@ -23,37 +24,38 @@ use crate::{
     util::escape,
 };
 
-/// Filters while tracing.
+/// Filters for live tracing.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Filters")]
 pub(super) struct Filters {
     #[command(flatten)]
     recorded: RecordedFilters,
-    /// Only processes in this cgroup or below it
+    /// Only processes in this cgroup and its descendants
     #[arg(long, value_name = "PATH")]
     cgroup: Option<PathBuf>,
-    /// Only this container, by (the beginning of) its id
+    /// Only this container, by its id or the beginning of it
     #[arg(long, value_name = "ID", conflicts_with = "cgroup")]
     container: Option<String>,
     /// Only this systemd unit: postgresql@18-main.service, user.slice; .service may be left out
     #[arg(long, value_name = "UNIT", conflicts_with_all = ["cgroup", "container"])]
     unit: Option<String>,
-    /// Only this device: a block device, or any file of its file system
+    /// Only files on this device: a block device, or any file on its file system
     #[arg(long, value_name = "PATH")]
     dev: Option<PathBuf>,
 }
 
-/// Filters of what a recording knows, too. All must fit; of several values of one, any.
+/// Filters that also apply to recordings. A request must match every filter that is set; it matches
+/// a filter with several values if it matches any of them.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Filters")]
 pub(super) struct RecordedFilters {
-    /// Only this thread (as it submits)
+    /// Only requests submitted by this thread
     #[arg(short, long, value_name = "TID", value_parser = clap::value_parser!(u32).range(1..))]
     tid: Option<u32>,
-    /// Only processes of these names
+    /// Only processes with these names
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     comm: Vec<String>,
-    /// Only files whose path fits; * also stands for slashes
+    /// Only files whose path matches; * also matches slashes
     #[arg(long, value_name = "GLOB")]
     path: Vec<Pattern>,
     /// Only these file systems
@@ -62,10 +64,10 @@ pub(super) struct RecordedFilters {
     /// Only reads or writes
     #[arg(long, value_enum)]
     op: Option<Op>,
-    /// Only requests made by these
+    /// Only requests made through these interfaces
     #[arg(long, value_enum, value_delimiter = ',')]
     api: Vec<Api>,
-    /// Only requests that took so long: 500us, 10ms, 1s
+    /// Only requests that took at least this long: 500us, 10ms, 1s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     min_latency: Option<Duration>,
     /// Only these verdicts
@@ -86,7 +88,7 @@ enum Op {
 enum Api {
     /// read, pread, write, pwrite
     Read,
-    /// readv, preadv, preadv2 and their twins
+    /// readv, preadv, preadv2, writev, pwritev, pwritev2
     Readv,
     Libaio,
     #[value(name = "io_uring")]
@@ -96,7 +98,7 @@ enum Api {
 }
 
 impl Api {
-    /// As it is given.
+    /// The value's name on the command line.
     fn word(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
@@ -113,14 +115,20 @@ impl Api {
 }
 
 impl Filters {
-    /// What the probes leave out.
+    /// The filter for the probes: by numbers that the kernel side can compare.
+    ///
+    /// # Errors
+    /// If the cgroup or the device cannot be found.
     pub(super) fn wanted(&self) -> Result<RequestFilter> {
         let cgroup = self.cgroup()?.map(|(_, folder)| cgroup::of_path(&folder)).transpose()?;
         let dev = self.dev.as_ref().map_or(Ok(RequestFilter::ALL.dev), device)?;
         Ok(RequestFilter { cgroup, dev, ..self.recorded.wanted() })
     }
 
-    /// The cgroup that is asked for, in words, and its directory.
+    /// The selected cgroup, in words, and its directory; `None` if none is selected.
+    ///
+    /// # Errors
+    /// If there is no such cgroup.
     pub(super) fn cgroup(&self) -> Result<Option<(String, PathBuf)>> {
         let named = |what: &str, name: &str| format!("{what} {}", escape::escape(name.as_bytes()));
         Ok(match (&self.cgroup, &self.container, &self.unit) {
@@ -133,19 +141,19 @@ impl Filters {
         })
     }
 
-    /// Names of processes that are asked for.
+    /// The selected process names.
     pub(super) fn comms(&self) -> &[String] {
         &self.recorded.comm
     }
 
-    /// See [`RecordedFilters::filter`].
+    /// The filter for user space; see [`RecordedFilters::filter`].
     pub(super) fn filter(&self) -> Filter {
         self.recorded.filter()
     }
 }
 
 impl RecordedFilters {
-    /// Those that are set, in words.
+    /// The filters that are set, in words.
     pub(super) fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         let mut say = |what: &str, values: Vec<String>| {
@@ -165,7 +173,7 @@ impl RecordedFilters {
         words
     }
 
-    /// What is left out by numbers.
+    /// The filter by numbers: thread, operation, interface and latency.
     pub(super) fn wanted(&self) -> RequestFilter {
         let all = RequestFilter::ALL;
         RequestFilter {
@@ -185,7 +193,7 @@ impl RecordedFilters {
         }
     }
 
-    /// What is left out once names are known.
+    /// The filter by names and verdicts, for which a request must be resolved and judged first.
     pub(super) fn filter(&self) -> Filter {
         let errors = [Verdict::Refused, Verdict::Failed];
         Filter {
@@ -197,7 +205,7 @@ impl RecordedFilters {
     }
 }
 
-/// The kernel's `dev_t` of a block device, or of what a file lies on.
+/// The kernel's `dev_t` of a block device, or of the device that holds a file.
 fn device(path: &PathBuf) -> Result<u32> {
     let shown = escape::path(path);
     let about = fs::metadata(path).with_context(|| format!("--dev: cannot look at {shown}"))?;
@@ -206,8 +214,8 @@ fn device(path: &PathBuf) -> Result<u32> {
     let (major, minor) = (libc::major(dev), libc::minor(dev));
     if major == 0 && !is_device {
         bail!(
-            "--dev: {shown} lies on no block device (btrfs and network file systems have numbers of \
-             their own); use --path or --fs"
+            "--dev: {shown} is not on a block device (btrfs and network file systems use device \
+             numbers of their own); use --path or --fs"
         );
     }
     Ok(major << 20 | minor)

@@ -1,4 +1,5 @@
-//! `run --fail-on`: the exit code, the table on stderr, the report for a CI system.
+//! `run --fail-on`: sets the exit code, prints the table on stderr and writes the report for a CI
+//! system.
 
 use std::{
     io::Write as _,
@@ -27,10 +28,10 @@ use crate::{
     },
 };
 
-/// Findings matched, or some may be missing.
+/// Exit code if a rule failed, or if findings may have been missed.
 const GATE: u8 = 3;
 
-/// A gate and where its result goes.
+/// A gate and the destination of its result.
 pub(super) struct Gating {
     gate: Gate,
     command: String,
@@ -39,8 +40,10 @@ pub(super) struct Gating {
 }
 
 impl Gating {
-    /// The gate of a command line, if it has one. That its file can be made is tried before anything
-    /// runs.
+    /// Opens the gate that the command line asks for; `None` if there is no `--fail-on`.
+    ///
+    /// # Errors
+    /// If the report's file cannot be created. This is checked before the command is started.
     pub(super) fn open(verb: &Trace) -> Result<Option<Self>> {
         let Trace::Run { gate: GateArgs { fail_on, report }, command, common } = verb else {
             return Ok(None);
@@ -66,7 +69,8 @@ impl Gating {
         self.gate.take(record);
     }
 
-    /// Says what failed, if anything; the exit code. `code` is the command's, once it had ended.
+    /// Prints and writes the result, and returns the exit code. `code` is the command's exit code;
+    /// `None` if the command had not ended.
     pub(super) fn end(self, summary: &Summary, code: Option<u8>) -> Result<u8> {
         let now = self.zone.iso(Clock::realtime());
         let outcome = self.gate.judge(summary, &self.command, code, &now);
@@ -74,13 +78,14 @@ impl Gating {
         if let Some((form, report)) = self.report {
             report.write(form.text(&outcome))?;
         }
-        // One that had not ended has not passed.
+        // A command that had not ended has not passed.
         Ok(code.filter(|_| outcome.passed).unwrap_or(GATE))
     }
 }
 
-/// The thread that writes the report at the end. It keeps what making a file in a folder of somebody
-/// else takes, which the others have given up by then; a CI job's folder is one, under sudo.
+/// The thread that writes the report at the end. Under sudo, a CI job's directory belongs to
+/// another user: this thread keeps the capabilities to create a file there, while the other threads
+/// have dropped them by then.
 struct Report {
     text: Sender<String>,
     writer: JoinHandle<Result<()>>,
@@ -92,9 +97,9 @@ impl Report {
         let (text, texts) = channel::<String>();
         let path = PathBuf::from(path);
         let write = move || {
-            // Without capabilities to give up there is no harm.
+            // Best effort: without capabilities there is nothing to drop.
             let _ = give_up_but(CREATING);
-            // None comes where the run failed: what is there stays.
+            // If the run failed, no text arrives and an existing file is kept.
             let Ok(text) = texts.recv() else { return Ok(()) };
             let mut out = Whole::shared(&path)?;
             out.write_all(text.as_bytes())?;
@@ -108,7 +113,7 @@ impl Report {
     }
 
     fn write(self, text: String) -> Result<()> {
-        // One that ended already says why.
+        // A send fails only if the thread has ended; `join` then returns its error.
         let _ = self.text.send(text);
         self.writer.join().unwrap_or_else(|_| Err(anyhow!("the thread for the report failed")))
     }

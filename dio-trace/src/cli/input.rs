@@ -1,4 +1,4 @@
-//! Recordings that the command line names: files, FIFOs, and `-` for stdin.
+//! Opens the recordings that the command line names: files, FIFOs, and `-` for stdin.
 
 use std::{
     fs::{self, File, FileType, OpenOptions},
@@ -25,24 +25,25 @@ use crate::{
     },
 };
 
-/// Bytes that tell a recording from anything else.
+/// Number of bytes at the start of a file that identify a recording.
 const START: u64 = 16;
 
-/// An open recording, which may be read more than once.
+/// An open recording, which can be read more than once.
 pub(super) struct Input {
-    /// Escaped.
+    /// The path, escaped; `stdin` for stdin.
     pub(super) name: String,
-    /// `stdin`, or where it was opened.
+    /// The path as it was given; `stdin` for stdin.
     pub(super) path: PathBuf,
     pub(super) file: File,
+    /// Size of the file.
     pub(super) bytes: u64,
 }
 
 impl Input {
-    /// Opens it. A pipe, which can be read only once, is copied to a temporary file.
+    /// Opens a recording. A pipe can be read only once and is therefore copied to a temporary file.
     ///
     /// # Errors
-    /// If it cannot be opened, or is neither a regular file nor a pipe that somebody writes to.
+    /// If the path cannot be opened, or is neither a regular file nor a pipe with a writer.
     pub(super) fn open(path: &Path) -> Result<Self> {
         if is_dash(path) {
             let file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
@@ -52,7 +53,7 @@ impl Input {
         let name = escape::path(path);
         let opening = || format!("cannot open {name}");
         let kind = fs::metadata(path).with_context(opening)?.file_type();
-        // Before it is opened: opening a device may have an effect, and a FIFO waits for a writer.
+        // Checked before the open, because opening a device may have side effects.
         ensure_readable(kind, &name)?;
         let flags = if kind.is_fifo() { libc::O_NONBLOCK } else { 0 };
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
@@ -71,7 +72,10 @@ impl Input {
         Ok(Self { name, path: path.to_owned(), file, bytes })
     }
 
-    /// Fails on what is not a recording, before anything is made for it.
+    /// Checks the file's header, so that nothing is created for a file that is not a recording.
+    ///
+    /// # Errors
+    /// If the file is not a recording.
     pub(super) fn ensure_recording(&self) -> Result<()> {
         self.reader().map(drop)
     }
@@ -81,26 +85,27 @@ impl Input {
         Reader::open(file).with_context(|| self.name.clone())
     }
 
-    /// Opens it for replaying. How far a long one was read is said, if somebody is there and `talks`.
-    pub(super) fn recording(&self, talks: bool) -> Result<Recording<impl Read + Seek>> {
-        let talks = talks && io::stderr().is_terminal();
-        let file = Progress::new(self.rewound()?, self.bytes, talks);
+    /// Opens the recording for replay. Reading a long one shows its progress on stderr if
+    /// `show_progress` is true and stderr is a terminal.
+    pub(super) fn recording(&self, show_progress: bool) -> Result<Recording<impl Read + Seek>> {
+        let show_progress = show_progress && io::stderr().is_terminal();
+        let file = Progress::new(self.rewound()?, self.bytes, show_progress);
         self.named(Recording::open(BufReader::with_capacity(1 << 18, file)))
     }
 
-    /// Hands what is wanted of it to a sink.
+    /// Replays the selected part of the recording into a sink.
     pub(super) fn replay(
         &self,
-        talks: bool,
+        show_progress: bool,
         selection: &SelectionArgs,
         sink: &mut dyn Sink,
     ) -> Result<Replay> {
-        let recording = self.recording(talks)?;
+        let recording = self.recording(show_progress)?;
         let selection = selection.selection(recording.header());
         self.named(recording.replay(selection, sink))
     }
 
-    /// With the recording's name in an error.
+    /// Adds the recording's name to an error.
     pub(super) fn named<T>(&self, result: Result<T>) -> Result<T> {
         result.with_context(|| self.name.clone())
     }
@@ -111,7 +116,7 @@ impl Input {
     }
 }
 
-/// A socket is stdin under some supervisors and ssh.
+/// Accepts regular files, FIFOs and sockets: under ssh and some supervisors, stdin is a socket.
 fn ensure_readable(kind: FileType, name: &str) -> Result<()> {
     let what = if kind.is_dir() { "a directory" } else { "a device" };
     let readable = kind.is_file() || kind.is_fifo() || kind.is_socket();
@@ -126,10 +131,10 @@ fn copy(mut from: File, name: &str) -> Result<File> {
     ensure!(!start.is_empty(), "{name} is empty: nobody writes to it, or its writer failed");
     let folder = std::env::temp_dir();
     let keeping =
-        || format!("cannot keep {name} in {} (TMPDIR is another folder)", escape::path(&folder));
+        || format!("cannot copy {name} to {} (set TMPDIR to another)", escape::path(&folder));
     let mut file = tempfile::tempfile_in(&folder).with_context(keeping)?;
     file.write_all(&start).with_context(keeping)?;
-    // Of anything else the start is enough to say so; it may have no end.
+    // The start is enough to reject other input, which may be endless.
     if begins_as_one(&start) {
         io::copy(&mut from, &mut file).with_context(keeping)?;
     }

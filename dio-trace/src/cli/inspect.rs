@@ -1,4 +1,4 @@
-//! `dio-trace inspect`: the blocks of a recording.
+//! `dio-trace inspect`: lists the blocks of a recording.
 
 use std::{
     io::{BufWriter, Write as _},
@@ -13,7 +13,7 @@ use crate::{
     util::{escape::escape, stdio::Stdout},
 };
 
-/// Prints header, blocks and damage.
+/// Prints the header, the blocks and the damage of a recording.
 pub(super) fn run(path: &Path) -> Result<()> {
     let input = Input::open(path)?;
     let mut reader = input.reader()?;
@@ -36,8 +36,8 @@ pub(super) fn run(path: &Path) -> Result<()> {
                 totals.dropped
             ),
             Item::End(end) => escape(end.why.as_bytes()),
-            Item::Header => "the header once more".to_owned(),
-            Item::Other => "a kind not known here".to_owned(),
+            Item::Header => "the header again".to_owned(),
+            Item::Other => "unknown to this version".to_owned(),
             Item::Damage(damage) => {
                 broken += 1;
                 writeln!(
@@ -60,7 +60,7 @@ pub(super) fn run(path: &Path) -> Result<()> {
         writeln!(out, "{offset:>12} {packed:>9} {raw:>9} {kind:<9} {holds}")?;
     }
     if reader.too_large() != 0 {
-        writeln!(out, "{} facts or texts larger than a reader takes", reader.too_large())?;
+        writeln!(out, "{} facts or texts exceed the reader's limits", reader.too_large())?;
     }
     let each = stored as f64 / requests.max(1) as f64;
     writeln!(out, "{blocks} blocks, {broken} damaged; {requests} requests, {each:.1} bytes each")?;

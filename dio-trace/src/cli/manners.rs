@@ -1,20 +1,22 @@
-//! What a person at a terminal expects of any program.
+//! Behaviour at an interactive terminal: status lines, progress while attaching, and exit at a
+//! second Ctrl-C.
 
 use std::io::{self, IsTerminal as _};
 
 use crate::util::stdio::{note, say};
 
-/// A line that nothing but a person reads: there is one if stderr is a terminal.
+/// Prints a status line if stderr is a terminal. Programs that read stderr do not see it.
 pub(super) fn say_to_person(text: &str) {
     if io::stderr().is_terminal() {
         note!("{text}");
     }
 }
 
-/// Attaches, which takes seconds on a slow machine, and shows a person how far it is.
+/// Calls `attach`, which may take seconds on a slow machine, and shows its progress on a terminal.
 pub(super) fn with_progress<T>(attach: impl FnOnce(&mut dyn FnMut(usize, usize)) -> T) -> T {
-    let moves = io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
-    if !moves {
+    let redraws =
+        io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
+    if !redraws {
         say_to_person("attaching…");
         return attach(&mut |_, _| ());
     }
@@ -25,18 +27,18 @@ pub(super) fn with_progress<T>(attach: impl FnOnce(&mut dyn FnMut(usize, usize))
     result
 }
 
-/// From here on the next Ctrl-C or SIGTERM ends the program at once; the kernel detaches what is
-/// attached. Before, signals ask for an end in good order.
+/// Makes the next SIGINT or SIGTERM end the program at once; the kernel then detaches the probes.
+/// Before this call, these signals start an orderly shutdown.
 pub(super) fn quit_at_next_signal() {
     for signal in [libc::SIGINT, libc::SIGTERM] {
         let handler = quit as extern "C" fn(libc::c_int);
-        // SAFETY: the handler calls nothing but _exit(2), which a handler may.
+        // SAFETY: the handler only calls _exit(2), which is async-signal-safe.
         unsafe { libc::signal(signal, handler as libc::sighandler_t) };
     }
 }
 
-/// As a shell has it: 128 + signal.
+/// Exits with 128 + signal, as a shell reports it.
 extern "C" fn quit(signal: libc::c_int) {
-    // SAFETY: ends the process.
+    // SAFETY: no preconditions.
     unsafe { libc::_exit(128 + signal) };
 }

@@ -1,4 +1,5 @@
-//! The verbs.
+//! The command line: parses it, runs the verb and sets the exit code. A verb is a subcommand, such
+//! as `audit` or `report`; most have a module here.
 
 mod args;
 mod check;
@@ -40,8 +41,8 @@ use trace::Trace;
 
 /// Parses the command line and runs the verb.
 ///
-/// Exit codes: 0 done, 1 failure, 2 usage, 3 findings of `--fail-on`, 130 at a second Ctrl-C; `run`
-/// passes its command's on.
+/// Exit codes: 0 done, 1 failure, 2 usage, 3 findings of `--fail-on`, 130 at a second Ctrl-C. `run`
+/// exits with its command's code.
 pub fn main() -> ExitCode {
     let verb = match args::Cli::try_parse() {
         Ok(args) => args.verb,
@@ -84,7 +85,7 @@ fn with_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// Help, the version, or what is wrong with the command line.
+/// Prints help, the version or a usage error, when there is no verb to run.
 fn no_verb(error: &clap::Error) -> ExitCode {
     let printed = error.print().and_then(|()| io::stdout().flush());
     if error.use_stderr() {
@@ -102,11 +103,11 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// One line: what, why, what to do.
+/// Prints an error on one line of stderr: what failed, why, and what to do.
 fn say(error: &anyhow::Error) {
     let mut text = String::new();
     for part in error.chain().map(ToString::to_string) {
-        // Some libraries' errors say their cause, and have it as their cause too.
+        // Some libraries' errors repeat their source's text in their own.
         if !text.ends_with(&part) {
             text.extend([if text.is_empty() { "" } else { ": " }, &part]);
         }

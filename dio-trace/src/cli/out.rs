@@ -1,4 +1,5 @@
-//! Where a verb writes a result that is made as a whole: a file, or stdout.
+//! The destination of a result that is written as a whole, such as an export or a page: a file that
+//! appears only once it is complete, or stdout.
 
 use std::{
     fs::File,
@@ -19,7 +20,11 @@ pub(super) enum Output {
 }
 
 impl Output {
-    /// stdout where no file is named, or `-`. `input` is what the result is made from.
+    /// Opens the file `path`, or stdout if there is none or it is `-`. `input` is the recording
+    /// that the result is made from, which must not be overwritten.
+    ///
+    /// # Errors
+    /// If the file cannot be created.
     pub(super) fn open(path: Option<&Path>, force: bool, input: &File) -> Result<Self> {
         match path.filter(|path| !is_dash(path)) {
             Some(path) => {
@@ -34,7 +39,10 @@ impl Output {
         matches!(self, Self::File(_))
     }
 
-    /// Fails if a person would get binary data on the screen.
+    /// Checks that binary data is not written to a terminal.
+    ///
+    /// # Errors
+    /// If stdout is the destination and a terminal.
     pub(super) fn ensure_binary(&self, form: &str) -> Result<()> {
         ensure!(
             self.is_file() || !io::stdout().is_terminal(),
@@ -43,7 +51,10 @@ impl Output {
         Ok(())
     }
 
-    /// The result is complete.
+    /// Marks the result as complete: a file appears under its name.
+    ///
+    /// # Errors
+    /// If the last bytes cannot be written.
     pub(super) fn finish(mut self) -> Result<()> {
         self.flush()?;
         match self {

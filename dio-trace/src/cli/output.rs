@@ -1,4 +1,4 @@
-//! Where a live trace goes: the screen, JSON lines, the live screen.
+//! The output of a live trace: text (the screen), JSON lines, or the live screen of `top`.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 
@@ -30,12 +30,18 @@ pub(super) enum Output {
 }
 
 impl Output {
-    /// The live screen, on a terminal.
+    /// Opens the live screen of `top`.
+    ///
+    /// # Errors
+    /// If there is no suitable terminal.
     pub(super) fn top(options: &TopOptions) -> Result<Self> {
         Ok(Self::Top(Box::new(Live::new(options)?)))
     }
 
-    /// Opens the output that the options name.
+    /// Opens the output that the options select.
+    ///
+    /// # Errors
+    /// If the file cannot be opened for writing.
     pub(super) fn open(common: &Common) -> Result<Self> {
         let path = common.output.as_deref().filter(|path| !private_file::is_dash(path));
         let (out, terminal): (Box<dyn Write>, bool) = match path {
@@ -50,7 +56,7 @@ impl Output {
         Ok(Self::Screen(Screen::new(out, style(terminal, common.all), Shown::here(common.utc))))
     }
 
-    /// What takes the events.
+    /// The sink that receives the events.
     pub(super) fn sink(&mut self) -> &mut dyn Sink {
         match self {
             Self::Screen(screen) => screen,
@@ -59,12 +65,12 @@ impl Output {
         }
     }
 
-    /// The tracer is there.
+    /// Called once the tracer is attached: a live screen takes the terminal.
     pub(super) fn start(&mut self, tracer: &Tracer, subject: &str) -> Result<()> {
         if let Self::Top(live) = self { live.start(tracer, subject) } else { Ok(()) }
     }
 
-    /// Waits for what a live screen wants; others want nothing.
+    /// Waits for a request of the live screen. Other outputs make none and wait for ever.
     pub(super) async fn wake(&mut self) -> Wake {
         match self {
             Self::Screen(_) | Self::Json(_) => std::future::pending().await,
@@ -72,12 +78,12 @@ impl Output {
         }
     }
 
-    /// Shows what was counted so far.
+    /// Shows the current totals on a live screen.
     pub(super) fn look(&mut self, totals: &Totals, enricher: &mut Enricher) -> io::Result<()> {
         if let Self::Top(live) = self { live.look(totals, enricher) } else { Ok(()) }
     }
 
-    /// Gives the terminal back.
+    /// Restores the terminal if a live screen has it.
     pub(super) fn stop(&mut self) {
         if let Self::Top(live) = self {
             live.stop();

@@ -1,4 +1,4 @@
-//! How far a long file has been read, for those who wait at a terminal.
+//! Shows the progress of reading a long file on a terminal.
 
 use std::{
     io::{self, Read, Seek, SeekFrom},
@@ -7,23 +7,25 @@ use std::{
 
 use crate::util::stdio;
 
-/// What is read sooner needs no word.
+/// Progress is shown only if reading takes longer than this.
 const PATIENCE: Duration = Duration::from_millis(700);
+/// Time between two updates of the bar.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// A file that says on stderr how much of it is behind.
+/// A reader that shows on stderr how much of the file has been read.
 pub(super) struct Progress<R> {
     input: R,
+    /// Position and size in bytes.
     at: u64,
     size: u64,
-    /// When to say something; `None`: never.
+    /// Time of the next update; `None` for no updates at all.
     next: Option<Instant>,
     said: bool,
 }
 
 impl<R> Progress<R> {
-    pub(super) fn new(input: R, size: u64, talks: bool) -> Self {
-        let next = talks.then(|| Instant::now() + PATIENCE);
+    pub(super) fn new(input: R, size: u64, show: bool) -> Self {
+        let next = show.then(|| Instant::now() + PATIENCE);
         Self { input, at: 0, size, next, said: false }
     }
 
@@ -37,7 +39,7 @@ impl<R> Progress<R> {
     }
 }
 
-/// 20 places and a number.
+/// A bar of 20 characters, and the percentage.
 fn bar(at: u64, size: u64) -> String {
     const PLACES: usize = 20;
     let percent = (u128::from(at) * 100 / u128::from(size.max(1))).min(100) as usize;
@@ -62,7 +64,7 @@ impl<R: Seek> Seek for Progress<R> {
 }
 
 impl<R> Drop for Progress<R> {
-    /// Leaves an empty line: what follows is the report.
+    /// Clears the line, so that the report can follow.
     fn drop(&mut self) {
         if self.said {
             stdio::say("\r\x1b[K");
@@ -75,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_are_as_full_as_they_say() {
+    fn bars_match_their_percentage() {
         assert_eq!(bar(0, 0), "dio-trace: reading [                    ]   0 %");
         assert_eq!(bar(50, 100), "dio-trace: reading [##########          ]  50 %");
         assert_eq!(bar(u64::MAX, 100), "dio-trace: reading [####################] 100 %");

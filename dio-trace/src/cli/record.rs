@@ -1,4 +1,4 @@
-//! `dio-trace record`: what a session needs to write a recording.
+//! `dio-trace record`: its options, and the recorder that a tracing session writes to.
 
 use std::path::{Path, PathBuf};
 
@@ -25,22 +25,22 @@ use crate::{
 
 #[derive(Args, Debug)]
 pub(super) struct RecordArgs {
-    /// The file to make; `dio-trace report FILE` reads it, on any machine and without root
+    /// The file to write; `dio-trace report FILE` reads it, on any machine and without root
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: PathBuf,
-    /// Write over FILE if it is there
+    /// Overwrite FILE if it exists
     #[arg(long)]
     force: bool,
-    /// Record every O_DIRECT request, not findings alone
+    /// Record every O_DIRECT request, not only findings
     #[arg(long)]
     all: bool,
-    /// Beside findings, record one in N of the other requests
+    /// In addition to findings, record one in N of the other requests
     #[arg(long, value_name = "1/N", value_parser = sample, conflicts_with = "all")]
     sample: Option<u64>,
     /// Stop once the file has this size: 500K, 100M, 2G
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_size: Option<u64>,
-    /// Go on in a new file at this size: FILE.1, FILE.2, …; with KEEP, only the last so many stay
+    /// Start a new file at this size: FILE.1, FILE.2, …; with KEEP, keep only the last KEEP files
     #[arg(long, value_name = "SIZE[:KEEP]", value_parser = rotation,
           conflicts_with_all = ["max_size", "force"])]
     rotate: Option<(u64, Option<u64>)>,
@@ -48,56 +48,62 @@ pub(super) struct RecordArgs {
     #[arg(long, value_name = "SIZE", value_parser = room,
           conflicts_with_all = ["max_size", "force", "rotate"])]
     flight_recorder: Option<u64>,
-    /// Write the flight recorder on the first finding of these verdicts, too
+    /// Also write the flight recorder on the first finding with one of these verdicts
     #[arg(long, value_delimiter = ',', value_name = "VERDICT", value_parser = verdict,
           requires = "flight_recorder")]
     dump_on: Vec<Verdict>,
 }
 
 impl RecordArgs {
-    /// True if the probes have to send every request.
+    /// True if the probes have to emit every request.
     pub(super) const fn wants_all(&self) -> bool {
         self.all || self.sample.is_some()
     }
 
-    /// True if it is written when a signal asks for it.
+    /// True if the recording is kept in memory and written on SIGUSR1.
     pub(super) const fn is_flight_recorder(&self) -> bool {
         self.flight_recorder.is_some()
     }
 
-    /// What a recording cannot be asked for.
+    /// Rejects options that `record` cannot be combined with.
+    ///
+    /// # Errors
+    /// If there is such an option; the error says what to use instead.
     pub(super) fn check(&self, verb: &Trace) -> Result<()> {
         let common = verb.common();
         if self.sample.is_some() && common.all {
             bail!(
-                "--all records every request and --sample one in N of the healthy: use one of them"
+                "--all records every request, --sample one in N without a finding: use one of them"
             );
         }
         if common.json || common.output.is_some() {
-            bail!("a recording has one form: put -o before the verb, and --json after `report`");
+            bail!("a recording has one format: put -o before the verb, and --json after `report`");
         }
         if common.utc {
             bail!("a recording keeps its host's zone: give --utc to `dio-trace report`");
         }
         if is_dash(&self.output) {
             bail!(
-                "a recording needs a file, not a stream: when the disk is full it is cut to its last \
-                 whole block (-o FILE; `./-` is a file of that name)"
+                "a recording needs a file, not a stream: when the disk is full, it is cut to its \
+                 last whole block (-o FILE; `./-` is a file named -)"
             );
         }
         if !common.filters.filter().is_open() {
             bail!(
-                "names and verdicts are for looking: record without --comm, --path, --fs, --only, and \
-                 give them to `dio-trace report`"
+                "--comm, --path, --fs, --only and --errors filter when a recording is read: give \
+                 them to `dio-trace report`"
             );
         }
         if matches!(verb, Trace::Run { gate, .. } if !gate.fail_on.is_empty()) {
-            bail!("a recording does not judge: use --fail-on without `record`");
+            bail!("--fail-on cannot be combined with `record`");
         }
         Ok(())
     }
 
-    /// Creates the file.
+    /// Creates the file and starts the recorder.
+    ///
+    /// # Errors
+    /// If the file cannot be created.
     pub(super) fn start(
         &self,
         verb: &Trace,
@@ -118,7 +124,10 @@ impl RecordArgs {
         Recorder::start(&options, &self.header(verb, subject, tracer))
     }
 
-    /// What came of it, on stderr; an error if it stopped by itself.
+    /// Prints a summary of the recording on stderr.
+    ///
+    /// # Errors
+    /// If the recorder stopped early, for example because the disk was full.
     pub(super) fn finished(&self, done: &Done) -> Result<()> {
         let path = match &done.files[..] {
             [first, .., last] => format!("{} … {}", escape::path(first), escape::path(last)),
@@ -131,7 +140,7 @@ impl RecordArgs {
         };
         let lost = match done.lost {
             0 => String::new(),
-            n => format!("; {n} more found no room"),
+            n => format!("; {n} more did not fit"),
         };
         note!(
             "{} requests in {} bytes{lost}{dropped}; `dio-trace report {path}` reads it",
@@ -140,10 +149,10 @@ impl RecordArgs {
         );
         match &done.stopped {
             Some(why) if done.unended => bail!(
-                "recording stopped: {why}; that could not be written to {path}, which ends like one \
-                 that was killed"
+                "recording stopped: {why}; that could not be written to {path}, which ends as if \
+                 the recorder had been killed"
             ),
-            Some(why) => bail!("recording stopped: {why}; {path} is sound up to there and says so"),
+            Some(why) => bail!("recording stopped: {why}; {path} is valid up to there and says so"),
             None => Ok(()),
         }
     }
@@ -184,13 +193,13 @@ fn scope(verb: &Trace, subject: &Subject) -> Scope {
     }
 }
 
-/// Parses "1/N", and N by itself.
+/// Parses "1/N", or "N" with the same meaning.
 fn sample(text: &str) -> Result<u64, String> {
     let n = text.strip_prefix("1/").unwrap_or(text);
-    n.parse().ok().filter(|n| *n > 0).ok_or_else(|| "1/N with N from 1 on".to_owned())
+    n.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be 1/N with N at least 1".to_owned())
 }
 
-/// Parses a size; files and memory that are smaller would hold names alone.
+/// Parses a size of at least 1 MiB. A smaller file or buffer would have room for names only.
 fn room(text: &str) -> Result<u64, String> {
     const LEAST: u64 = 1 << 20;
     size(text).and_then(|n| if n < LEAST { Err("at least 1M".to_owned()) } else { Ok(n) })
@@ -200,10 +209,10 @@ fn room(text: &str) -> Result<u64, String> {
 fn rotation(text: &str) -> Result<(u64, Option<u64>), String> {
     let Some((bytes, keep)) = text.split_once(':') else { return Ok((room(text)?, None)) };
     let keep = keep.parse().ok().filter(|n| *n > 0);
-    Ok((room(bytes)?, Some(keep.ok_or("KEEP is a number of files, from 1 on")?)))
+    Ok((room(bytes)?, Some(keep.ok_or("KEEP is a number of files, at least 1")?)))
 }
 
-/// Parses "500K", "100M", "2G".
+/// Parses "500K", "100M" or "2G" to bytes.
 fn size(text: &str) -> Result<u64, String> {
     let (number, shift) = match text.trim_end_matches(['B', 'i']).as_bytes().last() {
         Some(b'K' | b'k') => (text.trim_end_matches(|c: char| c.is_ascii_alphabetic()), 10),
@@ -212,7 +221,7 @@ fn size(text: &str) -> Result<u64, String> {
         _ => (text, 0),
     };
     let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
-    bytes.filter(|n| *n > 0).ok_or_else(|| format!("`{text}` is no size: 500K, 100M, 2G"))
+    bytes.filter(|n| *n > 0).ok_or_else(|| format!("`{text}` is not a size: 500K, 100M, 2G"))
 }
 
 #[cfg(test)]
@@ -220,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_samples() {
+    fn sizes_and_samples_are_parsed() {
         assert_eq!((size("500K"), size("2GiB"), size("7")), (Ok(500 << 10), Ok(2 << 30), Ok(7)));
         assert!(["", "K", "0", "1T", "99999999999G"].iter().all(|bad| size(bad).is_err()));
         assert_eq!(rotation("1M:5"), Ok((1 << 20, Some(5))));

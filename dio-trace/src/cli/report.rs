@@ -1,4 +1,4 @@
-//! `dio-trace report`: a recording on the screen.
+//! `dio-trace report`: shows recordings as text, as JSON, as sums (`--by`) or as an HTML page.
 
 use std::{
     borrow::Cow,
@@ -34,36 +34,39 @@ use crate::{
 
 #[derive(Args, Debug)]
 pub(super) struct ReportArgs {
-    /// Recordings, of one machine or many; - for stdin
+    /// Recordings, of one machine or several; - for stdin
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Sums by this alone, in place of findings and files
+    /// Show only sums by this, instead of findings and files
     #[arg(long, value_enum)]
     by: Option<By>,
     /// One JSON object per recording
     #[arg(long)]
     json: bool,
-    /// Write a page for a browser to this file, or - for stdout: one recording, no network
+    /// Write an HTML page, which needs no network, to this file, or - for stdout; one recording
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "by"])]
     html: Option<PathBuf>,
-    /// Write over the page if it is there
+    /// Overwrite the page if it exists
     #[arg(long, requires = "html")]
     force: bool,
-    /// Times in UTC, not in the recording host's zone
+    /// Show times in UTC instead of the recording host's zone
     #[arg(long)]
     utc: bool,
     #[command(flatten)]
     selection: SelectionArgs,
 }
 
-/// Reports on each file, or on all of them by something.
+/// Reports on each recording, or sums all of them if `--by` is given.
 ///
-/// Of many, those that cannot be read are said, and the others reported; it fails then all the same.
+/// If one of several recordings cannot be read, prints its error and reports on the others.
+///
+/// # Errors
+/// If the output cannot be written, or any recording cannot be read.
 pub(super) fn run(args: &ReportArgs) -> Result<()> {
     args.selection.check()?;
     if let Some(page) = &args.html {
         let [file] = &args.files[..] else {
-            bail!("a page shows one recording: name one, or sum many with --by");
+            bail!("a page shows one recording: name one, or sum several with --by");
         };
         return to_page(args, file, page);
     }
@@ -72,7 +75,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
     for path in &args.files {
         let (name, mut replayed, sink) = match one(args, path) {
             Ok(replayed) => replayed,
-            // The others are worth their report.
+            // Report on the other recordings all the same.
             Err(error) if args.files.len() > 1 => {
                 say(&error);
                 unread += 1;
@@ -80,7 +83,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
             }
             Err(error) => return Err(error),
         };
-        // There are no totals by time.
+        // The recorded totals are not by time, so the requests are counted.
         replayed.by_requests |= args.by == Some(By::Time);
         match (args.json, args.by) {
             (true, _) => json(&name, replayed, sink, args)?,
@@ -96,17 +99,18 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
     if let (false, Some(by)) = (args.json || unread == files, args.by) {
         stdio::print(&text::groups(&sums.rows(by), by, style()))?;
     }
-    ensure!(unread == 0, "{unread} of {files} recordings could not be read: they are not in this");
+    ensure!(unread == 0, "{unread} of {files} recordings could not be read and are not included");
     Ok(())
 }
 
-/// Bytes of lines of findings that are kept until the heading is written.
+/// Maximum bytes of finding lines to keep until the heading is written.
 const MAX_LINES: usize = 24 << 20;
-/// Memory of sums over recordings, and what a row takes of it beside its name.
+/// Memory limit in bytes for sums over recordings.
 const MAX_SUMS: usize = 96 << 20;
+/// Bytes that a row takes in addition to its name.
 const SUM: usize = 700;
 
-/// A recording's name, and all of it.
+/// Replays one recording; returns its name, its totals and its lines or sums.
 fn one(args: &ReportArgs, path: &Path) -> Result<(String, Replay, Show)> {
     let input = Input::open(path)?;
     let recording = input.recording(true)?;
@@ -119,13 +123,14 @@ fn one(args: &ReportArgs, path: &Path) -> Result<(String, Replay, Show)> {
 /// Sums over recordings.
 #[derive(Default)]
 struct Sums {
+    /// Memory that the rows take.
     bytes: usize,
-    /// By host, where a name means another thing on another one, and name.
+    /// Rows by host and name. The host is empty where a name means the same on every host.
     rows: HashMap<(String, String), Group>,
     hosts: BTreeSet<String>,
-    /// Where each begins, ns since the epoch.
+    /// Timelines with their start, in ns since the epoch.
     times: Vec<(u64, Timeline)>,
-    /// The zones of their times.
+    /// The time zones of the recordings.
     zones: Vec<Zone>,
 }
 
@@ -137,13 +142,13 @@ impl Sums {
             return;
         }
         if by == By::Stack && !replayed.header.stacks {
-            note!("no stacks were recorded: `record` takes them with --stack");
+            note!("no stacks were recorded: use `record` with --stack");
         }
         let host = replayed.header.host.clone();
         let mut replayed = replayed;
-        replayed.summary.files = Vec::new(); // as much memory again
+        replayed.summary.files = Vec::new(); // not needed, and as large as the rows
         for row in rows(&mut replayed, sink, by, &zone) {
-            // A process, or a path, is another one on another host.
+            // The same pid or path on two hosts is not the same process or file.
             let of = if matches!(by, By::Process | By::File) { &host[..] } else { "" };
             let mut key = (of.to_owned(), row.name.clone());
             let mut row = row;
@@ -159,7 +164,7 @@ impl Sums {
         self.hosts.insert(host);
     }
 
-    /// That of all of them, or UTC.
+    /// The time zone that all recordings have in common, or UTC if they differ.
     fn zone(&self) -> Zone {
         match &self.zones[..] {
             [first, others @ ..] if others.iter().all(|zone| zone.offset == first.offset) => {
@@ -169,7 +174,8 @@ impl Sums {
         }
     }
 
-    /// Of many hosts, a row has its host before its name.
+    /// The rows in order. If there are several hosts, names of processes and files start with the
+    /// host.
     fn rows(self, by: By) -> Vec<Group> {
         if by == By::Time {
             return by_time(&self.times, &self.zone());
@@ -186,15 +192,15 @@ impl Sums {
     }
 }
 
-/// Writes a recording's page.
+/// Writes a recording's HTML page.
 fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
     let input = Input::open(file)?;
     input.ensure_recording()?;
     let out = Output::open(Some(page), args.force, &input.file)?;
-    let talks = out.is_file() || !io::stdout().is_terminal();
+    let show_progress = out.is_file() || !io::stdout().is_terminal();
     let mut out = BufWriter::new(out);
     let mut gather = Gather::default();
-    let mut replayed = input.replay(talks, &args.selection, &mut gather)?;
+    let mut replayed = input.replay(show_progress, &args.selection, &mut gather)?;
     let shown = shown(&replayed.header, args.utc);
     html::page(&mut out, &input.name, &shown, &mut replayed, gather)?;
     out.into_inner().map_err(IntoInnerError::into_error)?.finish()
@@ -208,9 +214,10 @@ fn style() -> Style {
     tty::style(io::stdout().is_terminal(), false)
 }
 
-/// The screen of live tracing, or the sums that the counters do not have.
+/// The sink for a report: collects the lines of findings, or the sums by cause or stack, which the
+/// recorded counters do not contain.
 struct Show {
-    /// Lines of findings; none with --by or --json. Kept until the heading is written.
+    /// Lines of findings, kept until the heading is written; `None` with --by or --json.
     screen: Option<Screen<Lines>>,
     by: Option<By>,
     groups: HashMap<Cow<'static, str>, Group>,
@@ -220,14 +227,14 @@ impl Show {
     fn new(args: &ReportArgs, header: &Header, style: Style) -> Self {
         let screen = (!args.json && args.by.is_none()).then(|| {
             let mut screen = Screen::new(Lines::default(), style, shown(header, args.utc));
-            // The heading of the report says it.
+            // The report's heading shows the start time, so the screen does not repeat it.
             screen.begin(header.started);
             screen
         });
         Self { screen, by: args.by, groups: HashMap::new() }
     }
 
-    /// What a finding is summed under.
+    /// The name of the group that a finding is summed in; `None` if it is not summed here.
     fn name(&self, record: &ExplainedRequest) -> Option<Cow<'static, str>> {
         match self.by {
             Some(By::Cause) => record.cause.map(Cow::Borrowed),
@@ -254,12 +261,12 @@ impl Sink for Show {
     }
 }
 
-/// Lines as far as there is room for them.
+/// A buffer for lines that keeps about [`MAX_LINES`] bytes and counts the lines beyond.
 #[derive(Default)]
 struct Lines {
     bytes: Vec<u8>,
     left_out: u64,
-    /// There is room for all that follow.
+    /// Lifts the limit for the lines that follow.
     open: Cell<bool>,
 }
 
@@ -279,7 +286,7 @@ impl io::Write for Lines {
     }
 }
 
-/// Heading, findings, summary, timeline, latency.
+/// Writes a whole report: heading, findings, summary, timeline and latencies.
 fn whole(name: &str, replayed: &Replay, mut sink: Show, utc: bool) -> Result<()> {
     let style = style();
     let mut out = Stdout::new();
@@ -301,13 +308,13 @@ fn whole(name: &str, replayed: &Replay, mut sink: Show, utc: bool) -> Result<()>
     Ok(out.flush()?)
 }
 
-/// When a recording's timeline begins: ns since the epoch.
+/// The start of a recording's timeline, in ns since the epoch.
 fn begin(replayed: &Replay) -> u64 {
     let start = i128::from(replayed.timeline.start()) + i128::from(replayed.header.clock);
     u64::try_from(start).unwrap_or(0)
 }
 
-/// A row for each slice of the time that all of them cover.
+/// Sums the timelines; returns one row per slice of the time that they cover together.
 fn by_time(timelines: &[(u64, Timeline)], zone: &Zone) -> Vec<Group> {
     const ROWS: usize = 24;
     let timelines: Vec<_> = timelines.iter().map(|(begin, timeline)| (*begin, timeline)).collect();

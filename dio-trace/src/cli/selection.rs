@@ -1,4 +1,4 @@
-//! What of a recording is to be looked at.
+//! The selection of requests from a recording: by time, by process and by the filters.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Filters")]
 pub(super) struct SelectionArgs {
-    /// From so long after the recording began: 90s, 5m
+    /// Start at this time after the recording began: 90s, 5m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     since: Option<Duration>,
-    /// Up to so long after it began
+    /// Stop at this time after the recording began
     #[arg(long, value_name = "TIME", value_parser = duration)]
     until: Option<Duration>,
     /// Only these processes
@@ -31,8 +31,10 @@ pub(super) struct SelectionArgs {
 }
 
 impl SelectionArgs {
+    /// Checks the time window.
+    ///
     /// # Errors
-    /// If there is no time in it.
+    /// If the window is empty.
     pub(super) fn check(&self) -> Result<()> {
         match (self.since, self.until) {
             (Some(since), Some(until)) if since >= until => {
@@ -42,7 +44,7 @@ impl SelectionArgs {
         }
     }
 
-    /// What was asked for, in words, if anything was.
+    /// The selection in words; `None` if everything is selected.
     fn words(&self) -> Option<String> {
         let mut words = self.filters.words();
         let mut say = |what: &str, value: String| words.push(format!("{what} {value}"));
@@ -59,6 +61,7 @@ impl SelectionArgs {
         (!words.is_empty()).then(|| words.join("; "))
     }
 
+    /// The selection for a recording with this header.
     pub(super) fn selection(&self, header: &Header) -> Selection {
         let began = i128::from(header.started) - i128::from(header.clock);
         let began = u64::try_from(began).unwrap_or(0);

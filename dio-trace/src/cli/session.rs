@@ -1,4 +1,5 @@
-//! One run of the tracer, from attach to summary.
+//! Runs one tracing session: resolves the subject, attaches the probes, handles events until the
+//! end, and writes the summary or ends the recording.
 
 use std::{
     collections::HashSet,
@@ -50,23 +51,23 @@ use crate::{
     },
 };
 
-/// A year: no `-d`.
+/// Time limit without `-d`: a year.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// How long a line may wait in the output buffer.
+/// Maximum time that a line waits in the output buffer.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
-/// How long a command may take to end by itself after Ctrl-C.
+/// Time for a command to exit after Ctrl-C before tracing ends without it.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Where it goes what a verb traces.
+/// The destination of a trace.
 #[derive(Clone, Copy)]
 pub(super) enum To<'a> {
-    /// As its options say.
+    /// Text or JSON lines, as the verb's options select.
     Output,
     Recording(&'a RecordArgs),
     Top(&'a TopOptions),
 }
 
-/// Runs a verb; the exit code.
+/// Runs a verb that traces, and returns the exit code.
 pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let common = verb.common();
     let record = if let To::Recording(args) = to { Some(args) } else { None };
@@ -104,11 +105,11 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let scope = family.scope(text.clone());
     let family = (common.verbose > 0).then_some(family);
     let mut session = Session { tracer, pipeline, output, gate, recorder, family, scope };
-    let asked =
+    let dump_signal =
         record.filter(|args| args.is_flight_recorder()).map(|_| SignalKind::user_defined1());
     session.output.start(&session.tracer, &text)?;
     let limit = common.duration.unwrap_or(FOREVER);
-    let code = session.run(watch, limit, asked.map(signal).transpose()?).await?;
+    let code = session.run(watch, limit, dump_signal.map(signal).transpose()?).await?;
     session.output.stop();
     manners::quit_at_next_signal();
     manners::say_to_person("detaching…");
@@ -118,7 +119,8 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     }
 }
 
-/// From here on only looking is left to do; what runs already keeps what it has.
+/// Drops the capabilities that are not needed to read maps, /proc and files. The attached probes
+/// are not affected.
 fn give_up_privilege(tracer: &Tracer) {
     const EITHER: &[Capability] = &[READING_MAPS, Capability::CAP_SYS_ADMIN];
     let result = works_without(EITHER, || tracer.is_readable()).and_then(|readable| {
@@ -130,11 +132,12 @@ fn give_up_privilege(tracer: &Tracer) {
     }
 }
 
-/// What ends the run, besides time and signals.
+/// What ends the run, in addition to the time limit and signals.
 enum Watch {
     Nothing,
+    /// The command exits.
     Child(Box<Child>),
-    /// The processes that were named have ended; with them those they left behind, if `children`.
+    /// The named processes have ended and, if `children`, their descendants as well.
     Processes {
         named: Vec<AsyncFd<std::fs::File>>,
         children: bool,
@@ -145,17 +148,17 @@ enum Watch {
     Cgroup(PathBuf),
 }
 
-/// The processes that are traced by id: those that were named, and their descendants.
+/// The processes that are traced by id: the named ones and their descendants.
 #[derive(Default)]
 struct Family {
     named: Vec<u32>,
     descendants: Vec<u32>,
-    /// Children of theirs that are not traced, because of `--no-children`.
+    /// Number of descendants that are not traced because of `--no-children`.
     left_out: usize,
 }
 
 impl Family {
-    /// Those there are now.
+    /// The processes that exist now.
     fn of(subject: &Subject, tracer: &Tracer) -> Result<Self> {
         let Subject::Processes { pids, children } = subject else { return Ok(Self::default()) };
         let named: HashSet<u32> = pids.iter().copied().collect();
@@ -177,21 +180,26 @@ impl Family {
         Scope { text, children_left_out: self.left_out as u64 }
     }
 
-    /// Takes in the processes that are traced now, and says which are new.
+    /// Updates the descendants from the processes that are traced now, and notes the new ones on
+    /// stderr.
     fn update(&mut self, now: &[u32]) {
         let known: HashSet<u32> = self.all().into_iter().collect();
         for pid in now.iter().filter(|pid| !known.contains(pid)) {
             self.descendants.push(*pid);
             if let Some(process) = processes::one(*pid) {
                 let comm = crate::util::escape::escape(process.comm.as_bytes());
-                note!("traced too: process {pid} ({comm}), a descendant");
+                note!("also traced: process {pid} ({comm}), a descendant");
             }
         }
         self.descendants.retain(|pid| now.contains(pid));
     }
 }
 
-/// Before anything is attached: seconds later is late to learn of a typing error.
+/// Checks that the command exists. This is done before the probes are attached, which takes
+/// seconds.
+///
+/// # Errors
+/// If there is no such executable file.
 fn check_command(command: &OsStr) -> Result<()> {
     let is_program = |path: &Path| {
         let mode = |meta: std::fs::Metadata| meta.is_file() && meta.mode() & 0o111 != 0;
@@ -205,15 +213,15 @@ fn check_command(command: &OsStr) -> Result<()> {
     };
     if !found {
         bail!(
-            "cannot run `{}`: there is no such program (under sudo, PATH may be another: give the \
-             full path)",
+            "cannot run `{}`: there is no such program (under sudo, PATH may differ: give the full \
+             path)",
             crate::util::escape::escape(command.as_encoded_bytes())
         );
     }
     Ok(())
 }
 
-/// What ends the run, and the subject in words. A command is started here.
+/// Returns what ends the run, and the subject in words. Starts the command, if there is one.
 fn watch(
     verb: &Trace,
     subject: &Subject,
@@ -236,8 +244,8 @@ fn watch(
     })
 }
 
-/// Starts the command as a child of a traced process (ourselves, for that moment): the kernel
-/// side adds it at its fork, before it can make a request.
+/// Starts the command. Meanwhile this process is traced itself, so that the kernel side adds the
+/// child at its fork, before it can make a request.
 fn spawn(tracer: &mut Tracer, command: &[OsString]) -> Result<Child> {
     let own = std::process::id();
     tracer.add_process(own)?;
@@ -251,17 +259,18 @@ fn spawn(tracer: &mut Tracer, command: &[OsString]) -> Result<Child> {
 
 /// A descriptor that becomes readable when the process exits (pidfd_open(2), 5.3).
 fn pidfd(pid: u32) -> Result<AsyncFd<std::fs::File>> {
-    // SAFETY: plain system call; a descriptor or -1.
+    // SAFETY: passes no pointers.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     if fd < 0 {
         bail!("process {pid} ended before it could be traced");
     }
-    // SAFETY: a descriptor of our own, just made.
+    // SAFETY: the descriptor was just opened and has no other owner.
     let file = unsafe { std::fs::File::from_raw_fd(fd as i32) };
-    // SAFETY: the File owns the descriptor and keeps it open as long as it lives.
+    // SAFETY: the File owns the descriptor and keeps it open until it is dropped.
     Ok(unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) }?)
 }
 
+/// Notes on stderr what is traced, with which probes, and which probes are missing.
 fn announce(tracer: &Tracer, subject: &str, common: &Common) {
     let until = if common.duration.is_some() { "" } else { "; Ctrl-C to stop" };
     let (attached, missing) = tracer.coverage();
@@ -283,21 +292,21 @@ struct Session {
     pipeline: Pipeline,
     output: Output,
     gate: Option<Gating>,
-    /// Takes the events in place of the output.
+    /// Receives the events instead of the output.
     recorder: Option<Recorder>,
-    /// The processes that are traced by id, if new ones are to be said.
+    /// The processes that are traced by id; `None` if new ones need not be noted on stderr.
     family: Option<Family>,
     scope: Scope,
 }
 
 impl Session {
-    /// Follows events until it ends; a signal `asked` has memory written. The exit code of a command
-    /// that has ended.
+    /// Handles events until the run ends. `dump_signal` makes a flight recorder write its memory.
+    /// Returns the exit code of the command; `None` if there is none or it has not ended.
     async fn run(
         &mut self,
         mut watch: Watch,
         limit: Duration,
-        mut asked: Option<Signal>,
+        mut dump_signal: Option<Signal>,
     ) -> Result<Option<u8>> {
         let mut end = Instant::now() + limit;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -321,7 +330,7 @@ impl Session {
                         break;
                     }
                 }
-                () = came(&mut asked) => self.dump("SIGUSR1 asked for it")?,
+                () = received(&mut dump_signal) => self.dump("SIGUSR1 asked for it")?,
                 () = sleep_until(end) => break,
                 exited = ended(&mut watch) => {
                     status = exited?;
@@ -335,8 +344,8 @@ impl Session {
                     if interrupted {
                         break;
                     }
-                    // The command may want to end in good order.
-                    pass_on(signal, child);
+                    // Let the command exit cleanly.
+                    forward(signal, child);
                     interrupted = true;
                     end = end.min(Instant::now() + GRACE);
                 }
@@ -356,7 +365,7 @@ impl Session {
         }
     }
 
-    /// Does what a live screen asks for; true if that is to end.
+    /// Handles a request of the live screen; returns true if the run is to end.
     fn woken(&mut self, wake: Wake) -> Result<bool> {
         if let Wake::Look = wake {
             let mut totals = self.tracer.totals()?;
@@ -367,7 +376,7 @@ impl Session {
         Ok(matches!(wake, Wake::Quit))
     }
 
-    /// Looks which processes are traced; true if nobody of those that are watched is left.
+    /// Updates the traced processes; returns true if none of the watched ones is left.
     fn is_left(&mut self, watch: &Watch) -> Result<bool> {
         let descendants = matches!(watch, Watch::Descendants);
         if let Watch::Cgroup(folder) = watch {
@@ -384,7 +393,7 @@ impl Session {
         Ok(descendants && !now.iter().any(runs))
     }
 
-    /// Hands on what waits; true if a recording stopped by itself.
+    /// Flushes buffered output; returns true if the recorder stopped early.
     fn flush(&mut self) -> Result<bool> {
         self.output.sink().flush()?;
         let Some(recorder) = &mut self.recorder else { return Ok(false) };
@@ -393,12 +402,12 @@ impl Session {
         }
         let stopped = recorder.tick(&mut self.pipeline.enricher).is_some();
         if recorder.wants_dump() {
-            self.dump("a finding of --dump-on came")?;
+            self.dump("a finding matched --dump-on")?;
         }
         Ok(stopped)
     }
 
-    /// Writes what a flight recorder has in memory.
+    /// Writes the memory of a flight recorder to a file.
     fn dump(&mut self, why: &str) -> Result<()> {
         let Some(recorder) = &mut self.recorder else { return Ok(()) };
         recorder.dump(&self.tracer.totals()?, &mut self.pipeline.enricher, why);
@@ -406,7 +415,7 @@ impl Session {
         Ok(())
     }
 
-    /// The end of a recording; what was counted last goes into it.
+    /// Stops tracing and ends the recording with the final totals.
     fn finish_recording(self, args: &RecordArgs) -> Result<()> {
         let Self { tracer, mut pipeline, recorder, .. } = self;
         let Some(mut recorder) = recorder else { return Ok(()) };
@@ -415,7 +424,8 @@ impl Session {
         args.finished(&recorder.finish(&totals, enricher))
     }
 
-    /// The exit code; `code` is that of a command that has ended.
+    /// Stops tracing, writes the summary and returns the exit code. `code` is the command's exit
+    /// code; `None` if there is none or it has not ended.
     fn finish(self, code: Option<u8>) -> Result<u8> {
         let Self { tracer, mut pipeline, mut output, mut gate, scope, .. } = self;
         let mut result = Ok(());
@@ -433,7 +443,7 @@ impl Session {
     }
 }
 
-/// A sink behind a gate, if there is one.
+/// A sink that also passes requests to the gate, if there is one.
 struct Gated<'a> {
     gate: &'a mut Option<Gating>,
     sink: &'a mut dyn Sink,
@@ -456,8 +466,8 @@ impl Sink for Gated<'_> {
     }
 }
 
-/// Waits for a signal, for ever if there is none to wait for.
-async fn came(signal: &mut Option<Signal>) {
+/// Waits for the signal; without one, waits for ever.
+async fn received(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => {
             let _ = signal.recv().await;
@@ -466,7 +476,7 @@ async fn came(signal: &mut Option<Signal>) {
     }
 }
 
-/// Which of them came.
+/// Waits for either signal and returns its number.
 async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> libc::c_int {
     tokio::select! {
         _ = interrupt.recv() => libc::SIGINT,
@@ -474,22 +484,23 @@ async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> libc::c_int {
     }
 }
 
-/// A terminal's Ctrl-C goes to the command as well; a SIGTERM has come to dio-trace alone.
-fn pass_on(signal: libc::c_int, child: &Child) {
+/// Forwards SIGTERM to the command. SIGINT is not forwarded: at Ctrl-C the terminal sends it to the
+/// command as well.
+fn forward(signal: libc::c_int, child: &Child) {
     let Some(pid) = child.id().filter(|_| signal == libc::SIGTERM) else { return };
-    // SAFETY: plain system call; a child that has not been waited for. One that became another user
-    // may be out of reach.
+    // The result is ignored: a child that changed its user may not be signalled.
+    // SAFETY: passes no pointers; the child was not waited for, so the pid is still its own.
     unsafe { libc::kill(pid as libc::pid_t, signal) };
 }
 
-/// Waits until what is watched has ended; a command's exit status.
+/// Waits until the watched processes have ended; returns the exit status of a command.
 async fn ended(watch: &mut Watch) -> Result<Option<ExitStatus>> {
     match watch {
         Watch::Nothing | Watch::Descendants | Watch::Cgroup(_) => std::future::pending().await,
         Watch::Child(child) => Ok(Some(child.wait().await?)),
         Watch::Processes { named, .. } => {
             for fd in named {
-                // Stays readable: a process that has ended once has ended.
+                // A pidfd stays readable once its process has ended.
                 let _ = fd.readable().await?;
             }
             Ok(None)
@@ -497,13 +508,13 @@ async fn ended(watch: &mut Watch) -> Result<Option<ExitStatus>> {
     }
 }
 
-/// As a shell has it: the code, or 128 + signal.
+/// The exit code as a shell reports it: the command's code, or 128 + signal.
 fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
-/// Says which descriptors are open with O_DIRECT already; the first ones, or `all`.
+/// Notes on stderr which descriptors are already open with O_DIRECT: the first few, or `all`.
 fn list_open(pids: &[u32], all: bool) {
     const SHOWN: usize = 8;
     let open = pids.iter().flat_map(|pid| direct_fds(*pid).into_iter().map(move |fd| (pid, fd)));

@@ -1,4 +1,4 @@
-//! Completions and man pages, both from the command line's own description.
+//! Shell completions and man pages, generated from the definition of the command line.
 
 use std::{io::Write as _, path::Path};
 
@@ -18,13 +18,13 @@ use crate::{
 
 /// Writes a shell's completions to stdout.
 pub(super) fn completions(shell: Shell) -> Result<()> {
-    // Its generator panics where it cannot write; into memory it can.
+    // clap_complete panics if a write fails; writing to memory does not.
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "dio-trace", &mut text);
     Ok(stdio::print(&String::from_utf8(text)?)?)
 }
 
-/// Writes a page for the program and one for each verb.
+/// Writes man pages to a directory: one for the program and one for each verb.
 pub(super) fn man(folder: &Path) -> Result<()> {
     let shown = || format!("cannot write man pages to {}", escape::path(folder));
     std::fs::create_dir_all(folder).with_context(shown)?;

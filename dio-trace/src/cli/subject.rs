@@ -1,4 +1,4 @@
-//! Whose requests are traced: from what was typed to process ids, or to the whole system.
+//! The subject of a trace: resolves the command line to process ids, a cgroup or the whole system.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::{cli::trace::Trace, system::processes, tracer, util::escape::escape};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     System,
-    /// A cgroup: of a systemd unit, of a container, or given as such. The filters have its id.
+    /// The cgroup of a systemd unit, of a container, or given by path. The filters contain its id.
     Cgroup {
         text: String,
         folder: PathBuf,
@@ -24,8 +24,10 @@ pub(super) enum Subject {
 }
 
 impl Subject {
+    /// The subject that the verb's options select.
+    ///
     /// # Errors
-    /// If there is no such process, or nothing was named that can be attached to.
+    /// If there is no such process, or if `attach` names nothing to attach to.
     pub(super) fn of(verb: &Trace) -> Result<Self> {
         match verb {
             Trace::Run { .. } => Ok(Self::Command),
@@ -58,7 +60,7 @@ impl Subject {
         }
     }
 
-    /// What the tracer filters by.
+    /// The scope by which the tracer filters processes.
     pub(super) fn scope(&self) -> tracer::Scope {
         match self {
             Self::System | Self::Cgroup { .. } => tracer::Scope::System,
@@ -70,7 +72,7 @@ impl Subject {
     }
 }
 
-/// Those ids, each once and checked.
+/// The processes with these ids, checked and without duplicates.
 fn by_id(pids: &[u32], children: bool) -> Result<Subject> {
     let mut once: Vec<u32> = Vec::new();
     for pid in pids {
@@ -95,8 +97,8 @@ fn of_name(name: &str) -> Result<Vec<u32>> {
     if found.is_empty() {
         let name = escape(name.as_bytes());
         bail!(
-            "there is no process called {name}: `pgrep -fa {name}` looks into command lines; \
-             `dio-trace audit --comm {name}` traces those that start later, too"
+            "there is no process called {name}: `pgrep -fa {name}` searches command lines; \
+             `dio-trace audit --comm {name}` also traces processes that start later"
         );
     }
     Ok(found)
@@ -107,9 +109,9 @@ fn check(pid: u32) -> Result<()> {
         bail!("there is no process {pid}: `pgrep -a NAME` finds it");
     };
     if process.ended {
-        bail!("process {pid} has ended already, and only waits for its parent to notice");
+        bail!("process {pid} has already ended and is a zombie");
     }
-    // /proc/TID exists for every thread, though no listing shows it.
+    // /proc/TID exists for every thread, although a listing of /proc does not show it.
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")).map(str::trim);
     if let Some(tgid) = tgid.filter(|tgid| *tgid != pid.to_string()) {
@@ -123,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_not_there_is_an_error() {
+    fn a_missing_process_is_an_error() {
         for (pids, word) in [(u32::MAX, "there is no process"), (0, "there is no process")] {
             assert!(check(pids).unwrap_err().to_string().contains(word));
         }
@@ -137,7 +139,7 @@ mod tests {
     #[test]
     fn a_thread_is_not_a_process() {
         let thread = std::thread::spawn(|| {
-            // SAFETY: plain system call.
+            // SAFETY: no preconditions.
             let tid = unsafe { libc::gettid() } as u32;
             check(tid).unwrap_err().to_string()
         });

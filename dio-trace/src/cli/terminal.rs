@@ -1,4 +1,5 @@
-//! The terminal while a live screen has it, and giving it back whatever happens.
+//! Takes the terminal for a live screen, and restores it at the end, also after an error or a
+//! panic.
 
 use std::{
     fs::File,
@@ -21,33 +22,39 @@ use ratatui::{
 };
 use tokio::sync::mpsc::{Receiver, channel};
 
-/// Keys that may wait.
+/// Capacity of the queue of terminal events.
 const KEYS: usize = 64;
 
-/// True while the terminal is ours.
+/// True while the live screen has the terminal.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Says why a live screen cannot be shown here, if so.
+/// Checks that a live screen can be shown here.
+///
+/// # Errors
+/// If stdout is not a capable terminal, or there is no keyboard.
 pub(super) fn check() -> Result<()> {
     if !io::stdout().is_terminal() {
-        bail!("top needs a terminal, and stdout is none: use `dio-trace audit`, or --json with it");
+        bail!("top needs a terminal, and stdout is not one: use `dio-trace audit`, or its --json");
     }
     if std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
         bail!("top needs a terminal that can place its cursor, and TERM is dumb: use `audit`");
     }
     if !io::stdin().is_terminal() && File::open("/dev/tty").is_err() {
-        bail!("top needs a keyboard: stdin is no terminal, and there is no /dev/tty");
+        bail!("top needs a keyboard: stdin is not a terminal, and there is no /dev/tty");
     }
     Ok(())
 }
 
-/// The terminal, taken; dropping it gives it back.
+/// The terminal in raw mode with the alternate screen; dropping it restores the terminal.
 pub(super) struct Terminal {
     screen: ratatui::Terminal<CrosstermBackend<Stdout>>,
 }
 
 impl Terminal {
-    /// Takes it: raw keys and the alternate screen.
+    /// Takes the terminal: enters raw mode and the alternate screen.
+    ///
+    /// # Errors
+    /// If the terminal's mode cannot be set.
     pub(super) fn take() -> Result<Self> {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
@@ -56,7 +63,7 @@ impl Terminal {
         }));
         let screen =
             take().and_then(|()| ratatui::Terminal::new(CrosstermBackend::new(io::stdout())));
-        // There is no Terminal yet to be dropped.
+        // On an error there is no Terminal whose drop would restore the mode.
         let screen = screen.inspect_err(|_| give_back()).context("cannot take the terminal")?;
         Ok(Self { screen })
     }
@@ -65,15 +72,15 @@ impl Terminal {
         self.screen.draw(draw).map(drop)
     }
 
-    /// The next drawing draws everything.
+    /// Clears the screen; the next `draw` draws everything again.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         self.screen.clear()
     }
 
-    /// Stops until the shell continues us, as Ctrl-Z does.
+    /// Stops this process until the shell continues it, as Ctrl-Z does.
     pub(super) fn suspend(&mut self) -> io::Result<()> {
         give_back();
-        // SAFETY: raises a signal for this process.
+        // SAFETY: no preconditions.
         unsafe { libc::raise(libc::SIGTSTP) };
         take()?;
         self.clear()
@@ -92,7 +99,7 @@ fn take() -> io::Result<()> {
     execute!(io::stdout(), EnterAlternateScreen, Hide)
 }
 
-/// Nobody is left who could be told of an error.
+/// Restores the terminal, if it is taken. Errors are ignored, because they could not be shown.
 fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         let _ = execute!(io::stdout(), Show, LeaveAlternateScreen);
@@ -101,8 +108,8 @@ fn give_back() {
     }
 }
 
-/// Keys and changes of size, read by a thread of its own: a read cannot be waited for otherwise
-/// without a loop. It ends with the process.
+/// Starts a thread that reads keys and resize events, because reading them blocks. The thread ends
+/// with the process.
 pub(super) fn keyboard() -> Result<Receiver<Event>> {
     let (to, keys) = channel(KEYS);
     thread::Builder::new()

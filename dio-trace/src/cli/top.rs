@@ -1,4 +1,4 @@
-//! `dio-trace top`: the live screen.
+//! `dio-trace top`: its options, and the live screen with its keyboard and its refresh timer.
 
 use std::{
     io,
@@ -46,7 +46,7 @@ use crate::{
 pub(super) struct TopArgs {
     #[command(flatten)]
     processes: Processes,
-    /// Time between two looks: 1s, 500ms
+    /// Time between two refreshes: 1s, 500ms
     #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = every)]
     interval: Duration,
     /// What a row is; Tab changes it
@@ -55,7 +55,7 @@ pub(super) struct TopArgs {
     /// Quit after this time
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
-    /// Times in UTC, not in this machine's zone
+    /// Show times in UTC instead of this machine's zone
     #[arg(long)]
     utc: bool,
     /// How to attach the probes
@@ -65,7 +65,7 @@ pub(super) struct TopArgs {
     filters: Filters,
 }
 
-/// What the screen is asked for.
+/// Options of the live screen.
 pub(super) struct TopOptions {
     interval: Duration,
     by: By,
@@ -73,7 +73,7 @@ pub(super) struct TopOptions {
 }
 
 impl TopArgs {
-    /// What to trace, and how to show it.
+    /// Splits the options into those for tracing and those for the screen.
     pub(super) fn split(self) -> (Trace, TopOptions) {
         let common = Common {
             duration: self.duration,
@@ -91,42 +91,47 @@ impl TopArgs {
     }
 }
 
-/// A grouping, by its word.
+/// Parses a grouping from its name.
 fn by() -> impl clap::builder::TypedValueParser<Value = By> {
     PossibleValuesParser::new(Bys::ALL.map(Bys::word)).try_map(|word| By::from_str(&word, false))
 }
 
-/// Reading all counters takes its time.
+/// Parses the refresh interval. The minimum leaves time to read all counters.
 fn every(text: &str) -> Result<Duration, String> {
     let least = Duration::from_millis(100);
     duration(text).and_then(|time| {
-        if time < least { Err("must be 100ms at least".to_owned()) } else { Ok(time) }
+        if time < least { Err("must be at least 100ms".to_owned()) } else { Ok(time) }
     })
 }
 
-/// What a live screen wants.
+/// A request of the live screen.
 pub(super) enum Wake {
-    /// The counters as they are now.
+    /// The screen needs the current counters.
     Look,
     Quit,
 }
 
-/// The screen, its keyboard and its clock.
+/// The live screen, its keyboard and its refresh timer.
 pub(super) struct Live {
     pub(super) model: Model,
     theme: Theme,
-    /// None before the tracer is there, and after the end.
+    /// `None` before the tracer is attached, and after the end.
     terminal: Option<Terminal>,
     keys: Option<Receiver<Event>>,
     hangup: Signal,
     looks: Interval,
-    /// When the interval began that is being counted.
+    /// Start of the current interval.
     since: Instant,
+    /// True once the first counters were read.
     begun: bool,
 }
 
 impl Live {
-    /// Before anything is attached, so that a pipe is refused at once.
+    /// Checks the terminal and makes the screen, without taking the terminal yet. Called before the
+    /// probes are attached, so that a pipe as stdout is rejected at once.
+    ///
+    /// # Errors
+    /// If a live screen cannot be shown here.
     pub(super) fn new(options: &TopOptions) -> Result<Self> {
         terminal::check()?;
         let about = About {
@@ -163,7 +168,7 @@ impl Live {
         Ok(())
     }
 
-    /// Waits until the counters are wanted, or a person wants to quit; does what keys say meanwhile.
+    /// Waits until the screen needs the counters or the user quits; handles other keys meanwhile.
     pub(super) async fn wake(&mut self) -> Wake {
         loop {
             let Some(keys) = &mut self.keys else { return std::future::pending().await };
@@ -172,7 +177,7 @@ impl Live {
                 _ = self.looks.tick() => return Wake::Look,
                 _ = self.hangup.recv() => return Wake::Quit,
             };
-            // No keyboard any more: the terminal is gone. Nor could it be drawn on.
+            // A closed keyboard or a failed draw means that the terminal is gone.
             let goes_on = event.is_some_and(|event| self.event(&event).unwrap_or(false));
             if !goes_on {
                 return Wake::Quit;
@@ -180,7 +185,7 @@ impl Live {
         }
     }
 
-    /// False at the end.
+    /// Handles a terminal event; returns false if the user quits.
     fn event(&mut self, event: &Event) -> io::Result<bool> {
         let Some(key) = event.as_key_event() else {
             return self.draw().map(|()| true);
@@ -198,7 +203,7 @@ impl Live {
         self.draw().map(|()| true)
     }
 
-    /// Takes what was counted so far, and draws.
+    /// Updates the screen from the current totals.
     pub(super) fn look(&mut self, totals: &Totals, enricher: &mut Enricher) -> io::Result<()> {
         let now = Instant::now();
         if self.begun {
@@ -207,7 +212,7 @@ impl Live {
                 self.since = now;
             }
         } else {
-            // What came while the probes were being attached came in no known time.
+            // Counts from the time of attaching have no known interval, so no rates.
             self.model.begin(totals, enricher);
             (self.begun, self.since) = (true, now);
         }
@@ -220,7 +225,7 @@ impl Live {
         terminal.draw(|frame| draw_top(frame, model, *theme))
     }
 
-    /// Gives the terminal back.
+    /// Restores the terminal.
     pub(super) fn stop(&mut self) {
         self.terminal = None;
         self.keys = None;
@@ -243,7 +248,7 @@ impl Sink for Live {
         Ok(())
     }
 
-    /// Its rows were on the screen: what is left to say goes to stdout.
+    /// Prints the closing part of the summary to stdout; the rows were already on the screen.
     fn summary(&mut self, summary: &Summary) -> Result<()> {
         let shown = self.model.about.shown.clone();
         Ok(Screen::new(Stdout::new(), style(true, false), shown).closing(summary)?)

@@ -1,4 +1,4 @@
-//! What the verbs that trace take from the command line.
+//! The verbs that trace (`run`, `attach`, `audit`) and their options.
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
 /// The verbs that trace.
 #[derive(Debug, Subcommand)]
 pub(super) enum Trace {
-    /// Trace a command and what it starts, from its first request to its exit
+    /// Trace a command and its descendants, from its first request to its exit
     Run {
         #[command(flatten)]
         common: Common,
@@ -25,9 +25,9 @@ pub(super) enum Trace {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
     },
-    /// Trace running processes with their descendants; a systemd unit; a container
+    /// Trace running processes with their descendants, a systemd unit, or a container
     ///
-    /// Ends when they have all ended. Examples: attach -p 1234; attach postgres; attach --unit
+    /// Ends when all of them have ended. Examples: attach -p 1234; attach postgres; attach --unit
     /// postgresql@18-main; attach --container 3f4a9c.
     Attach {
         #[command(flatten)]
@@ -49,27 +49,27 @@ pub(super) struct Common {
     /// Stop after this time: 10, 10s, 500ms, 2m, 1h
     #[arg(short, long, value_parser = duration)]
     pub(super) duration: Option<Duration>,
-    /// Show every O_DIRECT request, not findings alone
+    /// Show every O_DIRECT request, not only findings
     #[arg(long)]
     pub(super) all: bool,
-    /// JSON lines (docs/json.md)
+    /// Write JSON lines (docs/json.md)
     #[arg(long)]
     pub(super) json: bool,
-    /// Write the report to this file instead of stdout, line by line
+    /// Write the output to this file instead of stdout, line by line
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
-    /// Times in UTC, not in this machine's zone
+    /// Show times in UTC instead of this machine's zone
     #[arg(long)]
     pub(super) utc: bool,
     /// How to attach the probes
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     pub(super) attach: Mode,
-    /// Show the program's own stack at each kind of finding: who asked for it (docs/stacks.md)
+    /// Show the program's stack for each kind of finding: which code issued it (docs/stacks.md)
     #[arg(long)]
     pub(super) stack: bool,
     #[command(flatten)]
     pub(super) filters: Filters,
-    /// Say more on stderr; twice for the probes' own messages
+    /// Print more on stderr; twice for the probes' own messages
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
 }
@@ -79,11 +79,11 @@ pub(super) struct Common {
 pub(super) struct GateArgs {
     /// Exit with 3 on these findings: fallback, partial, short, refused, failed, mixed, unknown
     ///
-    /// WORD:MIN fails from so many on. short leaves out the end of a file or device. Losing events
-    /// fails too.
+    /// WORD:MIN fails at MIN or more. short does not count the end of a file or device. Lost events
+    /// fail too.
     #[arg(long, value_delimiter = ',', value_name = "WORD[:MIN],…")]
     pub(super) fail_on: Vec<Rule>,
-    /// Write what --fail-on found to a file: .json, .md or .xml (JUnit)
+    /// Write the result of --fail-on to a file: .json, .md or .xml (JUnit)
     #[arg(long, value_name = "FILE", requires = "fail_on", value_parser = report_file)]
     pub(super) report: Option<ReportFile>,
 }
@@ -98,22 +98,22 @@ impl Trace {
     }
 }
 
-/// Processes, by id.
+/// Selects processes by id.
 #[derive(Args, Debug, Default)]
 pub(super) struct Processes {
-    /// Only these processes, with all their threads and descendants; several with commas
+    /// Only these processes, with all their threads and descendants; separate several by commas
     #[arg(short, long, value_delimiter = ',', value_name = "PID",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) pid: Vec<u32>,
-    /// Do not follow child processes, neither those that run already nor new ones
+    /// Do not follow child processes, neither running nor new ones
     #[arg(long)]
     pub(super) no_children: bool,
 }
 
-/// Processes, by id or by name.
+/// Selects processes by id or by name.
 #[derive(Args, Debug, Default)]
 pub(super) struct Named {
-    /// Name of a program, or a process id: all processes of that name that run now
+    /// Program name, or a process id: all running processes with that name
     #[arg(value_name = "NAME|PID")]
     pub(super) names: Vec<String>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! Values of options: what is typed, and what it must be.
+//! Parsers for the values of command-line options.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,13 +7,14 @@ use dio_trace_common::verdict::Verdict;
 
 use crate::{gate::Form, model::AttachMode};
 
-/// A file, and the form that its name asks for.
+/// A report file, and the format that its extension selects.
 #[derive(Clone, Debug)]
 pub(super) struct ReportFile {
     pub(super) path: PathBuf,
     pub(super) form: Form,
 }
 
+/// Parses the path of a report.
 pub(super) fn report_file(text: &str) -> Result<ReportFile, String> {
     let path = PathBuf::from(text);
     let form = Form::of(&path).ok_or("its name must end in .json, .md or .xml")?;
@@ -22,13 +23,14 @@ pub(super) fn report_file(text: &str) -> Result<ReportFile, String> {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Mode {
-    /// fentry where the kernel takes it, else kprobe
+    /// fentry where the kernel supports it, else kprobe
     Auto,
     Fentry,
     Kprobe,
 }
 
 impl Mode {
+    /// The requested mode; `None` for automatic selection.
     pub(super) const fn wish(self) -> Option<AttachMode> {
         match self {
             Self::Auto => None,
@@ -50,18 +52,18 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         _ => return Err(format!("unknown unit `{unit}`: use us, ms, s, m or h")),
     };
-    let value: f64 = number.parse().map_err(|_| format!("`{number}` is no number"))?;
+    let value: f64 = number.parse().map_err(|_| format!("`{number}` is not a number"))?;
     Duration::try_from_secs_f64(value * scale)
         .ok()
         .filter(|d| !d.is_zero())
         .ok_or_else(|| "must be more than 0 and not absurdly long".to_owned())
 }
 
-/// Parses the word of a verdict.
+/// Parses a verdict from its name.
 pub(super) fn verdict(text: &str) -> Result<Verdict, String> {
     Verdict::ALL.iter().find(|verdict| verdict.as_str() == text).copied().ok_or_else(|| {
         let known: Vec<&str> = Verdict::ALL.iter().map(|verdict| verdict.as_str()).collect();
-        format!("there are {}", known.join(", "))
+        format!("the verdicts are {}", known.join(", "))
     })
 }
 
@@ -70,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
+    fn durations_are_parsed() {
         assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));

@@ -1,10 +1,11 @@
-//! Version, commit and object.
+//! The version text: the version of the package, the commit it was built from, and a hash of the
+//! eBPF object.
 
 use std::sync::LazyLock;
 
 use crate::tracer::OBJECT;
 
-/// "0.1.0 (commit abc, object 0123456789ab)".
+/// The version text, such as "0.1.0 (commit abc, object 0123456789abcdef)".
 pub(super) static TEXT: LazyLock<String> = LazyLock::new(|| {
     format!(
         "{} (commit {}, object {:016x})",
@@ -14,7 +15,7 @@ pub(super) static TEXT: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// FNV-1a, 64 bits: tells objects apart, and is no proof of anything else.
+/// FNV-1a, 64 bits. Distinguishes objects; it is not a cryptographic hash.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
