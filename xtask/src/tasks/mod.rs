@@ -23,4 +23,5 @@ pub(crate) mod stress;
 mod suites;
 pub(crate) mod test;
 pub(crate) mod truth;
+mod verified;
 pub(crate) mod vm;

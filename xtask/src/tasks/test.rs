@@ -13,6 +13,7 @@ use crate::{
     tasks::{
         bench, fuzz, html,
         suites::{self, Run},
+        verified,
     },
     vm::interrupts,
 };
@@ -39,6 +40,9 @@ pub(crate) struct TestArgs {
     /// VMs at a time; default: 2 where there are 2 CPUs
     #[arg(long, value_name = "N")]
     vms: Option<usize>,
+    /// Keep the numbers of verified instructions of these VMs in xtask/bench/verified.tsv
+    #[arg(long)]
+    write_verified: bool,
 }
 
 /// The step that measures what tracing costs.
@@ -85,7 +89,12 @@ pub(crate) fn main(args: &TestArgs) -> Result<u8> {
     }
     interrupts::stop_if_interrupted()?;
     suites::table(&done);
+    if args.write_verified {
+        verified::keep(&done)?;
+    }
+    let verified = (!done.is_empty()).then(|| timed("verified", || verified::check(&done)));
     steps.extend(done.into_iter().map(|done| done.step));
+    steps.extend(verified);
     step_runner::table(&steps, start.elapsed());
     Ok(step_runner::close(&steps))
 }

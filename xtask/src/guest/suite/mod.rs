@@ -6,6 +6,9 @@
 pub(crate) mod by_hand;
 mod run;
 mod scenarios;
+mod verified;
+
+pub(crate) use verified::FILE as VERIFIED;
 
 use std::{
     fs,

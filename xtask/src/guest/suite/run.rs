@@ -21,6 +21,7 @@ use crate::{
         harness::{Program, Traces, Tried, end, wait_until_tracing},
         matrix::cells::{Cell, Expect},
         scenarios::forecasts,
+        suite::verified,
         tally,
     },
     host::cmd::{say, text},
@@ -88,6 +89,9 @@ impl Run<'_> {
         let mut program = Program::start(Command::new(&words[0]).args(&words[1..]))?;
         say("files are ready; attaching");
         let tool = self.attach(program.child.id(), &["--all"], &traces)?;
+        if self.number == 1 {
+            verified::write(self.out)?;
+        }
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let other = scope.spawn(|| bystander(self.stage(), &stop));
