@@ -128,9 +128,9 @@ fn header<R: Read + Seek>(blocks: &mut Blocks<R>) -> Result<(Header, Option<Dama
         before.get_or_insert(Damage { bytes: 0, ..damage }).bytes += damage.bytes;
     };
     match (before, behind) {
-        (Some(Damage { offset, what, .. }), _) => bail!(
-            "its header is damaged, without which nothing behind it can be read: offset {offset}: {what}"
-        ),
+        (Some(Damage { offset, what, .. }), _) => {
+            bail!("its header is damaged, so nothing after it can be read: offset {offset}: {what}")
+        }
         (None, Step::Block(info)) => bail!("offset {}: the header is missing", info.offset),
         (None, _) => bail!("cut before its header (offset {})", blocks.size()),
     }
