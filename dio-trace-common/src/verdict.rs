@@ -205,7 +205,7 @@ fn decide_each(facts: &Facts, ev: &Evidence) -> Decision {
 fn cached(facts: &Facts, ev: &Evidence, done: u64) -> u64 {
     let untried = ev.seen & seen::DIRECT_TRIED == 0;
     if ev.seen & seen::INNER_BUFFERED != 0 && untried {
-        return done; // the kernel goes direct for a kiocb with IOCB_DIRECT alone
+        return done; // the kernel goes direct only for a kiocb with IOCB_DIRECT
     }
     if !facts.write {
         return if ev.cached_bytes < done { ev.cached_bytes } else { done };
@@ -318,7 +318,7 @@ fn outcome(facts: &Facts, ev: &Evidence, done: u64) -> Outcome {
         };
     }
     if facts.spliced {
-        return Outcome::Full; // all that the pipe had room for, or held
+        return Outcome::Full; // all that the pipe had room for or held
     }
     if ev.seen & seen::BUFFER_FAULT != 0 {
         return Outcome::Fault;
@@ -334,7 +334,7 @@ fn outcome(facts: &Facts, ev: &Evidence, done: u64) -> Outcome {
     }
     let resized = facts.size_begin != facts.size_end;
     if !facts.write && (resized || trimmed(facts, ev, done)) {
-        return Outcome::Race; // cut and grown again meanwhile: its end was here for a moment
+        return Outcome::Race; // truncated and grown again: the file ended here for a moment
     }
     Outcome::Other
 }
