@@ -1,4 +1,4 @@
-//! The records that cross from the probes to the loader.
+//! The records that the probes send to user space, and the keys and values of shared maps.
 
 use core::mem::offset_of;
 
@@ -8,7 +8,7 @@ use crate::{
     verdict::Decision,
 };
 
-/// A file's identity while it is traced. An inode number alone is not unique on btrfs, where all
+/// Identifies a file while it is traced. Device and inode number are not enough on btrfs, where all
 /// subvolumes share `s_dev`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,11 +18,11 @@ pub struct FileId {
     pub ino: u64,
     /// Kernel `dev_t` of the file system.
     pub dev: u32,
-    /// `inode.i_generation`: differs where the inode number, and the memory, were used again.
+    /// `inode.i_generation`: changes if the inode number and the inode's memory are reused.
     pub generation: u32,
 }
 
-/// Each record names its file by the same four fields.
+/// Implements the conversion to [`FileId`] for records, which all contain its four fields.
 macro_rules! names_a_file {
     ($($record:ident),+ $(,)?) => {$(
         impl From<&$record> for FileId {
@@ -35,7 +35,7 @@ macro_rules! names_a_file {
 }
 
 byte_enum! {
-    /// [`Request::op`]
+    /// The operation of a request, see [`Request::op`].
     Op {
         Read = "read",
         Write = "write",
@@ -43,9 +43,9 @@ byte_enum! {
 }
 
 byte_enum! {
-    /// [`Request::api`]: how the program asked.
+    /// The API that the program used, see [`Request::api`].
     Api {
-        /// No probe of an API was passed.
+        /// None of the probes of an API was hit.
         Unknown = "unknown",
         /// read, pread
         Read = "read",
@@ -71,52 +71,52 @@ pub const API_SPLICE: u8 = Api::Splice as u8;
 
 /// [`Request::flags`]: the file is a block device.
 pub const REQ_BLOCK_DEVICE: u8 = 1 << 0;
-/// [`Request::flags`]: went asynchronous or was retried; lives in the map of kiocbs.
+/// [`Request::flags`]: became asynchronous or was retried; it is in the map of kiocbs.
 pub const REQ_ASYNC: u8 = 1 << 1;
 /// [`Request::flags`]: io_uring returned -EAGAIN for this attempt; another one is expected.
 pub const REQ_PUNTED: u8 = 1 << 2;
 /// [`Request::flags`]: [`Request::user`] points to `nr_segs` iovecs, not to the buffer.
 pub const REQ_VECTORED: u8 = 1 << 3;
-/// [`Request::flags`]: its owner was told an end whose result is still to come.
+/// [`Request::flags`]: a completion was reported to io_uring, but the final result comes later.
 pub const REQ_PROVISIONAL: u8 = 1 << 4;
 
-/// One read or write, from its begin to its end.
+/// One read or write, from issue to completion.
 ///
-/// The probes keep it while the request is open and send it as it stands when it ends.
+/// The probes fill it in while the request is open, and send the same bytes when it completes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// Always [`EVENT_REQUEST`]: the record is sent as it stands.
+    /// Always [`EVENT_REQUEST`], because the record is sent unchanged.
     pub kind: u32,
     pub nr_segs: u32,
-    /// CLOCK_MONOTONIC in ns; also the request's identity among those of one kiocb address.
+    /// Issue time, CLOCK_MONOTONIC in ns. Also distinguishes requests with the same kiocb address.
     pub begin_ns: u64,
-    /// CLOCK_MONOTONIC in ns. Until then the probes keep in it what they counted last.
+    /// Completion time, CLOCK_MONOTONIC in ns. Before, the probes use it as scratch space.
     pub end_ns: u64,
     /// Kernel address of the kiocb of an asynchronous request, else 0.
     pub kiocb: u64,
-    /// Kernel address of the inode: with dev, ino and generation the identity while traced.
+    /// Kernel address of the inode; part of the file's identity, see [`FileId`].
     pub inode: u64,
     /// Kernel address of the `address_space` the data lives in.
     pub mapping: u64,
-    /// User address of the buffer, or of the iovecs.
+    /// User-space address of the buffer, or of the iovecs.
     pub user: u64,
     /// File offset in bytes.
     pub pos: i64,
-    /// Bytes asked for.
+    /// Requested bytes.
     pub len: u64,
     /// Bytes or -errno.
     pub ret: i64,
-    /// Bytes earlier attempts delivered (io_uring continues a short inline read in io-wq).
+    /// Bytes that earlier attempts transferred (io_uring continues a short inline read in io-wq).
     pub done_before: u64,
-    /// Size of file or device at begin, in bytes.
+    /// Size of the file or device at issue, in bytes.
     pub size_begin: i64,
-    /// The same at the end; taken anew only if fewer bytes came than asked for.
+    /// Size at completion, in bytes; read again only if fewer bytes came than were requested.
     pub size_end: i64,
     pub ino: u64,
-    /// As decided: bytes of the result that went past the page cache.
+    /// From the decision: bytes of the result that bypassed the page cache.
     pub direct_bytes: u64,
-    /// As decided: bytes of the result that went through the page cache.
+    /// From the decision: bytes of the result that went through the page cache.
     pub cached_bytes: u64,
     pub evidence: Evidence,
     /// Kernel `dev_t` (major << 20 | minor): of the file system, or the block device itself.
@@ -130,17 +130,17 @@ pub struct Request {
     pub tid: u32,
     /// `super_block.s_magic`.
     pub magic: u32,
-    /// That of the file system that a stacked one handed the request on to, else 0.
+    /// `s_magic` of the lower file system that a stacked one forwarded the request to, else 0.
     pub inner_magic: u32,
     pub api: u8,
     pub flags: u8,
-    /// 1 + the number of the program's stack at its begin; 0: none was taken.
+    /// 1 + the id of the program's stack at issue; 0: no stack was captured.
     pub stack: u16,
     pub comm: [u8; 16],
 }
 
 impl Request {
-    /// All zero but for its kind.
+    /// All fields are zero except `kind`.
     pub const EMPTY: Self = Self {
         kind: EVENT_REQUEST,
         nr_segs: 0,
@@ -176,19 +176,19 @@ impl Request {
         comm: [0; 16],
     };
 
-    /// What it is; a byte that is unknown is a read, as the probes count it.
+    /// The operation. An unknown byte is a read, as the probes count it.
     #[must_use]
     pub fn op(&self) -> Op {
         Op::from_u8(self.op).unwrap_or(Op::Read)
     }
 
-    /// How the program asked.
+    /// The API that the program used.
     #[must_use]
     pub fn api(&self) -> Api {
         Api::from_u8(self.api).unwrap_or(Api::Unknown)
     }
 
-    /// The verdict's view of this record.
+    /// The properties of this request that the verdict depends on.
     #[must_use]
     #[inline(always)]
     pub fn facts(&self, cache_probes_complete: bool) -> Facts {
@@ -214,19 +214,19 @@ pub const EVENT_FILE: u32 = 2;
 pub const EVENT_REFUSAL: u32 = 3;
 pub const EVENT_MIXER: u32 = 4;
 
-/// Bytes of path one [`FileEvent`] carries.
+/// Bytes of path in one [`FileEvent`].
 pub const PATH_BYTES: usize = 2048;
-/// Longest name of one path component (NAME_MAX) and its NUL.
+/// Longest name of a path component (NAME_MAX), with its NUL.
 pub const NAME_BYTES: usize = 256;
-/// Deepest path walked.
+/// Most path components of one path.
 pub const PATH_DEPTH: u32 = 40;
 
-/// [`FileEvent::flags`]: the dentry was unhashed: deleted, or never had a name.
+/// [`FileEvent::flags`]: the dentry is unhashed: the file was deleted, or never had a name.
 pub const FILE_UNHASHED: u32 = 1;
 /// [`FileEvent::flags`]: the walk stopped before the root of the mount.
 pub const FILE_TRUNCATED: u32 = 2;
 
-/// A file seen for the first time: its names from the leaf up to the root of its mount.
+/// A file that is seen for the first time: its path components from the leaf up to the mount root.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct FileEvent {
@@ -235,16 +235,16 @@ pub struct FileEvent {
     pub inode: u64,
     pub ino: u64,
     pub dev: u32,
-    /// The process it was seen in.
+    /// The process that used the file.
     pub tgid: u32,
     /// `mount.mnt_id`, as in /proc/PID/mountinfo.
     pub mnt_id: i32,
-    /// Bytes used of `names`.
+    /// Number of bytes in `names` that are used.
     pub names_len: u32,
-    /// `inode.i_generation`: another one where the inode number was used again.
+    /// `inode.i_generation`: changes if the inode number is reused.
     pub generation: u32,
     pub pad: u32,
-    /// Name of that process.
+    /// Name of the process that used the file.
     pub comm: [u8; 16],
     /// `file_system_type.name`, NUL-terminated.
     pub fs_name: [u8; 16],
@@ -252,13 +252,13 @@ pub struct FileEvent {
     pub names: [u8; PATH_BYTES + NAME_BYTES],
 }
 
-/// [`Refusal::by`]: open(2) and its kin.
+/// [`Refusal::by`]: open(2) and its variants.
 pub const REFUSED_OPEN: u16 = 1;
 /// [`Refusal::by`]: fcntl(2) with F_SETFL.
 pub const REFUSED_FCNTL: u16 = 2;
 
-/// O_DIRECT itself was refused with EINVAL: there is no request, and no descriptor that could make
-/// one.
+/// A rejected open: O_DIRECT itself was rejected with EINVAL, so there is no descriptor that could
+/// issue a request.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Refusal {
@@ -266,7 +266,7 @@ pub struct Refusal {
     pub kind: u32,
     /// `REFUSED_*`
     pub by: u16,
-    /// Not 0: it was the kernel's test for O_DIRECT; 0: the file system's own open said so.
+    /// Not 0: rejected by the VFS's check for O_DIRECT; 0: by the file system's own open.
     pub proven: u16,
     /// CLOCK_MONOTONIC in ns.
     pub time_ns: u64,
@@ -279,16 +279,16 @@ pub struct Refusal {
     pub comm: [u8; 16],
 }
 
-/// [`Mixer::how`]: brought pages of the file into the page cache (a buffered read, a mapping).
+/// [`Mixer::how`]: added pages of the file to the page cache (a buffered read, a mapping).
 pub const MIXED_CACHED: u32 = 1;
-/// [`Mixer::how`]: made pages of the file dirty in the page cache (a buffered write, a mapping).
+/// [`Mixer::how`]: dirtied pages of the file in the page cache (a buffered write, a mapping).
 pub const MIXED_DIRTIED: u32 = 2;
-/// [`Mixer::how`]: brought pages of the file into the page cache in order to write them. No event of
-/// its own: [`MIXED_DIRTIED`] follows.
+/// [`Mixer::how`]: added pages of the file to the page cache in order to write them. Not sent as an
+/// event, because [`MIXED_DIRTIED`] follows.
 pub const MIXED_FILLED: u32 = 3;
 
-/// A process that uses a file through the page cache which somebody uses directly. Pages are
-/// counted under it.
+/// Mixed access: a process uses a file through the page cache that another one uses with O_DIRECT.
+/// The key under which its pages are counted.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mixer {
@@ -311,13 +311,13 @@ pub struct MixerEvent {
     /// CLOCK_MONOTONIC in ns.
     pub time_ns: u64,
     pub mixer: Mixer,
-    /// Process (thread-group id) that uses the file directly; 0: several do.
+    /// The process (thread-group id) that uses the file directly; 0: there are several.
     pub direct_user: u32,
     pub pad: u32,
     pub comm: [u8; 16],
 }
 
-/// Key of the per-CPU counters. From `dev` to `finding` it is laid out as [`Request`] is.
+/// Key of the per-CPU counters. Its layout from `dev` to `finding` is the same as in [`Request`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CounterKey {
@@ -330,13 +330,13 @@ pub struct CounterKey {
     pub verdict: u8,
     pub outcome: u8,
     pub finding: u8,
-    /// Low bits of -ret for refused and failed, so that EAGAIN and EINVAL stay apart.
+    /// Low bits of -ret for refused and failed requests, which separates EAGAIN from EINVAL.
     pub errno: u16,
     pub pad: [u8; 6],
 }
 
 impl CounterKey {
-    /// That of a request that was decided.
+    /// The key of a request with this decision.
     #[must_use]
     pub const fn of(request: &Request, decision: &Decision) -> Self {
         Self {
@@ -355,19 +355,19 @@ impl CounterKey {
     }
 }
 
-/// A [`CounterKey`] in words, as the probes compare it.
+/// A [`CounterKey`] as 64-bit words, the form in which the probes compare it.
 pub type KeyWords = [u64; size_of::<CounterKey>() / 8];
 
 impl Request {
-    /// [`CounterKey::of`] a request that holds its decision, in words.
+    /// The [`CounterKey`] of a request that contains its decision, as words.
     ///
     /// # Safety
     /// `this` points to a request.
     #[must_use]
     #[inline(always)]
     pub unsafe fn key_words(this: *const Self) -> KeyWords {
-        // SAFETY: per the caller; from `dev` on two words are laid out as in the key (asserted
-        // below). Volatile: bytes of them were written just so.
+        // SAFETY: guaranteed by the caller. Two words from `dev` on have the layout of the key
+        // (asserted below). Volatile, because single bytes of them were written just before.
         unsafe {
             let shared = (&raw const (*this).dev).cast::<u64>();
             let ret = (*this).ret;
@@ -381,7 +381,7 @@ impl Request {
 /// Buckets of the latency histogram: bucket n holds [2^n, 2^(n+1)) ns.
 pub const LATENCY_BUCKETS: usize = 36;
 
-/// What is added up under one [`CounterKey`].
+/// The sums for one [`CounterKey`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Counter {
@@ -403,7 +403,7 @@ impl Counter {
         latency: [0; LATENCY_BUCKETS],
     };
 
-    /// Adds a request; what is too large stays at the most, as in [`Self::merge`].
+    /// Adds a request. Sums saturate, as in [`Self::merge`].
     pub fn count(&mut self, request: &Request, decision: &Decision) {
         let latency = request.end_ns.saturating_sub(request.begin_ns);
         self.requests += 1;
@@ -414,7 +414,7 @@ impl Counter {
         Self::count_latency(&mut self.latency, latency);
     }
 
-    /// Adds another one; what is too large stays at the most (a recording may say anything).
+    /// Adds another counter. Sums saturate, because a recording may contain any number.
     pub fn merge(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.bytes = self.bytes.saturating_add(other.bytes);
@@ -436,15 +436,15 @@ impl Counter {
 
 macro_rules! stats {
     ($($(#[$m:meta])* $name:ident = $text:literal,)+) => {
-        /// Indices of the per-CPU statistics: what the tracer did and what it lost.
+        /// Indices of the per-CPU statistics, which count what the tracer did and what it lost.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Stat { $($(#[$m])* $name,)+ }
         impl Stat {
-            /// Every index with its name in reports.
+            /// All indices with their names in reports.
             pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$name, $text),)+];
 
-            /// Its name in reports.
+            /// The statistic's name in reports.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
@@ -454,43 +454,43 @@ macro_rules! stats {
 }
 
 stats! {
-    /// Requests begun.
+    /// Requests issued.
     Begun = "begun",
-    /// Requests ended and counted.
+    /// Requests completed and counted.
     Ended = "ended",
-    /// Requests ended that a filter left out.
+    /// Completed requests that a filter excluded.
     Filtered = "filtered",
-    /// Requests whose end was never seen, found when their thread or kiocb began another.
+    /// Requests with a missed completion, detected when their thread or kiocb issued another.
     Unmatched = "unmatched",
-    /// Requests not begun: no per-thread state to be had.
+    /// Requests not traced: no slot for per-thread state was available.
     LostThread = "no thread state",
-    /// Requests not begun: the map of kiocbs was full.
+    /// Requests not traced: the map of kiocbs was full.
     LostKiocb = "kiocb map full",
-    /// Vectored requests not begun: their iovecs could not be read.
+    /// Vectored requests not traced: their iovecs could not be read.
     LostLength = "iovec not readable",
     /// Child processes not followed: the set of traced processes was full.
     LostChild = "process set full",
-    /// Events handed to the ring buffer.
+    /// Events written to the ring buffer.
     Events = "events",
     /// Events lost: the ring buffer was full.
     LostEvent = "ring buffer full",
-    /// Refusals of O_DIRECT itself lost: the ring buffer was full.
+    /// Rejected opens lost: the ring buffer was full.
     LostRefusal = "refusal: ring buffer full",
-    /// Other users of directly used files not counted: the map of them was full.
+    /// Mixed access not counted: the map of buffered users was full.
     LostMixer = "mixed access map full",
     /// File names lost: the ring buffer was full.
     LostFile = "file name: ring buffer full",
-    /// Ended requests that found no counter: the counter map was full.
+    /// Completed requests not counted: all counters were in use.
     LostCounter = "counter map full",
-    /// Requests whose stack was not kept: another one with the same hash was.
+    /// Requests whose stack was lost: another stack with the same hash was stored.
     LostStack = "stack: hash taken",
 }
 
 /// Number of [`Stat`] indices.
 pub const STATS: usize = Stat::ALL.len();
 
-// No padding anywhere: the verifier refuses to send uninitialised bytes, and user space
-// must not read them.
+// There must be no padding: the verifier rejects sending uninitialised bytes, and user space must
+// not read them.
 const _: () = {
     assert!(size_of::<Evidence>() == 56);
     assert!(size_of::<Request>() == 16 * 8 + 56 + 6 * 4 + 8 + 16);

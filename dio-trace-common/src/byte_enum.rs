@@ -1,4 +1,4 @@
-//! Enums that cross between kernel and user space as a byte, and have one word in every output.
+//! Enums that cross the kernel boundary as a byte, and are shown as the same word in every output.
 
 macro_rules! byte_enum {
     ($(#[$m:meta])* $name:ident { $($(#[$vm:meta])* $variant:ident = $text:literal,)+ }) => {
@@ -7,14 +7,14 @@ macro_rules! byte_enum {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name { $($(#[$vm])* $variant,)+ }
         impl $name {
-            /// Every value, in declaration order (index = byte value).
+            /// All values in declaration order; the index is the byte value.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-            /// The word used in output and docs.
+            /// The word for this value in output and documentation.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
-            /// Back from the byte the other side wrote; `None` for an unknown one.
+            /// Converts the byte that the other side wrote; `None` if it is unknown.
             #[must_use]
             pub fn from_u8(byte: u8) -> Option<Self> {
                 Self::ALL.get(usize::from(byte)).copied()

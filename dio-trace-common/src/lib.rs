@@ -1,13 +1,13 @@
-//! What dio-trace's kernel side and user side share.
+//! Types and functions shared by dio-trace's eBPF programs and its user-space side.
 //!
-//! - [`abi`]: the records that cross from the probes to the loader;
-//! - [`evidence`]: what the probes saw of one request;
-//! - [`verdict`]: one pure function from evidence to verdict, called on both sides;
-//! - [`kfunc`]: kernel functions the probes call, linked at load;
-//! - [`offsets`]: the kernel struct members the probes read, resolved from BTF at load.
+//! - [`abi`]: the records that the probes send to user space
+//! - [`evidence`]: what the probes observed of one request
+//! - [`verdict`]: the pure function from evidence to verdict, called on both sides
+//! - [`kfunc`]: kernel functions that the probes call, linked when the object is loaded
+//! - [`offsets`]: the kernel struct members that the probes read, resolved from BTF at load
 //!
-//! Everything here is `no_std`, has explicit widths and no padding, and never carries a Rust
-//! enum across the boundary: a byte from the other side is converted with a checked `from_u8`.
+//! Everything is `no_std`, and has explicit widths and no padding. No Rust enum crosses the
+//! boundary: a byte from the other side is converted by a checked `from_u8`.
 #![no_std]
 
 pub mod abi;

@@ -1,14 +1,14 @@
-//! The kernel struct members the probes read.
+//! The table of kernel struct members that the probes read.
 //!
-//! One table. The eBPF side makes a `.rodata` global of each row; the loader resolves struct and
-//! member from the running kernel's BTF and sets it before the verifier sees the program, which
-//! then folds it to a constant.
+//! The eBPF side defines a `.rodata` global for each row. The loader looks up struct and member in
+//! the running kernel's BTF and sets the global before the program is loaded, so that the verifier
+//! treats it as a constant.
 
-/// Value of an offset whose member this kernel does not have.
+/// Value of an offset whose member does not exist in this kernel.
 pub const ABSENT: u32 = u32::MAX;
 
-/// Calls `$with!` with every row: `NAME "struct" "member" must|may`; `may` marks a member that
-/// some kernels lack (the probe that reads it is not attached there, or tests for [`ABSENT`]).
+/// Calls `$with!` with all rows: `NAME "struct" "member" must|may`. `may` marks a member that some
+/// kernels do not have: the probe that reads it is not attached there, or tests for [`ABSENT`].
 #[macro_export]
 macro_rules! kernel_offsets {
     ($with:ident) => {

@@ -1,14 +1,14 @@
-//! The one place that decides: a pure function from evidence to verdict.
+//! The verdict: a pure function from the evidence about a request to a decision.
 //!
-//! It runs in the probes (to count and to choose findings) and in user space (live and from a
-//! recording). It knows nothing of kernel versions.
+//! It runs in the probes (to count requests and to select findings) and in user space (for live
+//! tracing and recordings). It does not depend on the kernel version.
 
 use crate::{
     byte_enum::byte_enum,
     evidence::{Evidence, Facts, seen},
 };
 
-/// Linux errno values the verdict distinguishes (asm-generic/errno-base.h, errno.h).
+/// The errno values that the verdict distinguishes (asm-generic/errno-base.h, errno.h).
 mod errno {
     pub(super) const EAGAIN: i64 = 11;
     pub(super) const EINVAL: i64 = 22;
@@ -18,7 +18,7 @@ mod errno {
 /// Largest transfer of one request: `MAX_RW_COUNT` with 4 KiB pages (include/linux/fs.h).
 pub const MAX_RW_COUNT: u64 = 0x7fff_f000;
 
-/// `super_block.s_magic` values with a rule of their own (include/uapi/linux/magic.h).
+/// `super_block.s_magic` values with their own rule (include/uapi/linux/magic.h).
 pub mod magic {
     pub const TMPFS: u32 = 0x0102_1994;
     pub const FUSE: u32 = 0x6573_5546;
@@ -30,13 +30,13 @@ pub mod magic {
     pub const NTFS3: u32 = 0x7366_746e;
     pub const ZONEFS: u32 = 0x5a4f_4653;
 
-    /// File systems whose server may cache behind a request that is direct here.
+    /// True for file systems whose server may cache a request that is direct on this client.
     #[must_use]
     pub const fn is_client(magic: u32) -> bool {
         is_one_of(magic, &[FUSE, NFS, V9FS, CEPH, CIFS, SMB2]) != 0
     }
 
-    /// File systems whose data is neither a server's nor in memory: see [`seen::LOCAL`].
+    /// True for file systems whose data is neither on a server nor in memory, see [`seen::LOCAL`].
     ///
     /// [`seen::LOCAL`]: crate::evidence::seen::LOCAL
     #[must_use]
@@ -44,8 +44,8 @@ pub mod magic {
         is_one_of(magic, &[FUSE, NFS, V9FS, CEPH, CIFS, SMB2, TMPFS]) == 0
     }
 
-    /// File systems with a way past the page cache of their own, and no way through it of their
-    /// own: ntfs3 answers reads past the valid size with zeros
+    /// True for file systems with a private direct path, and without a private buffered path: ntfs3
+    /// returns zeros for reads beyond the valid size
     /// (fs/ntfs3/file.c:ntfs_file_read_iter, 7.x); zonefs appends to a zone by a bio
     /// (fs/zonefs/file.c:zonefs_file_dio_append, before 6.5).
     #[must_use]
@@ -53,8 +53,8 @@ pub mod magic {
         is_one_of(magic, &[NTFS3, ZONEFS]) != 0
     }
 
-    /// 1 if it is, else 0. Without a condition: for each way through those the verifier would walk
-    /// again what a probe does after it.
+    /// 1 if `magic` is in `these`, else 0. Branch-free on purpose: for each path through branches,
+    /// the verifier would walk the rest of the probe again.
     #[inline(always)]
     const fn is_one_of(magic: u32, these: &[u32]) -> u64 {
         let (mut one, mut at) = (0, 0);
@@ -67,15 +67,15 @@ pub mod magic {
 }
 
 byte_enum! {
-    /// How the bytes of a request travelled. In the order of decision: the first match wins.
+    /// The path that the bytes of a request took. Decided in this order; the first match wins.
     Verdict {
-        /// The request cannot be served as asked: EINVAL, EOPNOTSUPP, EAGAIN of NOWAIT.
+        /// The request was rejected: EINVAL, EOPNOTSUPP, or EAGAIN for NOWAIT.
         Refused = "refused",
         /// Any other error.
         Failed = "failed",
-        /// A read of length > 0 returned 0 at or past the end.
+        /// A read of length > 0 returned 0 at or beyond the end of the file.
         Eof = "eof",
-        /// DAX: no page cache, no block layer.
+        /// DAX: neither page cache nor block layer.
         Dax = "dax",
         /// tmpfs: the page cache is the storage.
         Memory = "memory",
@@ -83,21 +83,21 @@ byte_enum! {
         Fallback = "fallback",
         /// Some bytes went through the page cache.
         Partial = "partial",
-        /// Direct as far as this client: the server may cache.
+        /// Direct on this client; the server may cache.
         Client = "client",
-        /// Past the page cache, to the device.
+        /// All bytes bypassed the page cache.
         Direct = "direct",
-        /// The evidence does not tell.
+        /// The evidence is not sufficient.
         Unknown = "unknown",
     }
 }
 
 byte_enum! {
-    /// What became of the length that was asked for.
+    /// How much of the requested length was transferred, and why not all.
     Outcome {
-        /// No count: an error, or 0 at the end of the file.
+        /// No bytes: an error, or 0 at the end of the file.
         None = "none",
-        /// All that was asked for; of splice and sendfile, all that the pipe had room for or held.
+        /// All requested bytes; for splice and sendfile, all that the pipe had room for or held.
         Full = "full",
         Eof = "short:eof",
         DeviceEnd = "short:device-end",
@@ -112,7 +112,7 @@ byte_enum! {
 }
 
 impl Outcome {
-    /// True for 0 < result < length.
+    /// True for a short transfer: 0 < result < length.
     #[must_use]
     pub const fn is_short(self) -> bool {
         !matches!(self, Self::None | Self::Full)
@@ -124,26 +124,26 @@ impl Outcome {
 pub struct Decision {
     pub verdict: Verdict,
     pub outcome: Outcome,
-    /// Bytes of the result that went past the page cache.
+    /// Bytes of the result that bypassed the page cache.
     pub direct_bytes: u64,
     /// Bytes of the result that went through the page cache.
     pub cached_bytes: u64,
-    /// Worth a line of its own (docs/findings in README): see [`decide`].
+    /// The request is a finding, which is reported individually (README.md).
     pub finding: bool,
 }
 
 /// Decides one request.
 ///
-/// Never guesses: bytes that no probe accounts for make the verdict [`Verdict::Unknown`], except
-/// while every page-cache probe is attached
-/// - on a block device: what did not pass the cache there was direct (block/fops.c has no third
-///   way);
-/// - on a network or FUSE client: what did not pass its cache went to the server (each calls
-///   `filemap_read` or dirties pages for the rest; but for FUSE's writes behind a page that could not
-///   be dropped, [`seen::SENT_CACHED`]);
-/// - on a file system that has a direct way of its own ([`seen::OWN_WAY`]);
-/// - where a direct path took the request and its end may have been missed: what did not pass the
-///   page cache went that way.
+/// Never guesses: if no probe accounts for some bytes, the verdict is [`Verdict::Unknown`]. There are
+/// exceptions if all page-cache probes are attached: bytes that did not go through the cache went
+/// - to the device, for a block device (block/fops.c has only the direct and the buffered
+///   path);
+/// - to the server, for a network or FUSE client (which calls `filemap_read` or dirties pages for
+///   the rest; excepted are FUSE writes after a page that could not be dropped, see
+///   [`seen::SENT_CACHED`]);
+/// - by the private direct path, for a file system that has one ([`seen::OWN_WAY`]);
+/// - by the direct path, if one took the request and its completion may have been
+///   missed.
 #[must_use]
 #[inline(always)]
 pub fn decide(facts: &Facts, ev: &Evidence) -> Decision {
@@ -159,11 +159,11 @@ pub fn decide(facts: &Facts, ev: &Evidence) -> Decision {
     decide_each(facts, ev)
 }
 
-/// True of most requests, for which the rules below need not be gone through: a direct path reports
-/// all of the bytes asked for, and nothing else happened.
+/// The fast path. True for most requests: a direct path reported all of the requested bytes, and
+/// nothing else happened. The rules below need not be evaluated for them.
 ///
-/// One sum of what is not so, rather than conditions: the verifier would walk the rules once for each
-/// of those, knowing other things each time.
+/// Branch-free on purpose: OR-ing all disqualifiers gives the verifier one branch. With a branch
+/// for each, it would walk the rules once per path, with a different state each time.
 #[inline(always)]
 fn is_plain(facts: &Facts, ev: &Evidence) -> bool {
     const HARMLESS: u32 = seen::DIRECT_TRIED | seen::INVALIDATED | seen::LOCAL;
@@ -177,11 +177,11 @@ fn is_plain(facts: &Facts, ev: &Evidence) -> bool {
     let not_local = (ev.seen & seen::LOCAL) ^ seen::LOCAL;
     let more = (ev.seen & !HARMLESS) | ev.flushed_pages | ev.invalidated_pages;
     let not = not_whole | not_tried | u64::from(not_local | more) | ev.cached_bytes;
-    // Opaque, lest the compiler makes conditions of it again.
+    // Opaque, so that the compiler does not turn it into branches again.
     core::hint::black_box(not) == 0
 }
 
-/// By the rules, one by one.
+/// Decides by evaluating the rules one by one.
 #[inline(always)]
 fn decide_each(facts: &Facts, ev: &Evidence) -> Decision {
     let done = if facts.ret > 0 { facts.ret as u64 } else { 0 };
@@ -199,13 +199,13 @@ fn decide_each(facts: &Facts, ev: &Evidence) -> Decision {
     Decision { verdict, outcome, direct_bytes, cached_bytes, finding }
 }
 
-/// Bytes of the result that went through the page cache. A read counts them where it reads; of a
-/// write that entered a buffered loop, they are what the direct path did not write.
+/// Bytes of the result that went through the page cache. For a read, the buffered path counts them.
+/// For a write that entered a buffered loop, they are the bytes that the direct path did not write.
 #[inline(always)]
 fn cached(facts: &Facts, ev: &Evidence, done: u64) -> u64 {
     let untried = ev.seen & seen::DIRECT_TRIED == 0;
     if ev.seen & seen::INNER_BUFFERED != 0 && untried {
-        return done; // the kernel goes direct for a kiocb with IOCB_DIRECT alone
+        return done; // the kernel goes direct only for a kiocb with IOCB_DIRECT
     }
     if !facts.write {
         return if ev.cached_bytes < done { ev.cached_bytes } else { done };
@@ -216,7 +216,7 @@ fn cached(facts: &Facts, ev: &Evidence, done: u64) -> u64 {
     done.saturating_sub(ev.direct_bytes)
 }
 
-/// The path verdict with its bytes: (verdict, direct, cached).
+/// The verdict with its bytes: (verdict, direct, cached).
 #[inline(always)]
 fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, u64) {
     if facts.ret < 0 {
@@ -257,38 +257,38 @@ fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, 
     (Verdict::Direct, rest, 0)
 }
 
-/// The file system that has the data: of a stacked one, what it handed the request on to.
+/// Magic of the file system that holds the data: the lower one if a stacked one forwarded to it.
 #[inline(always)]
 const fn below(facts: &Facts) -> u32 {
     if facts.inner_magic == 0 { facts.magic } else { facts.inner_magic }
 }
 
-/// True if a server decided how much a read gets, and may say 0 anywhere. Elsewhere the kernel
-/// returns 0 at an end alone, which may have moved since: a truncation and a write behind it.
+/// True if a server decides how many bytes a read gets, which may be 0 anywhere. Otherwise the
+/// kernel returns 0 only at the end of the file, which may move later: a truncation, then a write.
 #[inline(always)]
 const fn answered(facts: &Facts) -> bool {
     !facts.block_device && (magic::is_client(facts.magic) || magic::is_client(below(facts)))
 }
 
-/// True if a read that got `done` bytes ended at or past the end of the file, taken when it
-/// began or when it ended: the kernel samples the size somewhere in between.
+/// True if a read that got `done` bytes stopped at or beyond the end of the file, for the size at
+/// issue or at completion: the kernel samples the size at some time in between.
 #[inline(always)]
 fn at_end(facts: &Facts, done: u64) -> bool {
     facts.pos.saturating_add(done as i64) >= facts.size_end || past_begin(facts, done)
 }
 
-/// The same with the size that the file had at the beginning.
+/// True if a read that got `done` bytes stopped at or beyond the size that the file had at issue.
 #[inline(always)]
 fn past_begin(facts: &Facts, done: u64) -> bool {
     facts.pos.saturating_add(done as i64) >= facts.size_begin
 }
 
-/// True if a read of a file got less than was read for it, which is so at the end of a file alone: wherever
-/// that is when the request has ended.
+/// True if a read of a file returned fewer bytes than the kernel read for it. This happens only at
+/// the end of the file, which may be elsewhere by the time the request completes.
 ///
-/// The direct machinery reads whole blocks, and then cuts them at the size that it took at its
-/// beginning (fs/iomap/direct-io.c:iomap_dio_complete, fs/direct-io.c:dio_complete). Nothing else
-/// stops inside a sector: bad ones and pages that cannot be read are left out whole.
+/// The direct path reads whole blocks, and trims them to the file size that it sampled at its start
+/// (fs/iomap/direct-io.c:iomap_dio_complete, fs/direct-io.c:dio_complete). Nothing else stops
+/// inside a sector: bad sectors and pages that cannot be read are left out as a whole.
 #[inline(always)]
 fn trimmed(facts: &Facts, ev: &Evidence, done: u64) -> bool {
     const SECTOR: u64 = 512;
@@ -312,13 +312,13 @@ fn outcome(facts: &Facts, ev: &Evidence, done: u64) -> Outcome {
     if at_end(facts, done) && (!facts.write || facts.block_device) {
         return match facts.block_device {
             true => Outcome::DeviceEnd,
-            // FUSE takes a short answer for the new end of the file (fs/fuse/file.c:fuse_short_read).
+            // FUSE takes a short answer as the new end of file (fs/fuse/file.c:fuse_short_read).
             false if server && !past_begin(facts, done) => Outcome::Server,
             false => Outcome::Eof,
         };
     }
     if facts.spliced {
-        return Outcome::Full; // all that the pipe had room for, or held
+        return Outcome::Full; // all that the pipe had room for or held
     }
     if ev.seen & seen::BUFFER_FAULT != 0 {
         return Outcome::Fault;
@@ -334,7 +334,7 @@ fn outcome(facts: &Facts, ev: &Evidence, done: u64) -> Outcome {
     }
     let resized = facts.size_begin != facts.size_end;
     if !facts.write && (resized || trimmed(facts, ev, done)) {
-        return Outcome::Race; // cut and grown again meanwhile: its end was here for a moment
+        return Outcome::Race; // truncated and grown again: the file ended here for a moment
     }
     Outcome::Other
 }
@@ -390,7 +390,7 @@ mod tests {
         assert_eq!((decision.direct_bytes, decision.cached_bytes), (3072, 1024));
     }
 
-    /// Numbers that are the same at every run (xorshift).
+    /// Pseudo-random numbers that are the same in every run (xorshift).
     struct Numbers(u64);
 
     impl Numbers {
@@ -450,9 +450,9 @@ mod tests {
     #[test]
     fn nothing_is_direct_without_evidence() {
         assert_eq!(verdict(&read(), &Evidence::default()).0, Verdict::Unknown);
-        // The direct machinery ran, but reports fewer bytes than the program got.
+        // The direct path ran, but reports fewer bytes than the program got.
         assert_eq!(verdict(&read(), &direct(1024)).0, Verdict::Unknown);
-        // Entered, for its end-of-file check, and read nothing.
+        // The buffered path was entered for its end-of-file check, and read nothing.
         let entered = Evidence { seen: seen::IOMAP_DIO | seen::BUFFERED_READ, ..direct(4096) };
         assert_eq!(verdict(&read(), &entered).0, Verdict::Direct);
     }
@@ -476,7 +476,7 @@ mod tests {
         assert_eq!(verdict(&on_fuse, &none).0, Verdict::Client);
         let on_tmpfs = Facts { inner_magic: magic::TMPFS, ..read() };
         assert_eq!(verdict(&on_tmpfs, &none).0, Verdict::Memory);
-        // FUSE passthrough: no server has these bytes, so nothing goes without evidence.
+        // FUSE passthrough: the bytes did not go to a server, so elimination proves nothing.
         let passed = Facts { magic: magic::FUSE, inner_magic: EXT4, ..read() };
         assert_eq!(verdict(&passed, &none).0, Verdict::Unknown);
         assert_eq!(verdict(&passed, &direct(4096)).0, Verdict::Client);
@@ -548,7 +548,7 @@ mod tests {
         assert_eq!(verdict(&at_end, &cached(0)), (Verdict::Eof, Outcome::None, false));
         let flushed = Evidence { flushed_pages: 1, ..Evidence::default() };
         assert_eq!(verdict(&at_end, &flushed), (Verdict::Eof, Outcome::None, true));
-        // The end was there when the kernel looked, and has moved since; a server may say 0 anywhere.
+        // The file ended there when the kernel read its size, and has grown; a server may return 0.
         let middle = Facts { ret: 0, ..read() };
         assert_eq!(verdict(&middle, &Evidence::default()).0, Verdict::Eof);
         let served = Facts { magic: magic::FUSE, ..middle };
@@ -562,11 +562,11 @@ mod tests {
         let short = Facts { ret: 1000, ..read() };
         let tail = Facts { size_begin: 9192, size_end: 9192, ..short };
         assert_eq!(outcome(&tail), Outcome::Eof);
-        // Truncated meanwhile, or grown meanwhile: the size at either time explains it.
+        // Truncated or grown during the request: the size at either time explains it.
         assert_eq!(outcome(&Facts { size_end: 9192, ..short }), Outcome::Eof);
         assert_eq!(outcome(&Facts { size_begin: 9192, ..short }), Outcome::Eof);
         assert_eq!(outcome(&Facts { block_device: true, ..tail }), Outcome::DeviceEnd);
-        // Less than was read, or inside of a sector: the file ended there for a moment.
+        // Fewer bytes than were read, or inside a sector: the file ended there for a moment.
         assert_eq!(outcome(&short), Outcome::Race);
         assert_eq!(outcome_of(&short, 1000), Outcome::Race);
         let sectors = Facts { ret: 1024, ..read() };
@@ -595,7 +595,7 @@ mod tests {
 
     #[test]
     fn what_the_kernel_trims_at_the_end_is_not_counted() {
-        // The direct machinery reads whole blocks; the program gets the tail.
+        // The direct path reads whole blocks; the program gets only the tail.
         let tail = Facts { ret: 1808, size_begin: 10_000, size_end: 10_000, ..read() };
         let decision = decide(&tail, &direct(4096));
         assert_eq!((decision.verdict, decision.direct_bytes), (Verdict::Direct, 1808));

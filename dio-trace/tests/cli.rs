@@ -149,7 +149,7 @@ fn a_file_that_is_not_a_recording_exits_with_1() {
     refuses(&["report", "/"], 1, &["is a directory"]);
     let hours = ["export", "/etc/passwd", "--format", "csv", "--partition", "/no/such/folder"];
     refuses(&hours, 1, &["needs --format parquet"]);
-    refuses(&["inspect", "/proc/self/exe"], 1, &["no recording", "offset 0"]);
+    refuses(&["inspect", "/proc/self/exe"], 1, &["not a recording", "offset 0"]);
     refuses(&["record", "-o", "/x", "audit", "--json"], 1, &["after `report`"]);
     refuses(&["record", "-o", "/x", "audit", "--utc"], 1, &["host's zone", "dio-trace report"]);
 }

@@ -488,7 +488,7 @@ fn a_dash_is_stdin_or_stdout() {
     fails(&run(place.path(), &["report", "-"]), &["report", "-"], &["stdin is a device"]);
     let words = ["report", "-"];
     fails(&piped(place.path(), &words, b""), &words, &["stdin is empty"]);
-    fails(&piped(place.path(), &words, b"text"), &words, &["stdin", "no recording"]);
+    fails(&piped(place.path(), &words, b"text"), &words, &["stdin", "not a recording"]);
     fails(&piped(place.path(), &words, &bytes[..100]), &words, &["stdin", "offset 16"]);
     let words = ["record", "-o", "-", "audit"];
     fails(&run(place.path(), &words), &words, &["not a stream"]);
@@ -506,7 +506,7 @@ fn endless_input_is_rejected_by_its_start() {
     ended(&mut child, &words);
     endless.kill().unwrap();
     endless.wait().unwrap();
-    fails(&child.wait_with_output().unwrap(), &words, &["no recording"]);
+    fails(&child.wait_with_output().unwrap(), &words, &["not a recording"]);
     fails(&run(place.path(), &["inspect", "/dev/zero"]), &["/dev/zero"], &["is a device"]);
     fails(&run(place.path(), &["report", "/"]), &["/"], &["is a directory"]);
 }

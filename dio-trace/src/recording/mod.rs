@@ -1,4 +1,5 @@
-//! Recordings: the file, writing one, and reading one back.
+//! Recordings of a trace: the file format, the recorder that writes one, and the replay that reads
+//! one back.
 
 pub mod format;
 pub mod recorder;

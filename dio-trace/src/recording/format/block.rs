@@ -1,21 +1,22 @@
-//! Blocks: framed, checked and compressed, each readable by itself.
+//! Blocks of a recording: each has a header with lengths and checksums, is compressed, and can be
+//! read without the others.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::recording::format::{Kind, MAGIC, PREFIX, VERSION, bounds};
 
-/// Bytes before what is stored.
+/// Bytes of a block's header.
 pub(super) const HEAD: usize = 24;
-/// What every block begins with, and what a reader looks for behind damage.
+/// First bytes of every block. A reader searches for them after damage.
 const MARKER: [u8; 4] = *b"\xd1oB\n";
-/// Most bytes of one block, before and after compression: what a reader must be able to hold.
+/// Most bytes of one block, before and after compression. A reader must be able to hold them.
 const MAX_RAW: usize = bounds::BLOCK;
 const CODEC_NONE: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
-/// Fast, and close to the best on columns.
+/// Compression level: fast, and close to the best ratio for columns.
 const LEVEL: i32 = 1;
 
-/// The bytes a file of that version begins with.
+/// The first bytes of a file of this version.
 pub(super) fn prefix(version: u32) -> [u8; PREFIX] {
     let mut out = [0; PREFIX];
     out[..8].copy_from_slice(&MAGIC);
@@ -25,13 +26,13 @@ pub(super) fn prefix(version: u32) -> [u8; PREFIX] {
     out
 }
 
-/// The version, or why these are not the first bytes of a recording that is read here.
+/// Checks the first bytes of a file. Returns its version, or why it cannot be read.
 pub(super) fn check_prefix(bytes: &[u8]) -> Result<u32, String> {
     if bytes.is_empty() {
         return Err("empty: nothing was written to it".to_owned());
     }
     if !MAGIC.iter().zip(bytes).all(|(wanted, byte)| wanted == byte) {
-        return Err("no recording of dio-trace: it does not begin as one".to_owned());
+        return Err("not a recording of dio-trace: its first bytes are wrong".to_owned());
     }
     let Some(version) = bytes.get(8..12).and_then(word).filter(|_| bytes.len() >= PREFIX) else {
         return Err(format!("cut within its first {PREFIX} bytes"));
@@ -41,7 +42,7 @@ pub(super) fn check_prefix(bytes: &[u8]) -> Result<u32, String> {
     }
     if !(1..=VERSION).contains(&version) {
         return Err(format!(
-            "format version {version}, and this dio-trace reads up to {VERSION}: take a newer one"
+            "format version {version}, and this dio-trace reads up to {VERSION}: use a newer one"
         ));
     }
     Ok(version)
@@ -51,10 +52,10 @@ fn word(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.try_into().ok()?))
 }
 
-/// A block as it is written.
+/// Encodes a block: header and compressed contents.
 ///
 /// # Errors
-/// If it is larger than a reader takes, or the compressor fails.
+/// If the contents are larger than a reader accepts, or the compressor fails.
 pub(super) fn encode(kind: Kind, raw: &[u8]) -> io::Result<Vec<u8>> {
     if raw.len() > MAX_RAW {
         return Err(io::Error::other("a block of the recording is too large"));
@@ -74,13 +75,16 @@ pub(super) fn encode(kind: Kind, raw: &[u8]) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Where a block lies and how large it is.
+/// Position and size of a block.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockInfo {
+    /// Offset in the file, in bytes.
     pub offset: u64,
-    /// `None`: of a kind that this version does not know; it is left out.
+    /// `None` if this version does not know the kind; such a block is skipped.
     pub kind: Option<Kind>,
+    /// Bytes of the contents as stored.
     pub stored: u32,
+    /// Bytes of the contents, uncompressed.
     pub raw: u32,
 }
 
@@ -88,7 +92,7 @@ pub struct BlockInfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     pub offset: u64,
-    /// Bytes left out.
+    /// Bytes that were skipped.
     pub bytes: u64,
     pub what: String,
 }
@@ -114,27 +118,28 @@ impl Head {
 
 /// One step through a file.
 pub(super) enum Step {
-    /// A block, unpacked into the buffer of [`Blocks`].
+    /// A block; its contents are in [`Blocks::raw`], uncompressed.
     Block(BlockInfo),
     Damage(Damage),
     End,
 }
 
-/// Walks over the blocks of a file, and over what lies broken between them.
+/// Iterates over the blocks of a file and the damage between them.
 pub(super) struct Blocks<R> {
     input: R,
     version: u32,
     size: u64,
     at: u64,
     stored: Vec<u8>,
+    /// Uncompressed contents of the last block.
     pub(super) raw: Vec<u8>,
 }
 
 impl<R: Read + Seek> Blocks<R> {
-    /// Checks the first bytes.
+    /// Opens a file and checks its first bytes.
     ///
     /// # Errors
-    /// If it is no recording, or of another version, with the offset.
+    /// If it is not a recording, or its version is not supported. The error contains the offset.
     pub(super) fn open(mut input: R) -> anyhow::Result<Self> {
         let size = input.seek(SeekFrom::End(0))?;
         input.rewind()?;
@@ -152,7 +157,7 @@ impl<R: Read + Seek> Blocks<R> {
         self.size
     }
 
-    /// The next block, damage, or the end.
+    /// Reads the next block, damage, or the end.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -181,7 +186,7 @@ impl<R: Read + Seek> Blocks<R> {
         if crc32fast::hash(&self.stored) != head.check {
             return Ok(damage(start, whole, "the check sum of a block is wrong"));
         }
-        // What is not known is not unpacked either.
+        // Blocks of unknown kinds are not decompressed.
         let unpacked = if kind.is_some() { self.unpack(&head) } else { Ok(()) };
         if let Err(what) = unpacked {
             return Ok(damage(start, whole, &what));
@@ -189,7 +194,7 @@ impl<R: Read + Seek> Blocks<R> {
         Ok(Step::Block(BlockInfo { offset: start, kind, stored: head.stored, raw: head.raw }))
     }
 
-    /// The head at the current offset, if there is a sound one.
+    /// Reads the block header at the current offset; `None` if it is not valid.
     fn head(&mut self, left: u64) -> io::Result<Option<Head>> {
         if left < HEAD as u64 {
             return Ok(None);
@@ -213,12 +218,12 @@ impl<R: Read + Seek> Blocks<R> {
                     return Err("a block does not unpack to the length it says".to_owned());
                 }
             }
-            other => return Err(format!("a block is packed by a codec not known here ({other})")),
+            other => return Err(format!("a block uses an unknown codec ({other})")),
         }
         Ok(())
     }
 
-    /// Looks for the next sound head behind `start`.
+    /// Searches for the next valid block header after `start`.
     fn resync(&mut self, start: u64) -> io::Result<Step> {
         const WINDOW: usize = 64 << 10;
         let mut window = vec![0; WINDOW];

@@ -1,5 +1,6 @@
-//! The most that one item of a recording may be. What is larger is left out and counted; what we
-//! write never is.
+//! Size limits for the items of a recording, so that a hostile file cannot exhaust memory. A reader
+//! skips and counts larger items; the writer never produces them. Limits are in bytes unless they
+//! say otherwise.
 
 use crate::{
     model::FileInfo,
@@ -7,32 +8,33 @@ use crate::{
     system::stack::MAX_FRAMES,
 };
 
-/// A path: PATH_MAX twice (its mount, its names), each byte escaped to four.
+/// A path: PATH_MAX twice (mount point and names), each byte escaped to four.
 pub const PATH: usize = 32 << 10;
-/// Options of a mount: those of an overlay name its layers.
+/// Mount options; those of an overlay contain the paths of its layers.
 pub const OPTIONS: usize = 64 << 10;
 /// Any other name.
 pub const NAME: usize = 2_048;
-/// Devices below a file.
+/// Number of devices below a file.
 pub const LAYERS: usize = 64;
-/// A command name; the kernel has 16 bytes.
+/// A command name; the kernel's is 16 bytes.
 const COMM: usize = 64;
-/// A line of facts: what it is parsed into takes sixteen times as much at worst.
+/// A line of facts. Parsed, it takes sixteen times as much memory at worst.
 pub(super) const LINE: usize = 1 << 20;
-/// Words and lists of a header, and all bytes of its command.
+/// Number of entries of a list in the header.
 const LIST: usize = 512;
+/// The traced command in the header: memory of all its words.
 const COMMAND: usize = 256 << 10;
-/// A probe's name, and why it is missing.
+/// A probe's name, and the reason why it is missing.
 const TEXT: usize = 1_024;
-/// Why it ended.
+/// The reason why the recording ended.
 pub(super) const WHY: usize = 4_096;
-/// Names of statistics in one block of totals.
+/// Number of statistics in one block of totals.
 pub(super) const STATS: usize = 1_024;
 
-/// Bytes of any block, unpacked.
+/// Any block, uncompressed.
 pub(super) const BLOCK: usize = 16 << 20;
 
-/// Bytes of a block, unpacked and as stored.
+/// The limit for a block of this kind, both uncompressed and as stored.
 pub(super) const fn of_block(kind: Option<Kind>) -> usize {
     match kind {
         Some(Kind::Header | Kind::Totals) => 4 << 20,
@@ -43,7 +45,7 @@ pub(super) const fn of_block(kind: Option<Kind>) -> usize {
 }
 
 impl Fact {
-    /// False if a part of it is larger than a reader takes.
+    /// False if a field is larger than a reader accepts.
     #[must_use]
     pub fn is_within(&self) -> bool {
         match self {
@@ -60,7 +62,8 @@ impl Fact {
 }
 
 impl Header {
-    /// Cuts what is larger than anybody needs; how many of its texts and list entries that were.
+    /// Truncates texts and lists that exceed the limits. Returns how many texts were truncated and
+    /// list entries removed.
     pub(super) fn cut(&mut self) -> u64 {
         let mut cut = 0;
         let Self { tool, host, kernel, boot, attach, attached, missing, dark, scope, .. } = self;
@@ -80,7 +83,7 @@ impl Header {
     }
 }
 
-/// A command keeps its first words.
+/// Removes the last words of a command that is too long.
 fn shorten_command(words: &mut Vec<String>) -> u64 {
     let (mut left, mut fit) = (COMMAND, 0);
     for word in words.iter() {
@@ -107,7 +110,7 @@ fn shorten(text: &mut String, most: usize) -> u64 {
 }
 
 impl FileInfo {
-    /// False if a part of it is larger than the reader of a recording takes.
+    /// False if a field is larger than the reader of a recording accepts.
     pub(crate) fn is_within(&self) -> bool {
         let Self { path, fs, options, dev, below, attrs, .. } = self;
         let below_fits =
@@ -120,7 +123,8 @@ impl FileInfo {
             && attrs.device.layers.iter().all(|layer| layer.bytes() <= PATH)
     }
 
-    /// Cuts options that are longer than the reader of a recording takes, behind a whole one.
+    /// Truncates options that are longer than the reader of a recording accepts, after a complete
+    /// one.
     pub(crate) fn cut_options(&mut self) {
         let below = self.below.iter_mut().map(|(_, options)| options);
         for options in below.chain([&mut self.options]) {

@@ -1,7 +1,8 @@
-//! Requests by column: what is alike lies together, and what never changes takes no room.
+//! The encoding of requests in columns: similar values are stored together, and a constant column
+//! takes almost no space.
 //!
-//! Each column is a list of numbers without sign, coded as whichever is smallest: one number for
-//! all, the few that differ from the commonest, or all of them.
+//! Each column is a list of unsigned integers. It is encoded as one value for all rows, as a common
+//! value and the few rows that differ, or as one value per row.
 
 use dio_trace_common::{
     abi::{OP_WRITE, Request},
@@ -13,16 +14,16 @@ use crate::{
     util::errno,
 };
 
-/// Requests in one block at most.
+/// Most requests in one block.
 pub(super) const MAX_ROWS: usize = 1 << 15;
-/// Bits of a buffer's address that are kept: those that alignment is about.
+/// The bits of a buffer's address that are recorded: those that matter for alignment.
 const ADDRESS: u64 = 0xffff;
 
-/// A column that holds one number for all rows.
+/// Encoding of a column: one value for all rows.
 const ONE: u8 = 0;
-/// One number for all rows but a few.
+/// Encoding of a column: one value for all rows except a few.
 const FEW: u8 = 1;
-/// A number for each row.
+/// Encoding of a column: one value per row.
 const EACH: u8 = 2;
 
 /// The columns in their order in the file (docs/trace-format.md).
@@ -60,30 +61,32 @@ enum Column {
 }
 
 const COLUMNS: usize = Column::Stack as usize + 1;
-/// Without the last one: what version 1 has, and every block in which there is no stack.
+/// Columns without [`Column::Stack`]: in files of version 1, and in blocks without stacks.
 const COLUMNS_1: usize = COLUMNS - 1;
 
-/// A request as it is recorded: numbers of the recording in place of its file and its thread.
+/// A request as it is recorded, with ids of the recording for its file and its thread.
 #[derive(Clone, Copy, Debug)]
 pub struct Recorded {
-    /// Without what identifies its file and its thread, once it was recorded.
+    /// The request. The fields that identify its file and its thread are not recorded.
     pub request: Request,
-    /// Number of its file.
+    /// Id of the file.
     pub file: u64,
-    /// Number of its thread.
+    /// Id of the thread.
     pub task: u32,
-    /// Flags of the extents in its range, where they were asked for and told.
+    /// Flags of the extents in the request's range; `None` if unknown.
     pub extents: Option<u32>,
-    /// Number of its stack; 0: none was taken.
+    /// Id of the stack; 0: none was captured.
     pub stack: u32,
 }
 
-/// Of the request before: what the next one is likely to resemble.
+/// Values of the previous request that the next one is encoded relative to.
 #[derive(Clone, Copy, Debug, Default)]
 struct Before {
+    /// Completion time in ns.
     end: u64,
+    /// File size in bytes.
     size: i64,
-    /// Where a request that goes on behind it would be.
+    /// End of its range in bytes, where a sequential request would begin.
     stop: i64,
 }
 
@@ -94,7 +97,7 @@ impl Before {
     }
 }
 
-/// Requests by column, as numbers.
+/// The requests of a block, by column.
 #[derive(Debug)]
 pub struct Columns {
     columns: [Vec<u64>; COLUMNS],
@@ -166,7 +169,7 @@ impl Columns {
         self.rows += 1;
     }
 
-    /// The block's bytes; empties the columns.
+    /// Encodes the block's contents and empties the columns.
     pub(crate) fn encode(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         put(&mut out, self.rows as u64);
@@ -181,11 +184,11 @@ impl Columns {
         out
     }
 
-    /// Takes a block's bytes in place of what was there.
+    /// Replaces the columns by those of a block; `None` if its contents are malformed.
     pub(crate) fn decode(&mut self, mut bytes: &[u8]) -> Option<()> {
         self.rows = 0;
         let rows = usize::try_from(get(&mut bytes)?).ok().filter(|rows| *rows <= MAX_ROWS)?;
-        // More columns than these would be a newer version's; it has to say so.
+        // More columns require a newer format version.
         let columns = usize::try_from(get(&mut bytes)?).ok()?;
         matches!(columns, COLUMNS_1 | COLUMNS).then_some(())?;
         let (there, missing) = self.columns.split_at_mut(columns);
@@ -201,7 +204,8 @@ impl Columns {
         Some(())
     }
 
-    /// Hands on each request in its order. The rest of a request is in the dictionaries.
+    /// Passes each request to `take`, in order. Its file, thread and stack are ids that facts
+    /// describe.
     pub fn each<E>(&self, mut take: impl FnMut(&mut Recorded) -> Result<(), E>) -> Result<(), E> {
         let mut before = Before::default();
         let columns: [&[u64]; COLUMNS] = std::array::from_fn(|i| &self.columns[i][..self.rows]);
@@ -213,7 +217,7 @@ impl Columns {
     }
 }
 
-/// One row back to a request.
+/// Decodes one row to a request.
 #[inline]
 fn request(at: &impl Fn(Column) -> u64, before: Before) -> Recorded {
     use Column::*;
@@ -283,7 +287,7 @@ fn pack(column: &[u64], out: &mut Vec<u8>) {
     }
 }
 
-/// The majority's number, if there is a majority; else any.
+/// The value of the majority of rows, if there is a majority; else any value (Boyer-Moore).
 fn common(column: &[u64]) -> u64 {
     let (mut best, mut votes) = (0, 0);
     for value in column {
@@ -321,14 +325,14 @@ fn unpack(bytes: &mut &[u8], rows: usize, column: &mut Vec<u64>) -> Option<()> {
     Some(())
 }
 
-/// An offset against the expected one: most are multiples of 512, whose zeros need not be kept.
-/// Exact up to 2^61 and below.
+/// Encodes an offset relative to the expected one. Most are multiples of 512, whose low zero bits
+/// are not stored. Exact for magnitudes up to 2^61.
 const fn short(value: i64) -> u64 {
     let folded = fold(value);
     if value % 512 == 0 { (folded / 512) << 1 } else { folded << 1 | 1 }
 }
 
-/// Back from [`short`].
+/// Decodes [`short`].
 const fn long(value: u64) -> i64 {
     let folded = value >> 1;
     if value & 1 == 0 { unfold(folded).wrapping_mul(512) } else { unfold(folded) }

@@ -1,4 +1,5 @@
-//! What is recorded beside requests, as JSON: a reader in any language can have it.
+//! Everything that is recorded in addition to requests. It is stored as JSON, so that it is easy to
+//! read in any language.
 
 use dio_trace_common::abi::{
     Counter, CounterKey, EVENT_MIXER, EVENT_REFUSAL, FileId, LATENCY_BUCKETS, Mixer, MixerEvent,
@@ -8,26 +9,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::{model::FileInfo, system::stack, util::clock::Zone};
 
-/// Where, when and how it was recorded.
+/// Where, when and how the recording was made.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Header {
     pub tool: String,
     pub host: String,
     /// `uname -r`
     pub kernel: String,
-    /// /proc/sys/kernel/random/boot_id: which run of that kernel.
+    /// /proc/sys/kernel/random/boot_id, which identifies the boot.
     pub boot: String,
     /// ns since the epoch when recording began.
     pub started: u64,
-    /// ns that CLOCK_REALTIME was ahead of CLOCK_MONOTONIC, which all other times are in.
+    /// CLOCK_REALTIME minus CLOCK_MONOTONIC in ns. All other times are CLOCK_MONOTONIC.
     pub clock: i64,
-    /// The host's time zone when recording began; not in older recordings, or it could not be told.
+    /// The host's time zone when recording began; `None` if unknown, or in older recordings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<Zone>,
     pub scope: Scope,
-    /// Every request, not findings alone.
+    /// Every request was recorded, not only findings.
     pub all: bool,
-    /// Of the requests without a finding, one in so many; 0: none, or all.
+    /// One of this many requests without a finding was recorded; 0: none, or all (see `all`).
     pub sample: u64,
     /// Requests have stacks.
     #[serde(default)]
@@ -35,12 +36,13 @@ pub struct Header {
     /// `fentry` or `kprobe`
     pub attach: String,
     pub attached: Vec<String>,
-    /// Probe and reason.
+    /// (probe, reason) of each probe that could not be attached.
     pub missing: Vec<(String, String)>,
+    /// (probe, reason) of each silent probe: the self-test failed for it.
     pub dark: Vec<(String, String)>,
 }
 
-/// Whose requests.
+/// The processes whose requests were recorded.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
@@ -50,7 +52,7 @@ pub enum Scope {
     Command(Vec<String>),
 }
 
-/// What a line of a facts block holds.
+/// One line of a facts block.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "fact", rename_all = "lowercase")]
 pub enum Fact {
@@ -62,9 +64,10 @@ pub enum Fact {
     Mixer(MixerFact),
 }
 
-/// A file gets its number. Told again when more is known of it.
+/// Assigns an id to a file. Emitted again when more is known about the file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FileFact {
+    /// The id.
     pub file: u64,
     pub ino: u64,
     /// Kernel `dev_t`.
@@ -74,34 +77,35 @@ pub struct FileFact {
 }
 
 impl FileFact {
-    /// The key under which a reader has it: its number in place of the kernel's address.
+    /// The file's identity for a reader: the id takes the place of the inode's kernel address.
     #[must_use]
     pub const fn key(&self) -> FileId {
         FileId { inode: self.file, ino: self.ino, dev: self.dev, generation: self.generation }
     }
 }
 
-/// A thread gets its number.
+/// Assigns an id to a thread.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TaskFact {
+    /// The id.
     pub task: u32,
     pub pid: u32,
     pub tid: u32,
-    /// As the kernel has it, byte for byte, without NULs at its end.
+    /// The kernel's name of the thread, unescaped and without trailing NULs.
     pub comm: Vec<u8>,
 }
 
-/// A process that has counters, by name.
+/// The name of a process that has counters, or whose name differs from its thread's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProcessFact {
     pub pid: u32,
     pub name: String,
-    /// What it calls itself, where that says more. Told again when it changes.
+    /// The title in its command line, if it differs from the name. Emitted again when it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
 }
 
-/// See [`Refusal`].
+/// A rejected open, see [`Refusal`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RefusalFact {
     pub time: u64,
@@ -130,14 +134,14 @@ impl RefusalFact {
     }
 }
 
-/// See [`MixerEvent`].
+/// Mixed access, see [`MixerEvent`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MixerFact {
     pub time: u64,
     pub file: u64,
     pub task: u32,
     pub how: u32,
-    /// [`MixerEvent::direct_user`]; older recordings do not say.
+    /// [`MixerEvent::direct_user`]; 0 in older recordings, which do not have it.
     #[serde(default)]
     pub direct_user: u32,
 }
@@ -163,7 +167,7 @@ pub const fn mixer(key: FileId, tgid: u32, how: u32) -> Mixer {
 }
 
 impl TaskFact {
-    /// As the probes send it.
+    /// The name as the probes send it: 16 bytes, NUL-padded.
     #[must_use]
     pub fn comm16(&self) -> [u8; 16] {
         let mut comm = [0; 16];
@@ -174,22 +178,23 @@ impl TaskFact {
     }
 }
 
-/// Counts since recording began. Rows that did not change since the totals before are left out.
+/// Counts since recording began. Rows that did not change since the previous totals are left out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TotalsFact {
     /// CLOCK_MONOTONIC in ns.
     pub time: u64,
-    /// By name, as in docs/json.md.
+    /// (name, count) of each statistic; the names are in docs/json.md.
     pub stats: Vec<(String, u64)>,
+    /// (program, runs that BPF skipped).
     pub skipped: Vec<(String, u64)>,
     pub counters: Vec<CounterFact>,
-    /// File, process, how, pages.
+    /// (file, process, how, pages) of mixed access.
     pub mixers: Vec<(u64, u32, u32, u64)>,
-    /// Requests that the recorder itself had to leave out: the disk was too slow.
+    /// Requests that the recorder dropped because the disk was too slow.
     pub dropped: u64,
 }
 
-/// See [`CounterKey`] and [`Counter`].
+/// A row of the counters, see [`CounterKey`] and [`Counter`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CounterFact {
     pub file: u64,
@@ -197,10 +202,12 @@ pub struct CounterFact {
     /// op, verdict, outcome, finding, errno
     pub what: (u8, u8, u8, u8, u16),
     pub requests: u64,
-    /// In all, direct, cached.
+    /// (total, direct, cached)
     pub bytes: (u64, u64, u64),
+    /// Sum of latencies in ns.
     pub latency_ns: u64,
-    /// Requests by power of two of ns, from the first that is not 0: (power, requests…).
+    /// The latency histogram (buckets are powers of two in ns): the first bucket that is not 0, and
+    /// the counts from there on.
     pub latency: (u8, Vec<u32>),
 }
 
@@ -220,7 +227,7 @@ impl CounterFact {
         }
     }
 
-    /// Back, under the reader's key of the file.
+    /// Converts the row back to a counter, under the reader's key of the file.
     #[must_use]
     pub fn counter(&self, key: FileId) -> (CounterKey, Counter) {
         let (op, verdict, outcome, finding, errno) = self.what;
@@ -255,11 +262,11 @@ impl CounterFact {
     }
 }
 
-/// Why it ended in good order.
+/// The end of a recording that was ended cleanly.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct End {
     /// CLOCK_MONOTONIC in ns.
     pub time: u64,
-    /// `done`, or what stopped it.
+    /// `done`, or why recording stopped.
     pub why: String,
 }

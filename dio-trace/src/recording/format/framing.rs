@@ -1,4 +1,4 @@
-//! Recordings of any blocks, for fuzzing.
+//! Builds recordings from arbitrary blocks, for fuzzing.
 
 use std::io;
 #[cfg(test)]
@@ -9,7 +9,8 @@ use crate::recording::format::{
     block::{encode, prefix},
 };
 
-/// A file of blocks with sound heads; a header comes first if none does.
+/// Builds a file of blocks with valid block headers. If the first block is not a recording's
+/// header, one is inserted.
 pub(crate) fn framed(blocks: &[(u8, &[u8])]) -> io::Result<Vec<u8>> {
     let mut file = prefix(VERSION).to_vec();
     if blocks.first().is_none_or(|(kind, _)| Kind::from_u8(*kind) != Some(Kind::Header)) {
@@ -23,7 +24,7 @@ pub(crate) fn framed(blocks: &[(u8, &[u8])]) -> io::Result<Vec<u8>> {
     Ok(file)
 }
 
-/// The blocks of a file.
+/// Splits a file into its blocks: (kind, contents).
 #[cfg(test)]
 pub(crate) fn unframed(file: &[u8]) -> anyhow::Result<Vec<(u8, Vec<u8>)>> {
     use super::block::{Blocks, Step};

@@ -1,4 +1,8 @@
-//! The recording: write, read, recover. docs/trace-format.md is the contract.
+//! The file format of a recording: writing, reading, and recovering from damage. It is specified in
+//! docs/trace-format.md.
+//!
+//! A file is a prefix (magic, version, checksum) followed by blocks. Each block is compressed and
+//! checked separately, so that damage affects only the block that it hits.
 
 mod block;
 pub mod bounds;
@@ -26,31 +30,33 @@ pub(crate) use framing::unframed;
 pub use reader::{Item, Reader};
 pub use writer::Writer;
 
-/// Newest version of the format; a newer one is refused.
+/// Newest version of the format that is supported; files of a newer one are rejected.
 pub const VERSION: u32 = 2;
-/// What a file begins with; a text-mode copy that changes line ends breaks it at once.
+/// First bytes of a file. They contain a newline, so that a text-mode copy that changes line
+/// endings is detected at once.
 const MAGIC: [u8; 8] = *b"dio\x89rec\n";
 
-/// True of the first bytes of a recording, as many as there are.
+/// True if `bytes` may be the beginning of a recording. Fewer bytes than the magic has are compared
+/// as far as they go.
 #[must_use]
 pub fn begins_as_one(bytes: &[u8]) -> bool {
     MAGIC.iter().zip(bytes).all(|(wanted, byte)| wanted == byte)
 }
-/// Magic, version, and the CRC of both.
+/// Bytes of magic, version, and the CRC of both.
 const PREFIX: usize = 16;
 
-/// What a block holds.
+/// The contents of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// JSON: a [`Header`]; the first block.
     Header = 1,
-    /// JSON, an object a line: [`Fact`]s.
+    /// JSON, one object per line: [`Fact`]s.
     Facts = 2,
     /// [`Columns`] of requests.
     Requests = 3,
     /// JSON: a [`TotalsFact`].
     Totals = 4,
-    /// JSON: an [`End`]; the last block of a recording that was ended in good order.
+    /// JSON: an [`End`]; the last block of a recording that was ended cleanly.
     End = 5,
 }
 

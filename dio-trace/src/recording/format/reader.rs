@@ -1,4 +1,4 @@
-//! Reads a recording, whatever became of it.
+//! Reads a recording, including damaged and truncated ones.
 
 use std::io::{Read, Seek};
 
@@ -10,39 +10,40 @@ use crate::recording::format::{
     bounds,
 };
 
-/// One piece of a recording, in the order in which it was written.
+/// The contents of one block, or damage. Items are in the order in which they were written.
 #[derive(Debug)]
 pub enum Item<'a> {
     Facts(Vec<Fact>),
     Requests(&'a Columns),
     Totals(Box<TotalsFact>),
     End(End),
-    /// A part that could not be read; reading goes on behind it.
+    /// A part that could not be read; reading continues after it.
     Damage(Damage),
-    /// The header once more.
+    /// The second copy of the header.
     Header,
     /// A block of a kind that this version does not know.
     Other,
 }
 
-/// Reads block after block; memory does not grow with the file.
+/// Reads a recording block by block; memory does not grow with the size of the file.
 pub struct Reader<R> {
     blocks: Blocks<R>,
     columns: Columns,
     header: Header,
-    /// Damage in front of the header that was read, not handed out yet.
+    /// Damage before the header, not returned as an item yet.
     before: Option<Damage>,
-    /// The block the last item came from.
+    /// The block that the last item came from.
     info: Option<BlockInfo>,
-    /// Facts and texts that are larger than [`bounds`] say.
+    /// Facts and texts that exceed the limits in [`bounds`].
     too_large: u64,
 }
 
 impl<R: Read + Seek> Reader<R> {
-    /// Reads the header.
+    /// Opens a recording and reads its header.
     ///
     /// # Errors
-    /// If this is no recording, of another version, or its headers are damaged; with the offset.
+    /// If it is not a recording, its version is not supported, or both copies of its header are
+    /// damaged. The error contains the offset.
     pub fn open(input: R) -> Result<Self> {
         let mut blocks = Blocks::open(input)?;
         let (mut header, before) = header(&mut blocks)?;
@@ -55,7 +56,7 @@ impl<R: Read + Seek> Reader<R> {
         &self.header
     }
 
-    /// Version of its format.
+    /// The file's format version.
     #[must_use]
     pub const fn version(&self) -> u32 {
         self.blocks.version()
@@ -66,19 +67,20 @@ impl<R: Read + Seek> Reader<R> {
         self.blocks.size()
     }
 
-    /// The block that the last item came from; `None` behind damage.
+    /// The block that the last item came from; `None` if the item was damage.
     #[must_use]
     pub const fn info(&self) -> Option<BlockInfo> {
         self.info
     }
 
-    /// Facts, and texts of the header, that were too large so far: they are left out or cut.
+    /// Number of facts and texts of the header that were too large so far. Such facts are skipped,
+    /// and such texts truncated.
     #[must_use]
     pub const fn too_large(&self) -> u64 {
         self.too_large
     }
 
-    /// The next item; `None` at the end of the file.
+    /// Reads the next item; `None` at the end of the file.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -108,7 +110,7 @@ impl<R: Read + Seek> Reader<R> {
     }
 }
 
-/// The first sound header, and the damage in front of it: that of the one before.
+/// Reads the first valid header, and the damage before it, that is, of the first copy.
 fn header<R: Read + Seek>(blocks: &mut Blocks<R>) -> Result<(Header, Option<Damage>)> {
     let mut before: Option<Damage> = None;
     let behind = loop {
@@ -122,26 +124,26 @@ fn header<R: Read + Seek>(blocks: &mut Blocks<R>) -> Result<(Header, Option<Dama
             Step::Damage(damage) => damage,
             other => break other,
         };
-        // One behind the other.
+        // Consecutive damage is reported as one.
         before.get_or_insert(Damage { bytes: 0, ..damage }).bytes += damage.bytes;
     };
     match (before, behind) {
-        (Some(Damage { offset, what, .. }), _) => bail!(
-            "its header is damaged, without which nothing behind it can be read: offset {offset}: {what}"
-        ),
+        (Some(Damage { offset, what, .. }), _) => {
+            bail!("its header is damaged, so nothing after it can be read: offset {offset}: {what}")
+        }
         (None, Step::Block(info)) => bail!("offset {}: the header is missing", info.offset),
         (None, _) => bail!("cut before its header (offset {})", blocks.size()),
     }
 }
 
-/// A sound block whose contents are not.
+/// Reports a block with a correct checksum whose contents are malformed.
 fn senseless(info: BlockInfo) -> Damage {
     let bytes = u64::from(info.stored) + super::block::HEAD as u64;
-    let what = "what a block holds cannot be understood".to_owned();
+    let what = "the contents of a block cannot be decoded".to_owned();
     Damage { offset: info.offset, bytes, what }
 }
 
-/// An unknown fact is left out: a later version may have written it.
+/// Parses a block of facts. Unknown facts are skipped: a later version may have written them.
 fn facts(raw: &[u8], too_large: &mut u64) -> Option<Vec<Fact>> {
     let text = std::str::from_utf8(raw).ok()?;
     let mut fact = |line: &str| {
@@ -154,7 +156,7 @@ fn facts(raw: &[u8], too_large: &mut u64) -> Option<Vec<Fact>> {
     Some(text.lines().filter_map(&mut fact).collect())
 }
 
-/// Of statistics there are few.
+/// Parses a block of totals; `None` if it is malformed or has too many statistics.
 fn totals(raw: &[u8]) -> Option<Box<TotalsFact>> {
     let totals: Box<TotalsFact> = serde_json::from_slice(raw).ok()?;
     let named = || totals.stats.iter().chain(&totals.skipped);

@@ -1,4 +1,4 @@
-//! What is written comes back, and no damage does more than lose what it hit.
+//! Tests that a recording is read back as it was written, and that damage loses only what it hit.
 
 use std::io::Cursor;
 
@@ -59,7 +59,7 @@ fn file(number: u64) -> Fact {
     Fact::File(Box::new(FileFact { file: number, ino: 12, dev: key.dev, generation: 0, info }))
 }
 
-/// A recording of `n` requests in blocks of 10, with its end.
+/// A complete recording of `n` requests in blocks of 10.
 fn recording(n: u64) -> Vec<u8> {
     let mut out = Vec::new();
     let mut writer = Writer::new(&mut out, &header()).unwrap();
@@ -104,7 +104,7 @@ fn a_cut_recording_counts_what_is_there_and_its_names_are_safe() {
 }
 
 #[test]
-fn each_block_lost_loses_itself_alone() {
+fn a_damaged_block_loses_only_itself() {
     let bytes = recording(100);
     let mut reader = Reader::open(Cursor::new(&bytes)).unwrap();
     let mut requests = Vec::new();
@@ -114,7 +114,7 @@ fn each_block_lost_loses_itself_alone() {
     }
     assert_eq!(requests.len(), 10);
     for at in requests {
-        // In its head, so that the next one must be looked for; and behind it.
+        // In the block's header, so that the reader must search for the next block; and after it.
         for hit in [at + 9, at + HEAD + 3] {
             let mut broken = bytes.clone();
             broken[hit] ^= 0x10;
@@ -148,7 +148,7 @@ fn a_damaged_header_has_a_second_one() {
 fn other_files_and_versions_are_refused_with_the_offset() {
     let error = |bytes: &[u8]| format!("{:#}", read(bytes).err().unwrap());
     assert!(error(b"").contains("offset 0"));
-    assert!(error(b"#!/bin/sh\necho no recording at all\n").contains("no recording"));
+    assert!(error(b"#!/bin/sh\necho no recording at all\n").contains("not a recording"));
     let mut newer = recording(1);
     newer[8] = 3;
     let check = crc32fast::hash(&newer[..12]);
@@ -159,7 +159,7 @@ fn other_files_and_versions_are_refused_with_the_offset() {
 
 #[test]
 fn a_bomb_does_not_unpack() {
-    // 1 GiB of zeros in a few KiB, said to be 100 bytes.
+    // 64 MiB of zeros compressed to a few KiB; the block's header says 100 bytes.
     let mut bomb = recording(0);
     let zeros = zstd::bulk::compress(&vec![0; 64 << 20], 19).unwrap();
     let mut block = encode(Kind::Requests, &[0; 100]).unwrap();
@@ -232,7 +232,7 @@ fn any_request() -> impl Strategy<Value = Recorded> {
     })
 }
 
-/// What a recording keeps of a request.
+/// The fields of a request that a recording keeps.
 fn kept(r: &Recorded) -> impl PartialEq + std::fmt::Debug + use<> {
     let q = &r.request;
     let numbers = [r.file, q.begin_ns, q.end_ns, q.user, q.len, q.done_before];

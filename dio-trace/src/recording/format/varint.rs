@@ -1,4 +1,4 @@
-//! Whole numbers in as few bytes as they need: seven bits a byte, the lowest first.
+//! Variable-length integers (LEB128): seven bits per byte, lowest first.
 
 /// Appends a number.
 pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
@@ -9,7 +9,7 @@ pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Takes a number off the front; `None` if the bytes end, or say more than 64 bits.
+/// Removes a number from the front; `None` if the bytes end, or the number has more than 64 bits.
 #[inline]
 pub(super) fn get(bytes: &mut &[u8]) -> Option<u64> {
     let (&first, rest) = bytes.split_first()?;
@@ -33,12 +33,12 @@ pub(super) fn get(bytes: &mut &[u8]) -> Option<u64> {
     }
 }
 
-/// Small numbers of either sign to small ones without.
+/// Zigzag encoding: maps signed integers of small magnitude to small unsigned ones.
 pub(super) const fn fold(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
-/// Back from [`fold`].
+/// Decodes [`fold`].
 pub(super) const fn unfold(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }

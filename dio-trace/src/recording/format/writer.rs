@@ -1,4 +1,4 @@
-//! Appends blocks; never goes back.
+//! Writes a recording by appending blocks; it never seeks.
 
 use std::io::{self, Write};
 
@@ -9,48 +9,48 @@ use crate::recording::format::{
     block::{encode, prefix},
 };
 
-/// Rows in one totals block at most.
+/// Most rows in one totals block.
 const TOTALS_ROWS: usize = 4_096;
-/// Facts are handed out in blocks of about this size.
+/// Approximate size of a facts block in bytes, uncompressed.
 const FACTS: usize = 256 << 10;
 
-/// Writes a recording. What was handed over is in the file after [`Writer::flush`].
+/// Writes a recording. Facts and requests are buffered until [`Writer::flush`].
 pub struct Writer<W> {
     out: W,
-    /// Bytes of whole blocks in the file.
+    /// Bytes of complete blocks in the file.
     written: u64,
-    /// Requests in them.
+    /// Requests in complete blocks.
     recorded: u64,
     facts: Vec<u8>,
     requests: Columns,
-    /// Where the last block of requests begins, and the requests before it.
+    /// Offset of the last block of requests, and the number of requests before it.
     last: Option<(u64, u64)>,
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a file.
+    /// Begins a file: writes the prefix and the header.
     ///
     /// # Errors
     /// Those of the output.
     pub fn new(mut out: W, header: &Header) -> io::Result<Self> {
-        // Without stacks a reader of version 1 can have it.
+        // A reader of version 1 can read a file without stacks.
         let prefix = prefix(if header.stacks { 2 } else { 1 });
         out.write_all(&prefix)?;
         let written = prefix.len() as u64;
         let mut writer = Self { written, ..Self::bare(out) };
-        // Nothing can be read without it: a damaged one has a second.
+        // Nothing can be read without the header, so there are two copies.
         writer.json(Kind::Header, header)?;
         writer.json(Kind::Header, header)?;
         Ok(writer)
     }
 
-    /// Writes blocks alone: a part of a file that has its header elsewhere.
+    /// Writes only blocks: a part of a file that gets its header elsewhere.
     pub fn bare(out: W) -> Self {
         let (facts, requests) = (Vec::new(), Columns::default());
         Self { out, written: 0, recorded: 0, facts, requests, last: None }
     }
 
-    /// Adds whole blocks that a bare one wrote, with so many requests.
+    /// Adds blocks that a bare writer has written, with `requests` requests in them.
     ///
     /// # Errors
     /// Those of the output.
@@ -62,14 +62,14 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Forgets what is not in the output yet.
+    /// Discards the buffered facts and requests.
     pub fn discard(&mut self) {
         self.facts.clear();
         self.requests = Columns::default();
     }
 
-    /// Gives up the last block of requests and what follows it: what is behind [`Writer::written`]
-    /// then is to be cut off.
+    /// Gives up the last block of requests and everything after it. The caller must truncate the
+    /// output to [`Writer::written`] bytes afterwards.
     pub fn give_back(&mut self) {
         if let Some(before) = self.last.take() {
             (self.written, self.recorded) = before;
@@ -80,12 +80,12 @@ impl<W: Write> Writer<W> {
         self.out
     }
 
-    /// Bytes of whole blocks: up to here the file is sound, whatever happened behind.
+    /// Bytes of complete blocks: up to this offset the file is valid, even after a failed write.
     pub const fn written(&self) -> u64 {
         self.written
     }
 
-    /// Requests in whole blocks.
+    /// Number of requests in complete blocks.
     pub const fn recorded(&self) -> u64 {
         self.recorded
     }
@@ -98,12 +98,12 @@ impl<W: Write> Writer<W> {
         &mut self.out
     }
 
-    /// Adds a fact; it precedes every request handed over after it.
+    /// Adds a fact. It precedes every request that is added after it.
     ///
     /// # Errors
     /// Those of the output.
     pub fn fact(&mut self, fact: &Fact) -> io::Result<()> {
-        // Who mixes is part of the reason of later requests, not of those before.
+        // Mixed access is part of the reason of later requests, but not of earlier ones.
         if matches!(fact, Fact::Mixer(_)) {
             self.requests()?;
         }
@@ -121,7 +121,7 @@ impl<W: Write> Writer<W> {
         if self.requests.is_full() { self.flush() } else { Ok(()) }
     }
 
-    /// Adds totals, in as many blocks as it takes.
+    /// Adds totals, in as many blocks as are needed.
     ///
     /// # Errors
     /// Those of the output.
@@ -141,7 +141,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Ends the recording.
+    /// Writes the end of the recording.
     ///
     /// # Errors
     /// Those of the output.
@@ -150,7 +150,7 @@ impl<W: Write> Writer<W> {
         self.json(Kind::End, end)
     }
 
-    /// Hands everything to the output.
+    /// Writes the buffered facts and requests to the output.
     ///
     /// # Errors
     /// Those of the output.
@@ -171,7 +171,7 @@ impl<W: Write> Writer<W> {
         if self.requests.is_empty() {
             return Ok(());
         }
-        // What they refer to comes first.
+        // The facts that the requests refer to come first.
         self.facts()?;
         let rows = self.requests.len() as u64;
         let before = (self.written, self.recorded);

@@ -1,5 +1,5 @@
-//! Files that may not grow as far as it takes: the reason is in the file, and what is counted is
-//! there. In processes of their own, for limits are those of a process.
+//! Tests recordings that run out of space or reach a size limit: the reason is in the file, and the
+//! counts match its contents. Each test runs a child process, because limits are per process.
 
 use std::{
     fs, io,
@@ -21,21 +21,21 @@ use crate::{
 
 const MODE: &str = "DIO_TRACE_TEST_MODE";
 const FILE: &str = "DIO_TRACE_TEST_FILE";
-/// Where the files are copied to: a tmpfs goes with its process.
+/// Directory that the files are copied to, because a child's tmpfs disappears with the child.
 const COPY: &str = "DIO_TRACE_TEST_COPY";
 
-/// What limits a child.
+/// The limit that a child runs under.
 #[derive(Clone, Copy)]
 enum Limit {
-    /// RLIMIT_FSIZE from the start.
+    /// RLIMIT_FSIZE in bytes, from the start.
     File(u64),
-    /// A tmpfs of its own, of so many bytes.
+    /// A tmpfs of this many bytes.
     Disk(u64),
-    /// None; the child sets its own.
+    /// None; the child sets a limit itself.
     Own,
 }
 
-/// What a child said, and what is in its files.
+/// The output of a child, and the contents of its files.
 struct Seen {
     requests: u64,
     lost: u64,
@@ -53,7 +53,7 @@ fn set_limit(bytes: u64) -> io::Result<()> {
     Err(io::Error::last_os_error())
 }
 
-/// A tmpfs over a folder, which the process alone sees.
+/// Mounts a tmpfs on a directory in a private mount namespace.
 fn mount(folder: &std::ffi::CStr, options: &std::ffi::CStr) -> io::Result<()> {
     // SAFETY: plain system calls on strings that end with 0.
     unsafe {
@@ -94,7 +94,7 @@ fn run(mode: &str, limit: Limit) -> Seen {
         }
         Limit::Own => Ok(()),
     };
-    // SAFETY: system calls alone, between fork and exec.
+    // SAFETY: between fork and exec, only system calls are made.
     unsafe { command.pre_exec(before) };
     let said = command.output().unwrap();
     let text = String::from_utf8_lossy(&said.stdout).into_owned();
@@ -127,7 +127,7 @@ fn keep(mode: &str) -> Keep {
     }
 }
 
-/// Records until it stops, says what came of it.
+/// The child: records until recording stops, then prints the result.
 #[test]
 #[ignore = "run by the tests of this file, under a limit"]
 fn child() {
@@ -154,7 +154,7 @@ fn child() {
             break;
         }
     }
-    // Some that come while it is not noticed yet.
+    // Requests that arrive before the failure is noticed.
     for n in 0..500 {
         let request = Request { end_ns: 81_000 + n, ..crate::testing::fixtures::request() };
         recorder.take(Event::Request(Box::new(request)), &mut enricher);
@@ -169,7 +169,7 @@ fn child() {
     println!("stopped {}", done.stopped.unwrap_or_default());
 }
 
-/// What must hold wherever the end could be written.
+/// Asserts what must hold if the end could be written.
 fn says_why(seen: &Seen, reason: &str) {
     assert!(seen.stopped.contains(reason), "{}", seen.stopped);
     assert!(!seen.unended && !seen.files.is_empty());
@@ -229,7 +229,7 @@ fn a_dump_that_does_not_fit_says_so() {
         .step_by(100 << 10)
         .map(|bytes| run("flight", Limit::Disk(bytes)))
         .collect();
-    // Where there is no room for its header there is no file to say it in.
+    // If not even the header fits, there is no file to contain the reason.
     let (none, begun): (Vec<&Seen>, Vec<&Seen>) = seen.iter().partition(|seen| seen.unended);
     begun.iter().for_each(|seen| says_why(seen, "ENOSPC"));
     assert!(!begun.is_empty());

@@ -1,4 +1,5 @@
-//! Files and tasks by number, each told before it is referred to.
+//! Assigns ids to files, tasks and stacks. The fact that describes an id is emitted before the id
+//! is first used.
 
 use dio_trace_common::abi::FileId;
 use std::collections::{HashMap, HashSet};
@@ -9,36 +10,37 @@ use crate::{
     system::stack::Stack,
 };
 
-/// Files and tasks that have a number at the same time; more get new ones.
+/// Most ids that are remembered of each kind. A file or task that is forgotten gets a new id.
 const MAX_NUMBERS: usize = 1 << 18;
 
-/// Numbers in place of kernel addresses and names.
+/// The ids in use. They stand for kernel addresses and names.
 #[derive(Default)]
 pub(super) struct Ids {
     pub(super) files: HashMap<FileId, u64>,
     tasks: HashMap<(u32, u32, [u8; 16]), u32>,
-    /// With the titles that were told of them.
+    /// Process ids that were emitted, with their titles at that time.
     processes: HashMap<u32, Option<String>>,
+    /// Stacks that were emitted.
     stacks: HashSet<u32>,
-    /// Of files with counters, which count twice if they are told by another number.
+    /// Ids of files with counters. These must not change: a reader would count such a file twice.
     counted: HashSet<u64>,
     next_file: u64,
     next_task: u32,
 }
 
 impl Ids {
-    /// None has been told; those to come are new ones.
+    /// An empty table whose ids continue after those of `self`.
     pub(super) fn after(&self) -> Self {
         Self { next_file: self.next_file, next_task: self.next_task, ..Self::default() }
     }
 
-    /// Those given out by `other` are not given again.
+    /// Continues after the ids that `other` has assigned.
     pub(super) const fn skip(&mut self, other: &Self) {
         (self.next_file, self.next_task) = (other.next_file, other.next_task);
     }
 
-    /// Forgets all but files with counters, and facts that wait for the writer with them: what comes
-    /// again gets a new number. How many refusals and mixers were lost by that.
+    /// Forgets all ids and all waiting facts except those of files with counters. Returns how many
+    /// rejected opens and mixed-access events were lost.
     pub(super) fn forget(&mut self, waiting: &mut Vec<Fact>) -> u64 {
         let counted = &self.counted;
         let mut lost = 0;
@@ -53,6 +55,7 @@ impl Ids {
         lost
     }
 
+    /// The id of a file; a new one is emitted to `facts`.
     pub(super) fn file(
         &mut self,
         key: FileId,
@@ -68,11 +71,12 @@ impl Ids {
         }
         self.next_file += 1;
         self.files.insert(key, self.next_file);
-        facts.push(told(self.next_file, key, tgid, enricher));
+        facts.push(file_fact(self.next_file, key, tgid, enricher));
         self.next_file
     }
 
-    /// The same of a file whose counters are told, as many as there are at most.
+    /// The id of a file that has counters, which is never forgotten. Bounded by the number of
+    /// counters.
     pub(super) fn counted(
         &mut self,
         key: FileId,
@@ -86,6 +90,7 @@ impl Ids {
         number
     }
 
+    /// The id of a thread (pid, tid, comm); a new one is emitted to `facts`.
     pub(super) fn task(
         &mut self,
         task: (u32, u32, [u8; 16]),
@@ -101,7 +106,7 @@ impl Ids {
         self.next_task += 1;
         self.tasks.insert(task, self.next_task);
         let (pid, tid, comm) = task;
-        // Its own name may be another, and it may have a title.
+        // The process's name may differ from this thread's, or it may have a title.
         if tid != pid || enricher.title(pid).is_some() {
             self.process(pid, Some((tid, &comm)), enricher, facts);
         }
@@ -111,7 +116,8 @@ impl Ids {
         self.next_task
     }
 
-    /// The name is asked while the process still lives; `seen` are a thread of it and its name.
+    /// Emits the name and title of a process if they are new. Done early, while the process still
+    /// runs. `seen` is the id and the name of one of its threads.
     fn process(
         &mut self,
         pid: u32,
@@ -130,7 +136,7 @@ impl Ids {
         }
     }
 
-    /// It has its number already.
+    /// The id of a stack, which the tracer has assigned; a new one is emitted to `facts`.
     pub(super) fn stack(&mut self, stack: &Stack, facts: &mut Vec<Fact>) -> u32 {
         if self.stacks.len() >= MAX_NUMBERS {
             self.stacks.clear();
@@ -142,7 +148,8 @@ impl Ids {
     }
 }
 
-pub(super) fn told(file: u64, key: FileId, tgid: u32, enricher: &mut Enricher) -> Fact {
+/// The fact that describes the file with the id `file`.
+pub(super) fn file_fact(file: u64, key: FileId, tgid: u32, enricher: &mut Enricher) -> Fact {
     let mut info = enricher.file(key, tgid).clone();
     info.cut_options();
     let FileId { ino, dev, generation, .. } = key;

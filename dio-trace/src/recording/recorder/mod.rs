@@ -1,7 +1,12 @@
-//! From events to a recording: numbers for files and tasks, and a thread that writes.
+//! Writes events to a recording. Files and tasks are replaced by ids, requests are collected in
+//! batches, and a separate thread writes them.
 //!
-//! The reader of the ring never waits for the disk: between the two is a queue of fixed length,
-//! and what finds it full is dropped and counted.
+//! The thread that reads the ring buffer never waits for the disk. A queue of fixed length connects
+//! it to the writer thread; requests that find the queue full are dropped and counted.
+//!
+//! A *fact* is anything other than a request: the description of a file, task, process or stack, a
+//! rejected open, or mixed access. A *segment* is one file of a rotating recording, or one part of
+//! an in-memory recording. It contains all facts that its requests refer to.
 
 #[cfg(test)]
 mod full_disk_tests;
@@ -30,7 +35,7 @@ use dio_trace_common::{
     },
     verdict::Verdict,
 };
-use ids::{Ids, told};
+use ids::{Ids, file_fact};
 use writer_thread::WriterThread;
 
 use crate::{
@@ -43,27 +48,27 @@ use crate::{
     util::clock::Clock,
 };
 
-/// Requests handed over at once, and how many such parcels may wait.
+/// Requests per batch, and batches that the queue holds.
 const BATCH: usize = 2_048;
 const QUEUE: usize = 128;
-/// Facts that wait while the queue is full; a disk that hangs must not fill the memory.
+/// Most facts that wait while the queue is full, so that a hanging disk does not fill the memory.
 const MAX_WAITING: usize = 1 << 15;
-/// How often the disk is asked to have it for good.
+/// How often the file is synced and totals are written.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
-/// Parts that memory is divided into: the oldest goes as a whole.
-const PARTS: u64 = 8;
-/// Those who mix that are told anew in each part.
+/// Number of segments of an in-memory recording. The oldest is dropped as a whole.
+const SEGMENTS: u64 = 8;
+/// Most mixed-access events that are emitted again in each segment.
 const MAX_MIXERS: usize = 4_096;
 
 /// How much is kept, and in how many files.
 #[derive(Clone, Debug)]
 pub enum Keep {
-    /// All, in one.
+    /// Everything, in one file.
     Whole,
-    /// FILE.1, FILE.2, … of about this size; the last so many, or all.
+    /// FILE.1, FILE.2, … of about `size` bytes each; the last `keep` files, or all if `None`.
     Rotate { size: u64, keep: Option<u64> },
-    /// The last so many bytes, in memory. FILE.N is written when it is asked for, on the first
-    /// finding of one of these verdicts, and at the end.
+    /// The last `size` bytes, in memory. FILE.N is written on request, on the first finding with
+    /// one of the verdicts in `on`, and at the end.
     Flight { size: u64, on: Vec<Verdict> },
 }
 
@@ -71,48 +76,53 @@ pub enum Keep {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub path: PathBuf,
-    /// Write over a file that is there.
+    /// Overwrite an existing file.
     pub force: bool,
-    /// Of requests without a finding, one in so many; 0: all that the probes send.
+    /// Record one of this many requests without a finding; 0: all that the probes send.
     pub sample: u64,
-    /// Stop before the file grows past this.
+    /// Stop recording when the file reaches this size in bytes.
     pub max_size: Option<u64>,
     pub keep: Keep,
 }
 
+/// A message to the writer thread.
 enum Message {
     Batch(Batch),
     Totals(TotalsFact),
+    /// Ends the recording.
     Last(Batch, TotalsFact, End),
     /// Ends a file; the next one follows.
-    Part(TotalsFact, End),
-    /// Begins a new part in memory.
-    Turn,
-    /// Writes what is in memory, and this behind it.
+    EndSegment(TotalsFact, End),
+    /// Begins a new segment in memory.
+    Rotate,
+    /// Writes the segments in memory to a file, followed by this.
     Dump(Batch, TotalsFact, End),
 }
 
+/// Facts and requests to write, facts first.
 #[derive(Default)]
 struct Batch {
     facts: Vec<Fact>,
     requests: Vec<Recorded>,
 }
 
-/// What the two threads tell each other beside the queue.
+/// State shared by the two threads in addition to the queue. The writer thread writes it.
 #[derive(Default)]
 struct Shared {
-    /// Why it stopped before it was asked to.
+    /// Why recording stopped before the user ended it.
     stopped: Mutex<Option<String>>,
-    /// Requests that came, and those that are in a file.
+    /// Requests that the writer thread received.
     taken: AtomicU64,
+    /// Requests that are in a file.
     requests: AtomicU64,
-    /// That could not be written to the file.
+    /// The end, and with it the reason, could not be written to the file.
     unended: AtomicBool,
-    /// Bytes of this file or part, and of those before.
+    /// Bytes of the current segment.
     bytes: AtomicU64,
+    /// Bytes of earlier files.
     done: AtomicU64,
-    /// Files or parts that have ended.
-    parts: AtomicU64,
+    /// Segments that have ended.
+    segments: AtomicU64,
 }
 
 impl Shared {
@@ -130,49 +140,53 @@ impl Shared {
     }
 }
 
-/// What came of it.
+/// The result of a recording.
 #[derive(Debug)]
 pub struct Done {
-    /// Those that are in the files.
+    /// Requests that are in the files.
     pub requests: u64,
+    /// Bytes written.
     pub bytes: u64,
+    /// Requests that were dropped because the queue was full.
     pub dropped: u64,
-    /// Those that were taken, and for which there was no room.
+    /// Requests that the writer thread received but could not write.
     pub lost: u64,
-    /// What stopped it, if it was not asked to.
+    /// Why recording stopped before the user ended it; `None` if it did not.
     pub stopped: Option<String>,
-    /// No file says so: that could not be written, either.
+    /// The reason is not in the file, because the end could not be written either.
     pub unended: bool,
-    /// The files that are left.
+    /// The files that exist at the end.
     pub files: Vec<PathBuf>,
 }
 
-/// A recording in the making.
+/// A recording in progress.
 pub struct Recorder {
     ids: Ids,
-    parcel: Batch,
+    batch: Batch,
     sample: u64,
     healthy: u64,
     dropped: u64,
     queue: SyncSender<Message>,
     shared: Arc<Shared>,
     thread: JoinHandle<Vec<PathBuf>>,
-    /// Rows as they were last handed over.
+    /// Counts of each row when it was last sent: requests of counters, pages of mixed access.
     sent: HashMap<CounterKey, u64>,
     sent_mixers: HashMap<Mixer, u64>,
     counted: Instant,
     keep: Keep,
-    /// Files or parts that were ended.
-    parts: u64,
-    /// What earlier files have counted.
+    /// Segments that this side has ended.
+    segments: u64,
+    /// Counts that are in earlier files.
     base: Base,
+    /// Events to emit again in each segment.
     mixers: Vec<MixerEvent>,
-    /// A finding that is waited for has come; it is written once.
+    /// A finding that triggers a dump has occurred.
     wanted: bool,
+    /// That dump was made; it is made only once.
     dumped: bool,
 }
 
-/// Counts at the beginning of a file.
+/// Counts at the beginning of the current file.
 #[derive(Default)]
 struct Base {
     counters: HashMap<CounterKey, Counter>,
@@ -183,10 +197,10 @@ struct Base {
 }
 
 impl Recorder {
-    /// Creates the file and begins.
+    /// Creates the file and starts the writer thread.
     ///
     /// # Errors
-    /// If the file is there, cannot be created, or the disk is full already.
+    /// If the file exists (without `force`), cannot be created, or the disk is full already.
     pub fn start(options: &Options, header: &Header) -> Result<Self> {
         let (queue, messages) = sync_channel(QUEUE);
         let shared = Arc::new(Shared::default());
@@ -196,7 +210,7 @@ impl Recorder {
             .spawn(move || side.run(&messages))?;
         Ok(Self {
             ids: Ids::default(),
-            parcel: Batch::default(),
+            batch: Batch::default(),
             sample: options.sample,
             healthy: 0,
             dropped: 0,
@@ -207,7 +221,7 @@ impl Recorder {
             sent_mixers: HashMap::new(),
             counted: Instant::now(),
             keep: options.keep.clone(),
-            parts: 0,
+            segments: 0,
             base: Base::default(),
             mixers: Vec::new(),
             wanted: false,
@@ -223,20 +237,20 @@ impl Recorder {
             Event::Refusal(refusal) => self.rejected_open(&refusal, enricher),
             Event::Mixer(mixer) => self.mixed_access(&mixer, enricher),
         }
-        if self.parcel.requests.len() >= BATCH {
+        if self.batch.requests.len() >= BATCH {
             self.flush_batch();
-            self.turn(enricher);
+            self.rotate(enricher);
         }
     }
 
-    /// Hands on what waits; why it stopped, if it did.
+    /// Sends the waiting batch. Returns why recording stopped, if it did.
     pub fn tick(&mut self, enricher: &mut Enricher) -> Option<String> {
         self.flush_batch();
-        self.turn(enricher);
+        self.rotate(enricher);
         self.shared.why()
     }
 
-    /// True once a second.
+    /// True once a second: [`Self::totals`] is due. Never true for an in-memory recording.
     pub fn wants_totals(&mut self) -> bool {
         let due = self.counted.elapsed() >= SYNC_EVERY && !self.is_flight();
         if due {
@@ -245,7 +259,8 @@ impl Recorder {
         due
     }
 
-    /// Records what was counted so far; memory has it when it is written.
+    /// Records the totals so far. Does nothing for an in-memory recording, which gets its totals
+    /// when it is dumped.
     pub fn totals(&mut self, totals: &Totals, enricher: &mut Enricher) {
         if self.is_flight() {
             return;
@@ -255,41 +270,41 @@ impl Recorder {
         }
         let fact = self.totals_fact(totals, enricher);
         self.flush_batch();
-        // Not before the files that it refers to.
-        let told = self.parcel.facts.is_empty();
-        if told && self.queue.try_send(Message::Totals(fact)).is_ok() {
+        // Not before the facts of the files that it refers to.
+        let flushed = self.batch.facts.is_empty();
+        if flushed && self.queue.try_send(Message::Totals(fact)).is_ok() {
             self.remember(totals);
         }
     }
 
-    /// True if what is in memory should be written: a finding came that was waited for.
+    /// True if a dump is due, because a finding that triggers it has occurred.
     pub const fn wants_dump(&self) -> bool {
         self.wanted && !self.dumped
     }
 
-    /// Writes what is in memory.
+    /// Writes the in-memory recording to a file; `why` is recorded as the reason.
     pub fn dump(&mut self, totals: &Totals, enricher: &mut Enricher, why: &str) {
         self.dumped |= self.wanted;
         self.flush_batch();
         let message = self.whole_memory(totals, enricher, why.to_owned());
-        // What memory holds now is what was asked for: wait.
+        // Waits for the queue, so that the dump has what is in memory now.
         let _ = self.queue.send(message);
     }
 
-    /// Ends the recording; waits until it is in the file.
+    /// Ends the recording and waits until it is written.
     pub fn finish(mut self, totals: &Totals, enricher: &mut Enricher) -> Done {
         let why = self.shared.why().unwrap_or_else(|| "done".to_owned());
-        // If the thread has gone, it has said why.
+        // Errors of `send` are ignored: if the thread has exited, `shared` has the reason.
         if self.is_flight() {
             let last = self.whole_memory(totals, enricher, why);
-            let parcel = std::mem::take(&mut self.parcel);
-            let _ = self.queue.send(Message::Batch(parcel));
+            let batch = std::mem::take(&mut self.batch);
+            let _ = self.queue.send(Message::Batch(batch));
             let _ = self.queue.send(last);
         } else {
             let fact = self.all_totals(totals, enricher);
             let end = End { time: fact.time, why };
-            let parcel = std::mem::take(&mut self.parcel);
-            let _ = self.queue.send(Message::Last(parcel, fact, end));
+            let batch = std::mem::take(&mut self.batch);
+            let _ = self.queue.send(Message::Last(batch, fact, end));
         }
         let in_memory = self.is_flight();
         drop(self.queue);
@@ -315,24 +330,27 @@ impl Recorder {
         matches!(self.keep, Keep::Flight { .. })
     }
 
-    /// The file or part has its size, and is not being ended already.
+    /// True if the current segment has reached its size and is not being ended already.
     fn is_full(&self) -> bool {
         let size = match self.keep {
             Keep::Whole => return false,
             Keep::Rotate { size, .. } => size,
-            Keep::Flight { size, .. } => size / PARTS,
+            Keep::Flight { size, .. } => size / SEGMENTS,
         };
         self.shared.bytes.load(Ordering::Relaxed) >= size
-            && self.shared.parts.load(Ordering::Relaxed) == self.parts
+            && self.shared.segments.load(Ordering::Relaxed) == self.segments
     }
 
-    /// Ends this file with what it counted; in the next one everything is told anew.
+    /// Ends this file with its totals and begins the next one, in which all facts are emitted
+    /// again.
     fn next_file(&mut self, totals: &Totals, enricher: &mut Enricher) {
         let fact = self.all_totals(totals, enricher);
         self.flush_batch();
         let end = End { time: fact.time, why: "done".to_owned() };
-        // A queue that is full is tried again in a second.
-        if !self.parcel.facts.is_empty() || self.queue.try_send(Message::Part(fact, end)).is_err() {
+        // If the queue is full, this is tried again in a second.
+        if !self.batch.facts.is_empty()
+            || self.queue.try_send(Message::EndSegment(fact, end)).is_err()
+        {
             return;
         }
         self.base = Base {
@@ -343,56 +361,57 @@ impl Recorder {
             dropped: self.dropped,
         };
         self.remember(totals);
-        self.tell_anew(enricher);
+        self.emit_again(enricher);
     }
 
-    /// Begins a new part in memory once this one has its size.
-    fn turn(&mut self, enricher: &mut Enricher) {
-        let waits = !self.parcel.facts.is_empty();
+    /// Begins a new segment in memory if the current one has reached its size.
+    fn rotate(&mut self, enricher: &mut Enricher) {
+        let waits = !self.batch.facts.is_empty();
         if self.is_flight()
             && self.is_full()
             && !waits
-            && self.queue.try_send(Message::Turn).is_ok()
+            && self.queue.try_send(Message::Rotate).is_ok()
         {
-            self.tell_anew(enricher);
+            self.emit_again(enricher);
         }
     }
 
-    /// What follows refers to nothing that was told before.
-    fn tell_anew(&mut self, enricher: &mut Enricher) {
-        self.parts += 1;
+    /// Begins a segment that refers to no earlier one: ids are forgotten, so their facts are
+    /// emitted again when next used, and mixed access is emitted again now.
+    fn emit_again(&mut self, enricher: &mut Enricher) {
+        self.segments += 1;
         self.ids = self.ids.after();
         for event in std::mem::take(&mut self.mixers) {
-            self.tell_mixer(&event, enricher);
+            self.emit_mixed_access(&event, enricher);
         }
     }
 
-    /// Everything that was counted, told by numbers of its own.
+    /// A dump message with all totals. Its rows refer to new ids, whose facts it contains.
     fn whole_memory(&mut self, totals: &Totals, enricher: &mut Enricher, why: String) -> Message {
         let own = self.ids.after();
         let ids = std::mem::replace(&mut self.ids, own);
-        let waiting = std::mem::take(&mut self.parcel);
+        let waiting = std::mem::take(&mut self.batch);
         let fact = self.all_totals(totals, enricher);
-        let parcel = std::mem::replace(&mut self.parcel, waiting);
+        let batch = std::mem::replace(&mut self.batch, waiting);
         let own = std::mem::replace(&mut self.ids, ids);
         self.ids.skip(&own);
         let end = End { time: fact.time, why };
-        Message::Dump(parcel, fact, end)
+        Message::Dump(batch, fact, end)
     }
 
     fn flush_batch(&mut self) {
-        if self.parcel.requests.is_empty() && self.parcel.facts.is_empty() {
+        if self.batch.requests.is_empty() && self.batch.facts.is_empty() {
             return;
         }
-        let parcel = std::mem::take(&mut self.parcel);
-        if let Err(TrySendError::Full(Message::Batch(parcel))) =
-            self.queue.try_send(Message::Batch(parcel))
+        let batch = std::mem::take(&mut self.batch);
+        if let Err(TrySendError::Full(Message::Batch(batch))) =
+            self.queue.try_send(Message::Batch(batch))
         {
-            // Later requests need the numbers.
-            self.parcel.facts = parcel.facts;
-            self.dropped += parcel.requests.len() as u64;
-            if self.parcel.facts.len() > MAX_WAITING {
-                self.dropped += self.ids.forget(&mut self.parcel.facts);
+            // The facts are kept, because later requests refer to their ids.
+            self.batch.facts = batch.facts;
+            self.dropped += batch.requests.len() as u64;
+            if self.batch.facts.len() > MAX_WAITING {
+                self.dropped += self.ids.forget(&mut self.batch.facts);
             }
         }
     }
@@ -410,24 +429,24 @@ impl Recorder {
             }
         }
         let LookedUp { extents, stack } = LookedUp::now(&decided, enricher);
-        let facts = &mut self.parcel.facts;
+        let facts = &mut self.batch.facts;
         let file = self.ids.file(decided.file(), request.tgid, enricher, facts);
         let task = self.ids.task((request.tgid, request.tid, request.comm), enricher, facts);
         let stack = stack.map_or(0, |stack| self.ids.stack(&stack, facts));
-        self.parcel.requests.push(Recorded { request: *request, file, task, extents, stack });
+        self.batch.requests.push(Recorded { request: *request, file, task, extents, stack });
     }
 
-    /// A file that had a number before its name came is told again.
+    /// Takes a file's names. If the file already has an id, its fact is emitted again.
     fn file(&mut self, event: &FileEvent, enricher: &mut Enricher) {
         enricher.add(event);
         let key = FileId::from(event);
         if let Some(number) = self.ids.files.get(&key) {
-            self.parcel.facts.push(told(*number, key, event.tgid, enricher));
+            self.batch.facts.push(file_fact(*number, key, event.tgid, enricher));
         }
     }
 
     fn rejected_open(&mut self, event: &Refusal, enricher: &mut Enricher) {
-        let facts = &mut self.parcel.facts;
+        let facts = &mut self.batch.facts;
         let file = self.ids.file(FileId::from(event), event.tgid, enricher, facts);
         let task = self.ids.task((event.tgid, event.tid, event.comm), enricher, facts);
         let (time, by, proven) = (event.time_ns, event.by, event.proven);
@@ -435,36 +454,36 @@ impl Recorder {
     }
 
     fn mixed_access(&mut self, event: &MixerEvent, enricher: &mut Enricher) {
-        // Requests so far were made before anybody mixed.
+        // Earlier requests are flushed first, because they were made before the mixed access.
         self.flush_batch();
         enricher.buffered_user(event);
-        self.tell_mixer(event, enricher);
+        self.emit_mixed_access(event, enricher);
     }
 
-    fn tell_mixer(&mut self, event: &MixerEvent, enricher: &mut Enricher) {
+    fn emit_mixed_access(&mut self, event: &MixerEvent, enricher: &mut Enricher) {
         let mixer = &event.mixer;
         if !matches!(self.keep, Keep::Whole) && self.mixers.len() < MAX_MIXERS {
             self.mixers.push(*event);
         }
-        let facts = &mut self.parcel.facts;
+        let facts = &mut self.batch.facts;
         let file = self.ids.file(FileId::from(mixer), mixer.tgid, enricher, facts);
         let task = self.ids.task((mixer.tgid, event.tid, event.comm), enricher, facts);
         let (time, direct_user) = (event.time_ns, event.direct_user);
         facts.push(Fact::Mixer(MixerFact { time, file, task, how: mixer.how, direct_user }));
     }
 
-    /// All rows.
+    /// Totals with all rows.
     fn all_totals(&mut self, totals: &Totals, enricher: &mut Enricher) -> TotalsFact {
         self.sent.clear();
         self.sent_mixers.clear();
         self.totals_fact(totals, enricher)
     }
 
-    /// The rows that changed since those that were sent.
+    /// Totals with the rows that changed since they were last sent.
     fn totals_fact(&mut self, totals: &Totals, enricher: &mut Enricher) -> TotalsFact {
         let mut counters = Vec::new();
         let mut mixers = Vec::new();
-        let facts = &mut self.parcel.facts;
+        let facts = &mut self.batch.facts;
         for (key, counter) in &totals.counters {
             let base = self.base.counters.get(key);
             if self.sent.get(key).or(base.map(|base| &base.requests)) == Some(&counter.requests) {
@@ -508,7 +527,7 @@ impl Recorder {
     }
 }
 
-/// What was added to a row since the beginning of the file.
+/// Subtracts `base`, the counts at the beginning of the current file.
 fn since(now: &Counter, base: Option<&Counter>) -> Counter {
     let Some(base) = base else { return *now };
     let mut row = *now;

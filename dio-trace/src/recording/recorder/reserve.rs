@@ -1,7 +1,8 @@
-//! The file of a recording, with room kept behind it for its end.
+//! The file of a recording, with space reserved for its end.
 //!
-//! On a full disk the block that says so needs room itself. So the file system is asked for more
-//! than each block takes: what is kept lies behind the file's end, and its last block goes there.
+//! When the disk is full, the block that records this needs space, too. So with each block,
+//! fallocate(2) reserves additional space beyond the end of the file, and the last block is written
+//! there.
 
 use std::{
     fs::File,
@@ -9,27 +10,29 @@ use std::{
     os::fd::AsRawFd as _,
 };
 
-/// Bytes kept: for the last totals, and the end behind them.
+/// Bytes reserved for the last totals and the end.
 pub(super) const RESERVE: u64 = 64 << 10;
-/// What the totals leave of it.
+/// Bytes of the reserve that the totals must leave for the end.
 pub(super) const FOR_END: u64 = 4 << 10;
 
-/// A file that is only appended to.
+/// A file that is only appended to, with space reserved beyond its end.
 pub(super) struct Reserved {
     file: File,
+    /// Length of the file in bytes.
     len: u64,
+    /// Bytes to reserve beyond the end.
     keep: u64,
-    /// False where the file system cannot (FAT, NFS before 4.2).
+    /// False if the file system does not support it (FAT, NFS before 4.2).
     reserves: bool,
 }
 
 impl Reserved {
-    /// Of an empty file.
+    /// Wraps an empty file.
     pub(super) const fn new(file: File) -> Self {
         Self { file, len: 0, keep: RESERVE, reserves: true }
     }
 
-    /// From now on so many bytes are kept.
+    /// Sets the number of bytes to reserve from now on.
     pub(super) fn keep(&mut self, bytes: u64) {
         self.keep = bytes;
     }
@@ -38,7 +41,7 @@ impl Reserved {
         self.file.sync_data()
     }
 
-    /// Ends the file there. Where nothing is behind it, what is kept stays.
+    /// Truncates the file to `len`. If it is not longer, the reserved space is kept.
     pub(super) fn cut(&mut self, len: u64) -> io::Result<()> {
         if len < self.len {
             self.file.set_len(len)?;
@@ -47,12 +50,13 @@ impl Reserved {
         Ok(())
     }
 
-    /// Hands what is kept back to the file system.
+    /// Returns the reserved space to the file system.
     pub(super) fn release(&self) {
         let _ = self.file.set_len(self.len);
     }
 
-    /// Makes sure of room for so many bytes and for what is kept, or fails before any are written.
+    /// Reserves space for `bytes` more bytes and for the reserve, or fails before anything is
+    /// written.
     fn room(&mut self, bytes: u64) -> io::Result<()> {
         let wanted = bytes.saturating_add(self.keep);
         if self.len.saturating_add(wanted) > largest() {
@@ -87,7 +91,7 @@ impl Write for Reserved {
     }
 }
 
-/// Asks for blocks behind the end of a file, which stays where it is.
+/// Allocates blocks beyond the end of a file without changing its size.
 fn reserve(file: &File, from: u64, bytes: u64) -> io::Result<()> {
     let number =
         |n: u64| libc::off_t::try_from(n).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG));
@@ -99,19 +103,20 @@ fn reserve(file: &File, from: u64, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// RLIMIT_FSIZE: the kernel does not ask for it where the size stays, and a write past it would be
-/// a signal first.
+/// The limit RLIMIT_FSIZE. It is checked here because fallocate(2) does not check it if the file
+/// size stays the same, and a write beyond it raises SIGXFSZ.
 fn largest() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: fills the struct that it is given; a failure leaves it as it is.
+    // SAFETY: fills the struct that it is given; a failure leaves the struct unchanged.
     unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
     limit.rlim_cur
 }
 
-/// A limit that is set while it writes is an error (EFBIG) in this thread, and not its end.
+/// Blocks SIGXFSZ in this thread, so that a limit that is set during recording is an error (EFBIG)
+/// and does not end the process.
 pub(super) fn block_signal() {
-    // SAFETY: an all-zero sigset_t is valid, and sigemptyset initialises it; the mask is of this
-    // thread alone, which executes no other program.
+    // SAFETY: an all-zero sigset_t is valid, and sigemptyset initialises it. Only the mask of this
+    // thread changes, and the thread executes no other program.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
@@ -120,7 +125,7 @@ pub(super) fn block_signal() {
     }
 }
 
-/// Why no more could be written, as `report` says it: "it ended because …".
+/// Why writing failed, in the words of `report`: "it ended because …".
 pub(super) fn reason(error: &anyhow::Error) -> String {
     let code = error.chain().find_map(|e| e.downcast_ref::<io::Error>()?.raw_os_error());
     match code {

@@ -1,4 +1,4 @@
-//! What is recorded is reported, in one file, in many, and from memory.
+//! Tests that recorded requests are reported: from one file, from several files, and from memory.
 
 use std::{fs::File, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -125,16 +125,16 @@ fn a_file_that_is_there_is_not_written_over() {
     assert_eq!(error(&options), None);
 }
 
-/// Waits until the thread has taken everything.
+/// Waits until the writer thread has handled all messages.
 pub(super) fn settle(recorder: &Recorder) {
     let shared = &recorder.shared;
-    let taken = || (shared.taken.load(Ordering::Relaxed), shared.parts.load(Ordering::Relaxed));
+    let taken = || (shared.taken.load(Ordering::Relaxed), shared.segments.load(Ordering::Relaxed));
     let mut before = (u64::MAX, 0, 0);
     loop {
         thread::sleep(Duration::from_millis(40));
-        let (requests, parts) = taken();
-        let now = (requests, parts, shared.bytes.load(Ordering::Relaxed));
-        let settled = parts == recorder.parts || shared.why().is_some();
+        let (requests, segments) = taken();
+        let now = (requests, segments, shared.bytes.load(Ordering::Relaxed));
+        let settled = segments == recorder.segments || shared.why().is_some();
         if now == before && settled {
             return;
         }
@@ -142,7 +142,7 @@ pub(super) fn settle(recorder: &Recorder) {
     }
 }
 
-/// So many requests, each with a finding or not, in steps between which the disk keeps up.
+/// Records `requests` requests in `steps` steps, and waits for the writer thread after each.
 pub(super) fn feed(recorder: &mut Recorder, enricher: &mut Enricher, requests: u64, steps: u64) {
     let each = requests / steps;
     for step in 0..steps {
@@ -243,10 +243,10 @@ impl Sink for Folded {
 }
 
 #[test]
-fn stacks_are_told_once_and_found_again() {
+fn stacks_are_emitted_once_and_found_again() {
     let folder = tempfile::tempdir().unwrap();
     let options = options(folder.path().join("r.dio"));
-    // Of a process that is not there: addresses are all that is known.
+    // The process does not exist, so only the addresses are known.
     let addresses = |number| if number == 6 { vec![0x10, 0x20] } else { Vec::new() };
     let mut enricher = Enricher::with_stacks(Some(Stacks::new(Box::new(addresses))));
     let header = Header { stacks: true, ..Header::default() };
@@ -261,16 +261,16 @@ fn stacks_are_told_once_and_found_again() {
     assert_eq!(replayed.recorded, 4);
     let stack = (1, "[unknown];[unknown]".to_owned());
     assert_eq!(seen.0, [stack.clone(), stack]);
-    // Told once, in a file that says that it has stacks.
+    // Emitted once, in a file whose version allows stacks.
     let mut reader = Reader::open(File::open(&options.path).unwrap()).unwrap();
     assert_eq!(reader.version(), 2);
-    let mut told = 0;
+    let mut emitted = 0;
     while let Some(item) = reader.item().unwrap() {
         if let Item::Facts(facts) = item {
-            told += facts.iter().filter(|fact| matches!(fact, Fact::Stack(_))).count();
+            emitted += facts.iter().filter(|fact| matches!(fact, Fact::Stack(_))).count();
         }
     }
-    assert_eq!(told, 1);
+    assert_eq!(emitted, 1);
 }
 
 #[test]
@@ -279,20 +279,20 @@ fn a_disk_that_hangs_does_not_fill_the_memory() {
     let options = options(folder.path().join("r.dio"));
     let mut enricher = Enricher::recorded();
     let mut recorder = Recorder::start(&options, &Header::default()).unwrap();
-    // A queue that nobody takes from.
+    // A queue without a receiver that reads it.
     let (queue, _waiting) = sync_channel(0);
     recorder.queue = queue;
     recorder.totals(&totals(1), &mut enricher);
     for n in 0..120_000u64 {
         let request = Request { inode: n, ino: n, tid: n as u32, ..fixtures::request() };
         recorder.take(Event::Request(Box::new(request)), &mut enricher);
-        assert!(recorder.parcel.facts.len() <= MAX_WAITING + 3 * BATCH);
+        assert!(recorder.batch.facts.len() <= MAX_WAITING + 3 * BATCH);
     }
     recorder.tick(&mut enricher);
     assert_eq!(recorder.dropped, 120_000);
-    // What counters refer to is still told.
+    // The facts of files with counters are still emitted.
     let counted = |fact: &Fact| matches!(fact, Fact::File(file) if file.file == 1);
-    assert!(recorder.parcel.facts.iter().any(counted));
-    // As docs/trace-format.md says of what waits.
+    assert!(recorder.batch.facts.iter().any(counted));
+    // The bound on waiting requests that docs/trace-format.md states.
     assert!(QUEUE * BATCH * size_of::<Recorded>() <= 72 << 20, "{}", size_of::<Recorded>());
 }

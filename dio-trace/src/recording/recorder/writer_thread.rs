@@ -1,4 +1,4 @@
-//! The thread that writes: into one file, one after the other, or memory.
+//! The writer thread: writes batches to one file, to a sequence of files, or to memory.
 
 use std::{
     collections::VecDeque,
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// How long a request may wait before it is in the file.
+/// How long a request may wait in memory before it is written to the file.
 const WRITE_EVERY: Duration = Duration::from_millis(300);
 
 /// Where blocks go.
@@ -61,21 +61,21 @@ impl Out {
         }
     }
 
-    /// What is kept for the end, from now on.
+    /// Sets the number of bytes to reserve for the end from now on.
     fn keep(&mut self, bytes: u64) {
         if let Self::File(file) = self {
             file.keep(bytes);
         }
     }
 
-    /// What is behind so many bytes goes.
+    /// Truncates the file to `len` bytes.
     fn cut(&mut self, len: u64) {
         if let Self::File(file) = self {
             let _ = file.cut(len);
         }
     }
 
-    /// Nothing more comes: what was kept goes back to the file system.
+    /// Returns the reserved space to the file system; nothing more will be written.
     fn release(&mut self) {
         if let Self::File(file) = self {
             file.release();
@@ -83,13 +83,13 @@ impl Out {
     }
 }
 
-/// After a failure a file ends with its last whole block.
+/// Truncates the file to its last complete block, after a failed write.
 fn cut(writer: &mut Writer<Out>) {
     let written = writer.written();
     writer.get_mut().cut(written);
 }
 
-/// Begins a file; one whose header does not fit is not left behind.
+/// Creates the next file and writes its header. If that fails, the file is removed.
 fn begin(names: &mut Names, header: &Header) -> Result<Writer<Out>> {
     let file = names.create()?;
     Writer::new(Out::File(Reserved::new(file)), header).or_else(|error| {
@@ -98,8 +98,8 @@ fn begin(names: &mut Names, header: &Header) -> Result<Writer<Out>> {
     })
 }
 
-/// Writes the last block, into what was kept for it. If there is still no room (not every file
-/// system keeps any), the last requests give theirs, and `why` tells the reason.
+/// Writes the last block into the reserved space. If there is still no space (not every file system
+/// can reserve it), the last block of requests is removed to make room, and `why` says so.
 fn end(writer: &mut Writer<Out>, end: &mut End, failed: &mut dyn FnMut(&Error)) -> Result<()> {
     writer.get_mut().keep(0);
     let result = try_end(writer, end);
@@ -117,11 +117,11 @@ fn try_end(writer: &mut Writer<Out>, end: &End) -> Result<()> {
     Ok(writer.get_ref().sync()?)
 }
 
-/// FILE.1, FILE.2, …, behind those that are there.
+/// Names of successive files: FILE.1, FILE.2, …, after the highest number that exists.
 struct Names {
     path: PathBuf,
     next: u64,
-    /// Those made and not removed.
+    /// Files that were created and not removed, oldest first.
     made: VecDeque<PathBuf>,
 }
 
@@ -140,7 +140,7 @@ impl Names {
         Self { path: path.to_owned(), next: last.saturating_add(1), made: VecDeque::new() }
     }
 
-    /// The last one made is worth nothing.
+    /// Removes the file that was created last.
     fn remove_last(&mut self) {
         if let Some(path) = self.made.pop_back() {
             let _ = fs::remove_file(path);
@@ -157,7 +157,7 @@ impl Names {
         Ok(file)
     }
 
-    /// Removes the oldest but for `keep`.
+    /// Removes the oldest files, except for the last `keep`.
     fn retain(&mut self, keep: u64) {
         while self.made.len() as u64 > keep {
             if let Some(path) = self.made.pop_front() {
@@ -167,29 +167,29 @@ impl Names {
     }
 }
 
-/// Blocks of the last requests. Each part tells all that its requests refer to.
+/// The complete segments of an in-memory recording, without the current one.
 struct Ring {
-    /// Blocks, and the requests in them.
-    parts: VecDeque<(Vec<u8>, u64)>,
+    /// Blocks, and the number of requests in them.
+    segments: VecDeque<(Vec<u8>, u64)>,
     size: u64,
 }
 
 impl Ring {
-    fn push(&mut self, part: Vec<u8>, requests: u64) {
-        self.parts.push_back((part, requests));
-        // The part that comes next has its place, too.
-        let room = self.size - self.size / super::PARTS;
-        while self.parts.len() > 1 && self.held() > room {
-            self.parts.pop_front();
+    fn push(&mut self, segment: Vec<u8>, requests: u64) {
+        self.segments.push_back((segment, requests));
+        // Leaves room for the segment that is written next.
+        let room = self.size - self.size / super::SEGMENTS;
+        while self.segments.len() > 1 && self.held() > room {
+            self.segments.pop_front();
         }
     }
 
     fn held(&self) -> u64 {
-        self.parts.iter().map(|(part, _)| part.len() as u64).sum()
+        self.segments.iter().map(|(segment, _)| segment.len() as u64).sum()
     }
 }
 
-/// The thread's side.
+/// The state of the writer thread.
 pub(super) struct WriterThread {
     writer: Writer<Out>,
     header: Header,
@@ -198,16 +198,16 @@ pub(super) struct WriterThread {
     keep: Keep,
     ring: Ring,
     max_size: u64,
-    /// No more is written, but for the end.
+    /// Writing has failed or reached its limit. Only the end is still written.
     dead: bool,
-    /// This file has its totals and end already.
+    /// The totals and the end of the current file are written.
     ended: bool,
-    /// Requests in the files before this one.
+    /// Requests in earlier files.
     before: u64,
 }
 
 impl WriterThread {
-    /// Creates the first file, if there is one from the start.
+    /// Creates the first file, except for an in-memory recording.
     pub(super) fn start(options: &Options, header: &Header, shared: Arc<Shared>) -> Result<Self> {
         let mut names = Names::new(&options.path);
         let writer = match options.keep {
@@ -227,7 +227,7 @@ impl WriterThread {
             shared,
             names,
             keep: options.keep.clone(),
-            ring: Ring { parts: VecDeque::new(), size },
+            ring: Ring { segments: VecDeque::new(), size },
             max_size: options.max_size.unwrap_or(u64::MAX),
             dead: false,
             ended: false,
@@ -235,9 +235,10 @@ impl WriterThread {
         })
     }
 
-    /// Works until the other side is done; the files that are left.
+    /// Handles messages until the recorder closes the queue. Returns the files that exist at the
+    /// end.
     pub(super) fn run(mut self, messages: &Receiver<Message>) -> Vec<PathBuf> {
-        // This thread writes and nothing else; without capabilities to give up there is no harm.
+        // This thread only writes. Errors are ignored: without capabilities there is nothing to drop.
         let creates = !matches!(self.keep, Keep::Whole);
         let _ = give_up_but(if creates { CREATING } else { &[] });
         block_signal();
@@ -267,36 +268,36 @@ impl WriterThread {
     }
 
     fn take(&mut self, message: Message) -> Result<()> {
-        if let Message::Batch(parcel) | Message::Last(parcel, ..) = &message {
-            self.shared.taken.fetch_add(parcel.requests.len() as u64, Ordering::Relaxed);
+        if let Message::Batch(batch) | Message::Last(batch, ..) = &message {
+            self.shared.taken.fetch_add(batch.requests.len() as u64, Ordering::Relaxed);
         }
         match message {
-            Message::Last(parcel, totals, end) => {
-                self.close(parcel, totals, end);
+            Message::Last(batch, totals, end) => {
+                self.close(batch, totals, end);
                 Ok(())
             }
             _ if self.dead => Ok(()),
             Message::Totals(totals) => Ok(self.writer.totals(totals)?),
-            Message::Batch(parcel) => {
-                add(&mut self.writer, &parcel)?;
-                // Memory has its size by blocks, which should be small beside it.
+            Message::Batch(batch) => {
+                add(&mut self.writer, &batch)?;
+                // Memory is accounted by blocks, which must be small compared to its size.
                 let flight = matches!(self.keep, Keep::Flight { .. });
                 if flight { Ok(self.writer.flush()?) } else { Ok(()) }
             }
-            Message::Part(totals, end) => {
+            Message::EndSegment(totals, end) => {
                 let time = end.time;
                 self.close(Batch::default(), totals, end);
                 if self.dead { Ok(()) } else { self.next_file(time) }
             }
-            Message::Turn => self.turn(),
-            Message::Dump(parcel, totals, end) => self.dump(&parcel, totals, end),
+            Message::Rotate => self.rotate(),
+            Message::Dump(batch, totals, end) => self.dump(&batch, totals, end),
         }
     }
 
-    /// Ends this file with what there is room for, and with the reason if that is not all.
-    fn close(&mut self, parcel: Batch, totals: TotalsFact, mut last: End) {
+    /// Ends the current file: writes as much as fits, and the reason if that is not everything.
+    fn close(&mut self, batch: Batch, totals: TotalsFact, mut last: End) {
         if !self.ended {
-            self.rest(parcel, totals);
+            self.rest(batch, totals);
         }
         let why = self.shared.why();
         if self.ended && why.is_none() {
@@ -315,34 +316,35 @@ impl WriterThread {
         self.dead |= self.shared.why().is_some();
         self.ended = true;
         if self.dead || !matches!(self.keep, Keep::Rotate { .. }) {
-            // The next file may need what is kept behind this one to say that there is none.
+            // If another file follows, the reserve of this one is kept until that one is created:
+            // if that fails, the reason is written here.
             self.writer.get_mut().release();
         }
     }
 
-    /// What is left to write. In what is kept there is room for the totals alone: requests behind a
-    /// gap would look like all there were.
-    fn rest(&mut self, mut parcel: Batch, totals: TotalsFact) {
+    /// Writes the last batch and the totals. After a failure, only facts and totals are written
+    /// into the reserve: requests after a gap would look as if they were all that there were.
+    fn rest(&mut self, mut batch: Batch, totals: TotalsFact) {
         if !self.dead {
-            let result = add(&mut self.writer, &parcel).and_then(|()| self.writer.flush());
+            let result = add(&mut self.writer, &batch).and_then(|()| self.writer.flush());
             self.check(result.map_err(Error::new));
         }
         if self.dead {
             self.writer.discard();
             self.writer.get_mut().keep(FOR_END);
-            parcel.requests.clear();
+            batch.requests.clear();
         }
-        let facts = if self.dead { add(&mut self.writer, &parcel) } else { Ok(()) };
+        let facts = if self.dead { add(&mut self.writer, &batch) } else { Ok(()) };
         let result = facts.and_then(|()| self.writer.totals(totals));
         self.check(result.map_err(Error::new));
     }
 
-    /// Goes on in the next file.
+    /// Continues in the next file.
     fn next_file(&mut self, time: u64) -> Result<()> {
         let started = i128::from(time) + i128::from(self.header.clock);
         let header = Header {
             started: u64::try_from(started).unwrap_or(self.header.started),
-            // Its offset may be another by now.
+            // The UTC offset may have changed since the first file.
             zone: Zone::local().or_else(|| self.header.zone.clone()),
             ..self.header.clone()
         };
@@ -355,28 +357,28 @@ impl WriterThread {
         if let Keep::Rotate { keep: Some(keep), .. } = self.keep {
             self.names.retain(keep);
         }
-        self.shared.parts.fetch_add(1, Ordering::Relaxed);
+        self.shared.segments.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Goes on in a new part of the ring.
-    fn turn(&mut self) -> Result<()> {
+    /// Continues in a new segment in memory.
+    fn rotate(&mut self) -> Result<()> {
         self.writer.flush()?;
-        let part = std::mem::replace(&mut self.writer, Writer::bare(Out::Memory(Vec::new())));
-        let requests = part.recorded();
-        if let Out::Memory(blocks) = part.into_inner() {
+        let segment = std::mem::replace(&mut self.writer, Writer::bare(Out::Memory(Vec::new())));
+        let requests = segment.recorded();
+        if let Out::Memory(blocks) = segment.into_inner() {
             self.ring.push(blocks, requests);
         }
-        self.shared.parts.fetch_add(1, Ordering::Relaxed);
+        self.shared.segments.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Writes what is in memory to a file of its own.
-    fn dump(&mut self, parcel: &Batch, totals: TotalsFact, mut last: End) -> Result<()> {
+    /// Writes the segments in memory to a new file.
+    fn dump(&mut self, batch: &Batch, totals: TotalsFact, mut last: End) -> Result<()> {
         self.writer.flush()?;
         let unended = || self.shared.unended.store(true, Ordering::Relaxed);
         let mut out = begin(&mut self.names, &self.header).inspect_err(|_| unended())?;
-        let result = self.pour(&mut out, parcel, totals);
+        let result = self.pour(&mut out, batch, totals);
         if let Err(error) = &result {
             self.shared.fail(error);
             out.discard();
@@ -394,18 +396,19 @@ impl WriterThread {
         result.and(ended)
     }
 
-    /// All that is in memory, and totals.
-    fn pour(&self, out: &mut Writer<Out>, parcel: &Batch, totals: TotalsFact) -> Result<()> {
-        for (part, requests) in &self.ring.parts {
-            out.blocks(part, *requests)?;
+    /// Writes all segments in memory, the batch and the totals to `out`.
+    fn pour(&self, out: &mut Writer<Out>, batch: &Batch, totals: TotalsFact) -> Result<()> {
+        for (segment, requests) in &self.ring.segments {
+            out.blocks(segment, *requests)?;
         }
         if let Out::Memory(blocks) = self.writer.get_ref() {
             out.blocks(blocks, self.writer.recorded())?;
         }
-        add(out, parcel)?;
+        add(out, batch)?;
         Ok(out.totals(totals)?)
     }
 
+    /// Handles the result of a write, and publishes the progress in [`Shared`].
     fn check(&mut self, result: Result<()>) {
         if let Err(error) = result {
             cut(&mut self.writer);
@@ -423,11 +426,11 @@ impl WriterThread {
     }
 }
 
-fn add(writer: &mut Writer<Out>, parcel: &Batch) -> io::Result<()> {
-    for fact in &parcel.facts {
+fn add(writer: &mut Writer<Out>, batch: &Batch) -> io::Result<()> {
+    for fact in &batch.facts {
         writer.fact(fact)?;
     }
-    for request in &parcel.requests {
+    for request in &batch.requests {
         writer.request(request)?;
     }
     Ok(())
@@ -438,7 +441,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_go_on_behind_those_that_are_there() {
+    fn numbers_continue_after_existing_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("r.dio");
         for name in ["r.dio.2", "r.dio.07", "r.dio.x", "other.9"] {
@@ -455,13 +458,13 @@ mod tests {
 
     #[test]
     fn a_ring_keeps_the_last_and_never_more_than_its_size() {
-        let mut ring = Ring { parts: VecDeque::new(), size: 800 };
+        let mut ring = Ring { segments: VecDeque::new(), size: 800 };
         for n in 0..50 {
             ring.push(vec![n; 100], 1);
             assert!(ring.held() <= 700);
         }
         assert_eq!(
-            ring.parts.iter().map(|(part, _)| part[0]).collect::<Vec<_>>(),
+            ring.segments.iter().map(|(segment, _)| segment[0]).collect::<Vec<_>>(),
             [43, 44, 45, 46, 47, 48, 49]
         );
     }

@@ -1,53 +1,54 @@
-//! How much memory a report may take, whatever is in the file.
+//! Bounds the memory that a report may take, whatever the file contains.
 //!
-//! A process that reads a recording stays below 512 MiB (docs/trace-format.md). What is kept while
-//! it is read is charged here before it is kept; what is made of that at the end is charged
-//! again. The costs are what an entry takes at worst: in a hash table that has just
-//! grown, in a vector with as much room again.
+//! A process that reads a recording stays below 512 MiB (docs/trace-format.md). Data that is kept
+//! while the file is read is charged here first; the rows that are made of it at the end are
+//! charged again. The costs are the memory of an entry at worst: in a hash table that has just
+//! grown, or in a vector with twice the needed capacity. All sizes are in bytes.
 
-/// Kept while it is read: names, numbers, rows.
+/// Budget for data that is kept while the file is read: names, ids, rows.
 const KEPT: usize = 160 << 20;
-/// Stacks, which would leave no room for others.
+/// Budget for stacks. It is separate, so that stacks do not use up the space of other data.
 const STACKS: usize = 32 << 20;
-/// Made of it at the end: rows with their names.
+/// Budget for the rows with their names that are made at the end.
 pub(super) const SHOWN: usize = 160 << 20;
 
-/// A file: its entry in two tables.
+/// Cost of a file: its entry in two tables.
 pub(super) const FILE: usize = 1_000;
-/// A thread or its number.
+/// Cost of a thread.
 pub(super) const TASK: usize = 100;
-/// A row of requests of one kind.
+/// Cost of a row of requests of one kind.
 pub(super) const ROW: usize = 320;
-/// A row of the totals: it may be replaced, so it lies in a hash table.
+/// Cost of a row of the totals, which is in a hash table because it may be replaced.
 pub(super) const TOTAL: usize = 800;
-/// Who mixes, by name and by its pages.
+/// Cost of a buffered user, with its name and its page count.
 pub(super) const MIXER: usize = 300;
-/// A row as it is shown, without its names.
+/// Cost of a row as shown, without its names.
 pub(super) const SHOWN_ROW: usize = 1_000;
-/// A stack, and what one of its frames takes beside its names.
+/// Cost of a stack without its frames.
 pub(super) const STACK: usize = 700;
+/// Cost of a frame without its names.
 pub(super) const FRAME: usize = 160;
 
-/// What is left.
+/// The remaining bytes of a budget.
 pub(super) struct Budget(usize);
 
 impl Budget {
-    /// For what is kept.
+    /// The budget for data that is kept while the file is read.
     pub(super) const fn kept() -> Self {
         Self(KEPT)
     }
 
-    /// For stacks.
+    /// The budget for stacks.
     pub(super) const fn stacks() -> Self {
         Self(STACKS)
     }
 
-    /// For what is shown.
+    /// The budget for rows as shown.
     pub(super) const fn shown() -> Self {
         Self(SHOWN)
     }
 
-    /// True if there was so much left; then it is taken.
+    /// Takes `bytes` if that much is left; else returns false.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
         let left = self.0.checked_sub(bytes);
         self.0 = left.unwrap_or(self.0);
@@ -59,23 +60,24 @@ impl Budget {
     }
 }
 
-/// What was left out of a report because there is no room for more of its kind.
+/// Counts of what was left out of a report because its budget was used up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Facts larger than a reader takes, and texts of the header that were cut.
+    /// Facts larger than a reader accepts, and texts of the header that were truncated.
     pub too_large: u64,
-    /// Names of files, threads and stacks, and who mixes.
+    /// Facts about files, threads, stacks and buffered users.
     pub facts: u64,
-    /// Requests that are counted as those of `(others)`.
+    /// Requests that are counted under `(others)`.
     pub requests: u64,
     /// Rows of the totals.
     pub totals: u64,
-    /// Rows of the summary that are summed up as `(others)`, or of mixed access that are not shown.
+    /// Rows of the summary that are merged into `(others)`, and rows of mixed access that are not
+    /// shown.
     pub rows: u64,
 }
 
 impl LeftOut {
-    /// In words; `None` if nothing was.
+    /// The counts in words; `None` if nothing was left out.
     #[must_use]
     pub fn text(&self) -> Option<String> {
         let Self { too_large, facts, requests, totals, rows } = *self;

@@ -1,4 +1,4 @@
-//! Rows as far as there is memory to show them with their names.
+//! Reduces the rows of a report to those whose names fit in memory.
 
 use std::{cmp::Reverse, collections::HashMap};
 
@@ -13,10 +13,11 @@ use crate::{
     },
 };
 
-/// Sums those rows up that there is no room for, those of fewest requests: how many they were.
+/// Merges the rows that do not fit into `(others)`, rows with the fewest requests first, and drops
+/// mixed-access rows that do not fit. Returns the number of merged and dropped rows.
 pub(super) fn fit(totals: &mut Totals, enricher: &mut Enricher) -> u64 {
     let mut budget = Budget::shown();
-    // A name is in the summary, and twice in sums by file.
+    // Each name is in the summary once, and in the sums by file twice.
     let mut cost = |key: FileId, tgid: u32| {
         let file = enricher.file(key, tgid);
         SHOWN_ROW + 3 * (file.path.len() + file.fs.len() + file.dev.len())

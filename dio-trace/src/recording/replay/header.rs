@@ -1,4 +1,4 @@
-//! What a header says, made safe to show.
+//! Escapes the texts of a recording's header, and describes its scope.
 
 use crate::{
     flow::summary,
@@ -7,7 +7,7 @@ use crate::{
     util::{clock::Zone, escape::escape},
 };
 
-/// Names in a header come from outside, too.
+/// Escapes all texts of a header, which come from outside, and drops an invalid time zone.
 pub(super) fn clean(mut header: Header) -> Header {
     let safe = |text: &mut String| *text = escape(text.as_bytes());
     let Header { tool, host, kernel, boot, attach, .. } = &mut header;
@@ -27,7 +27,7 @@ pub(super) fn clean(mut header: Header) -> Header {
     header
 }
 
-/// Whose requests were recorded, as the summary has it.
+/// The processes whose requests were recorded, in the form of the summary.
 pub(super) fn scope(recorded: &Scope) -> summary::Scope {
     let text = match recorded {
         Scope::System => "the whole system".to_owned(),

@@ -1,5 +1,5 @@
-//! Reads a recording once and hands on what live tracing would have shown. Nothing of this machine
-//! is asked.
+//! Replays a recording: reads it once, and passes to a sink what live tracing would have shown.
+//! Nothing is looked up on this machine.
 
 mod budget;
 mod fit;
@@ -27,43 +27,47 @@ use crate::{
     util::figures::Span,
 };
 
-/// What is not whole about a recording.
+/// Damage and truncation of a recording.
 #[derive(Clone, Debug, Default)]
 pub struct Integrity {
     pub damage: Vec<Damage>,
     pub damaged_bytes: u64,
-    /// How it ended in good order; `None`: it was cut.
+    /// The end of a recording that was ended cleanly; `None` if the file was cut off.
     pub end: Option<End>,
-    /// When its last block was written, as far as they say: ns of CLOCK_MONOTONIC.
+    /// Latest time in any block, CLOCK_MONOTONIC in ns.
     pub last: u64,
 }
 
-/// All that was in it.
+/// The result of a replay.
 pub struct Replay {
     pub header: Header,
     pub summary: Summary,
-    /// The recording's own: when it began, and how long until its last block.
+    /// When the recording began, and the time until its last block.
     pub span: Span,
     pub timeline: Timeline,
     /// Counters of the summary, for grouping.
     pub counters: Vec<(CounterKey, Counter)>,
     pub enricher: Enricher,
     pub integrity: Integrity,
-    /// Requests in the file one by one, and those of them that are looked at.
+    /// Number of individual requests in the file.
     pub recorded: u64,
+    /// Number of requests that match the selection.
     pub shown: u64,
-    /// The summary was made from these requests, for the counters do not say (a time, a thread, a cut).
+    /// The summary was computed from individual requests instead of the totals, because the
+    /// selection needs it (a time, a thread) or the totals are incomplete (a cut file).
     pub by_requests: bool,
-    /// In words, what of the recording was looked at; `None`: all.
+    /// The selection in words; `None` if everything is selected.
     pub only: Option<String>,
+    /// Requests that the recorder dropped.
     pub dropped: u64,
+    /// Size of the file.
     pub bytes: u64,
-    /// For want of memory.
+    /// What was left out to bound memory.
     pub left_out: LeftOut,
 }
 
 impl Replay {
-    /// What a heading says of what is looked at.
+    /// The headline of a report.
     #[must_use]
     pub fn headline(&self) -> String {
         if self.summary.ended() == 0 && self.only.is_some() {
@@ -82,10 +86,10 @@ pub struct Recording<R> {
 }
 
 impl<R: Read + Seek> Recording<R> {
-    /// Reads the header.
+    /// Opens a recording and reads its header.
     ///
     /// # Errors
-    /// If it is not a recording, or of a newer version, or cannot be read.
+    /// If it is not a recording, has a newer version, or cannot be read.
     pub fn open(input: R) -> Result<Self> {
         let reader = Reader::open(input)?;
         let header = clean(reader.header().clone());
@@ -97,10 +101,10 @@ impl<R: Read + Seek> Recording<R> {
         &self.header
     }
 
-    /// Hands all that is wanted of it to a sink.
+    /// Reads the recording and passes everything that matches the selection to `sink`.
     ///
     /// # Errors
-    /// If it cannot be read, or holds more than a reader can keep; those of the sink.
+    /// If the recording cannot be read, and errors of the sink.
     pub fn replay(self, selection: Selection, sink: &mut dyn Sink) -> Result<Replay> {
         let Self { mut reader, header } = self;
         let mut walk = Walk::new(&header, selection, sink);

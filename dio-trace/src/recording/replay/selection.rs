@@ -1,13 +1,15 @@
-//! The part of a recording that is looked at.
+//! Selects the part of a recording that a report covers.
 
 use dio_trace_common::abi::Request;
 
 use crate::{flow::filter::Filter, model::RequestFilter};
 
-/// A time: ns of CLOCK_MONOTONIC.
+/// A time window, CLOCK_MONOTONIC in ns.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
+    /// Inclusive.
     pub since: u64,
+    /// Exclusive.
     pub until: u64,
 }
 
@@ -23,20 +25,20 @@ impl Window {
     }
 }
 
-/// What of a recording is looked at: all must fit.
+/// Selects requests of a recording. A request must match all fields.
 #[derive(Clone, Debug)]
 pub struct Selection {
     pub window: Window,
-    /// Processes; none: any.
+    /// Process ids; empty: any.
     pub pids: Vec<u32>,
     pub wanted: RequestFilter,
     pub filter: Filter,
-    /// How that was asked for, in words; `None`: it is all.
+    /// The selection in the words of the user; `None` if everything is selected.
     pub only: Option<String>,
 }
 
 impl Selection {
-    /// All of it.
+    /// Selects everything.
     pub const ALL: Self = Self {
         window: Window::ALL,
         pids: Vec::new(),
@@ -45,7 +47,8 @@ impl Selection {
         only: None,
     };
 
-    /// True if the totals do not say which of what they count is in it.
+    /// True if the selection needs individual requests, because totals do not have what it selects
+    /// by.
     pub(super) const fn asks_requests(&self) -> bool {
         !self.window.is_all()
             || self.wanted.tid != 0
@@ -53,7 +56,8 @@ impl Selection {
             || self.wanted.min_latency_ns != 0
     }
 
-    /// False if a request is not in it, whatever its time, names and verdict.
+    /// True if a request matches, except for its time, names and verdict, which are not checked
+    /// here.
     pub(super) fn takes(&self, request: &Request) -> bool {
         let RequestFilter { ops, apis, min_latency_ns, .. } = self.wanted;
         self.takes_process(request.tgid)
@@ -72,7 +76,7 @@ impl Selection {
     }
 }
 
-/// A bit of each `OP_*` or `API_*`.
+/// True if the bit of this `OP_*` or `API_*` is set.
 const fn has(bits: u32, number: u8) -> bool {
     bits >> (number & 31) & 1 != 0
 }

@@ -1,4 +1,5 @@
-//! What was counted: by the totals of the recording, and by its requests.
+//! Counts of a replay: from the totals of the recording, and, if these do not suffice, from its
+//! individual requests.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,11 +23,11 @@ use crate::{
     util::{escape::escape, figures::Span},
 };
 
-/// Of those who mix; the probes have room for 4,096.
+/// Most rows of mixed access; the probes have room for 4,096.
 const MAX_MIXERS: usize = 1 << 14;
 
 impl Walk<'_> {
-    /// Counts a request, in case the totals do not say.
+    /// Counts a request, in case the totals do not suffice.
     pub(super) fn count(&mut self, decided: &Decided<'_>) {
         let Decided { request, decision } = *decided;
         self.shown += 1;
@@ -61,13 +62,14 @@ impl Walk<'_> {
         }
     }
 
-    /// Rows take the place of those that were told before.
+    /// Takes totals. Their rows replace earlier ones with the same key.
     pub(super) fn totals(&mut self, mut totals: TotalsFact) {
         for row in std::mem::take(&mut totals.counters) {
             let (key, counter) = row.counter(self.key(row.file));
             self.use_directly(FileId::from(&key), key.tgid);
             let known = self.counters.contains_key(&key);
-            // One that is not told apart would take the place of another.
+            // Rows of files that are not known individually share one key and would replace each
+            // other.
             let small = self.counters.len() < MAX_KEPT && FileId::from(&key) != OTHERS;
             if known || small && self.budget.take(budget::TOTAL) {
                 self.counters.insert(key, counter);
@@ -93,17 +95,17 @@ impl Walk<'_> {
 
     pub(super) fn finish(mut self, header: Header, bytes: u64) -> Replay {
         let whole = self.integrity.end.is_some() && self.integrity.damage.is_empty();
-        // Of a file that is not whole the totals may be missing or old: what is there counts.
-        let told: u64 = self.counters.values().map(|counter| counter.requests).sum();
-        let lacks = !whole && (header.all || told < self.recorded);
-        // And where totals had to be left out.
-        let lacks = lacks || self.left_out.totals != 0 && told < self.recorded;
-        let by_requests = self.selection.asks_requests() || lacks;
+        // The totals of a damaged or cut file may be missing or old: count the requests instead.
+        let in_totals: u64 = self.counters.values().map(|counter| counter.requests).sum();
+        let incomplete = !whole && (header.all || in_totals < self.recorded);
+        // The same if totals had to be left out.
+        let incomplete = incomplete || self.left_out.totals != 0 && in_totals < self.recorded;
+        let by_requests = self.selection.asks_requests() || incomplete;
         let counters: Vec<_> =
             if by_requests { self.counted.take() } else { self.counters.drain().collect() };
         (self.counters, self.counted) = (HashMap::new(), Counted::default());
         if !by_requests {
-            self.left_out.requests = 0; // the totals have them
+            self.left_out.requests = 0; // they are in the totals
         }
         let mut totals = self.as_live(&header, counters, by_requests);
         (self.named_right, self.used) = (HashMap::new(), HashSet::new());
@@ -131,8 +133,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Requests are seen while the last probes are still being attached: it may begin before its
-    /// header says.
+    /// The time span of the recording. It may begin before the time in the header, because requests
+    /// are seen while the last probes are still being attached.
     fn span(&self, header: &Header) -> Span {
         let began = match self.first {
             u64::MAX => header.started,
@@ -142,7 +144,7 @@ impl Walk<'_> {
         Span { began, lasted_ns }
     }
 
-    /// The totals as a tracer has them when it stops.
+    /// Builds the totals that a live tracer has when it stops.
     fn as_live(
         &mut self,
         header: &Header,
@@ -152,11 +154,11 @@ impl Walk<'_> {
         counters.sort_by_key(|(k, _)| (k.inode, k.tgid, k.op, k.verdict, k.outcome, k.errno));
         let mut stats = [0; STATS];
         for (stat, name) in Stat::ALL {
-            let told = self.totals.stats.iter().find(|(told, _)| told == name);
-            stats[*stat as usize] = told.map_or(0, |(_, n)| *n);
+            let recorded = self.totals.stats.iter().find(|(recorded, _)| recorded == name);
+            stats[*stat as usize] = recorded.map_or(0, |(_, n)| *n);
         }
         if by_requests {
-            // Those in flight at the cut are not known.
+            // Requests in flight at the end are unknown.
             let ended: u64 = counters.iter().map(|(_, counter)| counter.requests).sum();
             stats[Stat::Ended as usize] = ended;
             stats[Stat::Begun as usize] = ended.saturating_add(stats[Stat::Unmatched as usize]);

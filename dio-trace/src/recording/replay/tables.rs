@@ -1,4 +1,4 @@
-//! Look-ups made for every request.
+//! The tables that a replay uses for every request: by id, and of counters. All are bounded.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,13 +10,15 @@ use crate::{
     util::escape::escape,
 };
 
-/// Files, threads or rows of totals that a reader keeps, as far as there is memory for them
-/// (budget.rs): a hostile file must not fill it.
+/// Most files, threads or rows of totals that a reader keeps, so that a hostile file cannot exhaust
+/// memory. The budget (budget.rs) may allow fewer.
 pub(super) const MAX_KEPT: usize = 1 << 18;
 
-/// Things by number. Numbers are small, but in the files of a recorder that has long been at it.
+/// A table by id. Ids are small and dense, except in the later files of a long-running recorder.
 pub(super) struct Numbered<T> {
+    /// Values with small ids.
     things: Vec<Option<T>>,
+    /// Values with large ids.
     far: HashMap<u64, T>,
 }
 
@@ -27,7 +29,7 @@ impl<T> Default for Numbered<T> {
 }
 
 impl<T: Copy> Numbered<T> {
-    /// Keeps a thing; false if there are `most`.
+    /// Stores a value. Returns false if there are `most` already.
     pub(super) fn keep(&mut self, number: u64, thing: T, most: usize) -> bool {
         let Some(at) = usize::try_from(number).ok().filter(|at| *at < most) else {
             let room = self.far.len() < most || self.far.contains_key(&number);
@@ -50,7 +52,7 @@ impl<T: Copy> Numbered<T> {
     }
 }
 
-/// Stacks by their number.
+/// Stacks by id.
 pub(super) struct Stacks {
     stacks: HashMap<u32, Arc<Stack>>,
     budget: Budget,
@@ -63,7 +65,7 @@ impl Default for Stacks {
 }
 
 impl Stacks {
-    /// Keeps a stack; false if there is no room. Told again, it is the same.
+    /// Stores a stack, unless its id is known. Returns false if the budget is used up.
     pub(super) fn keep(&mut self, mut stack: Stack) -> bool {
         if self.stacks.contains_key(&stack.id) {
             return true;
@@ -87,22 +89,24 @@ impl Stacks {
     }
 }
 
-/// What rows are told apart by: file, process, op, verdict, outcome, finding.
+/// Key of a row: file, process, (op, verdict, outcome, finding).
 pub(super) type RowKey = (u64, u32, (u8, u8, u8, u8));
 
+/// Size of the table of recently used rows.
 const SLOTS: usize = 4_096;
-/// Rows lie in pieces of so many: a vector that grows takes as much again.
+/// Rows per allocation. One large vector would take twice its memory while it grows.
 const PIECE: usize = 1_024;
-/// Where requests are counted that find no room for a row of their own.
+/// The placeholder file of requests that have no row of their own.
 pub(super) const OTHERS: FileId = FileId { inode: u64::MAX, ino: 0, dev: 0, generation: 0 };
-/// What they are called.
+/// The name that is shown for [`OTHERS`].
 pub(super) const OTHERS_NAME: &str = "(others)";
-/// Rows of those: by op, verdict, outcome and finding.
+/// Most rows of [`OTHERS`]: by op, verdict, outcome and finding.
 const MAX_OTHERS: usize = 1_024;
 
 type CountedRow = (RowKey, CounterKey, Counter);
 
-/// Counters by row, behind a small table of those used last: most requests are like some before.
+/// Counters by row. A small table of recently used rows makes the lookup fast, because most
+/// requests have the key of a recent one.
 pub(super) struct Counted {
     rows: Vec<Vec<CountedRow>>,
     len: usize,
@@ -119,7 +123,7 @@ impl Default for Counted {
 }
 
 impl Counted {
-    /// The row's counter, made if there is none and room for it.
+    /// The counter of a row, which is created by `make` if needed; `None` if the budget is used up.
     #[inline]
     pub(super) fn row(
         &mut self,
@@ -174,7 +178,7 @@ impl Counted {
     }
 }
 
-/// A row for requests that find no room for one of their own: of no file and no process.
+/// The key for requests that have no row of their own: without file and process.
 pub(super) fn others(key: &CounterKey) -> CounterKey {
     let FileId { inode, ino, dev, generation } = OTHERS;
     CounterKey { inode, ino, dev, generation, tgid: 0, errno: 0, ..*key }

@@ -1,4 +1,5 @@
-//! The items of a recording, one after the other.
+//! Processes the items of a recording one by one: collects facts in tables, and passes selected
+//! requests and events to the sink.
 
 use std::collections::{HashMap, HashSet};
 
@@ -28,9 +29,9 @@ use crate::{
     util::{clock::Clock, escape::escape},
 };
 
-/// Look-ups by name that are remembered.
+/// Most results of filters by name that are cached.
 const MAX_NAMED: usize = 1 << 16;
-/// Places of damage that are told one by one.
+/// Most damaged parts that are reported individually.
 const MAX_DAMAGE: usize = 100;
 
 pub(super) struct Walk<'a> {
@@ -42,33 +43,37 @@ pub(super) struct Walk<'a> {
     pub(super) left_out: LeftOut,
     pub(super) tasks: Numbered<Task>,
     pub(super) stacks: Stacks,
-    /// Whether requests of a file by a task have names that are looked at.
+    /// Whether requests of a (file, task) match the filters by name.
     pub(super) named_right: HashMap<(u64, u32), bool>,
-    /// Where only some processes are looked at, by number or name: files that they use directly.
+    /// If only some processes are selected, by id or name: the files that they use directly.
     pub(super) used: HashSet<FileId>,
     pub(super) timeline: Timeline,
-    /// As the totals say.
+    /// Counters from the totals.
     pub(super) counters: HashMap<CounterKey, Counter>,
+    /// Pages of mixed access from the totals, by (file, process, how).
     pub(super) mixers: HashMap<(u64, u32, u32), u64>,
-    /// As the requests say.
+    /// Counters from individual requests.
     pub(super) counted: Counted,
+    /// The last totals, without their rows.
     pub(super) totals: TotalsFact,
     pub(super) integrity: Integrity,
+    /// Number of individual requests in the file.
     pub(super) recorded: u64,
-    /// When the first of them ended.
+    /// Earliest completion time of a request.
     pub(super) first: u64,
+    /// Number of selected requests.
     pub(super) shown: u64,
 }
 
-/// A file that has a number.
+/// A file that has an id.
 #[derive(Clone, Copy)]
 pub(super) struct Known {
     key: FileId,
-    /// What its names take; told again, they are replaced.
+    /// Bytes charged for the file's names. They are given back if a later fact replaces the names.
     bytes: u32,
 }
 
-/// A thread, as requests have it.
+/// A thread that has an id.
 #[derive(Clone, Copy)]
 pub(super) struct Task {
     pid: u32,
@@ -77,7 +82,7 @@ pub(super) struct Task {
 }
 
 impl Task {
-    /// Of one whose facts were in a damaged block.
+    /// A thread whose fact was in a damaged block.
     const UNKNOWN: Self = Self { pid: 0, tid: 0, comm: *b"?\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" };
 }
 
@@ -163,7 +168,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Keeps what is told of a file. Told again, it takes the place of what was told before.
+    /// Stores the description of a file. It replaces an earlier one.
     fn file(&mut self, fact: FileFact) {
         let key = fact.key();
         let FileFact { file, info, .. } = fact;
@@ -177,7 +182,7 @@ impl<'a> Walk<'a> {
         if self.budget.take(entry + bytes) {
             if self.files.keep(file, known, MAX_KEPT) {
                 self.pipeline.enricher.recall(key, info);
-                self.named_right.clear(); // it may be told again, by its name
+                self.named_right.clear(); // the file may have got its name only now
                 return;
             }
             self.budget.give_back(entry + bytes);
@@ -187,8 +192,8 @@ impl<'a> Walk<'a> {
         self.left_out.facts += 1;
     }
 
-    /// A file whose facts were in a damaged block is known by its number alone, and those that there
-    /// is no room for are not told apart.
+    /// The identity of the file with the id `file`. If its fact was in a damaged block, only the id
+    /// is known. If there is no room for it, this is [`OTHERS`].
     #[inline]
     pub(super) fn key(&mut self, file: u64) -> FileId {
         match self.files.get(file) {
@@ -232,7 +237,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let event = fact.event(file, (task.pid, task.tid, task.comm));
-        // Either side; of those who use it directly, as far as is known by then.
+        // Shown if either side is selected: the buffered user, or a direct user known so far.
         let used = self.used.contains(&file);
         self.pipeline.mixed_access(&event, used, self.selection.takes_process(task.pid), self.sink)
     }
@@ -260,7 +265,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Puts the file and the thread that the numbers stand for into the request.
+    /// Fills in the file and the thread of a request from their ids.
     #[inline]
     fn identify(&mut self, recorded: &mut Recorded) {
         let FileId { inode, ino, dev, generation } = self.key(recorded.file);
@@ -271,7 +276,8 @@ impl<'a> Walk<'a> {
         (request.tgid, request.tid, request.comm) = (pid, tid, comm);
     }
 
-    /// Looked up once for each file and task: names are texts.
+    /// True if a request matches the filters by name. The result is cached by file and task,
+    /// because comparing texts is slow.
     fn is_named_right(&mut self, recorded: &Recorded) -> bool {
         if self.selection.filter.takes_names() {
             return true;
