@@ -30,7 +30,7 @@ impl<'a> Decided<'a> {
         FileId::from(self.request)
     }
 
-    /// From issue to completion, in ns.
+    /// Latency from issue to completion, in ns.
     #[must_use]
     pub const fn latency_ns(&self) -> u64 {
         self.request.end_ns.saturating_sub(self.request.begin_ns)

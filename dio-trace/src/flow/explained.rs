@@ -33,7 +33,7 @@ pub struct Effects {
     /// Dirty pages that a write left in the page cache; None for a read, or if write-back is not
     /// probed.
     pub dirty_left_pages: Option<u32>,
-    /// True if one of the above is not exact.
+    /// True if one of the page counts is not exact.
     pub approximate: bool,
 }
 

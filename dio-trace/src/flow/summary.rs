@@ -33,7 +33,7 @@ pub struct Bytes {
 pub struct FileRow {
     pub pid: u32,
     pub comm: String,
-    /// As in [`crate::flow::explained::ExplainedRequest`].
+    /// The process's title or command line, if that says more than `comm`.
     pub cmdline: Option<String>,
     pub path: String,
     pub dev: String,
@@ -220,7 +220,7 @@ impl Sums {
         sums
     }
 
-    /// See [`Summary::parts`].
+    /// Requests by verdict, ordered as in [`Summary::parts`].
     #[must_use]
     pub fn parts(&self) -> Vec<(&'static str, u64)> {
         parts(&self.requests)
@@ -232,7 +232,7 @@ pub(crate) fn verdict(key: &CounterKey) -> Verdict {
     Verdict::from_u8(key.verdict).unwrap_or(Verdict::Unknown)
 }
 
-/// See [`Summary::parts`].
+/// Requests by verdict, ordered as in [`Summary::parts`].
 pub(crate) fn parts(requests: &BTreeMap<&'static str, u64>) -> Vec<(&'static str, u64)> {
     let mut parts: Vec<_> =
         requests.iter().filter(|(_, n)| **n != 0).map(|(verdict, n)| (*verdict, *n)).collect();

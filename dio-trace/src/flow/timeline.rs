@@ -17,7 +17,7 @@ pub struct Slice {
     pub findings: u64,
     /// Requests by verdict, in the order of [`Verdict::ALL`].
     pub verdicts: [u64; Verdict::ALL.len()],
-    /// Requests by power of two of ns.
+    /// The latency histogram: requests by power of two of ns.
     pub latency: [u32; LATENCY_BUCKETS],
 }
 

@@ -1,13 +1,13 @@
 //! Verified instructions of each program and kernel, held to the committed ones.
 //!
-//! The suite of each kernel writes them (see [`suite::VERIFIED`]); `xtask/bench/verified.tsv` has
+//! The suite of each kernel writes them (see [`VERIFIED`]); `xtask/bench/verified.tsv` has
 //! those that are accepted, and `cargo xtask test --write-verified` writes it.
 use std::{collections::BTreeMap, fmt::Write as _, fs};
 
 use anyhow::{Context, Result};
 
 use crate::{
-    guest::suite,
+    guest::contract::suite::VERIFIED,
     host::{paths, step_runner::Outcome},
     tasks::suites::{Done, Run},
 };
@@ -59,7 +59,7 @@ pub(crate) fn keep(done: &[Done]) -> Result<()> {
 
 fn measured(done: &[Done]) -> Numbers {
     let of = |run: &Run| {
-        let path = paths::target().ok()?.join("vm-test").join(run.name()).join(suite::VERIFIED);
+        let path = paths::target().ok()?.join("vm-test").join(run.name()).join(VERIFIED);
         let text = fs::read_to_string(path).ok()?;
         let row = |line: &str| {
             let (program, verified) = line.split_once('\t')?;

@@ -269,13 +269,13 @@ pub(crate) fn totals() -> Totals {
 
 fn summary() -> Summary {
     let mut enricher = enricher();
-    let mut beside = SideEvents::default();
+    let mut side = SideEvents::default();
     for _ in 0..2 {
-        beside.rejected_open(&refusal(), &mut enricher, &Clock::fixed(START));
+        side.rejected_open(&refusal(), &mut enricher, &Clock::fixed(START));
     }
     enricher.process(77, Some((77, &mixing().comm)));
     let scope = Scope { text: "process 42 and 2 descendants".to_owned(), children_left_out: 0 };
-    Summary { scope, ..Summary::new(&totals(), &beside, &mut enricher) }
+    Summary { scope, ..Summary::new(&totals(), &side, &mut enricher) }
 }
 
 /// The totals, with the names of all processes in them, for other tests.

@@ -3,6 +3,10 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+/// The file next to suite.json with the verified instructions of each program: a name and a number
+/// on each line, with a tab between.
+pub(crate) const VERIFIED: &str = "verified.tsv";
+
 /// All that one run of the suite found.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Suite {

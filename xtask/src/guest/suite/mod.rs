@@ -8,8 +8,6 @@ mod run;
 mod scenarios;
 mod verified;
 
-pub(crate) use verified::FILE as VERIFIED;
-
 use std::{
     fs,
     path::{Path, PathBuf},

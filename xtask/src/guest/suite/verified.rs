@@ -7,8 +7,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 use anyhow::{Context, Result};
 use aya::programs::loaded_programs;
 
-/// The file in the folder of a run: a program and its number on each line, with a tab between.
-pub(crate) const FILE: &str = "verified.tsv";
+use crate::guest::contract::suite::VERIFIED;
 
 /// Writes the numbers of the programs that are loaded now. Kernels before 5.16 do not have them:
 /// nothing is written there. Names are cut to 15 characters by the kernel; of programs whose names
@@ -32,6 +31,6 @@ pub(super) fn write(folder: &Path) -> Result<()> {
     for (name, verified) in programs {
         let _ = writeln!(text, "{name}\t{verified}");
     }
-    let path = folder.join(FILE);
+    let path = folder.join(VERIFIED);
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -121,8 +121,8 @@ fn totals(model: &Model, theme: Theme, width: u16) -> Line<'static> {
     fitting(parts, width)
 }
 
-/// Everything counted since the start, by verdict, and the findings among it. It adds up: what
-/// there is no room to name is one number.
+/// The third line: all requests since the start, by verdict, and the findings among them. The
+/// numbers add up: verdicts that do not fit are summed as "other".
 fn since_start(model: &Model, theme: Theme, width: u16) -> Line<'static> {
     if !model.counted {
         return Line::styled("since the start: collecting …", DIM);
