@@ -1,8 +1,8 @@
 //! Builds the eBPF object reproducibly from source.
 //!
-//! The object is committed so that users need only stable Rust. Every checkout builds the same bytes:
-//! paths are remapped, symbol hashes do not depend on paths (see [`rustc`]), and the release profile is
-//! fixed here. [`strip`] removes the debug information.
+//! The object is committed so that users need only stable Rust. Every checkout builds the same
+//! bytes: paths are remapped, symbol hashes do not depend on paths (see [`rustc`]), and the release
+//! profile is fixed here. [`strip`] removes the debug information.
 pub(crate) mod rustc;
 mod strip;
 
@@ -43,8 +43,8 @@ pub(crate) enum Checked {
     Unable(String),
 }
 
-/// Builds the object and writes it to `output`, or else to [`OBJECT`] in the checkout. `toolchain` is
-/// the name of a rustup toolchain to use instead of the pinned one.
+/// Builds the object and writes it to `output`, or else to [`OBJECT`] in the checkout. `toolchain`
+/// is the name of a rustup toolchain to use instead of the pinned one.
 pub(crate) fn write(toolchain: Option<&str>, output: Option<&Path>) -> Result<()> {
     let pins = pins()?;
     let toolchain = match toolchain {
@@ -58,8 +58,8 @@ pub(crate) fn write(toolchain: Option<&str>, output: Option<&Path>) -> Result<()
     if let Some(folder) = into.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    // An unchanged object keeps its modification time, so that cargo does not rebuild the crate that
-    // includes it.
+    // An unchanged object keeps its modification time, so that cargo does not rebuild the crate
+    // that includes it.
     let same = fs::read(into).is_ok_and(|old| old == object);
     if !same {
         fs::write(into, &object).with_context(|| format!("cannot write {}", into.display()))?;
@@ -98,7 +98,8 @@ pub(crate) fn check() -> Result<Checked> {
         let at = committed.iter().zip(&built).position(|(a, b)| a != b);
         bail!(
             "{OBJECT} is not what its source builds ({} bytes committed, {} built, first difference \
-             at {}). Run `cargo xtask bpf` and commit the object with its source. The rebuilt object is {}",
+             at {}). Run `cargo xtask bpf` and commit the object with its source. The rebuilt \
+             object is {}",
             committed.len(),
             built.len(),
             at.unwrap_or(committed.len().min(built.len())),
@@ -217,8 +218,8 @@ impl Toolchain {
         Ok(folder)
     }
 
-    /// The path of bpf-linker, built once into the cache against the LLVM that this rustc contains, so
-    /// that no LLVM has to be installed.
+    /// The path of bpf-linker, built once into the cache against the LLVM that this rustc contains,
+    /// so that no LLVM has to be installed.
     fn bpf_linker(&self, pins: &Pins) -> Result<PathBuf> {
         let name = format!("bpf-linker-{}-rustc-{}", pins.bpf_linker, self.version);
         let folder = paths::cache()?.join("bpf").join(&name);
@@ -275,7 +276,8 @@ impl Toolchain {
     }
 }
 
-/// Removes the settings that the outer cargo passes to its children: an inner cargo must not use them.
+/// Removes the settings that the outer cargo passes to its children: an inner cargo must not use
+/// them.
 fn clean_env(command: &mut Command) {
     for name in
         ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"]

@@ -14,8 +14,8 @@ use std::{
 pub(crate) const MARK: &str = "DIO_TRACE_XTASK_IS_RUSTC";
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
-/// Runs rustc in place of xtask. cargo calls this as `xtask RUSTC ARGS…`. Returns only if rustc cannot
-/// be started.
+/// Runs rustc in place of xtask. cargo calls this as `xtask RUSTC ARGS…`. Returns only if rustc
+/// cannot be started.
 pub(crate) fn main() -> ExitCode {
     let mut args = env::args_os().skip(1);
     let Some(rustc) = args.next() else {

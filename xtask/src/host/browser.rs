@@ -131,8 +131,8 @@ impl Browser {
         Ok(answer["result"]["value"].clone())
     }
 
-    /// Clicks the first element that matches the selector: at half its height, and at half its width
-    /// or 20 CSS pixels from its left edge, whichever is less.
+    /// Clicks the first element that matches the selector: at half its height, and at half its
+    /// width or 20 CSS pixels from its left edge, whichever is less.
     pub(crate) fn click(&mut self, selector: &str) -> Result<()> {
         let middle = format!(
             "(() => {{ const e = document.querySelector({selector:?}); \

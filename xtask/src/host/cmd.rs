@@ -82,7 +82,8 @@ pub(crate) fn is_static(path: &Path) -> bool {
         .is_ok_and(|all| all.iter().all(|one| one.p_type(endian) != object::elf::PT_INTERP))
 }
 
-/// Replaces the host of each address by `HOST`: which mirrors a machine uses does not belong in a log.
+/// Replaces the host of each address by `HOST`: which mirrors a machine uses does not belong in a
+/// log.
 pub(crate) fn mask_hosts(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::host::pypi::{self, Package};
 
 const DUCKDB: Package = Package { name: "duckdb", version: "2.0.1" };
-/// Reads SQL from stdin and prints JSON: the seconds that it took and the rows of its last statement.
+/// Reads SQL from stdin and prints JSON: the seconds that it took and the rows of its last
+/// statement.
 const SCRIPT: &str = "\
 import duckdb, json, sys, time
 sql = sys.stdin.read()

@@ -2,8 +2,8 @@
 //!
 //! - [`cmd`]: runs other programs
 //! - [`paths`]: finds the checkout, the build folder and the cache
-//! - [`packages`]: installs the programs that xtask needs; [`apt`] and [`pypi`] fetch packages into the
-//!   cache without installing them
+//! - [`packages`]: installs the programs that xtask needs; [`apt`] and [`pypi`] fetch packages into
+//!   the cache without installing them
 //! - [`build`]: builds the binaries that VMs run
 //! - [`duckdb`], [`browser`]: drive the programs that check dio-trace's files and pages
 //! - [`step_runner`]: runs the steps of a long command and prints the table at its end

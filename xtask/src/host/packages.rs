@@ -55,8 +55,8 @@ pub(crate) const RARE: &[Need] = &[
     need("mount.nfs4", "nfs-common"),
 ];
 
-/// Needed by `cargo xtask bench`: the tracers that dio-trace is compared with, and bpftool, which lists
-/// eBPF programs.
+/// Needed by `cargo xtask bench`: the tracers that dio-trace is compared with, and bpftool, which
+/// lists eBPF programs.
 pub(crate) const PEERS: &[Need] =
     &[need("bpftrace", "bpftrace"), need("perf", "linux-perf"), STRACE, need("bpftool", "bpftool")];
 
