@@ -133,8 +133,8 @@ impl Toolchain {
         }
         if which("rustup").is_none() {
             bail!(
-                "the object is pinned to rustc {}, this is {}, and rustup is not installed to get the \
-                 pinned version; install rustup, or use a machine with the pinned rustc",
+                "the object is pinned to rustc {}, this is {}, and rustup is not installed to get \
+                 the pinned version; install rustup, or use a machine with the pinned rustc",
                 pins.rustc,
                 running.version
             );

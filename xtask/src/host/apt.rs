@@ -176,8 +176,8 @@ fn lay_out(root: &Path) -> Result<()> {
     match &security {
         Some(uri) => add(uri, SECURITY),
         None => say(
-            "this machine's apt has no security mirror, so kernel 5.10 is not available and 6.1 and \
-             6.12 may be older (set DIO_TRACE_DEBIAN_SECURITY to the address of a mirror)",
+            "this machine's apt has no security mirror, so kernel 5.10 is not available, and 6.1 \
+             and 6.12 may be older (set DIO_TRACE_DEBIAN_SECURITY to the address of a mirror)",
         ),
     }
     write("etc/sources.list", &sources)?;
