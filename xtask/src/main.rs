@@ -1,12 +1,13 @@
-//! The project's own tasks. `cargo xtask help` lists them.
+//! The development tasks of dio-trace: building the eBPF object, testing on real kernels in virtual
+//! machines, benchmarks and documents. `cargo xtask help` lists them.
 //!
-//! Each room imports only from those before it:
+//! The modules, of which each imports only from those above it:
 //!
-//! - [`host`]: what runs on the developer's machine
-//! - [`bpf`]: the eBPF object
-//! - [`vm`]: real kernels to test in
-//! - [`guest`]: what runs inside the VM
-//! - [`tasks`]: the commands, a file each
+//! - [`host`]: the developer's machine: packages, builds, other programs
+//! - [`bpf`]: builds the eBPF object
+//! - [`vm`]: boots real kernels in QEMU
+//! - [`guest`]: the code that runs inside a VM
+//! - [`tasks`]: the commands, one file each
 #![warn(unreachable_pub)]
 
 mod bpf;
@@ -21,7 +22,7 @@ use clap::{Parser, Subcommand};
 
 use bpf::rustc;
 
-/// dio-trace's own tasks: build the eBPF object, boot kernels, test, demo
+/// Development tasks of dio-trace: build the eBPF object, boot kernels, test, measure
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
 struct Cli {
@@ -45,7 +46,7 @@ enum Task {
     Fleet(tasks::fleet::FleetArgs),
     Fuzz(tasks::fuzz::FuzzArgs),
     Man(tasks::man::ManArgs),
-    /// What runs inside the VM
+    /// Commands that run inside the VM
     #[command(hide = true, subcommand)]
     Guest(guest::Guest),
 }

@@ -1,5 +1,5 @@
-//! The policy of deny.toml: each package comes from crates.io or from this workspace, under a licence
-//! that is allowed, and each allowed licence is needed.
+//! Checks the policy of deny.toml: each package comes from crates.io or from this workspace and has
+//! an allowed licence, and each allowed licence is needed.
 //!
 //! cargo-deny reads the same file. This test checks its most important part in every `cargo test`.
 
@@ -13,7 +13,7 @@ use std::{
 use serde::Deserialize;
 use spdx::{Expression, Licensee, ParseMode};
 
-/// The part of deny.toml that is checked here.
+/// The part of deny.toml that this test checks.
 #[derive(Deserialize)]
 struct Policy {
     graph: Graph,
@@ -31,7 +31,7 @@ struct Licences {
     allow: Vec<String>,
 }
 
-/// The part of `cargo metadata` that is needed.
+/// The part of the output of `cargo metadata` that this test needs.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -45,7 +45,7 @@ struct Package {
     name: String,
     version: String,
     license: Option<String>,
-    /// `None` for a path.
+    /// `None` for a package in a local path.
     source: Option<String>,
     dependencies: Vec<Dependency>,
 }
@@ -89,8 +89,8 @@ fn policy() -> Policy {
     toml::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Standard output of cargo. Without `--offline`: a fresh checkout has not downloaded the packages of
-/// the eBPF crate yet, and where all are there, `--locked` needs no network.
+/// Runs cargo and returns its stdout. `--offline` is not used, because a fresh checkout has not
+/// downloaded the packages of the eBPF crate yet; `--locked` needs no network once all are there.
 fn cargo(words: &[&str]) -> String {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo).args(words).current_dir(workspace()).output().unwrap();
@@ -106,7 +106,8 @@ fn metadata(policy: &Policy) -> Metadata {
     serde_json::from_str(&cargo(&words)).unwrap()
 }
 
-/// The packages that the workspace reaches without passing an excluded one.
+/// The packages that the workspace depends on, except excluded packages and those reached only
+/// through them.
 fn reached<'a>(metadata: &'a Metadata, exclude: &[String]) -> Vec<&'a Package> {
     let packages: BTreeMap<&str, &Package> =
         metadata.packages.iter().map(|package| (&*package.id, package)).collect();
@@ -126,8 +127,8 @@ fn parsed(allow: &[String]) -> Vec<Licensee> {
     allow.iter().map(|licence| Licensee::parse(licence).unwrap()).collect()
 }
 
-/// True if the allowed licences satisfy an expression of SPDX, or one in the older form with `/` for
-/// OR.
+/// Whether the allowed licences satisfy an SPDX expression, which may have `/` for OR as in old
+/// crates.
 fn is_allowed(licence: &str, allow: &[Licensee]) -> bool {
     let mode = ParseMode { allow_slash_as_or_operator: true, ..ParseMode::STRICT };
     Expression::parse_mode(licence, mode).is_ok_and(|expression| {
@@ -172,12 +173,12 @@ fn every_package_comes_from_crates_io_or_this_workspace() {
         Some(source) => crates_io.contains(&**source),
         None => metadata.workspace_members.contains(&package.id),
     };
-    let strange: Vec<String> =
+    let unknown: Vec<String> =
         metadata.packages.iter().filter(|package| !is_known(package)).map(Package::title).collect();
-    assert_eq!(strange, Vec::<String>::new(), "sources that deny.toml does not allow");
+    assert_eq!(unknown, Vec::<String>::new(), "sources that deny.toml does not allow");
 }
 
-/// An excluded package that is compiled after all would escape the check of licences.
+/// Licences of excluded packages are not checked, so they must not be compiled.
 #[test]
 fn excluded_packages_are_not_compiled() {
     let policy = policy();
@@ -191,7 +192,7 @@ fn excluded_packages_are_not_compiled() {
 }
 
 #[test]
-fn expressions_are_understood() {
+fn licence_expressions_are_evaluated() {
     let allow = parsed(&["MIT".to_owned(), "Unicode-3.0".to_owned()]);
     for licence in [
         "MIT",

@@ -1,8 +1,8 @@
-//! The eBPF object, from source, reproducibly.
+//! Builds the eBPF object reproducibly from source.
 //!
-//! The object is committed so that users need only stable Rust. It is the same, byte for byte,
-//! from every checkout: paths are remapped, crates get names that do not depend on them (see
-//! [`rustc`]), and the release profile is fixed here. [`strip`] takes its debug information out.
+//! The object is committed so that users need only stable Rust. Every checkout builds the same
+//! bytes: paths are remapped, symbol hashes do not depend on paths (see [`rustc`]), and the release
+//! profile is fixed here. [`strip`] removes the debug information.
 pub(crate) mod rustc;
 mod strip;
 
@@ -22,7 +22,7 @@ use crate::host::{
     paths,
 };
 
-/// Where the committed object is, in the checkout.
+/// The path of the committed object, relative to the checkout.
 pub(crate) const OBJECT: &str = "dio-trace/bpf/dio-trace.bpf.o";
 const PINS: &str = "bpf-toolchain.toml";
 
@@ -35,15 +35,16 @@ struct Pins {
     llvm: String,
 }
 
-/// What a check found.
+/// The result of [`check`] if the object is not known to differ.
 pub(crate) enum Checked {
+    /// The committed object is what its source builds.
     Same,
-    /// The pinned toolchain cannot be had here; the reason.
+    /// The pinned toolchain is not available here, for this reason.
     Unable(String),
 }
 
-/// Builds the object with the pinned toolchain or with one that rustup has, and writes it into the
-/// checkout or to another file.
+/// Builds the object and writes it to `output`, or else to [`OBJECT`] in the checkout. `toolchain`
+/// is the name of a rustup toolchain to use instead of the pinned one.
 pub(crate) fn write(toolchain: Option<&str>, output: Option<&Path>) -> Result<()> {
     let pins = pins()?;
     let toolchain = match toolchain {
@@ -57,7 +58,8 @@ pub(crate) fn write(toolchain: Option<&str>, output: Option<&Path>) -> Result<()
     if let Some(folder) = into.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    // An unchanged object keeps its time, so that cargo does not rebuild what includes it.
+    // An unchanged object keeps its modification time, so that cargo does not rebuild the crate
+    // that includes it.
     let same = fs::read(into).is_ok_and(|old| old == object);
     if !same {
         fs::write(into, &object).with_context(|| format!("cannot write {}", into.display()))?;
@@ -71,7 +73,11 @@ pub(crate) fn write(toolchain: Option<&str>, output: Option<&Path>) -> Result<()
     Ok(())
 }
 
-/// Rebuilds the object aside and compares.
+/// Rebuilds the object in target/bpf-check and compares it with the committed one.
+///
+/// # Errors
+///
+/// If they differ. With the variable `CI` set, also if the pinned toolchain is not available.
 pub(crate) fn check() -> Result<Checked> {
     let pins = pins()?;
     let toolchain = match Toolchain::pinned(&pins) {
@@ -92,7 +98,8 @@ pub(crate) fn check() -> Result<Checked> {
         let at = committed.iter().zip(&built).position(|(a, b)| a != b);
         bail!(
             "{OBJECT} is not what its source builds ({} bytes committed, {} built, first difference \
-             at {}). Run `cargo xtask bpf` and commit the object with its source. The rebuilt one is {}",
+             at {}). Run `cargo xtask bpf` and commit the object with its source. The rebuilt \
+             object is {}",
             committed.len(),
             built.len(),
             at.unwrap_or(committed.len().min(built.len())),
@@ -109,12 +116,12 @@ fn pins() -> Result<Pins> {
     toml::from_str(&text).with_context(|| format!("cannot understand {}", path.display()))
 }
 
-/// A rustc with its cargo.
+/// A toolchain: rustc and its cargo.
 struct Toolchain {
-    /// `1.95.0`, `1.97.0-nightly`.
+    /// As `rustc -V` prints it: `1.95.0`, `1.97.0-nightly`.
     version: String,
     sysroot: PathBuf,
-    /// What to put before `cargo` and `rustc`: nothing, or `rustup run NAME`.
+    /// The name of a rustup toolchain, run by `rustup run NAME`; `None` for the default rustc.
     rustup: Option<String>,
 }
 
@@ -126,8 +133,8 @@ impl Toolchain {
         }
         if which("rustup").is_none() {
             bail!(
-                "the object is pinned to rustc {}, this is {}, and there is no rustup to get the \
-                 other one; install it, or use a machine that has it",
+                "the object is pinned to rustc {}, this is {}, and rustup is not installed to get \
+                 the pinned version; install rustup, or use a machine with the pinned rustc",
                 pins.rustc,
                 running.version
             );
@@ -138,7 +145,9 @@ impl Toolchain {
         say(format!("rustc is {}, the object is pinned to {}", running.version, pins.rustc));
         let name = pins.rustc.as_str();
         run(Command::new("rustup").args(["toolchain", "install", name, "--profile", "minimal"]))
-            .with_context(|| format!("the object needs rustc {name}, which cannot be had here"))?;
+            .with_context(|| {
+                format!("the object needs rustc {name}, which cannot be installed here")
+            })?;
         Self::of(Some(name))
     }
 
@@ -170,7 +179,7 @@ impl Toolchain {
         }
     }
 
-    /// The standard library's source of exactly this rustc.
+    /// The folder of the standard library's source for exactly this rustc.
     fn rust_src(&self, pins: &Pins) -> Result<PathBuf> {
         let own = self.sysroot.join("lib/rustlib/src/rust");
         if own.join("library/core/Cargo.toml").is_file() {
@@ -209,12 +218,13 @@ impl Toolchain {
         Ok(folder)
     }
 
-    /// bpf-linker, built against the LLVM inside this rustc: nothing to install.
+    /// The path of bpf-linker, built once into the cache against the LLVM that this rustc contains,
+    /// so that no LLVM has to be installed.
     fn bpf_linker(&self, pins: &Pins) -> Result<PathBuf> {
         let name = format!("bpf-linker-{}-rustc-{}", pins.bpf_linker, self.version);
         let folder = paths::cache()?.join("bpf").join(&name);
         let linker = folder.join("bin/bpf-linker");
-        // It may be there and not run: its LLVM went with a toolchain that was removed.
+        // An existing bpf-linker fails to start if the toolchain with its LLVM has been removed.
         let works = |linker: &Path| output(Command::new(linker).arg("--version")).is_ok();
         if works(&linker) {
             return Ok(linker);
@@ -233,12 +243,13 @@ impl Toolchain {
             });
         let Some(llvm) = llvm else {
             bail!(
-                "{} has no libLLVM of its own (a distribution's rustc?): bpf-linker needs a rustc \
+                "{} has no libLLVM (a distribution's rustc?): bpf-linker needs a rustc \
                  from rustup or rust-lang.org",
                 lib.display()
             );
         };
-        // bpf-linker looks for libLLVM.so, and at run time for its full name; it keeps this path.
+        // bpf-linker looks for libLLVM.so when it is built, and for the full name at run time. This
+        // path is kept in its binary.
         let prefix = folder.join("llvm");
         paths::fresh(&prefix.join("lib"))?;
         for name in [Some("libLLVM.so".as_ref()), llvm.file_name()].into_iter().flatten() {
@@ -254,7 +265,7 @@ impl Toolchain {
             .arg(&folder)
             .env("LLVM_PREFIX", &prefix)
             .env("CARGO_TARGET_DIR", folder.join("build"))
-            // Not the checkout: its .cargo/config.toml is none of bpf-linker's business.
+            // Not in the checkout, whose .cargo/config.toml must not apply to bpf-linker.
             .current_dir(&folder);
         clean_env(&mut command);
         run(&mut command).context("cannot build bpf-linker")?;
@@ -265,7 +276,8 @@ impl Toolchain {
     }
 }
 
-/// Cargo hands its own settings down to what it runs; an inner cargo must not see them.
+/// Removes the settings that the outer cargo passes to its children: an inner cargo must not use
+/// them.
 fn clean_env(command: &mut Command) {
     for name in
         ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"]
@@ -278,7 +290,8 @@ fn build(pins: &Pins, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
     let workspace = paths::workspace()?;
     let linker = toolchain.bpf_linker(pins)?;
     let rust_src = toolchain.rust_src(pins)?;
-    // One path for what is here and there on other machines; it is remapped below.
+    // rust-src is in different folders on different machines; this link is the same path on all. It
+    // is remapped below.
     let link = workspace.join("target/bpf-rust-src");
     fs::create_dir_all(target).with_context(|| format!("cannot make {}", target.display()))?;
     if fs::read_link(&link).ok().as_ref() != Some(&rust_src) {
@@ -294,7 +307,7 @@ fn build(pins: &Pins, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
     let mut remap = |from: &Path, to: &str| {
         flags.push(format!("--remap-path-prefix={}={to}", from.display()));
     };
-    // rustc takes the last that fits: the narrower ones come later.
+    // rustc uses the last remapping that matches, so the more specific ones come later.
     remap(&workspace, "/dio-trace");
     remap(&rust_src, "/rust-src");
     remap(&link, "/rust-src");
@@ -314,7 +327,7 @@ fn build(pins: &Pins, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
         .env("RUSTC_BOOTSTRAP", "1")
         .env("__CARGO_TESTS_ONLY_SRC_ROOT", link.join("library"))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        // The host's release profile is not the object's.
+        // The release profile of the workspace must not affect the object.
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_STRIP", "none")
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")
@@ -327,7 +340,7 @@ fn build(pins: &Pins, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
     strip::debug(&bytes).with_context(|| format!("cannot strip {}", linked.display()))
 }
 
-/// The folders cargo unpacks crates into; their names depend on how the registry is reached.
+/// The folders into which cargo unpacks crates. Their names depend on the registry's address.
 fn registries() -> Vec<PathBuf> {
     let home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)

@@ -1,8 +1,8 @@
-//! xtask in front of rustc, for the eBPF build alone.
+//! xtask as cargo's rustc wrapper (`RUSTC_WRAPPER`), only for the eBPF build.
 //!
-//! cargo gives each crate a `-C metadata=HASH` that ends up in symbol names, and the hash of
-//! core takes in the absolute path of its source: no two machines would build the same object.
-//! So for the eBPF target the hash becomes the crate's name and version.
+//! cargo gives each crate a `-C metadata=HASH` that ends up in symbol names, and the hash of `core`
+//! depends on the absolute path of its source, so that no two machines would build the same object.
+//! For the eBPF target the wrapper replaces the hash by the crate's name and version.
 use std::{
     env,
     ffi::OsString,
@@ -10,15 +10,16 @@ use std::{
     process::{Command, ExitCode},
 };
 
-/// Set for the rustc that cargo calls; its presence makes xtask this wrapper.
+/// The environment variable that makes xtask act as this wrapper.
 pub(crate) const MARK: &str = "DIO_TRACE_XTASK_IS_RUSTC";
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
-/// Called as `xtask RUSTC ARGS…`. Returns only when rustc cannot be started.
+/// Runs rustc in place of xtask. cargo calls this as `xtask RUSTC ARGS…`. Returns only if rustc
+/// cannot be started.
 pub(crate) fn main() -> ExitCode {
     let mut args = env::args_os().skip(1);
     let Some(rustc) = args.next() else {
-        eprintln!("xtask: error: {MARK} is set, yet cargo did not call; unset it");
+        eprintln!("xtask: error: {MARK} is set, but cargo did not start xtask; unset it");
         return ExitCode::FAILURE;
     };
     let mut args: Vec<OsString> = args.collect();

@@ -1,10 +1,10 @@
-//! Taking the debug information out of the eBPF object. BTF stays: the loader needs it.
+//! Removes the debug information from the eBPF object. BTF stays, because the loader needs it.
 use anyhow::{Context, Result};
 use object::build::elf::{Builder, SectionData};
 
-/// The object without its `.debug_*` sections and what refers to them.
+/// Returns the object without its `.debug_*` sections and the relocations for them.
 pub(crate) fn debug(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut elf = Builder::read(bytes).context("no ELF object")?;
+    let mut elf = Builder::read(bytes).context("not an ELF object")?;
     let is_debug = |name: &[u8]| {
         [b".debug_".as_slice(), b".rel.debug_", b".rela.debug_"]
             .iter()
@@ -15,7 +15,7 @@ pub(crate) fn debug(bytes: &[u8]) -> Result<Vec<u8>> {
         section.delete |= is_debug(&section.name);
         names |= matches!(section.data, SectionData::SectionString);
     }
-    // LLVM keeps section and symbol names in one table; the builder wants two.
+    // LLVM keeps section and symbol names in one table; the builder needs a table for each.
     if !names {
         let section = elf.sections.add();
         section.name = b".shstrtab".as_slice().into();

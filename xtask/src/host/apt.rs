@@ -1,5 +1,5 @@
-//! A private apt: Debian's own signature and hash checks, for packages of several releases,
-//! without touching the system's sources and without being root.
+//! A private apt root in the cache, to download packages of several Debian releases with apt's own
+//! signature and hash checks. It needs no root privilege and does not touch the system's sources.
 use std::{
     collections::BTreeSet,
     env, fs,
@@ -16,14 +16,14 @@ use crate::host::{
 };
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// On the main mirror: 6.1 · 6.12 · 6.18, 7.3 and rust-src.
+/// Suites on the main mirror. In this order they have kernel 6.1; 6.12; 6.18, 7.3 and rust-src.
 const MAIN: &[&str] = &["bookworm", "bookworm-backports", "trixie-backports"];
-/// On the security mirror: 5.10 · 6.1, 6.12.
+/// Suites on the security mirror. In this order they have kernel 5.10; 6.1 and 6.12.
 const SECURITY: &[&str] = &["bullseye-security", "bookworm-security"];
 /// Package lists older than this are fetched again.
 const STALE: Duration = Duration::from_secs(6 * 3600);
 
-/// The private apt root, up to date.
+/// The private apt root, with current package lists.
 pub(crate) struct Apt {
     config: PathBuf,
     _lock: fs::File,
@@ -42,7 +42,7 @@ impl Apt {
         if !fresh {
             lay_out(&root)?;
             say("fetching Debian's package lists (a private copy, the system's apt is untouched)");
-            // Without Error-Mode=any a dead mirror still returns 0.
+            // Without Error-Mode=any, `apt-get update` returns 0 even if a mirror does not answer.
             output(apt.command("apt-get").args([
                 "-q",
                 "-o",
@@ -61,13 +61,13 @@ impl Apt {
         command
     }
 
-    /// Names of packages that begin with `prefix`.
+    /// The names of all packages that begin with `prefix`.
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
         let text = output(self.command("apt-cache").args(["pkgnames", prefix]))?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// The versions there are of a package, newest first.
+    /// The available versions of a package, newest first.
     pub(crate) fn versions(&self, package: &str) -> Result<Vec<String>> {
         let text = output(self.command("apt-cache").args(["madison", package]))?;
         Ok(text
@@ -77,7 +77,7 @@ impl Apt {
             .collect())
     }
 
-    /// What a package depends on directly.
+    /// The names of the packages that `package` depends on directly.
     pub(crate) fn depends(&self, package: &str) -> Result<Vec<String>> {
         let text = output(self.command("apt-cache").args([
             "depends",
@@ -121,7 +121,7 @@ fn debs(folder: &Path) -> Result<BTreeSet<PathBuf>> {
         .collect())
 }
 
-/// Unpacks a package, or only what is under `inside` (a path beginning with `./`).
+/// Unpacks a package, or only the files below `inside` (a path that begins with `./`).
 pub(crate) fn unpack(deb: &Path, into: &Path, inside: Option<&str>) -> Result<()> {
     fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
     let mut dpkg = Command::new("dpkg-deb")
@@ -141,7 +141,7 @@ pub(crate) fn unpack(deb: &Path, into: &Path, inside: Option<&str>) -> Result<()
     Ok(())
 }
 
-/// Configuration and sources of the private root.
+/// Writes the configuration and the sources of the private root.
 fn lay_out(root: &Path) -> Result<()> {
     if !Path::new(KEYRING).exists() {
         bail!(
@@ -176,8 +176,8 @@ fn lay_out(root: &Path) -> Result<()> {
     match &security {
         Some(uri) => add(uri, SECURITY),
         None => say(
-            "this machine's apt has no security mirror, so there is no kernel 5.10 and perhaps an \
-             older 6.1 and 6.12 (DIO_TRACE_DEBIAN_SECURITY names one)",
+            "this machine's apt has no security mirror, so kernel 5.10 is not available, and 6.1 \
+             and 6.12 may be older (set DIO_TRACE_DEBIAN_SECURITY to the address of a mirror)",
         ),
     }
     write("etc/sources.list", &sources)?;
@@ -205,7 +205,7 @@ Acquire::Retries "3";
     )
 }
 
-/// The system's way to its mirrors: proxies, TLS, credentials.
+/// The system's apt settings for reaching its mirrors: proxies, TLS, credentials.
 fn carried_over() -> Result<String> {
     let dump = output(Command::new("apt-config").arg("dump"))?;
     let mut out: String = dump
@@ -233,9 +233,10 @@ fn carried_over() -> Result<String> {
     Ok(out)
 }
 
-/// The main and, if any, the security mirror that this machine already uses.
+/// The addresses of the main mirror and, if there is one, of the security mirror that this machine
+/// uses. `DIO_TRACE_DEBIAN` and `DIO_TRACE_DEBIAN_SECURITY` take precedence.
 fn mirrors() -> Result<(String, Option<String>)> {
-    // Without --no-release-info it prints nothing on a machine that never ran `apt-get update`.
+    // Without --no-release-info, indextargets prints nothing until `apt-get update` has run once.
     let text = output(Command::new("apt-get").args([
         "indextargets",
         "--no-release-info",
@@ -256,7 +257,7 @@ fn mirrors() -> Result<(String, Option<String>)> {
     let Some(main) = main else {
         bail!(
             "this machine's apt sources name no Debian mirror. Set DIO_TRACE_DEBIAN to the address \
-             of one, or bring your own kernel with --kernel VMLINUZ --modules DIR"
+             of a mirror, or bring your own kernel with --kernel VMLINUZ --modules DIR"
         );
     };
     Ok((main, security))

@@ -1,4 +1,4 @@
-//! A browser without a window, driven by the Chrome DevTools protocol over two pipes.
+//! Headless Chromium, driven by the Chrome DevTools protocol over two pipes.
 use std::{
     io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write},
     os::{
@@ -17,32 +17,33 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 const PROGRAM: &str = "chromium-headless-shell";
-/// An answer that takes longer is none.
+/// How long to wait for an answer of the browser.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Where the browser reads commands, and where it answers.
+/// The file descriptor from which Chromium reads commands with `--remote-debugging-pipe`.
 const COMMANDS: RawFd = 3;
+/// The file descriptor to which Chromium writes answers and events.
 const ANSWERS: RawFd = 4;
 
-/// One page in a browser of its own.
+/// One page in its own browser process.
 pub(crate) struct Browser {
     child: Child,
     commands: PipeWriter,
     messages: Receiver<Value>,
     session: Option<String>,
     last: u64,
-    /// What happened beside the answers.
+    /// Messages that are not the awaited answer: the page's events.
     events: Vec<Value>,
 }
 
 impl Browser {
-    /// Starts it; it keeps its files in `folder`.
+    /// Starts the browser. It keeps its profile in `folder`.
     pub(crate) fn start(folder: &Path) -> Result<Self> {
         let (theirs, commands) = io::pipe()?;
         let (answers, ours) = io::pipe()?;
         let mut command = Command::new(PROGRAM);
         command
-            // Its own sandbox needs a user namespace, which root and containers often lack; it is
-            // shown nothing but our page.
+            // Chromium's sandbox needs a user namespace, which root and containers often lack. The
+            // browser loads only our own page.
             .args(["--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--no-first-run"])
             .args(["--disable-background-networking", "--disable-component-update"])
             .arg(format!("--user-data-dir={}", folder.display()))
@@ -90,7 +91,7 @@ impl Browser {
         Ok(answer["result"].clone())
     }
 
-    /// The first message that `fits`; those before it are kept.
+    /// Waits for the first message for which `fits` is true. Earlier messages go to `events`.
     fn wait(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Result<Value> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -105,7 +106,7 @@ impl Browser {
         }
     }
 
-    /// Shows a file; returns when it is loaded.
+    /// Opens a file and waits until it is loaded.
     pub(crate) fn show(&mut self, page: &Path) -> Result<()> {
         let url = format!("file://{}", page.display());
         self.ask("Page.navigate", json!({"url": url}))?;
@@ -113,13 +114,13 @@ impl Browser {
         self.settle()
     }
 
-    /// Two frames: everything that was asked for has been drawn.
+    /// Waits for two frames: by then everything that was requested has been drawn.
     pub(crate) fn settle(&mut self) -> Result<()> {
         let frames = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))";
         self.value(frames).map(drop)
     }
 
-    /// What a JavaScript expression is.
+    /// The value of a JavaScript expression; a promise is awaited.
     pub(crate) fn value(&mut self, expression: &str) -> Result<Value> {
         let params = json!({
             "expression": expression, "returnByValue": true, "awaitPromise": true,
@@ -130,7 +131,8 @@ impl Browser {
         Ok(answer["result"]["value"].clone())
     }
 
-    /// Clicks into the middle of the first element that the selector finds.
+    /// Clicks the first element that matches the selector: at half its height, and at half its
+    /// width or 20 CSS pixels from its left edge, whichever is less.
     pub(crate) fn click(&mut self, selector: &str) -> Result<()> {
         let middle = format!(
             "(() => {{ const e = document.querySelector({selector:?}); \
@@ -147,7 +149,7 @@ impl Browser {
         self.settle()
     }
 
-    /// Presses Enter where the focus is.
+    /// Presses Enter in the focused element.
     pub(crate) fn enter(&mut self) -> Result<()> {
         for kind in ["keyDown", "keyUp"] {
             let params = json!({
@@ -159,13 +161,13 @@ impl Browser {
         self.settle()
     }
 
-    /// Types into what has the focus.
+    /// Types text into the focused element.
     pub(crate) fn text(&mut self, text: &str) -> Result<()> {
         self.ask("Input.insertText", json!({"text": text}))?;
         self.settle()
     }
 
-    /// The size of what is seen, in CSS pixels.
+    /// Sets the size of the viewport, in CSS pixels.
     pub(crate) fn size(&mut self, width: u32, height: u32) -> Result<()> {
         let params = json!({
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false,
@@ -174,14 +176,15 @@ impl Browser {
         self.settle()
     }
 
-    /// What is seen, as PNG.
+    /// A screenshot of the viewport, as PNG.
     pub(crate) fn picture(&mut self) -> Result<Vec<u8>> {
         let answer = self.ask("Page.captureScreenshot", json!({"format": "png"}))?;
         let text = answer["data"].as_str().context("the browser sent no picture")?;
         Ok(BASE64_STANDARD.decode(text)?)
     }
 
-    /// Errors and warnings of the page so far, and addresses that it asked for.
+    /// What the page did so far that it should not: exceptions, console and log messages, and
+    /// requests for addresses other than the page itself.
     pub(crate) fn complaints(&self) -> Vec<String> {
         self.events.iter().filter_map(complaint).collect()
     }
@@ -209,12 +212,12 @@ impl Drop for Browser {
     }
 }
 
-/// Gives the child its two ends of the pipes under the numbers that it expects.
+/// Gives the child its ends of the two pipes as the descriptors [`COMMANDS`] and [`ANSWERS`].
 fn hand_over(command: &mut Command, read: RawFd, write: RawFd) {
-    // They may be in each other's place: first away, then there.
+    // Either may already have the number that the other needs, so both first move out of the way.
     const AWAY: RawFd = 16;
     let place = move || {
-        // SAFETY: fcntl and dup2 take numbers alone, and may be called between fork and exec.
+        // SAFETY: fcntl and dup2 take only integers, and may be called between fork and exec.
         let done = unsafe {
             let read = libc::fcntl(read, libc::F_DUPFD_CLOEXEC, AWAY);
             let write = libc::fcntl(write, libc::F_DUPFD_CLOEXEC, AWAY);
@@ -222,11 +225,11 @@ fn hand_over(command: &mut Command, read: RawFd, write: RawFd) {
         };
         if done { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
-    // SAFETY: the closure allocates nothing and takes no lock.
+    // SAFETY: the closure does not allocate and takes no lock.
     unsafe { command.pre_exec(place) };
 }
 
-/// JSON messages, each ended by a NUL.
+/// Splits the stream into JSON messages, each terminated by a NUL byte.
 fn split(answers: PipeReader) -> impl Iterator<Item = Value> {
     BufReader::new(answers)
         .split(0)

@@ -1,4 +1,4 @@
-//! The host's binaries that VMs run.
+//! Builds on the host the binaries that VMs run.
 use std::{
     path::PathBuf,
     process::{Command, Stdio},
@@ -8,14 +8,14 @@ use anyhow::{Context, Result};
 
 use crate::host::{cmd, paths};
 
-/// cargo in the checkout, as the one that runs us.
+/// A command for cargo in the checkout: the cargo that runs xtask, if cargo runs it.
 pub(crate) fn cargo() -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::workspace()?).stdin(Stdio::null());
     Ok(command)
 }
 
-/// Builds these packages for release; gives the folder their binaries are in.
+/// Builds these packages in the release profile, and returns the folder with their binaries.
 pub(crate) fn release(packages: &[&str]) -> Result<PathBuf> {
     let mut command = cargo()?;
     command.args(["build", "--release", "--locked"]);

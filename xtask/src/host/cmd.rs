@@ -1,4 +1,4 @@
-//! Running other programs: progress on stderr, errors that name the command.
+//! Runs other programs. Progress goes to stderr, and errors name the command line.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// One line of progress. stdout belongs to what the user asked for.
+/// Prints one line of progress to stderr, because stdout is for the result of the command.
 pub(crate) fn say(text: impl AsRef<str>) {
     eprintln!("xtask: {}", text.as_ref());
 }
@@ -22,7 +22,7 @@ pub(crate) fn shown(command: &Command) -> String {
     line
 }
 
-/// One word for a POSIX shell.
+/// Quotes one word for a POSIX shell.
 pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -32,7 +32,7 @@ pub(crate) fn quote(word: &str) -> String {
     }
 }
 
-/// Runs it with its output on our terminal.
+/// Runs a command with its output on our terminal. Fails if its exit status is not 0.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = shown(command);
     let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
@@ -42,16 +42,16 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs it quietly and gives its stdout; its stderr goes into the error.
+/// Runs a command and returns its stdout. If it fails, its stderr is part of the error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let line = shown(command);
     let out =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{line}`"))?;
     if !out.status.success() {
-        let talk = String::from_utf8_lossy(&out.stderr);
-        bail!("`{line}` failed ({}): {}", out.status, mask_hosts(talk.trim()));
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        bail!("`{line}` failed ({}): {}", out.status, mask_hosts(stderr.trim()));
     }
-    String::from_utf8(out.stdout).with_context(|| format!("`{line}` printed no valid UTF-8"))
+    String::from_utf8(out.stdout).with_context(|| format!("`{line}` printed invalid UTF-8"))
 }
 
 /// A path as a word of a command line.
@@ -59,7 +59,8 @@ pub(crate) fn text(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
-/// Where a program is. The sbin folders are searched too: an ordinary user's PATH lacks them.
+/// The path of a program. The sbin folders are searched too, because the PATH of an ordinary user
+/// lacks them.
 pub(crate) fn which(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -68,7 +69,7 @@ pub(crate) fn which(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// True of a program without an interpreter: it runs where nothing else is.
+/// Whether a program is statically linked (has no interpreter), so that it runs in an initramfs.
 pub(crate) fn is_static(path: &Path) -> bool {
     use object::read::elf::{FileHeader, ProgramHeader};
     let Ok(bytes) = fs::read(path) else { return false };
@@ -81,7 +82,8 @@ pub(crate) fn is_static(path: &Path) -> bool {
         .is_ok_and(|all| all.iter().all(|one| one.p_type(endian) != object::elf::PT_INTERP))
 }
 
-/// Mirrors are the machine's own business: their host names do not belong in a log.
+/// Replaces the host of each address by `HOST`: which mirrors a machine uses does not belong in a
+/// log.
 pub(crate) fn mask_hosts(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

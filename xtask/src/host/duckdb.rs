@@ -1,4 +1,4 @@
-//! DuckDB, from PyPI, in a Python environment of its own.
+//! Runs SQL with DuckDB, which is fetched from PyPI into its own Python environment.
 use std::{
     io::Write,
     path::Path,
@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::host::pypi::{self, Package};
 
 const DUCKDB: Package = Package { name: "duckdb", version: "2.0.1" };
-/// Reads SQL, prints the rows of its last statement as JSON, and the seconds that it took.
+/// Reads SQL from stdin and prints JSON: the seconds that it took and the rows of its last
+/// statement.
 const SCRIPT: &str = "\
 import duckdb, json, sys, time
 sql = sys.stdin.read()
@@ -26,7 +27,7 @@ pub(crate) struct Answer {
     pub(crate) rows: Vec<Vec<Value>>,
 }
 
-/// Asks DuckDB, where relative paths are those of `folder`.
+/// Runs SQL. Relative paths in it are relative to `folder`.
 pub(crate) fn ask(folder: &Path, sql: &str) -> Result<Answer> {
     let python = pypi::python(&pypi::environment(DUCKDB)?);
     let mut child = Command::new(python)
@@ -39,8 +40,8 @@ pub(crate) fn ask(folder: &Path, sql: &str) -> Result<Answer> {
         .context("cannot start Python")?;
     child.stdin.take().context("Python has no input")?.write_all(sql.as_bytes())?;
     let out = child.wait_with_output()?;
-    let talk = String::from_utf8_lossy(&out.stderr);
-    ensure!(out.status.success(), "DuckDB: {}\n{sql}", talk.lines().last().unwrap_or("failed"));
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    ensure!(out.status.success(), "DuckDB: {}\n{sql}", stderr.lines().last().unwrap_or("failed"));
     let (seconds, rows) = serde_json::from_slice(&out.stdout)?;
     Ok(Answer { seconds, rows })
 }

@@ -1,11 +1,12 @@
-//! What runs on the developer's machine.
+//! The developer's machine (the host of the VMs): its packages, builds and programs.
 //!
 //! - [`cmd`]: runs other programs
-//! - [`paths`]: the checkout and the cache
-//! - [`packages`]: the programs that the machine must have; [`apt`] and [`pypi`] fetch others
-//! - [`build`]: the binaries that VMs run
-//! - [`duckdb`], [`browser`]: programs that check dio-trace's files and pages
-//! - [`step_runner`]: the steps of a long command, and the table at its end
+//! - [`paths`]: finds the checkout, the build folder and the cache
+//! - [`packages`]: installs the programs that xtask needs; [`apt`] and [`pypi`] fetch packages into
+//!   the cache without installing them
+//! - [`build`]: builds the binaries that VMs run
+//! - [`duckdb`], [`browser`]: drive the programs that check dio-trace's files and pages
+//! - [`step_runner`]: runs the steps of a long command and prints the table at its end
 pub(crate) mod apt;
 pub(crate) mod browser;
 pub(crate) mod build;

@@ -1,11 +1,11 @@
-//! What the host must have, and getting it.
+//! The programs that xtask needs on the host, and their installation from Debian packages.
 use std::process::Command;
 
 use anyhow::{Result, bail};
 
 use crate::host::cmd::{is_static, output, quote, say, shown, which};
 
-/// A program and the Debian package it comes in.
+/// A program and the Debian package that contains it.
 pub(crate) struct Need {
     tool: &'static str,
     package: &'static str,
@@ -15,7 +15,7 @@ const fn need(tool: &'static str, package: &'static str) -> Need {
     Need { tool, package }
 }
 
-/// To boot a VM at all.
+/// Needed to boot any VM.
 pub(crate) const VM: &[Need] = &[
     need("qemu-system-x86_64", "qemu-system-x86"),
     need("busybox", "busybox-static"),
@@ -23,7 +23,7 @@ pub(crate) const VM: &[Need] = &[
     need("xz", "xz-utils"),
 ];
 
-/// What the scenarios use; the guest sees the host's programs.
+/// Needed by the scenarios: the guest runs the host's programs.
 pub(crate) const SCENARIOS: &[Need] = &[
     need("mkfs.ext4", "e2fsprogs"),
     need("mkfs.xfs", "xfsprogs"),
@@ -40,7 +40,7 @@ pub(crate) const SCENARIOS: &[Need] = &[
     need("tmux", "tmux"),
 ];
 
-/// What the rare set-ups use besides.
+/// Needed in addition by the rare fixtures, which only `cargo xtask truth` runs.
 pub(crate) const RARE: &[Need] = &[
     need("mkfs.exfat", "exfatprogs"),
     need("mkntfs", "ntfs-3g"),
@@ -55,34 +55,42 @@ pub(crate) const RARE: &[Need] = &[
     need("mount.nfs4", "nfs-common"),
 ];
 
-/// What dio-trace is compared with, and what lists programs.
+/// Needed by `cargo xtask bench`: the tracers that dio-trace is compared with, and bpftool, which
+/// lists eBPF programs.
 pub(crate) const PEERS: &[Need] =
     &[need("bpftrace", "bpftrace"), need("perf", "linux-perf"), STRACE, need("bpftool", "bpftool")];
 
-/// Of `cargo xtask apps`, a group for each program.
+/// Needed by `cargo xtask apps` for fio.
 pub(crate) const FIO: &[Need] = &[need("fio", "fio")];
+/// Needed by `cargo xtask apps` for QEMU.
 pub(crate) const QEMU: &[Need] = &[need("qemu-img", "qemu-utils"), STRACE];
+/// Needed by `cargo xtask apps` for RocksDB.
 pub(crate) const ROCKSDB: &[Need] = &[need("db_bench", "rocksdb-tools"), STRACE];
+/// Needed by `cargo xtask apps` for MariaDB.
 pub(crate) const MARIADB: &[Need] =
     &[need("mariadbd", "mariadb-server-core"), need("mariadb", "mariadb-client-core"), STRACE];
+/// Needed by `cargo xtask apps` for programs that come from PyPI and are counted by strace.
 pub(crate) const TRACED: &[Need] = &[STRACE];
 const STRACE: Need = need("strace", "strace");
 
-/// To look at a page.
+/// Needed to show an HTML page.
 pub(crate) const BROWSER: &[Need] = &[need("chromium-headless-shell", "chromium-headless-shell")];
 
-/// For packages of PyPI.
+/// Needed for packages of PyPI.
 pub(crate) const PYTHON: &[Need] = &[need("python3", "python3-venv")];
 
-/// libFuzzer is C++.
+/// Needed to build the fuzz targets: libFuzzer is C++.
 pub(crate) const FUZZ: &[Need] = &[need("c++", "g++")];
 
-/// To fetch Debian packages without touching the system's apt.
+/// Needed to fetch Debian packages without touching the system's apt.
 pub(crate) const APT: &[Need] =
     &[need("apt-get", "apt"), need("dpkg-deb", "dpkg"), need("tar", "tar")];
 
-/// Makes sure that all of these are there, installing what is missing where that is possible
-/// without a question; else says what to install, and stops.
+/// Installs the programs of these groups that are missing.
+///
+/// # Errors
+///
+/// If installing would need a password or apt is missing; the error says what to install.
 pub(crate) fn ensure(needs: &[&[Need]]) -> Result<()> {
     let mut packages: Vec<&str> = needs
         .iter()
@@ -98,7 +106,7 @@ pub(crate) fn ensure(needs: &[&[Need]]) -> Result<()> {
     let Some(apt) = which("apt-get") else {
         bail!(
             "missing on this machine (by their Debian package names): {}. \
-             Install them with this distribution's package manager and run it again.",
+             Install them with this distribution's package manager and run this again.",
             packages.join(" ")
         );
     };
@@ -120,7 +128,7 @@ pub(crate) fn ensure(needs: &[&[Need]]) -> Result<()> {
         as_root(&install)?;
     } else if let Err(error) = as_root(&install) {
         say(format!("{error:#}"));
-        say("again with fresh package lists");
+        say("trying again with fresh package lists");
         as_root(&[&apt, "update", "-q"])?;
         as_root(&install)?;
     }
@@ -145,7 +153,7 @@ fn present(tool: &str) -> bool {
     }
 }
 
-/// Whether apt knows a version of it to install.
+/// Whether apt knows a version of this package to install.
 fn is_listed(package: &str) -> bool {
     let listed = Command::new("apt-cache").args(["show", "--no-all-versions", package]).output();
     listed.is_ok_and(|out| out.status.success() && !out.stdout.is_empty())
@@ -156,7 +164,7 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// sudo that asks nothing.
+/// Whether sudo works without a password.
 fn sudo_is_free() -> bool {
     output(Command::new("sudo").args(["-n", "true"])).is_ok()
 }
@@ -168,7 +176,7 @@ fn as_root(words: &[&str]) -> Result<()> {
     }
     command.arg("DEBIAN_FRONTEND=noninteractive").args(words);
     say(format!("+ {}", shown(&command)));
-    // Quiet: apt names its mirrors in every line, and those are this machine's own business. An
-    // error shows what it said.
+    // apt's output is not shown: each line names a mirror, which does not belong in a log. An error
+    // contains it.
     output(&mut command).map(drop)
 }

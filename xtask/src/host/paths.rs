@@ -1,4 +1,4 @@
-//! The two places xtask works in: the checkout and the cache.
+//! The folders that xtask works in: the checkout, the build folder and the cache.
 use std::{
     env,
     fs::{self, File},
@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::host::cmd::say;
 
-/// The checkout's root. Looked up when run, not when built: a binary may outlive a move.
+/// The root of the checkout. It is looked up at run time, because the checkout may have moved since
+/// xtask was built.
 pub(crate) fn workspace() -> Result<PathBuf> {
     let start = match env::var_os("CARGO_MANIFEST_DIR") {
         Some(folder) => PathBuf::from(folder),
@@ -23,7 +24,7 @@ pub(crate) fn workspace() -> Result<PathBuf> {
     bail!("{} is not inside a dio-trace checkout: run xtask there", start.display())
 }
 
-/// Where cargo puts what the host builds, as `cargo build` in the checkout would.
+/// The target folder of `cargo build` in the checkout.
 pub(crate) fn target() -> Result<PathBuf> {
     let workspace = workspace()?;
     Ok(match env::var_os("CARGO_TARGET_DIR") {
@@ -32,7 +33,7 @@ pub(crate) fn target() -> Result<PathBuf> {
     })
 }
 
-/// Everything fetched or made once: kernels, rust-src, bpf-linker.
+/// The folder for everything that is fetched or built once: kernels, rust-src, bpf-linker.
 pub(crate) fn cache() -> Result<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let folder = if let Some(folder) = set("DIO_TRACE_CACHE") {
@@ -49,26 +50,27 @@ pub(crate) fn cache() -> Result<PathBuf> {
     folder.canonicalize().with_context(|| format!("cannot resolve {}", folder.display()))
 }
 
-/// Held while one xtask makes `what`; another one waits.
+/// Takes the lock named `what`, which one xtask holds while it makes `what`. Waits while another
+/// xtask holds it. Dropping the file releases the lock.
 pub(crate) fn lock(what: &str) -> Result<File> {
     let folder = cache()?.join("locks");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let path = folder.join(what);
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     if file.try_lock().is_err() {
-        say(format!("waiting for another xtask that works on {what}"));
+        say(format!("waiting for another xtask, which works on {what}"));
         file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     }
     Ok(file)
 }
 
-/// Makes `folder` empty.
+/// Creates `folder`, or empties it if it exists.
 pub(crate) fn fresh(folder: &Path) -> Result<()> {
     remove(folder)?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
-/// Removes a folder that may not be there.
+/// Removes a folder if it exists.
 pub(crate) fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! Packages of PyPI, each in a Python environment of its own in the cache.
+//! Fetches packages of PyPI, each into its own Python environment in the cache.
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -11,17 +11,17 @@ use crate::host::{
     packages, paths,
 };
 
-/// For Python packages.
+/// The programs that fetching a Python package needs.
 const NEEDS: &[&[packages::Need]] = &[packages::PYTHON];
 
-/// A package, and the one version of it that is used.
+/// A package and the exact version to use.
 #[derive(Clone, Copy)]
 pub(crate) struct Package {
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,
 }
 
-/// The environment that has it; made once.
+/// The folder of the Python environment with this package. The environment is made once.
 pub(crate) fn environment(package: Package) -> Result<PathBuf> {
     let Package { name, version } = package;
     packages::ensure(NEEDS)?;
@@ -39,7 +39,7 @@ pub(crate) fn environment(package: Package) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// An environment's Python.
+/// The Python interpreter of an environment.
 pub(crate) fn python(folder: &Path) -> PathBuf {
     folder.join("bin/python")
 }

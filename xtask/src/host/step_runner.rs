@@ -1,4 +1,4 @@
-//! Steps of a long command: their outcome, time, and the table at the end.
+//! Runs the steps of a long command, and prints a table of their outcomes and times at the end.
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -17,7 +17,7 @@ pub(crate) struct Step {
     took: Duration,
 }
 
-/// Runs a step, saying so before and after.
+/// Runs a step, and reports its start and its outcome as progress.
 pub(crate) fn timed(name: &str, step: impl FnOnce() -> Result<Outcome>) -> Step {
     say(format!("==> {name}"));
     let start = Instant::now();
@@ -47,7 +47,7 @@ pub(crate) fn table(steps: &[Step], took: Duration) {
     println!("{:<18} {:>6}", "all", took.as_secs());
 }
 
-/// Prints the line that closes a run; its exit code.
+/// Prints how many steps passed, failed and were skipped. Returns the exit code: 1 if any failed.
 pub(crate) fn close(steps: &[Step]) -> u8 {
     let count = |is: fn(&Outcome) -> bool| steps.iter().filter(|step| is(&step.outcome)).count();
     let passed = count(|outcome| matches!(outcome, Outcome::Passed));

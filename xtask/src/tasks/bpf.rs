@@ -8,23 +8,23 @@ use crate::bpf::{self, Checked, OBJECT};
 
 /// Build the eBPF object that is committed at dio-trace/bpf/dio-trace.bpf.o
 ///
-/// bpf-toolchain.toml pins the toolchain. What is missing is fetched: rust-src from Debian's
-/// archive (or your toolchain's own: `rustup component add rust-src`), bpf-linker from crates.io,
-/// linked against the LLVM inside rustc. Where rustup is, the pinned rustc is used whatever
-/// the default one is.
+/// bpf-toolchain.toml pins the toolchain. Missing parts are fetched: rust-src from Debian's archive
+/// (unless the toolchain has it: `rustup component add rust-src`), and bpf-linker from crates.io,
+/// which is linked against the LLVM inside rustc. If rustup is installed, the pinned rustc is used
+/// whatever the default is.
 ///
 /// Without Debian and without the pinned rustc, `--toolchain nightly` (with `rustup component add
-/// rust-src --toolchain nightly`) builds an object for your own experiments; it will differ
+/// rust-src --toolchain nightly`) builds an object for experiments, which differs
 /// from the committed one.
 #[derive(Args)]
 pub(crate) struct BpfArgs {
-    /// Rebuild aside and compare with the committed object, byte for byte
+    /// Rebuild in target/bpf-check and compare with the committed object, byte for byte
     #[arg(long)]
     check: bool,
-    /// Another rustup toolchain than the pinned one; not for commits
+    /// Use this rustup toolchain instead of the pinned one; not for commits
     #[arg(long, conflicts_with = "check")]
     toolchain: Option<String>,
-    /// Write the object there instead
+    /// Write the object to this file instead
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     output: Option<PathBuf>,
 }

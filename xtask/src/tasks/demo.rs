@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: dio-trace at work, on a kernel and disks that are thrown away.
+//! `cargo xtask demo`: shows dio-trace at work in a throwaway VM.
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
@@ -16,9 +16,10 @@ use crate::{
 /// Watch dio-trace explain a program's direct reads, in a throwaway VM
 ///
 /// A small program reads ext4 with data=journal, xfs, btrfs with compression and a truncated file,
-/// by pread and io_uring; dio-trace attaches by PID and says of each read whether it was direct,
-/// which file, why not and what to do. Nothing on this machine is touched. What is missing is
-/// fetched first; that takes a few minutes once.
+/// through pread and io_uring. dio-trace attaches to it by PID and reports for each read whether it
+/// was direct, which file it was, why it was not direct, and what to do. Nothing on this machine is
+/// changed, except that missing packages are installed and a kernel is fetched first, which takes a
+/// few minutes once.
 #[derive(Args)]
 pub(crate) struct DemoArgs {
     /// The kernel series to boot
@@ -34,8 +35,8 @@ pub(crate) fn main(args: &DemoArgs) -> Result<u8> {
     let tool = build::release(&["dio-trace"])?.join("dio-trace");
     let out = paths::target()?.join("demo");
     paths::fresh(&out)?;
-    // The program to watch is xtask itself, and this very build of it: wherever it lies, the guest
-    // finds it in /out.
+    // The traced program is this build of xtask. It may be outside the folders that the guest sees,
+    // so it is copied to /out.
     let me = std::env::current_exe().context("xtask cannot find itself")?;
     fs::copy(&me, out.join("xtask")).with_context(|| format!("cannot copy {}", me.display()))?;
     let mut setup = Setup::new(kernel);

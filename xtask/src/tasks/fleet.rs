@@ -1,4 +1,5 @@
-//! `cargo xtask fleet`: the queries of docs/fleet.md, over recordings of two hosts.
+//! `cargo xtask fleet`: runs the queries of docs/fleet.md in DuckDB, over made-up recordings of two
+//! hosts.
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
@@ -11,12 +12,12 @@ use crate::host::{
     duckdb, paths,
 };
 
-/// Ask DuckDB what docs/fleet.md asks, and compare with `report`
+/// Run the queries of docs/fleet.md in DuckDB, and compare totals with `report`
 #[derive(Args)]
 pub(crate) struct FleetArgs {}
 
 const HOSTS: &[&str] = &["db-17", "db-18"];
-/// Where docs/fleet.md has the Parquet files.
+/// The folder of Parquet files that docs/fleet.md names.
 const LAKE: &str = "lake";
 
 pub(crate) fn main(_: &FleetArgs) -> Result<()> {
@@ -42,15 +43,18 @@ pub(crate) fn main(_: &FleetArgs) -> Result<()> {
     for block in document.split("```sql\n").skip(1) {
         let sql = block.split("```").next().unwrap_or_default();
         let answer = duckdb::ask(&folder, sql)?;
-        ensure!(!answer.rows.is_empty(), "docs/fleet.md: nothing answers\n{sql}");
+        ensure!(!answer.rows.is_empty(), "docs/fleet.md: a query returns no rows\n{sql}");
         queries += 1;
     }
     ensure!(queries > 0, "docs/fleet.md has no queries");
-    say(format!("{queries} queries of docs/fleet.md answered; totals are those of report"));
+    say(format!(
+        "{queries} queries of docs/fleet.md return rows; the totals equal those of report"
+    ));
     Ok(())
 }
 
-/// Requests, findings and bytes by verdict are those of the report.
+/// Checks that requests by verdict, findings and bytes in the Parquet files equal those of
+/// `report`.
 fn totals(tool: &Path, folder: &Path, host: &str) -> Result<()> {
     let recording = folder.join(format!("{host}.dio"));
     let report = output(Command::new(tool).args(["report", "--json", text(&recording)?]))?;

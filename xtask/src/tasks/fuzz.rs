@@ -1,7 +1,8 @@
-//! `cargo xtask fuzz`: bytes that nobody meant, for a bounded time.
+//! `cargo xtask fuzz`: runs each fuzz target with mutated inputs for a bounded time.
 //!
-//! libFuzzer, as cargo-fuzz runs it, but on stable Rust: what it needs of the compiler is LLVM's
-//! own pass, which `-C passes` asks for. `cargo +nightly fuzz run TARGET` works on the same folder.
+//! It runs libFuzzer as cargo-fuzz does, but on stable Rust: the only thing that libFuzzer needs
+//! from the compiler is an LLVM pass, which `-C passes` enables. `cargo +nightly fuzz run TARGET`
+//! works on the same folder.
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,9 +15,9 @@ use crate::host::{
 };
 
 const TARGETS: &[&str] = &["event", "recording", "contents"];
-/// Named, so that build scripts and macros are not instrumented.
+/// Passed as `--target`, so that build scripts and procedural macros are not instrumented.
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
-/// Those of cargo-fuzz.
+/// The compiler flags that cargo-fuzz uses.
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -26,24 +27,30 @@ const FLAGS: &[&str] = &[
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
     "-Ccodegen-units=1",
 ];
-/// No input is larger, and none may take more memory or time.
+/// The largest input, in bytes.
 const LARGEST: &str = "-max_len=65536";
+/// The memory limit, in MiB.
 const MEMORY: &str = "-rss_limit_mb=2048";
+/// The time limit for one input, in seconds.
 const PATIENCE: &str = "-timeout=20";
 
-/// Feed the reader of recordings and the decoder of events with mutated bytes
+/// Feed mutated bytes to the reader of recordings and the decoder of events
 #[derive(Args)]
 pub(crate) struct FuzzArgs {
     /// Only this target: event, recording, contents
     target: Option<String>,
-    /// For each target
+    /// Seconds for each target
     #[arg(long, default_value_t = 60)]
     seconds: u32,
 }
 
 pub(crate) fn main(args: &FuzzArgs) -> Result<()> {
     if let Some(target) = &args.target {
-        ensure!(TARGETS.contains(&target.as_str()), "there are {}", TARGETS.join(", "));
+        ensure!(
+            TARGETS.contains(&target.as_str()),
+            "no fuzz target is called `{target}`; there are {}",
+            TARGETS.join(", ")
+        );
     }
     packages::ensure(&[packages::FUZZ])?;
     let folder = paths::workspace()?.join("fuzz");
@@ -63,7 +70,8 @@ pub(crate) fn main(args: &FuzzArgs) -> Result<()> {
     Ok(())
 }
 
-/// Fails if the targets' lock file is not of what they depend on: no other command builds them.
+/// Fails if fuzz/Cargo.lock does not match its Cargo.toml. No other command builds the fuzz
+/// targets, so nothing else would find out.
 pub(crate) fn ensure_locked() -> Result<()> {
     let manifest = paths::workspace()?.join("fuzz/Cargo.toml");
     let mut metadata = build::cargo()?;
@@ -87,11 +95,12 @@ fn run(target: &str, seconds: u32, folder: &Path, built: &Path) -> Result<()> {
         .arg(&found)
         .arg(folder.join("corpus").join(target));
     let out = command.output().with_context(|| format!("cannot start the target {target}"))?;
-    let talk = String::from_utf8_lossy(&out.stderr);
-    let lines: Vec<&str> = talk.lines().collect();
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    let lines: Vec<&str> = stderr.lines().collect();
     if !out.status.success() {
         bail!(
-            "{target} failed; its input is {}*: put it into fuzz/corpus/{target} once it is mended\n{}",
+            "{target} failed; its input is {}*: when the bug is fixed, add the input to \
+             fuzz/corpus/{target}\n{}",
             crashes.display(),
             lines[lines.len().saturating_sub(30)..].join("\n")
         );

@@ -1,4 +1,4 @@
-//! `cargo xtask html`: the page of `dio-trace report --html`, in a browser.
+//! `cargo xtask html`: tests the page that `dio-trace report --html` writes, in a browser.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -16,10 +16,10 @@ use crate::host::{
     packages, paths,
 };
 
-/// Click through the page of a report in headless Chromium, and take pictures of it
+/// Test the HTML page of a report in headless Chromium, and take screenshots of it
 #[derive(Args)]
 pub(crate) struct HtmlArgs {
-    /// Of this recording in place of a made-up one; it is shown, not judged
+    /// Use this recording instead of a made-up one, and only take screenshots
     recording: Option<PathBuf>,
 }
 
@@ -38,6 +38,7 @@ pub(crate) fn main(args: &HtmlArgs) -> Result<()> {
     Ok(())
 }
 
+/// A page to test.
 struct Made {
     folder: PathBuf,
     page: PathBuf,
@@ -45,7 +46,7 @@ struct Made {
     report: Value,
 }
 
-/// Makes a recording, unless there is one, and its page.
+/// Writes the page of `recording`, or of a made-up recording if there is none.
 fn make(recording: Option<&Path>) -> Result<Made> {
     packages::ensure(&[packages::BROWSER])?;
     let mut build = build::cargo()?;
@@ -71,7 +72,7 @@ fn make(recording: Option<&Path>) -> Result<Made> {
     Ok(Made { folder, page, report })
 }
 
-/// Everything that must hold of the page; the folder it is in.
+/// Runs all tests of the page. Returns the folder that it is in.
 pub(crate) fn check() -> Result<PathBuf> {
     let made = make(None)?;
     let mut browser = Browser::start(&made.folder.join("browser"))?;
@@ -86,19 +87,24 @@ pub(crate) fn check() -> Result<PathBuf> {
     narrow(&mut browser)?;
     pictures(&mut browser, &made)?;
     let complaints = browser.complaints();
-    ensure!(complaints.is_empty(), "the page complains: {}", complaints.join("; "));
-    // This makes complaints.
+    ensure!(
+        complaints.is_empty(),
+        "the page reported errors or made requests: {}",
+        complaints.join("; ")
+    );
+    // Last, because it provokes errors.
     policy(&mut browser)?;
     Ok(made.folder)
 }
 
+/// Fails unless a JavaScript expression has this value.
 fn is(browser: &mut Browser, expression: &str, wanted: &Value) -> Result<()> {
     let value = browser.value(expression)?;
     ensure!(value == *wanted, "{expression} is {value}, not {wanted}");
     Ok(())
 }
 
-/// The numbers that a person sees are those of `report`.
+/// Checks that the numbers that the page shows equal those of `report --json`.
 fn totals(browser: &mut Browser, report: &Value) -> Result<()> {
     let summary = &report["summary"];
     let column = |table: &str, n: u32| {
@@ -123,7 +129,8 @@ fn totals(browser: &mut Browser, report: &Value) -> Result<()> {
     is(browser, card, &json!(ended))
 }
 
-/// The sample has a file whose name is a script and an image.
+/// Checks that names are shown as text: the sample has a file whose name is HTML with a script and
+/// an image.
 fn names_are_inert(browser: &mut Browser) -> Result<()> {
     is(browser, "document.title.startsWith('dio-trace: ')", &json!(true))?;
     is(browser, "document.querySelectorAll('script').length", &json!(2))?;
@@ -182,7 +189,7 @@ fn filtering(browser: &mut Browser) -> Result<()> {
     is(browser, SHOWN, &json!(10))
 }
 
-/// As the system has it, and the other way at a click.
+/// Checks that the page follows the system's light or dark theme, and that a click switches it.
 fn themes(browser: &mut Browser) -> Result<()> {
     let paper = "getComputedStyle(document.body).backgroundColor";
     for (scheme, other) in [("light", "dark"), ("dark", "light")] {
@@ -206,7 +213,7 @@ fn prefer(browser: &mut Browser, scheme: &str) -> Result<()> {
     browser.settle()
 }
 
-/// On a telephone tables scroll, the page does not.
+/// Checks that on a phone only tables scroll sideways, not the page.
 fn narrow(browser: &mut Browser) -> Result<()> {
     browser.size(390, 800)?;
     is(browser, "document.documentElement.scrollWidth <= window.innerWidth", &json!(true))
@@ -224,7 +231,8 @@ fn pictures(browser: &mut Browser, made: &Made) -> Result<()> {
     Ok(())
 }
 
-/// Whatever got into the page: the browser fetches nothing for it, and runs no other script.
+/// Checks the Content-Security-Policy: the browser fetches nothing for the page and runs no
+/// injected script.
 fn policy(browser: &mut Browser) -> Result<()> {
     let fetched = "fetch('http://127.0.0.1:9/').then(() => 'fetched', () => 'refused')";
     is(browser, fetched, &json!("refused"))?;
@@ -232,6 +240,6 @@ fn policy(browser: &mut Browser) -> Result<()> {
                document.body.append(s); return window.ran === undefined; })()";
     is(browser, ran, &json!(true))?;
     let said = browser.complaints().join(" ");
-    ensure!(said.contains("Content Security Policy"), "nothing forbade it: {said}");
+    ensure!(said.contains("Content Security Policy"), "the policy did not block it: {said}");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask man`: what a package installs beside the program.
+//! `cargo xtask man`: writes the man pages and completions that a package installs with the
+//! program.
 use std::{fs, process::Command};
 
 use anyhow::{Context, Result};
@@ -10,7 +11,7 @@ use crate::host::{
     paths,
 };
 
-/// Shells, and what they call a file of completions.
+/// Each shell, and the name of its completion file.
 const SHELLS: &[(&str, &str)] =
     &[("bash", "dio-trace.bash"), ("zsh", "_dio-trace"), ("fish", "dio-trace.fish")];
 
@@ -29,6 +30,6 @@ pub(crate) fn main(_: &ManArgs) -> Result<()> {
         let file = completions.join(name);
         fs::write(&file, script).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    say(format!("pages are in {}, completions in {}", man.display(), completions.display()));
+    say(format!("man pages are in {}, completions in {}", man.display(), completions.display()));
     Ok(())
 }

@@ -1,15 +1,15 @@
-//! The commands of `cargo xtask`, a file each.
+//! The commands of `cargo xtask`, one file per command.
 //!
-//! - [`bpf`], [`kernel`], [`vm`]: the eBPF object, kernels, and a VM by hand
-//! - [`test`], [`demo`]: the two commands of the README
-//! - [`truth`]: every scenario on every kernel; [`suites`]: what it shares with the test
-//! - [`stress`]: thousands of requests at once
-//! - [`man`]: man pages and completions
-//! - [`bench`]: figures of this machine
-//! - [`apps`]: real programs under dio-trace
-//! - [`fleet`]: the queries of docs/fleet.md
-//! - [`fuzz`]: bytes that nobody meant
-//! - [`html`]: the page of a report, clicked through
+//! - [`bpf`], [`kernel`], [`vm`]: build the eBPF object, fetch kernels, run a VM by hand
+//! - [`test`], [`demo`]: run all checks; show dio-trace at work
+//! - [`truth`]: runs every scenario on every kernel; [`suites`]: the part shared with [`test`]
+//! - [`stress`]: makes thousands of requests at once and accounts for each
+//! - [`man`]: writes man pages and completions
+//! - [`bench`]: measures the cost of tracing
+//! - [`apps`]: runs real programs under dio-trace
+//! - [`fleet`]: runs the queries of docs/fleet.md
+//! - [`fuzz`]: feeds mutated bytes to the parsers
+//! - [`html`]: tests the HTML page of a report in a browser
 pub(crate) mod apps;
 pub(crate) mod bench;
 pub(crate) mod bpf;

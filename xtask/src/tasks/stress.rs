@@ -1,4 +1,5 @@
-//! `cargo xtask stress`: thousands of requests at once, on several CPUs, counted one by one.
+//! `cargo xtask stress`: makes thousands of requests at once on several CPUs, and compares
+//! dio-trace's events with the program's tally, request by request.
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
@@ -10,35 +11,37 @@ use crate::{
     vm::{boot::Setup, interrupts, kernels, running::to_terminal},
 };
 
-/// Boots again after a guest has crashed, at most.
+/// The most guests that may crash and be booted again.
 const CRASHES: u32 = 10;
 
-/// Every request of a program under stress, against its own tally
+/// Compare every request of a program under stress with the program's own tally
 ///
-/// In a VM with several CPUs a program's eight threads make thousands of direct requests by every
-/// API to files on several file systems and devices, many in flight, while a bystander does the
-/// same. dio-trace, attached to the program, must report each of its requests once, none of the
-/// bystander's, and lose nothing; each run is made with --all and with findings alone.
+/// In a VM with several CPUs, a program's eight threads make thousands of direct requests through
+/// every API, to files on several file systems and devices, with many in flight. A bystander
+/// process does the same. dio-trace, attached to the program, must report each of its requests once
+/// and none of the bystander's, and must lose nothing. Each run is made twice: with --all, and with
+/// findings only.
 #[derive(Args)]
 pub(crate) struct StressArgs {
     /// The kernel series to boot
     #[arg(long, default_value = "6.12")]
     kernel: String,
+    /// The number of runs
     #[arg(long, default_value_t = 20)]
     runs: u64,
-    /// CPUs
+    /// The number of CPUs of the VM
     #[arg(long, default_value_t = 4)]
     smp: u32,
-    /// fentry or kprobe
+    /// How dio-trace attaches: fentry or kprobe
     #[arg(long, default_value = "fentry")]
     attach: String,
-    /// Emulated CPUs run at the same time, as those of a real machine do
+    /// Run the emulated CPUs at the same time, like those of a real machine
     ///
-    /// QEMU's emulation then crashes a guest now and then while probes are attached. Such a guest
-    /// is booted again, and counted.
+    /// QEMU's emulation then occasionally crashes a guest while probes are attached. Such a guest
+    /// is booted again, and the crash is counted.
     #[arg(long)]
     parallel: bool,
-    /// Requests of each thread, about
+    /// The approximate number of requests per thread
     #[arg(long, default_value_t = 1500)]
     requests: usize,
 }
@@ -50,7 +53,7 @@ pub(crate) fn main(args: &StressArgs) -> Result<u8> {
     let binaries = build::release(&["dio-trace", "xtask"])?;
     let out = paths::target()?.join("stress").join(format!("{}-{}", args.kernel, args.attach));
     paths::fresh(&out)?;
-    // Copies: the checkout may be built anew meanwhile.
+    // Copies, because the checkout may be rebuilt during the run.
     for program in ["xtask", "dio-trace"] {
         let from = binaries.join(program);
         fs::copy(&from, out.join(program))
@@ -66,7 +69,7 @@ pub(crate) fn main(args: &StressArgs) -> Result<u8> {
         let mut setup = Setup::new(kernel.clone());
         setup.machine.cpus = args.smp;
         setup.machine.turns = !args.parallel;
-        // IOPOLL needs a queue to poll.
+        // IOPOLL needs a polled queue.
         setup.machine.append = "nvme.poll_queues=2".to_owned();
         setup.out = Some(out.clone());
         let command = guest(args, first);
@@ -75,12 +78,12 @@ pub(crate) fn main(args: &StressArgs) -> Result<u8> {
         rows = read(&file)?;
         match ended {
             Ok(code) if rows.last().is_none_or(|row| row.run < args.runs || row.all) => {
-                bail!("the guest's part ended with exit code {code} before its last run");
+                bail!("the command in the guest ended with exit code {code} before its last run");
             }
             Ok(_) => {}
             Err(error) => {
                 crashes += 1;
-                say(format!("the guest is gone: {error:#}"));
+                say(format!("the guest crashed: {error:#}"));
                 if crashes > CRASHES {
                     bail!("{crashes} guests crashed");
                 }
@@ -101,12 +104,12 @@ fn guest(args: &StressArgs, first: u64) -> Vec<String> {
 
 fn read(file: &Path) -> Result<Vec<Row>> {
     let text = fs::read_to_string(file).unwrap_or_default();
-    // A crash may have cut the last line.
+    // A crash may have truncated the last line.
     let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    whole.map(|line| serde_json::from_str(line).context("the guest wrote no row")).collect()
+    whole.map(|line| serde_json::from_str(line).context("the guest wrote an invalid row")).collect()
 }
 
-/// The table; the exit code.
+/// Prints the table of all runs. Returns the exit code.
 fn report(args: &StressArgs, rows: &[Row], crashes: u32) -> u8 {
     println!();
     println!(

@@ -1,4 +1,5 @@
-//! The guest's suite, run on kernel after kernel.
+//! Runs the guest's suite (all its scenarios, `xtask guest suite`) on several kernels, each in its
+//! own VM, and collects the results.
 use std::{collections::VecDeque, fs, path::Path, sync::Mutex, thread, time::Duration};
 
 use anyhow::{Context, Result};
@@ -15,15 +16,15 @@ use crate::{
     vm::{boot::Setup, interrupts, kernels, running::Stream},
 };
 
-/// A suite that takes longer hangs.
+/// How long a suite may take. After that it counts as hung.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 
-/// Complaints quoted of one run; its result has them all.
+/// The most mismatches to print for one run. Its suite.json has all of them.
 const QUOTED: usize = 20;
 
-/// The dio-trace that a result is of, beside it.
+/// The file next to a result that holds the dio-trace binary that it is of.
 const TOOL: &str = "dio-trace";
-/// Which set-ups it is of.
+/// The file next to a result that holds the arguments of the run: which fixtures it is of.
 const WORDS: &str = "words";
 
 /// One suite on one kernel.
@@ -33,30 +34,33 @@ pub(crate) struct Run {
     pub(crate) kernel: &'static str,
     /// fentry or kprobe: how dio-trace attaches.
     pub(crate) attach: &'static str,
-    /// Further words for the guest's suite: which set-ups.
+    /// Further arguments for the guest's suite, which choose the fixtures.
     pub(crate) words: Vec<String>,
 }
 
 impl Run {
+    /// The name of the step and of its result's folder: `vm-6.12-fentry`.
     pub(crate) fn name(&self) -> String {
         format!("vm-{}-{}", self.kernel, self.attach)
     }
 }
 
-/// A run that came to its end, well or not.
+/// A finished run, passed or failed.
 pub(crate) struct Done {
     pub(crate) run: Run,
     pub(crate) step: Step,
+    /// `None` if the run failed before the suite wrote its result.
     pub(crate) suite: Option<Suite>,
 }
 
-/// VMs at a time: two where there are CPUs for them.
+/// The number of VMs to run in parallel: `wanted`, or else two if there are two CPUs.
 pub(crate) fn at_once(wanted: Option<usize>) -> usize {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     wanted.unwrap_or(cpus.min(2)).max(1)
 }
 
-/// Everything that the runs need, before the first boots: these tools, kernels, binaries.
+/// Gets everything that the runs need before the first VM boots: these tools, the kernels and the
+/// binaries.
 pub(crate) fn prepare(runs: &[Run], tools: &[&[Need]]) -> Result<()> {
     packages::ensure(tools)?;
     for run in runs {
@@ -65,7 +69,8 @@ pub(crate) fn prepare(runs: &[Run], tools: &[&[Need]]) -> Result<()> {
     build::release(&["dio-trace", "xtask"]).map(drop)
 }
 
-/// The same run made before, if it passed, with the dio-trace that is built now.
+/// The result of an earlier run with the same arguments and the dio-trace binary of the current
+/// build, if it passed.
 pub(crate) fn kept(run: &Run) -> Option<Done> {
     let target = paths::target().ok()?;
     let out = target.join("vm-test").join(run.name());
@@ -73,14 +78,14 @@ pub(crate) fn kept(run: &Run) -> Option<Done> {
     let (then, now) = read_both(out.join(TOOL), target.join("release/dio-trace"))?;
     let words = fs::read_to_string(out.join(WORDS)).ok()?;
     let suite = read(&out.join("suite.json"));
-    let passed = matches!(judge(&suite, 0, &out), Outcome::Passed);
+    let passed = matches!(evaluate(&suite, 0, &out), Outcome::Passed);
     (then == now && words == run.words.join(" ") && passed).then(|| {
         let step = timed(&format!("{} (before)", run.name()), || Ok(Outcome::Passed));
         Done { run: run.clone(), step, suite: suite.ok() }
     })
 }
 
-/// Runs the suites, `at_once` VMs at a time; in the order given.
+/// Runs the suites, up to `at_once` VMs in parallel. The results are in the order of `runs`.
 pub(crate) fn run_all(runs: Vec<Run>, at_once: usize) -> Result<Vec<Done>> {
     let order: Vec<String> = runs.iter().map(Run::name).collect();
     let queue = Mutex::new(VecDeque::from(runs));
@@ -144,13 +149,13 @@ fn one(run: &Run) -> Result<(Outcome, Option<Suite>)> {
         rest.end();
     }
     let code = code?;
-    fs::copy(&tool, out.join(TOOL)).context("cannot keep the tool beside its result")?;
+    fs::copy(&tool, out.join(TOOL)).context("cannot copy dio-trace next to its result")?;
     fs::write(out.join(WORDS), run.words.join(" "))?;
     let suite = read(&out.join("suite.json"));
-    Ok((judge(&suite, code, &out), suite.ok()))
+    Ok((evaluate(&suite, code, &out), suite.ok()))
 }
 
-fn judge(suite: &Result<Suite>, code: u8, out: &Path) -> Outcome {
+fn evaluate(suite: &Result<Suite>, code: u8, out: &Path) -> Outcome {
     match (suite, code) {
         (Err(error), _) => Outcome::Failed(format!("exit code {code}; {error:#}")),
         (Ok(suite), 0) if suite.cells == 0 => Outcome::Failed("no cell was checked".to_owned()),
@@ -169,10 +174,10 @@ fn judge(suite: &Result<Suite>, code: u8, out: &Path) -> Outcome {
 fn read(path: &Path) -> Result<Suite> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("the suite left no summary at {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is no summary", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("{} is not a summary", path.display()))
 }
 
-/// Prints whole lines with a prefix, so that two VMs can talk at once.
+/// Prints only whole lines, each with a prefix, so that the output of two VMs can be mixed.
 struct Lines {
     prefix: String,
     half: Vec<u8>,
@@ -198,7 +203,8 @@ impl Lines {
     }
 }
 
-/// What is wrong, a line each: a run's name, and no more than [`QUOTED`] of its complaints.
+/// The mismatches of all runs, one per line, prefixed by the run's name; at most [`QUOTED`] per
+/// run.
 pub(crate) fn complaints(done: &[Done], name: fn(&Run) -> String) -> Vec<String> {
     let of = |done: &Done| {
         let all = done.suite.as_ref().map_or(&[][..], |suite| &suite.complaints);
@@ -211,8 +217,7 @@ pub(crate) fn complaints(done: &[Done], name: fn(&Run) -> String) -> Vec<String>
     done.iter().flat_map(of).collect()
 }
 
-/// Prints the table of the suites, and what is wrong: the end of the output is what a reader of a
-/// log has at hand.
+/// Prints the table of the suites, and then the mismatches, so that they are at the end of a log.
 pub(crate) fn table(done: &[Done]) {
     let suites: Vec<_> =
         done.iter().filter_map(|done| done.suite.as_ref().map(|suite| (done, suite))).collect();
@@ -257,13 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn a_suite_passes_only_without_a_fault() {
+    fn a_suite_passes_only_without_mismatches() {
         let out = Path::new("/out");
         let suite = |cells, missed| Ok(Suite { cells, missed, ..Suite::default() });
-        assert!(matches!(judge(&suite(3, 0), 0, out), Outcome::Passed));
-        assert!(matches!(judge(&suite(0, 0), 0, out), Outcome::Failed(_)));
-        assert!(matches!(judge(&suite(3, 1), 0, out), Outcome::Failed(_)));
-        assert!(matches!(judge(&suite(3, 0), 1, out), Outcome::Failed(_)));
-        assert!(matches!(judge(&Err(anyhow::anyhow!("none")), 0, out), Outcome::Failed(_)));
+        assert!(matches!(evaluate(&suite(3, 0), 0, out), Outcome::Passed));
+        assert!(matches!(evaluate(&suite(0, 0), 0, out), Outcome::Failed(_)));
+        assert!(matches!(evaluate(&suite(3, 1), 0, out), Outcome::Failed(_)));
+        assert!(matches!(evaluate(&suite(3, 0), 1, out), Outcome::Failed(_)));
+        assert!(matches!(evaluate(&Err(anyhow::anyhow!("none")), 0, out), Outcome::Failed(_)));
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that must hold, with a table at the end.
+//! `cargo xtask test`: runs all checks that must pass before a commit, and prints a table of them.
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -18,8 +18,8 @@ use crate::{
     vm::interrupts,
 };
 
-/// The kernels the scenarios run on, and how dio-trace attaches there. The slowest come first, so
-/// that two at once end together.
+/// The kernels that the scenarios run on, and how dio-trace attaches there. The slowest come first,
+/// so that two VMs in parallel finish at about the same time.
 const SCENARIOS: &[(&str, &str)] = &[
     ("7.3", "fentry"),
     ("6.12", "kprobe"),
@@ -28,16 +28,18 @@ const SCENARIOS: &[(&str, &str)] = &[
     ("6.18", "fentry"),
 ];
 
-/// Format, lints, unit tests, the object's check, and the scenarios on real kernels
+/// Check the format, lints, unit tests, the eBPF object, the HTML page and the cost of tracing, and
+/// run the scenarios on real kernels
 #[derive(Args)]
 pub(crate) struct TestArgs {
-    /// Leave the VMs out
+    /// Leave out the steps that boot VMs
     #[arg(long)]
     quick: bool,
-    /// Only these steps: format, lint, unit, object, html, cost, vm, or one VM, as vm-6.12-kprobe
+    /// Only these steps: format, lint, unit, object, html, cost, vm, or one VM such as
+    /// vm-6.12-kprobe
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
-    /// VMs at a time; default: 2 where there are 2 CPUs
+    /// Number of VMs in parallel [default: 2, or 1 with a single CPU]
     #[arg(long, value_name = "N")]
     vms: Option<usize>,
     /// Keep the numbers of verified instructions of these VMs in xtask/bench/verified.tsv
@@ -45,11 +47,12 @@ pub(crate) struct TestArgs {
     write_verified: bool,
 }
 
-/// The step that measures what tracing costs.
+/// The step that measures the cost of tracing.
 const COST: &str = "cost";
 
 type Plain = fn() -> Result<Outcome>;
 
+/// The steps that need no VM.
 const PLAIN: &[(&str, Plain)] =
     &[("format", format), ("lint", lint), ("unit", unit), ("object", object), ("html", page)];
 
@@ -99,7 +102,8 @@ pub(crate) fn main(args: &TestArgs) -> Result<u8> {
     Ok(step_runner::close(&steps))
 }
 
-/// What the suite of that run takes on besides: some scenarios one kernel is enough for.
+/// Further arguments for the guest's suite. Scenarios of the user side need only one kernel, so
+/// they run only on 6.12 with fentry.
 fn words(kernel: &str, attach: &str) -> Vec<String> {
     let user_side = (kernel, attach) == ("6.12", "fentry");
     user_side.then(|| "--user-side".to_owned()).into_iter().collect()

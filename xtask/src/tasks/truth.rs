@@ -1,4 +1,5 @@
-//! `cargo xtask truth`: every scenario on every kernel, as a matrix and as docs/truth.md.
+//! `cargo xtask truth`: runs every scenario on every kernel, prints a matrix of the results and
+//! writes docs/truth.md.
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -21,7 +22,8 @@ use crate::{
     vm::interrupts,
 };
 
-/// The slowest first, so that two at once end together.
+/// Kernel series and how dio-trace attaches there. The slowest come first, so that two VMs in
+/// parallel finish at about the same time.
 const RUNS: &[(&str, &str)] = &[
     ("7.3", "fentry"),
     ("7.3", "kprobe"),
@@ -37,11 +39,11 @@ const RUNS: &[(&str, &str)] = &[
 
 const TOOLS: &[&[Need]] = &[packages::VM, packages::SCENARIOS, packages::RARE];
 
-/// Every scenario on every kernel, by fentry and by kprobes: what dio-trace says against what the
-/// kernel was measured to do
+/// Run every scenario on every kernel, with fentry and with kprobes, and compare what dio-trace
+/// reports with what the kernel was measured to do
 ///
-/// Prints a matrix of set-ups and kernels, and writes it with the disagreements to docs/truth.md,
-/// unless --setup leaves some out.
+/// Prints a matrix of fixtures and kernels. Without --setup it also writes the matrix and the
+/// mismatches to docs/truth.md.
 #[derive(Args)]
 pub(crate) struct TruthArgs {
     /// Only these kernel series
@@ -50,13 +52,13 @@ pub(crate) struct TruthArgs {
     /// Only fentry or only kprobe
     #[arg(long, value_name = "HOW")]
     attach: Option<String>,
-    /// Only these set-ups
+    /// Only these fixtures (file system, device and mount options), such as xfs-512
     #[arg(long, value_name = "NAME")]
     setup: Vec<String>,
-    /// Take those that passed before, with this same dio-trace, as they are; run the rest
+    /// Reuse the results of runs that passed with this same dio-trace binary, and run the rest
     #[arg(long)]
     resume: bool,
-    /// VMs at a time; default: 2 where there are 2 CPUs
+    /// Number of VMs in parallel [default: 2, or 1 with a single CPU]
     #[arg(long, value_name = "N")]
     vms: Option<usize>,
 }
@@ -96,9 +98,9 @@ fn chosen(args: &TruthArgs) -> Result<Vec<Run>> {
         args.setup.iter().flat_map(|name| ["--setup".to_owned(), name.clone()]).collect()
     };
     let known: BTreeSet<&str> = RUNS.iter().map(|(kernel, _)| *kernel).collect();
-    if let Some(strange) = args.kernel.iter().find(|kernel| !known.contains(kernel.as_str())) {
+    if let Some(unknown) = args.kernel.iter().find(|kernel| !known.contains(kernel.as_str())) {
         let known: Vec<&str> = known.into_iter().collect();
-        bail!("there are no scenarios for kernel {strange}; there are for {}", known.join(", "));
+        bail!("there are no scenarios for kernel {unknown}; there are for {}", known.join(", "));
     }
     let wanted = |kernel: &str, attach: &str| {
         (args.kernel.is_empty() || args.kernel.iter().any(|only| only == kernel))
@@ -115,14 +117,14 @@ fn chosen(args: &TruthArgs) -> Result<Vec<Run>> {
     Ok(runs)
 }
 
-/// Cells of a set-up on one kernel: those that agree, and all.
+/// The number of cells (checked requests) of a fixture in one column: those that agree, and all.
 #[derive(Clone, Copy, Default)]
 struct Count {
     agree: u64,
     cells: u64,
 }
 
-/// By set-up, then by column (`6.12 fentry`).
+/// Counts by fixture, then by column (`6.12 fentry`).
 type Counts = BTreeMap<String, BTreeMap<String, Count>>;
 
 fn counts(done: &[Done]) -> Counts {
@@ -130,7 +132,7 @@ fn counts(done: &[Done]) -> Counts {
     for done in done {
         for scored in done.suite.iter().flat_map(|suite| &suite.setups) {
             if scored.cells == 0 {
-                continue; // the totals of a run are no set-up
+                continue; // the totals of a run, which are not a fixture
             }
             let row = counts.entry(scored.name.clone()).or_default();
             let count = row.entry(column(&done.run)).or_default();
@@ -145,7 +147,7 @@ fn column(run: &Run) -> String {
     format!("{} {}", run.kernel, run.attach)
 }
 
-/// The columns in the order of the kernels, fentry before kprobe.
+/// The columns, ordered by kernel, with fentry before kprobe.
 fn columns(done: &[Done]) -> Vec<String> {
     const ORDER: &[&str] = &["5.10", "6.1", "6.12", "6.18", "7.3"];
     let place = |run: &Run| (ORDER.iter().position(|k| *k == run.kernel), run.attach);
@@ -154,7 +156,7 @@ fn columns(done: &[Done]) -> Vec<String> {
     runs.into_iter().map(column).collect()
 }
 
-/// One cell of the matrix: all agree, or how many of how many, or not measured here.
+/// The text of one cell of the matrix: `8` if all 8 agree, `7/8` if 7 do, `-` if not measured.
 fn word(count: Option<&Count>) -> String {
     match count {
         None => "-".to_owned(),
@@ -163,7 +165,7 @@ fn word(count: Option<&Count>) -> String {
     }
 }
 
-/// A table in Markdown, aligned so that it reads on a terminal too.
+/// The matrix as a Markdown table, aligned so that it is readable on a terminal too.
 fn matrix(done: &[Done]) -> String {
     let (counts, columns) = (counts(done), columns(done));
     let width = counts.keys().map(String::len).max().unwrap_or(0).max(7);
@@ -186,7 +188,7 @@ fn matrix(done: &[Done]) -> String {
     text
 }
 
-/// docs/truth.md.
+/// The text of docs/truth.md.
 fn page(done: &[Done]) -> String {
     let sum = |part: fn(&Suite) -> u64| -> u64 {
         done.iter().filter_map(|done| done.suite.as_ref()).map(part).sum()
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_tells_disagreements() {
+    fn the_page_lists_disagreements() {
         let page = page(&[done("6.12", 1), done("6.1", 0)]);
         assert!(page.contains("16 cells: 1 wrong, 0 missed, 0 extra"), "{page}");
         assert!(page.contains("| ext4    |           8 |         7/8 |"), "{page}");

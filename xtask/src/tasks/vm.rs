@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: boots a kernel, and runs a command or a shell in it.
+//! `cargo xtask vm`: boots a kernel in QEMU and runs a command or a shell in it.
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, bail};
@@ -13,16 +13,17 @@ use crate::vm::{
 
 /// Boot a kernel in QEMU and run a command in it, or a shell
 ///
-/// The guest sees this machine's / (read-only, with a throwaway layer above), the checkout as it is
-/// at this moment, a writable /out, and four empty disks: /dev/vda (512-byte sectors), /dev/vdb
-/// (4096), /dev/vdc (512 logical, 4096 physical), /dev/nvme0n1; and /dev/pmem0 once virtio_pmem and
-/// nd_pmem are loaded. No network. KVM is used where kvm_intel or kvm_amd is loaded, emulation
-/// elsewhere. The command starts in the checkout as root; its exit code is xtask's. One word with spaces goes to a shell.
+/// The guest sees this machine's / (read-only, with a throwaway layer on top), the current state of
+/// the checkout, a writable /out, and four empty disks: /dev/vda (512-byte sectors), /dev/vdb
+/// (4096), /dev/vdc (512 logical, 4096 physical) and /dev/nvme0n1; also /dev/pmem0 after
+/// virtio_pmem and nd_pmem are loaded. It has no network. KVM is used if kvm_intel or kvm_amd is
+/// loaded, else emulation. The command starts in the checkout as root, and xtask exits with its
+/// exit code. A command of one word is run by bash -c.
 ///
 ///   cargo xtask vm --kernel 6.12 -- uname -a
 ///   cargo xtask vm --kernel 6.1                      # a shell on the console; `exit` ends it
-///   cargo xtask vm --kernel 6.12 --keep dev          # boots and stays…
-///   cargo xtask vm --in dev -- 'mkfs.ext4 /dev/vda'  # …to run command after command in it
+///   cargo xtask vm --kernel 6.12 --keep dev          # boots and keeps running…
+///   cargo xtask vm --in dev -- 'mkfs.ext4 /dev/vda'  # …to run several commands in it
 ///   cargo xtask vm --stop dev
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
@@ -30,46 +31,47 @@ pub(crate) struct VmArgs {
     /// A Debian series (5.10, 6.1, 6.12, 6.18, 7.3), or a kernel image with --modules
     #[arg(long, default_value = "6.12")]
     kernel: String,
-    /// The modules of a kernel image: a folder like /lib/modules/VERSION
+    /// The modules of the kernel image: a folder like /lib/modules/VERSION
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
-    /// CPUs
+    /// The number of CPUs
     ///
-    /// One by default: with more, QEMU's emulation is known to crash a guest now and then while
-    /// its kernel patches its own code, as attaching a probe makes it do.
+    /// The default is one, because with more QEMU's emulation occasionally crashes a guest whose
+    /// kernel patches its own code, which attaching a probe makes it do.
     #[arg(long, default_value_t = 1)]
     smp: u32,
-    /// Emulated CPUs take turns on one of the host's: slower, and no such crash
+    /// Run the emulated CPUs in turn on one CPU of the host: slower, but avoids the crash of --smp
     #[arg(long)]
     turns: bool,
-    /// Memory, as QEMU takes it
+    /// Memory, as in QEMU's -m
     #[arg(long, default_value = "2G")]
     mem: String,
-    /// One instruction = 1 ns, one CPU: slow and deterministic, for measuring
+    /// Each instruction takes 1 ns of the guest's time, on one CPU: slow and deterministic, for
+    /// measuring
     #[arg(long)]
     icount: bool,
-    /// More words for the kernel's command line
+    /// Further parameters for the kernel's command line
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     append: String,
-    /// Seconds until the command is given up (exit code 124)
+    /// Stop the command after this many seconds (exit code 124)
     #[arg(long, value_name = "S")]
     timeout: Option<u64>,
-    /// The guest's /out; default: out/ in the VM's run folder
+    /// The folder that is the guest's /out [default: out/ in the VM's run folder]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// A name for the run folder
+    /// A name for the run folder, which is then kept
     #[arg(long)]
     name: Option<String>,
-    /// Boot and stay, under this name
+    /// Only boot, and keep the VM running under this name
     #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "stop", "inside", "timeout"])]
     keep: Option<String>,
-    /// Run the command in a VM that was kept
+    /// Run the command in a VM that --keep booted
     #[arg(long = "in", value_name = "NAME", conflicts_with_all = ["name", "stop", "out"])]
     inside: Option<String>,
-    /// End a VM that was kept
+    /// Stop a VM that --keep booted
     #[arg(long, value_name = "NAME")]
     stop: Option<String>,
-    /// The command; none: a shell on the console
+    /// The command [default: a shell on the console]
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }

@@ -1,4 +1,5 @@
-//! Boots a VM: a kernel, its shares and its console, and the command that it runs.
+//! Boots a VM: prepares the run folder, the initramfs and the shared folders, starts QEMU and waits
+//! until the guest is up.
 use std::{
     env, fs,
     io::{self, IsTerminal},
@@ -23,13 +24,17 @@ use crate::{
     },
 };
 
-/// A guest that has not said `up` by then hangs.
+/// How long a guest may take until it is up. After that it counts as hung.
 const BOOT: Duration = Duration::from_secs(120);
+/// As [`BOOT`], with [`Machine::icount`].
 const BOOT_ICOUNT: Duration = Duration::from_secs(300);
-/// A VM to be.
+
+/// A VM to boot.
 pub(crate) struct Setup {
     pub(crate) machine: Machine,
+    /// The name of the run folder, which is then kept; `None`: a generated name.
     pub(crate) name: Option<String>,
+    /// The host's folder that the guest has as /out; `None`: `out` in the run folder.
     pub(crate) out: Option<PathBuf>,
 }
 
@@ -37,7 +42,7 @@ impl Setup {
     pub(crate) fn new(kernel: Kernel) -> Self {
         let machine = Machine {
             kernel,
-            // See --smp.
+            // The help text of `--smp` in tasks/vm.rs has the reason.
             cpus: 1,
             memory: "2G".to_owned(),
             icount: false,
@@ -48,15 +53,18 @@ impl Setup {
     }
 }
 
-/// What the guest does once it is up.
+/// What the guest does when it is up.
 pub(crate) enum Mode<'a> {
+    /// Runs this script and powers off.
     Once(&'a str),
+    /// Runs jobs until it is stopped.
     Keep,
+    /// Runs a shell on the console and powers off.
     Shell,
 }
 
 impl Setup {
-    /// Boots it, runs one command, ends it.
+    /// Boots the VM, runs one command and stops it. Returns the command's exit code.
     pub(crate) fn once(
         &self,
         command: &[String],
@@ -73,7 +81,7 @@ impl Setup {
         Ok(code)
     }
 
-    /// An interactive shell on the console.
+    /// Boots the VM with an interactive shell on its console.
     pub(crate) fn shell(&self) -> Result<u8> {
         if !io::stdin().is_terminal() {
             bail!("no command, and no terminal for a shell: add -- CMD");
@@ -88,12 +96,13 @@ impl Setup {
         Ok(if status.success() { 0 } else { 1 })
     }
 
-    /// Boots it, a second time where the first hangs: emulated kernels rarely do, early on.
+    /// Boots the VM. If it does not come up, boots it a second time, because an emulated kernel
+    /// occasionally hangs early.
     pub(crate) fn boot(&self, mode: Mode<'_>) -> Result<Vm> {
         packages::ensure(&[packages::VM])?;
         let mut vm = self.launch(&mode)?;
         if let Err(error) = vm.wait_until_up(self.limit()) {
-            // What init itself gave up on would fail again.
+            // If init itself gave up, a second boot would fail the same way.
             if interrupted() || vm.run.join("control/died").exists() {
                 return Err(error);
             }
@@ -111,7 +120,7 @@ impl Setup {
         if self.machine.icount { BOOT_ICOUNT } else { BOOT }
     }
 
-    /// Starts QEMU; the guest comes up on its own.
+    /// Starts QEMU without waiting for the guest.
     fn launch(&self, mode: &Mode<'_>) -> Result<Vm> {
         let kernel = &self.machine.kernel;
         let name = match &self.name {
@@ -170,7 +179,8 @@ impl Setup {
             share("control", &control, true),
             share("modules", &kernel.modules, false),
             share("out", &out, true),
-            // A tag can be mounted once: this one is for other cache modes.
+            // A tag can be mounted only once; this one is for mounting /out with another cache
+            // mode.
             share("again", &out, true),
         ];
         shares.extend(fresh);
@@ -186,7 +196,8 @@ impl Setup {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         }
         if !shell {
-            // Its own group: Ctrl-C at this terminal is for us, who end it in order.
+            // Its own process group, so that Ctrl-C at this terminal reaches only xtask, which then
+            // stops QEMU cleanly.
             command.process_group(0);
         }
         if !matches!(mode, Mode::Keep) {
@@ -200,7 +211,8 @@ impl Setup {
     }
 }
 
-/// The checkout, and the build folder where that is elsewhere: seen without a cache.
+/// The folders that the guest must see without a cache: the checkout, and the build folder if it is
+/// outside the checkout.
 fn fresh_folders(workspace: &Path) -> Result<Vec<Share>> {
     let mut folders = vec![workspace.to_owned()];
     let target = paths::target()?;
@@ -214,7 +226,7 @@ fn fresh_folders(workspace: &Path) -> Result<Vec<Share>> {
         .collect())
 }
 
-/// QEMU must not outlive an xtask that is killed.
+/// Makes the kernel kill QEMU when xtask dies, even by SIGKILL.
 fn die_with_us(command: &mut Command) {
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and touches
     // no memory of the parent.

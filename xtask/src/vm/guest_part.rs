@@ -1,4 +1,5 @@
-//! Runs a command of `cargo xtask guest` in a VM of its own, and reads the rows that it writes.
+//! Runs a command of `cargo xtask guest` in its own VM, and reads the rows (lines of JSON) that it
+//! writes.
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, bail};
@@ -9,17 +10,19 @@ use crate::{
     vm::{boot::Setup, interrupts, kernels::Kernel, qemu::Machine, running::to_terminal},
 };
 
-/// One of xtask's own parts in a guest, which leaves rows of JSON.
+/// A command of `cargo xtask guest` that writes rows of JSON, and the VM to run it in.
 pub(crate) struct Part<'a> {
-    /// Its name, and that of the folder for its rows.
+    /// The name of the command, and part of the name of the folder for its rows.
     pub(crate) name: &'static str,
+    /// Further arguments.
     pub(crate) words: Vec<String>,
     pub(crate) kernel: &'a Kernel,
+    /// The longest time that the command may take.
     pub(crate) limit: Duration,
 }
 
 impl Part<'_> {
-    /// Boots the kernel on a machine, and runs it; the rows.
+    /// Boots the kernel, runs the command and returns its rows. `machine` adjusts the VM first.
     pub(crate) fn rows<T: DeserializeOwned>(
         self,
         machine: impl FnOnce(&mut Machine),
@@ -37,11 +40,11 @@ impl Part<'_> {
         words.extend(self.words);
         let code = setup.once(&words, Some(self.limit), &mut to_terminal)?;
         if code != 0 {
-            bail!("the guest's part failed with exit code {code}");
+            bail!("the command in the guest failed with exit code {code}");
         }
         let text = fs::read_to_string(out.join("rows")).context("the guest wrote nothing")?;
         paths::remove(&out)?;
-        let row = |line| serde_json::from_str(line).context("the guest wrote no row");
+        let row = |line| serde_json::from_str(line).context("the guest wrote an invalid row");
         text.lines().map(row).collect()
     }
 }

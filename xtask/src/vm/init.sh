@@ -1,5 +1,6 @@
-# The guest's init, a busybox sh. xtask sets MODE, WORKSPACE and FRESH (tag=path words) above.
-# The host's / is read-only below an overlay on tmpfs; /out and the control folder are the host's.
+# The guest's init, run by busybox sh. xtask sets MODE, WORKSPACE, FRESH (words tag=path) and
+# TERM_OF_HOST above. The root is an overlay: the host's / read-only, and a tmpfs on top. /out and
+# the control folder (/vm) are folders of the host, mounted writable.
 export PATH=/bin:/sbin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -32,14 +33,14 @@ mount -t securityfs securityfs /new/sys/kernel/security 2>/dev/null
 mount -t bpf bpf /new/sys/fs/bpf
 mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
 
-# The host's own modules are another kernel's.
+# Hide the host's own modules: they belong to another kernel.
 mkdir -p /new/lib/modules
 mount -t tmpfs tmpfs /new/lib/modules
 mkdir "/new/lib/modules/$(uname -r)"
 mount -t 9p -o "ro,$P9,cache=loose" modules "/new/lib/modules/$(uname -r)" || die "cannot mount the modules"
 mount -t 9p -o "$P9,cache=none" out /new/out || die "cannot mount /out"
-# What the host changes while a guest runs must not come from the guest's cache.
-# (A checkout in /tmp is below a tmpfs by now, so its folder may be missing.)
+# The host may change these folders while the guest runs, so the guest must not cache them.
+# (A checkout in /tmp is hidden by a tmpfs by now, so its folder may be missing.)
 for f in $FRESH; do
   mkdir -p "/new${f#*=}"
   mount -t 9p -o "ro,$P9,cache=none" "${f%%=*}" "/new${f#*=}" || die "cannot mount ${f#*=}"
@@ -54,7 +55,8 @@ read -r up _ </proc/uptime
 echo "xtask init: up after $up s"
 echo "$up" >/vm/up
 
-# One job: its output, its exit code last, each by rename so that the host never sees half of it.
+# Run one job. Its exit code is written last, and renamed into place so that the host never reads
+# half of it.
 job() {
   ( cd /vm/jobs
     setsid sh -c 'echo $$ >"$1.pid"; exec chroot /new /usr/bin/env -i HOME=/root TERM=dumb \
@@ -65,7 +67,7 @@ job() {
 
 case $MODE in
 once)
-  # No loop beside the command: under --icount it would be counted with it.
+  # No polling loop next to the command: under --icount its instructions would be measured too.
   job 1
   ;;
 shell)

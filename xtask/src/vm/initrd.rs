@@ -1,5 +1,5 @@
-//! The initramfs: a newc cpio with busybox, the modules a 9p root needs, and the init script.
-//! Made anew for every boot; that takes milliseconds.
+//! Builds the initramfs: a newc cpio archive with busybox, the modules that a 9p root needs, and
+//! the init script. It is built again for every boot, which takes milliseconds.
 use std::{
     collections::{HashMap, HashSet},
     fs,
@@ -14,17 +14,17 @@ use crate::{
     vm::kernels::Kernel,
 };
 
-/// What must be loaded before the host's file system is there; what these need comes along.
+/// The modules to load before the host's file system can be mounted. Their dependencies are added.
 const MODULES: &[&str] =
     &["virtio_pci", "virtio_blk", "9pnet_virtio", "9p", "overlay", "virtio_rng"];
 const INIT: &str = include_str!("init.sh");
-/// busybox applets that the init script calls by name.
+/// The busybox applets that the init script calls by name.
 const APPLETS: &[&str] = &[
     "sh", "cat", "chroot", "echo", "env", "grep", "hostname", "ifconfig", "insmod", "kill", "ln",
     "ls", "mkdir", "mknod", "mount", "mv", "poweroff", "rm", "setsid", "sleep", "sync", "uname",
 ];
 
-/// The initramfs for this kernel. `settings` becomes shell variables of the init script.
+/// The initramfs for this kernel. `settings` become shell variables of the init script.
 pub(crate) fn build(kernel: &Kernel, settings: &[(&str, String)]) -> Result<Vec<u8>> {
     let busybox = which("busybox").context("busybox is missing (package busybox-static)")?;
     if !is_static(&busybox) {
@@ -48,7 +48,7 @@ pub(crate) fn build(kernel: &Kernel, settings: &[(&str, String)]) -> Result<Vec<
         list += &format!("{name}\n");
     }
     cpio.file("load-order", 0o644, list.as_bytes());
-    // The kernel itself calls modprobe by this name, in init's root.
+    // The kernel itself runs /sbin/modprobe, in the root of init.
     cpio.file(
         "sbin/modprobe",
         0o755,
@@ -63,12 +63,13 @@ pub(crate) fn build(kernel: &Kernel, settings: &[(&str, String)]) -> Result<Vec<
     Ok(cpio.end())
 }
 
-/// The files of [`MODULES`] and of what they need, each after what it needs.
+/// The files of [`MODULES`] and of their dependencies, each after the files that it depends on.
 fn in_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     let path = kernel.modules.join("modules.dep");
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    // Debian's packages from 7.3 on have no list of what is built in: then what is no module is.
+    // Debian's packages from 7.3 on have no modules.builtin. Then everything without a module file
+    // counts as built in.
     let builtin = fs::read_to_string(kernel.modules.join("modules.builtin")).ok();
     let builtin: Option<HashSet<String>> =
         builtin.map(|text| text.lines().map(module_name).collect());
@@ -81,7 +82,7 @@ fn in_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     let mut order: Vec<&str> = Vec::new();
     for module in MODULES {
         match needs.get(*module) {
-            // modules.dep names what is needed deepest last.
+            // modules.dep lists dependencies of dependencies last.
             Some((file, deeper)) => {
                 for file in deeper.iter().rev().chain([file]) {
                     if !order.contains(file) {
@@ -98,13 +99,13 @@ fn in_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     Ok(order.into_iter().map(|file| kernel.modules.join(file)).collect())
 }
 
-/// `kernel/fs/9p/9p.ko.xz` → `9p`, with underscores as the kernel has them.
+/// The module's name as the kernel has it, with underscores: `kernel/fs/9p/9p.ko.xz` → `9p`.
 fn module_name(file: &str) -> String {
     let name = file.rsplit('/').next().unwrap_or(file);
     name.split(".ko").next().unwrap_or(name).replace('-', "_")
 }
 
-/// A module's bytes, decompressed.
+/// The decompressed content of a module's file.
 fn plain(module: &Path) -> Result<Vec<u8>> {
     let tool = match module.extension().and_then(|ext| ext.to_str()) {
         Some("xz") => "xz",
@@ -123,7 +124,7 @@ fn plain(module: &Path) -> Result<Vec<u8>> {
     Ok(out.stdout)
 }
 
-/// The "newc" format, see Documentation/driver-api/early-userspace/buffer-format.rst.
+/// Writes the "newc" format, see Documentation/driver-api/early-userspace/buffer-format.rst.
 #[derive(Default)]
 struct Cpio {
     bytes: Vec<u8>,

@@ -1,15 +1,17 @@
-//! Ctrl-C and SIGTERM while a VM runs.
+//! Handles Ctrl-C, SIGTERM and SIGHUP while a VM runs: the handler only sets a flag, which the
+//! waiting loops check, so that they can stop the VM or the command in it and clean up.
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, bail};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// Whether one of the signals has arrived.
 pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// An error if it was.
+/// Returns an error if one of the signals has arrived.
 pub(crate) fn stop_if_interrupted() -> Result<()> {
     if interrupted() {
         bail!("interrupted");
@@ -17,7 +19,7 @@ pub(crate) fn stop_if_interrupted() -> Result<()> {
     Ok(())
 }
 
-/// Ctrl-C and SIGTERM: end the VM, or the command in it, and clean up.
+/// Installs the handler for the three signals.
 pub(crate) fn catch_interrupts() {
     extern "C" fn note(_signal: i32) {
         INTERRUPTED.store(true, Ordering::Relaxed);

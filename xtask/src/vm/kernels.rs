@@ -1,4 +1,5 @@
-//! Kernels to boot: Debian's full kernels by series, or one of your own.
+//! The kernels that VMs boot: Debian's full kernels by series, kept in the cache, or a kernel image
+//! of the user.
 use std::{
     cmp::Ordering,
     fs,
@@ -15,11 +16,11 @@ use crate::host::{
     packages, paths,
 };
 
-/// The series that the expectations are written for.
+/// The kernel series for which the scenarios have expectations.
 pub(crate) const SERIES: &[&str] = &["5.10", "6.1", "6.12", "6.18", "7.3"];
 
-/// What of a module tree the guests need; the rest (sound, graphics, wireless…) would only cost
-/// time to unpack.
+/// The parts of a module tree that the guests need. The rest (sound, graphics, wireless…) is left
+/// out, because unpacking it takes time.
 const WANTED: &[&str] = &[
     "arch",
     "block",
@@ -67,14 +68,14 @@ const WANTED: &[&str] = &[
 pub(crate) struct Kernel {
     /// For names and messages: `6.12`, or `custom`.
     pub(crate) name: String,
-    /// As `uname -r` says.
+    /// As `uname -r` prints it.
     pub(crate) version: String,
     pub(crate) image: PathBuf,
-    /// The folder with modules.dep in it.
+    /// The folder that contains modules.dep.
     pub(crate) modules: PathBuf,
 }
 
-/// What `--kernel` and `--modules` name: a series, or a kernel image of your own.
+/// The kernel that `--kernel` and `--modules` name: a series, or a kernel image with its modules.
 pub(crate) fn find(kernel: &str, modules: Option<&Path>) -> Result<Kernel> {
     let path = Path::new(kernel);
     if modules.is_none() && is_series(kernel) && !path.exists() {
@@ -130,7 +131,7 @@ pub(crate) fn forget(series: &str) -> Result<()> {
 /// Debian's newest kernel of a series, fetched once.
 pub(crate) fn debian(series: &str) -> Result<Kernel> {
     if !is_series(series) {
-        bail!("`{series}` is no kernel series; there are {}", SERIES.join(", "));
+        bail!("`{series}` is not a kernel series; there are {}", SERIES.join(", "));
     }
     if let Some(kernel) = cached(series)? {
         return Ok(kernel);
@@ -152,7 +153,7 @@ pub(crate) fn debian(series: &str) -> Result<Kernel> {
     }
     let version = arrange(&raw, &work)?;
     paths::remove(&raw)?;
-    // Last: its presence says that the rest is whole.
+    // Written last: `cached` takes its presence as proof that the rest is complete.
     fs::write(work.join("version"), &version).context("cannot write the kernel's version")?;
     paths::remove(&folder)?;
     fs::rename(&work, &folder)
@@ -161,16 +162,16 @@ pub(crate) fn debian(series: &str) -> Result<Kernel> {
     cached(series)?.with_context(|| format!("kernel {series} vanished from the cache"))
 }
 
-/// Downloads the packages a kernel is spread over. From 7.x on `linux-image-…` is only a name
-/// for `linux-binary-…` and `linux-modules-…`.
+/// Downloads the packages that make up a kernel. From 7.x on `linux-image-…` is a meta package of
+/// `linux-binary-…` and `linux-modules-…`.
 fn fetch(series: &str, into: &Path) -> Result<Vec<PathBuf>> {
     let apt = Apt::open()?;
-    // Point versions vanish from the archive: only a pattern lasts.
+    // Point versions disappear from the archive, so a package is found by a pattern.
     let mut images: Vec<String> =
         apt.names("linux-image-")?.into_iter().filter(|name| is_image_of(name, series)).collect();
     images.sort_by(|a, b| by_version(a, b));
     let Some(image) = images.pop() else {
-        bail!("Debian's archive has no kernel of the series {series} (any more)");
+        bail!("Debian's archive does not have a kernel of the series {series} (any more)");
     };
     let mut wanted = vec![image];
     let mut next = 0;
@@ -186,7 +187,8 @@ fn fetch(series: &str, into: &Path) -> Result<Vec<PathBuf>> {
     wanted.iter().map(|name| apt.download(name, into)).collect()
 }
 
-/// `linux-image-6.12.117+deb12-amd64`, `linux-image-6.1.0-56-amd64`; not cloud, rt, unsigned.
+/// Whether a package is a plain kernel image of the series, such as `linux-image-6.1.0-56-amd64` or
+/// `linux-image-6.12.117+deb12-amd64`, and not a cloud, rt or unsigned one.
 fn is_image_of(name: &str, series: &str) -> bool {
     let Some(rest) = name.strip_prefix("linux-image-") else { return false };
     let Some(rest) = rest.strip_prefix(series).and_then(|rest| rest.strip_prefix('.')) else {
@@ -201,7 +203,7 @@ fn is_image_of(name: &str, series: &str) -> bool {
             || tail.strip_prefix("+deb").is_some_and(number))
 }
 
-/// Orders by the numbers in the names.
+/// Compares two package names by the numbers in them.
 fn by_version(a: &str, b: &str) -> Ordering {
     let numbers = |text: &str| -> Vec<u64> {
         text.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
@@ -209,7 +211,8 @@ fn by_version(a: &str, b: &str) -> Ordering {
     numbers(a).cmp(&numbers(b))
 }
 
-/// Makes `vmlinuz`, `config` and `lib/modules/VERSION` out of an unpacked package.
+/// Makes `vmlinuz`, `config` and `lib/modules/VERSION` in `into` from unpacked packages, and
+/// returns VERSION.
 fn arrange(raw: &Path, into: &Path) -> Result<String> {
     let trees = [raw.join("usr/lib/modules"), raw.join("lib/modules")];
     let tree = trees
@@ -257,7 +260,7 @@ fn arrange(raw: &Path, into: &Path) -> Result<String> {
         }
     }
     decompress(&modules)?;
-    // Where depmod was built for /usr/lib/modules, it finds the same tree.
+    // A depmod that was built for /usr/lib/modules finds the same tree through this link.
     let usr = into.join("usr");
     fs::create_dir_all(&usr).with_context(|| format!("cannot make {}", usr.display()))?;
     std::os::unix::fs::symlink("../lib", usr.join("lib")).context("cannot link usr/lib")?;
@@ -266,7 +269,8 @@ fn arrange(raw: &Path, into: &Path) -> Result<String> {
     Ok(version)
 }
 
-/// Unpacks every .ko.xz once, on all CPUs: a guest under emulation would pay at every boot.
+/// Decompresses every .ko.xz once, on all CPUs, because an emulated guest would need much longer
+/// for it at every boot.
 fn decompress(tree: &Path) -> Result<()> {
     let mut files = Vec::new();
     walk(tree, &mut files)?;
@@ -296,8 +300,7 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
-        let kind =
-            entry.file_type().with_context(|| format!("cannot look at {:?}", entry.path()))?;
+        let kind = entry.file_type().with_context(|| format!("cannot stat {:?}", entry.path()))?;
         if kind.is_dir() {
             walk(&entry.path(), files)?;
         } else if kind.is_file() {

@@ -1,10 +1,11 @@
-//! Virtual machines: real kernels to test in.
+//! Virtual machines: boots real kernels in QEMU and runs commands in them.
 //!
-//! - [`kernels`], [`initrd`], [`qemu`]: what is booted, and how
-//! - [`boot`]: boots a VM; [`running`]: one that is up
+//! - [`kernels`], [`initrd`], [`qemu`]: the kernel, the initramfs and QEMU's command line
+//! - [`boot`]: boots a VM; [`running`]: runs commands in a VM that is up, and stops it
 //! - [`run_folder`]: the files that the host and the guest exchange
-//! - [`interrupts`]: what Ctrl-C does meanwhile
-//! - [`guest_part`]: a command of `cargo xtask guest` in a VM of its own, and the rows it writes
+//! - [`interrupts`]: handles Ctrl-C and SIGTERM while a VM runs
+//! - [`guest_part`]: runs a command of `cargo xtask guest` in its own VM and reads the rows it
+//!   writes
 pub(crate) mod boot;
 pub(crate) mod guest_part;
 mod initrd;

@@ -1,4 +1,4 @@
-//! QEMU's command line: emulation or KVM, the shared folders, the scratch disks.
+//! Builds QEMU's command line: emulation or KVM, the shared folders, the scratch disks.
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
@@ -14,17 +14,17 @@ use crate::{host::cmd::which, vm::kernels::Kernel};
 pub(crate) struct Machine {
     pub(crate) kernel: Kernel,
     pub(crate) cpus: u32,
-    /// As QEMU's `-m`: `2G`.
+    /// As in QEMU's `-m`, for example `2G`.
     pub(crate) memory: String,
-    /// One virtual nanosecond per instruction: slow, and the same at every run.
+    /// `-icount`: each instruction takes one virtual nanosecond. Slow and deterministic.
     pub(crate) icount: bool,
-    /// Emulated CPUs take turns on one of the host's.
+    /// The emulated CPUs share one thread of the host and run in turn.
     pub(crate) turns: bool,
-    /// More for the kernel's command line.
+    /// Further parameters for the kernel's command line.
     pub(crate) append: String,
 }
 
-/// A folder of the host that the guest mounts.
+/// A folder of the host that the guest mounts over 9p.
 pub(crate) struct Share {
     pub(crate) tag: String,
     pub(crate) path: PathBuf,
@@ -37,7 +37,7 @@ struct Disk {
     device: &'static str,
 }
 
-/// In this order vda, vdb, vdc, nvme0n1.
+/// The scratch disks. In this order the guest has them as vda, vdb, vdc and nvme0n1.
 const DISKS: &[Disk] = &[
     Disk { name: "a512", gib: 48, device: "virtio-blk-pci,serial=A512" },
     Disk {
@@ -55,7 +55,7 @@ const DISKS: &[Disk] = &[
 
 /// Size of the memory behind /dev/pmem0.
 const PMEM_GIB: u64 = 1;
-/// Addresses for the machine's memory and that.
+/// Reserves address space above the machine's memory, for the pmem device.
 const ADDRESSES: &str = "maxmem=64G";
 
 /// How the guest's instructions are run.
@@ -66,8 +66,8 @@ pub(crate) enum Accel {
 }
 
 impl Accel {
-    /// /dev/kvm alone says little: a nested or filtered one may exist and run no kernel. With a
-    /// vendor module loaded it is the real thing.
+    /// The accelerator for this machine. /dev/kvm may exist without being able to run a kernel
+    /// (nested or filtered), so KVM is used only if a vendor module is loaded too.
     pub(crate) fn here() -> Self {
         let module = ["/sys/module/kvm_intel", "/sys/module/kvm_amd"];
         let loaded = module.iter().any(|path| Path::new(path).exists());
@@ -89,7 +89,7 @@ pub(crate) enum Console<'a> {
     Terminal,
 }
 
-/// The command that boots it. `run` keeps the initramfs and the disks.
+/// The command that boots a machine. The scratch disks are created in the folder `run`.
 pub(crate) fn command(
     machine: &Machine,
     initrd: &Path,
@@ -120,7 +120,7 @@ pub(crate) fn command(
     let cpus = if machine.icount { 1 } else { machine.cpus };
     command
         .args(["-m", &format!("{},{ADDRESSES}", machine.memory), "-smp", &cpus.to_string()])
-        // No devices but those below: no network either.
+        // Only the devices below, so that there is no network.
         .args([
             "-nodefaults",
             "-no-user-config",
@@ -137,9 +137,9 @@ pub(crate) fn command(
             command.args(["-chardev", "stdio,id=tty,signal=off", "-serial", "chardev:tty"])
         }
     };
-    // panic=-1 with -no-reboot: a panic ends QEMU at once. no_timer_check: a timer that emulation
-    // serves late is no broken timer. nokaslr and mitigations=off: the same, quick kernel each
-    // time.
+    // panic=-1 with -no-reboot: a panic ends QEMU at once. no_timer_check: emulation may serve a
+    // timer late, which must not make the kernel think that it is broken. nokaslr and
+    // mitigations=off: each boot has the same addresses, and the kernel is faster.
     let line = format!(
         "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off nokaslr no_timer_check \
          tsc=reliable audit=0 selinux=0 apparmor=0 lsm= {}",
@@ -172,7 +172,7 @@ pub(crate) fn command(
     Ok(command)
 }
 
-/// An empty file for the guest's bytes, as QEMU takes it.
+/// Makes a sparse file for a scratch disk, and returns its path escaped for QEMU's options.
 fn scratch(run: &Path, name: &str, gib: u64) -> Result<String> {
     let file = image(run, name);
     let made = File::create(&file).and_then(|new| new.set_len(gib << 30));
@@ -184,15 +184,15 @@ fn image(run: &Path, name: &str) -> PathBuf {
     run.join(format!("{name}.img"))
 }
 
-/// Gives the scratch disks' space back.
+/// Removes the files of the scratch disks, to free their space.
 pub(crate) fn drop_disks(run: &Path) {
     for name in DISKS.iter().map(|disk| disk.name).chain(["pmem"]) {
-        // Gone already is fine, and a stay costs only space.
+        // The file may be gone already; one that remains only takes space.
         let _ = fs::remove_file(image(run, name));
     }
 }
 
-/// In QEMU's option lists a comma is doubled.
+/// A path in a QEMU option list, where each comma must be doubled.
 fn escaped(path: &Path) -> Result<String> {
     match path.to_str() {
         Some(text) => Ok(text.replace(',', ",,")),

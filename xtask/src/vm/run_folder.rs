@@ -1,8 +1,8 @@
-//! The run folder of a VM: where it is, and the files that both sides exchange in it.
+//! The run folder of a VM (`vms/NAME` in the cache), and the files by which host and guest talk.
 //!
-//! A run folder (`vms/NAME` in the cache) is shared with the guest as its control folder:
-//! `jobs/N.sh` goes in, `N.out`, `N.err` and at last `N.rc` come back; `up` says that it booted.
-//! See init.sh for the other side.
+//! Its subfolder `control` is mounted in the guest. The host writes a job as `jobs/N.sh`; the guest
+//! runs it, writes its output to `N.out` and `N.err`, and writes its exit code to `N.rc` last. The
+//! guest makes the file `up` when it has booted. init.sh is the guest's side.
 use std::{
     fs,
     io::{Read, Seek, SeekFrom},
@@ -14,19 +14,24 @@ use anyhow::{Context, Result, bail};
 
 use crate::host::{cmd::quote, paths};
 
-/// `timeout`'s own exit code.
+/// The exit code of timeout(1) for a command that ran too long.
 const TIMED_OUT: u8 = 124;
 
+/// The path of the run folder of this name.
+///
+/// # Errors
+///
+/// If the name has other characters than letters, digits, `-`, `_` and `.`, or begins with `.`.
 pub(crate) fn run_folder(name: &str) -> Result<PathBuf> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
-        bail!("`{name}` is no name for a VM: letters, digits, `-`, `_`, `.`");
+        bail!("`{name}` is not a valid name for a VM: use letters, digits, `-`, `_` and `.`");
     }
     Ok(paths::cache()?.join("vms").join(name))
 }
 
-/// The pid of the QEMU that runs in this folder. A pid may have been given to another program
-/// since, so the command line must name the folder.
+/// The pid of the QEMU process of this run folder, if it runs. The pid may have been reused by
+/// another program, so the process's command line must name the folder.
 pub(crate) fn qemu_pid(run: &Path) -> Option<i32> {
     let pid: i32 = fs::read_to_string(run.join("pid")).ok()?.trim().parse().ok()?;
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
@@ -35,7 +40,8 @@ pub(crate) fn qemu_pid(run: &Path) -> Option<i32> {
     line.split(|byte| *byte == 0).any(|word| word == initrd).then_some(pid)
 }
 
-/// What bash runs in the guest.
+/// The script that bash runs in the guest for a command: it changes to the checkout, limits the
+/// time, and exits with the command's exit code. A command of one word is a line of shell.
 pub(crate) fn script(command: &[String], timeout: Option<Duration>) -> Result<String> {
     let workspace = paths::workspace()?;
     let words: Vec<String> = match command {
@@ -53,7 +59,7 @@ pub(crate) fn script(command: &[String], timeout: Option<Duration>) -> Result<St
     Ok(format!("cd {folder} || exit 125\n{limit}{}\ncode=$?\n{says}exit $code\n", words.join(" ")))
 }
 
-/// Writes a file so that a reader sees all of it or nothing.
+/// Writes a file atomically: a reader sees all of it or no file.
 pub(crate) fn put(path: &Path, text: &str) -> Result<()> {
     let half = path.with_extension("half");
     fs::write(&half, text)
@@ -61,7 +67,7 @@ pub(crate) fn put(path: &Path, text: &str) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Reads what was added to a file since the last look.
+/// Reads a growing file: each call returns what was added since the previous one.
 pub(crate) struct Tail {
     path: PathBuf,
     file: Option<fs::File>,
@@ -79,7 +85,7 @@ impl Tail {
         }
         let Some(file) = &mut self.file else { return };
         let mut bytes = Vec::new();
-        // A failed look is made again at the next.
+        // After an error the next call tries again.
         let read = file.seek(SeekFrom::Start(self.at)).and_then(|_| file.read_to_end(&mut bytes));
         if read.is_ok() && !bytes.is_empty() {
             self.at += bytes.len() as u64;

@@ -1,4 +1,4 @@
-//! A VM that is up: commands in it, and its end.
+//! A VM that is up: runs commands in it, and stops it.
 use std::{
     fs,
     io::{self, Write},
@@ -25,33 +25,36 @@ pub(crate) enum Stream {
     Err,
 }
 
-/// Takes a command's output as it comes.
+/// Receives a command's output while it runs.
 pub(crate) type Sink<'a> = &'a mut dyn FnMut(Stream, &[u8]);
 
+/// A [`Sink`] that writes to our own stdout and stderr.
 pub(crate) fn to_terminal(stream: Stream, bytes: &[u8]) {
-    // A closed pipe on our side ends nothing in the guest.
+    // A closed pipe on our side must not stop the command in the guest.
     let _ = match stream {
         Stream::Out => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
         Stream::Err => io::stderr().write_all(bytes),
     };
 }
 
-/// A machine that is up.
+/// A virtual machine that is up or coming up.
 pub(crate) struct Vm {
     pub(crate) name: String,
-    /// For messages.
+    /// How messages name it.
     pub(super) title: String,
+    /// The run folder, see [`run_folder`](super::run_folder).
     pub(super) run: PathBuf,
+    /// The host's folder that the guest has as /out.
     pub(crate) out: PathBuf,
     pub(super) pid: i32,
-    /// Ours to wait for; none when another xtask booted it.
+    /// The QEMU process; `None` if another xtask started it.
     pub(super) child: Option<Child>,
-    /// Whether it outlives us.
+    /// Whether the VM keeps running when xtask exits.
     pub(super) kept: bool,
 }
 
 impl Vm {
-    /// One that an earlier `--keep` booted.
+    /// Finds a VM that an earlier `--keep` booted.
     pub(crate) fn kept(name: &str) -> Result<Self> {
         let run = run_folder(name)?;
         let Some(pid) = qemu_pid(&run) else {
@@ -80,14 +83,14 @@ impl Vm {
         let code = self.follow(&id, timeout, sink);
         if code.is_ok() {
             for end in ["sh", "begun", "pid", "out", "err", "rc"] {
-                // What stays is swept with the run folder.
+                // A file that remains is removed with the run folder.
                 let _ = fs::remove_file(self.jobs().join(format!("{id}.{end}")));
             }
         }
         code
     }
 
-    /// Passes a job's output on until its exit code is there.
+    /// Passes a job's output to `sink` until its exit code arrives, and returns that.
     pub(super) fn follow(
         &mut self,
         id: &str,
@@ -98,7 +101,7 @@ impl Vm {
         let (result, kill) = (file("rc"), file("kill"));
         let mut tails =
             [(Stream::Out, Tail::new(file("out"))), (Stream::Err, Tail::new(file("err")))];
-        // The guest's own `timeout` comes first; this one is for a guest that hangs.
+        // `timeout` in the guest ends the command first; this deadline is for a guest that hangs.
         let deadline = timeout.map(|timeout| Instant::now() + timeout + Duration::from_secs(30));
         let mut asked = None;
         loop {
@@ -109,14 +112,15 @@ impl Vm {
             }
             if let Some(code) = done {
                 let code = code.trim().parse::<u8>();
-                return code.with_context(|| format!("{} holds no exit code", result.display()));
+                return code
+                    .with_context(|| format!("{} does not hold an exit code", result.display()));
             }
             if !alive {
                 bail!("the VM ended before the command did{}", self.console_tail());
             }
             if deadline.is_some_and(|deadline| Instant::now() > deadline) {
                 self.end();
-                bail!("the VM answers no more{}", self.console_tail());
+                bail!("the VM does not respond{}", self.console_tail());
             }
             if interrupted() {
                 if !self.kept || asked.is_some_and(|at: Instant| at.elapsed().as_secs() > 10) {
@@ -131,13 +135,18 @@ impl Vm {
         }
     }
 
+    /// Waits until init in the guest reports that it is up.
     pub(super) fn wait_until_up(&mut self, limit: Duration) -> Result<()> {
         let start = Instant::now();
         let marker = self.run.join("control/up");
         while !marker.exists() {
             if !self.alive() {
-                let talk = fs::read_to_string(self.run.join("qemu.err")).unwrap_or_default();
-                bail!("QEMU ended before the guest was up: {}{}", talk.trim(), self.console_tail());
+                let stderr = fs::read_to_string(self.run.join("qemu.err")).unwrap_or_default();
+                bail!(
+                    "QEMU ended before the guest was up: {}{}",
+                    stderr.trim(),
+                    self.console_tail()
+                );
             }
             if start.elapsed() > limit {
                 self.end();
@@ -152,6 +161,7 @@ impl Vm {
         Ok(())
     }
 
+    /// Waits until QEMU has exited, and kills it after `limit`.
     pub(super) fn wait_for_end(&mut self, limit: Duration) {
         let start = Instant::now();
         while self.alive() && start.elapsed() < limit {
@@ -167,11 +177,11 @@ impl Vm {
         }
     }
 
-    /// Ends QEMU, which is ours by pid.
+    /// Kills QEMU and removes its scratch disks.
     fn end(&mut self) {
         match &mut self.child {
             Some(child) => {
-                // Fails only where it has ended already.
+                // Fails only if the process has ended already.
                 let _ = child.kill();
                 let _ = child.wait();
             }
@@ -181,7 +191,7 @@ impl Vm {
         qemu::drop_disks(&self.run);
     }
 
-    /// Removes the run folder of a VM that ended well, but for what was put in /out.
+    /// Removes the run folder of a VM, unless the guest's /out is in it and is not empty.
     pub(super) fn sweep(&self) -> Result<()> {
         if self.out.starts_with(&self.run) && fs::remove_dir(&self.out).is_err() {
             say(format!("the guest's /out is {}", self.out.display()));
@@ -199,7 +209,7 @@ impl Vm {
         if tail.is_empty() {
             return String::new();
         }
-        // The guest's console is foreign text for our terminal.
+        // The guest's console is untrusted text: control characters must not reach our terminal.
         let clean: String =
             tail.join("\n    ").chars().filter(|c| *c == '\n' || !c.is_control()).collect();
         format!("\n  the end of {}:\n    {clean}", log.display())
@@ -214,7 +224,7 @@ impl Drop for Vm {
     }
 }
 
-/// Ends a VM that was kept.
+/// Stops a VM that was kept.
 pub(crate) fn stop(name: &str) -> Result<()> {
     let mut vm = Vm::kept(name)?;
     put(&vm.run.join("control/stop"), "")?;
@@ -229,7 +239,7 @@ fn unix_nanos() -> u128 {
 }
 
 fn signal(pid: i32, signal: i32) {
-    // SAFETY: kill has no memory effects; the pid was checked to be our QEMU.
+    // SAFETY: kill does not touch memory; the pid was checked to be our QEMU.
     unsafe {
         libc::kill(pid, signal);
     }

@@ -1,4 +1,5 @@
-//! `cargo xtask apps`: real programs under dio-trace, each held to a count that is not dio-trace's.
+//! `cargo xtask apps`: runs real programs under dio-trace, and compares its counts with a reference
+//! that counts independently.
 //!
 //! [`page`] writes docs/applications.md.
 mod page;
@@ -26,22 +27,22 @@ use crate::{
 
 /// Run real programs under dio-trace, and compare its counts with theirs or strace's
 ///
-/// A program that cannot be had on this machine is left out, and the table says why.
+/// A program that cannot be installed on this machine is left out, and the table says why.
 #[derive(Args)]
 pub(crate) struct AppsArgs {
     /// The kernel series to boot
     #[arg(long, default_value = "6.12")]
     kernel: String,
-    /// These programs alone
+    /// Only these programs
     #[arg(long, value_name = "APP")]
     only: Vec<String>,
-    /// Write docs/applications.md; with --only, the other programs' rows are those of their last
+    /// Write docs/applications.md; with --only, it keeps the other programs' rows of their last
     /// runs
     #[arg(long, conflicts_with = "kernel")]
     write: bool,
 }
 
-/// A limit on each program's guest.
+/// The longest time that each program's guest may take.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 pub(crate) fn main(args: &AppsArgs) -> Result<u8> {
@@ -74,7 +75,7 @@ fn left_out(app: &App, why: &anyhow::Error) -> Row {
     row
 }
 
-/// Runs one program in a guest of its own, so that one that crashes leaves the others.
+/// Runs one program in its own guest, so that a crash does not affect the others.
 fn run(app: &App, word: String, kernel: &Kernel) -> Result<Vec<Row>> {
     let words = vec!["--app".to_owned(), word];
     let part = Part { name: "apps", words, kernel, limit: LIMIT };
@@ -85,7 +86,7 @@ fn run(app: &App, word: String, kernel: &Kernel) -> Result<Vec<Row>> {
     }))
 }
 
-/// Where the rows of a program's last run on this kernel are.
+/// The file with the rows of a program's last run on this kernel.
 fn file(app: &App, kernel: &str) -> Result<PathBuf> {
     let folder = paths::target()?.join("apps");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -99,13 +100,13 @@ fn save(app: &App, kernel: &str, rows: &[Row]) -> Result<()> {
     fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// All programs' rows of their last runs.
+/// The rows of the last run of every program.
 fn saved(kernel: &str) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for app in APPS {
         let text = fs::read_to_string(file(app, kernel)?);
         let text = text.with_context(|| format!("{0} has not run yet: --only {0}", app.name))?;
-        let row = |line| serde_json::from_str(line).context("no row as it was");
+        let row = |line| serde_json::from_str(line).context("a saved row is invalid");
         rows.extend(text.lines().map(row).collect::<Result<Vec<Row>>>()?);
     }
     Ok(rows)
@@ -120,7 +121,8 @@ fn wanted(only: &[String]) -> Result<Vec<&'static App>> {
     Ok(APPS.iter().filter(wanted).collect())
 }
 
-/// Gets a program: its name, and where it was unpacked.
+/// Installs or fetches a program. Returns the argument for the guest: its name, and `=` and its
+/// folder if it was fetched.
 fn get(app: &App) -> Result<String> {
     packages::ensure(&[app.needs])?;
     Ok(match app.fetched {

@@ -1,9 +1,10 @@
-//! The tables of docs/applications.md.
+//! Writes docs/applications.md and its tables.
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::guest::contract::apps::{Counted, Latency, Ops, Row};
 
-/// A line of the table: all rows of one program, case, watch and reference.
+/// A line of the table: the sum of all rows with the same program, case, way of watching and
+/// reference.
 #[derive(Default)]
 struct Line {
     fs: Vec<String>,
@@ -14,9 +15,10 @@ struct Line {
     wrong: bool,
 }
 
+/// Program, case, way of watching, reference.
 type Key<'a> = (&'a str, &'a str, &'a str, &'a str);
 
-/// Lines in the order of their first rows.
+/// The lines of the table, in the order of their first rows.
 fn lines(rows: &[Row]) -> Vec<(Key<'_>, Line)> {
     let mut lines: Vec<(Key<'_>, Line)> = Vec::new();
     for row in rows {
@@ -47,7 +49,7 @@ impl Line {
     }
 }
 
-/// The table of counts, what is wrong, and what was left out.
+/// The table of counts, the mismatches, the latencies, and the programs that were left out.
 pub(super) fn tables(rows: &[Row]) -> String {
     let mut out = String::from(
         "| program | workload | on | watched by | reference | its reads | dio-trace's | its writes | dio-trace's | verdicts | unknown | lost | |\n\
@@ -72,7 +74,7 @@ pub(super) fn tables(rows: &[Row]) -> String {
             line.missing,
         );
     }
-    out += &not_as_it_must(rows);
+    out += &mismatches(rows);
     out += &latencies(rows);
     for row in rows {
         if let Row::LeftOut { app, why } = row {
@@ -82,7 +84,7 @@ pub(super) fn tables(rows: &[Row]) -> String {
     out
 }
 
-fn not_as_it_must(rows: &[Row]) -> String {
+fn mismatches(rows: &[Row]) -> String {
     let wrong: Vec<String> = rows.iter().flat_map(Row::wrong).collect();
     if wrong.is_empty() {
         return String::new();
@@ -91,7 +93,7 @@ fn not_as_it_must(rows: &[Row]) -> String {
     format!("\nNot exact:\n\n{lines}")
 }
 
-/// What dio-trace costs, as ratios of pairs.
+/// The cost of tracing as a ratio of latencies, for pairs of runs without and with dio-trace.
 fn latencies(rows: &[Row]) -> String {
     let mut out = String::new();
     for row in rows {
@@ -133,7 +135,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// docs/applications.md
+/// The text of docs/applications.md.
 pub(super) fn whole(kernel: &str, tables: &str) -> String {
     format!(
         "# Applications\n\n\
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_left_out_is_said() {
+    fn programs_left_out_are_listed() {
         let row = Row::LeftOut { app: "q".to_owned(), why: "there is none".to_owned() };
         assert!(tables(&[row]).contains("\nq was left out: there is none\n"));
     }

@@ -1,4 +1,4 @@
-//! What a request costs, in the guest's instructions.
+//! `cargo xtask bench`: measures the cost of a request in instructions of the guest.
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context, Result, bail};
@@ -11,30 +11,32 @@ use crate::{
     vm::{guest_part::Part, kernels},
 };
 
-/// What a request costs, in instructions, with no tracer, with dio-trace and with its peers
+/// Measure the cost of a request in instructions, without a tracer, with dio-trace and with other
+/// tracers
 ///
-/// QEMU runs one instruction a nanosecond of the guest's clock, so the figures are the same at
-/// every run, or nearly.
+/// QEMU runs one instruction per nanosecond of the guest's clock, so the figures hardly differ
+/// between runs.
 #[derive(Args, Clone)]
 pub(crate) struct CostArgs {
     /// The kernel series to boot
     #[arg(long, default_value = SERIES)]
     kernel: String,
-    /// These tracers alone, by the names of the table
+    /// Only these tracers, by their names in the table
     #[arg(long)]
     tracer: Vec<String>,
-    /// Write docs/performance.md, and the figures that the test holds dio-trace to
+    /// Write docs/performance.md, and xtask/bench/cost.tsv with the limits of the test's step
+    /// `cost`
     #[arg(long, conflicts_with_all = ["tracer", "kernel"])]
     write: bool,
 }
 
-/// The kernel whose figures are kept.
+/// The kernel series whose figures are in [`KEPT`].
 const SERIES: &str = "6.12";
-/// A limit on one run.
+/// The longest time that one run may take.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
-/// A cost may grow by so much until the test fails.
+/// The fraction by which a cost may grow before the test fails.
 const TOLERANCE: f64 = 0.05;
-/// Tracers that the test measures.
+/// The tracers that the test measures.
 const GUARDED: &[&str] = &["dio-trace", "dio-trace-kprobe"];
 
 pub(crate) fn main(args: &CostArgs) -> Result<()> {
@@ -46,12 +48,12 @@ pub(crate) fn main(args: &CostArgs) -> Result<()> {
         let workspace = paths::workspace()?;
         fs::write(workspace.join("docs/performance.md"), page::whole(&costs))
             .context("cannot write docs/performance.md")?;
-        fs::write(workspace.join(KEPT), kept(&costs)).context("cannot keep the figures")?;
+        fs::write(workspace.join(KEPT), kept(&costs)).context("cannot write the figures")?;
     }
     Ok(())
 }
 
-/// Boots the kernel and measures these tracers; none: all.
+/// Boots the kernel and measures these tracers, or all if the slice is empty.
 fn measure(series: &str, tracers: &[String]) -> Result<Costs> {
     let kernel = kernels::find(series, None)?;
     let words = tracers.iter().flat_map(|tracer| ["--tracer".to_owned(), tracer.clone()]);
@@ -60,7 +62,8 @@ fn measure(series: &str, tracers: &[String]) -> Result<Costs> {
     Ok(Costs { kernel: kernel.version, rows })
 }
 
-/// The figures that the test holds dio-trace to: tracer, kind, instructions added.
+/// The file of the figures that the test compares with. The fields are tracer, kind of request and
+/// added instructions.
 const KEPT: &str = "xtask/bench/cost.tsv";
 
 fn kept(costs: &Costs) -> String {
@@ -77,7 +80,8 @@ fn kept(costs: &Costs) -> String {
     text
 }
 
-/// Fails where dio-trace's cost has grown over the figures that are kept.
+/// Measures dio-trace again. The outcome is `Failed` if a cost has grown by more than [`TOLERANCE`]
+/// over the figures in [`KEPT`].
 pub(crate) fn guard() -> Result<Outcome> {
     packages::ensure(&[packages::VM, packages::SCENARIOS])?;
     let text = fs::read_to_string(paths::workspace()?.join(KEPT)).context(KEPT)?;
@@ -85,15 +89,15 @@ pub(crate) fn guard() -> Result<Outcome> {
     let wanted: Vec<String> =
         [TRACERS[0].id()].into_iter().chain(GUARDED.iter().map(|&name| name.to_owned())).collect();
     let costs = measure(SERIES, &wanted)?;
-    let complaints =
-        compare(&limits, |tracer, kind| costs.added(tracer, kind).map(|added| added.0));
-    complaints.iter().for_each(say);
-    Ok(match complaints.first() {
+    let grown = compare(&limits, |tracer, kind| costs.added(tracer, kind).map(|added| added.0));
+    grown.iter().for_each(say);
+    Ok(match grown.first() {
         None => Outcome::Passed,
         Some(first) => Outcome::Failed(first.clone()),
     })
 }
 
+/// Added instructions by tracer and kind of request.
 type Limits<'a> = BTreeMap<(&'a str, &'a str), f64>;
 
 fn parse(text: &str) -> Result<Limits<'_>> {
@@ -101,29 +105,30 @@ fn parse(text: &str) -> Result<Limits<'_>> {
     let limits: Limits<'_> = lines
         .map(|line| match line.split('\t').collect::<Vec<_>>()[..] {
             [tracer, kind, added] => Ok(((tracer, kind), added.parse().context("a figure")?)),
-            _ => bail!("{KEPT}: no line of three words: {line}"),
+            _ => bail!("{KEPT}: a line does not have three fields: {line}"),
         })
         .collect::<Result<_>>()?;
     if limits.is_empty() {
-        bail!("{KEPT} holds nothing");
+        bail!("{KEPT} has no figures");
     }
     Ok(limits)
 }
 
-/// Every figure that is kept must have been measured again, and not have grown.
+/// Returns a message for each figure that was not measured again or has grown by more than
+/// [`TOLERANCE`].
 fn compare(limits: &Limits<'_>, now: impl Fn(&str, &str) -> Option<f64>) -> Vec<String> {
-    let mut complaints = Vec::new();
+    let mut grown = Vec::new();
     for (&(tracer, kind), &limit) in limits {
         match now(tracer, kind) {
             Some(now) if now <= limit * (1.0 + TOLERANCE) => {}
-            Some(now) => complaints.push(format!(
+            Some(now) => grown.push(format!(
                 "{tracer}, {kind}: {now:+.0} instructions, {limit:+.0} before; \
-                 if it must be: cargo xtask bench --write"
+                 if the growth is justified: cargo xtask bench --write"
             )),
-            None => complaints.push(format!("{tracer}, {kind}: not measured")),
+            None => grown.push(format!("{tracer}, {kind}: not measured")),
         }
     }
-    complaints
+    grown
 }
 
 #[cfg(test)]
@@ -133,15 +138,15 @@ mod tests {
     #[test]
     fn a_cost_that_grows_is_found() {
         let limits = parse("# Linux 6\ndio-trace\tdirect-read\t1000\n").expect("three words");
-        let complaints = |now| compare(&limits, |_, _| now).len();
-        assert_eq!(complaints(Some(1049.0)), 0);
-        assert_eq!(complaints(Some(500.0)), 0);
-        assert_eq!(complaints(Some(1051.0)), 1);
-        assert_eq!(complaints(None), 1);
+        let grown = |now| compare(&limits, |_, _| now).len();
+        assert_eq!(grown(Some(1049.0)), 0);
+        assert_eq!(grown(Some(500.0)), 0);
+        assert_eq!(grown(Some(1051.0)), 1);
+        assert_eq!(grown(None), 1);
     }
 
     #[test]
-    fn figures_that_are_none_are_refused() {
+    fn invalid_figures_are_rejected() {
         for bad in ["", "# nothing\n", "a\tb\n", "a\tb\tc\n"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -1,14 +1,18 @@
-//! What was measured of each tracer, and what it adds to a request.
+//! The measured cost of requests under each tracer, and the difference to no tracer.
 use crate::guest::{bench::tracers::TRACERS, contract::bench::Measured};
 
-/// What was measured.
+/// The result of one measurement, for all tracers. Costs are pairs: the least and the mean number
+/// of instructions per request. The least is what the program's own path takes; the mean includes
+/// everything else that runs on the one CPU meanwhile.
 pub(super) struct Costs {
+    /// The version of the kernel.
     pub(super) kernel: String,
+    /// One row per tracer.
     pub(super) rows: Vec<Measured>,
 }
 
 impl Costs {
-    /// What a kind of request takes with no tracer: in the program's own way, and in all.
+    /// The cost of a kind of request without a tracer; `None` if it was not measured.
     pub(super) fn base(&self, kind: &str) -> Option<(f64, f64)> {
         self.of(&TRACERS[0].id(), kind)
     }
@@ -19,7 +23,7 @@ impl Costs {
         Some((cost.least, cost.mean))
     }
 
-    /// What a tracer adds to it.
+    /// The cost that a tracer adds to a kind of request; `None` if it was not measured.
     pub(super) fn added(&self, tracer: &str, kind: &str) -> Option<(f64, f64)> {
         let (least, mean) = self.of(tracer, kind)?;
         let (base_least, base_mean) = self.base(kind)?;

@@ -1,8 +1,9 @@
-//! `cargo xtask bench`: figures of this machine, as ratios in one run.
+//! `cargo xtask bench`: measures the cost of tracing. Times depend on the machine; the ratios
+//! within one run carry over.
 //!
-//! - [`cost`]: instructions per request; [`costs`]: what was measured; [`page`]: its tables
-//! - [`rate`]: under load
-//! - [`upkeep`]: by itself
+//! - [`cost`]: instructions per request; [`costs`]: the measured values; [`page`]: their tables
+//! - [`rate`]: CPU time and lost events under load
+//! - [`upkeep`]: start-up, idle cost and memory
 mod cost;
 mod costs;
 mod page;
@@ -22,7 +23,7 @@ use crate::host::{
     duckdb, paths,
 };
 
-/// Measure
+/// Measure the cost of tracing; without a subcommand, instructions per request
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
@@ -34,9 +35,9 @@ pub(crate) struct BenchArgs {
 
 #[derive(Subcommand)]
 enum What {
-    /// Recordings: how fast they are written and read, bytes per request, memory
+    /// Measure recordings: speed of writing and reading, bytes per request, memory
     File,
-    /// Load: what is lost at which rate, and what it costs the program
+    /// Measure lost events and the program's CPU time under load, by rate of requests
     Load(rate::LoadArgs),
     Upkeep(upkeep::UpkeepArgs),
 }
@@ -59,24 +60,24 @@ fn file() -> Result<()> {
     paths::fresh(&folder)?;
     let result =
         cmd::run(Command::new(paths::target()?.join("release/examples/bench_file")).arg(&folder));
-    let result = result.and_then(|()| beside_duckdb(&folder));
+    let result = result.and_then(|()| compare_with_duckdb(&folder));
     paths::remove(&folder)?;
     result
 }
 
-/// One question to the recording and to DuckDB, which has the same requests as Parquet.
-fn beside_duckdb(folder: &Path) -> Result<()> {
+/// Times the same query by `report` on the recording and by DuckDB on the same requests as Parquet.
+fn compare_with_duckdb(folder: &Path) -> Result<()> {
     let tool = paths::target()?.join("release/dio-trace");
-    let began = Instant::now();
+    let start = Instant::now();
     cmd::output(
         Command::new(tool).args(["report", "--by", "verdict"]).arg(folder.join("bench.dio")),
     )?;
-    let ours = began.elapsed().as_secs_f64();
+    let ours = start.elapsed().as_secs_f64();
     let sql = "select verdict, count(*), sum(len) from 'bench.parquet' group by 1";
     let theirs = duckdb::ask(folder, sql)?;
     println!("by verdict, 2 M requests: report {ours:.2} s, DuckDB {:.2} s", theirs.seconds);
     let sql = "select path, quantile_cont(latency_ns, 0.999) from 'bench.parquet' group by 1";
     let theirs = duckdb::ask(folder, sql)?;
-    println!("p99.9 by file: DuckDB {:.2} s; report has powers of two alone", theirs.seconds);
+    println!("p99.9 by file: DuckDB {:.2} s; report has only powers of two", theirs.seconds);
     Ok(())
 }

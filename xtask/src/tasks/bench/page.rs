@@ -1,4 +1,4 @@
-//! The tables of [`super::cost`], for the terminal and for docs/performance.md.
+//! Formats the tables of [`super::cost`] for the terminal and for docs/performance.md.
 use std::fmt::Write as _;
 
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     tasks::bench::costs::Costs,
 };
 
-/// What dio-trace was to add at most, in instructions: tracer, kind, limit.
+/// The targets: tracer, kind of request, and the most instructions that the tracer should add.
 const TARGETS: &[(&str, &str, f64)] = &[
     ("dio-trace", "direct-read", 1400.0),
     ("dio-trace", "buffered-read", 700.0),
@@ -19,19 +19,20 @@ const TARGETS: &[(&str, &str, f64)] = &[
     ("dio-trace-all", "direct-read", 2300.0),
 ];
 
-/// One must add less than the other.
+/// Pairs of tracers of which the first should add less than the second.
 const BELOW: &[(&str, &str)] =
     &[("dio-trace", "bpftrace-fentry"), ("dio-trace-kprobe", "bpftrace-kprobe")];
+/// The kinds of requests for which [`BELOW`] is checked.
 const BELOW_KINDS: &[&str] = &["direct-read", "buffered-read"];
 
-/// Those that measure requests, and ran.
+/// The tracers whose cost per request was measured in this run.
 fn tracers(costs: &Costs) -> impl Iterator<Item = &'static Tracer> {
     let ran = |tracer: &&Tracer| costs.rows.iter().any(|row| row.tracer == tracer.id());
     TRACERS.iter().filter(|tracer| !tracer.programs).filter(ran)
 }
 
-/// A line for each kind of request, a column for each tracer: without one what a request takes,
-/// with one what that adds.
+/// A table with one line per kind of request and one column per tracer. The first column is the
+/// cost without a tracer, the others are what each tracer adds.
 pub(super) fn table(costs: &Costs) -> String {
     grid(costs, |(least, _)| least)
 }
@@ -61,7 +62,8 @@ fn grid(costs: &Costs, which: fn((f64, f64)) -> f64) -> String {
     text
 }
 
-/// What each program takes in a run, and took the verifier.
+/// A table of the eBPF programs: runs, instructions per run, and instructions that the verifier
+/// processed.
 pub(super) fn programs(costs: &Costs) -> String {
     let mut text = String::new();
     for program in costs.rows.iter().flat_map(|row| &row.programs) {
@@ -97,7 +99,7 @@ fn targets(costs: &Costs) -> String {
     text
 }
 
-/// docs/performance.md
+/// The text of docs/performance.md.
 pub(super) fn whole(costs: &Costs) -> String {
     format!(
         "# What it costs\n\n\

@@ -1,4 +1,5 @@
-//! What is lost under load, and what it costs the program: a curve over the rate of findings.
+//! `cargo xtask bench load`: measures lost events and the traced program's CPU time at several
+//! rates of findings.
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, bail};
@@ -10,7 +11,7 @@ use crate::{
     vm::{guest_part::Part, kernels},
 };
 
-/// Four CPUs read as fast as they can, and slower; every read is a finding
+/// Read on four CPUs at several rates, up to the highest possible; every read is a finding
 #[derive(Args)]
 pub(super) struct LoadArgs {
     /// The kernel series to boot
@@ -22,7 +23,7 @@ pub(super) struct LoadArgs {
 }
 
 const CPUS: u32 = 4;
-/// A limit on the run.
+/// The longest time that the run may take.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 pub(super) fn main(args: &LoadArgs) -> Result<()> {
@@ -43,7 +44,8 @@ pub(super) fn main(args: &LoadArgs) -> Result<()> {
     if wrong.is_empty() { Ok(()) } else { bail!("{}", wrong.join("; ")) }
 }
 
-/// A read that was neither told nor said to be lost, or not counted.
+/// A message for each row in which a read was not counted, or was neither emitted nor reported as
+/// lost.
 fn wrong(rows: &[Rate]) -> Vec<String> {
     let inexact = rows.iter().filter(|row| {
         let reads = row.load.reads;
@@ -66,7 +68,7 @@ fn table(rows: &[Rate]) -> String {
     out
 }
 
-/// A row, beside that of the same pace without dio-trace.
+/// A line of the table: a row, relative to the row of the same pace without dio-trace.
 fn line(row: &Rate, base: &Rate) -> String {
     let output = match row.output {
         Output::None => "no dio-trace",

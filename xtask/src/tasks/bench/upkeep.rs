@@ -1,4 +1,5 @@
-//! What dio-trace takes by itself: to start, at rest, and over many requests of many files.
+//! `cargo xtask bench upkeep`: measures dio-trace itself: its start-up, its CPU time while nothing
+//! happens, and its memory over many requests of many files.
 use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail};
@@ -17,13 +18,13 @@ use crate::{
     },
 };
 
-/// What it takes to start and to rest, and its memory over millions of requests of 100,000 files
+/// Measure start-up, CPU time at rest, and memory over millions of requests of 100,000 files
 #[derive(Args)]
 pub(super) struct UpkeepArgs {
     /// The kernel series to boot
     #[arg(long, default_value = "6.12")]
     kernel: String,
-    /// How often each of the files is read
+    /// How often each file is read
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(10..))]
     rounds: u64,
     /// Write docs/performance-upkeep.md
@@ -31,11 +32,11 @@ pub(super) struct UpkeepArgs {
     write: bool,
 }
 
-/// A limit on each run.
+/// The longest time that each run may take.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
-/// Seconds of CPU a second, while nothing happens, at most.
+/// The most CPU seconds per second while nothing happens.
 const RESTING: f64 = 0.002;
-/// Memory at its largest, against that after a tenth of the requests.
+/// The largest allowed ratio of peak memory to memory after a tenth of the requests.
 const FLAT: f64 = 1.25;
 
 pub(super) fn main(args: &UpkeepArgs) -> Result<()> {
@@ -62,14 +63,16 @@ fn part(kernel: &Kernel, rounds: Option<u64>) -> Part<'_> {
     Part { name: "upkeep", words, kernel, limit: LIMIT }
 }
 
-/// Made-up events that went the way of live ones, without a kernel: as many of the kernel's take
-/// too long in emulation.
+/// The result of feeding made-up events through the path of live ones without a kernel, because in
+/// emulation the kernel would take too long to make as many events.
 struct Pumped {
+    /// The output: `json` or `screen`.
     sink: &'static str,
-    /// KiB after a tenth of them, and at most.
+    /// Memory after a tenth of the events, in KiB.
     early: u64,
+    /// Peak memory, in KiB.
     most: u64,
-    /// Events a second.
+    /// Events per second.
     rate: u64,
 }
 
@@ -91,11 +94,12 @@ fn pump(sink: &'static str) -> Result<Pumped> {
     let numbers = out.split_whitespace().skip(1).map(str::parse).collect::<Result<Vec<u64>, _>>();
     match numbers.as_deref() {
         Ok(&[early, most, rate]) => Ok(Pumped { sink, early, most, rate }),
-        _ => bail!("bench_events says {out:?}"),
+        _ => bail!("bench_events printed {out:?}"),
     }
 }
 
 impl Pumped {
+    /// A message if memory grew with the number of events.
     fn grown(&self) -> Option<String> {
         let Self { sink, early, most, .. } = self;
         (*most as f64 > *early as f64 * FLAT)
@@ -118,12 +122,14 @@ fn pumped_table(rows: &[Pumped]) -> String {
     out
 }
 
+/// A message if dio-trace uses more CPU time at rest than [`RESTING`].
 fn restless(row: &Rest) -> Option<String> {
     (row.cpu > RESTING)
         .then(|| format!("{} does not rest: {:.4} s of CPU a second", row.way, row.cpu))
 }
 
-/// What is wrong after many requests.
+/// Messages about a row whose numbers do not add up, whose names are missing without losses, or
+/// whose memory grew.
 fn grown(row: &Long) -> Vec<String> {
     let mut wrong = Vec::new();
     if row.counted + row.uncounted != row.reads || row.told + row.lost != row.reads {
@@ -132,7 +138,7 @@ fn grown(row: &Long) -> Vec<String> {
     if row.unnamed != 0 && row.lost == 0 {
         wrong.push(format!("{} reads have no name", row.unnamed));
     }
-    let early = row.memory.iter().find(|(told, _)| *told == row.reads / 10);
+    let early = row.memory.iter().find(|(emitted, _)| *emitted == row.reads / 10);
     match early {
         Some((_, kib)) if row.peak_kib as f64 <= *kib as f64 * FLAT => {}
         _ => wrong.push(format!("memory grows: {:?}, {} KiB", row.memory, row.peak_kib)),
@@ -168,7 +174,7 @@ fn longs_table(rows: &[Long]) -> String {
         let memory: Vec<String> = row
             .memory
             .iter()
-            .map(|(told, kib)| format!("{told}: {:.1} MiB", *kib as f64 / 1024.0))
+            .map(|(emitted, kib)| format!("{emitted}: {:.1} MiB", *kib as f64 / 1024.0))
             .collect();
         out += &format!(
             "| {} | {} | {} + {} | {} | {} | {} | {} | {:.1} MiB |\n",
