@@ -118,7 +118,7 @@ pub(crate) fn wait_until_tracing(tool: &mut Child, traces: &Traces) -> Result<()
 /// Parses the request lines of dio-trace's JSON output.
 pub(crate) fn requests<T: DeserializeOwned>(json: &str) -> Result<Vec<T>> {
     let lines = json.lines().filter(|line| line.contains("\"kind\":\"request\""));
-    lines.map(|line| serde_json::from_str(line).context("no request as it was")).collect()
+    lines.map(|line| serde_json::from_str(line).context("cannot parse a request line")).collect()
 }
 
 /// A mismatch message when a program did not exit with this code; `None` when it did.

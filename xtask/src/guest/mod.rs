@@ -107,7 +107,7 @@ pub(crate) enum Guest {
     Apps(apps::AppsArgs),
     /// Show dio-trace at work
     Demo(demo::DemoArgs),
-    /// The program that the demonstration watches
+    /// The program that the demonstration traces
     DemoReader(demo::ReaderArgs),
 }
 

@@ -265,7 +265,7 @@ impl Prepared {
         Ok(())
     }
 
-    /// Brings the request's range into the state that the case is about.
+    /// Brings the request's range into the page cache state of the case.
     fn set_cache(&self) -> io::Result<()> {
         let (offset, len) = (self.cell.offset as u64, self.cell.len);
         if self.how.one() {

@@ -91,7 +91,7 @@ impl Seen {
         if value["kind"] != "summary" {
             bail!("dio-trace ended without a summary: {line}");
         }
-        serde_json::from_value(value).context("the summary's fields are not as expected")
+        serde_json::from_value(value).context("the summary cannot be parsed")
     }
 
     /// Requests to a file, or to all files below a folder.

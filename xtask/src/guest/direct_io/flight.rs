@@ -48,7 +48,8 @@ pub(crate) fn fly<T>(
         engine.wait(&mut done)?;
         for (slot, result) in done.drain(..) {
             let what = flying.get_mut(slot).and_then(Option::take);
-            let what = what.with_context(|| format!("a result for nothing: {result}"))?;
+            let what =
+                what.with_context(|| format!("a result for a slot without a request: {result}"))?;
             if result != CANCELLED {
                 record(&what, result);
             }

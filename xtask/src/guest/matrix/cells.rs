@@ -10,7 +10,7 @@
 //! VERDICT:ERRNO [TAG…]                   a request that fails with this errno
 //! none | none:ERRNO                      no direct request, though the call returns data or fails
 //! open:ERRNO | fcntl:ERRNO               refused before there can be a request
-//! A|B                                    either, where the kernel itself races
+//! A|B                                    either, because the kernel itself races
 //! ?                                      not measured
 //! ```
 //!

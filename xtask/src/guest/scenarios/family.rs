@@ -171,7 +171,7 @@ impl Signs<'_> {
         let start = Instant::now();
         while self.of(name)?.len() < n {
             if start.elapsed() > PATIENCE {
-                bail!("not {n} signs of {name}: {:?}", self.of(name)?);
+                bail!("fewer than {n} signals {name}: {:?}", self.of(name)?);
             }
             // Seven processes poll this folder, on a slow CPU that they share with dio-trace.
             thread::sleep(Duration::from_millis(200));

@@ -173,7 +173,8 @@ impl Tracer {
         });
         if !freed {
             let freed = free(folder)?.saturating_sub(before);
-            self.wrong.push(format!("{what}: {freed} bytes are free of a deleted file of {BIG}"));
+            self.wrong
+                .push(format!("{what}: only {freed} bytes of a deleted file of {BIG} were freed"));
         }
         Ok(())
     }

@@ -84,7 +84,7 @@ impl Server {
         let start = Instant::now();
         while !fs::read_to_string("/proc/self/mounts")?.contains(text(folder)?) {
             if start.elapsed() > Duration::from_secs(10) {
-                bail!("the FUSE server does not serve");
+                bail!("the FUSE server did not mount");
             }
             thread::sleep(Duration::from_millis(50));
         }

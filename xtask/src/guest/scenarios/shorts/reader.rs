@@ -68,7 +68,7 @@ pub(crate) fn main(args: &ReaderArgs) -> Result<()> {
             "ext4-journal" => reader.killed(&path.join("killed"))?,
             "err-ext4" => reader.bad_sector(path)?,
             "fuse-short" => reader.answered_short(&path.join("fault"))?,
-            _ => bail!("nothing is known of {setup}"),
+            _ => bail!("no reads are defined for {setup}"),
         }
     }
     fs::write(&args.tally, serde_json::to_vec(&reader.reads)?).context("cannot write the tally")
