@@ -1,4 +1,5 @@
-//! A program with direct reads that are not what it thinks, and dio-trace beside it.
+//! The demonstration: a program whose O_DIRECT reads are not all direct, and dio-trace attached to
+//! it.
 use std::{
     fs::{self, File},
     io::Write,
@@ -26,21 +27,21 @@ use crate::{
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DemoArgs {
-    /// dio-trace
+    /// Path of the dio-trace binary
     #[arg(long)]
     tool: PathBuf,
 }
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReaderArgs {
-    /// FOLDER with table.db and wal.log
+    /// Folders with table.db and wal.log
     folder: Vec<PathBuf>,
 }
 
-/// Seconds that dio-trace watches.
+/// Seconds that dio-trace traces.
 const WATCH: &str = "4";
 const PAGE: usize = 4096;
-/// The file that was cut in the middle of a block.
+/// Bytes of wal.log, which ends in the middle of a block.
 const CUT: u64 = 10_000;
 
 pub(crate) fn main(args: &DemoArgs) -> Result<u8> {
@@ -64,7 +65,7 @@ pub(crate) fn main(args: &DemoArgs) -> Result<u8> {
         .env("COLUMNS", "80")
         .status()
         .context("cannot start dio-trace");
-    // Ours, and still there: it reads until it is ended.
+    // The reader is our child and still running: it reads until it is killed.
     let ended = reader.kill().and_then(|()| reader.wait());
     let status = status?;
     ended.context("cannot end the reader")?;
@@ -75,7 +76,7 @@ fn shown(folders: &[PathBuf]) -> String {
     folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(" ")
 }
 
-/// A table that compresses well, and a log that ends in the middle of a block.
+/// Makes a table that compresses well, and a log that ends in the middle of a block.
 pub(crate) fn fill(folder: &Path) -> Result<()> {
     for (name, len) in [("table.db", 256 << 10), ("wal.log", CUT)] {
         let path = folder.join(name);
@@ -87,7 +88,7 @@ pub(crate) fn fill(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// This program under another name, so that the screen shows something like a database.
+/// Starts this program under another name, so that the screen shows something like a database.
 pub(crate) fn start_reader(folders: &[PathBuf]) -> Result<Child> {
     let me = std::env::current_exe().context("xtask cannot find itself")?;
     let name = "/tmp/dbreader";
@@ -100,7 +101,7 @@ pub(crate) fn start_reader(folders: &[PathBuf]) -> Result<Child> {
         .context("cannot start the reader")
 }
 
-/// Reads until it is ended.
+/// Reads until it is killed.
 pub(crate) fn reader(args: &ReaderArgs) -> Result<()> {
     let mut apis = Apis::new()?;
     let open = |folder: &PathBuf, name: &str| {
@@ -134,11 +135,11 @@ pub(crate) fn reader(args: &ReaderArgs) -> Result<()> {
             }
         }
         if let Some(log) = &log {
-            // The last block, of which the file has a part.
+            // The last block, which the file fills only in part.
             let tail = CUT / PAGE as u64 * PAGE as u64;
-            // What it gives is dio-trace's to say.
+            // The result is ignored: dio-trace reports it.
             let _ = log.read_at(&mut memory[skip..skip + PAGE], tail);
-            // A record at an offset that is no multiple of a sector.
+            // A record at an offset that is not a multiple of a sector.
             let _ = log.read_at(&mut memory[skip..skip + PAGE], 100);
         }
         thread::sleep(Duration::from_millis(50));

@@ -1,4 +1,5 @@
-//! The harness: dio-trace on a program, from its start to its end.
+//! The harness: starts a program and dio-trace on it, waits for both, and reads what dio-trace
+//! wrote.
 use std::{
     fs,
     io::{self, BufRead, BufReader, Write},
@@ -14,10 +15,10 @@ use serde::de::DeserializeOwned;
 
 use crate::guest::contract::json::{self, Report};
 
-/// What is tried, and how.
+/// The dio-trace binary under test, and how it must attach.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Tried {
-    /// dio-trace
+    /// Path of the dio-trace binary
     #[arg(long)]
     pub(crate) tool: PathBuf,
     /// fentry or kprobe: how dio-trace must attach
@@ -28,7 +29,8 @@ pub(crate) struct Tried {
     pub(crate) series: String,
 }
 
-/// Files that one run leaves in the result's folder.
+/// Files that one run of dio-trace leaves in the result's folder: the program's tally, dio-trace's
+/// JSON, and dio-trace's stderr (`talk`).
 pub(crate) struct Traces {
     pub(crate) tally: PathBuf,
     pub(crate) json: PathBuf,
@@ -41,14 +43,14 @@ impl Traces {
         Self { tally: file("tally"), json: file("jsonl"), talk: file("talk") }
     }
 
-    /// What dio-trace wrote.
+    /// Parses dio-trace's JSON output.
     pub(crate) fn report(&self) -> Result<Report> {
         let json = fs::read_to_string(&self.json).context("dio-trace wrote no JSON")?;
         json::report(&json)
     }
 }
 
-/// A process that says `ready`, and waits for a word on stdin.
+/// A process that prints `ready` and then waits for a line on stdin.
 pub(crate) struct Program {
     pub(crate) child: Child,
     talk: BufReader<ChildStdout>,
@@ -71,7 +73,7 @@ impl Program {
         Ok(Self { child, talk })
     }
 
-    /// Lets it make its requests, and waits for its end.
+    /// Lets the program make its requests, and waits until it exits.
     pub(crate) fn go(&mut self) -> Result<()> {
         let mut stdin = self.child.stdin.take().context("no stdin")?;
         stdin.write_all(b"go\n")?;
@@ -86,16 +88,16 @@ impl Program {
     }
 }
 
-/// The program's side of [`Program`]: says that it is ready, and waits for its word.
+/// The program's side of [`Program`]: prints `ready` and waits for the line on stdin.
 pub(crate) fn wait_for_go() -> Result<()> {
     println!("ready");
     io::stdin().lock().read_line(&mut String::new()).map(drop).context("cannot read stdin")
 }
 
-/// Attaching takes a loaded machine minutes where it emulates.
+/// Limit for attaching, which can take minutes on a loaded machine that emulates the CPU.
 const ATTACHING: Duration = Duration::from_secs(300);
 
-/// Waits until dio-trace says that it traces.
+/// Waits until dio-trace reports on stderr that it traces.
 pub(crate) fn wait_until_tracing(tool: &mut Child, traces: &Traces) -> Result<()> {
     let start = Instant::now();
     loop {
@@ -113,20 +115,20 @@ pub(crate) fn wait_until_tracing(tool: &mut Child, traces: &Traces) -> Result<()
     }
 }
 
-/// The requests that dio-trace has lines for.
+/// Parses the request lines of dio-trace's JSON output.
 pub(crate) fn requests<T: DeserializeOwned>(json: &str) -> Result<Vec<T>> {
     let lines = json.lines().filter(|line| line.contains("\"kind\":\"request\""));
-    lines.map(|line| serde_json::from_str(line).context("no request as it was")).collect()
+    lines.map(|line| serde_json::from_str(line).context("cannot parse a request line")).collect()
 }
 
-/// What is wrong with how a program ended, if it is not by this code.
+/// A mismatch message when a program did not exit with this code; `None` when it did.
 pub(crate) fn not_ended_with(output: &Output, code: i32) -> Option<String> {
     let talk = String::from_utf8_lossy(&output.stderr);
     (output.status.code() != Some(code))
         .then(|| format!("ended with {}, not {code}: {}", output.status, talk.trim()))
 }
 
-/// Waits for the end of dio-trace, which must be a good one.
+/// Waits until dio-trace exits, and fails unless it exits with 0.
 pub(crate) fn end(mut tool: Child, traces: &Traces) -> Result<()> {
     let status = tool.wait()?;
     if !status.success() {

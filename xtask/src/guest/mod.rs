@@ -1,16 +1,20 @@
-//! What runs inside the VM.
+//! The part of xtask that runs inside the test VM: it makes requests, runs dio-trace on them and
+//! checks what dio-trace reports.
 //!
-//! - [`contract`], [`tally`]: the files that two sides exchange
-//! - [`direct_io`]: how requests are made
-//! - [`matrix`], [`fixtures`]: the scenarios as data, and the file systems that they run on
-//! - [`harness`]: dio-trace on a program; [`check`]: the comparison
+//! A *cell* is one system call on one kernel; a *fixture* is the file system or device that it is
+//! made on.
+//!
+//! - [`contract`], [`tally`]: the formats of the files that host, guest and workload exchange
+//! - [`direct_io`]: makes requests by every API
+//! - [`matrix`], [`fixtures`]: the cells as data, and the file systems that they run on
+//! - [`harness`]: runs dio-trace on a program; [`check`]: compares its report with the truth
 //! - [`workload`]: the program that makes the cells' requests
 //! - [`demo`]: the demonstration
-//! - [`scenarios`]: what the cells cannot show
-//! - [`suite`]: all of that on one kernel
-//! - [`bench`]: what a request costs under a tracer
-//! - [`apps`]: real programs, held to counts that are not dio-trace's
-//! - [`stress`]: thousands of requests at once, counted one by one
+//! - [`scenarios`]: tests of what cells cannot show
+//! - [`suite`]: runs all of these on one kernel
+//! - [`bench`]: measures what a request costs under a tracer
+//! - [`apps`]: traces real programs and compares with counts that are not dio-trace's
+//! - [`stress`]: makes thousands of requests at once and checks each of them
 pub(crate) mod apps;
 pub(crate) mod bench;
 mod check;
@@ -37,81 +41,81 @@ use suite::by_hand;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Guest {
-    /// All scenarios on this kernel
+    /// Run all scenarios on this kernel
     Suite(suite::SuiteArgs),
-    /// Uses a file directly while others do not
+    /// Read a file with O_DIRECT while other processes use it through the page cache
     DirectUser(mixed::DirectUserArgs),
-    /// Attaching to a process with descendants, alone
+    /// Run only the scenario of attaching to a process with descendants
     Family(by_hand::AloneArgs),
-    /// One of them
+    /// A process of the `family` scenario
     FamilyMember(family::FamilyArgs),
-    /// Who must not be blamed of mixed access, alone
+    /// Run only the scenario of processes that must not be reported for mixed access
     Innocents(by_hand::AloneArgs),
-    /// Uses files in those ways
+    /// The program of the `innocents` scenario
     Innocent(innocents::InnocentArgs),
-    /// The live screen alone
+    /// Run only the scenario of the live screen
     Live(by_hand::AloneArgs),
-    /// What `check` says of set-ups, alone
+    /// Compare only what `dio-trace check` predicts for fixtures
     Forecasts(by_hand::ForecastArgs),
-    /// The ordinary user alone
+    /// Run only the scenario of an unprivileged user
     OrdinaryUser(by_hand::AloneArgs),
-    /// What was traced is let go, alone
+    /// Run only the scenario of releasing what was traced
     Released(by_hand::AloneArgs),
-    /// Names, alone
+    /// Run only the scenario of process and file names
     Named(by_hand::AloneArgs),
-    /// Takes a title, and reads
+    /// Set a process title and read
     NamedUser(named::NamedUserArgs),
-    /// Uses a file directly
+    /// Read a file with O_DIRECT, for the `released` scenario
     ReleasedUser(released::ReleasedUserArgs),
-    /// Reads a file from functions that are known
+    /// Read a file from functions whose names the `stack` scenario expects
     StackReader(stacks::StackReaderArgs),
-    /// Makes set-ups and leaves them
+    /// Make fixtures and leave them mounted
     Make(by_hand::MakeArgs),
-    /// A recorder that is killed, alone
+    /// Run only the scenario of a recorder that is killed
     Cut(by_hand::AloneArgs),
-    /// Reads while it is
+    /// The program that reads while the recorder is killed
     CutLoad(cut::CutLoadArgs),
-    /// io_uring's rarer ways, alone
+    /// Run only the scenario of io_uring's rarer features
     Rings(by_hand::AloneArgs),
-    /// Uses them
+    /// The program of the `rings` scenario
     RingsUser(rings::RingsUserArgs),
-    /// Makes the scenarios' requests
+    /// Make the cells' requests
     Workload(workload::WorkloadArgs),
-    /// Shows a folder by FUSE
+    /// Serve a folder over FUSE
     FuseServer(fuse::FuseServerArgs),
-    /// Reads that return less than they were asked for
+    /// Check reads that return less than they asked for
     Shorts(shorts::ShortsArgs),
-    /// Makes them
+    /// The program of the `shorts` check
     ShortsReader(shorts::reader::ReaderArgs),
-    /// Thousands of requests at once, counted one by one
+    /// Make thousands of requests at once and check each of them
     Stress(stress::StressArgs),
-    /// Makes them
+    /// The program of the `stress` check
     StressLoad(stress::load::LoadArgs),
-    /// What a request costs, under this tracer and that
+    /// Measure what a request costs under different tracers
     Bench(bench::cost::BenchArgs),
-    /// Makes the requests
+    /// The program of the `bench` measurement
     BenchLoad(bench::load::BenchLoadArgs),
-    /// What is lost under load
+    /// Measure how many events are lost under load
     Rate(bench::rate::RateArgs),
-    /// Makes the load
+    /// The program of the `rate` measurement
     RateLoad(bench::rate::RateLoadArgs),
-    /// How it starts, rests, and lasts
+    /// Measure dio-trace's start, its idle cost, and its memory over many requests
     Upkeep(bench::upkeep::UpkeepArgs),
-    /// Makes the load
+    /// The program of the `upkeep` measurement
     UpkeepLoad(bench::upkeep::UpkeepLoadArgs),
-    /// Real programs under it
+    /// Trace real programs and compare the counts
     Apps(apps::AppsArgs),
-    /// Shows dio-trace at work
+    /// Show dio-trace at work
     Demo(demo::DemoArgs),
-    /// The program that the demonstration watches
+    /// The program that the demonstration traces
     DemoReader(demo::ReaderArgs),
 }
 
-/// Runs a part; the exit code.
+/// Runs a subcommand and returns its exit code.
 pub(crate) fn main(guest: &Guest) -> Result<u8> {
     // The suite partitions and formats disks.
     if std::env::var_os("DIO_TRACE_VM").is_none() {
-        bail!("this runs inside a VM alone: cargo xtask vm, test or demo start it there");
+        bail!("this runs only inside a VM: cargo xtask vm, test or demo start it there");
     }
     match guest {
         Guest::Suite(args) => suite::main(args),

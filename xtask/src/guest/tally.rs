@@ -1,4 +1,5 @@
-//! The tally: what became of each cell, in the workload's own words.
+//! The tally: the workload's own record of what each cell's system call did. The checker compares
+//! dio-trace's report with it.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -7,17 +8,17 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// What happened to a cell, in the workload's own words.
+/// The workload's record of one cell.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Entry {
     pub(crate) setup: String,
     pub(crate) cell: String,
     pub(crate) path: PathBuf,
-    /// Who made the request.
+    /// The process that made the request.
     pub(crate) pid: u32,
-    /// `open`, `fcntl` or `call`: how far it came.
+    /// The last system call made: `open` or `fcntl` if that failed, otherwise `call`.
     pub(crate) stage: String,
-    /// Bytes, or -errno.
+    /// The system call's result: bytes, or -errno.
     pub(crate) result: i64,
     /// CLOCK_REALTIME in ns around the call.
     pub(crate) begin: u64,
@@ -25,9 +26,9 @@ pub(crate) struct Entry {
     /// Pages of the request's range in the page cache, before and after (mincore).
     pub(crate) before: u64,
     pub(crate) after: u64,
-    /// Pages that the range has, up to the end of the file.
+    /// Pages of the request's range, up to the end of the file.
     pub(crate) pages: u64,
-    /// Bytes this process read from storage meanwhile (/proc/self/io).
+    /// Bytes that this process read from storage during the call (/proc/self/io).
     pub(crate) storage: u64,
 }
 

@@ -1,7 +1,7 @@
-//! The program that is watched: makes each cell's request once, and keeps a tally of its own.
+//! The program that the suite traces: it makes each cell's request once and keeps its own tally.
 //!
-//! It prepares all files, says `ready` on stdout, waits for a line on stdin, makes the requests one
-//! after the other, and writes the tally. Nothing but a cell's request uses O_DIRECT.
+//! It prepares all files, prints `ready` on stdout, waits for a line on stdin, makes the requests
+//! one after the other, and writes the tally. Only the cells' requests use O_DIRECT.
 use std::{
     ffi::CString,
     fs::{self, File},
@@ -37,18 +37,18 @@ use crate::guest::{
 };
 
 const PAGE: usize = 4096;
-/// Residency is asked for so much of a block device.
+/// Bytes of a block device that are filled, and whose residency in the page cache is measured.
 const MOST: u64 = 1 << 20;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct WorkloadArgs {
-    /// Kernel series, which says what the scenarios know
+    /// The kernel series, which chooses the scenarios' column
     #[arg(long)]
     pub(crate) series: String,
-    /// SETUP:PATH, of a folder, a device or a file
+    /// SETUP:PATH, where PATH is a folder, a device or a file
     #[arg(long, required = true)]
     pub(crate) place: Vec<String>,
-    /// Where the tally goes
+    /// File to write the tally to
     #[arg(long)]
     pub(crate) tally: PathBuf,
 }
@@ -70,18 +70,19 @@ pub(crate) fn main(args: &WorkloadArgs) -> Result<()> {
     fs::write(&args.tally, text).context("cannot write the tally")
 }
 
-/// Nothing dirty, and nothing cached.
+/// Writes back all dirty pages and drops the page cache.
 ///
-/// A file that was synced is still among the dirty ones, as of when it was written first (fsync(2)
-/// leaves I_DIRTY_PAGES to __writeback_single_inode, fs/fs-writeback.c). Once that is long enough
-/// ago, the kernel's periodic writeback takes the pages that a case has dirtied only now.
+/// After fsync(2) an inode stays on the list of dirty inodes, dated by its first write (fsync(2)
+/// leaves I_DIRTY_PAGES to __writeback_single_inode, fs/fs-writeback.c). Without this sync, the
+/// kernel's periodic writeback could take such an inode for old enough and write back pages that a
+/// case has dirtied only just before.
 fn settle() -> Result<()> {
     // SAFETY: no memory is involved.
     unsafe { libc::sync() };
     fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the page cache")
 }
 
-/// Every cell keeps a descriptor.
+/// Raises the limit of open files: every cell keeps a descriptor.
 fn allow_many_files() -> Result<()> {
     let limit = libc::rlimit { rlim_cur: 65_536, rlim_max: 65_536 };
     // SAFETY: reads one struct.
@@ -95,22 +96,22 @@ struct Prepared {
     cell: Cell,
     case: &'static Case,
     path: PathBuf,
-    /// Stays open: at its last close a block device drops its cache, and with it the state that a
-    /// cell is about.
+    /// Stays open because a block device drops its page cache at the last close, which would undo
+    /// the state that the cell needs.
     file: File,
     how: Holds,
 }
 
-/// What a place is, and so what is to be done for its cells.
+/// What a place is, which decides how its cells are prepared.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Holds {
-    /// A folder, empty.
+    /// An empty folder.
     Files,
-    /// A folder that is read-only and has the files.
+    /// A read-only folder that already has the cells' files.
     Image,
     /// One block device for all cells.
     Device,
-    /// One file for all cells, which it was made with.
+    /// One file for all cells, which the fixture made.
     File,
 }
 
@@ -128,7 +129,7 @@ impl Holds {
         })
     }
 
-    /// The cells share one file.
+    /// Whether all cells share one file or device.
     const fn one(self) -> bool {
         matches!(self, Self::Device | Self::File)
     }
@@ -200,7 +201,7 @@ impl Prepared {
             }
         };
         self.keep_dirty().with_context(|| format!("cannot set up the cache for {}", shown()))?;
-        // Opening a file of FUSE drops what was cached of it.
+        // Measured after the open: opening a file on FUSE drops its cached pages.
         entry.before = mapped.resident(self.cell.offset, self.cell.len)?;
         let mut buffer = Buffer::new(self.cell.off_by + self.cell.len)?;
         let cut = match self.case.cut {
@@ -241,7 +242,7 @@ impl Prepared {
         }
     }
 
-    /// End of the file, or of what is used of the device.
+    /// The end of the file, or of the part of the device that is used, in bytes.
     fn end(&self) -> Result<u64> {
         let asked = self.cell.offset as u64 + self.cell.len as u64;
         Ok(match self.how {
@@ -250,8 +251,8 @@ impl Prepared {
         })
     }
 
-    /// Where the request is to find dirty pages, and somebody has just written them back: makes
-    /// them dirty again.
+    /// Makes the pages dirty again if the request must find dirty pages and the kernel has written
+    /// them back in the meantime.
     fn keep_dirty(&self) -> io::Result<()> {
         const TRIES: u32 = 5;
         let written = || unwritten(&self.file, self.cell.offset, self.cell.len) == Some(0);
@@ -264,14 +265,14 @@ impl Prepared {
         Ok(())
     }
 
-    /// Brings the request's range into the state that the case is about.
+    /// Brings the request's range into the page cache state of the case.
     fn set_cache(&self) -> io::Result<()> {
         let (offset, len) = (self.cell.offset as u64, self.cell.len);
         if self.how.one() {
-            // The cell before may have left something.
+            // The previous cell may have left cached pages.
             drop_pages(&self.file)?;
         }
-        // No read-ahead: the case says which pages.
+        // No read-ahead: only the pages that the case names may be cached.
         // SAFETY: no memory is involved.
         unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
         let mut bytes = vec![b'x'; len];
@@ -289,7 +290,8 @@ impl Prepared {
     }
 }
 
-/// A descriptor for the request, or where and why there is none.
+/// Opens the file for the request. On failure: the system call that failed (`open` or `fcntl`) and
+/// its errno.
 fn open(path: &Path, case: &Case, write: bool) -> Result<File, (&'static str, i32)> {
     let errno = || io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| ("open", libc::EINVAL))?;
@@ -301,7 +303,7 @@ fn open(path: &Path, case: &Case, write: bool) -> Result<File, (&'static str, i3
     if fd < 0 {
         return Err(("open", errno()));
     }
-    // SAFETY: just opened, and nobody else's.
+    // SAFETY: just opened, and owned by nothing else.
     let file = unsafe { File::from_raw_fd(fd) };
     // SAFETY: no memory is involved.
     if case.open == Open::Setfl && unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_DIRECT) } < 0 {
@@ -315,7 +317,7 @@ fn now() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// `read_bytes` of this process: what it had storage read for it.
+/// `read_bytes` of this process: the bytes that the kernel read from storage for it.
 fn storage_read() -> Result<u64> {
     let text = fs::read_to_string("/proc/self/io").context("no /proc/self/io")?;
     let line = text.lines().find_map(|line| line.strip_prefix("read_bytes: "));

@@ -1,5 +1,5 @@
-//! ClickHouse inside a Python process (chDB), whose reads and writes go around the page cache from
-//! the first byte on.
+//! ClickHouse inside a Python process (chDB), configured so that reads and writes of any size use
+//! O_DIRECT.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -19,7 +19,8 @@ use crate::{
     host::{cmd::text, pypi},
 };
 
-/// How it reads files: one way on each file system, for it takes long to start.
+/// Values of local_filesystem_read_method: only one on each file system, because chDB takes long to
+/// start.
 const METHODS: &[&str] = &["pread", "pread_threadpool"];
 const SCRIPT: &str = "\
 import chdb.session, sys

@@ -1,4 +1,4 @@
-//! fio, by every way it has to ask for a read or a write: its own `total_ios` is the reference.
+//! fio with each of its I/O engines; fio's own `total_ios` is the reference count.
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -20,10 +20,10 @@ use crate::{
     host::cmd::{self, text},
 };
 
-/// An engine, and its options.
+/// An I/O engine and its options.
 struct Engine {
     words: &'static [&'static str],
-    /// A mapping makes no requests.
+    /// Whether the engine makes requests; a mapping does not.
     requests: bool,
 }
 
@@ -58,12 +58,12 @@ const ENGINES: &[Engine] = &[
 ];
 
 const PATTERNS: &[&str] = &["read", "write", "randrw"];
-/// Of each job's file.
+/// Bytes of each job's file.
 const BYTES: usize = 1 << 20;
 
-/// fio's JSON, as far as it is needed.
+/// The part of fio's JSON that is used.
 #[derive(Deserialize)]
-struct Told {
+struct FioReport {
     #[serde(rename = "fio version")]
     version: String,
     jobs: Vec<Job>,
@@ -84,12 +84,12 @@ struct Direction {
     drop_ios: u64,
 }
 
-/// What an engine's run said; the files of each file system are in a folder of its own.
+/// The result of an engine's run. The files of each file system are in a separate folder.
 struct Ran<'a> {
     engine: &'a Engine,
-    /// By file system.
+    /// File system type and folder.
     folders: Vec<(&'static str, PathBuf)>,
-    told: Result<Told>,
+    report: Result<FioReport>,
 }
 
 pub(super) fn run(stage: &Stage, rows: &mut Rows) -> Result<()> {
@@ -108,7 +108,7 @@ pub(super) fn run(stage: &Stage, rows: &mut Rows) -> Result<()> {
     let watch = Watch::audit(stage)?;
     let ran: Vec<Ran<'_>> = ready
         .into_iter()
-        .map(|(engine, folders)| Ran { told: fio(engine, &folders), engine, folders })
+        .map(|(engine, folders)| Ran { report: fio(engine, &folders), engine, folders })
         .collect();
     let seen = watch.end()?;
     for ran in &ran {
@@ -125,10 +125,10 @@ fn job_name(fs: &str, pattern: &str) -> String {
     format!("{fs}-{pattern}")
 }
 
-/// Runs it, one file after another.
-fn fio(engine: &Engine, folders: &[(&str, PathBuf)]) -> Result<Told> {
+/// Runs fio with an engine, one file after another.
+fn fio(engine: &Engine, folders: &[(&str, PathBuf)]) -> Result<FioReport> {
     let mut command = Command::new("fio");
-    // State files go to the current folder.
+    // fio writes state files to the current folder.
     command.current_dir("/tmp").args(["--output-format=json", "--randseed=1"]);
     for (fs, folder) in folders {
         for pattern in PATTERNS {
@@ -141,7 +141,7 @@ fn fio(engine: &Engine, folders: &[(&str, PathBuf)]) -> Result<Told> {
         }
     }
     let out = cmd::output(&mut command)?;
-    // Notes may come before the JSON.
+    // fio may print notes before the JSON.
     let json = out.find('{').map_or("", |at| &out[at..]);
     serde_json::from_str(json).with_context(|| format!("no JSON of fio's: {out}"))
 }
@@ -159,11 +159,11 @@ fn row(ran: &Ran<'_>, fs: &str, file: &Path, pattern: &str, seen: &Seen) -> Coun
         missing: seen.missing(),
         ..Counted::default()
     };
-    match &ran.told {
-        Ok(told) => {
-            row.program.clone_from(&told.version);
+    match &ran.report {
+        Ok(json) => {
+            row.program.clone_from(&json.version);
             let name = job_name(fs, pattern);
-            told.jobs.iter().filter(|job| job.jobname == name).for_each(|job| count(job, &mut row));
+            json.jobs.iter().filter(|job| job.jobname == name).for_each(|job| count(job, &mut row));
         }
         Err(error) => row.complaints.push(format!("{error:#}")),
     }
@@ -174,14 +174,14 @@ fn row(ran: &Ran<'_>, fs: &str, file: &Path, pattern: &str, seen: &Seen) -> Coun
     row
 }
 
-/// What one job says of itself.
+/// Adds the counts and errors that fio reports for one job.
 fn count(job: &Job, row: &mut Counted) {
     row.wanted += Ops { reads: job.read.total_ios, writes: job.write.total_ios };
     if job.error != 0 {
         row.complaints.push(format!("fio's job ended with error {}", job.error));
     }
     for direction in [&job.read, &job.write] {
-        // What was short is asked for again without being counted again.
+        // fio issues the rest of a short request again without counting it.
         if direction.short_ios + direction.drop_ios != 0 {
             row.complaints.push(format!(
                 "fio: {} short, {} dropped",

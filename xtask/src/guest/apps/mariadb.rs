@@ -1,5 +1,5 @@
-//! MariaDB with its files, and its log, open with O_DIRECT: with native AIO, which is io_uring, and
-//! with threads of its own.
+//! MariaDB with its data files and its log open with O_DIRECT: with native AIO, which is io_uring,
+//! and with its own I/O threads.
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 const SOCKET: &str = "/tmp/mariadb.sock";
-/// Small, so that most of the table is read again and again.
+/// Small sizes, so that most of the table is read again and again.
 const SIZES: &[&str] = &[
     "--innodb-log-file-size=8M",
     "--innodb-buffer-pool-size=6M",
@@ -69,7 +69,7 @@ pub(super) fn run(stage: &Stage, rows: &mut Rows) -> Result<()> {
     Ok(())
 }
 
-/// A folder with an empty database.
+/// Makes a folder with an empty database.
 fn install(place: &Path) -> Result<PathBuf> {
     let folder = place.join("first");
     std::fs::create_dir(&folder)?;
@@ -81,7 +81,7 @@ fn install(place: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Starts the server, lets it work, and ends it.
+/// Starts the server, runs the statements, and shuts it down.
 fn work(folder: &Path, native: bool) -> Result<Reference> {
     let data = format!("--datadir={}", text(folder)?);
     let socket = format!("--socket={SOCKET}");

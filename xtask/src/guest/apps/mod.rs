@@ -1,12 +1,13 @@
-//! Real programs under dio-trace, each held to a count that is not dio-trace's.
+//! Traces real programs and compares dio-trace's counts with a reference: the program's own count,
+//! or that of strace and ftrace.
 //!
-//! - [`table`]: the programs
-//! - [`stage`]: what a program runs on, and where its rows go
-//! - [`watch`]: dio-trace meanwhile
-//! - [`reference`]: who counts too, where the program does not itself: [`strace`], and [`ring`] for
+//! - [`table`]: the list of the programs
+//! - [`stage`]: the environment of a program, and the output of its rows
+//! - [`watch`]: runs dio-trace while a program runs
+//! - [`reference`]: the reference count where the program has none: [`strace`], and [`ring`] for
 //!   io_uring
-//! - [`fio`], [`qemu`], [`rocksdb`], [`mariadb`], [`postgres`], [`clickhouse`]: a program each
-//! - [`server`]: what databases need
+//! - [`fio`], [`qemu`], [`rocksdb`], [`mariadb`], [`postgres`], [`clickhouse`]: one program each
+//! - [`server`]: helpers for database servers
 mod clickhouse;
 mod fio;
 mod mariadb;
@@ -45,13 +46,13 @@ use crate::{
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AppsArgs {
-    /// dio-trace
+    /// Path of the dio-trace binary
     #[arg(long)]
     tool: PathBuf,
-    /// Where rows go, a line of JSON each
+    /// File to append the rows to, one line of JSON per row
     #[arg(long)]
     out: PathBuf,
-    /// A program of the table; NAME=FOLDER where it was fetched
+    /// A program of the table, as NAME, or NAME=FOLDER if it was fetched to a folder
     #[arg(long, required = true)]
     app: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! QEMU's own block layer, without its page cache: qemu-img bench, by each of its ways to ask.
+//! QEMU's block layer with cache mode `none` (O_DIRECT): qemu-img bench with each AIO mode.
 use std::process::Command;
 
 use anyhow::Result;

@@ -1,4 +1,5 @@
-//! A program under strace: what it and the kernel's own tracepoint counted.
+//! Runs a program under strace and counts its direct requests: those that strace shows, and those
+//! that the kernel's tracepoint counts for io_uring.
 use std::{
     collections::HashMap,
     fs,
@@ -18,18 +19,18 @@ use crate::guest::{
     contract::apps::{Counted, Ops},
 };
 
-/// What the program says goes here.
+/// The file for the program's output.
 pub(super) const TALK: &str = "/tmp/apps.talk-of-program";
 
-/// A program at work, and both counters.
+/// A running program, and both counters.
 pub(super) struct Running {
     traced: Traced,
     ring: Ring,
-    /// Where counting begins: bytes of what strace writes, and of the ring's count.
+    /// Where counting starts: the byte position in strace's output, and the tracepoint's count.
     from: (usize, Ops),
 }
 
-/// Requests that were counted.
+/// The counted requests: by file from strace, and in sum from the tracepoint.
 #[derive(Debug)]
 pub(super) struct Reference {
     by_path: HashMap<String, Ops>,
@@ -54,19 +55,19 @@ impl Running {
             if now == before {
                 return Ok(());
             }
-            ensure!(start.elapsed() < PATIENCE, "the program does not come to rest");
+            ensure!(start.elapsed() < PATIENCE, "the program does not become idle");
             before = now;
             thread::sleep(QUIET);
         }
     }
 
-    /// Counts from here on. The program must be quiet.
+    /// Makes counting start here. The program must be idle.
     pub(super) fn mark(&mut self) -> Result<()> {
         self.from = (self.traced.so_far()?.len(), self.ring.so_far()?);
         Ok(())
     }
 
-    /// What it has counted. The program must be quiet.
+    /// The requests counted so far. The program must be idle.
     pub(super) fn so_far(&self) -> Result<Reference> {
         self.reference(&self.traced.so_far()?)
     }
@@ -80,7 +81,7 @@ impl Running {
         self.traced.is_running()
     }
 
-    /// Waits for the program's end.
+    /// Waits until the program exits; returns the counts.
     pub(super) fn end(self) -> Result<Reference> {
         let Self { traced, ring, from } = self;
         let text = traced.end().with_context(said)?;
@@ -89,19 +90,19 @@ impl Running {
     }
 }
 
-/// The last of what the program said.
+/// The last lines of the program's output.
 pub(super) fn said() -> String {
     let talk = fs::read_to_string(TALK).unwrap_or_default();
     let lines: Vec<&str> = talk.lines().rev().take(5).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join(" / ")
 }
 
-/// Runs a command to its end.
+/// Runs a command until it exits; returns the counts.
 pub(super) fn run(command: &[&str]) -> Result<Reference> {
     Running::start(command, None)?.end()
 }
 
-/// Both counts of what is below a folder, or of a file.
+/// Fills a row with both counts of the requests to a file, or to all files below a folder.
 pub(super) fn compare(row: &mut Counted, reference: &Result<Reference>, seen: &Seen, at: &Path) {
     let part = seen.below(at);
     row.missing = seen.missing();
@@ -128,7 +129,7 @@ pub(super) fn compare(row: &mut Counted, reference: &Result<Reference>, seen: &S
     }
 }
 
-/// Files whose counts differ, some of them.
+/// The first few files whose counts differ.
 fn differences(counted: &Reference, part: &Part) -> Vec<String> {
     const SHOWN: usize = 4;
     let mut paths: Vec<&String> = counted.by_path.keys().chain(part.by_path.keys()).collect();

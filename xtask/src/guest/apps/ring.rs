@@ -1,6 +1,6 @@
-//! What is put into io_urings, counted by the kernel's own tracepoint: a histogram of opcodes, by
-//! ftrace alone, without eBPF. It counts all rings and does not tell files apart: only for programs
-//! whose rings take reads and writes of O_DIRECT files alone.
+//! Counts the requests submitted to io_uring by the kernel's tracepoint: a histogram of opcodes,
+//! made by ftrace without eBPF. It counts all rings and does not distinguish files, so it is only
+//! for programs that use io_uring only for reads and writes of O_DIRECT files.
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result};
@@ -13,7 +13,7 @@ const TRIGGER: &str = "hist:keys=opcode";
 const READS: [u64; 3] = [1, 4, 22];
 const WRITES: [u64; 3] = [2, 5, 23];
 
-/// Counts since it was made.
+/// The running histogram; it counts from [`Ring::start`] on and is removed on drop.
 pub(super) struct Ring;
 
 impl Ring {
@@ -30,7 +30,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // What stays counts on, and disturbs nobody.
+        // A trigger that stays continues to count, and does no harm.
         let _ = fs::write(Path::new(EVENT).join("trigger"), format!("!{TRIGGER}"));
     }
 }

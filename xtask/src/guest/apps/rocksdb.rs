@@ -1,4 +1,4 @@
-//! RocksDB by its own benchmark: flushes, compaction and reads around the page cache.
+//! RocksDB's own benchmark (db_bench), with flushes, compaction and reads by O_DIRECT.
 use anyhow::{Context, Result};
 
 use crate::{
@@ -13,13 +13,13 @@ use crate::{
     host::cmd::text,
 };
 
-/// db_bench's benchmarks, and options.
+/// db_bench's benchmarks and options.
 const CASES: &[(&str, &[&str])] = &[
     ("fillrandom,compact,readrandom", &["--threads=1", "--num=10000"]),
     ("fillrandom,flush,readrandom,multireadrandom", &["--threads=4", "--num=2500"]),
 ];
 const DIRECT: &[&str] = &["--use_direct_reads=1", "--use_direct_io_for_flush_and_compaction=1"];
-/// Small tables and little cache; no log, which is buffered and takes strace its time.
+/// Small tables and a small cache. No log: it is buffered, and slow under strace.
 const SIZES: &[&str] = &[
     "--disable_wal=1",
     "--reads=500",

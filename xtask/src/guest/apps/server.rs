@@ -1,4 +1,4 @@
-//! A database server: waiting for it, and running others as its user.
+//! Helpers for database servers: waiting until one is ready, and running commands as its user.
 use std::{
     os::unix::process::CommandExt as _,
     path::Path,
@@ -14,25 +14,25 @@ use crate::{
     host::cmd::{self, text},
 };
 
-/// Who servers run as that refuse to be root's.
+/// The user for servers that refuse to run as root.
 pub(super) const USER: &str = "nobody";
 const UID: u32 = 65534;
-/// For a server to start, emulated and under strace.
+/// Limit for a server to start, on an emulated CPU and under strace.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A command of that user's.
+/// A command that runs as [`USER`].
 pub(super) fn by_user(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.uid(UID).gid(UID).current_dir("/tmp");
     command
 }
 
-/// Gives that user all below a folder.
+/// Makes [`USER`] the owner of a folder and all that is in it.
 pub(super) fn give(folder: &Path) -> Result<()> {
     cmd::output(Command::new("chown").args(["-R", USER, text(folder)?])).map(drop)
 }
 
-/// A copy of a folder, with its owners.
+/// Copies a folder and keeps its owners.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     cmd::output(Command::new("cp").args(["-a", text(from)?, text(to)?])).map(drop)
 }

@@ -1,4 +1,4 @@
-//! What a program runs on, and where its rows go.
+//! The environment that a program runs in, and the output of its rows.
 use std::{fs::File, io::Write, path::PathBuf};
 
 use anyhow::{Context, Result};
@@ -8,23 +8,24 @@ use crate::{
     host::cmd::say,
 };
 
-/// What a program runs on.
+/// The environment that a program runs in.
 pub(super) struct Stage {
     pub(super) tool: PathBuf,
-    /// An ext4 and an xfs that nobody else uses.
+    /// An ext4 and an xfs that nothing else uses.
     pub(super) places: Vec<Place>,
-    /// Where the program was unpacked.
+    /// The folder that the program was unpacked to, if it was fetched.
     pub(super) fetched: Option<PathBuf>,
 }
 
-/// Where rows are written, as they come: a guest that dies leaves those before.
+/// The file of the rows. Each is written at once, so that the earlier ones survive a crash of the
+/// guest.
 pub(super) struct Rows {
     pub(super) app: &'static str,
     pub(super) file: File,
 }
 
 impl Rows {
-    /// Writes a row, and says it.
+    /// Writes a row and prints it.
     pub(super) fn add(&mut self, row: &Row) -> Result<()> {
         say(format!("{}: {row}", self.app));
         row.wrong().iter().for_each(say);

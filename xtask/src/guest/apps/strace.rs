@@ -1,8 +1,8 @@
-//! strace as the reference: calls on descriptors that were opened with O_DIRECT.
+//! Counts direct requests with strace: system calls on descriptors that are open with O_DIRECT.
 //!
-//! A descriptor is known by its number in the table of its process, which threads share. What
-//! strace says nothing about: descriptors sent over sockets, and requests that are put into an
-//! io_uring ([`super::ring`]).
+//! A descriptor is identified by its number in the descriptor table of its process, which threads
+//! share. Not covered are descriptors that are sent over sockets, and requests that are submitted
+//! to an io_uring ([`super::ring`]).
 use std::{
     collections::HashMap,
     fs::{self, File},
@@ -15,20 +15,20 @@ use anyhow::{Context, Result, bail};
 
 use crate::guest::contract::apps::Ops;
 
-/// All that opens, copies or closes a descriptor, and all that reads or writes; programs that the
-/// comparison is made for use neither splice nor sendfile on files.
+/// All system calls that open, copy or close a descriptor, that read or write, or that make or
+/// replace a process. The traced programs use neither splice nor sendfile on files.
 const CALLS: &str = "open,openat,openat2,creat,close,close_range,dup,dup2,dup3,fcntl,read,write,\
     pread64,pwrite64,readv,writev,preadv,pwritev,preadv2,pwritev2,io_submit,\
     clone,clone3,fork,vfork,execve";
 
-/// A program that strace watches.
+/// A program under strace.
 pub(super) struct Traced {
     child: Child,
     file: PathBuf,
 }
 
 impl Traced {
-    /// Starts a command under strace, as this user.
+    /// Starts a command under strace as `user` (root if `None`); its output goes to `talk`.
     pub(super) fn start(command: &[&str], user: Option<&str>, talk: &Path) -> Result<Self> {
         let file = PathBuf::from("/tmp/apps.strace");
         let talk = File::create(talk)?;
@@ -38,13 +38,13 @@ impl Traced {
         if let Some(user) = user {
             strace.args(["-u", user]);
         }
-        // A group of its own, so that it can be ended with all that it watches.
+        // A separate process group, so that strace can be killed together with the program.
         strace.arg("--").args(command).process_group(0).stdin(Stdio::null());
         strace.stdout(talk.try_clone()?).stderr(talk);
         Ok(Self { child: strace.spawn().context("cannot start strace")?, file })
     }
 
-    /// What it has written by now.
+    /// What strace has written so far.
     pub(super) fn so_far(&self) -> Result<String> {
         fs::read_to_string(&self.file).context("strace wrote nothing")
     }
@@ -53,7 +53,7 @@ impl Traced {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    /// Waits for the program's end; all that strace wrote.
+    /// Waits until the program exits; returns all that strace wrote.
     pub(super) fn end(mut self) -> Result<String> {
         let status = self.child.wait()?;
         if !status.success() {
@@ -66,16 +66,16 @@ impl Traced {
 impl Drop for Traced {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            // SAFETY: a group that strace leads, which has not been waited for.
+            // SAFETY: the group's leader is strace, our child, which has not been waited for.
             unsafe { libc::killpg(self.child.id() as libc::pid_t, libc::SIGKILL) };
-            // Nothing more can be done for it.
+            // A failure leaves nothing more to do.
             let _ = self.child.wait();
         }
     }
 }
 
-/// Requests by file, of the lines after the first `from` bytes; those before tell of descriptors
-/// alone.
+/// Counts the requests by file. Requests in the first `from` bytes are not counted; these lines
+/// serve only to track descriptors.
 pub(super) fn requests(text: &str, from: usize) -> HashMap<String, Ops> {
     let mut reader = Reader::new(parents(text));
     let mut at = 0;
@@ -91,7 +91,7 @@ pub(super) fn requests(text: &str, from: usize) -> HashMap<String, Ops> {
 struct Call<'a> {
     name: &'a str,
     args: &'a str,
-    /// What follows the equals sign.
+    /// The text after the equals sign.
     result: &'a str,
 }
 
@@ -102,14 +102,15 @@ impl<'a> Call<'a> {
         Some(Self { name, args: args.trim_end().strip_suffix(')')?, result })
     }
 
-    /// A call that has not returned yet.
+    /// Parses a call that has not returned yet.
     fn begun(text: &'a str) -> Option<Self> {
         let (name, args) = text.split_once('(')?;
         Some(Self { name, args, result: "" })
     }
 
-    /// One whose effect on descriptors is that of its beginning: once it is in the kernel, another
-    /// thread may be given the number that it closes, long before strace sees its end.
+    /// Whether the call takes effect when it starts, not when it returns. close is one of these:
+    /// once it is in the kernel, another thread may get the number long before strace sees the
+    /// call return.
     fn counts_when_begun(&self) -> bool {
         let reads = ["read", "readv", "pread64", "preadv", "preadv2"];
         let writes = ["write", "writev", "pwrite64", "pwritev", "pwritev2"];
@@ -125,47 +126,47 @@ impl<'a> Call<'a> {
         self.args.split(", ").nth(number).unwrap_or_default()
     }
 
-    /// An argument's descriptor.
+    /// The descriptor number of an argument.
     fn fd(&self, number: usize) -> Option<i64> {
         fd(self.arg(number))
     }
 
-    /// Whether a flag is among the arguments.
+    /// Whether a flag occurs in the arguments.
     fn says(&self, flag: &str) -> bool {
         self.args.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == flag)
     }
 
-    /// One of the calls that make a thread or process.
+    /// Whether the call makes a thread or process.
     fn forks(&self) -> bool {
         matches!(self.name, "clone" | "clone3" | "fork" | "vfork")
     }
 }
 
-/// `5</path>`
+/// The number of a descriptor that strace shows as `5</path>`.
 fn fd(word: &str) -> Option<i64> {
     word.split('<').next()?.parse().ok()
 }
 
-/// The path strace shows with a descriptor.
+/// The path of a descriptor that strace shows as `5</path>`.
 fn path(word: &str) -> &str {
     let path = word.split_once('<').map_or("", |(_, path)| path);
     path.rsplit_once('>').map_or(path, |(path, _)| path)
 }
 
-/// Splits `TID TEXT`.
+/// Splits a line `TID TEXT`.
 fn split(line: &str) -> Option<(u32, &str)> {
     let (tid, rest) = line.split_once(' ')?;
     Some((tid.parse().ok()?, rest.trim_start()))
 }
 
-/// Calls of all threads, put together where another thread's line came between.
+/// Joins the two lines of a call that strace splits when another thread's line comes between.
 #[derive(Default)]
 struct Whole<'a> {
     begun: HashMap<u32, &'a str>,
 }
 
 impl<'a> Whole<'a> {
-    /// The thread and its call, once that has returned.
+    /// The thread and its complete call, once that has returned.
     fn line(&mut self, line: &'a str) -> Option<(u32, String)> {
         let (tid, text) = split(line)?;
         if let Some(begun) = text.strip_suffix("<unfinished ...>") {
@@ -178,7 +179,7 @@ impl<'a> Whole<'a> {
     }
 }
 
-/// Who made each thread, and whether it shares descriptors with it.
+/// The creator of each thread, and whether both share a descriptor table.
 type Parents = HashMap<u32, (u32, bool)>;
 
 fn parents(text: &str) -> Parents {
@@ -197,16 +198,17 @@ fn parents(text: &str) -> Parents {
 #[derive(Clone)]
 struct Direct {
     path: String,
-    /// Closed when another program is executed.
+    /// Whether the descriptor is closed on execve.
     cloexec: bool,
 }
 
+/// Reads strace's output, tracks descriptors and counts requests.
 struct Reader<'a> {
     parents: Parents,
     whole: Whole<'a>,
-    /// The table of each thread.
+    /// The index in `direct` of each thread's descriptor table.
     tables: HashMap<u32, usize>,
-    /// Descriptors with O_DIRECT, by table.
+    /// The descriptors with O_DIRECT, by number, of each table.
     direct: Vec<HashMap<i64, Direct>>,
     counting: bool,
     requests: HashMap<String, Ops>,
@@ -226,7 +228,7 @@ impl<'a> Reader<'a> {
 
     fn line(&mut self, line: &'a str) {
         let Some((tid, text)) = split(line) else { return };
-        // A child may have a line before its parent's call has returned.
+        // Assigns the table first: a child may have a line before its parent's call has returned.
         let table = self.table(tid);
         if let Some(call) = text.strip_suffix("<unfinished ...>").and_then(Call::begun)
             && call.counts_when_begun()
@@ -240,7 +242,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The table of a thread; a new one's is its parent's, or a copy of that.
+    /// The table of a thread. A new thread shares its parent's table or gets a copy.
     fn table(&mut self, tid: u32) -> usize {
         if let Some(&table) = self.tables.get(&tid) {
             return table;
@@ -282,7 +284,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// As many of its requests as the call says it has taken.
+    /// Counts as many requests of an io_submit call as it returned.
     fn submit(&mut self, table: usize, call: &Call<'_>) {
         let taken = call.returned().unwrap_or_default().max(0) as usize;
         for part in call.args.split("aio_lio_opcode=IOCB_CMD_").skip(1).take(taken) {
@@ -295,7 +297,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What the call does to descriptors.
+    /// Applies the call's effect on descriptors.
     fn descriptor(&mut self, table: usize, call: &Call<'_>) {
         let Some(returned) = call.returned().filter(|returned| *returned >= 0) else { return };
         let open = &mut self.direct[table];
@@ -312,7 +314,7 @@ impl<'a> Reader<'a> {
                 open.retain(|fd, _| *fd < first || *fd > last || call.says("CLOSE_RANGE_CLOEXEC"));
             }
             "execve" => open.retain(|_, direct| !direct.cloexec),
-            // What the parent opens from now on is not the child's.
+            // Copies the table now: the child does not get what the parent opens later.
             _ if call.forks() => {
                 u32::try_from(returned).ok().map(|child| self.table(child));
             }
@@ -381,21 +383,21 @@ mod tests {
         let process = "7 clone(child_stack=NULL, flags=CLONE_CHILD_SETTID|SIGCHLD) = 8\n";
         assert_eq!(of(&format!("{process}{OPEN}{write}"), "/m/f"), (0, 0));
         assert_eq!(of(&format!("{OPEN}{process}{write}"), "/m/f"), (0, 1));
-        // The child is first.
+        // The child's line comes before the parent's call has returned.
         let late = "7 clone(child_stack=NULL, flags=SIGCHLD <unfinished ...>\n";
         let resumed = "7 <... clone resumed>) = 8\n";
         assert_eq!(of(&format!("{OPEN}{late}{write}{resumed}"), "/m/f"), (0, 1));
     }
 
     #[test]
-    fn calls_that_other_lines_cut() {
+    fn calls_split_by_other_lines() {
         let cut = "7 pread64(4</m/f>,  <unfinished ...>\n8 write(1<pipe:[1]>, \"\"..., 8) = 8\n\
                    7 <... pread64 resumed>\"\"..., 4096, 0) = 4096\n";
         assert_eq!(of(&format!("{OPEN}{cut}"), "/m/f"), (1, 0));
     }
 
     #[test]
-    fn a_number_given_out_again_before_its_close_returns() {
+    fn a_number_reused_before_its_close_returns() {
         let closing = "8 close(4</m/e> <unfinished ...>\n";
         let closed = "8 <... close resumed>) = 0\n";
         let read = "7 read(4</m/f>, \"\"..., 512) = 512\n";
@@ -429,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_before_the_mark_tell_of_descriptors_alone() {
+    fn lines_before_the_mark_only_track_descriptors() {
         let read = "7 read(4</m/f>, \"\"..., 512) = 512\n";
         let text = format!("{OPEN}{read}{read}");
         let after = requests(&text, OPEN.len() + read.len());

@@ -1,4 +1,4 @@
-//! The programs: a line each.
+//! The table of the programs, one line each.
 use crate::{
     guest::apps::{
         clickhouse, fio, mariadb, postgres, qemu, rocksdb,
@@ -10,12 +10,12 @@ use crate::{
     },
 };
 
-/// A program, where it comes from, and what runs it.
+/// A program, where to get it, and the function that runs it.
 pub(crate) struct App {
     pub(crate) name: &'static str,
-    /// Debian packages, installed where they are missing. None of them starts a service.
+    /// Debian packages, which are installed if missing. None of them starts a service.
     pub(crate) needs: &'static [Need],
-    /// What PyPI has of it.
+    /// The program's package on PyPI, if it is fetched from there.
     pub(crate) fetched: Option<Package>,
     pub(super) run: fn(&Stage, &mut Rows) -> anyhow::Result<()>,
 }

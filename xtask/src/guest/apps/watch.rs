@@ -1,4 +1,4 @@
-//! dio-trace, while a program runs.
+//! Runs dio-trace while a program runs, and reads the summary.
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -19,19 +19,19 @@ use crate::{
     host::cmd::text,
 };
 
-/// dio-trace at work.
+/// A running dio-trace.
 pub(super) struct Watch {
     tool: Child,
     traces: Traces,
 }
 
 impl Watch {
-    /// Starts it on the whole system; it traces already.
+    /// Starts dio-trace on the whole system and waits until it traces.
     pub(super) fn audit(stage: &Stage) -> Result<Self> {
         Self::start(stage, &["audit"])
     }
 
-    /// Starts it on a process that runs, and all that belongs to it.
+    /// Attaches dio-trace to a running process and its descendants, and waits until it traces.
     pub(super) fn attach(stage: &Stage, pid: u32) -> Result<Self> {
         Self::start(stage, &["attach", "-p", &pid.to_string()])
     }
@@ -50,9 +50,9 @@ impl Watch {
         Ok(Self { tool, traces })
     }
 
-    /// Ends it; what it has seen.
+    /// Stops dio-trace; returns its summary.
     pub(super) fn end(self) -> Result<Seen> {
-        // SAFETY: a child of ours that has not been waited for.
+        // SAFETY: our own child, which has not been waited for.
         unsafe { libc::kill(self.tool.id() as libc::pid_t, libc::SIGINT) };
         end(self.tool, &self.traces)?;
         Seen::parse(&fs::read_to_string(&self.traces.json)?)
@@ -76,7 +76,7 @@ struct FileRow {
     requests: u64,
 }
 
-/// What dio-trace has of some files.
+/// dio-trace's counts of some files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) ops: Ops,
@@ -91,7 +91,7 @@ impl Seen {
         if value["kind"] != "summary" {
             bail!("dio-trace ended without a summary: {line}");
         }
-        serde_json::from_value(value).context("no summary as it was")
+        serde_json::from_value(value).context("the summary cannot be parsed")
     }
 
     /// Requests to a file, or to all files below a folder.
@@ -113,7 +113,7 @@ impl Seen {
         part
     }
 
-    /// What it says itself that it did not see, or not to the end.
+    /// The requests that dio-trace itself reports as lost, incomplete or nameless.
     pub(super) fn missing(&self) -> BTreeMap<String, u64> {
         let lost = self.lost.iter().map(|(why, count)| (format!("lost: {why}"), *count));
         let nameless = self.part(|row| row.path.starts_with('<')).ops;

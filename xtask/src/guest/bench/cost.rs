@@ -1,4 +1,4 @@
-//! What a request costs under each tracer.
+//! Measures what a request costs under each tracer.
 use std::{
     fs::{self, File},
     io::Write,
@@ -24,13 +24,13 @@ use crate::{
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BenchArgs {
-    /// dio-trace
+    /// Path of the dio-trace binary
     #[arg(long)]
     tool: PathBuf,
-    /// These tracers alone
+    /// Measure only these tracers
     #[arg(long)]
     tracer: Vec<String>,
-    /// Where rows go, a line of JSON each
+    /// File to append the rows to, one line of JSON per row
     #[arg(long)]
     out: PathBuf,
 }

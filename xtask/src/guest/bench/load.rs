@@ -1,4 +1,4 @@
-//! The program that is measured: requests of one kind after the other, and what each took.
+//! The program that is measured: makes requests of one kind after the other, and times them.
 //!
 //! Under QEMU's `-icount` one instruction is one nanosecond of the guest's clock.
 use std::{
@@ -30,11 +30,11 @@ use crate::guest::{
 
 /// Bytes of a read from a pipe or socket.
 const MESSAGE: usize = 64;
-/// Requests in flight, of libaio and io_uring.
+/// Requests in flight by libaio and io_uring.
 const DEPTH: usize = 32;
-/// Requests before measuring begins: caches warm up, the tracer learns the file.
+/// Requests before the measurement, which warm up the caches and let the tracer look up the file.
 const WARM: usize = 2000;
-/// Requests timed together, at least; with fewer the clock itself would count.
+/// The least number of requests that are timed together; with fewer, reading the clock would show.
 const BATCH: usize = 96;
 const BATCHES: usize = 40;
 
@@ -43,20 +43,20 @@ pub(crate) struct BenchLoadArgs {
     /// A folder with the files `plain` and `journaled`
     #[arg(long)]
     folder: PathBuf,
-    /// These kinds alone
+    /// Measure only these kinds
     #[arg(long)]
     kind: Vec<String>,
     #[arg(long)]
     out: PathBuf,
 }
 
-/// A kind of request.
+/// A kind of request: its name, and a function that prepares the load.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     start: fn(&Path) -> Result<Box<dyn Load>>,
 }
 
-/// In the order of the table.
+/// All kinds, in the order of the table.
 pub(crate) const KINDS: &[Kind] = &[
     Kind { name: "direct-read", start: |folder| InFile::start(folder, "plain", true, false) },
     Kind { name: "buffered-read", start: |folder| InFile::start(folder, "plain", false, false) },
@@ -79,12 +79,12 @@ pub(crate) fn main(args: &BenchLoadArgs) -> Result<()> {
     fs::write(&args.out, serde_json::to_vec(&costs)?).context("cannot write the costs")
 }
 
-/// Requests of one kind.
+/// A load that makes requests of one kind.
 trait Load {
-    /// Makes as many as go together; how many.
+    /// Makes one request, or one group that goes together; returns the number of requests.
     fn once(&mut self) -> Result<usize>;
 
-    /// What must be there for so many requests, and is not measured.
+    /// Prepares this many requests; its time is not measured.
     fn prepare(&mut self, _requests: usize) -> Result<()> {
         Ok(())
     }
@@ -105,7 +105,7 @@ fn measure(load: &mut dyn Load) -> Result<Cost> {
     Ok(Cost { least, mean: all / requests as f64 })
 }
 
-/// Requests made, and the ns they took together.
+/// Makes a batch; returns the number of requests and their total time in ns.
 fn batch(load: &mut dyn Load) -> Result<(usize, f64)> {
     load.prepare(BATCH)?;
     let mut made = 0;
@@ -116,8 +116,8 @@ fn batch(load: &mut dyn Load) -> Result<(usize, f64)> {
     Ok((made, start.elapsed().as_nanos() as f64))
 }
 
-/// pread or pwrite, block after block. What is direct begins with nothing cached: a file's pages
-/// cost each direct read more, with a tracer and without.
+/// pread or pwrite, block after block. Direct loads start with nothing cached, because cached pages
+/// of the file make each direct read more expensive, with a tracer and without.
 struct InFile {
     file: File,
     buffer: Buffer,
@@ -132,7 +132,7 @@ impl InFile {
         if direct {
             options.custom_flags(libc::O_DIRECT);
         } else {
-            // Direct writes may have dropped its pages.
+            // Reads the file into the page cache: direct writes may have dropped its pages.
             fs::read(folder.join(name))?;
         }
         let file = options.open(folder.join(name))?;
@@ -162,7 +162,7 @@ impl Load for InFile {
     }
 }
 
-/// Reads of small messages that are there already.
+/// Reads of small messages that have been written before.
 struct Stream<R, W> {
     from: R,
     into: W,
@@ -185,8 +185,8 @@ impl Stream<UnixStream, UnixStream> {
 impl<R: AsRawFd, W: Write> Load for Stream<R, W> {
     fn once(&mut self) -> Result<usize> {
         let mut message = [0_u8; MESSAGE];
-        // read(2): for a socket the standard library has recv(2), which is not a file's.
-        // SAFETY: room for so many bytes.
+        // read(2): for a socket the standard library uses recv(2), which is not a file read.
+        // SAFETY: the buffer has MESSAGE bytes.
         let got =
             unsafe { libc::read(self.from.as_raw_fd(), message.as_mut_ptr().cast(), MESSAGE) };
         if got != MESSAGE as isize {
@@ -203,7 +203,7 @@ impl<R: AsRawFd, W: Write> Load for Stream<R, W> {
     }
 }
 
-/// Direct reads, many in flight.
+/// Direct reads with many in flight.
 struct Queued {
     engine: Box<dyn Engine>,
     file: File,

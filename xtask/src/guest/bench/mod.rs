@@ -1,10 +1,10 @@
-//! What a request costs with no tracer, with dio-trace, and with its peers.
+//! Measures what a request costs without a tracer, with dio-trace, and with its peers.
 //!
-//! - [`cost`]: under each tracer; [`load`]: the program that is measured
-//! - [`tracers`]: who watches it; [`programs`]: their eBPF programs one by one
-//! - [`rate`]: how it fares under load
-//! - [`upkeep`]: what dio-trace takes by itself
-//! - [`stage`], [`usage`]: what they stand on
+//! - [`cost`]: the cost under each tracer; [`load`]: the program that is measured
+//! - [`tracers`]: the tracers; [`programs`]: the run time of each eBPF program
+//! - [`rate`]: losses and cost under load
+//! - [`upkeep`]: dio-trace's own start time, idle cost and memory
+//! - [`stage`]: the disk and files; [`usage`]: a process's CPU time and memory
 pub(crate) mod cost;
 pub(crate) mod load;
 mod programs;

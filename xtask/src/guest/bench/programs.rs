@@ -1,4 +1,4 @@
-//! The eBPF programs one by one, as the kernel measures them.
+//! The run time of each eBPF program, as the kernel measures it.
 use std::{collections::HashMap, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{guest::contract::bench::Program, host::cmd};
 
-/// As bpftool names its members.
+/// A row of bpftool's list of programs, with bpftool's field names.
 #[derive(Deserialize)]
 struct Listed {
     id: u64,
@@ -14,20 +14,21 @@ struct Listed {
     name: String,
 }
 
-/// Makes the kernel time each run of a program, or not (kernel/bpf/syscall.c:bpf_stats_handler).
+/// Switches the kernel's timing of eBPF programs on or off (kernel/bpf/syscall.c:
+/// bpf_stats_handler).
 pub(super) fn measure(on: bool) -> Result<()> {
     let word = if on { "1" } else { "0" };
     fs::write("/proc/sys/kernel/bpf_stats_enabled", word).context("bpf_stats_enabled")
 }
 
-/// Those that a process has loaded, and that ran.
+/// The programs that a process has loaded and that have run.
 pub(super) fn look(pid: u32) -> Result<Vec<Program>> {
     let text = cmd::output(Command::new("bpftool").args(["-j", "prog", "show"]))?;
     let all: Vec<Listed> = serde_json::from_str(&text).context("bpftool's list")?;
     let names: HashMap<u64, String> = all.into_iter().map(|row| (row.id, row.name)).collect();
     let mut programs = Vec::new();
     for entry in fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fdinfo"))? {
-        // One that was closed meanwhile is no program.
+        // A descriptor that was closed in the meantime is skipped.
         let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
         programs.extend(parse(&text, &names));
     }
@@ -36,8 +37,8 @@ pub(super) fn look(pid: u32) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// A descriptor's fdinfo, if it is that of a program that ran (kernel/bpf/syscall.c:
-/// bpf_prog_show_fdinfo).
+/// Parses a descriptor's fdinfo (kernel/bpf/syscall.c:bpf_prog_show_fdinfo); `None` if it is not a
+/// program, or one that has not run.
 fn parse(text: &str, names: &HashMap<u64, String>) -> Option<Program> {
     let number = |key: &str| -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;

@@ -1,5 +1,5 @@
-//! Four CPUs that read, every read a finding: what is lost, what it costs, and whether an output
-//! that takes nothing stops the program.
+//! Four threads on four CPUs read at different paces, and every read is a finding: measures lost
+//! events, the cost of tracing, and whether an output that is not read stops the program.
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
@@ -32,15 +32,15 @@ use crate::{
 const THREADS: u64 = 4;
 /// How long the threads read.
 const READING: Duration = Duration::from_secs(5);
-/// Reads a second that all threads together try for; 0: as many as they can.
+/// Target reads per second of all threads together; 0: as many as possible.
 const PACES: &[u64] = &[500, 2_000, 8_000, 0];
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RateArgs {
-    /// dio-trace
+    /// Path of the dio-trace binary
     #[arg(long)]
     tool: PathBuf,
-    /// Where rows go, a line of JSON each
+    /// File to append the rows to, one line of JSON per row
     #[arg(long)]
     out: PathBuf,
 }
@@ -84,15 +84,15 @@ fn measure(args: &RateArgs, output: Output, pace: u64) -> Result<Rate> {
     Ok(Rate { pace, output, load, seen: watch.map(Watch::end).transpose()? })
 }
 
-/// Lines of requests, and the summary.
+/// The number of request lines, and the summary.
 type Lines = (u64, Value);
 
-/// dio-trace on the program.
+/// dio-trace, attached to the program.
 struct Watch {
     tool: Child,
-    /// Seconds of CPU that attaching took.
+    /// CPU seconds that attaching took.
     before: f64,
-    /// Reads what is left of its output.
+    /// Reads the rest of dio-trace's output.
     lines: Box<dyn FnOnce() -> Result<Lines>>,
 }
 
@@ -108,16 +108,16 @@ impl Watch {
         Ok(Self { before: cpu_seconds(tool.id())?, tool, lines })
     }
 
-    /// Waits for its end, which that of the program brings.
+    /// Waits until dio-trace exits, which it does when the program has exited.
     fn end(self) -> Result<Seen> {
-        let (told, summary) = (self.lines)()?;
+        let (emitted, summary) = (self.lines)()?;
         let (status, usage) = wait(self.tool.id())?;
         if !status.success() {
             bail!("dio-trace failed ({status})");
         }
         Ok(Seen {
             counted: counted(&summary),
-            told,
+            told: emitted,
             lost: summary["lost"]["ring buffer full"].as_u64().unwrap_or(0),
             cpu_seconds: seconds(&usage) - self.before,
             kib: usage.ru_maxrss as u64,
@@ -126,15 +126,15 @@ impl Watch {
 }
 
 fn read(pipe: ChildStdout) -> Result<Lines> {
-    let (mut told, mut last) = (0, String::new());
+    let (mut emitted, mut last) = (0, String::new());
     for line in BufReader::new(pipe).lines() {
         last = line?;
-        told += u64::from(last.contains("\"kind\":\"request\""));
+        emitted += u64::from(last.contains("\"kind\":\"request\""));
     }
-    Ok((told, serde_json::from_str(&last).context("the last line is no summary")?))
+    Ok((emitted, serde_json::from_str(&last).context("the last line is not a summary")?))
 }
 
-/// The program: threads that read the file's blocks in turn.
+/// The program: its threads read the file's blocks in turn.
 pub(crate) fn load(args: &RateLoadArgs) -> Result<()> {
     wait_for_go()?;
     let start = Instant::now();

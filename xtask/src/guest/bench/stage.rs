@@ -1,4 +1,5 @@
-//! What is measured on: a disk in memory with its files, and dio-trace on a program.
+//! The environment of the measurements: a disk in memory with its files, and dio-trace attached to
+//! a program.
 use std::{
     fs::{self, File},
     io,
@@ -17,16 +18,18 @@ use crate::{
     host::cmd::{self, text},
 };
 
-/// Memory for a disk: what is measured is the kernel's way and the tracer's, no disk's.
+/// Module and options of a disk in memory, so that only the kernel's and the tracer's time is
+/// measured, not a disk's.
 const DISK: &[&str] = &["null_blk", "nr_devices=1", "memory_backed=1", "gb=1", "bs=512"];
 /// Bytes of a request to a file.
 pub(super) const BLOCK: usize = 4096;
 /// Blocks of a file that are used in turn.
 pub(super) const BLOCKS: usize = 16;
-/// Where it is mounted.
+/// The mount point.
 pub(super) const FOLDER: &str = "/mnt/bench";
 
-/// The files of [`super::load`]; what is journaled with its data is never read directly.
+/// Makes the files of [`super::load`]. A read of `journaled` is never direct, because the file's
+/// data is journaled.
 pub(super) fn make(folder: &Path) -> Result<()> {
     mount(folder, &[])?;
     for name in ["plain", "journaled"] {
@@ -40,16 +43,17 @@ pub(super) fn make(folder: &Path) -> Result<()> {
     run(&["sync"])
 }
 
-/// An ext4 in memory, made with these options.
+/// Makes an ext4 in memory with these options, and mounts it.
 pub(super) fn mount(folder: &Path, options: &[&str]) -> Result<()> {
     run(&[&["modprobe"], DISK].concat())?;
     run(&[&["mkfs.ext4", "-q", "-F", "-E", "nodiscard", "/dev/nullb0"], options].concat())?;
     fs::create_dir_all(folder)?;
-    // With delayed allocation ext4 journals no data (fs/ext4/ext4_jbd2.c:ext4_inode_journal_mode).
+    // With delayed allocation ext4 ignores chattr +j (fs/ext4/ext4_jbd2.c:ext4_inode_journal_mode).
     run(&["mount", "-o", "nodelalloc", "/dev/nullb0", text(folder)?])
 }
 
-/// dio-trace on a program, with these words more; it traces already. Its lines are for us to read.
+/// Attaches dio-trace to a program with the additional arguments `more`, and waits until it traces;
+/// returns the process and its stdout.
 pub(super) fn attach(tool: &Path, pid: u32, more: &[&str]) -> Result<(Child, ChildStdout)> {
     let traces = Traces::new(Path::new("/tmp"), "bench");
     let mut child = Command::new(tool)
@@ -70,7 +74,7 @@ pub(super) fn read_block(file: &File, buffer: &mut Buffer, at: i64) -> Result<()
     if room < BLOCK {
         bail!("a buffer of {room} bytes");
     }
-    // SAFETY: a buffer of that size, as just asked.
+    // SAFETY: the buffer has at least BLOCK bytes, as checked above.
     let got = unsafe { libc::pread(file.as_raw_fd(), buffer.at(0).cast(), BLOCK, at) };
     if got != BLOCK as isize {
         bail!("a read returned {got}: {}", io::Error::last_os_error());
@@ -78,7 +82,7 @@ pub(super) fn read_block(file: &File, buffer: &mut Buffer, at: i64) -> Result<()
     Ok(())
 }
 
-/// Runs a command quietly.
+/// Runs a command and discards its output.
 pub(super) fn run(words: &[&str]) -> Result<()> {
     cmd::output(Command::new(words[0]).args(&words[1..])).map(drop)
 }

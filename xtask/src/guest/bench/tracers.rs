@@ -1,4 +1,4 @@
-//! Who watches: dio-trace in its ways, and its peers.
+//! The tracers that are compared: dio-trace with different options, and its peers.
 use std::{
     fs::{self, File},
     path::Path,
@@ -14,34 +14,36 @@ use crate::{
     host::cmd::text,
 };
 
-/// A way of watching. In its words, `TOOL` is dio-trace and `PID` the program that is measured.
+/// A tracer and its options. In `words`, `TOOL` stands for the dio-trace binary and `PID` for the
+/// process that is measured.
 pub(crate) struct Tracer {
     pub(crate) name: &'static str,
     words: &'static [&'static str],
     ready: Ready,
-    /// The kinds of request it is measured with; none: all.
+    /// The kinds of request that are measured; empty: all.
     pub(super) kinds: &'static [&'static str],
-    /// Each of its programs is measured, rather than the requests.
+    /// Whether the tracer's eBPF programs are measured instead of the requests.
     pub(crate) programs: bool,
 }
 
-/// When it watches.
+/// How to detect that a tracer traces.
 enum Ready {
-    /// It says so on stderr.
+    /// The text appears on stderr.
     Says(&'static str),
-    /// On stdout.
+    /// The text appears on stdout.
     Prints(&'static str),
-    /// It does not say, but rests once it has started.
+    /// The tracer prints nothing, but becomes idle once it traces.
     Rests,
-    /// The same, and has such a descriptor open by then: while it waits for the disk it rests too.
+    /// The tracer becomes idle and has a descriptor of this name open; it may be idle before,
+    /// while it waits for the disk.
     RestsWith(&'static str),
 }
 
-/// As long without using the CPU is rest.
+/// A tracer that uses no CPU time for this long is idle.
 const REST: Duration = Duration::from_secs(4);
 
 /// bpftrace prints nothing before all of its probes are attached (src/bpftrace.cpp:BPFtrace::run).
-/// That it rests is no sign: it does while it waits for the disk.
+/// Idleness does not show that it traces: it is also idle while it waits for the disk.
 const READY: Ready = Ready::Prints("ready");
 const TRACING: Ready = Ready::Says("dio-trace: tracing");
 
@@ -55,16 +57,16 @@ impl Tracer {
         self
     }
 
-    /// Its name as one word.
+    /// The name as one word.
     pub(crate) fn id(&self) -> String {
         self.name.replace([' ', ','], "-").replace("--", "-")
     }
 }
 
-/// What perf trace and strace are given: one system call's.
+/// The kinds for perf trace and strace, which trace only one system call.
 const PREAD: &[&str] = &["direct-read", "buffered-read"];
 
-/// In the order of the table. The first is none.
+/// All tracers, in the order of the table. The first one is no tracer.
 pub(crate) const TRACERS: &[Tracer] = &[
     tracer("none", &[], Ready::Rests),
     tracer("dio-trace", &["TOOL", "audit", "--attach", "fentry"], TRACING),
@@ -95,17 +97,17 @@ pub(crate) const TRACERS: &[Tracer] = &[
     },
 ];
 
-/// What it says goes here.
+/// The file for the tracer's output.
 const TALK: &str = "/tmp/bench.talk";
 
-/// A tracer at work.
+/// A running tracer.
 pub(super) struct Running {
     child: Option<Child>,
 }
 
 impl Running {
     pub(super) fn start(tracer: &Tracer, tool: &Path, pid: u32) -> Result<Self> {
-        // An old recording is no reason to fail.
+        // A recording of an earlier run would make `record` fail.
         let _ = fs::remove_file("/tmp/bench.dio");
         programs::measure(tracer.programs)?;
         let Some((program, words)) = tracer.words.split_first() else {
@@ -134,11 +136,11 @@ impl Running {
         self.child.as_ref().map(Child::id)
     }
 
-    /// How it ended, if there is one.
+    /// Stops the tracer; returns its exit status, or `None` if there is no tracer.
     pub(super) fn stop(mut self) -> Result<Option<ExitStatus>> {
         let Some(mut child) = self.child.take() else { return Ok(None) };
         if let Some(status) = child.try_wait()? {
-            bail!("it ended before it was told to ({status}): {}", talk());
+            bail!("it exited before it was asked to ({status}): {}", talk());
         }
         // SAFETY: our own child, not waited for yet.
         unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
@@ -149,7 +151,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // Fails only where it has ended already.
+            // Fails only if it has exited already.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -179,7 +181,7 @@ fn wait(child: &mut Child, ready: &Ready) -> Result<()> {
     }
 }
 
-/// True if one of its descriptors is of that name.
+/// Whether the process has a descriptor of this name open.
 fn holds(pid: u32, what: &str) -> Result<bool> {
     let mut fds = fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(Result::ok);
     Ok(fds.any(|fd| fs::read_link(fd.path()).is_ok_and(|name| name == Path::new(what))))

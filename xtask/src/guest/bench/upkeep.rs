@@ -1,4 +1,4 @@
-//! What dio-trace takes by itself: to start, at rest, and over many requests of many files.
+//! Measures dio-trace's own cost: at the start, while idle, and over many requests to many files.
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
@@ -32,22 +32,23 @@ use crate::{
 const FOLDERS: u64 = 100;
 const IN_EACH: u64 = 1_000;
 const FILES: u64 = FOLDERS * IN_EACH;
-/// Between attaching and the rest that is measured: first pages, first ticks.
+/// Time between attaching and the measurement of the idle cost, so that work after the start does
+/// not count.
 const SETTLING: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_secs(60);
 
-/// Ways to run it, of the table of tracers.
+/// The rows of the table of tracers that are measured.
 const WAYS: &[&str] = &["dio-trace", "dio-trace kprobe", "dio-trace record"];
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct UpkeepArgs {
-    /// dio-trace
+    /// Path of the dio-trace binary
     #[arg(long)]
     tool: PathBuf,
-    /// Where rows go, a line of JSON each
+    /// File to append the rows to, one line of JSON per row
     #[arg(long)]
     out: PathBuf,
-    /// How often each file is read; without it, how it starts and rests
+    /// How often each file is read; without this option, measure the start and the idle cost
     #[arg(long)]
     rounds: Option<u64>,
 }
@@ -99,7 +100,7 @@ fn rest(args: &UpkeepArgs, tracer: &Tracer) -> Result<Rest> {
 
 fn long(args: &UpkeepArgs, rounds: u64) -> Result<Long> {
     let folder = Path::new(FOLDER);
-    // An inode for each block: the files are small.
+    // One inode per block, because the files are small.
     mount(folder, &["-i", "4096"])?;
     make(folder)?;
     let mut load = Command::new(std::env::current_exe().context("xtask cannot find itself")?);
@@ -120,13 +121,13 @@ fn ended(tool: &Child, lines: &Lines, reads: u64) -> Result<Long> {
         bail!("dio-trace failed ({status})");
     }
     let summary: Value =
-        serde_json::from_str(&lines.last).context("the last line is no summary")?;
+        serde_json::from_str(&lines.last).context("the last line is not a summary")?;
     Ok(Long {
         files: FILES,
         reads,
         counted: counted(&summary),
         uncounted: summary["lost"]["counter map full"].as_u64().unwrap_or(0),
-        told: lines.told,
+        told: lines.emitted,
         unnamed: lines.unnamed,
         lost: summary["lost"]["ring buffer full"].as_u64().unwrap_or(0),
         memory: lines.memory.clone(),
@@ -134,17 +135,18 @@ fn ended(tool: &Child, lines: &Lines, reads: u64) -> Result<Long> {
     })
 }
 
-/// What dio-trace wrote.
+/// Counts of dio-trace's output lines, and samples of its memory.
 #[derive(Default)]
 struct Lines {
-    told: u64,
+    emitted: u64,
     unnamed: u64,
     memory: Vec<(u64, u64)>,
     last: String,
 }
 
 impl Lines {
-    /// Reads to the end; now and then it asks for the memory of the process.
+    /// Reads the output to the end, and samples the process's memory after a hundredth, a tenth and
+    /// half of the reads.
     fn read(pipe: ChildStdout, pid: u32, reads: u64) -> Result<Self> {
         let looks = [reads / 100, reads / 10, reads / 2];
         let mut lines = Self::default();
@@ -152,10 +154,10 @@ impl Lines {
         let mut line = String::new();
         while pipe.read_line(&mut line)? != 0 {
             if line.contains("\"kind\":\"request\"") {
-                lines.told += 1;
+                lines.emitted += 1;
                 lines.unnamed += u64::from(line.contains("\"path\":\"<"));
-                if looks.contains(&lines.told) {
-                    lines.memory.push((lines.told, resident(pid)?));
+                if looks.contains(&lines.emitted) {
+                    lines.memory.push((lines.emitted, resident(pid)?));
                 }
             }
             std::mem::swap(&mut lines.last, &mut line);
@@ -179,7 +181,7 @@ fn make(folder: &Path) -> Result<()> {
     run(&["sync"])
 }
 
-/// The program: opens file after file, reads it, closes it.
+/// The program: opens, reads and closes one file after the other.
 pub(crate) fn load(args: &UpkeepLoadArgs) -> Result<()> {
     wait_for_go()?;
     let mut buffer = Buffer::new(BLOCK)?;

@@ -1,4 +1,4 @@
-//! What a process takes: CPU, switches, memory.
+//! A process's resource usage: CPU time, context switches, memory.
 use std::{
     fs, io,
     os::unix::process::ExitStatusExt as _,
@@ -18,15 +18,15 @@ pub(super) fn cpu_ticks(pid: u32) -> Result<u64> {
     Ok(field(11).context("no utime")? + field(12).context("no stime")?)
 }
 
-/// The same in seconds, those of threads that have ended in it.
+/// CPU time of a process and its threads in seconds, including threads that have exited.
 pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
-    // SAFETY: only asks.
+    // SAFETY: no preconditions.
     let hz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     Ok(cpu_ticks(pid)? as f64 / hz as f64)
 }
 
-/// CPU time of the threads that a process has, in no ticks but as it was
-/// (kernel/sched: `sum_exec_runtime`, the first number of /proc/PID/task/TID/schedstat).
+/// CPU time of a process's existing threads, exact rather than in ticks (kernel/sched:
+/// `sum_exec_runtime`, the first number of /proc/PID/task/TID/schedstat).
 pub(super) fn exact_cpu(pid: u32) -> Result<Duration> {
     let mut sum = 0;
     for task in tasks(pid)? {
@@ -37,12 +37,12 @@ pub(super) fn exact_cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(sum))
 }
 
-/// How often its threads began to wait (proc_pid_status(5): `voluntary_ctxt_switches`).
+/// How often a process's threads started to wait (proc_pid_status(5): `voluntary_ctxt_switches`).
 pub(super) fn waits(pid: u32) -> Result<u64> {
     tasks(pid)?.iter().map(|task| status(task, "voluntary_ctxt_switches:")).sum()
 }
 
-/// Its memory, in KiB (proc_pid_status(5): `VmRSS`).
+/// A process's resident memory, in KiB (proc_pid_status(5): `VmRSS`).
 pub(super) fn resident(pid: u32) -> Result<u64> {
     status(&Path::new("/proc").join(pid.to_string()), "VmRSS:")
 }
@@ -61,12 +61,12 @@ fn status(of: &Path, name: &str) -> Result<u64> {
     number.with_context(|| format!("no {name} in {}", of.display()))
 }
 
-/// End and usage of a child.
+/// Waits for a child; returns its exit status and resource usage.
 pub(super) fn wait(pid: u32) -> Result<(ExitStatus, libc::rusage)> {
     let mut status = 0;
-    // SAFETY: plain numbers.
+    // SAFETY: rusage is made of plain numbers, for which all zeroes are valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: a child of ours, and two places of our own.
+    // SAFETY: our own child, and two of our own variables to write to.
     let pid = unsafe { libc::wait4(pid as libc::pid_t, &raw mut status, 0, &raw mut usage) };
     if pid < 0 {
         return Err(io::Error::last_os_error()).context("cannot wait for dio-trace");
@@ -74,7 +74,7 @@ pub(super) fn wait(pid: u32) -> Result<(ExitStatus, libc::rusage)> {
     Ok((ExitStatus::from_raw(status), usage))
 }
 
-/// User and system together.
+/// User and system CPU time together, in seconds.
 pub(super) fn seconds(usage: &libc::rusage) -> f64 {
     let of = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
     of(usage.ru_utime) + of(usage.ru_stime)

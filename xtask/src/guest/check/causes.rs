@@ -1,10 +1,10 @@
-//! The causes that explain a cell, and what some file systems do not count.
+//! The causes that may explain a cell's verdict, and the file systems with incomplete counters.
 use crate::guest::{
     fixtures::Setup,
     matrix::cells::{Cell, Ending, Expect},
 };
 
-/// The word of the contract for an API of the workload.
+/// The `api` that dio-trace reports for an API of the workload.
 pub(crate) fn api(name: &str) -> &'static str {
     match name {
         "read" | "pread" | "write" | "pwrite" | "thread" | "child" => "read",
@@ -15,7 +15,7 @@ pub(crate) fn api(name: &str) -> &'static str {
     }
 }
 
-/// The causes that explain a cell; none where nothing is to be explained.
+/// The causes, one of which dio-trace must report for a cell; `None` if no cause is checked.
 pub(crate) fn causes(
     setup: &Setup,
     cell: &Cell,
@@ -55,12 +55,13 @@ pub(crate) fn causes(
     })
 }
 
-/// File systems that do not count all that they write back.
+/// Whether the file system does not count all the pages that it writes back.
 pub(crate) fn uncounted(setup: &Setup) -> bool {
     matches!(setup.fs, "f2fs" | "nilfs2")
 }
 
-/// nfs drops pages once an asynchronous write is on its way, and may have its answer by then.
+/// Whether pages may be dropped too late to be seen: nfs drops them after it has sent an
+/// asynchronous write, which may already have completed by then.
 pub(crate) fn drops_late(setup: &Setup, cell: &Cell) -> bool {
     setup.fs == "nfs4" && cell.writes() && api(cell.api) != "read"
 }

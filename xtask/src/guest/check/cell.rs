@@ -1,4 +1,5 @@
-//! One cell: what dio-trace said of it against the scenario, the tally, mincore and /proc/self/io.
+//! Checks one cell: compares dio-trace's events with the scenario, the tally, mincore and
+//! /proc/self/io.
 use crate::guest::{
     check::causes::{api, causes, drops_late, uncounted},
     contract::json::Event,
@@ -7,21 +8,21 @@ use crate::guest::{
     tally::Entry,
 };
 
-/// What the run asked of dio-trace.
+/// Which requests dio-trace was asked to report.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
     /// `--all`: every request has an event.
     All,
-    /// Findings alone: other requests are in the counters only.
+    /// Only findings have an event; other requests are only counted.
     Findings,
 }
 
-/// Pages left the cache meanwhile.
+/// Whether pages left the page cache during the call.
 const fn dropped(entry: &Entry) -> bool {
     entry.after < entry.before
 }
 
-/// A finding, as README has it.
+/// Whether the expected request is a finding as README defines it.
 fn is_finding(expect: &Expect, entry: &Entry) -> bool {
     let Expect::Request { verdict, result, flush, drop } = expect else { return false };
     let short = matches!(result, Ending::Count(Some(_), _));
@@ -34,7 +35,7 @@ fn is_finding(expect: &Expect, entry: &Entry) -> bool {
     }
 }
 
-/// All that is wrong with a cell; nothing if it is right.
+/// The mismatches of a cell; empty if there are none.
 pub(crate) fn compare(
     setup: &Setup,
     cell: &Cell,
@@ -70,8 +71,8 @@ pub(crate) fn compare(
             check(entry.stage == "call", &|| format!("refused at {}", entry.stage));
             check(entry.result == ret, &|| format!("the program got {}, not {ret}", entry.result));
             let wanted = usize::from(asked == Asked::All || is_finding(expect, entry));
-            // Pages that came and went within the request, or were there before on a device, make a
-            // finding that the scenario does not know; a flush may go uncounted.
+            // The scenario cannot predict every finding: pages may come and go within the request,
+            // or be cached on a device beforehand. A flush may also not be counted.
             let unsure = asked == Asked::Findings
                 && match events {
                     [event] => {
@@ -95,7 +96,7 @@ pub(crate) fn compare(
     wrong
 }
 
-/// What is wrong with an event.
+/// The mismatches between an event and the scenario and the tally.
 fn about(setup: &Setup, cell: &Cell, expect: &Expect, entry: &Entry, event: &Event) -> Vec<String> {
     let Expect::Request { verdict, result, flush, drop: drop_expected } = expect else {
         return Vec::new();
@@ -116,7 +117,8 @@ fn about(setup: &Setup, cell: &Cell, expect: &Expect, entry: &Entry, event: &Eve
     let (direct, cached) = match *verdict {
         "direct" | "client" => (done, 0),
         "fallback" | "memory" => (0, done),
-        // How the bytes divide is the file's layout; that they do, and are all there, is the point.
+        // The file's layout decides how the bytes divide. Checked is only that both parts are not
+        // empty and add up.
         "partial" if (1..done).contains(&event.direct_bytes) => {
             (event.direct_bytes, done - event.direct_bytes)
         }
@@ -136,12 +138,12 @@ fn about(setup: &Setup, cell: &Cell, expect: &Expect, entry: &Entry, event: &Eve
     same("direct_bytes", &event.direct_bytes, &direct);
     same("cached_bytes", &event.cached_bytes, &cached);
     let flushed = event.effects.flushed_pages.map(|pages| pages != 0);
-    // Pages that nobody counted: not known, and said so.
+    // Where the file system does not count flushed pages, dio-trace may report null.
     if flushed.is_some() || !uncounted(setup) {
         same("flushed", &flushed, &Some(*flush));
     }
-    // Pages that come and go within the request (inline data, for one) mincore cannot see.
-    // A device may have been left with cached pages by the cell before.
+    // mincore cannot see pages that come and go within the request (inline data, for example).
+    // The previous cell may have left cached pages on a device.
     let drop = dropped(entry) && event.op == "write";
     if *verdict == "direct" && *drop_expected && entry.before != 0 {
         same("dropped, by mincore", &drop, &true);
@@ -162,7 +164,7 @@ fn about(setup: &Setup, cell: &Cell, expect: &Expect, entry: &Entry, event: &Eve
     wrong
 }
 
-/// What mincore and /proc/self/io have against a verdict.
+/// The mismatches between a verdict and what mincore and /proc/self/io measured.
 fn independent(setup: &Setup, cell: &Cell, entry: &Entry, event: &Event) -> Vec<String> {
     let mut wrong = Vec::new();
     let (before, after, pages) = (entry.before, entry.after, entry.pages);
@@ -175,13 +177,13 @@ fn independent(setup: &Setup, cell: &Cell, entry: &Entry, event: &Event) -> Vec<
                 let pages = event.effects.readahead_pages;
                 wrong.push(format!("direct, but {pages:?} pages were added to the cache"));
             }
-            // A hole is read from nowhere. erofs and gfs2 may keep the end of a file, or all of it,
-            // beside its inode, and have read that before.
+            // A hole is not read from storage. erofs and gfs2 may keep the end of a file, or all of
+            // it, next to its inode, and have read that before.
             let elsewhere = cell.writes()
                 || matches!(cell.case, "r_unwritten" | "r_mix")
                 || cell.case.starts_with("r_hole")
                 || (matches!(setup.fs, "erofs" | "gfs2") && entry.result % 4096 != 0);
-            // The kernel reads whole sectors.
+            // The kernel reads whole sectors, so storage may give more than the result.
             if !elsewhere && entry.result > 0 && (entry.storage as i64) < entry.result {
                 wrong.push(format!(
                     "direct, but storage gave {} of {} bytes",
@@ -189,7 +191,7 @@ fn independent(setup: &Setup, cell: &Cell, entry: &Entry, event: &Event) -> Vec<
                 ));
             }
         }
-        // What a write put there may have been written back and dropped.
+        // Writes are not checked: their pages may have been written back and dropped.
         "fallback" if !cell.writes() && cell.case != "r_dontcache" => {
             if after != pages {
                 wrong.push(format!("fallback, but mincore saw {after} of {pages} pages"));
@@ -205,7 +207,7 @@ fn independent(setup: &Setup, cell: &Cell, entry: &Entry, event: &Event) -> Vec<
     wrong
 }
 
-/// The number behind an errno's name.
+/// The number of an errno by its name.
 pub(crate) fn number(name: &str) -> i64 {
     i64::from(match name {
         "EINVAL" => libc::EINVAL,

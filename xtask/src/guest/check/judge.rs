@@ -1,4 +1,4 @@
-//! A whole run: each cell, the refusals, and the counts of the closing line.
+//! Checks a whole run of dio-trace: each cell, the rejected opens, and the totals of the summary.
 use std::collections::BTreeMap;
 
 use crate::guest::{
@@ -12,16 +12,17 @@ use crate::guest::{
     tally::Entry,
 };
 
-/// Judges a run.
+/// Collects the scores and mismatches of the runs of one suite.
 #[derive(Default)]
 pub(crate) struct Judge {
     pub(crate) scores: Vec<Score>,
-    /// What is wrong, in words.
+    /// All mismatches, as text.
     pub(crate) complaints: Vec<String>,
 }
 
 impl Judge {
-    /// Compares every cell of these places.
+    /// Checks every cell of these fixtures. Events that match no cell (unmatched events) count as
+    /// extra.
     pub(crate) fn cells(
         &mut self,
         places: &[(Place, Vec<Cell>)],
@@ -46,12 +47,12 @@ impl Judge {
             }
             self.scores.push(score);
         }
-        let strangers: Vec<&Event> = owner.into_values().flatten().collect();
-        for event in &strangers {
-            self.complaints.push(format!("about no cell: {event:?}"));
+        let unmatched: Vec<&Event> = owner.into_values().flatten().collect();
+        for event in &unmatched {
+            self.complaints.push(format!("unmatched event: {event:?}"));
         }
-        if let (Some(score), false) = (self.scores.last_mut(), strangers.is_empty()) {
-            score.extra += strangers.len() as u64;
+        if let (Some(score), false) = (self.scores.last_mut(), unmatched.is_empty()) {
+            score.extra += unmatched.len() as u64;
         }
     }
 
@@ -88,7 +89,8 @@ impl Judge {
         self.complaints.push(format!("{} {}: {what}", cell.setup, cell.name()));
     }
 
-    /// O_DIRECT itself refused: as often, for whom and what, as the tally has it.
+    /// Checks the rejected opens (EINVAL from open or fcntl): call, process, path and count must be
+    /// those of the tally.
     pub(crate) fn refusals(&mut self, tally: &[Entry], report: &Report) {
         let mut counts = BTreeMap::new();
         for entry in tally {
@@ -114,12 +116,12 @@ impl Judge {
         let missed = truth.iter().filter(|refusal| !said.contains(refusal));
         let wrong: Vec<String> = extra
             .map(|refusal| format!("not refused as {refusal:?}"))
-            .chain(missed.map(|refusal| format!("not told: {refusal:?}")))
+            .chain(missed.map(|refusal| format!("not reported: {refusal:?}")))
             .collect();
         self.verdict("refusals", truth.len() as u64, wrong);
     }
 
-    /// A score of `cells`, of which these are wrong.
+    /// Adds a score of `cells` cells with these mismatches.
     pub(crate) fn verdict(&mut self, name: &str, cells: u64, wrong: Vec<String>) {
         let wrong_cells = wrong.len() as u64;
         self.scores.push(Score {
@@ -131,7 +133,7 @@ impl Judge {
         self.complaints.extend(wrong.into_iter().map(|what| format!("{name}: {what}")));
     }
 
-    /// Checks the closing line: nothing lost, and as many requests as the tally has.
+    /// Checks the summary: nothing lost, and as many requests by verdict as expected.
     pub(crate) fn summary(
         &mut self,
         summary: &Summary,
@@ -158,15 +160,15 @@ impl Judge {
         if counted != *expected {
             wrong.push(format!("counted {counted:?}, the tally has {expected:?}"));
         }
-        // A score of its own: the totals are no set-up's fault.
+        // A separate score: wrong totals belong to no single fixture.
         self.verdict("totals", 0, wrong);
     }
 }
 
-/// Which event is about which entry of the tally: by file and time, so that a wrong offset or
-/// process is a wrong event and not a missed one.
+/// Assigns each event to an entry of the tally (its index; `None` for unmatched events). Matching
+/// uses only file and time, so that a wrong offset or process is a wrong event, not a missed one.
 fn owners<'a>(events: &'a [Event], tally: &[Entry]) -> BTreeMap<Option<usize>, Vec<&'a Event>> {
-    /// The tool's clock is another than the tally's, joined at its start.
+    /// Tolerance in ns: dio-trace uses another clock than the tally, and aligns them only at start.
     const SLACK: u64 = 5_000_000;
     let mut owners: BTreeMap<Option<usize>, Vec<&Event>> = BTreeMap::new();
     for event in events {
@@ -199,8 +201,8 @@ mod tests {
         matrix::cells::{self, Ending},
     };
 
-    /// A request that one cell of a scenario file expects, as a right tool would report it.
-    fn told(setup: &str, name: &str) -> (Place, Cell, Entry, Value) {
+    /// A request that one cell of a scenario file expects, as a correct dio-trace would report it.
+    fn reported(setup: &str, name: &str) -> (Place, Cell, Entry, Value) {
         let setup = fixtures::find(setup).unwrap();
         let cells = cells::load(setup.name, setup.rows, "6.12").unwrap();
         let cell = cells.into_iter().find(|cell| cell.name() == name).unwrap();
@@ -263,7 +265,7 @@ mod tests {
         judge
     }
 
-    const TOLD: &[(&str, &str)] = &[
+    const REPORTED: &[(&str, &str)] = &[
         ("ext4-512", "r_aligned4k.pread"),
         ("ext4-512", "r_off100.aio"),
         ("ext4-512", "r_tail_4k.uring"),
@@ -276,9 +278,9 @@ mod tests {
     ];
 
     #[test]
-    fn a_right_tool_passes() {
-        for (setup, name) in TOLD {
-            let (place, cell, entry, event) = told(setup, name);
+    fn a_correct_report_passes() {
+        for (setup, name) in REPORTED {
+            let (place, cell, entry, event) = reported(setup, name);
             let judge = judged(&place, &cell, &entry, &[event]);
             assert!(judge.complaints.is_empty(), "{name}: {:?}", judge.complaints);
             assert_eq!(judge.scores[0].cells, 1);
@@ -306,9 +308,9 @@ mod tests {
                 json!({"flushed_pages": null, "invalidated_pages": null, "readahead_pages": 0}),
             ),
         ];
-        for (setup, name) in TOLD {
+        for (setup, name) in REPORTED {
             for (field, value) in &flips {
-                let (place, cell, entry, mut event) = told(setup, name);
+                let (place, cell, entry, mut event) = reported(setup, name);
                 event[*field] = value.clone();
                 let judge = judged(&place, &cell, &entry, &[event]);
                 assert_eq!(judge.scores[0].wrong, 1, "{name}: {field} went unnoticed");
@@ -318,26 +320,26 @@ mod tests {
 
     #[test]
     fn a_wrong_cause_is_noticed() {
-        let (place, cell, entry, mut event) = told("ext4-journal", "r_aligned4k.preadv2");
+        let (place, cell, entry, mut event) = reported("ext4-journal", "r_aligned4k.preadv2");
         event["cause"] = json!("inline-data");
         assert_eq!(judged(&place, &cell, &entry, &[event]).scores[0].wrong, 1);
     }
 
     #[test]
     fn missed_and_extra_requests_are_noticed() {
-        let (place, cell, entry, event) = told("ext4-512", "r_aligned4k.pread");
+        let (place, cell, entry, event) = reported("ext4-512", "r_aligned4k.pread");
         assert_eq!(judged(&place, &cell, &entry, &[]).scores[0].missed, 1);
         let twice = [event.clone(), event.clone()];
         assert_eq!(judged(&place, &cell, &entry, &twice).scores[0].extra, 1);
-        // Somebody else's request, on a file of no cell.
+        // A request of another process, on a file that belongs to no cell.
         let mut other = event.clone();
         other["path"] = json!("/mnt/ext4-512/bystander");
         assert_eq!(judged(&place, &cell, &entry, &[event, other]).scores[0].extra, 1);
     }
 
     #[test]
-    fn the_kernels_own_word_outweighs_a_consistent_story() {
-        let (place, cell, mut entry, event) = told("ext4-512", "r_aligned4k.pread");
+    fn mincore_and_proc_io_outweigh_a_consistent_report() {
+        let (place, cell, mut entry, event) = reported("ext4-512", "r_aligned4k.pread");
         entry.after = 1;
         let events = std::slice::from_ref(&event);
         assert_eq!(judged(&place, &cell, &entry, events).scores[0].wrong, 1, "mincore");
@@ -370,7 +372,7 @@ mod tests {
 
     #[test]
     fn refusals_are_compared_with_the_tally() {
-        let (_, _, mut entry, _) = told("ext4-512", "r_aligned4k.pread");
+        let (_, _, mut entry, _) = reported("ext4-512", "r_aligned4k.pread");
         "open".clone_into(&mut entry.stage);
         entry.result = -22;
         let wrong = |refusals: Vec<Refusal>| {

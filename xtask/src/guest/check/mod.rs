@@ -1,8 +1,8 @@
-//! The judge: what dio-trace said against the scenarios, the workload's own tally, mincore and
-//! /proc/self/io.
+//! The checker: compares dio-trace's report with the scenarios, the workload's own tally, mincore
+//! and /proc/self/io.
 //!
-//! - [`judge`]: a whole run; [`cell`]: one cell of it
-//! - [`causes`]: what explains a cell
+//! - [`judge`]: checks a whole run; [`cell`]: checks one cell
+//! - [`causes`]: the causes that may explain a cell
 mod causes;
 mod cell;
 mod judge;

@@ -1,4 +1,4 @@
-//! The rows of `cargo xtask apps`, and what is wrong with each.
+//! The rows of `cargo xtask apps`, and the mismatches of each.
 use std::{
     collections::BTreeMap,
     fmt,
@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// Requests by operation.
+/// The number of requests by operation.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) struct Ops {
     pub(crate) reads: u64,
@@ -35,32 +35,32 @@ impl fmt::Display for Ops {
     }
 }
 
-/// One workload, counted twice.
+/// One workload, counted by dio-trace and by a reference.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Counted {
-    /// The program, as it names its version.
+    /// The program and its version, as it prints them.
     pub(crate) program: String,
-    /// What it did; rows of one program and case are one line of the page.
+    /// What the program did. Rows of one program and case make one line of the page.
     pub(crate) case: String,
-    /// The part of the workload, where it has parts with counts of their own.
+    /// The part of the workload, if its parts are counted separately; otherwise empty.
     pub(crate) part: String,
-    /// The file system.
+    /// The file system type.
     pub(crate) fs: String,
-    /// How dio-trace watched.
+    /// How dio-trace traced the program.
     pub(crate) watched: String,
-    /// Who counted too.
+    /// The reference that counted the requests independently.
     pub(crate) reference: String,
     pub(crate) wanted: Ops,
     pub(crate) seen: Ops,
     /// Requests by verdict.
     pub(crate) verdicts: BTreeMap<String, u64>,
-    /// Of dio-trace's whole run, by the summary's names; those alone that are not 0.
+    /// Losses of dio-trace's whole run, by the summary's names; only those that are not 0.
     pub(crate) missing: BTreeMap<String, u64>,
-    /// What else is not as it must be.
+    /// Other mismatches.
     pub(crate) complaints: Vec<String>,
 }
 
-/// Of latencies, in µs.
+/// Quantiles of latencies, in µs.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) struct Quantiles {
     pub(crate) count: u64,
@@ -69,7 +69,7 @@ pub(crate) struct Quantiles {
 }
 
 impl Quantiles {
-    /// Of at least one.
+    /// Computes the quantiles; all are 0 if there are no latencies.
     pub(crate) fn of(mut micros: Vec<u64>) -> Self {
         micros.sort_unstable();
         let at = |percent: usize| {
@@ -88,16 +88,17 @@ pub(crate) struct Latency {
     pub(crate) pairs: Vec<(Quantiles, Quantiles)>,
 }
 
+/// One row of the result.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) enum Row {
     Counted(Counted),
     Latency(Latency),
-    /// A program that cannot be had here, or a way that it does not have.
+    /// A program that is not installed here, or lacks the feature.
     LeftOut {
         app: String,
         why: String,
     },
-    /// The program could not be run, or not to its end.
+    /// The program could not be run, or did not finish.
     Failed {
         app: String,
         why: String,
@@ -127,7 +128,7 @@ impl Counted {
         [self.case.as_str(), &self.part].join(" ").trim().to_owned()
     }
 
-    /// What is not as it must be.
+    /// The mismatches of the row, each with the row's name.
     pub(crate) fn wrong(&self) -> Vec<String> {
         let mut wrong = self.complaints.clone();
         if self.seen != self.wanted {

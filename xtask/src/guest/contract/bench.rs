@@ -1,7 +1,7 @@
 //! The rows of `cargo xtask bench`.
 use serde::{Deserialize, Serialize};
 
-/// One tracer's row.
+/// The measurements of one tracer.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Measured {
     pub(crate) tracer: String,
@@ -10,94 +10,100 @@ pub(crate) struct Measured {
     pub(crate) programs: Vec<Program>,
 }
 
-/// What one request of a kind takes, in ns.
+/// The time that one request of a kind takes, in ns.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Cost {
-    /// Of the quickest batch: what lies in the program's own way.
+    /// Per request of the quickest batch: the cost in the traced program's own path.
     pub(crate) least: f64,
-    /// Of all batches: the tracer's own process and the timer's interrupts are in it, one CPU
-    /// being there for all.
+    /// Per request over all batches. This includes the tracer's own process and the timer
+    /// interrupts, because all share one CPU.
     pub(crate) mean: f64,
 }
 
-/// An eBPF program, as the kernel measures it.
+/// An eBPF program's statistics, as the kernel measures them.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Program {
     pub(crate) name: String,
     pub(crate) runs: u64,
     pub(crate) ns: u64,
-    /// Instructions that the verifier walked.
+    /// Instructions that the verifier processed.
     pub(crate) verified: u64,
 }
 
-/// Who takes what dio-trace writes.
+/// What consumes dio-trace's output.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) enum Output {
-    /// There is no dio-trace.
+    /// dio-trace does not run.
     None,
-    /// A program that reads all of it.
+    /// A program that reads all output.
     Read,
-    /// A pipe that nobody reads until the program has ended.
+    /// A pipe that nothing reads until the program has exited.
     Stuck,
 }
 
-/// What the program did.
+/// What the load program did.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Load {
     pub(crate) reads: u64,
     pub(crate) seconds: f64,
-    /// User and system.
+    /// User and system time.
     pub(crate) cpu_seconds: f64,
 }
 
-/// One point of the curve.
+/// One point of the curve: the load at one pace.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Rate {
     pub(crate) pace: u64,
     pub(crate) output: Output,
     pub(crate) load: Load,
-    /// If there is a dio-trace.
+    /// `None` if dio-trace did not run.
     pub(crate) seen: Option<Seen>,
 }
 
-/// What dio-trace saw of it.
+/// What dio-trace saw of the load.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Seen {
-    /// Reads that it counted; those it told one by one; those it says it could not tell.
+    /// Reads in the summary's counters.
     pub(crate) counted: u64,
+    /// Reads that were emitted as events.
     pub(crate) told: u64,
+    /// Events that dio-trace reports as lost.
     pub(crate) lost: u64,
-    /// Its seconds of CPU since it was attached, and its largest size in KiB.
+    /// dio-trace's CPU time since it attached, in seconds.
     pub(crate) cpu_seconds: f64,
+    /// dio-trace's peak size, in KiB.
     pub(crate) kib: u64,
 }
 
-/// How it starts and rests.
+/// dio-trace's cost at the start and while idle.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Rest {
     pub(crate) way: String,
-    /// Until it traces, and how much of that is its own CPU time.
+    /// Seconds from the start until it traces.
     pub(crate) start_seconds: f64,
+    /// CPU seconds from the start until it traces.
     pub(crate) start_cpu: f64,
-    /// While nothing happens: CPU seconds and waits, each second.
+    /// CPU seconds per second while idle.
     pub(crate) cpu: f64,
+    /// Waits per second while idle.
     pub(crate) waits: f64,
     pub(crate) kib: u64,
 }
 
-/// What many requests leave behind.
+/// dio-trace's counts and memory after many requests.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Long {
     pub(crate) files: u64,
     pub(crate) reads: u64,
     pub(crate) counted: u64,
-    /// Reads that it says no counter was left for.
+    /// Reads for which dio-trace reports that no counter was left.
     pub(crate) uncounted: u64,
-    /// Reads with a line, and how many of those have no name of a file.
+    /// Reads that were emitted as lines.
     pub(crate) told: u64,
+    /// Emitted reads without a file name.
     pub(crate) unnamed: u64,
     pub(crate) lost: u64,
-    /// After so many lines, so many KiB.
+    /// Pairs: the number of lines so far, and dio-trace's size in KiB.
     pub(crate) memory: Vec<(u64, u64)>,
     pub(crate) peak_kib: u64,
 }

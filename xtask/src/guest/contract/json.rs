@@ -1,11 +1,11 @@
-//! What dio-trace writes, as far as docs/json.md promises it.
+//! Parses dio-trace's JSON output, as far as docs/json.md promises it.
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A `kind: "request"` line, as far as the contract promises it (docs/json.md).
+/// A `kind: "request"` line (docs/json.md).
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Event {
     pub(crate) time: u64,
@@ -84,7 +84,7 @@ pub(crate) struct CacheUser {
     pub(crate) pages_dirtied: u64,
 }
 
-/// A file that is used directly and through the page cache.
+/// A file with mixed access: used directly and through the page cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MixedFile {
     pub(crate) path: String,
@@ -96,7 +96,7 @@ pub(crate) struct MixedFile {
     pub(crate) invalidated_pages: u64,
 }
 
-/// All that one run of dio-trace wrote.
+/// The parsed output of one run of dio-trace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
     pub(crate) events: Vec<Event>,
@@ -109,7 +109,7 @@ impl Report {
         self.summary.skipped_runs.get(probe).copied().unwrap_or(0)
     }
 
-    /// What is said of mixed access.
+    /// The reported mixed access, in a form that can be compared.
     pub(crate) fn mixed(&self) -> Vec<MixedFile> {
         let file = |m: &Mixed| MixedFile {
             path: m.path.clone(),
@@ -128,7 +128,7 @@ impl Report {
     }
 }
 
-/// Reads JSON lines.
+/// Parses dio-trace's JSON lines. A missing summary is an error.
 pub(crate) fn report(text: &str) -> Result<Report> {
     let mut report = Report::default();
     let mut closed = false;
@@ -152,7 +152,7 @@ pub(crate) fn report(text: &str) -> Result<Report> {
     Ok(report)
 }
 
-/// Requests that a summary has counted.
+/// The number of requests that a summary counts, over all verdicts.
 pub(crate) fn counted(summary: &Value) -> u64 {
     let verdicts = summary["requests"].as_object().into_iter().flatten();
     verdicts.filter_map(|(_, count)| count.as_u64()).sum()

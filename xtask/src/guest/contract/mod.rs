@@ -1,7 +1,7 @@
-//! What two sides agree on: the files that one of them writes and the other one reads.
+//! The formats of the files that one side writes and the other one reads.
 //!
-//! - [`json`]: what dio-trace writes
-//! - [`suite`], [`stress`], [`bench`], [`apps`]: what the guest writes for the host
+//! - [`json`]: dio-trace's output, for the guest
+//! - [`suite`], [`stress`], [`bench`], [`apps`]: the guest's results, for the host
 pub(crate) mod apps;
 pub(crate) mod bench;
 pub(crate) mod json;

@@ -3,35 +3,35 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// One run as the guest writes it down.
+/// The result of one run.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Row {
     pub(crate) run: u64,
-    /// With `--all`.
+    /// Whether dio-trace ran with `--all`.
     pub(crate) all: bool,
     pub(crate) seconds: f32,
     pub(crate) score: Score,
 }
 
-/// How a run came out.
+/// The counts and mismatches of a run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Score {
-    /// Requests of the tally.
+    /// Requests in the tally.
     pub(crate) requests: u64,
-    /// Events of dio-trace.
+    /// Events that dio-trace reported.
     pub(crate) events: u64,
-    /// Of the tally, without an event.
+    /// Requests in the tally without an event.
     pub(crate) missed: u64,
-    /// Events that the tally has nothing for.
+    /// Unmatched events: no request in the tally fits.
     pub(crate) extra: u64,
-    /// Events with a verdict that cannot be.
+    /// Events with an impossible verdict.
     pub(crate) wrong: u64,
     pub(crate) unknown: u64,
     pub(crate) lost: u64,
     pub(crate) unmatched: u64,
     pub(crate) in_flight: u64,
     pub(crate) skipped_runs: BTreeMap<String, u64>,
-    /// All that is not as it must be, in words.
+    /// All mismatches, as text.
     pub(crate) complaints: Vec<String>,
 }
 

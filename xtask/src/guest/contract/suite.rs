@@ -1,4 +1,4 @@
-//! The result of the suite, in suite.json.
+//! The result of the suite, written to suite.json.
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// on each line, with a tab between.
 pub(crate) const VERIFIED: &str = "verified.tsv";
 
-/// All that one run of the suite found.
+/// The result of one run of the suite.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Suite {
     pub(crate) cells: u64,
@@ -16,7 +16,7 @@ pub(crate) struct Suite {
     pub(crate) extra: u64,
     #[serde(default)]
     pub(crate) setups: Vec<Score>,
-    /// Set-ups that could not be made, or were not measured on this kernel.
+    /// Fixtures that could not be made, or were not measured on this kernel.
     #[serde(default)]
     pub(crate) left_out: Vec<String>,
     #[serde(default)]
@@ -24,14 +24,14 @@ pub(crate) struct Suite {
 }
 
 impl Suite {
-    /// Set-ups that had cells; each is there once for every run of dio-trace.
+    /// The number of fixtures that had cells. `setups` lists each once per run of dio-trace.
     pub(crate) fn setups(&self) -> usize {
         let names = self.setups.iter().filter(|setup| setup.cells != 0).map(|setup| &*setup.name);
         names.collect::<BTreeSet<_>>().len()
     }
 }
 
-/// How the cells of one set-up came out in one run of dio-trace; the suite has several.
+/// The results of the cells of one fixture in one run of dio-trace; the suite has several runs.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Score {
     pub(crate) name: String,

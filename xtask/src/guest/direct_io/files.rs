@@ -1,4 +1,4 @@
-//! Files for scenarios.
+//! Helpers that make, open and inspect the scenarios' files.
 use std::{
     fs::{self, File},
     io,
@@ -25,21 +25,21 @@ pub(crate) fn drop_pages(file: &File) -> io::Result<()> {
 }
 
 /// Pages of a file's range that are dirty or being written back (cachestat(2), since Linux 6.5);
-/// `None` where the kernel cannot tell.
+/// `None` where the kernel lacks the call.
 pub(crate) fn unwritten(file: &File, offset: i64, len: usize) -> Option<u64> {
-    /// x86's number, which the C library's crate does not have.
+    /// The system call's number on x86-64, which the libc crate lacks.
     const CACHESTAT: libc::c_long = 451;
     let range = [offset as u64, len as u64];
-    // Cached, dirty, being written back, evicted, evicted lately.
+    // Cached, dirty, being written back, evicted, recently evicted.
     let mut pages = [0_u64; 5];
     // SAFETY: both structs are arrays of u64 of these lengths (include/uapi/linux/mman.h).
-    let told = unsafe {
+    let status = unsafe {
         libc::syscall(CACHESTAT, file.as_raw_fd(), range.as_ptr(), pages.as_mut_ptr(), 0)
     };
-    (told == 0).then(|| pages[1] + pages[2])
+    (status == 0).then(|| pages[1] + pages[2])
 }
 
-/// Makes a file of that many bytes, and has it on disk.
+/// Makes a file of `len` bytes and syncs it to disk.
 pub(crate) fn fill(path: &Path, len: usize) -> Result<()> {
     let make = || {
         fs::write(path, vec![b'.'; len])?;

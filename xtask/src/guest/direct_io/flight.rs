@@ -1,4 +1,4 @@
-//! Keeping many requests in flight: libaio and io_uring.
+//! Keeps many requests in flight by libaio and io_uring.
 use std::{io, os::fd::RawFd};
 
 use anyhow::{Context, Result, bail};
@@ -6,22 +6,22 @@ use io_uring::{IoUring, opcode, squeue, types};
 
 use crate::guest::direct_io::request::{Call, Event, Iocb, iocb, plain};
 
-/// io_uring did not begin it, because one before it in its chain failed or came back short.
+/// The result of a request that io_uring did not start, because an earlier request of its link
+/// chain failed or came back short.
 const CANCELLED: i64 = -(libc::ECANCELED as i64);
 
-/// Takes requests, and gives their results in any order.
+/// An asynchronous API: takes requests and returns their results in any order.
 pub(crate) trait Engine {
-    /// Room for that many requests right now.
+    /// Whether there is room for this many more requests now.
     fn has_room(&mut self, requests: usize) -> bool;
-    /// Takes a request under this number; `linked` to the one that follows.
+    /// Queues a request; its result comes back under `slot`. `linked` chains it to the next one.
     fn push(&mut self, slot: usize, call: &Call, linked: bool) -> Result<()>;
-    /// Lets the kernel have what was pushed, waits for one result at least, and takes all there
-    /// are.
+    /// Submits what was pushed, waits for at least one result, and collects all that are ready.
     fn wait(&mut self, done: &mut Vec<(usize, i64)>) -> Result<()>;
 }
 
-/// Makes `count` requests, `depth` of them at a time, in chains of `chain`; `next` says what the
-/// request in a slot is, `record` takes its result.
+/// Makes `count` requests, up to `depth` at a time, in link chains of `chain`. `next` returns the
+/// request for a slot; `record` receives its result. Cancelled requests are not recorded.
 pub(crate) fn fly<T>(
     engine: &mut dyn Engine,
     (count, depth, chain): (usize, usize, usize),
@@ -48,7 +48,8 @@ pub(crate) fn fly<T>(
         engine.wait(&mut done)?;
         for (slot, result) in done.drain(..) {
             let what = flying.get_mut(slot).and_then(Option::take);
-            let what = what.with_context(|| format!("a result for nothing: {result}"))?;
+            let what =
+                what.with_context(|| format!("a result for a slot without a request: {result}"))?;
             if result != CANCELLED {
                 record(&what, result);
             }
@@ -89,7 +90,7 @@ impl Engine for Aio {
     fn wait(&mut self, done: &mut Vec<(usize, i64)>) -> Result<()> {
         while !self.pushed.is_empty() {
             let (count, list) = (self.pushed.len(), self.pushed.as_mut_ptr());
-            // SAFETY: so many iocbs, which stay where they are until their events have come.
+            // SAFETY: `count` iocbs, which stay in place until their events have come.
             let sent = unsafe { libc::syscall(libc::SYS_io_submit, self.context, count, list) };
             if sent < 0 {
                 return Err(io::Error::last_os_error()).context("io_submit");
@@ -98,7 +99,7 @@ impl Engine for Aio {
         }
         let mut events = [Event::default(); 64];
         let (room, none) = (events.len(), std::ptr::null::<libc::timespec>());
-        // SAFETY: room for so many events.
+        // SAFETY: `room` events fit in the array.
         let got = unsafe {
             let at = events.as_mut_ptr();
             libc::syscall(libc::SYS_io_getevents, self.context, 1, room, at, none)
@@ -112,11 +113,11 @@ impl Engine for Aio {
     }
 }
 
-/// How io_uring is asked.
+/// How a request is submitted to io_uring.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
     Plain,
-    /// Straight to io-wq.
+    /// With IOSQE_ASYNC: straight to io-wq.
     Async,
     /// With registered files and buffers.
     Fixed,
@@ -125,7 +126,7 @@ pub(crate) enum Style {
 pub(crate) struct Uring {
     ring: IoUring,
     style: Style,
-    /// In the order they are registered in.
+    /// Descriptors in the order of registration.
     files: Vec<RawFd>,
 }
 
@@ -176,7 +177,7 @@ impl Engine for Uring {
     fn wait(&mut self, done: &mut Vec<(usize, i64)>) -> Result<()> {
         match self.ring.submit_and_wait(1) {
             Ok(_) => {}
-            // Results must be taken first.
+            // The completion queue is full: results must be taken first.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
             Err(error) => return Err(error).context("io_uring_enter"),
         }

@@ -1,11 +1,11 @@
-//! Memory for requests, and looking at what of a file is in the page cache.
+//! Memory for requests, and a file mapping that reports which pages are in the page cache.
 use std::{fs::File, io, os::fd::AsRawFd};
 
 use anyhow::{Context, Result, bail};
 
 const PAGE: usize = 4096;
 
-/// Page-aligned memory of our own.
+/// Page-aligned anonymous memory.
 pub(crate) struct Buffer {
     start: *mut u8,
     len: usize,
@@ -48,7 +48,7 @@ impl Drop for Buffer {
     }
 }
 
-/// A file mapped to ask for residency; nothing is touched unless asked for.
+/// A file mapping for asking about residency (mincore(2)). Pages are touched only by `touch`.
 pub(crate) struct Map {
     start: *mut libc::c_void,
     len: usize,
@@ -68,12 +68,13 @@ impl Map {
         };
         let mut start = map(libc::MAP_SHARED);
         if start == libc::MAP_FAILED {
-            start = map(libc::MAP_PRIVATE); // 9p without a cache shares nothing
+            start = map(libc::MAP_PRIVATE); // 9p without a cache has no shared mappings
         }
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error()).context("cannot map the file");
         }
-        // SAFETY: our own mapping. No read-ahead by faults: the case says which pages.
+        // SAFETY: our own mapping. No read-ahead by faults: only the pages that the case names may
+        // be cached.
         unsafe { libc::madvise(start, len, libc::MADV_RANDOM) };
         Ok(Self { start, len })
     }

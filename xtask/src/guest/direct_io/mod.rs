@@ -1,8 +1,8 @@
-//! Direct requests: how a program makes them.
+//! Makes requests with O_DIRECT by every API that the scenarios use.
 //!
-//! - [`files`], [`memory`]: what they are made to, and where their bytes go
-//! - [`request`]: one request, by each API
-//! - [`flight`]: many requests in flight
+//! - [`files`], [`memory`]: the files and the buffers of the requests
+//! - [`request`]: makes one request by any API
+//! - [`flight`]: keeps many requests in flight
 pub(crate) mod files;
 pub(crate) mod flight;
 pub(crate) mod memory;

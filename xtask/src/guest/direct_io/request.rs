@@ -1,4 +1,4 @@
-//! Making one request by any API. The result is the count, or -errno.
+//! Makes one request by any API. The result is the byte count, or -errno.
 use std::{
     fs::File,
     io,
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use io_uring::{IoUring, opcode, squeue, types};
 
-/// What to read or write.
+/// One request: what to read or write.
 #[derive(Clone, Copy)]
 pub(crate) struct Call {
     pub(crate) write: bool,
@@ -23,17 +23,18 @@ pub(crate) struct Call {
     pub(crate) flags: i32,
 }
 
-// SAFETY: the pointer is handed to the kernel alone; whoever makes the request waits for its end.
+// SAFETY: only the kernel uses the pointer, and the code that makes the request waits until it
+// completes.
 unsafe impl Send for Call {}
 
-/// Who made the request, and what came of it.
+/// The process that made the request, and the result: the byte count, or -errno.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Made {
     pub(crate) pid: u32,
     pub(crate) result: i64,
 }
 
-/// The rings and contexts that asynchronous APIs need, made once.
+/// The io_uring rings and the libaio context that the asynchronous APIs need, made once.
 pub(crate) struct Apis {
     ring: IoUring,
     polled: IoUring,
@@ -54,7 +55,7 @@ impl Apis {
         Ok(Self { ring, polled, aio })
     }
 
-    /// Makes the request by the API of that name.
+    /// Makes the request by the API of this name and waits for its result.
     pub(crate) fn make(&mut self, api: &str, call: &Call) -> Result<Made> {
         let mine = |result| Made { pid: std::process::id(), result };
         Ok(match api {
@@ -131,7 +132,7 @@ pub(crate) struct Iocb {
     event_fd: u32,
 }
 
-/// struct io_event of the same header.
+/// struct io_event (include/uapi/linux/aio_abi.h).
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Event {
@@ -141,7 +142,7 @@ pub(crate) struct Event {
     result2: i64,
 }
 
-/// What io_submit takes; its event gives `data` back.
+/// The iocb of a request for io_submit(2); its event returns `data`.
 pub(crate) fn iocb(call: &Call, data: u64) -> Iocb {
     Iocb {
         data,
@@ -155,7 +156,7 @@ pub(crate) fn iocb(call: &Call, data: u64) -> Iocb {
     }
 }
 
-/// What io_uring takes.
+/// The io_uring submission entry of a request.
 pub(crate) fn plain(call: &Call) -> squeue::Entry {
     let (fd, len, offset) = (types::Fd(call.fd), call.len as u32, call.offset as u64);
     if call.write {
@@ -165,7 +166,7 @@ pub(crate) fn plain(call: &Call) -> squeue::Entry {
     }
 }
 
-/// With a registered buffer and a registered file.
+/// Makes the request by io_uring with a registered buffer and a registered file.
 fn fixed(ring: &mut IoUring, call: &Call) -> Result<i64> {
     let buffer = libc::iovec { iov_base: call.buffer.cast(), iov_len: call.len };
     // SAFETY: the buffer is unregistered below, before the caller can free it.
@@ -191,7 +192,7 @@ fn submit(ring: &mut IoUring, entry: &squeue::Entry) -> Result<i64> {
         if let Some(done) = ring.completion().next() {
             return Ok(i64::from(done.result()));
         }
-        // With SQPOLL the wait above may end early.
+        // With SQPOLL the wait above may return early.
         ring.submit_and_wait(1).context("io_uring_enter")?;
     }
 }
@@ -204,7 +205,7 @@ fn count(result: isize) -> i64 {
     if result < 0 { last_error() } else { result as i64 }
 }
 
-/// read or write at the descriptor's position.
+/// Makes the request by read or write at the descriptor's position.
 fn at_position(call: &Call) -> i64 {
     // SAFETY: no memory is involved.
     if unsafe { libc::lseek(call.fd, call.offset, libc::SEEK_SET) } < 0 {
@@ -217,7 +218,7 @@ fn at_position(call: &Call) -> i64 {
     })
 }
 
-/// pread or pwrite.
+/// Makes the request by pread or pwrite.
 pub(crate) fn positioned(call: &Call) -> i64 {
     let (fd, buffer, len) = (call.fd, call.buffer.cast(), call.len);
     // SAFETY: the buffer has len bytes.
@@ -230,11 +231,11 @@ pub(crate) fn positioned(call: &Call) -> i64 {
     })
 }
 
-/// readv, preadv, preadv2 or their twins.
+/// Makes the request by readv, preadv, preadv2 or their write counterparts.
 pub(crate) fn vectored(api: &str, call: &Call) -> i64 {
     let first = if call.cut == 0 { call.len } else { call.cut };
     let part = |at: usize, len: usize| libc::iovec {
-        // wrapping_add: at is within the buffer, or its end.
+        // wrapping_add: `at` is within the buffer, or at its end.
         iov_base: call.buffer.wrapping_add(at).cast(),
         iov_len: len,
     };
@@ -258,7 +259,7 @@ pub(crate) fn vectored(api: &str, call: &Call) -> i64 {
     })
 }
 
-/// From the file into a pipe, or from a pipe into the file.
+/// Makes the request by splice, from the file into a pipe or from a pipe into the file.
 fn spliced(call: &Call) -> Result<i64> {
     let mut ends = [0; 2];
     // SAFETY: pipe writes two descriptors.
@@ -280,7 +281,7 @@ fn spliced(call: &Call) -> Result<i64> {
     }
 }
 
-/// From the file to nowhere.
+/// Makes the request by sendfile, from the file to /dev/null.
 fn sent(call: &Call) -> Result<i64> {
     let nowhere = File::options().write(true).open("/dev/null").context("no /dev/null")?;
     let mut at = call.offset;
@@ -288,7 +289,8 @@ fn sent(call: &Call) -> Result<i64> {
     Ok(count(unsafe { libc::sendfile(nowhere.as_raw_fd(), call.fd, &raw mut at, call.len) }))
 }
 
-/// A load or a store through a shared mapping. No request, whatever the descriptor is.
+/// Loads or stores through a shared mapping. This is not a request, even with an O_DIRECT
+/// descriptor.
 fn mapped(call: &Call) -> i64 {
     let access = if call.write { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
     let (shared, none) = (libc::MAP_SHARED, std::ptr::null_mut());
@@ -297,7 +299,7 @@ fn mapped(call: &Call) -> i64 {
     if map == libc::MAP_FAILED {
         return last_error();
     }
-    // SAFETY: our own mapping, within the file, synced and given back.
+    // SAFETY: our own mapping, within the file, synced and unmapped here.
     unsafe {
         if call.write {
             map.cast::<u8>().write_volatile(b'm');
@@ -310,7 +312,7 @@ fn mapped(call: &Call) -> i64 {
     call.len as i64
 }
 
-/// pread or pwrite in a child process.
+/// Makes the request by pread or pwrite in a child process.
 fn child(call: &Call) -> Result<Made> {
     let mut ends = [0; 2];
     // SAFETY: pipe writes two descriptors.
@@ -321,7 +323,7 @@ fn child(call: &Call) -> Result<Made> {
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         let result = positioned(call);
-        // SAFETY: eight bytes of our own stack, and the end of this process.
+        // SAFETY: eight bytes of our own stack, and then this process exits.
         unsafe {
             libc::write(ends[1], (&raw const result).cast(), 8);
             libc::_exit(0);

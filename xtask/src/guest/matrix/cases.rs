@@ -1,24 +1,25 @@
-//! The cases: what a file is like before the request, and how the request is made.
+//! The cases: the state of a file and of the page cache before a request, and how the request is
+//! made.
 use anyhow::{Context, Result};
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// Data from start to end.
+    /// This many bytes of data.
     Bytes(u64),
     /// A hole of 256 KiB.
     Hole,
-    /// 256 KiB allocated and never written.
+    /// 256 KiB that are allocated and never written.
     Unwritten,
     /// Data, a hole from 8 to 16 KiB, data up to 256 KiB.
     Mixed,
 }
 
-/// What the page cache holds of the request's range just before it.
+/// The pages of the request's range in the page cache just before the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cache {
     Nothing,
-    /// Pages written and not yet written back.
+    /// Dirty pages: written and not yet written back.
     Dirty,
     /// Clean pages.
     Clean,
@@ -28,17 +29,17 @@ pub(crate) enum Cache {
     Mapped,
 }
 
-/// How the program comes by its descriptor.
+/// How the program gets its descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Open {
     Direct,
-    /// Without O_DIRECT: no request of ours.
+    /// Without O_DIRECT: dio-trace must not report a request.
     Buffered,
-    /// O_DIRECT by fcntl(F_SETFL).
+    /// Opened without O_DIRECT, which fcntl(F_SETFL) then sets.
     Setfl,
 }
 
-/// Where a vectored request is cut in two.
+/// Where a vectored request is split into two segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
     Nowhere,
@@ -46,6 +47,7 @@ pub(crate) enum Cut {
     Half,
 }
 
+/// One case; `name` is the word that the scenario files use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
     name: &'static str,
@@ -55,7 +57,7 @@ pub(crate) struct Case {
     pub(crate) cut: Cut,
     /// RWF_* flags of preadv2 and pwritev2.
     pub(crate) flags: i32,
-    /// O_* flags beside O_DIRECT.
+    /// O_* flags in addition to O_DIRECT.
     pub(crate) also: i32,
 }
 
@@ -194,12 +196,12 @@ const CASES: &[Case] = &[
     case("r_splice_una"),
     case("r_sendfile"),
     case("w_splice"),
-    // The end of a device, by offset and length.
+    // Requests at the end of a device; offset and length are in the scenario file.
     case("tail"),
     case("oddtail"),
     Case { open: Open::Buffered, ..case("tail_nod") },
     Case { open: Open::Buffered, ..case("oddtail_nod") },
-    // Around what cannot be read.
+    // Requests in and around sectors that cannot be read or written.
     case("err_in"),
     case("err_cross_after"),
     case("err_mid64k"),
@@ -219,7 +221,7 @@ const CASES: &[Case] = &[
     case("med_in512"),
     case("med_in4k"),
     Case { open: Open::Buffered, ..case("med_nod") },
-    // Alignment, named after what is asked.
+    // Alignment, named after the request's offset, length and buffer misalignment.
     case("al_r_off0_len4096_mis0"),
     case("al_r_off512_len4096_mis0"),
     case("al_r_off0_len512_mis0"),
@@ -231,7 +233,7 @@ const CASES: &[Case] = &[
     case("al_w_off0_len4096_mis4"),
 ];
 
-/// The case of that name.
+/// Finds a case by name.
 pub(crate) fn find(name: &str) -> Result<&'static Case> {
     CASES.iter().find(|case| case.name == name).with_context(|| format!("no case is called {name}"))
 }

@@ -1,23 +1,24 @@
-//! The scenarios: what the kernel does with each request, measured without eBPF.
+//! Reads the scenario files, which say what the kernel does with each request, measured without
+//! eBPF.
 //!
-//! One file per set-up in `xtask/scenarios/`, one line per cell: a case (see `cases`), the API that
-//! makes the request, offset, length and how far the buffer is off a page, then what happens on
-//! each kernel series:
+//! There is one file per fixture in `xtask/scenarios/`, with one line per cell: a case (see
+//! `cases`), the API that makes the request, offset, length, the buffer's offset from a page
+//! boundary, and then one column per kernel series:
 //!
 //! ```text
 //! VERDICT [short:WHY=BYTES] [TAG…]       a request with this verdict
 //! VERDICT:ERRNO [TAG…]                   a request that fails with this errno
 //! none | none:ERRNO                      no direct request, though the call returns data or fails
 //! open:ERRNO | fcntl:ERRNO               refused before there can be a request
-//! A|B                                    either, where the kernel itself races
+//! A|B                                    either, because the kernel itself races
 //! ?                                      not measured
 //! ```
 //!
-//! Tags: `+flush`, dirty pages are written back first; `+drop`, a write takes pages out of the
+//! Tags: `+flush`: dirty pages are written back first; `+drop`: a write drops pages from the page
 //! cache.
 use anyhow::{Context, Result, bail};
 
-/// The series that have a column, in its order.
+/// The kernel series, in the order of their columns.
 const SERIES: &[&str] = &["5.10", "6.1", "6.12", "6.18", "7.3"];
 
 macro_rules! scenarios {
@@ -112,7 +113,7 @@ scenarios!(
     "zram",
 );
 
-/// One request to make, and what is known to become of it.
+/// One request to make, and its expected results.
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
     pub(crate) setup: &'static str,
@@ -120,22 +121,22 @@ pub(crate) struct Cell {
     pub(crate) api: &'static str,
     pub(crate) offset: i64,
     pub(crate) len: usize,
-    /// Bytes that the buffer starts behind a page boundary.
+    /// The buffer's offset from a page boundary, in bytes.
     pub(crate) off_by: usize,
-    /// Another has its case and API.
+    /// Whether another cell of the file has the same case and API.
     twin: bool,
-    /// Any of these.
+    /// The expectations, any one of which must be met.
     pub(crate) expect: Vec<Expect>,
 }
 
 impl Cell {
-    /// `case.api`, and what tells it from its twins: the name of the cell's file.
+    /// The name of the cell and of its file: `case.api`, with offset and length if ambiguous.
     pub(crate) fn name(&self) -> String {
         let Self { case, api, offset, len, .. } = self;
         if self.twin { format!("{case}.{api}.{offset}+{len}") } else { format!("{case}.{api}") }
     }
 
-    /// Dirty pages are written back for the request.
+    /// Whether dirty pages are written back before the request.
     pub(crate) fn flushes(&self) -> bool {
         self.expect.iter().any(|expect| matches!(expect, Expect::Request { flush: true, .. }))
     }
@@ -150,21 +151,21 @@ impl Cell {
 pub(crate) enum Expect {
     /// A direct request reaches the kernel.
     Request { verdict: &'static str, result: Ending, flush: bool, drop: bool },
-    /// No direct request is made; the call's errno if it fails.
+    /// No direct request is made; `errno` is that of the system call `at`, if it fails.
     NoRequest { at: Stage, errno: Option<&'static str> },
 }
 
-/// How a request ends.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// With all bytes.
+    /// All bytes were read or written.
     Full,
-    /// With fewer: the outcome and the count. (eof: 0 bytes and no outcome.)
+    /// Fewer bytes: the outcome and the count. The verdict `eof` has 0 bytes and no outcome.
     Count(Option<&'static str>, i64),
     Errno(&'static str),
 }
 
-/// Where a program is refused.
+/// The system call that fails or makes no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Open,
@@ -172,8 +173,8 @@ pub(crate) enum Stage {
     Call,
 }
 
-/// The cells of a scenario file that were measured on a kernel series, under the name of the
-/// set-up.
+/// Loads the cells of the scenario file `rows` that were measured on a kernel series, for the
+/// fixture `setup`.
 pub(crate) fn load(setup: &'static str, rows: &str, series: &str) -> Result<Vec<Cell>> {
     let text = text(rows).with_context(|| format!("there is no scenario file {rows}.tsv"))?;
     let column = SERIES.iter().position(|name| *name == series).with_context(|| {
@@ -240,7 +241,7 @@ fn expectation(text: &'static str) -> Result<Expect> {
         ("refused" | "failed", None) => bail!("`{text}` needs an errno"),
         ("eof", None) => Ending::Count(None, 0),
         (_, None) => Ending::Full,
-        (_, Some(_)) => bail!("`{text}` has an errno, but `{head}` is no error"),
+        (_, Some(_)) => bail!("`{text}` has an errno, but `{head}` is not an error"),
     };
     let (mut flush, mut drop) = (false, false);
     for word in words {

@@ -1,4 +1,4 @@
-//! The files of cells: each is filled with what its case asks for.
+//! Makes the files of the cells, with the content that each case asks for.
 use std::{
     fs::{self, File},
     io,
@@ -15,7 +15,7 @@ use crate::guest::matrix::{
 
 /// Makes the file of a case.
 pub(crate) fn make_file(path: &Path, case: &Case) -> Result<()> {
-    // A new inode each time: what a file once was, inline for one, it does not become again.
+    // A new inode each time, because a file does not return to some states (inline, for example).
     let _ = fs::remove_file(path);
     let make = || {
         let file = File::create(path)?;
@@ -25,7 +25,7 @@ pub(crate) fn make_file(path: &Path, case: &Case) -> Result<()> {
     make().with_context(|| format!("cannot make {}", path.display()))
 }
 
-/// Fills a folder with the cells' files, to make an image of.
+/// Fills a folder with the cells' files, for a fixture that is made with its files in it.
 pub(crate) fn fill_folder(cells: &[Cell], folder: &Path) -> Result<()> {
     cells.iter().try_for_each(|cell| make_file(&folder.join(cell.name()), cases::find(cell.case)?))
 }
@@ -33,7 +33,7 @@ pub(crate) fn fill_folder(cells: &[Cell], folder: &Path) -> Result<()> {
 /// Fills a file or a device.
 pub(crate) fn fill(file: &File, content: Content) -> io::Result<()> {
     let text = |len: u64| -> Vec<u8> {
-        // Compresses well, and no block is like another.
+        // The bytes compress well, and no two blocks are equal.
         (0..len).map(|at| if at % 64 < 8 { ((at / 64) >> (at % 8)) as u8 } else { b'.' }).collect()
     };
     match content {

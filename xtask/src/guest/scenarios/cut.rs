@@ -1,6 +1,7 @@
-//! A recorder that is killed: its file has every request up to about a second before, and no other.
+//! A recorder that is killed: its file must have every request that completed until about a second
+//! before the kill, and nothing that was not requested.
 //!
-//! `xtask guest cut` runs it alone; the suite does not have it yet.
+//! Only `xtask guest cut` runs this scenario; the suite does not include it yet.
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -29,30 +30,31 @@ use crate::{
     host::cmd::text,
 };
 
-/// What it needs when it runs alone.
+/// The fixtures of the scenario.
 pub(crate) const SETUPS: &[&str] = &["ext4-512"];
 const THREADS: usize = 2;
 const BLOCK: usize = 4096;
-/// Of each file; its end lies inside a block.
+/// Bytes of each file. The end lies inside a block.
 const BYTES: usize = (1 << 20) + 1808;
-/// How long the program reads, and how much of that under the recorder.
+/// How long the program reads.
 const LOAD: Duration = Duration::from_secs(6);
+/// How long the recorder runs before it is killed.
 const RECORDED: Duration = Duration::from_secs(4);
-/// What may be missing at the end: the second that is promised, and as much again, for here two
-/// threads and the recorder share an emulated CPU.
+/// The time before the kill whose requests may be missing: the second that dio-trace promises, and
+/// another one because here two threads and the recorder share an emulated CPU.
 const LOST: Duration = Duration::from_secs(2);
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CutLoadArgs {
-    /// A file for each thread
+    /// One file for each thread
     #[arg(long, required = true)]
     file: Vec<PathBuf>,
-    /// Where the tally goes
+    /// File to write the tally to
     #[arg(long)]
     tally: PathBuf,
 }
 
-/// What a thread asked and got, or what the recording has of that.
+/// A request and its result, from the tally or from the recording.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 struct Line {
     tid: u32,
@@ -61,14 +63,14 @@ struct Line {
     ret: i64,
 }
 
-/// A line of the tally, and when its request had ended, since the epoch.
+/// A line of the tally, and when its request had completed (since the epoch).
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct Ended {
     line: Line,
     at: Duration,
 }
 
-/// The program: reads its files over and over, some of it past their ends, some of it misaligned.
+/// The program: reads its files repeatedly. Some reads are past the end, some are misaligned.
 pub(crate) fn load(args: &CutLoadArgs) -> Result<()> {
     let files = args.file.iter().map(|path| open_direct(path)).collect::<Result<Vec<_>>>()?;
     wait_for_go()?;
@@ -102,10 +104,11 @@ fn reads(file: &File, until: Instant) -> Result<Vec<Ended>> {
     Ok(lines)
 }
 
-/// Kills a recorder while the program that it watches goes on; what is wrong with its file.
+/// Kills a recorder while the program that it traces continues; returns the mismatches between the
+/// recording and the tally.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
-    // On the guest's own file system: a process that is killed while it writes to the shared folder
-    // may leave that waiting for an answer.
+    // On the guest's own file system: a process that is killed while it writes to the shared (9p)
+    // folder may leave the mount waiting for an answer.
     let traces = Traces::new(Path::new("/tmp"), "cut");
     let recording = "/tmp/cut.dio";
     let mut load = program(&places[0].path, &traces)?;
@@ -150,8 +153,8 @@ fn program(folder: &Path, traces: &Traces) -> Result<Program> {
     Program::start(&mut command)
 }
 
-/// Compares: of each thread the recording has its first requests, and those that ended long enough
-/// before the recorder did are all there.
+/// Compares the recording with the tally, per thread. The recording must have a prefix of the
+/// thread's requests, with all that completed more than [`LOST`] before the kill.
 fn judge(tally: &[Ended], recorded: &[Line], killed: Duration) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut threads: BTreeMap<u32, (Vec<&Ended>, Vec<&Line>)> = BTreeMap::new();
@@ -177,7 +180,8 @@ fn judge(tally: &[Ended], recorded: &[Line], killed: Duration) -> Vec<String> {
     wrong
 }
 
-/// Whether the comparison turns red: a request less in the middle, one changed, the last half gone.
+/// Verifies that the comparison can fail: it must find a missing request in the middle, a changed
+/// one, and a recording that lacks its last three quarters.
 fn can_fail(tally: &[Ended], recorded: &[Line], killed: Duration) -> Result<()> {
     let spoilt = |spoil: fn(&mut Vec<Line>)| {
         let mut lines = recorded.to_vec();
@@ -191,11 +195,11 @@ fn can_fail(tally: &[Ended], recorded: &[Line], killed: Duration) -> Result<()> 
         spoilt(|lines| lines.iter_mut().take(1).for_each(|line| line.ret += 1)),
         spoilt(|lines| lines.truncate(lines.len() / 4)),
     ];
-    ensure!(found == [true; 3], "the judge does not see what is spoilt: {found:?}");
+    ensure!(found == [true; 3], "the checker does not see a changed recording: {found:?}");
     Ok(())
 }
 
-/// What is wrong with the report's totals.
+/// The mismatches in the totals that `dio-trace report` prints.
 fn reported(report: &Output, recorded: &[Line]) -> Vec<String> {
     let page = String::from_utf8_lossy(&report.stdout).replace(',', "");
     let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -224,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_seconds_alone_may_be_missing() {
+    fn only_the_last_seconds_may_be_missing() {
         let tally: Vec<Ended> = (0..10).map(ended).collect();
         let lines: Vec<Line> = tally.iter().map(|ended| ended.line.clone()).collect();
         let killed = Duration::from_secs(9);

@@ -1,5 +1,5 @@
-//! Attaching to a process whose children run already, as a database server's do: every descendant's
-//! requests must be there.
+//! Attaching to a process whose children already run, like those of a database server: the requests
+//! of every descendant must be reported.
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -26,28 +26,28 @@ use crate::{
     host::cmd::{quote, say, text},
 };
 
-/// Runs of dio-trace.
+/// The number of runs of dio-trace.
 pub(crate) const RUNS: u64 = 1;
 pub(crate) const SETUPS: &[&str] = &["ext4-512"];
 
-/// Direct reads that each member makes.
+/// Direct reads that each process of the family makes.
 const READS: u64 = 5;
 const BLOCK: usize = 4096;
-/// The name that the members give themselves.
+/// The process name (comm) that the processes set.
 const NAME: &str = "dio-family";
-/// Those that run before dio-trace attaches, beside the parent: two children, one in the middle,
-/// its child, and an orphan.
+/// Processes that run before dio-trace attaches, in addition to the parent: two readers, a child
+/// with a child of its own, that grandchild, and an orphan.
 const DESCENDANTS: usize = 5;
-/// A slow machine's patience.
+/// Limit for waiting, for a slow machine.
 const PATIENCE: Duration = Duration::from_secs(900);
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Role {
-    /// Starts the others.
+    /// Starts the other processes, and reads.
     Parent,
-    /// Reads once it may.
+    /// Only reads.
     Reader,
-    /// Reads, and starts a reader before.
+    /// Starts a reader, and then reads.
     Middle,
 }
 
@@ -55,14 +55,14 @@ enum Role {
 pub(crate) struct FamilyArgs {
     #[arg(long)]
     path: PathBuf,
-    /// Folder in which the members say that they are ready, and that they are done
+    /// Folder for the files by which the processes signal that they are ready or done
     #[arg(long)]
     signs: PathBuf,
     #[arg(long)]
     role: Role,
 }
 
-/// One member of the family.
+/// The program: one process of the family.
 pub(crate) fn member(args: &FamilyArgs) -> Result<()> {
     // SAFETY: sets this thread's name from a C string.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"dio-family".as_ptr()) };
@@ -77,7 +77,7 @@ pub(crate) fn member(args: &FamilyArgs) -> Result<()> {
             signs.wait_for("ready", DESCENDANTS)?;
             wait_for_go()?;
             signs.give("go")?;
-            // One that starts while dio-trace traces.
+            // A child that starts while dio-trace traces.
             children.push(command(args, Role::Reader)?.spawn()?);
         }
         Role::Middle => {
@@ -96,7 +96,7 @@ pub(crate) fn member(args: &FamilyArgs) -> Result<()> {
     }
     signs.done()?;
     if matches!(args.role, Role::Parent) {
-        // With the parent, its other descendants and the new child: the orphan too.
+        // All descendants, the parent and the new child. The parent cannot wait(2) for the orphan.
         signs.wait_for("done", DESCENDANTS + 2)?;
     }
     Ok(())
@@ -111,8 +111,8 @@ fn command(args: &FamilyArgs, role: Role) -> Result<Command> {
     Ok(command)
 }
 
-/// A reader whose own parent, a shell, ends at once: init, or the nearest subreaper, is its parent
-/// then, and only the session tells whose descendant it is.
+/// Starts a reader whose own parent, a shell, exits at once. Its parent is then init or the nearest
+/// subreaper, and only the session shows whose descendant it is.
 fn leave_orphan(args: &FamilyArgs) -> Result<()> {
     let reader = command(args, Role::Reader)?;
     let mut words = vec![quote(text(Path::new(reader.get_program()))?)];
@@ -139,7 +139,7 @@ fn read(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Empty files by which the members talk.
+/// A folder of empty files by which the processes signal each other.
 struct Signs<'a>(&'a Path);
 
 impl Signs<'_> {
@@ -155,7 +155,7 @@ impl Signs<'_> {
         self.give(&format!("done.{}", std::process::id()))
     }
 
-    /// Process ids behind a sign.
+    /// The ids of the processes that have given this signal.
     fn of(&self, name: &str) -> Result<Vec<String>> {
         let names = fs::read_dir(self.0)?.map(|entry| Ok(entry?.file_name()));
         let names = names.collect::<std::io::Result<Vec<_>>>()?;
@@ -171,16 +171,16 @@ impl Signs<'_> {
         let start = Instant::now();
         while self.of(name)?.len() < n {
             if start.elapsed() > PATIENCE {
-                bail!("not {n} signs of {name}: {:?}", self.of(name)?);
+                bail!("fewer than {n} signals {name}: {:?}", self.of(name)?);
             }
-            // Seven members look, on a folder that a slow CPU shares with the tool.
+            // Seven processes poll this folder, on a slow CPU that they share with dio-trace.
             thread::sleep(Duration::from_millis(200));
         }
         Ok(())
     }
 }
 
-/// Attaches by name to a family that runs; what is wrong.
+/// Attaches to a running family, by id and by name; returns the mismatches.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
     let path = places[0].path.join("family");
     fill(&path, READS as usize * BLOCK)?;
@@ -189,7 +189,7 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     fs::create_dir_all(&signs)?;
     let args = FamilyArgs { path, signs, role: Role::Parent };
     let mut parent = command(&args, Role::Parent)?;
-    // SAFETY: setsid(2) is async-signal-safe; a daemon does so, and leads a session then.
+    // SAFETY: setsid(2) is async-signal-safe. Like a daemon, the parent then leads a session.
     unsafe {
         parent.pre_exec(|| {
             if libc::setsid() < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
@@ -241,7 +241,8 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     Ok(wrong)
 }
 
-/// Every process is there, and no more reads are missing than the kernel says that it hid.
+/// Whether every process was seen, and at most `hidden` reads are missing: those that the kernel
+/// reports as skipped runs of a probe.
 fn is_all(seen: &BTreeMap<u64, u64>, expected: &BTreeMap<u64, u64>, hidden: u64) -> bool {
     if !seen.keys().eq(expected.keys()) {
         return false;
@@ -250,8 +251,9 @@ fn is_all(seen: &BTreeMap<u64, u64>, expected: &BTreeMap<u64, u64>, hidden: u64)
     seen.values().all(|n| *n <= READS) && missing <= hidden
 }
 
-/// Reads whose issue or completion no copy of a probe can have seen: where the kernel preempts
-/// tasks in the midst of a program, BPF skips it for all others of that CPU, and says how often.
+/// Upper bound of the reads whose issue or completion all redundant attachments of a probe missed:
+/// when the kernel preempts a task inside a BPF program, BPF skips that program for all other tasks
+/// of the CPU, and counts the skipped runs.
 fn hidden(summary: &Value) -> u64 {
     let skipped = |program: &str| summary["skipped_runs"][program].as_u64().unwrap_or(0);
     let by_all = |side: &str| {

@@ -1,4 +1,5 @@
-//! Filters: what they leave out is neither shown nor counted, in the kernel or behind it.
+//! Filters: what they leave out must be neither shown nor counted, whether the kernel side or the
+//! user side applies the filter.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -18,15 +19,16 @@ use crate::{
     host::cmd::{self, text},
 };
 
-/// Runs of dio-trace.
+/// The number of runs of dio-trace.
 pub(crate) const RUNS: u64 = 2;
 const SIZE: usize = 16 << 10;
-/// Those of [`job`].
+/// The number of requests that [`job`] makes.
 pub(crate) const REQUESTS: u64 = 18;
-/// As docker names them.
+/// A cgroup name in docker's format.
 const CONTAINER: &str = "docker-5eed5eed5eed.scope";
 
-/// What is wrong with two runs on files of this folder, which takes direct reads and writes.
+/// Runs dio-trace twice on files of the first folder, where reads and writes are direct; returns
+/// the mismatches.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
     let Tried { tool, attach, series } = tried;
     let folder = &places[0].path;
@@ -44,7 +46,7 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
         .context("cannot start dio-trace")?;
     wrong.extend(compare(&String::from_utf8_lossy(&output.stdout), 4, "run with filters"));
 
-    // The same by somebody in a container and by somebody outside. 5.10 cannot tell them apart.
+    // The job runs once inside a container's cgroup and once outside. 5.10 cannot tell them apart.
     let cgroup = container()?;
     let traces = Traces::new(out, "filters");
     let mut tool = Command::new(tool)
@@ -73,8 +75,8 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     Ok(wrong)
 }
 
-/// Makes two files here; a command that makes [`REQUESTS`] requests: of each file 4 reads and the
-/// one that finds the end, and 4 writes.
+/// Makes two files and returns a command that makes [`REQUESTS`] requests: for each file 4 reads,
+/// one read that finds the end, and 4 writes.
 pub(crate) fn job(folder: &Path) -> Result<String> {
     for name in ["wanted", "other"] {
         fill(&folder.join(name), SIZE)?;
@@ -89,7 +91,7 @@ pub(crate) fn job(folder: &Path) -> Result<String> {
     Ok(["wanted", "other"].iter().map(part).collect())
 }
 
-/// The cgroup that a container would have.
+/// Makes the cgroup that a docker container would have; returns its folder.
 fn container() -> Result<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     if !root.join("cgroup.controllers").exists() {
@@ -100,7 +102,7 @@ fn container() -> Result<PathBuf> {
     Ok(cgroup)
 }
 
-/// Compares the number of events and of counted requests.
+/// Compares the number of events and of counted requests with `requests`; the mismatch, if any.
 pub(crate) fn compare(json: &str, requests: u64, what: &str) -> Option<String> {
     let lines: Vec<Value> =
         json.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();

@@ -1,5 +1,5 @@
-//! `dio-trace check` against the scenarios: what it says of a file before anybody traces must be
-//! what becomes of the file's requests.
+//! Compares `dio-trace check` with the scenarios: what it predicts for a file must be what the
+//! kernel does with the file's requests.
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -13,14 +13,15 @@ use crate::guest::{
     matrix::cells::{Cell, Expect, Stage},
 };
 
-/// Each part of the answer, and the cell that shows it.
+/// Each part of the JSON answer, with the case and the API of the cell that it must agree with.
 const PARTS: &[(&str, &str, &str)] = &[
     ("read", "r_aligned4k", "pread"),
     ("overwrite", "w_over4k", "pwrite"),
     ("extend", "w_extend", "pwrite"),
 ];
 
-/// Asks about one file of each set-up; the number of answers compared, and what is wrong with them.
+/// Runs `dio-trace check` on one file of each fixture; returns the number of answers compared and
+/// the mismatches.
 pub(crate) fn check(tool: &Path, places: &[(Place, Vec<Cell>)]) -> Result<(u64, Vec<String>)> {
     let (mut answers, mut wrong) = (0, Vec::new());
     for (place, cells) in places {
@@ -45,12 +46,12 @@ fn cell<'a>(cells: &'a [Cell], (_, case, api): (&str, &str, &str)) -> Option<&'a
     cells.iter().find(|cell| cell.case == case && cell.api == api)
 }
 
-/// A device is asked itself.
+/// The file of a cell; for a fixture that is a device or a single file, that one.
 fn file(place: &Place, cell: &Cell) -> PathBuf {
     if place.path.is_dir() { place.path.join(cell.name()) } else { place.path.clone() }
 }
 
-/// The report, and the exit code.
+/// Runs `dio-trace check`; returns its JSON report and the exit code.
 fn ask(tool: &Path, words: &[&str], path: &Path) -> Result<(Value, Option<i32>)> {
     let out = Command::new(tool).arg("check").args(words).arg(path).output();
     let out = out.context("cannot start dio-trace check")?;
@@ -62,7 +63,8 @@ fn ask(tool: &Path, words: &[&str], path: &Path) -> Result<(Value, Option<i32>)>
     Ok((report, out.status.code()))
 }
 
-/// What of a report says more than it knows: only what was proven is direct, and ends with 0.
+/// The mismatch of a report that claims more than was proven: only a proven report may say `direct`
+/// and exit with 0.
 fn contract(report: &Value, code: Option<i32>) -> Option<String> {
     let answers: Vec<&Value> =
         PARTS.iter().map(|part| &report[part.0]).filter(|answer| !answer.is_null()).collect();
@@ -76,7 +78,7 @@ fn contract(report: &Value, code: Option<i32>) -> Option<String> {
     (!right).then(|| format!("ended with {code:?}: {report}"))
 }
 
-/// What is wrong with an answer. One that was not proven may be that nobody can tell.
+/// The mismatch between an answer and a cell. An answer that was not proven may be `unknown`.
 fn judge(answer: &Value, cell: &Cell) -> Option<String> {
     let said = answer["verdict"].as_str().unwrap_or("nothing");
     let open = answer["proof"].is_null() && said == "unknown";

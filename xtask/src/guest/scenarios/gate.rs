@@ -1,4 +1,4 @@
-//! `dio-trace run --fail-on`: what a CI job gets.
+//! `dio-trace run --fail-on`: the exit code and the reports that a CI job uses.
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
@@ -13,13 +13,13 @@ use crate::{
     host::cmd::text,
 };
 
-/// Runs of dio-trace.
+/// The number of runs of dio-trace.
 pub(crate) const RUNS: u64 = 2;
 /// Bytes of each file.
 const SIZE: usize = 16 << 10;
 
-/// Two runs of a command that reads a file of each folder directly; what is wrong with them. The
-/// second folder's file system takes direct reads through the page cache.
+/// Runs dio-trace twice on a command that reads a file of each folder with O_DIRECT; returns the
+/// mismatches. On the second folder's file system, such reads go through the page cache.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
     let (tool, attach) = (&tried.tool, &tried.attach);
     let files = [0, 1].map(|n: usize| places[n].path.join("gate"));
@@ -36,7 +36,7 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
         |file: &str, bytes: u32| format!("dd if={file} of=/dev/null iflag=direct bs={bytes}");
     let mut wrong = Vec::new();
 
-    // Four reads through the cache, and one that is refused.
+    // Four reads through the page cache, and one that is refused.
     let report = out.join("gate.json");
     let command = format!("{}; {}", read(cached, 4096), read(direct, 100));
     let output = run("fallback,refused,partial", &report, &command)?;
@@ -54,7 +54,7 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
         }
     }
 
-    // Fewer than the rule allows: the command's own exit code.
+    // Fewer findings than the rule's minimum: dio-trace returns the command's own exit code.
     let report = out.join("gate.xml");
     let command = format!("{}; exit 7", read(cached, 4096));
     let output = run("fallback:5,short", &report, &command)?;

@@ -1,6 +1,7 @@
-//! Who is blamed of mixed access, and who must not be: a new file with a deleted one's inode
-//! number, the kernel's write-back, dio-trace's own self-test; and what a program does that mixes
-//! with itself, with the remedies that `mixed-self` and `cache-invalidated` name carried out.
+//! Which processes are reported for mixed access. Not reported must be: a new file with a deleted
+//! file's inode number, the kernel's writeback, and dio-trace's own self-test. Reported must be a
+//! program that mixes with itself, but not after the remedies that `mixed-self` and
+//! `cache-invalidated` name.
 use std::{
     fs::{self, File},
     io,
@@ -30,27 +31,27 @@ use crate::{
     host::cmd::text,
 };
 
-/// Runs of dio-trace.
+/// The number of runs of dio-trace.
 pub(crate) const RUNS: u64 = 1;
 pub(crate) const SETUPS: &[&str] = &["ext4-512", "ext4-journal"];
 
 const BLOCK: usize = 4096;
-/// Of the tail that fills no block.
+/// Bytes of the tail, which is shorter than a block.
 const TAIL: usize = 1000;
-/// Files that are deleted and made anew.
+/// The number of files that are deleted and replaced by a new file.
 const REUSED: usize = 3;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InnocentArgs {
-    /// Of a file system that is direct
+    /// Folder on a file system where O_DIRECT is direct
     #[arg(long)]
     direct: PathBuf,
-    /// Of one that writes data through its journal
+    /// Folder on a file system that journals data
     #[arg(long)]
     journal: PathBuf,
 }
 
-/// The program: uses files in every one of these ways.
+/// The program: uses files in each of these ways.
 pub(crate) fn program(args: &InnocentArgs) -> Result<()> {
     let mut buffer = Buffer::new(2 * BLOCK)?;
     new_small_file(&args.direct)?;
@@ -73,7 +74,7 @@ fn create(path: &Path, flags: i32) -> io::Result<File> {
         .open(path)
 }
 
-/// It may get the inode number of the self-test's unnamed file.
+/// Makes small files, one of which may get the inode number of the self-test's unnamed file.
 fn new_small_file(folder: &Path) -> Result<()> {
     for n in 0..4 {
         fs::write(folder.join(format!("new-{n}")), b"x\n")?;
@@ -81,7 +82,7 @@ fn new_small_file(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A log written directly is deleted; a new file, written buffered, gets its inode number.
+/// Deletes a log that was written directly, so that a new, buffered file gets its inode number.
 fn reuse_inodes(folder: &Path, buffer: &mut Buffer) -> Result<()> {
     let mut same = 0;
     for n in 0..REUSED {
@@ -99,7 +100,8 @@ fn reuse_inodes(folder: &Path, buffer: &mut Buffer) -> Result<()> {
     Ok(())
 }
 
-/// As dd and nginx do: the flag is cleared for the bytes that fill no block.
+/// Writes the tail buffered as dd and nginx do: clears O_DIRECT for the bytes that do not fill a
+/// block.
 fn write_tail_buffered(path: &Path, buffer: &mut Buffer) -> Result<()> {
     let file = create(path, libc::O_DIRECT)?;
     file.write_all_at(&buffer.bytes()[..BLOCK], 0)?;
@@ -112,14 +114,14 @@ fn write_tail_buffered(path: &Path, buffer: &mut Buffer) -> Result<()> {
     Ok(file.write_all_at(&[b'x'; TAIL], BLOCK as u64)?)
 }
 
-/// The remedy of `mixed-self` for a tail that is written: a whole block.
+/// The remedy of `mixed-self` for a tail that is written: writes a whole block.
 fn write_tail_padded(path: &Path, buffer: &mut Buffer) -> Result<()> {
     let file = create(path, libc::O_DIRECT)?;
     file.write_all_at(&buffer.bytes()[..BLOCK], 0)?;
     Ok(file.write_all_at(&buffer.bytes()[..BLOCK], BLOCK as u64)?)
 }
 
-/// Its remedy for a tail that is read: a whole block is asked for.
+/// The remedy of `mixed-self` for a tail that is read: asks for a whole block.
 fn read_tail_directly(path: &Path, buffer: &mut Buffer) -> Result<()> {
     let file = create(path, 0)?;
     file.write_all_at(&vec![b'x'; BLOCK + TAIL], 0)?;
@@ -130,8 +132,8 @@ fn read_tail_directly(path: &Path, buffer: &mut Buffer) -> Result<()> {
     Ok(())
 }
 
-/// A file that is made through the page cache, and written directly later; `dropped`: with the
-/// remedy of `cache-invalidated` in between.
+/// Makes a file through the page cache and then writes it directly. `dropped`: applies the remedy
+/// of `cache-invalidated` in between.
 fn make_buffered(path: &Path, dropped: bool, buffer: &mut Buffer) -> Result<()> {
     let file = create(path, 0)?;
     file.write_all_at(&[b'x'; 2 * BLOCK], 0)?;
@@ -143,8 +145,8 @@ fn make_buffered(path: &Path, dropped: bool, buffer: &mut Buffer) -> Result<()> 
     Ok(direct.write_all_at(&buffer.bytes()[..BLOCK], 0)?)
 }
 
-/// With data=journal, write-back makes pages dirty again: by the kernel's threads, and by whoever
-/// asks for it.
+/// Triggers writeback with data=journal, which dirties pages again, both in the kernel's threads
+/// and in the process that asks for it.
 fn write_back_journal(path: &Path, buffer: &mut Buffer) -> Result<()> {
     let file = create(path, libc::O_DIRECT)?;
     for _ in 0..3 {
@@ -162,7 +164,7 @@ fn write_back_journal(path: &Path, buffer: &mut Buffer) -> Result<()> {
     Ok(())
 }
 
-/// What is wrong with what is said of that program.
+/// Runs the program under dio-trace; returns the mismatches.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
     let me = std::env::current_exe().context("xtask cannot find itself")?;
     let json = out.join("innocents.jsonl");
@@ -185,19 +187,19 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     Ok(wrong)
 }
 
-/// Only the program that mixes with itself is told, and as such.
+/// Checks that only the program that mixes with itself is reported, with the cause `mixed-self`.
 fn mixed(summary: &Value, own: &str) -> Vec<String> {
     let rows = summary["mixed"].as_array().cloned().unwrap_or_default();
     let mut wrong = Vec::new();
     for row in rows.iter().filter(|row| row["path"] != own) {
-        wrong.push(format!("an innocent is blamed: {row}"));
+        wrong.push(format!("reported without mixed access: {row}"));
     }
     let of_own: Vec<_> = rows.iter().filter(|row| row["path"] == own).collect();
     match &of_own[..] {
         [row] => {
             let users = [&row["direct"], &row["cached"]].map(|users| users[0]["pid"].as_u64());
             if row["cause"] != "mixed-self" || users[0].is_none() || users[0] != users[1] {
-                wrong.push(format!("a program that mixes with itself is told as {row}"));
+                wrong.push(format!("a program that mixes with itself is reported as {row}"));
             }
             if row["cached"][0]["pages_cached"] != 1 || row["cached"][0]["pages_dirtied"] != 1 {
                 wrong.push(format!("the tail is one page, cached and dirtied: {row}"));
@@ -208,7 +210,8 @@ fn mixed(summary: &Value, own: &str) -> Vec<String> {
     wrong
 }
 
-/// Pages left from making a file are not somebody's use of it now.
+/// Checks the invalidation of pages that remain from making a file: dio-trace must not name a
+/// process for them.
 fn invalidation(lines: &[Value], path: &str, expected: bool) -> Vec<String> {
     let found: Vec<_> = lines
         .iter()
@@ -221,6 +224,6 @@ fn invalidation(lines: &[Value], path: &str, expected: bool) -> Vec<String> {
             let right = why.contains("who brought them into the page cache was not seen");
             if right { Vec::new() } else { vec![format!("{path}: {why}")] }
         }
-        _ => vec![format!("{path}: {} invalidations told, {expected}: {found:?}", found.len())],
+        _ => vec![format!("{path}: {} invalidations reported, {expected}: {found:?}", found.len())],
     }
 }

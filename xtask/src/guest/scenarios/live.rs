@@ -1,4 +1,5 @@
-//! `dio-trace top` in a terminal, by tmux: what it shows, how it obeys keys, what it leaves behind.
+//! `dio-trace top` in a terminal (tmux): what it shows, how it reacts to keys, and whether it
+//! restores the terminal.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -14,16 +15,17 @@ use crate::{
     host::cmd::{self, quote, text},
 };
 
-/// Runs of dio-trace.
+/// The number of runs of dio-trace.
 pub(crate) const RUNS: u64 = 3;
-/// How long a slow machine may take to show something: attaching is in it, which takes 40 s on 6.1
-/// where nothing else runs.
+/// Limit for a text to appear on a slow machine. This includes attaching, which takes 40 s on 6.1
+/// even when nothing else runs.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) const SETUPS: &[&str] = &["ext4-512", "ext4-journal"];
 
-/// Three runs: one quits by its key, one by SIGTERM, one by Ctrl-C twice while it detaches; what is
-/// wrong with them. The second folder's file system takes direct reads through the page cache.
+/// Runs dio-trace three times: one run quits by its key, one by SIGTERM, one by a second Ctrl-C
+/// while it detaches. Returns the mismatches. On the second folder's file system, O_DIRECT reads go
+/// through the page cache.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
     let attach = &tried.attach;
     let folders = [0, 1].map(|n: usize| places[n].path.clone());
@@ -49,18 +51,18 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     pane.keys(&["C-c"])?;
     pane.shows("detaching")?;
     pane.keys(&["C-c"])?;
-    // The probes may be gone before a second key arrives, as on 5.10: then it ended in good order.
+    // The probes may be gone before the second key arrives, as on 5.10: then it exits cleanly.
     let summed_up = pane.ended()? == 0 && pane.screen()?.contains("probes:");
     wrong.extend(pane.restored(if summed_up { 0 } else { 130 })?);
     Ok(wrong)
 }
 
-/// What a person does: looks for the process, its file, and why.
+/// Presses the keys of a user who looks for the process, its file, and the cause.
 fn keys(pane: &Pane, path: &str) -> Result<()> {
     pane.shows("dbreader/")?;
     pane.shows("data-journal")?;
     pane.keep("rows.txt")?;
-    // By file, those of that name alone, the first one's findings.
+    // Group by file, filter by name, open the first file's findings.
     pane.keys(&["2", "/"])?;
     pane.keys(&["j", "o", "u", "r", "n", "a", "l"])?;
     pane.shows("filter: journal_")?;
@@ -71,7 +73,7 @@ fn keys(pane: &Pane, path: &str) -> Result<()> {
     pane.shows("cause:  data-journal")?;
     pane.shows("fix:")?;
     pane.keep("findings.txt")?;
-    // Back, paused, in a small window and in a large one.
+    // Go back, pause, and resize the window to small and to large.
     pane.keys(&["Escape"])?;
     pane.shows("REQ/S")?;
     pane.keys(&["p"])?;
@@ -87,7 +89,7 @@ fn keys(pane: &Pane, path: &str) -> Result<()> {
     pane.shows("Ctrl-C")
 }
 
-/// A program that reads both folders' files directly until it is dropped.
+/// A program that reads both folders' files with O_DIRECT; killed on drop.
 struct Reader(Child);
 
 impl Drop for Reader {
@@ -97,7 +99,8 @@ impl Drop for Reader {
     }
 }
 
-/// A terminal of 80x24 with one program in it. Its shell notes what the program leaves behind.
+/// A terminal of 80x24 with one program in it. Its shell writes the terminal settings before and
+/// after, the process id and the exit code to files of `folder`.
 struct Pane {
     name: String,
     folder: PathBuf,
@@ -112,7 +115,7 @@ impl Pane {
         }
         let pane = Self { name: name.to_owned(), folder };
         let folder = quote(text(&pane.folder)?);
-        // The shell stays, and with it the terminal, whenever a Ctrl-C comes.
+        // The shell, and with it the terminal, survives a Ctrl-C at any time.
         let script = format!(
             "trap : INT; cd {folder}; stty -g > before; sh -c 'echo $$ > pid; exec {command}'; \
              echo $? > code; trap '' INT; stty -g > after; exec sleep 1000"
@@ -121,7 +124,7 @@ impl Pane {
         Ok(pane)
     }
 
-    /// A server of its own, without anybody's settings.
+    /// Runs tmux with a separate server and without a user's settings.
     fn tmux(&self, words: &[&str]) -> Result<String> {
         let socket = format!("dio-trace-{}", self.name);
         let mut command = Command::new("tmux");
@@ -147,17 +150,17 @@ impl Pane {
         Ok(())
     }
 
-    /// The terminal's lines.
+    /// The text on the terminal.
     fn screen(&self) -> Result<String> {
         self.tmux(&["capture-pane", "-p"])
     }
 
-    /// Leaves what is seen in the result's folder.
+    /// Writes the text on the terminal to the result's folder.
     fn keep(&self, name: &str) -> Result<()> {
         Ok(fs::write(self.folder.join(name), self.screen()?)?)
     }
 
-    /// Waits until the text is there.
+    /// Waits until the terminal shows the text.
     fn shows(&self, text: &str) -> Result<()> {
         self.waits(|screen| screen.contains(text), &format!("never showed `{text}`"))
     }
@@ -180,12 +183,12 @@ impl Pane {
         }
     }
 
-    /// What its shell noted so far.
+    /// The content of one of the shell's files; empty if not written yet.
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.folder.join(name)).unwrap_or_default()
     }
 
-    /// Waits for the program's end; its exit code.
+    /// Waits until the program exits; returns its exit code.
     fn ended(&self) -> Result<i32> {
         let start = Instant::now();
         while self.read("after").is_empty() {
@@ -197,7 +200,7 @@ impl Pane {
         self.read("code").trim().parse().context("the program left no exit code")
     }
 
-    /// Ends the terminal; what is wrong with how the program left it.
+    /// Closes the terminal; returns the mismatches of the exit code and of the terminal's state.
     fn restored(self, code: i32) -> Result<Vec<String>> {
         let ended = self.ended()?;
         let mut wrong = Vec::new();

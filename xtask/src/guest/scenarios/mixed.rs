@@ -1,5 +1,5 @@
-//! Mixed access: one process reads and writes a file directly, another uses it through the page
-//! cache, and dio-trace must say who mixes with whom.
+//! Mixed access: one process reads and writes a file directly, another one uses it through the page
+//! cache, and dio-trace must report both.
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Write},
@@ -23,7 +23,7 @@ use crate::guest::{
 };
 
 const PAGE: u64 = 4096;
-/// Pages of the file.
+/// The length of the file, in pages.
 const PAGES: u64 = 16;
 
 #[derive(Args, Clone, Debug)]
@@ -32,8 +32,8 @@ pub(crate) struct DirectUserArgs {
     path: PathBuf,
 }
 
-/// The process that uses the file directly: does what stdin says, `r PAGE` or `w PAGE`, and answers
-/// with the count.
+/// The process that uses the file directly: reads commands from stdin, `r PAGE` or `w PAGE`, and
+/// answers each with the byte count.
 pub(crate) fn direct_user(args: &DirectUserArgs) -> Result<()> {
     let mut options = File::options();
     let file = options.read(true).write(true).custom_flags(libc::O_DIRECT).open(&args.path)?;
@@ -60,7 +60,7 @@ fn say(word: &str) -> Result<()> {
     Ok(())
 }
 
-/// That process, from outside.
+/// The controlling side of the process that uses the file directly.
 pub(crate) struct DirectUser {
     child: Child,
     stdin: ChildStdin,
@@ -70,7 +70,7 @@ pub(crate) struct DirectUser {
 }
 
 impl DirectUser {
-    /// Makes the file, with nothing of it in the page cache, and starts the process.
+    /// Makes the file, drops its pages from the page cache, and starts the process.
     pub(crate) fn start(folder: &Path) -> Result<Self> {
         let path = folder.join("mixed");
         std::fs::write(&path, vec![1; (PAGES * PAGE) as usize])?;
@@ -112,7 +112,8 @@ impl DirectUser {
         self.answer(&PAGE.to_string())
     }
 
-    /// Mixes, and lets the process end; what dio-trace must say of it.
+    /// Makes direct and buffered requests and lets the process exit; returns what dio-trace must
+    /// report.
     pub(crate) fn mix(mut self) -> Result<MixedFile> {
         let map = Map::new(&self.file, PAGES * PAGE)?;
         let all = (PAGES * PAGE) as usize;
@@ -141,13 +142,14 @@ impl DirectUser {
     }
 }
 
-/// What is wrong with what dio-trace said.
+/// The mismatches of the reported mixed access.
 pub(crate) fn judge(report: &Report, wanted: &MixedFile) -> Vec<String> {
     let mut said = report.mixed();
-    // A preempted task hides pages from the probe that counts them, and the kernel says how often.
+    // The kernel skips the probe that counts cached pages while a preempted task is inside it, and
+    // counts the skipped runs. That many pages may be missing.
     let hidden = report.skipped("tp_added_to_page_cache");
-    for (told, truth) in said.iter_mut().zip([wanted]) {
-        for (user, (_, cached, _)) in told.cached.iter_mut().zip(&truth.cached) {
+    for (reported, truth) in said.iter_mut().zip([wanted]) {
+        for (user, (_, cached, _)) in reported.cached.iter_mut().zip(&truth.cached) {
             if user.1 < *cached && user.1 + hidden >= *cached {
                 user.1 = *cached;
             }

@@ -1,17 +1,17 @@
-//! The scenarios that are not cells: a program each, and what dio-trace must say of it.
+//! The scenarios that are not made of cells: each runs a program and checks dio-trace's report.
 //!
-//! - [`cut`]: a recorder that is killed; [`recordings`]: one that is not
-//! - [`rings`]: io_uring's rarer ways
+//! - [`cut`]: a recorder that is killed; [`recordings`]: one that finishes
+//! - [`rings`]: io_uring's rarer features
 //! - [`live`]: the live screen, in a terminal
-//! - [`mixed`]: who mixes direct and buffered access; [`innocents`]: who must not be blamed for it
+//! - [`mixed`]: mixed access; [`innocents`]: processes that must not be reported for it
 //! - [`family`]: descendants that run before dio-trace attaches
-//! - [`released`]: what was traced is let go
-//! - [`named`]: names of files in a namespace, of processes and threads
-//! - [`stacks`]: which function of the program made a request
-//! - [`filters`], [`gate`]: what is left out, and what makes `run` fail
-//! - [`unprivileged`]: dio-trace for an ordinary user
-//! - [`forecasts`]: what `check` says
-//! - [`shorts`]: what makes a read return less than it was asked for
+//! - [`released`]: dio-trace does not keep in use what it traced
+//! - [`named`]: names of files in a mount namespace, of processes and of threads
+//! - [`stacks`]: the function of the program that made a request
+//! - [`filters`]: requests that filters leave out; [`gate`]: `run --fail-on`
+//! - [`unprivileged`]: dio-trace for an unprivileged user
+//! - [`forecasts`]: what `check` predicts
+//! - [`shorts`]: the causes of short reads
 pub(crate) mod cut;
 pub(crate) mod family;
 pub(crate) mod filters;
@@ -34,5 +34,6 @@ use anyhow::Result;
 
 use crate::guest::{fixtures::Place, harness::Tried};
 
-/// What is wrong with a scenario in the folders of its set-ups.
+/// Runs a scenario in the folders of its fixtures, writes output to a folder, and returns the
+/// mismatches.
 pub(crate) type Check = fn(&Tried, &[Place], &Path) -> Result<Vec<String>>;

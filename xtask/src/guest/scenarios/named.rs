@@ -1,5 +1,5 @@
-//! Names: of files in a mount namespace whose processes are gone when they are told, and of
-//! processes and threads that call themselves something.
+//! Names: of files in a mount namespace whose processes have exited when dio-trace reports them,
+//! and of processes and threads that set their own names.
 use std::{
     fs::{self, File},
     io,
@@ -26,15 +26,15 @@ use crate::{
     host::cmd::{quote, text},
 };
 
-/// Runs of dio-trace.
+/// The number of runs of dio-trace.
 pub(crate) const RUNS: u64 = 4;
 const SIZE: usize = 16 << 10;
-/// Where the namespace alone has the files.
+/// The folder where only the namespace has the files.
 const PRIVATE: &str = "/mnt/private data";
 const FILES: usize = 8;
 const TITLE: &str = "postgres: checkpointer";
 const THREAD: &str = "MergeMutate";
-/// For what is asked of a process while it is there.
+/// How long the program stays, so that dio-trace can look at the process.
 const LINGER: Duration = Duration::from_secs(2);
 
 #[derive(Args, Clone, Debug)]
@@ -42,8 +42,8 @@ pub(crate) struct NamedUserArgs {
     file: PathBuf,
 }
 
-/// Takes a title, and reads the file directly from the main thread and from one with a name of its
-/// own.
+/// The program: sets its title, and reads the file with O_DIRECT from the main thread and from a
+/// named thread.
 pub(crate) fn user(args: &NamedUserArgs) -> Result<()> {
     take_title(TITLE)?;
     let read = |path: &Path| -> Result<()> {
@@ -62,14 +62,14 @@ pub(crate) fn user(args: &NamedUserArgs) -> Result<()> {
     Ok(())
 }
 
-/// Puts the title in place of the command line (prctl(2), PR_SET_MM).
+/// Replaces the process's command line by the title (prctl(2), PR_SET_MM).
 fn take_title(title: &str) -> Result<()> {
     let title = Box::leak(format!("{title}\0").into_bytes().into_boxed_slice());
     let start = title.as_ptr() as libc::c_ulong;
     let end = start + title.len() as libc::c_ulong;
     // The start first: it lies below the stack, where the command line was.
     for (what, address) in [(libc::PR_SET_MM_ARG_START, start), (libc::PR_SET_MM_ARG_END, end)] {
-        // SAFETY: both are addresses of memory that stays for ever.
+        // SAFETY: both are addresses of leaked memory, which is never freed.
         if unsafe { libc::prctl(libc::PR_SET_MM, what, address, 0, 0) } != 0 {
             return Err(io::Error::last_os_error()).context("PR_SET_MM");
         }
@@ -77,7 +77,7 @@ fn take_title(title: &str) -> Result<()> {
     Ok(())
 }
 
-/// What is wrong with the names of both.
+/// Runs both parts; returns the mismatches.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
     let folder = &places[0].path;
     let mut wrong = gone_from_a_namespace(tried, folder, out)?;
@@ -85,8 +85,8 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     Ok(wrong)
 }
 
-/// A process in a mount namespace of its own is attached to; its children read files there, and all
-/// of them are gone before the tracer comes to look.
+/// Attaches to a process in a separate mount namespace. Its children read files there, and all
+/// processes have exited before dio-trace, which is stopped meanwhile, handles the events.
 fn gone_from_a_namespace(tried: &Tried, folder: &Path, out: &Path) -> Result<Vec<String>> {
     for n in 0..FILES {
         fill(&folder.join(format!("c{n}.bin")), SIZE)?;
@@ -108,10 +108,11 @@ fn gone_from_a_namespace(tried: &Tried, folder: &Path, out: &Path) -> Result<Vec
         .spawn()
         .context("cannot start dio-trace")?;
     wait_until_tracing(&mut tool, &traces)?;
-    // What comes between: the file that the tracer reads first is behind the message.
+    // dio-trace reads its first file only after it has printed that it traces: give it time for
+    // that before it is stopped.
     thread::sleep(Duration::from_secs(1));
     let signal = |number| {
-        // SAFETY: our child, which was not waited for.
+        // SAFETY: our own child, which has not been waited for.
         unsafe { libc::kill(tool.id() as libc::pid_t, number) };
     };
     signal(libc::SIGSTOP);
@@ -130,7 +131,7 @@ fn gone_from_a_namespace(tried: &Tried, folder: &Path, out: &Path) -> Result<Vec
     Ok(wrong.into_iter().collect())
 }
 
-/// Live and recorded, a process's title and a thread's name are told.
+/// Checks that a process's title and a thread's name are reported, live and from a recording.
 fn titles(tried: &Tried, folder: &Path, out: &Path) -> Result<Vec<String>> {
     let file = folder.join("titles");
     fill(&file, SIZE)?;
@@ -156,13 +157,13 @@ fn titles(tried: &Tried, folder: &Path, out: &Path) -> Result<Vec<String>> {
     let exported = run(&["export", "--format", "jsonl", text(&recording)?])?;
     let mut wrong = Vec::new();
     for (what, json) in [("live", live), ("recorded", exported)] {
-        let told: Vec<(Value, Value)> = requests::<Value>(&json)?
+        let names: Vec<(Value, Value)> = requests::<Value>(&json)?
             .iter()
             .map(|r| (r["cmdline"].clone(), r["thread"].clone()))
             .collect();
         let wanted = [(TITLE.into(), Value::Null), (TITLE.into(), THREAD.into())];
-        if told != wanted {
-            wrong.push(format!("titles, {what}: {told:?}"));
+        if names != wanted {
+            wrong.push(format!("titles, {what}: {names:?}"));
         }
     }
     for (line, name) in

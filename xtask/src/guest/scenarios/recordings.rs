@@ -1,4 +1,4 @@
-//! `dio-trace record`: what is read from the file must be what was requested.
+//! `dio-trace record`: a recording must have the requests that were made.
 use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result};
@@ -12,7 +12,8 @@ use crate::{
     host::cmd::text,
 };
 
-/// Records a command that works in this folder, and reads the recording; what is wrong with it.
+/// Records a command that makes requests in the first folder, and reads the recording; returns the
+/// mismatches.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
     let (tool, attach, folder) = (&tried.tool, &tried.attach, &places[0].path);
     const CODE: i32 = 7;
@@ -40,12 +41,12 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     Ok(wrong)
 }
 
-/// A flight recorder: written when a signal asks, and at the end; what is wrong with it.
+/// Runs a flight recorder, which writes its file on SIGUSR1 and at the end; returns the mismatches.
 fn flight(tool: &Path, attach: &str, job: &str, out: &Path) -> Result<Vec<String>> {
     let base = out.join("flight.dio");
     let dumps = [1, 2].map(|n| out.join(format!("flight.dio.{n}")));
     for dump in &dumps {
-        // Of an earlier run.
+        // May exist from an earlier run.
         let _ = std::fs::remove_file(dump);
     }
     let run =

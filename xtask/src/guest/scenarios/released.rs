@@ -1,5 +1,6 @@
-//! What was traced is let go: while `audit` still runs, whatever it looked at can be unmounted,
-//! detached and removed at once, and the space of a deleted file is free.
+//! dio-trace must not keep in use what it traced: while `audit` still runs, file systems, devices
+//! and modules can be unmounted, detached and removed at once, and the space of deleted files is
+//! freed.
 use std::{
     fs::{self, File},
     io,
@@ -26,7 +27,7 @@ use crate::{
     host::cmd::{self, say, text},
 };
 
-/// Runs of dio-trace.
+/// The number of runs of dio-trace.
 pub(crate) const RUNS: u64 = 1;
 pub(crate) const SETUPS: &[&str] = &[
     "ext4-512",
@@ -38,22 +39,24 @@ pub(crate) const SETUPS: &[&str] = &[
     "loop-dio",
     "dm-linear",
 ];
-/// Of the file that is deleted.
+/// Bytes of the file that is deleted.
 const BIG: u64 = 100 << 20;
 const PAGE: usize = 4096;
-/// How long the program stays, for its functions to be looked up.
+/// How long the program stays, so that dio-trace can look up its functions.
 const LINGER: Duration = Duration::from_millis(500);
-/// What a file system takes to free a deleted file's space; what waits in the ring to be handled.
+/// Limit for a file system to free a deleted file's space, and for dio-trace to handle the events
+/// in the ring.
 const PATIENCE: Duration = Duration::from_secs(20);
 const MODULES: &[&str] = &["xfs", "btrfs", "f2fs", "ext4", "loop", "dm_mod"];
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReleasedUserArgs {
-    /// A folder, for a file of 100 MiB, or a file or a device
+    /// A folder to make a file of 100 MiB in, or a file or device to read
     path: PathBuf,
 }
 
-/// Uses a file directly, also in ways that make findings, from functions that are known.
+/// The program: uses a file with O_DIRECT, also with requests that are findings, from functions
+/// whose names are known.
 pub(crate) fn user(args: &ReleasedUserArgs) -> Result<()> {
     let is_folder = args.path.is_dir();
     let path = if is_folder { args.path.join("big") } else { args.path.clone() };
@@ -69,7 +72,7 @@ pub(crate) fn user(args: &ReleasedUserArgs) -> Result<()> {
         }
         file.write_all_at(buffer.bytes(), 0)?;
     }
-    // Refused here, through the page cache there: a request either way.
+    // Refused on some file systems, through the page cache on others: a request either way.
     for len in [PAGE - 1, PAGE] {
         let _ = read_known(&file, &mut buffer, len);
     }
@@ -77,7 +80,7 @@ pub(crate) fn user(args: &ReleasedUserArgs) -> Result<()> {
     Ok(())
 }
 
-/// What is wrong with what can be done to these while it is traced.
+/// Uses and removes the fixtures while dio-trace runs; returns the mismatches.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
     let traces = Traces::new(out, "released");
     let mut tool = Command::new(&tried.tool)
@@ -91,7 +94,7 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     let mut removed = Vec::new();
     let result = tracer.all(places).map(|()| removed = tracer.modules());
     let (result, Tracer { child, traces, mut wrong }) = (result, tracer);
-    // SAFETY: our child, which was not waited for.
+    // SAFETY: our own child, which has not been waited for.
     unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
     end(child, &traces)?;
     result?;
@@ -125,8 +128,8 @@ impl Tracer {
         Ok(())
     }
 
-    /// Has a program that lies on this file system use it, or a device, and waits until the tracer
-    /// has told of it.
+    /// Runs a program that uses this file system (and lies on it) or device, and waits until
+    /// dio-trace has reported its requests.
     fn used(&mut self, path: &Path, what: &str) -> Result<()> {
         say(format!("released: {what}"));
         let me = std::env::current_exe().context("xtask cannot find itself")?;
@@ -144,21 +147,21 @@ impl Tracer {
         if !child.wait()?.success() {
             bail!("{what}: the program failed");
         }
-        let told = || {
+        let reported = || {
             let json = fs::read_to_string(&self.traces.json).unwrap_or_default();
-            requests::<Told>(&json).is_ok_and(|told| told.iter().any(|one| one.pid == pid))
+            requests::<Reported>(&json).is_ok_and(|all| all.iter().any(|one| one.pid == pid))
         };
-        if !within(PATIENCE, told) {
-            self.wrong.push(format!("{what}: nothing is told of process {pid}"));
+        if !within(PATIENCE, reported) {
+            self.wrong.push(format!("{what}: process {pid} was not reported"));
         }
-        // Its last request too.
+        // Its last request must be reported too.
         thread::sleep(Duration::from_millis(300));
         Ok(())
     }
 
-    /// The space of the file is free once it is deleted.
+    /// Checks that a deleted file's space is freed.
     fn deleted(&mut self, folder: &Path, what: &str) -> Result<()> {
-        sync(); // btrfs counts what is allocated once that is on disk
+        sync(); // btrfs counts allocated space only once it is on disk
         let before = free(folder)?;
         for name in ["big", "program"] {
             fs::remove_file(folder.join(name))?;
@@ -170,12 +173,13 @@ impl Tracer {
         });
         if !freed {
             let freed = free(folder)?.saturating_sub(before);
-            self.wrong.push(format!("{what}: {freed} bytes are free of a deleted file of {BIG}"));
+            self.wrong
+                .push(format!("{what}: only {freed} bytes of a deleted file of {BIG} were freed"));
         }
         Ok(())
     }
 
-    /// What is mounted here, and below it, can be unmounted at once.
+    /// Checks that a folder and its lower file system can be unmounted at once.
     fn unmounted(&mut self, folder: &Path) -> Result<()> {
         let below = PathBuf::from(format!("{}.below", folder.display()));
         let mounts = fs::read_to_string("/proc/self/mounts")?;
@@ -188,7 +192,7 @@ impl Tracer {
         Ok(())
     }
 
-    /// A device can be detached.
+    /// Checks that a device can be detached at once.
     fn device(&mut self, place: &Place) -> Result<()> {
         self.holds_nothing(&place.path)?;
         if place.setup.name.starts_with("dm-") {
@@ -200,7 +204,7 @@ impl Tracer {
 
     fn detached(&mut self, device: &Path) -> Result<()> {
         self.at_once("losetup", &["-d", text(device)?]);
-        // What is in use goes with its last user, and losetup says nothing.
+        // For a device in use, losetup defers the detachment to the last close and reports success.
         let name = device.file_name().context("a device without a name")?;
         if Path::new("/sys/block").join(name).join("loop/backing_file").exists() {
             self.wrong.push(format!("losetup -d {}: still attached", device.display()));
@@ -208,7 +212,7 @@ impl Tracer {
         Ok(())
     }
 
-    /// A file under fs-verity, on a loop device on a file of this folder.
+    /// Uses a file with fs-verity, on a loop device on a file of this folder.
     fn verity(&mut self, folder: &Path) -> Result<()> {
         let (image, point) = (folder.join("image"), folder.join("verity"));
         File::create(&image)?.set_len(200 << 20)?;
@@ -226,7 +230,7 @@ impl Tracer {
         Ok(fs::remove_file(&image)?)
     }
 
-    /// Neither a descriptor nor a mapping of the tracer has it.
+    /// Checks that neither a descriptor nor a mapping of dio-trace refers to the path.
     fn holds_nothing(&mut self, path: &Path) -> Result<()> {
         let own = format!("/proc/{}", self.child.id());
         let path = text(path)?;
@@ -250,7 +254,7 @@ impl Tracer {
         }
     }
 
-    /// Removes modules that nobody uses; those that were in use.
+    /// Removes the modules that are not in use; returns those that are.
     fn modules(&mut self) -> Vec<&'static str> {
         let there = MODULES.iter().filter(|module| users(module).is_some());
         let (free, used): (Vec<&str>, Vec<&str>) = there.partition(|m| users(m) == Some(0));
@@ -261,7 +265,7 @@ impl Tracer {
     }
 }
 
-/// Puts a file under fs-verity (FS_IOC_ENABLE_VERITY; struct fsverity_enable_arg).
+/// Enables fs-verity on a file (FS_IOC_ENABLE_VERITY; struct fsverity_enable_arg).
 fn seal(file: &Path) -> Result<()> {
     const ENABLE_VERITY: libc::c_ulong = 0x4080_6685;
     let mut how = [0_u32; 32];
@@ -274,21 +278,21 @@ fn seal(file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Modules of these that nobody uses now that the tracer has ended.
+/// A mismatch for each of these modules that is not in use any more after dio-trace has exited.
 fn only_tracer_used(modules: &[&str]) -> Vec<String> {
     let free = modules.iter().filter(|module| users(module) == Some(0));
-    free.map(|module| format!("the module {module} was in use by the tracer alone")).collect()
+    free.map(|module| format!("the module {module} was in use only by the tracer")).collect()
 }
 
-/// Users of a module; `None` if it is none or not loaded.
+/// The reference count of a module; `None` if it is built in or not loaded.
 fn users(module: &str) -> Option<u32> {
     let text = fs::read_to_string(format!("/sys/module/{module}/refcnt")).ok()?;
     text.trim().parse().ok()
 }
 
-/// A request that was told.
+/// A request that dio-trace reported.
 #[derive(serde::Deserialize)]
-struct Told {
+struct Reported {
     pid: u32,
 }
 
@@ -297,7 +301,7 @@ fn sync() {
     unsafe { libc::sync() };
 }
 
-/// Bytes that are free in this file system.
+/// Free bytes of the file system.
 fn free(folder: &Path) -> Result<u64> {
     let path = std::ffi::CString::new(text(folder)?)?;
     // SAFETY: all-zero is a value of this plain struct.

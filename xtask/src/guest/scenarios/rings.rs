@@ -1,5 +1,5 @@
-//! io_uring's rarer ways: buffers that the kernel chooses, writes without a completion, vectors of
-//! registered buffers. Each request must be told once, as long as it really was.
+//! io_uring's rarer features: buffers that the kernel selects, writes without a completion event,
+//! vectors in registered buffers. Each request must be reported once, with its real length.
 use std::{
     fs::{self, File},
     os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
@@ -21,16 +21,16 @@ use crate::{
     host::cmd::text,
 };
 
-/// What it needs when it runs alone: a file that is direct, and one that reads through the page
-/// cache, where a request that must not wait is made anew.
+/// The fixtures of the scenario: one where reads are direct, and one where they go through the page
+/// cache, so that io_uring retries a request that must not wait.
 pub(crate) const SETUPS: &[&str] = &["ext4-512", "ext4-journal"];
-/// Runs of dio-trace.
+/// The number of runs of dio-trace.
 pub(crate) const RUNS: u64 = 1;
 const BLOCK: usize = 4096;
 const BLOCKS: usize = 4;
-/// Of each file; its end lies inside a block.
+/// Bytes of each file. The end lies inside a block.
 const BYTES: usize = BLOCKS * BLOCK + 1808;
-/// Writes of the same block from the same memory.
+/// The number of writes of the same block from the same memory.
 const SILENT: usize = 16;
 const GROUP: u16 = 1;
 
@@ -38,12 +38,12 @@ const GROUP: u16 = 1;
 pub(crate) struct RingsUserArgs {
     #[arg(long, required = true)]
     file: Vec<PathBuf>,
-    /// Where the tally goes
+    /// File to write the tally to
     #[arg(long)]
     tally: PathBuf,
 }
 
-/// What was asked, and what came of it; or what dio-trace says of that.
+/// A request and its result, from the tally or as dio-trace reports it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Line {
     path: String,
@@ -67,7 +67,7 @@ pub(crate) fn user(args: &RingsUserArgs) -> Result<()> {
     fs::write(&args.tally, serde_json::to_vec(&tally)?).context("cannot write the tally")
 }
 
-/// A file, a ring, and what was asked so far.
+/// A file, a ring, and the requests made so far.
 struct User<'a> {
     file: Fd,
     path: &'a str,
@@ -89,7 +89,8 @@ impl<'a> User<'a> {
         self.lines.push(Line { path, op, offset, len, ret });
     }
 
-    /// Makes these, waits for `results`, and gives them by number.
+    /// Submits these entries, waits for `results` completions, and returns the user_data and result
+    /// of each.
     fn make(&mut self, entries: &[squeue::Entry], results: usize) -> Result<Vec<(u64, i32)>> {
         for entry in entries {
             // SAFETY: the memory outlives the requests, which are waited for here.
@@ -99,8 +100,8 @@ impl<'a> User<'a> {
         Ok(self.ring.completion().map(|cqe| (cqe.user_data(), cqe.result())).collect())
     }
 
-    /// Reads the whole cold file, the rest of its last block too, into buffers of the kernel's
-    /// choice, which are smaller than what is asked for.
+    /// Reads the whole uncached file, including the part of its last block, into buffers that the
+    /// kernel selects, which are smaller than the requested length.
     fn chosen(&mut self) -> Result<()> {
         fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop the page cache")?;
         let count = BLOCKS as u16 + 1;
@@ -119,8 +120,8 @@ impl<'a> User<'a> {
         Ok(())
     }
 
-    /// Writes that are heard of only if they fail; the sync behind each ends after it. From 5.17
-    /// on.
+    /// Makes writes that post a completion only if they fail (since 5.17). The sync linked to each
+    /// write completes after it.
     fn silent(&mut self) -> Result<()> {
         if !self.ring.params().is_feature_skip_cqe_on_success() {
             return Ok(());
@@ -137,7 +138,7 @@ impl<'a> User<'a> {
         Ok(())
     }
 
-    /// Vectors that lie in a registered buffer. From 6.15 on.
+    /// Makes reads with vectors in a registered buffer (since 6.15).
     fn vectors(&mut self) -> Result<()> {
         const IORING_OP_READV_FIXED: u8 = 60; // include/uapi/linux/io_uring.h
         let mut probe = Probe::new();
@@ -155,8 +156,8 @@ impl<'a> User<'a> {
         for block in 0..=BLOCKS {
             let read = opcode::Readv::new(self.file, parts.as_ptr(), parts.len() as u32);
             let mut read = read.offset((block * BLOCK) as u64).build();
-            // SAFETY: an entry begins with its opcode; the index of the buffer, 0, is there
-            // already.
+            // SAFETY: the first byte of an entry is its opcode. The index of the registered buffer
+            // is already 0.
             unsafe { (&raw mut read).cast::<u8>().write(IORING_OP_READV_FIXED) };
             for (_, result) in self.make(&[read], 1)? {
                 self.note("read", block * BLOCK, BLOCK, result);
@@ -166,7 +167,7 @@ impl<'a> User<'a> {
     }
 }
 
-/// Runs that program under dio-trace; what is wrong with what it says.
+/// Runs the program under dio-trace; returns the mismatches.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
     let traces = Traces::new(out, "rings");
     let me = std::env::current_exe().context("xtask cannot find itself")?;
@@ -193,17 +194,17 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     Ok(wrong)
 }
 
-/// Those that only one of them has.
-fn compare(mut tally: Vec<Line>, told: Vec<Line>) -> Vec<String> {
+/// The mismatches: requests that only the tally or only dio-trace has.
+fn compare(mut tally: Vec<Line>, reported: Vec<Line>) -> Vec<String> {
     let mut wrong = Vec::new();
-    for line in told {
+    for line in reported {
         match tally.iter().position(|other| *other == line) {
             Some(at) => {
                 tally.swap_remove(at);
             }
-            None => wrong.push(format!("not asked for: {line:?}")),
+            None => wrong.push(format!("not requested: {line:?}")),
         }
     }
-    wrong.extend(tally.iter().map(|line| format!("not told: {line:?}")));
+    wrong.extend(tally.iter().map(|line| format!("not reported: {line:?}")));
     wrong
 }

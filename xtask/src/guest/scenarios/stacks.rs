@@ -1,4 +1,4 @@
-//! `--stack`: which function of the program it was.
+//! `--stack`: dio-trace must report the function of the program that made a request.
 use std::{
     fs::File,
     os::fd::AsRawFd as _,
@@ -24,9 +24,9 @@ use crate::{
     host::cmd::text,
 };
 
-/// Runs of dio-trace.
+/// The number of runs of dio-trace.
 pub(crate) const RUNS: u64 = 2;
-/// How long the program stays after its read.
+/// How long the program stays after its read, so that dio-trace can look up its functions.
 const LINGER: Duration = Duration::from_secs(5);
 const SIZE: usize = 16 << 10;
 /// The functions that read, the innermost first.
@@ -37,7 +37,7 @@ pub(crate) struct StackReaderArgs {
     file: PathBuf,
 }
 
-// With a frame pointer each, whatever the compiler does with those of Rust's functions.
+// In assembly, so that both have a frame pointer whatever the compiler does for Rust functions.
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!(
     ".globl dio_trace_test_reads",
@@ -70,14 +70,15 @@ unsafe extern "C" {
 #[cfg(not(target_arch = "x86_64"))]
 use libc::pread64 as dio_trace_test_reads;
 
-/// Reads the begin of the file, from those functions; what pread(2) says.
+/// Reads the start of the file from the known functions; returns pread64's raw result (-errno on
+/// failure).
 pub(crate) fn read_known(file: &File, buffer: &mut Buffer, len: usize) -> isize {
     let len = len.min(buffer.bytes().len());
     // SAFETY: the buffer is at least as long as said.
     unsafe { dio_trace_test_reads(file.as_raw_fd(), buffer.at(0).cast(), len, 0) }
 }
 
-/// Reads the file directly, from those functions.
+/// The program: reads the file with O_DIRECT from the known functions.
 pub(crate) fn reader(args: &StackReaderArgs) -> Result<()> {
     let file = open_direct(&args.file)?;
     let mut buffer = Buffer::new(SIZE)?;
@@ -85,12 +86,13 @@ pub(crate) fn reader(args: &StackReaderArgs) -> Result<()> {
     if read != SIZE as isize {
         bail!("read {read} bytes of {SIZE}");
     }
-    // Functions are looked up while the process is there.
+    // dio-trace looks up functions while the process exists.
     thread::sleep(LINGER);
     Ok(())
 }
 
-/// What is wrong with the stack of a read that goes through the page cache, live and recorded.
+/// Traces and records an O_DIRECT read that goes through the page cache; returns the mismatches of
+/// its stack.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
     let attach = &tried.attach;
     let file = places[1].path.join("stack");
@@ -123,7 +125,7 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     Ok(wrong)
 }
 
-/// The finding has the functions on its stack, in their order, and they are of this program.
+/// Checks that the finding's stack starts with the known functions, in order and in this program.
 fn judge(what: &str, json: &str) -> Option<String> {
     let lines = json.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut findings = lines.filter(|line| line["verdict"] == "fallback");

@@ -1,4 +1,4 @@
-//! An ordinary user with two capabilities, and what is left of them.
+//! dio-trace for an unprivileged user with two capabilities, which it must drop once it traces.
 use std::{
     fs, io,
     io::Write as _,
@@ -25,22 +25,23 @@ use crate::{
     host::cmd::text,
 };
 
-/// Runs of dio-trace.
+/// The number of runs of dio-trace.
 pub(crate) const RUNS: u64 = 2;
-/// nobody
+/// The user and group id of nobody.
 const USER: u32 = 65534;
-/// capabilities(7)
+/// Capability numbers (capabilities(7)).
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 const CAP_SYS_RESOURCE: u32 = 24;
-/// For giving up capabilities, once it traces.
+/// Limit for dropping capabilities, once dio-trace traces.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 const SIZE: usize = 16 << 10;
 
 pub(crate) const SETUPS: &[&str] = &["ext4-512"];
 
-/// What is wrong with runs of the tool in this folder, whose file system has extended attributes.
+/// Runs dio-trace as an unprivileged user; returns the mismatches. The first folder's file system
+/// must have extended attributes.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
     let Tried { tool, attach, series } = tried;
     let home = places[0].path.join("nobody");
@@ -60,12 +61,13 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
 
     grant(&own, 1 << CAP_PERFMON | 1 << CAP_BPF)?;
     if series == "5.10" {
-        // Before 5.11 maps are locked memory.
+        // Before 5.11 BPF maps count as locked memory.
         wrong.extend(refused(&own, &[], &["cap_sys_resource"])?);
         grant(&own, 1 << CAP_PERFMON | 1 << CAP_BPF | 1 << CAP_SYS_RESOURCE)?;
     }
     let paranoid = fs::read_to_string(PARANOID)?;
-    // Debian's kernels; on 5.10 fentry does not fit every function, and kprobes take its place.
+    // Debian's kernels: at 3, perf_event_open(2), which kprobes need, is refused. On 5.10 fentry
+    // cannot attach to every function, so dio-trace uses kprobes there too.
     if (attach == "kprobe" || series == "5.10") && paranoid.trim() == "3" {
         wrong.extend(refused(&own, &["--attach", attach], &["perf_event_paranoid=2"])?);
         fs::write(PARANOID, "2")?;
@@ -76,8 +78,8 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     Ok(wrong)
 }
 
-/// What is wrong with what `check` says of root's file that this user may read and write, but not
-/// without renewing its access time, and does to it.
+/// Runs `check` on a file of root that the user may read and write, but only with an update of its
+/// access time. Returns a mismatch if `check` updates it, or does not say that it did not read.
 fn checked(own: &Path, home: &Path) -> Result<Vec<String>> {
     let data = home.join("roots");
     fill(&data, SIZE)?;
@@ -99,7 +101,7 @@ fn checked(own: &Path, home: &Path) -> Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// What is wrong with a run that must fail, and say all of this.
+/// The mismatches of a run that must fail and print all of `says`.
 fn refused(own: &Path, more: &[&str], says: &[&str]) -> Result<Vec<String>> {
     let output = by_nobody(own).args(["audit", "-d", "1"]).args(more).output()?;
     let talk = String::from_utf8_lossy(&output.stderr);
@@ -108,7 +110,7 @@ fn refused(own: &Path, more: &[&str], says: &[&str]) -> Result<Vec<String>> {
     Ok(not_ended_with(&output, 1).into_iter().chain(unsaid).collect())
 }
 
-/// A program's reads, traced by its own user; what is wrong with them.
+/// Traces a program's reads as the program's own user; returns the mismatches.
 fn traced(own: &Path, attach: &str, series: &str, home: &Path, out: &Path) -> Result<Vec<String>> {
     let data = home.join("data");
     let mut wrong = Vec::new();
@@ -127,7 +129,7 @@ fn traced(own: &Path, attach: &str, series: &str, home: &Path, out: &Path) -> Re
         .spawn()
         .context("cannot start dio-trace")?;
     wait_until_tracing(&mut tool, &traces)?;
-    // 5.10 wants CAP_BPF for every look into a map.
+    // 5.10 requires CAP_BPF for every map lookup.
     let may_keep = if series == "5.10" { 1 << CAP_BPF } else { 0 };
     let start = Instant::now();
     let left = loop {
@@ -144,7 +146,7 @@ fn traced(own: &Path, attach: &str, series: &str, home: &Path, out: &Path) -> Re
         wrong.push(format!("keeps capabilities {left:#x} while it traces, not {may_keep:#x}"));
     }
     let json = fs::read_to_string(&traces.json)?;
-    // Four blocks, and the read that finds the end.
+    // Four reads of a block, and one that finds the end.
     wrong.extend(compare(&json, 5, "with two capabilities"));
     if json.matches(&format!("\"path\":{}", serde_json::to_string(text(&data)?)?)).count() < 5 {
         wrong.push(format!("with two capabilities: not {}: {json}", data.display()));
@@ -165,7 +167,7 @@ fn grant(file: &Path, caps: u64) -> Result<()> {
     let words = [REVISION_2 | EFFECTIVE, caps as u32, 0, (caps >> 32) as u32, 0];
     let data: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let path = std::ffi::CString::new(file.as_os_str().as_bytes())?;
-    // SAFETY: two C strings, and a buffer as long as said.
+    // SAFETY: two C strings, and a buffer of the given length.
     let set = unsafe {
         libc::setxattr(
             path.as_ptr(),

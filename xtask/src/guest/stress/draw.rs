@@ -1,17 +1,18 @@
-//! Drawing requests: mostly aligned and inside the file, some misaligned, some at its end.
+//! Draws pseudo-random requests: most are aligned and inside the file, some are misaligned, some at
+//! its end.
 
-/// A request to be made.
+/// A request to make; `file` is an index, `offset` and `len` are in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
     pub(super) file: usize,
     pub(super) write: bool,
     pub(super) offset: i64,
     pub(super) len: usize,
-    /// Bytes that the buffer lies off its alignment.
+    /// Bytes by which the buffer is misaligned.
     pub(super) skew: usize,
 }
 
-/// The same numbers from the same seed.
+/// A pseudo-random generator, reproducible by its seed, and the sizes of the files.
 pub(super) struct Draw {
     state: u64,
     sizes: Vec<u64>,
@@ -22,7 +23,7 @@ impl Draw {
         Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, sizes }
     }
 
-    /// A number below `end` (xorshift64*).
+    /// Draws a number below `end` (xorshift64*).
     pub(super) fn below(&mut self, end: usize) -> usize {
         self.state ^= self.state >> 12;
         self.state ^= self.state << 25;
@@ -35,20 +36,20 @@ impl Draw {
         self.of(file)
     }
 
-    /// A request to one of these files.
+    /// Draws a request to one of these files.
     pub(super) fn request_to(&mut self, files: &[usize]) -> Request {
         let file = files[self.below(files.len())];
         self.of(file)
     }
 
     fn of(&mut self, file: usize) -> Request {
-        /// Asked for of a large device.
+        /// The bytes of a large device that are used.
         const MOST: u64 = 64 << 20;
         const BLOCK: u64 = 4096;
         let size = self.sizes[file];
         let len = [512, 4096, 4096, 4096, 8192, 16384][self.below(6)];
         let write = self.below(2) == 0;
-        // Whole blocks: a write must not make the file longer.
+        // Only whole blocks: a write must not extend the file.
         let room = (size.min(MOST) / BLOCK * BLOCK) as usize / len;
         let offset = (self.below(room) * len) as i64;
         let inside = Request { file, write, offset, len, skew: 0 };

@@ -1,4 +1,4 @@
-//! The stress tally against what dio-trace said: request for request, and in sum.
+//! Compares the stress tally with dio-trace's report, both each request and the totals.
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
@@ -46,7 +46,7 @@ struct Row {
     requests: u64,
 }
 
-/// What dio-trace wrote.
+/// dio-trace's parsed output.
 #[derive(Clone, Default)]
 pub(super) struct Report {
     events: Vec<Event>,
@@ -76,7 +76,8 @@ impl Report {
     }
 }
 
-/// What tells requests apart; of two that are alike in all of it, either may be meant.
+/// What distinguishes requests: path, op, api, offset, len, result, thread. Requests with equal
+/// keys are interchangeable.
 type Key<'a> = (&'a str, &'a str, &'a str, i64, u64, i64, Option<u32>);
 
 fn key_of_event(event: &Event) -> Key<'_> {
@@ -88,13 +89,13 @@ fn op(line: &Line) -> &'static str {
     if line.write { "write" } else { "read" }
 }
 
-/// Whether dio-trace shows it without `--all`, as far as the result alone tells.
+/// Whether dio-trace shows a request without `--all`, as far as its result determines that.
 fn shows(ret: i64, len: u64) -> bool {
     (ret < 0 && ret != -i64::from(libc::EAGAIN)) || (ret > 0 && (ret as u64) < len)
 }
 
-/// Compares. `fs` is the file system of each of the tally's files; `all` says that every request
-/// has an event.
+/// Compares the tally with the report. `fs` is the file system of each of the tally's files; `all`
+/// means that every request must have an event.
 pub(super) fn judge(tally: &Tally, fs: &[&str], report: &Report, all: bool) -> Score {
     let mut score = Score {
         requests: tally.lines.len() as u64,
@@ -132,7 +133,7 @@ fn events(tally: &Tally, report: &Report, all: bool, score: &mut Score) {
     }
 }
 
-/// Verdicts that the result and the file system leave.
+/// The verdicts that are possible for an event's result and file system.
 fn possible(event: &Event, fs: &str) -> &'static [&'static str] {
     match event.ret {
         ret if [libc::EINVAL, libc::EAGAIN, libc::EOPNOTSUPP].contains(&(-ret as i32)) => {
@@ -142,7 +143,7 @@ fn possible(event: &Event, fs: &str) -> &'static [&'static str] {
         0 => &["eof"],
         _ => match fs {
             "tmpfs" => &["memory"],
-            // Never through the page cache as long as nobody else uses the file.
+            // Never through the page cache as long as nothing else uses the file.
             "ext4" | "xfs" | "bdev" => &["direct"],
             _ => &["direct", "partial", "fallback"],
         },
@@ -199,7 +200,8 @@ fn sums(tally: &Tally, report: &Report, all: bool, score: &mut Score) {
     }
 }
 
-/// Whether this very judge turns red: an event less, one more, one changed.
+/// Verifies that the comparison can fail: it must find a missing event, an extra one, and a changed
+/// one.
 pub(super) fn can_fail(tally: &Tally, fs: &[&str], report: &Report) -> Result<()> {
     let spoilt = |spoil: fn(&mut Vec<Event>)| {
         let mut report = report.clone();
@@ -212,7 +214,7 @@ pub(super) fn can_fail(tally: &Tally, fs: &[&str], report: &Report) -> Result<()
     let changed = spoilt(|events| events.iter_mut().take(1).for_each(|event| event.offset += 1));
     let found = (less, more, changed);
     if found != ((1, 0), (0, 1), (1, 1)) {
-        bail!("the judge does not see one event less, more, changed: {found:?}");
+        bail!("the checker does not see a missing, an extra and a changed event: {found:?}");
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The program under stress: threads that make thousands of direct requests by every API, many in
-//! flight, and a tally of what they asked and got.
+//! The traced program of the stress test: threads make thousands of direct requests by every API,
+//! with many in flight, and write a tally of the requests and results.
 use std::{
     fs::{self, File},
     io,
@@ -26,51 +26,51 @@ use crate::guest::{
     stress::draw::{Draw, Request},
 };
 
-/// Requests in flight of one thread, at most.
+/// The most requests that one thread has in flight.
 const DEPTH: usize = 64;
-/// Memory for each of them.
+/// Bytes of memory for each request in flight.
 const SLOT: usize = 32 << 10;
-/// Threads that have a kernel thread poll their submissions.
+/// The number of threads that use SQPOLL: a kernel thread polls their submissions.
 const POLLED: usize = 2;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LoadArgs {
-    /// A file or block device, not to grow
+    /// A file or block device, which is not extended
     #[arg(long, required = true)]
     file: Vec<PathBuf>,
-    /// Those of them whose completions can be polled for
+    /// Those files whose completions can be polled for (IOPOLL)
     #[arg(long)]
     polled: Vec<PathBuf>,
     #[arg(long, default_value_t = 8)]
     threads: usize,
-    /// Requests of each thread, about
+    /// Approximate number of requests of each thread
     #[arg(long, default_value_t = 1500)]
     requests: usize,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where the tally goes
+    /// File to write the tally to
     #[arg(long)]
     tally: Option<PathBuf>,
-    /// Somebody else: no tally, every other thread buffered, until it is killed
+    /// Run as the bystander: no tally, every other thread buffered, until killed
     #[arg(long)]
     bystander: bool,
 }
 
-/// What was asked, and what came of it.
+/// A request and its result.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Line {
-    /// The thread that asked, where no other can be the submitter.
+    /// The thread that made the request; `None` for io_uring, where a kernel thread may submit it.
     pub(super) tid: Option<u32>,
     pub(super) file: usize,
     pub(super) write: bool,
-    /// The contract's word.
+    /// The `api` that dio-trace reports (docs/json.md).
     pub(super) api: String,
     pub(super) offset: i64,
     pub(super) len: u64,
     pub(super) ret: i64,
 }
 
-/// The whole tally.
+/// The program's record of all its requests.
 #[derive(Deserialize, Serialize)]
 pub(super) struct Tally {
     pub(super) pid: u32,
@@ -101,8 +101,8 @@ pub(crate) fn main(args: &LoadArgs) -> Result<()> {
     fs::write(path, serde_json::to_vec(&tally)?).context("cannot write the tally")
 }
 
-/// One thread's files, memory and rings. Rings are made here, by the main thread, so that the
-/// kernel's own threads are there before anybody is watched.
+/// One thread's files, memory and rings. The main thread makes the rings, so that the kernel's
+/// threads for them exist before dio-trace attaches.
 struct Worker {
     files: Vec<File>,
     polled: Vec<usize>,
@@ -116,7 +116,7 @@ struct Worker {
     polling: Option<Uring>,
 }
 
-// SAFETY: the rings' and iocbs' pointers lead to the worker's own memory, which moves with it.
+// SAFETY: the rings' and iocbs' pointers refer to the worker's own memory, which moves with it.
 unsafe impl Send for Worker {}
 
 impl Worker {
@@ -163,7 +163,7 @@ impl Worker {
         Ok(lines)
     }
 
-    /// Some requests by one API.
+    /// Makes some requests by one API.
     fn batch(&mut self, lines: &mut Vec<Line>) -> Result<()> {
         match self.draw.below(9) {
             0 => self.one_by_one("read", lines),
@@ -223,11 +223,11 @@ impl Worker {
     }
 }
 
-/// What keeps requests in flight.
+/// The asynchronous APIs that keep requests in flight.
 #[derive(Clone, Copy)]
 enum Api {
     Aio,
-    /// In chains of so many.
+    /// io_uring, in link chains of this length.
     Ring(Style, usize),
     ByKernel,
     Polling,
@@ -245,7 +245,7 @@ fn open(path: &Path, direct: bool) -> Result<File> {
     file.with_context(|| format!("cannot open {}", path.display()))
 }
 
-/// Of a file or a device.
+/// The size of a file or a device, in bytes.
 fn size(file: &File) -> Result<u64> {
     use std::io::{Seek, SeekFrom};
     let mut file = file;

@@ -1,8 +1,8 @@
-//! Many threads, every API, many requests in flight, several CPUs: dio-trace must have each of them
-//! once, and say so in sum.
+//! The stress test: many threads make requests by every API, with many in flight, on several CPUs.
+//! dio-trace must report each request once, and its totals must agree.
 //!
-//! - [`load`], [`draw`]: the program that is watched, and its tally
-//! - [`judge`]: the comparison
+//! - [`load`], [`draw`]: the traced program and its tally
+//! - [`judge`]: compares the tally with dio-trace's report
 mod draw;
 pub(crate) mod judge;
 pub(super) mod load;
@@ -31,29 +31,30 @@ use judge::{Report, judge};
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StressArgs {
-    /// dio-trace
+    /// Path of the dio-trace binary
     #[arg(long)]
     tool: PathBuf,
     /// fentry or kprobe: how dio-trace must attach
     #[arg(long)]
     attach: String,
-    /// Where rows go, a line of JSON each
+    /// File to append the rows to, one line of JSON per row
     #[arg(long)]
     out: PathBuf,
-    /// The number of the first run, which seeds it
+    /// The number of the first run; a run's number is its seed
     #[arg(long, default_value_t = 1)]
     first: u64,
     /// The number of the last run
     #[arg(long, default_value_t = 1)]
     last: u64,
-    /// Requests of each of the eight threads, about
+    /// Approximate number of requests of each of the eight threads
     #[arg(long, default_value_t = 1500)]
     requests: usize,
 }
 
-/// Of each file; its end lies inside a block.
+/// Bytes of each file. The end lies inside a block.
 const BYTES: u64 = (4 << 20) + 1808;
-/// A device that completes in a timer's interrupt, 20 µs later, on the CPU that asked.
+/// Module and options of a device that completes requests in a timer interrupt, 20 µs later, on the
+/// submitting CPU.
 const NULL_BLK: &[&str] =
     &["null_blk", "irqmode=2", "completion_nsec=20000", "submit_queues=4", "bs=512", "gb=1"];
 
@@ -84,13 +85,13 @@ pub(super) fn main(args: &StressArgs) -> Result<u8> {
     Ok(u8::from(!exact))
 }
 
-/// The files, and what is made of them.
+/// The files of the test, and the methods that run it.
 struct Stage<'a> {
     args: &'a StressArgs,
     files: Vec<PathBuf>,
-    /// Their file systems.
+    /// The file system type of each of `files`.
     fs: Vec<&'static str>,
-    /// Those of the bystander.
+    /// The files of the bystander.
     others: Vec<PathBuf>,
     /// Devices whose completions can be polled for.
     polled: Vec<PathBuf>,
@@ -153,7 +154,7 @@ impl<'a> Stage<'a> {
         bystander.args(["--bystander", "--threads", "2", "--seed", &seed]);
         let bystander = Program::start(&mut bystander)?;
         let tool = self.attach(load.child.id(), all, &traces)?;
-        let result = beside(bystander, || load.go());
+        let result = while_running(bystander, || load.go());
         result.and(end(tool, &traces))?;
         let report = Report::read(&fs::read_to_string(&traces.json)?)?;
         let tally = serde_json::from_slice(&fs::read(&traces.tally)?)?;
@@ -175,8 +176,8 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Does it while somebody else is at work, and ends that.
-fn beside(mut other: Program, work: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Does `work` while another program makes requests, and then kills that program.
+fn while_running(mut other: Program, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let mut stdin = other.child.stdin.take().context("no stdin")?;
     stdin.write_all(b"go\n")?;
     let result = work();

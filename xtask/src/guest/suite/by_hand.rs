@@ -1,4 +1,4 @@
-//! One scenario by itself, and set-ups to look at by hand.
+//! Runs one scenario by itself, and makes fixtures for inspection by hand.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -20,17 +20,17 @@ use crate::{
     host::cmd::say,
 };
 
-/// One scenario alone
+/// Arguments of a scenario that runs by itself
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AloneArgs {
     #[command(flatten)]
     tried: Tried,
-    /// Folder for what was seen
+    /// Folder for the output of dio-trace
     #[arg(long)]
     out: PathBuf,
 }
 
-/// Makes these set-ups and runs a scenario on them; the exit code.
+/// Makes fixtures and runs a scenario on them; returns the exit code.
 pub(crate) fn alone(args: &AloneArgs, setups: &[&str], check: Check) -> Result<u8> {
     let wrong = check(&args.tried, &fixtures::make_bare(setups)?, &args.out)?;
     fixtures::clear(Path::new(ROOT))?;
@@ -43,21 +43,22 @@ pub(crate) struct MakeArgs {
     /// The kernel series, which chooses the scenarios' column
     #[arg(long)]
     series: String,
-    /// The set-ups; those that cannot be at once are an error
+    /// The fixtures; it is an error if they cannot exist at the same time
     #[arg(required = true)]
     setup: Vec<String>,
 }
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ForecastArgs {
-    /// dio-trace
+    /// Path of the dio-trace binary
     #[arg(long)]
     tool: PathBuf,
     #[command(flatten)]
     make: MakeArgs,
 }
 
-/// Asks `check` about set-ups whose requests nobody makes; the exit code.
+/// Checks what `dio-trace check` predicts for fixtures, without making the requests; returns the
+/// exit code.
 pub(crate) fn forecasts_alone(args: &ForecastArgs) -> Result<u8> {
     let places = made(&args.make)?;
     for (place, cells) in places.iter().filter(|(place, _)| place.path.is_dir()) {
@@ -75,8 +76,8 @@ pub(crate) fn forecasts_alone(args: &ForecastArgs) -> Result<u8> {
     Ok(u8::from(!wrong.is_empty()))
 }
 
-/// Makes set-ups and leaves them, to look at by hand; says where they are, as the workload takes
-/// it.
+/// Makes fixtures and leaves them mounted for inspection by hand. Prints NAME:PATH of each, as the
+/// workload's `--place` takes it.
 pub(crate) fn make(args: &MakeArgs) -> Result<()> {
     for (place, _) in made(args)? {
         println!("{}:{}", place.setup.name, place.path.display());
@@ -87,7 +88,7 @@ pub(crate) fn make(args: &MakeArgs) -> Result<()> {
 fn made(args: &MakeArgs) -> Result<Vec<(Place, Vec<Cell>)>> {
     let wanted = args.setup.iter().map(|name| fixtures::find(name)).collect::<Result<Vec<_>>>()?;
     if fixtures::rounds(&wanted).len() > 1 {
-        bail!("these cannot be there at once");
+        bail!("these fixtures cannot exist at the same time");
     }
     let load = |setup: &'static Setup| {
         cells::load(setup.name, setup.rows, &args.series).map(|cells| (setup, cells))

@@ -1,8 +1,8 @@
-//! The suite: all scenarios on one kernel.
+//! The suite: runs all scenarios on one kernel and writes suite.json.
 //!
 //! - [`run`]: the cells, under `attach -p --all` and under `run`
-//! - [`scenarios`]: the scenarios that are not cells
-//! - [`by_hand`]: one scenario, or set-ups to look at by hand
+//! - [`scenarios`]: the scenarios that are not made of cells
+//! - [`by_hand`]: one scenario by itself, or fixtures for inspection by hand
 pub(crate) mod by_hand;
 mod run;
 mod scenarios;
@@ -32,21 +32,21 @@ use crate::{
 pub(crate) struct SuiteArgs {
     #[command(flatten)]
     tried: Tried,
-    /// Where the result goes
+    /// File to write the result to
     #[arg(long)]
     out: PathBuf,
-    /// Only these set-ups
+    /// Make only these fixtures
     #[arg(long)]
     setup: Vec<String>,
-    /// Those too that `cargo xtask test` has no time for
+    /// Also make the rare fixtures, which `cargo xtask test` leaves out to save time
     #[arg(long, conflicts_with = "setup")]
     all_setups: bool,
-    /// Those scenarios too for which one kernel of `cargo xtask test` is enough
+    /// Also run the scenarios that `cargo xtask test` runs on only one kernel
     #[arg(long)]
     user_side: bool,
 }
 
-/// Complaints shown; the rest is in the result.
+/// The number of mismatches shown; all are in the result.
 const SHOWN: usize = 40;
 
 pub(crate) fn main(args: &SuiteArgs) -> Result<u8> {

@@ -1,4 +1,4 @@
-//! The cells: the workload under dio-trace, and the comparison.
+//! Runs the cells: the workload under dio-trace, and the checks of what it reports.
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -27,7 +27,7 @@ use crate::{
     host::cmd::{say, text},
 };
 
-/// Makes what can be there at once, runs the workload on it, and clears it.
+/// Makes the fixtures of one round, runs the workload on them, and removes them.
 pub(super) fn one_round(
     tried: &Tried,
     out: &Path,
@@ -36,7 +36,7 @@ pub(super) fn one_round(
     judge: &mut Judge,
 ) -> Result<()> {
     let root = Path::new(ROOT);
-    say(format!("making {} set-ups", setups.len()));
+    say(format!("making {} fixtures", setups.len()));
     let start = Instant::now();
     let places = fixtures::make(setups, root)?;
     say(format!("made after {:.1} s", start.elapsed().as_secs_f32()));
@@ -48,12 +48,12 @@ pub(super) fn one_round(
     fixtures::clear(root)
 }
 
-/// Runs of dio-trace on set-ups that are there at once.
+/// The runs of dio-trace on the fixtures of one round.
 pub(super) struct Run<'a> {
     pub(super) tried: &'a Tried,
-    /// The folder for what it writes.
+    /// The folder for dio-trace's output.
     pub(super) out: &'a Path,
-    /// Of the round.
+    /// The number of the round, in the names of the output files.
     pub(super) number: usize,
     pub(super) places: &'a [(Place, Vec<Cell>)],
 }
@@ -82,7 +82,8 @@ impl Run<'_> {
         Ok(command)
     }
 
-    /// `attach -p` to a running process, every request, and a bystander that must not be seen.
+    /// Runs `attach -p --all` on a running process, while another process (the bystander) makes
+    /// requests that must not be reported.
     fn attached(&self, judge: &mut Judge) -> Result<()> {
         let traces = self.traces("attach-all");
         let words = self.workload(&traces)?;
@@ -104,7 +105,7 @@ impl Run<'_> {
         self.judge(judge, "attach -p --all", &traces, Asked::All)
     }
 
-    /// Starts dio-trace on a process; returns once it traces.
+    /// Attaches dio-trace to a process; returns once it traces.
     pub(super) fn attach(&self, pid: u32, options: &[&str], traces: &Traces) -> Result<Child> {
         let start = Instant::now();
         let mut tool = self
@@ -119,14 +120,14 @@ impl Run<'_> {
         Ok(tool)
     }
 
-    /// Where the bystander has its file.
+    /// The folder for the bystander's file.
     fn stage(&self) -> &Path {
         let disk =
             self.places.iter().find(|(place, _)| matches!(place.setup.kind, Kind::Made { .. }));
         disk.map_or(Path::new("/out"), |(place, _)| &place.path)
     }
 
-    /// `run`, findings alone.
+    /// Runs the workload under `run`, which reports only findings.
     fn findings(&self, judge: &mut Judge) -> Result<()> {
         let traces = self.traces("run-findings");
         let mut command = self.tool(&traces)?;
@@ -158,8 +159,8 @@ impl Run<'_> {
     }
 }
 
-/// Requests by verdict, as the scenarios have it. Where the kernel may do either, dio-trace's own
-/// word counts; that it is one of the two was judged before.
+/// The requests by verdict that the scenarios expect. Where the kernel may do either, the verdict
+/// that dio-trace reported counts; that it is one of the two has been checked before.
 fn expected(places: &[(Place, Vec<Cell>)], report: &Report) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for (place, cells) in places {
@@ -180,22 +181,22 @@ fn expected(places: &[(Place, Vec<Cell>)], report: &Report) -> BTreeMap<String, 
     counts
 }
 
-/// Direct reads by somebody else: dio-trace must not say a word about them.
+/// Makes direct reads that are outside of the trace, so dio-trace must not report them.
 fn bystander(place: &Path, stop: &AtomicBool) -> Result<()> {
     let path = place.join("bystander");
     fs::write(&path, vec![1; 64 << 10])?;
     let file = open_direct(&path)?;
-    // Refused or direct by luck of the buffer's address: a request either way.
+    // The buffer's address decides whether the read is refused or direct: a request either way.
     let mut buffer = vec![0; 8192];
     while !stop.load(Ordering::Relaxed) {
-        // The result does not matter, only that a request is made.
+        // The result does not matter; only a request is needed.
         let _ = file.read_at(&mut buffer, 0);
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }
 
-/// What `check` says of the set-ups.
+/// Checks what `dio-trace check` predicts for the fixtures.
 fn forecasts(tried: &Tried, places: &[(Place, Vec<Cell>)], judge: &mut Judge) -> Result<()> {
     let (answers, wrong) = forecasts::check(&tried.tool, places)?;
     let word = if wrong.is_empty() { "right" } else { "NOT RIGHT" };

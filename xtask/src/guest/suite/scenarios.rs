@@ -1,4 +1,4 @@
-//! The scenarios that are not cells: which there are, and what they run on.
+//! The list of the scenarios that are not made of cells, and the fixtures that they run on.
 use std::path::Path;
 
 use anyhow::Result;
@@ -18,28 +18,30 @@ use crate::{
     host::cmd::say,
 };
 
-/// A scenario of the suite that is not a cell.
+/// A scenario of the suite that is not made of cells.
 pub(super) struct Scenario {
-    /// As it is shown, and as the result has it.
+    /// The name in the progress lines.
     shown: &'static str,
+    /// The name in the result.
     name: &'static str,
-    /// Runs of dio-trace.
+    /// The number of runs of dio-trace.
     runs: u64,
     check: Check,
 }
 
-/// Those that use a folder which is direct, and one that takes direct reads through the page cache.
+/// Scenarios that need a folder where reads are direct, and one where O_DIRECT reads go through the
+/// page cache.
 pub(super) const WITH_JOURNAL: &[Scenario] = &[
     Scenario { shown: "run --fail-on", name: "fail-on", runs: gate::RUNS, check: gate::check },
     Scenario { shown: "top", name: "top", runs: live::RUNS, check: live::check },
     Scenario {
-        shown: "io_uring's rarer ways",
+        shown: "io_uring's rarer features",
         name: "rings",
         runs: rings::RUNS,
         check: rings::check,
     },
     Scenario {
-        shown: "who is not blamed of mixed access",
+        shown: "no false mixed access",
         name: "innocents",
         runs: innocents::RUNS,
         check: innocents::check,
@@ -47,7 +49,7 @@ pub(super) const WITH_JOURNAL: &[Scenario] = &[
     Scenario { shown: "run --stack", name: "stack", runs: stacks::RUNS, check: stacks::check },
 ];
 
-/// Those to which a folder that is direct is enough.
+/// Scenarios that need only a folder where reads are direct.
 pub(super) const PLAIN: &[Scenario] = &[
     Scenario {
         shown: "descendants at attach",
@@ -65,19 +67,19 @@ pub(super) const PLAIN: &[Scenario] = &[
     },
 ];
 
-/// Those that depend on /proc and on user space more than on the kernel's way of probing.
+/// Scenarios that depend on /proc and user space rather than on how the kernel is probed.
 pub(super) const NAMES: &[Scenario] =
     &[Scenario { shown: "names", name: "names", runs: named::RUNS, check: named::check }];
 
-/// Those that take their set-ups apart.
+/// Scenarios that take their fixtures apart.
 pub(super) const LET_GO: &[Scenario] = &[Scenario {
-    shown: "what was traced is let go",
+    shown: "release of what was traced",
     name: "released",
     runs: released::RUNS,
     check: released::check,
 }];
 
-/// Runs scenarios on these set-ups.
+/// Runs scenarios on these fixtures.
 pub(super) fn run(
     tried: &Tried,
     out: &Path,
@@ -95,7 +97,7 @@ pub(super) fn run(
     fixtures::clear(Path::new(ROOT))
 }
 
-/// What makes a read return less than it was asked for.
+/// Checks the causes of short reads.
 pub(super) fn short_counts(tried: &Tried, out: &Path, judge: &mut Judge) -> Result<()> {
     let (reads, wrong) = shorts::check(&tried.tool, &tried.attach, out)?;
     let word = if wrong.is_empty() { "right" } else { "NOT RIGHT" };
@@ -104,7 +106,8 @@ pub(super) fn short_counts(tried: &Tried, out: &Path, judge: &mut Judge) -> Resu
     Ok(())
 }
 
-/// One process uses a file directly, another one through the page cache.
+/// Checks the report of mixed access: one process uses a file directly, another one through the
+/// page cache.
 pub(super) fn mixed_access(tried: &Tried, out: &Path, judge: &mut Judge) -> Result<()> {
     let root = Path::new(ROOT);
     let places = fixtures::make(vec![(fixtures::find("ext4-512")?, Vec::new())], root)?;

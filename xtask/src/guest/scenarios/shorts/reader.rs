@@ -1,4 +1,5 @@
-//! The reader: makes each read that comes back short, and writes down what it got.
+//! The reader: makes reads that come back short, for every cause, and writes their results to a
+//! tally.
 use std::{
     fs::{self, File},
     os::{fd::AsRawFd, unix::fs::FileExt},
@@ -20,21 +21,21 @@ use crate::guest::direct_io::{
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReaderArgs {
-    /// SETUP:PATH
+    /// SETUP:PATH: a fixture and its folder, device or file
     #[arg(long, required = true)]
     place: Vec<String>,
-    /// Where the tally goes
+    /// File to write the tally to
     #[arg(long)]
     tally: PathBuf,
 }
 
 const PAGE: usize = 4096;
-/// Reads of each race.
+/// The number of reads of each race.
 const READS: usize = 400;
-/// Of the file that is read until the reader is killed.
+/// Bytes of the file that is being read when the reader is killed.
 pub(super) const LONG: usize = 32 << 20;
 
-/// One read, by the reader's own account.
+/// One read and its result, as the reader recorded it.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Read {
     pub(super) case: String,
@@ -42,11 +43,11 @@ pub(super) struct Read {
     pub(super) pid: u32,
     pub(super) offset: i64,
     pub(super) len: u64,
-    /// None: it was killed meanwhile.
+    /// `None` if the reading process was killed.
     pub(super) ret: Option<i64>,
 }
 
-/// Makes the reads, place after place.
+/// Makes the reads, one fixture after the other.
 pub(crate) fn main(args: &ReaderArgs) -> Result<()> {
     let mut reader = Reader::default();
     for place in &args.place {
@@ -67,7 +68,7 @@ pub(crate) fn main(args: &ReaderArgs) -> Result<()> {
             "ext4-journal" => reader.killed(&path.join("killed"))?,
             "err-ext4" => reader.bad_sector(path)?,
             "fuse-short" => reader.answered_short(&path.join("fault"))?,
-            _ => bail!("nothing is known of {setup}"),
+            _ => bail!("no reads are defined for {setup}"),
         }
     }
     fs::write(&args.tally, serde_json::to_vec(&reader.reads)?).context("cannot write the tally")
@@ -96,7 +97,8 @@ impl Reader {
         self.race("race-odd", folder, &[8704, 10_000, 33_333])
     }
 
-    /// Reads whole blocks while the file is cut to these sizes and grows again.
+    /// Reads whole blocks while another thread truncates the file to these sizes and extends it
+    /// again.
     fn race(&mut self, case: &str, folder: &Path, sizes: &[u64]) -> Result<()> {
         const BLOCKS: u64 = 16;
         let path = folder.join(case);
@@ -128,7 +130,7 @@ impl Reader {
         self.fault(path, 64 << 10, 32 << 10)
     }
 
-    /// Into a buffer of which only the first bytes can be accessed.
+    /// Reads into a buffer of which only the first `good` bytes can be accessed.
     fn fault(&mut self, path: &Path, len: usize, good: usize) -> Result<()> {
         if !path.exists() {
             fill(path, 64 << 10)?;
@@ -137,7 +139,7 @@ impl Reader {
         let mapped = good.next_multiple_of(PAGE);
         let mut memory = Buffer::new(mapped + len)?;
         let none = memory.at(mapped).cast();
-        // SAFETY: whole pages of our own mapping, which nobody refers to.
+        // SAFETY: whole pages of our own mapping, to which there is no reference.
         if unsafe { libc::mprotect(none, len, libc::PROT_NONE) } < 0 {
             bail!("mprotect");
         }
@@ -146,11 +148,11 @@ impl Reader {
         Ok(())
     }
 
-    /// More than one request may ask for.
+    /// Reads more than the limit of one request (MAX_RW_COUNT).
     fn largest(&mut self, path: &Path) -> Result<()> {
         const PIECE: usize = 4 << 20;
         const PIECES: usize = 513;
-        File::create(path)?.set_len(4 << 30)?; // a hole: nothing to read from the disk
+        File::create(path)?.set_len(4 << 30)?; // a hole, so that nothing is read from the disk
         let file = open_direct(path)?;
         let mut memory = Buffer::new(PIECE)?;
         let piece = libc::iovec { iov_base: memory.at(0).cast(), iov_len: PIECE };
@@ -162,7 +164,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Children read for long, through the page cache, and are killed half-way.
+    /// Starts children that make a long read through the page cache, and kills them half-way.
     fn killed(&mut self, path: &Path) -> Result<()> {
         fill(path, LONG)?;
         let file = open_direct(path)?;
@@ -174,7 +176,7 @@ impl Reader {
             let pid = unsafe { libc::fork() };
             if pid == 0 {
                 positioned(&call);
-                // SAFETY: ends this process.
+                // SAFETY: exits this process.
                 unsafe { libc::_exit(0) };
             }
             thread::sleep(Duration::from_millis(wait));
@@ -190,7 +192,7 @@ impl Reader {
         Ok(())
     }
 
-    /// From a server that answers with less.
+    /// Reads from a FUSE server that answers with fewer bytes than requested.
     fn answered_short(&mut self, path: &Path) -> Result<()> {
         let file = open_direct(path)?;
         let mut memory = Buffer::new(PAGE)?;
@@ -198,7 +200,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Across a sector that cannot be read, through the page cache.
+    /// Reads across a sector that cannot be read, through the page cache.
     fn bad_sector(&mut self, path: &Path) -> Result<()> {
         let file = open_direct(path)?;
         let mut memory = Buffer::new(64 << 10)?;
