@@ -10,13 +10,13 @@ use aya_ebpf::{
 use dio_trace_common::abi::{Counter, KeyWords, LATENCY_BUCKETS, Request, Stat};
 
 use crate::{
-    begin::name,
     config::COUNTER_PLACES,
-    files::{self, Named},
-    kernel::{KIOCB_KI_FILP, read},
+    file_names::{self, Named},
+    kernel_memory::{KIOCB_KI_FILP, read},
     maps::{add, count, insert_new},
-    mixed,
-    threads::of,
+    mixed_access,
+    task::name,
+    thread_table,
 };
 
 /// Counters at most. The loader gives fewer to machines with many CPUs.
@@ -36,7 +36,7 @@ static TAKEN: HashMap<u32, u32, COUNTERS_MAX> = HashMap::new();
 /// Counters that a new key tries for.
 const TRIES: u32 = 32;
 
-/// The keys of those that are taken. They stay: a key keeps its place.
+/// The keys of those that are taken. They stay: a key keeps its slot.
 #[aya_ebpf::macros::btf_map]
 static KEYS: Array<KeyWords, COUNTERS_MAX> = Array::new();
 
@@ -48,18 +48,20 @@ static KEYS: Array<KeyWords, COUNTERS_MAX> = Array::new();
 pub unsafe fn count_request(request: *mut Request, file: u64, hint: u32) {
     // SAFETY: per the caller, a request of a map.
     unsafe {
-        let place = if is_at(hint, request) { hint } else { place_of(request, file) };
-        match COUNTERS.get_ptr_mut(place) {
+        let slot = if is_at(hint, request) { hint } else { slot_of(request, file) };
+        match COUNTERS.get_ptr_mut(slot) {
             Some(counter) => add_to(counter, request),
             None => count(Stat::LostCounter),
         }
     }
 }
 
-/// True if the request is counted in that place.
+/// True if the request is counted in that slot.
 #[inline(always)]
-unsafe fn is_at(place: u32, request: *const Request) -> bool {
-    let Some(there) = KEYS.get_ptr(place) else { return false };
+unsafe fn is_at(slot: u32, request: *const Request) -> bool {
+    let Some(there) = KEYS.get_ptr(slot) else {
+        return false;
+    };
     // SAFETY: a value of KEYS, and per the caller a request.
     let (there, key) = unsafe { (&*there, Request::key_words(request)) };
     there.iter().zip(&key).all(|(one, other)| one == other)
@@ -67,35 +69,37 @@ unsafe fn is_at(place: u32, request: *const Request) -> bool {
 
 /// Where a request is counted, which its thread remembers; [`COUNTERS_MAX`] if there is no room left.
 #[inline(never)]
-unsafe fn place_of(request: *mut Request, file: u64) -> u32 {
+unsafe fn slot_of(request: *mut Request, file: u64) -> u32 {
     // SAFETY: per the caller, a request of a map.
     unsafe {
         let key = Request::key_words(request);
-        let place = found_or_taken(request, file, &key);
+        let slot = get_or_claim(request, file, &key);
         let id = u64::from((*request).tgid) << 32 | u64::from((*request).tid);
-        if let Some(thread) = of(id) {
+        if let Some(thread) = thread_table::get(id) {
             let op = usize::from((*request).op & 1);
-            (&raw mut (*thread).places).cast::<u32>().add(op).write(place);
+            (&raw mut (*thread).counter_slots).cast::<u32>().add(op).write(slot);
         }
-        place
+        slot
     }
 }
 
 #[inline(always)]
-unsafe fn found_or_taken(request: *mut Request, file: u64, key: &KeyWords) -> u32 {
-    if let Some(place) = COUNTED.get_ptr(key) {
+unsafe fn get_or_claim(request: *mut Request, file: u64, key: &KeyWords) -> u32 {
+    if let Some(slot) = COUNTED.get_ptr(key) {
         // SAFETY: a value of COUNTED.
-        return unsafe { *place };
+        return unsafe { *slot };
     }
     // SAFETY: per the caller, a request of a map. While it has no end its kiocb is its own.
     unsafe {
         let kiocb = (*request).kiocb;
         let file = if kiocb == 0 { file } else { read(kiocb, &KIOCB_KI_FILP) };
         name(request);
-        files::emit(&Named::open(file), (*request).tgid, &(*request).comm);
-        mixed::remember(request, (*request).mapping);
+        file_names::emit(&Named::open(file), (*request).tgid, &(*request).comm);
+        mixed_access::remember(request, (*request).mapping);
     }
-    let Some(free) = take() else { return COUNTERS_MAX as u32 };
+    let Some(free) = claim() else {
+        return COUNTERS_MAX as u32;
+    };
     if let Some(there) = KEYS.get_ptr_mut(free) {
         // SAFETY: a value of KEYS that nobody else has.
         unsafe { there.write(*key) };
@@ -106,19 +110,19 @@ unsafe fn found_or_taken(request: *mut Request, file: u64, key: &KeyWords) -> u3
     // Another CPU was first, or there is no room.
     let _ = TAKEN.remove(free);
     // SAFETY: a value of COUNTED.
-    COUNTED.get_ptr(key).map_or(COUNTERS_MAX as u32, |place| unsafe { *place })
+    COUNTED.get_ptr(key).map_or(COUNTERS_MAX as u32, |slot| unsafe { *slot })
 }
 
 /// A counter that nobody uses.
 #[inline(always)]
-fn take() -> Option<u32> {
+fn claim() -> Option<u32> {
     let all = COUNTER_PLACES.load();
     // SAFETY: no arguments.
     let start = unsafe { bpf_get_prandom_u32() };
     for n in 0..TRIES {
-        let place = start.wrapping_add(n.wrapping_mul(n)).checked_rem(all)?;
-        if insert_new(&TAKEN, &place, &1) {
-            return Some(place);
+        let slot = start.wrapping_add(n.wrapping_mul(n)).checked_rem(all)?;
+        if insert_new(&TAKEN, &slot, &1) {
+            return Some(slot);
         }
     }
     None

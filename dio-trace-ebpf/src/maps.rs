@@ -67,7 +67,9 @@ pub fn count(stat: Stat) {
 /// The same; what it is then, or thereabouts (an interrupt may count too).
 #[inline(always)]
 pub fn count_up(stat: Stat) -> u64 {
-    let Some(n) = STATS_BY_CPU.get_ptr_mut(stat as u32) else { return 0 };
+    let Some(n) = STATS_BY_CPU.get_ptr_mut(stat as u32) else {
+        return 0;
+    };
     // SAFETY: a valid slot of this CPU.
     unsafe {
         add(n, 1);

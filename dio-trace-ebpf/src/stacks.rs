@@ -5,7 +5,7 @@
 use aya_ebpf::{bindings::BPF_F_USER_STACK, btf_maps::StackTrace};
 use dio_trace_common::abi::{API_IO_URING, Request, Stat};
 
-use crate::{begin::starts_with_iou, config::STACKS, kernel::Args, maps::count};
+use crate::{config::STACKS, kernel_memory::Args, maps::count, task::starts_with_iou};
 
 /// Stacks by the kernel's hash of them; without `--stack` the loader leaves room for one.
 /// [`Request::stack`] has room for these numbers.

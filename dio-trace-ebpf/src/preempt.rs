@@ -23,9 +23,9 @@ use crate::kfunc::{preempt_disable, preempt_enable};
 
 /// Preemption is off as long as this lives; a no-op where the kernel has no such call, or was found not to
 /// preempt when the tracer attached.
-pub struct Steady(());
+pub struct PreemptGuard(());
 
-impl Steady {
+impl PreemptGuard {
     /// After the cheap tests that send bystanders away, before any work.
     #[inline(always)]
     pub fn new() -> Self {
@@ -34,7 +34,7 @@ impl Steady {
     }
 }
 
-impl Drop for Steady {
+impl Drop for PreemptGuard {
     #[inline(always)]
     fn drop(&mut self) {
         preempt_enable();

@@ -6,8 +6,7 @@ use dio_trace_common::abi::{
 };
 
 use crate::{
-    end::wakeup,
-    kernel::{
+    kernel_memory::{
         ADDRESS_SPACE_HOST, DENTRY_D_HASH, DENTRY_D_INODE, DENTRY_D_NAME, DENTRY_D_PARENT,
         FILE_F_INODE, FILE_F_MAPPING, FILE_F_PATH, FILE_SYSTEM_TYPE_NAME, HLIST_BL_NODE_PPREV,
         INODE_I_GENERATION, INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, MOUNT_MNT,
@@ -15,6 +14,7 @@ use crate::{
         SUPER_BLOCK_S_TYPE, VFSMOUNT_MNT_ROOT, read,
     },
     maps::{EVENTS, count},
+    ring::wakeup,
 };
 
 /// A file as it is to be named.

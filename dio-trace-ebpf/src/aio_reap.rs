@@ -11,11 +11,11 @@ use dio_trace_common::{
 };
 
 use crate::{
-    begin::is_wanted,
-    entry::read_user,
-    kernel::{AIO_KIOCB_KI_RES, Args, read},
+    filter::current_wanted,
+    kernel_memory::{AIO_KIOCB_KI_RES, Args, read},
     maps::REQUESTS,
-    threads::{Thread, thread_or_new},
+    thread_table::{Thread, current_or_claim},
+    user_memory::read_user,
 };
 
 /// struct io_event (include/uapi/linux/aio_abi.h)
@@ -54,7 +54,9 @@ const EVENTS: u32 = 64;
 /// Remembers by which iocb a request was submitted, once it has begun.
 #[inline(always)]
 pub fn remember(kiocb: u64) {
-    let Some(request) = REQUESTS.get_ptr(kiocb) else { return };
+    let Some(request) = REQUESTS.get_ptr(kiocb) else {
+        return;
+    };
     if AIO_KIOCB_KI_RES.load() == ABSENT {
         return;
     }
@@ -68,11 +70,13 @@ pub fn remember(kiocb: u64) {
 /// `long do_io_getevents(aio_context_t, long min_nr, long nr, struct io_event __user *, …)`: keeps
 /// where the events go until the system call returns.
 #[inline(always)]
-pub fn asked<A: Args>(ctx: &A) {
-    if !is_wanted() {
+pub fn getevents_entered<A: Args>(ctx: &A) {
+    if !current_wanted() {
         return;
     }
-    let Some(thread) = thread_or_new() else { return };
+    let Some(thread) = current_or_claim() else {
+        return;
+    };
     // SAFETY: a value of THREADS, used by its own thread alone.
     unsafe { (*thread).reaping = ctx.arg(3) };
 }
@@ -89,11 +93,11 @@ pub unsafe fn still_open(thread: *mut Thread, count: i64) -> Option<(*mut Reques
         }
         find(thread, count);
         (*thread).reaping = 0;
-        let kiocb = (&raw const (*thread).ended).read_volatile();
+        let kiocb = (&raw const (*thread).missed_kiocb).read_volatile();
         if kiocb == 0 {
             return None;
         }
-        Some((REQUESTS.get_ptr_mut(kiocb)?, (*thread).ended_with))
+        Some((REQUESTS.get_ptr_mut(kiocb)?, (*thread).missed_result))
     }
 }
 
@@ -103,7 +107,7 @@ pub unsafe fn still_open(thread: *mut Thread, count: i64) -> Option<(*mut Reques
 unsafe fn find(thread: *mut Thread, count: i64) -> u32 {
     // SAFETY: per the caller, a value of THREADS.
     let (events, tgid) = unsafe {
-        (&raw mut (*thread).ended).write_volatile(0);
+        (&raw mut (*thread).missed_kiocb).write_volatile(0);
         ((*thread).reaping, (*thread).owner >> 32)
     };
     for n in 0..EVENTS {
@@ -111,16 +115,22 @@ unsafe fn find(thread: *mut Thread, count: i64) -> u32 {
             break;
         }
         let at = events + u64::from(n) * size_of::<IoEvent>() as u64;
-        let Some(event) = read_user::<IoEvent>(at) else { break };
-        let Some(latest) = SUBMITTED.get_ptr(Submitted { obj: event.obj, tgid }) else { continue };
+        let Some(event) = read_user::<IoEvent>(at) else {
+            break;
+        };
+        let Some(latest) = SUBMITTED.get_ptr(Submitted { obj: event.obj, tgid }) else {
+            continue;
+        };
         // SAFETY: a value of SUBMITTED.
         let (kiocb, begin_ns) = unsafe { ((*latest).kiocb, (*latest).begin_ns) };
-        let Some(request) = REQUESTS.get_ptr_mut(kiocb) else { continue };
+        let Some(request) = REQUESTS.get_ptr_mut(kiocb) else {
+            continue;
+        };
         // SAFETY: a request of REQUESTS, and per the caller a value of THREADS.
         unsafe {
             if (*request).api == API_LIBAIO && (*request).begin_ns == begin_ns {
-                (&raw mut (*thread).ended).write_volatile(kiocb);
-                (*thread).ended_with = event.res;
+                (&raw mut (*thread).missed_kiocb).write_volatile(kiocb);
+                (*thread).missed_result = event.res;
                 break;
             }
         }

@@ -19,12 +19,12 @@ use dio_trace_common::{
 
 use crate::{
     config::OWN_TGID,
-    end::wakeup,
-    kernel::{
+    kernel_memory::{
         ADDRESS_SPACE_HOST, Args, INODE_I_GENERATION, INODE_I_INO, INODE_I_NLINK, INODE_I_RWSEM,
         RW_SEMAPHORE_OWNER, TASK_COMM, TASK_FLAGS, read,
     },
     maps::{DIRECT_FILES, DirectFile, EVENTS, MIXERS, SEVERAL, WRITING_BACK, add, count},
+    ring::wakeup,
 };
 
 /// Remembers the file of a direct request by the `address_space` its data lives in, unless the
@@ -65,8 +65,10 @@ pub unsafe fn remember(request: *const Request, mapping: u64) {
 
 /// True if [`remember`] would learn something from a request of this process.
 #[inline(always)]
-pub fn is_news(mapping: u64, tgid: u32) -> bool {
-    let Some(known) = DIRECT_FILES.get_ptr(mapping) else { return true };
+pub fn is_new_user(mapping: u64, tgid: u32) -> bool {
+    let Some(known) = DIRECT_FILES.get_ptr(mapping) else {
+        return true;
+    };
     // SAFETY: a value of DIRECT_FILES.
     let user = unsafe { (*known).user };
     user != tgid && user != SEVERAL
@@ -90,7 +92,7 @@ pub fn evicted<A: Args>(ctx: &A) {
 
 /// `int do_writepages(struct address_space *, …)` is entered.
 #[inline(always)]
-pub fn writeback_begin(mapping: u64) {
+pub fn writeback_entered(mapping: u64) {
     if DIRECT_FILES.get_ptr(mapping).is_some() {
         let _ = WRITING_BACK.insert(tid(), &mapping, 0);
     }
@@ -98,7 +100,7 @@ pub fn writeback_begin(mapping: u64) {
 
 /// Its return.
 #[inline(always)]
-pub fn writeback_end() {
+pub fn writeback_returned() {
     let tid = tid();
     if WRITING_BACK.get_ptr(tid).is_some() {
         let _ = WRITING_BACK.remove(tid);
@@ -119,7 +121,9 @@ fn is_user(task: u64, mapping: u64) -> bool {
         let name: u32 = read(task, &TASK_COMM);
         return name == u32::from_ne_bytes(*b"nfsd");
     }
-    let Some(writing) = WRITING_BACK.get_ptr(tid()) else { return true };
+    let Some(writing) = WRITING_BACK.get_ptr(tid()) else {
+        return true;
+    };
     // SAFETY: a value of WRITING_BACK.
     unsafe { *writing != mapping }
 }
@@ -144,7 +148,9 @@ fn is_writing(task: u64, host: u64) -> bool {
 /// Pages of `mapping` changed their state, and not for an open direct request of this thread.
 #[inline(always)]
 pub fn pages(mapping: u64, how: u32, pages: u64) {
-    let Some(file) = DIRECT_FILES.get_ptr(mapping) else { return };
+    let Some(file) = DIRECT_FILES.get_ptr(mapping) else {
+        return;
+    };
     // SAFETY: a value of DIRECT_FILES.
     let file = unsafe { *file };
     let host: u64 = read(mapping, &ADDRESS_SPACE_HOST);

@@ -26,19 +26,19 @@ pub struct Thread {
     /// Its tgid and tid, as bpf_get_current_pid_tgid gives them; 0: the slot is free.
     pub owner: u64,
     /// Not 0: a thread that would have been here is elsewhere. Stays with the slot.
-    pub crowded: u64,
+    pub collided: u64,
     pub state: u32,
     /// Segments of the request that is about to begin.
     pub nr_segs: u32,
     /// The copies of the entry probe that the open request has passed, as bits.
-    pub passed: u32,
+    pub entered_by: u32,
     pub pad: u32,
     /// The request's file.
     pub file: u64,
     /// Kernel address of the position of a synchronous request.
     pub ppos: u64,
     /// `address_space` of the file that a stacked file system passed the request on to, or 0.
-    pub nested: u64,
+    pub lower_mapping: u64,
     /// The `address_space` of the invalidation in progress.
     pub invalidating: u64,
     /// 1 + `address_space.nrpages` when the invalidation in progress began, 0 if none is.
@@ -46,13 +46,13 @@ pub struct Thread {
     /// The file that the splice or sendfile in progress names as the one to write, 0 before any.
     pub splice_to: u64,
     /// The file whose refused open was told last, and the copies of the probe that it has passed.
-    pub refused: u64,
-    pub refused_by: u64,
+    pub rejected: u64,
+    pub rejected_by: u64,
     /// kprobe alone: `REFUSED_*` of the system call in progress that asks for O_DIRECT, else 0…
-    pub asking: u64,
+    pub pending: u64,
     /// … and for which file.
-    pub asking_mnt: u64,
-    pub asking_dentry: u64,
+    pub pending_mnt: u64,
+    pub pending_dentry: u64,
     /// kprobe alone, for kretprobes have no arguments: 1 + third argument of the `filemap_read`
     /// in progress, 0 if none is.
     pub already: u64,
@@ -61,10 +61,10 @@ pub struct Thread {
     /// kprobe alone: where the io_getevents in progress puts its events, or 0.
     pub reaping: u64,
     /// The kiocb of one of them whose end went by unseen, and its result.
-    pub ended: u64,
-    pub ended_with: i64,
+    pub missed_kiocb: u64,
+    pub missed_result: i64,
     /// Where its last read and its last write were counted.
-    pub places: [u32; 2],
+    pub counter_slots: [u32; 2],
     pub request: Request,
 }
 
@@ -89,27 +89,27 @@ static ELSEWHERE: HashMap<u32, u32, { SLOTS as usize }> = HashMap::new();
 
 /// The slot that a thread id stands for.
 #[inline(always)]
-const fn home(id: u64) -> u32 {
+const fn home_slot(id: u64) -> u32 {
     id as u32 % SLOTS
 }
 
 /// The current thread's record, if it ever began a request.
 #[inline(always)]
-pub fn thread() -> Option<*mut Thread> {
-    of(bpf_get_current_pid_tgid())
+pub fn current() -> Option<*mut Thread> {
+    get(bpf_get_current_pid_tgid())
 }
 
 /// The record of the thread of that tgid and tid.
 #[inline(always)]
-pub fn of(id: u64) -> Option<*mut Thread> {
-    let at_home = THREADS.get_ptr_mut(home(id))?;
+pub fn get(id: u64) -> Option<*mut Thread> {
+    let home = THREADS.get_ptr_mut(home_slot(id))?;
     // SAFETY: a value of THREADS.
     unsafe {
         // 0 is a CPU's idle task, on top of which a completion's interrupt may run.
-        if (*at_home).owner == id && id != 0 {
-            return Some(at_home);
+        if (*home).owner == id && id != 0 {
+            return Some(home);
         }
-        if (*at_home).crowded == 0 {
+        if (*home).collided == 0 {
             return None;
         }
     }
@@ -122,18 +122,18 @@ pub fn of(id: u64) -> Option<*mut Thread> {
 
 /// The current thread's record, made if need be.
 #[inline(always)]
-pub fn thread_or_new() -> Option<*mut Thread> {
-    of_or_new(bpf_get_current_pid_tgid())
+pub fn current_or_claim() -> Option<*mut Thread> {
+    get_or_claim(bpf_get_current_pid_tgid())
 }
 
 /// The same, where its tgid and tid are known already.
 #[inline(always)]
-pub fn of_or_new(id: u64) -> Option<*mut Thread> {
-    if let Some(thread) = of(id) {
+pub fn get_or_claim(id: u64) -> Option<*mut Thread> {
+    if let Some(thread) = get(id) {
         return Some(thread);
     }
     claim(id);
-    of(id)
+    get(id)
 }
 
 /// Takes a slot for a thread, if there is one.
@@ -143,20 +143,24 @@ fn claim(id: u64) -> u32 {
         return 0; // see `of`
     }
     for n in 0..TRIES {
-        let slot = (home(id) + n * STEP) % SLOTS;
+        let slot = (home_slot(id) + n * STEP) % SLOTS;
         if !insert_new(&OWNERS, &slot, &id) {
             continue;
         }
         if n != 0 {
-            let Some(at_home) = THREADS.get_ptr_mut(home(id)) else { return 0 };
+            let Some(home) = THREADS.get_ptr_mut(home_slot(id)) else {
+                return 0;
+            };
             // SAFETY: a value of THREADS; this is only ever set.
-            unsafe { (*at_home).crowded = 1 };
+            unsafe { (*home).collided = 1 };
             if ELSEWHERE.insert(id as u32, &slot, 0).is_err() {
                 let _ = OWNERS.remove(slot);
                 return 0;
             }
         }
-        let Some(thread) = THREADS.get_ptr_mut(slot) else { return 0 };
+        let Some(thread) = THREADS.get_ptr_mut(slot) else {
+            return 0;
+        };
         // SAFETY: a value of THREADS that is this thread's from here on.
         unsafe { clear(thread) };
         // SAFETY: as above.
@@ -172,12 +176,12 @@ unsafe fn clear(thread: *mut Thread) {
     // SAFETY: per the caller. Volatile, lest the compiler calls its byte-by-byte `memset`.
     unsafe {
         (&raw mut (*thread).state).write_volatile(IDLE);
-        (&raw mut (*thread).passed).write_volatile(0);
+        (&raw mut (*thread).entered_by).write_volatile(0);
         (&raw mut (*thread).nrpages).write_volatile(0);
         (&raw mut (*thread).splice_to).write_volatile(0);
-        (&raw mut (*thread).refused).write_volatile(0);
-        (&raw mut (*thread).refused_by).write_volatile(0);
-        (&raw mut (*thread).asking).write_volatile(0);
+        (&raw mut (*thread).rejected).write_volatile(0);
+        (&raw mut (*thread).rejected_by).write_volatile(0);
+        (&raw mut (*thread).pending).write_volatile(0);
         (&raw mut (*thread).already).write_volatile(0);
         (&raw mut (*thread).wbc).write_volatile(0);
         (&raw mut (*thread).reaping).write_volatile(0);
@@ -186,12 +190,12 @@ unsafe fn clear(thread: *mut Thread) {
 
 /// A thread is gone.
 #[inline(always)]
-pub fn forget_thread(id: u64) {
+pub fn release(id: u64) {
     let tid = id as u32;
-    let Some(thread) = of(id) else { return };
+    let Some(thread) = get(id) else { return };
     let slot = ELSEWHERE.get_ptr(tid);
     // SAFETY: a value of ELSEWHERE.
-    let slot = slot.map_or(home(id), |slot| unsafe { *slot });
+    let slot = slot.map_or(home_slot(id), |slot| unsafe { *slot });
     // SAFETY: a value of THREADS.
     unsafe { (*thread).owner = 0 };
     // Gone already is fine.
@@ -230,5 +234,5 @@ pub fn open_request(thread: *mut Thread) -> Option<*mut Request> {
 /// The request the current thread is submitting, if any.
 #[inline(always)]
 pub fn current_request() -> Option<*mut Request> {
-    open_request(thread()?)
+    open_request(current()?)
 }

@@ -21,6 +21,10 @@ macro_rules! offsets {
 }
 dio_trace_common::kernel_offsets!(offsets);
 
+/// Bit number of `PG_head`, from the enum `pageflags` in BTF.
+#[unsafe(no_mangle)]
+pub static PG_HEAD: Global<u32> = Global::new(0);
+
 /// BTF id of the type `kfunc::WORD`, or 0 where the kernel cannot cast.
 #[unsafe(no_mangle)]
 pub static WORD_TYPE: Global<u32> = Global::new(0);

@@ -1,14 +1,17 @@
-//! Why a request stopped before its end, as far as the thread that made it can tell.
+//! Why a request came back short, as far as the thread that made it can tell.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_user};
 use dio_trace_common::{
     abi::{API_SPLICE, REQ_BLOCK_DEVICE, REQ_VECTORED, Request},
     evidence::seen,
 };
 
-use crate::kernel::{SIGPENDING_SIGNAL, TASK_PENDING, read};
+use crate::{
+    task::killed,
+    user_memory::{Iovec, read_user_into},
+};
 
 const SECTOR: u64 = 512;
+
 /// Segments of a vector looked through.
 const MAX_SEGMENTS: u32 = 16;
 
@@ -40,7 +43,9 @@ pub unsafe fn look(request: *mut Request, done: u64) {
 unsafe fn reachable(request: *const Request, done: u64) -> bool {
     const BLOCK: u64 = 4096;
     // SAFETY: per the caller.
-    let Some((start, left)) = (unsafe { rest(request, done) }) else { return true };
+    let Some((start, left)) = (unsafe { rest(request, done) }) else {
+        return true;
+    };
     let last = if left < BLOCK { left } else { BLOCK } - 1;
     byte_at(start) && byte_at(start + last)
 }
@@ -58,16 +63,15 @@ unsafe fn rest(request: *const Request, mut done: u64) -> Option<(u64, u64)> {
         if i >= segments {
             break;
         }
-        let mut iovec = [0u64; 2]; // struct iovec: base, length
+        let mut iovec = Iovec { base: 0, len: 0 };
         let at = user + u64::from(i) * 16;
-        // SAFETY: 16 bytes of our own; the helper checks the user address.
-        if unsafe { bpf_probe_read_user((&raw mut iovec).cast(), 16, at as *const _) } != 0 {
+        if !read_user_into(at, &mut iovec) {
             break;
         }
-        if done < iovec[1] {
-            return Some((iovec[0] + done, iovec[1] - done));
+        if done < iovec.len {
+            return Some((iovec.base + done, iovec.len - done));
         }
-        done -= iovec[1];
+        done -= iovec.len;
     }
     None
 }
@@ -75,18 +79,5 @@ unsafe fn rest(request: *const Request, mut done: u64) -> Option<(u64, u64)> {
 #[inline(always)]
 fn byte_at(user: u64) -> bool {
     let mut byte = 0u8;
-    // SAFETY: one byte of our own; the helper checks the user address.
-    unsafe { bpf_probe_read_user((&raw mut byte).cast(), 1, user as *const _) == 0 }
-}
-
-/// SIGKILL is pending for this thread, as it is for every thread of a process that a signal ends
-/// (kernel/signal.c:complete_signal).
-#[inline(always)]
-fn killed() -> bool {
-    const SIGKILL: u64 = 1 << 8;
-    // SAFETY: returns the current task.
-    let task = unsafe { bpf_get_current_task() };
-    // sigset_t is an array of words, of which the first has the signals up to 64.
-    let pending: u64 = read(task + u64::from(TASK_PENDING.load()), &SIGPENDING_SIGNAL);
-    pending & SIGKILL != 0
+    read_user_into(user, &mut byte)
 }

@@ -1,0 +1,108 @@
+//! The functions by which a request enters and leaves the kernel's I/O, a kernel file each, and
+//! what each knows of it.
+//!
+//! Position and length are read at the entry, rather than in `rw_verify_area`, where all of them
+//! meet: every read and write of the system goes through that one, and bystanders would pay for
+//! it.
+
+pub mod aio;
+pub mod io_uring;
+pub mod read_write;
+pub mod splice;
+pub mod sys_exit;
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use dio_trace_common::abi::Stat;
+
+use crate::{
+    filter::{Direct, direct, process_wanted},
+    kernel_memory::{Args, read_at},
+    maps::count,
+    preempt::PreemptGuard,
+    thread_table::{Thread, get_or_claim},
+    user_memory::{Iovec, read_user},
+};
+
+/// The request was queued; its completion ends it (include/linux/errno.h). io_uring returns the
+/// same value for "no completion to post here" (IOU_ISSUE_SKIP_COMPLETE).
+const EIOCBQUEUED: i64 = -529;
+
+/// A thread that may begin a request, and does so undisturbed.
+struct Admitted {
+    thread: *mut Thread,
+    direct: Direct,
+    _guard: PreemptGuard,
+}
+
+/// Sends away who is not traced: a few loads and, for a direct file, one lookup.
+#[inline(always)]
+fn admitted<A: Args>(ctx: &A, file: u64) -> Option<Admitted> {
+    let direct = direct(ctx, file)?;
+    let id = bpf_get_current_pid_tgid();
+    if !process_wanted(id) {
+        return None;
+    }
+    let guard = PreemptGuard::new();
+    let Some(thread) = get_or_claim(id) else {
+        count(Stat::LostThread);
+        return None;
+    };
+    Some(Admitted { thread, direct, _guard: guard })
+}
+
+/// `*ppos`; a pointer to a scalar has no BTF type to load through.
+#[inline(always)]
+fn position(ppos: u64) -> i64 {
+    read_at(ppos)
+}
+
+/// Sum of the lengths of `segments` iovecs in user memory; 0, which is no request, if they cannot
+/// be read (they could a moment ago, or the call fails with EFAULT).
+///
+/// Sixteen at a time, then the rest one by one. The number lies in the thread's record, not in a
+/// register: so every step looks alike to the verifier, which would otherwise follow each way out
+/// of the loops by itself, in every program anew.
+#[inline(never)]
+fn vector_len(thread: *mut Thread, user: u64, segments: u32) -> u64 {
+    const UIO_MAXIOV: u32 = 1024; // include/uapi/linux/uio.h
+    const CHUNK: u32 = 16;
+    // SAFETY: per the callers, a value of THREADS, used by its own thread alone; also below.
+    let kept = unsafe { &raw mut (*thread).nr_segs };
+    // SAFETY: as above.
+    unsafe { kept.write_volatile(segments) };
+    let mut sum: u64 = 0;
+    for chunk in 0..UIO_MAXIOV / CHUNK {
+        // SAFETY: as above.
+        if (chunk + 1) * CHUNK > unsafe { kept.read_volatile() } {
+            break;
+        }
+        let at = user + u64::from(chunk) * size_of::<[Iovec; CHUNK as usize]>() as u64;
+        let Some(iovecs) = read_user::<[Iovec; CHUNK as usize]>(at) else {
+            return unreadable();
+        };
+        for iovec in &iovecs {
+            sum += iovec.len;
+        }
+    }
+    for rest in 0..CHUNK {
+        // SAFETY: as above.
+        let segments = unsafe { kept.read_volatile() };
+        let segment = (segments & !(CHUNK - 1)) + rest;
+        if segment >= segments {
+            break;
+        }
+        let at = user + u64::from(segment) * size_of::<Iovec>() as u64;
+        let Some(iovec) = read_user::<Iovec>(at) else {
+            return unreadable();
+        };
+        sum += iovec.len;
+    }
+    sum
+}
+
+/// Counts a request as lost.
+#[inline(always)]
+fn unreadable() -> u64 {
+    count(Stat::LostLength);
+    0
+}

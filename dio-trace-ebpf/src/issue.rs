@@ -1,0 +1,105 @@
+//! What a function that issues a request knows of it, and what that means for an earlier request
+//! that is still open.
+//!
+//! (A log message has the names of its module and its file in the program, so that their lengths
+//! are instructions.)
+
+use dio_trace_common::abi::{REQ_PUNTED, Stat};
+
+use crate::{
+    filter::Direct,
+    kernel_memory::Args,
+    maps::{REQUESTS, count},
+    thread_table::{ASYNC, IDLE, SYNC, Thread},
+};
+
+/// What a begin knows beside the file.
+pub struct Issue {
+    /// Of the file.
+    pub direct: Direct,
+    pub op: u8,
+    pub api: u8,
+    /// `REQ_VECTORED` or 0.
+    pub flags: u8,
+    pub pos: i64,
+    pub len: u64,
+    pub user: u64,
+    pub nr_segs: u32,
+    /// Of an asynchronous request, else 0.
+    pub kiocb: u64,
+    /// Kernel address of a synchronous request's position, else 0.
+    pub ppos: u64,
+    /// The end of each attempt is probed too.
+    pub paired: bool,
+}
+
+/// A synchronous request is still open when its thread submits anew: its return was missed.
+#[inline(always)]
+pub unsafe fn close_stale<A: Args>(ctx: &A, thread: *mut Thread) {
+    // SAFETY: per the caller, a value of THREADS.
+    unsafe {
+        if (*thread).state == SYNC {
+            let request = &raw const (*thread).request;
+            aya_log_ebpf::debug!(
+                ctx,
+                "thread {}: no end seen of inode {} offset {} length {}",
+                (*request).tid,
+                (*request).ino,
+                (*request).pos,
+                (*request).len
+            );
+            count(Stat::Unmatched);
+        }
+        (*thread).state = IDLE;
+    }
+}
+
+/// io_uring issues a request again, under the same kiocb: in io-wq after -EAGAIN, or for the
+/// rest after a short inline read (io_uring/rw.c). It is the same request if it asks for the
+/// same, from a position inside it; anything else is a recycled kiocb whose end was missed.
+#[inline(always)]
+pub fn continue_attempt<A: Args>(ctx: &A, thread: *mut Thread, issue: &Issue) -> bool {
+    let Some(open) = REQUESTS.get_ptr_mut(issue.kiocb) else {
+        return false;
+    };
+    // SAFETY: a value of REQUESTS; between two attempts nobody else touches it.
+    unsafe {
+        let same = ((*open).flags & REQ_PUNTED != 0 || !issue.paired)
+            && ((*open).user == issue.user || (*open).user == 0)
+            && ((*open).len == issue.len || (*open).user == 0)
+            && issue.pos >= (*open).pos
+            && ((issue.pos - (*open).pos) as u64) < issue.len;
+        if !same {
+            aya_log_ebpf::debug!(
+                ctx,
+                "kiocb {:x} begins anew: no end seen of inode {} offset {} length {}",
+                issue.kiocb,
+                (*open).ino,
+                (*open).pos,
+                (*open).len
+            );
+            count(Stat::Unmatched);
+            return false; // the insert overwrites it
+        }
+        // A buffer of the kernel's choice is known once it was chosen (IOSQE_BUFFER_SELECT).
+        ((*open).user, (*open).len) = (issue.user, issue.len);
+        let done = (issue.pos - (*open).pos) as u64;
+        let evidence = &raw mut (*open).evidence;
+        (*evidence).attempts += 1;
+        (*evidence).buffered_err = 0;
+        // What an earlier attempt read beyond `done` is read again.
+        if (*evidence).cached_bytes > done {
+            (*evidence).cached_bytes = done;
+        }
+        let direct = done - (*evidence).cached_bytes;
+        if (*evidence).direct_bytes > direct {
+            (*evidence).direct_bytes = direct;
+        }
+        (*open).done_before = done;
+        (*open).flags &= !REQ_PUNTED;
+        (*thread).request.begin_ns = (*open).begin_ns;
+        (*thread).request.kiocb = issue.kiocb;
+        (*thread).state = ASYNC;
+    }
+    true
+}

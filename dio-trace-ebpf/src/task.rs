@@ -1,0 +1,63 @@
+//! The current task: its name, and how it runs.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_current_task};
+use dio_trace_common::abi::Request;
+
+use crate::kernel_memory::{
+    SIGPENDING_SIGNAL, TASK_COMM, TASK_FLAGS, TASK_PENDING, can_cast, read, read_at,
+};
+
+/// Puts the thread's name into a synchronous request: only where somebody will see it, for few do.
+#[inline(always)]
+pub unsafe fn name(request: *mut Request) {
+    // SAFETY: per the caller, a request of a map. A synchronous one ends in its own thread.
+    unsafe {
+        if (*request).kiocb == 0 {
+            comm((&raw mut (*request).comm).cast());
+        }
+    }
+}
+
+/// The current thread's name, as two words of 8 bytes. The helper takes twice as many instructions as
+/// two loads.
+#[inline(always)]
+pub unsafe fn comm(to: *mut u64) {
+    // SAFETY: per the caller, room for 16 bytes.
+    unsafe {
+        if can_cast() {
+            let at = bpf_get_current_task() + u64::from(TASK_COMM.load());
+            to.write(read_at(at));
+            to.add(1).write(read_at(at + 8));
+        } else {
+            bpf_get_current_comm(to.cast(), 16);
+        }
+    }
+}
+
+/// `comm` begins with "iou-" (compared as one word: a slice comparison is a call).
+#[inline(always)]
+pub fn starts_with_iou(comm: &[u8; 16]) -> bool {
+    u32::from_ne_bytes([comm[0], comm[1], comm[2], comm[3]]) == u32::from_ne_bytes(*b"iou-")
+}
+
+/// True in a thread of io-wq, which may wait: what it is told is final
+/// (io_uring/rw.c:io_rw_should_reissue).
+#[inline(always)]
+pub fn is_io_worker() -> bool {
+    const PF_IO_WORKER: u32 = 0x10; // include/linux/sched.h
+    // SAFETY: returns the current task.
+    let flags: u32 = read(unsafe { bpf_get_current_task() }, &TASK_FLAGS);
+    flags & PF_IO_WORKER != 0
+}
+
+/// SIGKILL is pending for this thread, as it is for every thread of a process that a signal ends
+/// (kernel/signal.c:complete_signal).
+#[inline(always)]
+pub fn killed() -> bool {
+    const SIGKILL: u64 = 1 << 8;
+    // SAFETY: returns the current task.
+    let task = unsafe { bpf_get_current_task() };
+    // sigset_t is an array of words, of which the first has the signals up to 64.
+    let pending: u64 = read(task + u64::from(TASK_PENDING.load()), &SIGPENDING_SIGNAL);
+    pending & SIGKILL != 0
+}
