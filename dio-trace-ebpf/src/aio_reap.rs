@@ -1,8 +1,9 @@
-//! kprobe alone: ends of libaio requests that went by unseen, found when the program fetches them.
+//! Only kprobe: completions of libaio requests that were missed, found when the program fetches
+//! them.
 //!
 //! A kprobe that interrupts another one is skipped (kernel/kprobes.c:kprobe_running), and nothing
-//! but a kprobe sees `aio_complete_rw`. What io_getevents hands out has ended: if it is still open
-//! here, its end was skipped.
+//! but a kprobe sees `aio_complete_rw`. A request whose event io_getevents hands out has completed:
+//! if it is still open here, its completion was skipped.
 
 use aya_ebpf::btf_maps::LruHashMap;
 use dio_trace_common::{
@@ -51,7 +52,7 @@ static SUBMITTED: LruHashMap<Submitted, Latest, 16384> = LruHashMap::new();
 /// Events of one call that are looked at.
 const EVENTS: u32 = 64;
 
-/// Remembers by which iocb a request was submitted, once it has begun.
+/// Remembers by which iocb a request was submitted, once it is open.
 #[inline(always)]
 pub fn remember(kiocb: u64) {
     let Some(request) = REQUESTS.get_ptr(kiocb) else {
@@ -77,16 +78,16 @@ pub fn getevents_entered<A: Args>(ctx: &A) {
     let Some(thread) = current_or_claim() else {
         return;
     };
-    // SAFETY: a value of THREADS, used by its own thread alone.
+    // SAFETY: own-thread rule.
     unsafe { (*thread).reaping = ctx.arg(3) };
 }
 
 /// The system call returned `count` events: a request among them that is still open, and its
-/// result. One is looked for: more than one skipped in one call are rarer than what is counted as
-/// unmatched anyway.
+/// result. Only one is looked for: more than one skipped in one call are rarer than what is counted
+/// as unmatched anyway.
 #[inline(always)]
 pub unsafe fn still_open(thread: *mut Thread, count: i64) -> Option<(*mut Request, i64)> {
-    // SAFETY: per the caller, a value of THREADS.
+    // SAFETY: own-thread rule.
     unsafe {
         if (*thread).reaping == 0 {
             return None;
@@ -101,11 +102,11 @@ pub unsafe fn still_open(thread: *mut Thread, count: i64) -> Option<(*mut Reques
     }
 }
 
-/// Leaves what it finds in the thread's record: so what follows looks alike to the verifier
-/// whichever event it was.
+/// Leaves what it finds in the thread's record, in memory: so the verifier sees one state after the
+/// call, whichever event it was.
 #[inline(never)]
 unsafe fn find(thread: *mut Thread, count: i64) -> u32 {
-    // SAFETY: per the caller, a value of THREADS.
+    // SAFETY: own-thread rule.
     let (events, tgid) = unsafe {
         (&raw mut (*thread).missed_kiocb).write_volatile(0);
         ((*thread).reaping, (*thread).owner >> 32)

@@ -9,8 +9,8 @@ use crate::user_memory::{Iovec, read_user_into};
 
 const EINVAL: i64 = -22;
 
-/// True if the alignment of the buffers may be the reason: a refusal, or a vector that the file
-/// system served through the cache without trying otherwise.
+/// True if the alignment of the buffers may be the reason: the request was refused, or the file
+/// system served a vector through the cache and did not try another way.
 #[inline(always)]
 pub unsafe fn wants_explaining(request: *const Request, ret: i64) -> bool {
     // SAFETY: per the caller, a request of a map.
@@ -20,8 +20,8 @@ pub unsafe fn wants_explaining(request: *const Request, ret: i64) -> bool {
     }
 }
 
-/// Collects what alignment the caller offered, to explain an EINVAL: the buffer, or up to
-/// [`MAX_SEGMENTS`] iovecs read from user memory.
+/// Collects the alignment that the caller offered: of the buffer, or of up to [`MAX_SEGMENTS`]
+/// iovecs in user memory.
 #[inline(always)]
 pub unsafe fn explain(request: *mut Request) {
     const MAX_SEGMENTS: u32 = 16;

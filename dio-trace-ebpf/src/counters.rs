@@ -1,7 +1,7 @@
-//! Adding up what ended.
+//! Sums of completed requests.
 //!
-//! Most requests of a thread go under the same key as its last: the thread remembers where that one
-//! is counted.
+//! Most requests of a thread have the same key as its previous one: the thread remembers the slot
+//! of that key (its counter).
 
 use aya_ebpf::{
     btf_maps::{Array, HashMap, PerCpuArray},
@@ -19,31 +19,31 @@ use crate::{
     thread_table,
 };
 
-/// Counters at most. The loader gives fewer to machines with many CPUs.
+/// The most counters. The loader gives fewer to machines with many CPUs.
 pub const COUNTERS_MAX: usize = 16384;
 
-/// Where the counters of a key are, by key.
+/// The slot of a key's counters, by key.
 #[aya_ebpf::macros::btf_map]
 static COUNTED: HashMap<KeyWords, u32, COUNTERS_MAX> = HashMap::new();
 
 #[aya_ebpf::macros::btf_map]
 static COUNTERS: PerCpuArray<Counter, COUNTERS_MAX> = PerCpuArray::new();
 
-/// The counters that are taken.
+/// The slots that are claimed.
 #[aya_ebpf::macros::btf_map]
 static TAKEN: HashMap<u32, u32, COUNTERS_MAX> = HashMap::new();
 
-/// Counters that a new key tries for.
+/// Slots that a new key tries.
 const TRIES: u32 = 32;
 
-/// The keys of those that are taken. They stay: a key keeps its slot.
+/// The keys of the claimed slots. They stay: a key keeps its slot.
 #[aya_ebpf::macros::btf_map]
 static KEYS: Array<KeyWords, COUNTERS_MAX> = Array::new();
 
-/// Adds a request to its counter; the first of a counter also names its file.
+/// Adds a request to its counter; the first request of a counter also names its file.
 ///
-/// `hint` is where the last request of its thread was counted, or any number. Most are counted under
-/// the same key, and comparing it spares hashing it.
+/// `hint` is the slot used by this thread's previous request; it may be stale. Most are counted
+/// under the same key, and comparing the key saves hashing it.
 #[inline(always)]
 pub unsafe fn count_request(request: *mut Request, file: u64, hint: u32) {
     // SAFETY: per the caller, a request of a map.
@@ -67,7 +67,8 @@ unsafe fn is_at(slot: u32, request: *const Request) -> bool {
     there.iter().zip(&key).all(|(one, other)| one == other)
 }
 
-/// Where a request is counted, which its thread remembers; [`COUNTERS_MAX`] if there is no room left.
+/// The slot where a request is counted, which its thread remembers; [`COUNTERS_MAX`] if there is no
+/// room left.
 #[inline(never)]
 unsafe fn slot_of(request: *mut Request, file: u64) -> u32 {
     // SAFETY: per the caller, a request of a map.
@@ -107,13 +108,13 @@ unsafe fn get_or_claim(request: *mut Request, file: u64, key: &KeyWords) -> u32 
     if insert_new(&COUNTED, key, &free) {
         return free;
     }
-    // Another CPU was first, or there is no room.
+    // Another CPU was first, or the map is full.
     let _ = TAKEN.remove(free);
     // SAFETY: a value of COUNTED.
     COUNTED.get_ptr(key).map_or(COUNTERS_MAX as u32, |slot| unsafe { *slot })
 }
 
-/// A counter that nobody uses.
+/// Claims a counter that is free.
 #[inline(always)]
 fn claim() -> Option<u32> {
     let all = COUNTER_PLACES.load();
@@ -159,11 +160,11 @@ static HIGHEST: [u8; 256] = {
     table
 };
 
-/// Position of the highest bit (0 for 0), at most the last bucket. By hand: BPF has no such
-/// instruction, and the compiler's expansion of `leading_zeros` is longer.
+/// Position of the highest bit (0 for 0), at most the last bucket. By hand: BPF does not have such
+/// an instruction, and the compiler's expansion of `leading_zeros` is longer.
 ///
-/// In no branch is it more than the last bucket for certain: the verifier of 6.1 goes on where its
-/// own bounds say that a test cannot fail, and lose the pointer that is added to.
+/// In no branch may the verifier's bounds say that the result exceeds the last bucket: the verifier
+/// of 6.1 then follows a branch that cannot be taken, and loses the pointer that is added to.
 #[inline(always)]
 fn log2(mut n: u64) -> usize {
     let mut bit = 0;

@@ -29,8 +29,8 @@ pub struct Direct {
     pub flags: u32,
 }
 
-/// The file, if it was opened with O_DIRECT and is a regular file or a block device; everything
-/// else (pipes in packet mode, sockets, terminals) leaves here, before any map.
+/// What was read of the file, if it was opened with O_DIRECT and is a regular file or a block
+/// device. Everything else (pipes in packet mode, sockets, terminals) leaves here, before any map.
 #[inline(always)]
 pub fn direct<A: Args>(ctx: &A, file: u64) -> Option<Direct> {
     let flags: u32 = ctx.load(file, &FILE_F_FLAGS);
@@ -46,14 +46,14 @@ pub fn direct<A: Args>(ctx: &A, file: u64) -> Option<Direct> {
     })
 }
 
-/// See [`direct`].
+/// True if [`direct`] accepts the file.
 #[inline(always)]
 pub fn is_direct<A: Args>(ctx: &A, file: u64) -> bool {
     direct(ctx, file).is_some()
 }
 
-/// True if the file was opened with O_DIRECT, whatever it is: enough where only what a request has
-/// begun is looked for.
+/// True if the file was opened with O_DIRECT, whatever it is: enough at a completion, which looks
+/// only for what an issue has opened.
 #[inline(always)]
 pub fn may_be_direct<A: Args>(ctx: &A, file: u64) -> bool {
     let flags: u32 = ctx.load(file, &FILE_F_FLAGS);
@@ -66,7 +66,7 @@ pub fn current_wanted() -> bool {
     process_wanted(bpf_get_current_pid_tgid())
 }
 
-/// The same, where its tgid and tid are known already.
+/// [`current_wanted`], for a caller that has the tgid and tid of the current thread.
 #[inline(always)]
 pub fn process_wanted(ids: u64) -> bool {
     if FILTER_THREADS.load() == 0 {
@@ -90,7 +90,7 @@ fn in_cgroup() -> bool {
     id == WANTED_CGROUP.load()
 }
 
-/// True unless a filter is against it. Asked at the end, where its latency is known.
+/// True unless a filter rejects the request. For a completed one: a filter may ask for its latency.
 #[inline(always)]
 pub unsafe fn request_wanted(request: *const Request) -> bool {
     // SAFETY: per the caller, a request of a map.

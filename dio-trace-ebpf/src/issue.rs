@@ -1,5 +1,5 @@
-//! What a function that issues a request knows of it, and what that means for an earlier request
-//! that is still open.
+//! What a function that issues a request knows of it, and what the issue means for an earlier
+//! request that is still open: it goes on, or its completion was missed.
 //!
 //! (A log message has the names of its module and its file in the program, so that their lengths
 //! are instructions.)
@@ -13,7 +13,7 @@ use crate::{
     thread_table::{ASYNC, IDLE, SYNC, Thread},
 };
 
-/// What a begin knows beside the file.
+/// What an issue function knows besides the file.
 pub struct Issue {
     /// Of the file.
     pub direct: Direct,
@@ -33,10 +33,11 @@ pub struct Issue {
     pub paired: bool,
 }
 
-/// A synchronous request is still open when its thread submits anew: its return was missed.
+/// If the thread's synchronous request is still open when the thread issues another one, its return
+/// was missed.
 #[inline(always)]
 pub unsafe fn close_stale<A: Args>(ctx: &A, thread: *mut Thread) {
-    // SAFETY: per the caller, a value of THREADS.
+    // SAFETY: own-thread rule.
     unsafe {
         if (*thread).state == SYNC {
             let request = &raw const (*thread).request;
@@ -54,15 +55,16 @@ pub unsafe fn close_stale<A: Args>(ctx: &A, thread: *mut Thread) {
     }
 }
 
-/// io_uring issues a request again, under the same kiocb: in io-wq after -EAGAIN, or for the
-/// rest after a short inline read (io_uring/rw.c). It is the same request if it asks for the
-/// same, from a position inside it; anything else is a recycled kiocb whose end was missed.
+/// io_uring issues a request again, under the same kiocb: in io-wq after -EAGAIN, or for the rest
+/// after a short inline read (io_uring/rw.c). It is one request if both issues ask for the same
+/// bytes, and this one for a position inside them. Anything else is a recycled kiocb whose
+/// completion was missed.
 #[inline(always)]
 pub fn continue_attempt<A: Args>(ctx: &A, thread: *mut Thread, issue: &Issue) -> bool {
     let Some(open) = REQUESTS.get_ptr_mut(issue.kiocb) else {
         return false;
     };
-    // SAFETY: a value of REQUESTS; between two attempts nobody else touches it.
+    // SAFETY: issuer rule: between two attempts nobody else touches it.
     unsafe {
         let same = ((*open).flags & REQ_PUNTED != 0 || !issue.paired)
             && ((*open).user == issue.user || (*open).user == 0)

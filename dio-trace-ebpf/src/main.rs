@@ -1,19 +1,20 @@
 //! The probes: thin entry points, each once for fentry/fexit and once for kprobe/kretprobe.
 //!
-//! `fe_`/`fx_`/`kp_`/`kr_` before the kernel function's name; the loader picks one family and
-//! gives each program the function it found (dio-trace/src/kernel/probes.rs has the table).
+//! `fe_`/`fx_`/`kp_`/`kr_` before the kernel function's name; the loader picks one family and gives
+//! each program the function it found (dio-trace/src/kernel/probes.rs has the table).
 //!
 //! Modules import only from earlier ones of this order:
 //!
-//! - [`config`]: what the loader decides; [`kfunc`], [`kernel_memory`], [`user_memory`]: calling and
-//!   reading the kernel, reading the program; [`preempt`]: no preemption in the middle of a probe
+//! - [`config`]: what the loader decides; [`kfunc`], [`kernel_memory`], [`user_memory`]: calling
+//!   and reading the kernel, reading the program; [`preempt`]: no preemption in the middle of a
+//!   probe
 //! - [`maps`], [`task`], [`filter`], [`ring`], [`thread_table`]: what is kept, of whom, and sent
-//! - [`file_names`], [`mixed_access`], [`stacks`], [`counters`]: what else is said of a
-//!   request
+//! - [`file_names`], [`mixed_access`], [`stacks`], [`counters`]: what else is said of a request
 //! - [`evidence`]: what the kernel does for a request; [`short_io`], [`alignment`]: why it stopped
 //! - [`aio_reap`], [`open_rejected`]: completions that kprobes missed; O_DIRECT itself rejected
 //! - [`issue`], [`request`]: a request is opened, retried, finished
-//! - [`api`]: its issue and completion, by kernel file; [`sched`]: processes and threads come and go
+//! - [`api`]: its issue and completion, by kernel file; [`sched`]: processes and threads come and
+//!   go
 #![no_std]
 #![no_main]
 // An atomic addition: the target's atomic types have none.
@@ -86,7 +87,7 @@ macro_rules! entry {
     };
 }
 
-/// One more copy of an entry probe, for fentry alone.
+/// A redundant attachment of an entry probe, only for fentry.
 macro_rules! redundant_entry {
     ($fe:ident, $body:expr) => {
         #[fentry]
@@ -97,7 +98,7 @@ macro_rules! redundant_entry {
     };
 }
 
-/// An entry probe that proves the path of a request: twice for fentry, see `steady`.
+/// An entry probe that proves the path of a request: twice for fentry, see `preempt`.
 macro_rules! entry_twice {
     ($fe:ident, $fe_2:ident, $kp:ident, $($body:ident)::+) => {
         entry!($fe, $($body)::+::<_, true>, $kp, $($body)::+::<_, false>);
@@ -122,7 +123,7 @@ macro_rules! exit {
     };
 }
 
-/// A return probe whose part the tracepoint sys_exit plays with kprobes.
+/// A return probe only for fexit: in kprobe mode the tracepoint sys_exit takes its place.
 macro_rules! exit_only {
     ($fx:ident, $args:literal, $body:expr) => {
         #[fexit]
@@ -144,8 +145,8 @@ macro_rules! sync_exit {
     };
 }
 
-// ---- begin and end: read, pread, write, pwrite
-// Three times: see `steady`. The second of the exits finds nothing left to end.
+// ---- issue and completion: read, pread, write, pwrite
+// Three times: see `preempt`. The second of the exits finds nothing left to complete.
 entry!(fe_vfs_read, kp_vfs_read, read_write::vfs_read::<_, 1>);
 sync_exit!(fx_vfs_read, 4);
 redundant_entry!(fe_vfs_read_2, read_write::vfs_read::<_, 2>);
@@ -159,13 +160,13 @@ sync_exit!(fx_vfs_write_2, 4);
 redundant_entry!(fe_vfs_write_3, read_write::vfs_write::<_, 4>);
 sync_exit!(fx_vfs_write_3, 4);
 
-// ---- begin and end: readv, preadv, preadv2, writev, pwritev, pwritev2
+// ---- issue and completion: readv, preadv, preadv2, writev, pwritev, pwritev2
 entry!(fe_vfs_readv, kp_vfs_readv, read_write::vfs_readv);
 sync_exit!(fx_vfs_readv, 5);
 entry!(fe_vfs_writev, kp_vfs_writev, read_write::vfs_writev);
 sync_exit!(fx_vfs_writev, 5);
 
-// ---- begin and end: splice, sendfile
+// ---- issue and completion: splice, sendfile
 entry!(fe_do_splice, kp_do_splice, splice::splice);
 entry!(fe_do_splice_direct, kp_do_splice_direct, splice::splice);
 entry!(fe_splice_read, kp_splice_read, splice::splice_read);
@@ -173,8 +174,8 @@ exit!(fx_splice_read, kr_splice_read, 5, splice::returned);
 entry!(fe_splice_write, kp_splice_write, splice::splice_write);
 exit!(fx_splice_write, kr_splice_write, 5, splice::returned);
 
-// ---- O_DIRECT refused
-/// One copy of it.
+// ---- O_DIRECT rejected
+/// One attachment.
 macro_rules! open_exit {
     ($fx:ident, $attachment:literal) => {
         #[fexit]
@@ -203,10 +204,11 @@ pub fn kp_do_fcntl(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// The end of all of these where fexit is not to be had: `sys_exit(struct pt_regs *, long ret)`.
+/// Completion of all of the above where fexit is unavailable:
+/// `sys_exit(struct pt_regs *, long ret)`.
 /// A kretprobe has a limited number of instances and every blocked reader of a pipe or socket
 /// holds one (kernel/kprobes.c): it misses returns on a busy machine. This never does.
-/// Three times: see `steady`. The second finds nothing left to end.
+/// Three times: see `preempt`. The second finds nothing left to complete.
 macro_rules! sys_exit {
     ($($tp:ident)*) => {$(
         #[raw_tracepoint]
@@ -218,8 +220,9 @@ macro_rules! sys_exit {
 }
 sys_exit!(tp_sys_exit tp_sys_exit_2 tp_sys_exit_3);
 
-// ---- begin and end: libaio
-// What ends requests in an interrupt, and nothing else would, is there three times: see `steady`.
+// ---- issue and completion: libaio
+// What completes requests in an interrupt, and nothing else would, is there three times: see
+// `preempt`.
 entry!(fe_aio_read, aio::aio_read, kp_aio_read, aio::aio_read_by_kprobe);
 exit_only!(fx_aio_read, 4, aio::returned);
 entry!(fe_aio_write, aio::aio_write, kp_aio_write, aio::aio_write_by_kprobe);
@@ -234,7 +237,7 @@ pub fn kp_do_io_getevents(ctx: ProbeContext) -> u32 {
     0
 }
 
-// ---- begin and end: io_uring
+// ---- issue and completion: io_uring
 entry!(fe_io_read, io_uring::io_read, kp_io_read, io_uring::io_read_unpaired);
 exit!(fx_io_read, kr_io_read, 2, io_uring::returned);
 entry!(fe_io_write, io_uring::io_write, kp_io_write, io_uring::io_write_unpaired);

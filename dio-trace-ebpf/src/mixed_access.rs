@@ -1,4 +1,4 @@
-//! Mixed access: who uses a file through the page cache that somebody uses directly.
+//! Mixed access: the buffered users of a file that somebody uses directly.
 //!
 //! Seen where pages come into the cache or become dirty, whatever brought them: a buffered call, a
 //! mapping, this process or another. Bystanders on other files pay one look-up for a page that
@@ -59,7 +59,7 @@ pub unsafe fn remember(request: *const Request, mapping: u64) {
             file.user = SEVERAL;
         }
     }
-    // A full map forgets the file that was not mixed for longest; nothing else can fail.
+    // A full map drops the file that had no mixed access for longest; nothing else can fail.
     let _ = DIRECT_FILES.insert(mapping, &file, 0);
 }
 

@@ -1,4 +1,4 @@
-//! O_DIRECT itself refused: open(2) or fcntl(2) gave EINVAL, and no request can follow.
+//! O_DIRECT itself rejected: open(2) or fcntl(2) gave EINVAL, and no request can follow.
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid,
@@ -34,13 +34,13 @@ pub fn opened<A: Args>(ctx: &A, ret: i64, attachment: u64) {
     }
 }
 
-/// True if another attachment of this probe has told of this very open (see `steady`).
+/// True if a redundant attachment of this probe has sent this very open (see `preempt`).
 #[inline(always)]
 fn is_duplicate(file: u64, attachment: u64) -> bool {
     let Some(thread) = current_or_claim() else {
         return false;
     };
-    // SAFETY: a value of THREADS, used by its own thread alone.
+    // SAFETY: own-thread rule.
     unsafe {
         let by = (*thread).rejected_by;
         let same = (*thread).rejected == file && by & attachment == 0;
@@ -50,7 +50,7 @@ fn is_duplicate(file: u64, attachment: u64) -> bool {
     }
 }
 
-/// kprobe alone: keeps what is opened until the system call returns.
+/// Only kprobe: keeps what is opened until the system call returns.
 #[inline(always)]
 pub fn open_entered<A: Args>(ctx: &A) {
     if asks_for_direct(ctx, ctx.arg(1)) && current_wanted() {
@@ -69,7 +69,7 @@ pub fn fcntl<A: Args>(ctx: &A, ret: i64) {
     }
 }
 
-/// kprobe alone: as [`open_entered`].
+/// Only kprobe: [`open_entered`] for fcntl.
 #[inline(always)]
 pub fn fcntl_entered<A: Args>(ctx: &A) {
     if sets_direct(ctx) && current_wanted() {
@@ -77,11 +77,11 @@ pub fn fcntl_entered<A: Args>(ctx: &A) {
     }
 }
 
-/// kprobe alone: the system call returns. The file is gone by now where it is an open that failed,
-/// and with it the proof; its names are still there, held by the cache of names.
+/// Only kprobe: the system call returns. The file of an open that failed is gone by now, and with
+/// it the proof. Its names are still there, held by the cache of names.
 #[inline(always)]
 pub unsafe fn returned(thread: *mut Thread, ret: i64) {
-    // SAFETY: per the caller, a value of THREADS.
+    // SAFETY: own-thread rule.
     let (by, mnt, dentry) = unsafe {
         let by = core::mem::replace(&mut (*thread).pending, 0) as u16;
         (by, (*thread).pending_mnt, (*thread).pending_dentry)
@@ -103,14 +103,14 @@ fn sets_direct<A: Args>(ctx: &A) -> bool {
     ctx.arg(1) as u32 == F_SETFL && ctx.arg(2) as u32 & O_DIRECT.load() != 0
 }
 
-/// Only the test for O_DIRECT fails an open that has succeeded otherwise; an error of the file
-/// system's own open takes the file's path away again (fs/open.c:do_dentry_open). That may have
-/// another reason than O_DIRECT.
+/// The file keeps its path only if the kernel's test for O_DIRECT failed an open that had succeeded
+/// otherwise. An error of the file system's own open clears the path (fs/open.c:do_dentry_open),
+/// and may have another reason than O_DIRECT.
 #[inline(always)]
 fn open_rejected(path: u64, file: u64) {
     let named = Named::at(path);
     if named.is_internal() {
-        return; // a stacked file system opens the file below: not what the program asked for
+        return; // a stacked file system opens the lower file: not what the program asked for
     }
     let dentry: u64 = read(file + u64::from(FILE_F_PATH.load()), &PATH_DENTRY);
     send(&named, REFUSED_OPEN, dentry != 0);
@@ -122,7 +122,7 @@ fn keep(file: &Named, by: u16) {
         count(Stat::LostThread);
         return;
     };
-    // SAFETY: a value of THREADS, used by its own thread alone.
+    // SAFETY: own-thread rule.
     unsafe {
         (*thread).pending = u64::from(by);
         (*thread).pending_mnt = file.mnt;
@@ -130,7 +130,7 @@ fn keep(file: &Named, by: u16) {
     }
 }
 
-/// Sends the file's names, and what was refused.
+/// Sends the file's names, and what was rejected.
 #[inline(never)]
 fn send(file: &Named, by: u16, proven: bool) -> i32 {
     let _guard = PreemptGuard::new();

@@ -8,11 +8,11 @@ use crate::{
     task::name,
 };
 
-/// Sends the record as it stands.
+/// Sends the request's record as it stands.
 #[inline(always)]
 pub unsafe fn emit(request: *mut Request) {
-    // Not each of them asks: it takes longer than much of the rest. The reader is late by as many
-    // events of a CPU at most.
+    // Every eighth event asks how much is waiting: the query takes longer than much of the rest.
+    // The reader is late by at most this number of events of a CPU.
     const ASKS: u64 = 8;
     let nth = count_up(Stat::Events);
     let wakeup = if nth % ASKS == 0 { wakeup() } else { NO_WAKEUP };
@@ -34,8 +34,8 @@ pub unsafe fn emit(request: *mut Request) {
 /// BPF_RB_NO_WAKEUP (include/uapi/linux/bpf.h)
 const NO_WAKEUP: u64 = 1;
 
-/// Wakes the reader only when much is waiting; its own timer fetches the rest. Measured: the
-/// default policy costs more than all the rest of an event.
+/// Flags of an event that wake the reader only when much is waiting; the reader's own timer fetches
+/// the rest. Measured: the default policy costs more than all the rest of an event.
 #[inline(always)]
 pub fn wakeup() -> u64 {
     const FORCE_WAKEUP: u64 = 2;

@@ -16,7 +16,7 @@ const SECTOR: u64 = 512;
 const MAX_SEGMENTS: u32 = 16;
 
 /// Looks at the buffer where the count of `done` bytes stopped, and whether the thread is being
-/// killed.
+/// killed. For a request that completes in its own thread.
 #[inline(always)]
 pub unsafe fn look(request: *mut Request, done: u64) {
     // SAFETY: per the caller, a request of a map that ends in this thread.

@@ -1,6 +1,6 @@
-//! The program's own stack at the begin of each request, if `--stack` asks for it.
+//! The program's own stack at the issue of each request, if `--stack` asks for it.
 //!
-//! At the begin, for an asynchronous request may end in an interrupt on top of anybody.
+//! At the issue, as an asynchronous request may complete in an interrupt on top of any thread.
 
 use aya_ebpf::{bindings::BPF_F_USER_STACK, btf_maps::StackTrace};
 use dio_trace_common::abi::{API_IO_URING, Request, Stat};
@@ -10,13 +10,13 @@ use crate::{config::STACKS, kernel_memory::Args, maps::count, task::starts_with_
 /// Stacks by the kernel's hash of them; without `--stack` the loader leaves room for one.
 /// [`Request::stack`] has room for these numbers.
 const STACKS_MAX: usize = 16384;
-/// Another stack with the same hash has its place.
+/// Another stack with the same hash is in the map.
 const EEXIST: i32 = -17;
 
 #[aya_ebpf::macros::btf_map]
 static STACK_TRACES: StackTrace<STACKS_MAX> = StackTrace::new();
 
-/// Puts the number of the current stack into a request that has just begun.
+/// Puts the number of the current stack into a request that the current thread issues.
 #[inline(always)]
 pub unsafe fn take<A: Args>(ctx: &A, request: *mut Request) {
     if STACKS.load() == 0 {

@@ -7,7 +7,8 @@ use crate::kernel_memory::{
     SIGPENDING_SIGNAL, TASK_COMM, TASK_FLAGS, TASK_PENDING, can_cast, read, read_at,
 };
 
-/// Puts the thread's name into a synchronous request: only where somebody will see it, for few do.
+/// Puts the thread's name into a synchronous request, which completes in its own thread. Only where
+/// the name is sent: few are.
 #[inline(always)]
 pub unsafe fn name(request: *mut Request) {
     // SAFETY: per the caller, a request of a map. A synchronous one ends in its own thread.
@@ -18,8 +19,8 @@ pub unsafe fn name(request: *mut Request) {
     }
 }
 
-/// The current thread's name, as two words of 8 bytes. The helper takes twice as many instructions as
-/// two loads.
+/// Puts the current thread's name into a request, as two words of 8 bytes. The helper takes twice
+/// as many instructions as two loads.
 #[inline(always)]
 pub unsafe fn comm(to: *mut u64) {
     // SAFETY: per the caller, room for 16 bytes.
@@ -34,13 +35,14 @@ pub unsafe fn comm(to: *mut u64) {
     }
 }
 
-/// `comm` begins with "iou-" (compared as one word: a slice comparison is a call).
+/// True if the name in the request begins with "iou-", as those of io-wq and SQPOLL threads do.
+/// Compared as one word: a slice comparison is a call.
 #[inline(always)]
 pub fn starts_with_iou(comm: &[u8; 16]) -> bool {
     u32::from_ne_bytes([comm[0], comm[1], comm[2], comm[3]]) == u32::from_ne_bytes(*b"iou-")
 }
 
-/// True in a thread of io-wq, which may wait: what it is told is final
+/// True in a thread of io-wq, which may wait: the result that it gets is final
 /// (io_uring/rw.c:io_rw_should_reissue).
 #[inline(always)]
 pub fn is_io_worker() -> bool {
@@ -50,8 +52,8 @@ pub fn is_io_worker() -> bool {
     flags & PF_IO_WORKER != 0
 }
 
-/// SIGKILL is pending for this thread, as it is for every thread of a process that a signal ends
-/// (kernel/signal.c:complete_signal).
+/// True if SIGKILL is pending for this thread, as it is for every thread of a process that a signal
+/// ends (kernel/signal.c:complete_signal).
 #[inline(always)]
 pub fn killed() -> bool {
     const SIGKILL: u64 = 1 << 8;

@@ -1,9 +1,36 @@
-//! What is kept of each thread, and finding it.
+//! The record of each thread, and finding it.
 //!
-//! Every probe that a direct request passes asks for it, and those of the page cache ask for threads
-//! that never made one. Here a thread has a slot of an array by its id: measured on 6.12, a look-up
-//! takes about 85 instructions less than one in task-local storage. Where another thread has that
-//! slot already it takes one nearby, which a hash map then knows.
+//! Every probe that a direct request passes asks for it, and those of the page cache ask for
+//! threads that never made a request. A thread has a slot of an array by its id, its home slot:
+//! measured on 6.12, a look-up takes about 85 instructions less than one in task-local storage.
+//! Where another thread has that slot already the thread takes one nearby (overflow), which a hash
+//! map knows.
+//!
+//! # How and when it is safe to access a field
+//!
+//! - The **own-thread rule**: all fields but those named below are read and written only by
+//!   programs that run for the thread itself, in its own context. The kernel runs them one after
+//!   another; preemption may put another thread on the CPU in between, which has a record of its
+//!   own.
+//! - An **interrupt** that completes a request may run on top of any thread, in the midst of one of
+//!   its programs. It finds the request by its kiocb, and of the record below it reads only
+//!   `state`, `request.kiocb` and `request.begin_ns`, to tell whether this very thread is
+//!   submitting the request (`is_submitting`). It writes no field of it. A pair that is half
+//!   written matches no request in flight, as both are compared.
+//! - The **slot rule**: `owner` is written by the thread that claims the slot, as the last field,
+//!   and by the program of `sched_process_free`, when the thread has exited and no longer runs. Of
+//!   several threads that want a slot the first to enter OWNERS has it; the others never touch the
+//!   record. Every probe reads `owner`: another thread's id means that the record is not its own.
+//!   `collided` is set by any thread whose home slot this is and which found it taken. It is never
+//!   cleared, so that the order of stores does not matter.
+//! - `counter_slots` is written by the program that completes a request of the thread, on any CPU.
+//!   Each is one store of 4 bytes. A stale one costs a look-up: whoever uses it compares the key
+//!   that is counted there (counters.rs:is_at).
+//!
+//! What of [`Thread::request`] is safe follows from [`Thread::state`]: in `SYNC` it is the open
+//! request, which ends in this thread, so that the own-thread rule covers it. In `ASYNC` the open
+//! request is the copy in flight ([`REQUESTS`] has the rules), and only `kiocb` and `begin_ns` are
+//! used here.
 
 use aya_ebpf::{
     btf_maps::{Array, HashMap},
@@ -25,75 +52,75 @@ pub const ASYNC: u32 = 2;
 pub struct Thread {
     /// Its tgid and tid, as bpf_get_current_pid_tgid gives them; 0: the slot is free.
     pub owner: u64,
-    /// Not 0: a thread that would have been here is elsewhere. Stays with the slot.
+    /// 1 if a thread that has its home slot here found it taken. Stays with the slot.
     pub collided: u64,
     pub state: u32,
-    /// Segments of the request that is about to begin.
+    /// Segments of the vector that is about to be issued.
     pub nr_segs: u32,
-    /// The copies of the entry probe that the open request has passed, as bits.
+    /// The attachments of the entry probe that the open request has passed, as bits.
     pub entered_by: u32,
     pub pad: u32,
     /// The request's file.
     pub file: u64,
     /// Kernel address of the position of a synchronous request.
     pub ppos: u64,
-    /// `address_space` of the file that a stacked file system passed the request on to, or 0.
+    /// `address_space` of the file that a stacked file system forwarded the request to, or 0.
     pub lower_mapping: u64,
     /// The `address_space` of the invalidation in progress.
     pub invalidating: u64,
-    /// 1 + `address_space.nrpages` when the invalidation in progress began, 0 if none is.
+    /// 1 + `address_space.nrpages` when the invalidation in progress began, 0 if there is none.
     pub nrpages: u64,
     /// The file that the splice or sendfile in progress names as the one to write, 0 before any.
     pub splice_to: u64,
-    /// The file whose refused open was told last, and the copies of the probe that it has passed.
+    /// The file whose rejected open was sent last, and the attachments of the probe that it passed.
     pub rejected: u64,
     pub rejected_by: u64,
-    /// kprobe alone: `REFUSED_*` of the system call in progress that asks for O_DIRECT, else 0…
+    /// Only kprobe: `REFUSED_*` of the system call in progress that asks for O_DIRECT, else 0…
     pub pending: u64,
     /// … and for which file.
     pub pending_mnt: u64,
     pub pending_dentry: u64,
-    /// kprobe alone, for kretprobes have no arguments: 1 + third argument of the `filemap_read`
-    /// in progress, 0 if none is.
+    /// Only kprobe, as a kretprobe has no arguments: 1 + third argument of the `filemap_read` in
+    /// progress, 0 if there is none.
     pub already: u64,
-    /// kprobe alone: the `writeback_control` of the `do_writepages` in progress, or 0.
+    /// Only kprobe: the `writeback_control` of the `do_writepages` in progress, or 0.
     pub wbc: u64,
-    /// kprobe alone: where the io_getevents in progress puts its events, or 0.
+    /// Only kprobe: where the io_getevents in progress puts its events, or 0.
     pub reaping: u64,
-    /// The kiocb of one of them whose end went by unseen, and its result.
+    /// The kiocb of one of these events whose completion was missed, and its result.
     pub missed_kiocb: u64,
     pub missed_result: i64,
-    /// Where its last read and its last write were counted.
+    /// The counters of its last read and of its last write.
     pub counter_slots: [u32; 2],
     pub request: Request,
 }
 
-/// Threads that may have made a request and are alive.
+/// Live threads that may have made a request.
 const SLOTS: u32 = 16384;
-/// Slots that a thread tries for.
+/// Slots that a thread tries.
 const TRIES: u32 = 16;
-/// From one to the next: far enough that a process's threads, whose ids follow one another, do not
-/// all try for the same.
+/// From one to the next: far enough that the threads of a process, whose ids follow one another, do
+/// not all try the same.
 const STEP: u32 = 577;
 
 #[aya_ebpf::macros::btf_map]
 static THREADS: Array<Thread, { SLOTS as usize }> = Array::new();
 
-/// Who has a slot: the first to enter it here.
+/// The owner of each slot: the first thread to enter it here.
 #[aya_ebpf::macros::btf_map]
 static OWNERS: HashMap<u32, u64, { SLOTS as usize }> = HashMap::new();
 
-/// The slots of threads that are not in their own, by thread id.
+/// Overflow: the slots of threads that are not in their home slot, by thread id.
 #[aya_ebpf::macros::btf_map]
 static ELSEWHERE: HashMap<u32, u32, { SLOTS as usize }> = HashMap::new();
 
-/// The slot that a thread id stands for.
+/// The slot that a thread tries first.
 #[inline(always)]
 const fn home_slot(id: u64) -> u32 {
     id as u32 % SLOTS
 }
 
-/// The current thread's record, if it ever began a request.
+/// The current thread's record, if it ever issued a request.
 #[inline(always)]
 pub fn current() -> Option<*mut Thread> {
     get(bpf_get_current_pid_tgid())
@@ -120,13 +147,13 @@ pub fn get(id: u64) -> Option<*mut Thread> {
     (unsafe { (*other).owner } == id).then_some(other)
 }
 
-/// The current thread's record, made if need be.
+/// The current thread's record, claimed if it has none.
 #[inline(always)]
 pub fn current_or_claim() -> Option<*mut Thread> {
     get_or_claim(bpf_get_current_pid_tgid())
 }
 
-/// The same, where its tgid and tid are known already.
+/// [`get`], which claims a slot if the thread has none.
 #[inline(always)]
 pub fn get_or_claim(id: u64) -> Option<*mut Thread> {
     if let Some(thread) = get(id) {
@@ -140,7 +167,7 @@ pub fn get_or_claim(id: u64) -> Option<*mut Thread> {
 #[inline(never)]
 fn claim(id: u64) -> u32 {
     if id == 0 {
-        return 0; // see `of`
+        return 0; // see `get`
     }
     for n in 0..TRIES {
         let slot = (home_slot(id) + n * STEP) % SLOTS;
@@ -173,7 +200,7 @@ fn claim(id: u64) -> u32 {
 /// As if nobody had had it.
 #[inline(always)]
 unsafe fn clear(thread: *mut Thread) {
-    // SAFETY: per the caller. Volatile, lest the compiler calls its byte-by-byte `memset`.
+    // SAFETY: per the caller. Volatile: otherwise the compiler calls its byte-by-byte `memset`.
     unsafe {
         (&raw mut (*thread).state).write_volatile(IDLE);
         (&raw mut (*thread).entered_by).write_volatile(0);
@@ -188,7 +215,7 @@ unsafe fn clear(thread: *mut Thread) {
     }
 }
 
-/// A thread is gone.
+/// Frees the slot of a thread that has exited.
 #[inline(always)]
 pub fn release(id: u64) {
     let tid = id as u32;
@@ -203,7 +230,7 @@ pub fn release(id: u64) {
     let _ = OWNERS.remove(slot);
 }
 
-/// True if it is the request that the thread is submitting, one of [`REQUESTS`].
+/// True if it is the request in flight that the thread is submitting.
 #[inline(always)]
 pub fn is_submitting(thread: *mut Thread, request: *const Request) -> bool {
     // SAFETY: a value of THREADS, and a request of a map.
@@ -217,7 +244,7 @@ pub fn is_submitting(thread: *mut Thread, request: *const Request) -> bool {
 /// The request the thread is submitting, if any.
 #[inline(always)]
 pub fn open_request(thread: *mut Thread) -> Option<*mut Request> {
-    // SAFETY: `thread` is a value of THREADS.
+    // SAFETY: own-thread rule; an interrupt only compares.
     unsafe {
         match (*thread).state {
             SYNC => Some(&raw mut (*thread).request),

@@ -12,8 +12,7 @@ pub struct Iovec {
     pub len: u64,
 }
 
-/// Reads user memory over `to`, which keeps its bytes or is zeroed if the address is bad; true if
-/// it was read.
+/// Reads user memory into `to`; false if the address is bad, and then `to` is zeroed.
 #[inline(always)]
 pub fn read_user_into<T: Copy>(at: u64, to: &mut T) -> bool {
     // SAFETY: as many bytes of our own; the helper checks the user address. T is made of integers.
@@ -23,7 +22,8 @@ pub fn read_user_into<T: Copy>(at: u64, to: &mut T) -> bool {
     failed == 0
 }
 
-/// Reads user memory.
+/// Reads user memory, into memory that is not zeroed first: the compiler's `memset` goes byte by
+/// byte.
 #[inline(always)]
 pub fn read_user<T: Copy>(at: u64) -> Option<T> {
     // Not zeroed first: the compiler's `memset` goes byte by byte.

@@ -63,7 +63,7 @@ pub fn aio_write<A: Args>(ctx: &A) {
     aio_rw(ctx, OP_WRITE);
 }
 
-/// With what finds its end, should that be missed.
+/// [`aio_read`], which also keeps what finds the completion if a kprobe misses it.
 #[inline(always)]
 pub fn aio_read_by_kprobe<A: Args>(ctx: &A) {
     aio_rw(ctx, OP_READ);

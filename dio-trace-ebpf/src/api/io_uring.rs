@@ -28,8 +28,8 @@ const EOPNOTSUPP: i64 = -95;
 /// IOU_REQUEUE, a kernel-internal verdict of io_uring from 6.15 on.
 const IOU_REQUEUE: i64 = -3072;
 
-/// `int io_read(struct io_kiocb *, …)` and `io_write`; the kiocb is the request's first member. It
-/// is called anew for every attempt, then with the position that the last one reached.
+/// `int io_read(struct io_kiocb *, …)` and `io_write`; the kiocb is the request's first member.
+/// Called for every attempt, a later one with the position that the one before reached.
 #[inline(always)]
 fn io_rw<A: Args>(ctx: &A, op: u8, paired: bool) {
     const IORING_OP_READV: u8 = 1; // include/uapi/linux/io_uring.h
@@ -92,8 +92,8 @@ pub fn io_write_unpaired<A: Args>(ctx: &A) {
     io_rw(ctx, OP_WRITE, false);
 }
 
-/// Return of `int io_read`. Errors of reads come only this way (6.1 on); -EAGAIN means another
-/// attempt, or the end: io_uring_complete tells.
+/// Return of `int io_read`. Errors of reads come only this way (6.1 on). -EAGAIN means another
+/// attempt or the completion: the tracepoint io_uring_complete says which.
 #[inline(always)]
 pub fn returned(ret: i64) {
     let ret = i64::from(ret as i32);
@@ -102,7 +102,7 @@ pub fn returned(ret: i64) {
         return;
     };
     let Some(request) = leave(thread) else { return };
-    // SAFETY: a request of REQUESTS that this thread is submitting.
+    // SAFETY: issuer rule.
     chosen(request, unsafe { (*request).kiocb });
     if ret == EIOCBQUEUED || ret == 0 {
         waits_for_a_page(request); // 0: 5.10
@@ -111,21 +111,22 @@ pub fn returned(ret: i64) {
     if ret >= 0 || ret == IOU_REQUEUE {
         return;
     }
-    // SAFETY: a request of REQUESTS that this thread is submitting.
+    // SAFETY: issuer rule.
     let progress = unsafe { (*request).done_before } != 0;
     if ret == EAGAIN || progress {
-        // SAFETY: as above. The CQE says what an error after progress amounts to.
+        // SAFETY: as above. The CQE has the result of an error after progress.
         unsafe { (*request).flags |= REQ_PUNTED };
         return;
     }
     end_async(request, ret, 1);
 }
 
-/// The buffer of a request that left the choice to the kernel (IOSQE_BUFFER_SELECT): its address and
-/// length are in the request once the file system was asked (io_uring/rw.c:__io_import_rw_buffer).
+/// The buffer of a request that left the choice to the kernel (IOSQE_BUFFER_SELECT): its address
+/// and length are in the io_kiocb once the file system was asked
+/// (io_uring/rw.c:__io_import_rw_buffer).
 #[inline(always)]
 fn chosen(request: *mut Request, req: u64) {
-    // SAFETY: a request of REQUESTS that its own thread is submitting, or whose completion runs.
+    // SAFETY: issuer rule or one-completer rule.
     unsafe {
         if (*request).user == 0 && (*request).flags & REQ_VECTORED == 0 {
             let len: u32 = read(req, &IO_RW_LEN);
@@ -137,9 +138,9 @@ fn chosen(request: *mut Request, req: u64) {
 }
 
 /// A fallback that io_uring serves with IOCB_WAITQ: `filemap_read` has queued the request until
-/// the page is read, and task work of this same thread then issues it anew
+/// the page is read, and task work of this thread then issues it again
 /// (io_uring/rw.c:io_async_buf_func). A direct request that is queued completes instead, and may
-/// have done so by now: this only reads our own record of it.
+/// have done so by now: this only uses our own record of it.
 #[inline(always)]
 fn waits_for_a_page(request: *mut Request) {
     // SAFETY: a request of REQUESTS.
@@ -151,7 +152,7 @@ fn waits_for_a_page(request: *mut Request) {
 }
 
 /// `io_complete_rw(struct kiocb *, long res, …)`, `io_complete_rw_iopoll` and `kiocb_done`:
-/// io_uring is told the result of an attempt. (`kiocb_done` takes an io_kiocb from 6.1 on; its
+/// io_uring gets the result of an attempt. (`kiocb_done` takes an io_kiocb from 6.1 on; its
 /// first member is the kiocb.)
 #[inline(always)]
 pub fn completed<A: Args>(ctx: &A) {
@@ -165,10 +166,10 @@ pub fn completed<A: Args>(ctx: &A) {
     let Some(request) = asked_by(API_IO_URING, kiocb) else {
         return;
     };
-    // SAFETY: a request of REQUESTS; its completion runs once.
+    // SAFETY: one-completer rule.
     let (done, op) = unsafe { ((*request).done_before as i64, (*request).op) };
     // The submitter may still be on its way out of the kernel, in this very thread or on
-    // another CPU; only in the first case is its memory ours to read.
+    // another CPU; only in the first case can its memory be read here.
     let in_thread = thread_table::current().is_some_and(|t| is_submitting(t, request));
     let provisional = op == OP_WRITE && completes_later(kiocb);
     let again = matches!(ret, EAGAIN | EOPNOTSUPP) && !(in_thread && is_io_worker());
@@ -178,13 +179,13 @@ pub fn completed<A: Args>(ctx: &A) {
         return;
     }
     if again || (ret < 0 && done != 0) {
-        // io_uring may issue it anew (io_rw_should_reissue; some drivers answer a bio that must
+        // io_uring may issue it again (io_rw_should_reissue; some drivers answer a bio that must
         // not wait with EOPNOTSUPP), or count the earlier bytes.
         // SAFETY: as above.
         unsafe { (*request).flags |= REQ_PUNTED };
         return;
     }
-    // Its submitter may not have come to its own look yet.
+    // Its submitter may not have done this yet.
     chosen(request, kiocb);
     if !in_thread {
         completes_elsewhere(request);
@@ -194,8 +195,8 @@ pub fn completed<A: Args>(ctx: &A) {
 }
 
 /// Bytes of a read whose last part is `done` with those of earlier attempts. io_uring may call
-/// the file system again inside one attempt, for the rest after a short read, and reports the
-/// last part alone here (io_uring/rw.c:__io_read); the position has moved by all of them.
+/// the file system again inside one attempt, for the rest after a short read, and reports only the
+/// last part here (io_uring/rw.c:__io_read); the position has moved by all of them.
 #[inline(always)]
 fn moved(request: *mut Request, kiocb: u64, done: i64) -> i64 {
     // SAFETY: a request of REQUESTS.
@@ -208,8 +209,8 @@ fn moved(request: *mut Request, kiocb: u64, done: i64) -> i64 {
     if moved > done && moved as u64 <= len { moved } else { done }
 }
 
-/// 6.6 to 6.18: an asynchronous iomap write tells its owner 0 first and completes itself when
-/// the owner asks (`IOCB_DIO_CALLER_COMP`, fs/iomap/direct-io.c); the CQE has the true result.
+/// 6.6 to 6.18: an asynchronous iomap write reports 0 to its owner first and completes when the
+/// owner asks (`IOCB_DIO_CALLER_COMP`, fs/iomap/direct-io.c); the CQE has the true result.
 #[inline(always)]
 fn completes_later(kiocb: u64) -> bool {
     // The bit means something else on kernels without the member.
@@ -232,16 +233,17 @@ impl Deferred for CallerCompletes {
         if KIOCB_DIO_COMPLETE.load() == ABSENT {
             return;
         }
-        // SAFETY: a request of REQUESTS; its completion runs once.
+        // SAFETY: one-completer rule.
         unsafe {
             if (*request).flags & REQ_PROVISIONAL == 0 || (*request).kiocb != kiocb {
                 return;
             }
-            // The same; but known to the verifier for one of this map.
+            // Looked up again: the verifier then knows that it is a value of that map.
             let Some(request) = asked_by(API_IO_URING, kiocb) else {
                 return;
             };
-            // Through memory and back, lest the verifier walks what follows for each of them.
+            // Through memory and back: otherwise the verifier walks what follows for each of the
+            // two.
             let ret = &raw mut (*request).ret;
             ret.write_volatile((*request).done_before as i64 + size);
             if error != 0 {
@@ -253,7 +255,7 @@ impl Deferred for CallerCompletes {
     }
 }
 
-/// Tracepoint io_uring_complete: the CQE is the last word on what no earlier end took.
+/// Tracepoint io_uring_complete: the CQE completes what no earlier completion has.
 #[inline(always)]
 pub fn cqe(kiocb: u64, res: i64) {
     let _guard = PreemptGuard::new();

@@ -1,9 +1,7 @@
-//! The functions by which a request enters and leaves the kernel's I/O, a kernel file each, and
-//! what each knows of it.
+//! Issue and completion of requests, by the kernel file whose functions are probed.
 //!
-//! Position and length are read at the entry, rather than in `rw_verify_area`, where all of them
-//! meet: every read and write of the system goes through that one, and bystanders would pay for
-//! it.
+//! Position and length are read at the entry, rather than in `rw_verify_area`, which all of them
+//! call: every read and write of the system goes through that one, and bystanders would pay for it.
 
 pub mod aio;
 pub mod io_uring;
@@ -23,18 +21,18 @@ use crate::{
     user_memory::{Iovec, read_user},
 };
 
-/// The request was queued; its completion ends it (include/linux/errno.h). io_uring returns the
-/// same value for "no completion to post here" (IOU_ISSUE_SKIP_COMPLETE).
+/// The request was queued; its completion is still to come (include/linux/errno.h). io_uring
+/// returns the same value for "no completion to post here" (IOU_ISSUE_SKIP_COMPLETE).
 const EIOCBQUEUED: i64 = -529;
 
-/// A thread that may begin a request, and does so undisturbed.
+/// A thread that may issue a request, with preemption off while this lives.
 struct Admitted {
     thread: *mut Thread,
     direct: Direct,
     _guard: PreemptGuard,
 }
 
-/// Sends away who is not traced: a few loads and, for a direct file, one lookup.
+/// Sends away threads that are not traced: a few loads and, for a direct file, one look-up.
 #[inline(always)]
 fn admitted<A: Args>(ctx: &A, file: u64) -> Option<Admitted> {
     let direct = direct(ctx, file)?;
@@ -56,17 +54,17 @@ fn position(ppos: u64) -> i64 {
     read_at(ppos)
 }
 
-/// Sum of the lengths of `segments` iovecs in user memory; 0, which is no request, if they cannot
-/// be read (they could a moment ago, or the call fails with EFAULT).
+/// Sum of the lengths of `segments` iovecs in user memory; 0, which opens no request, if they
+/// cannot be read (the kernel read them a moment ago, or the call fails with EFAULT).
 ///
 /// Sixteen at a time, then the rest one by one. The number lies in the thread's record, not in a
-/// register: so every step looks alike to the verifier, which would otherwise follow each way out
-/// of the loops by itself, in every program anew.
+/// register: so the verifier sees one state in every step. Otherwise it would follow each way out
+/// of the loops by itself, once more in every program.
 #[inline(never)]
 fn vector_len(thread: *mut Thread, user: u64, segments: u32) -> u64 {
     const UIO_MAXIOV: u32 = 1024; // include/uapi/linux/uio.h
     const CHUNK: u32 = 16;
-    // SAFETY: per the callers, a value of THREADS, used by its own thread alone; also below.
+    // SAFETY: per the callers, own-thread rule; also below.
     let kept = unsafe { &raw mut (*thread).nr_segs };
     // SAFETY: as above.
     unsafe { kept.write_volatile(segments) };

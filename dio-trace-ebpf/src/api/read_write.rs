@@ -16,14 +16,14 @@ use crate::{
 };
 
 /// `ssize_t vfs_read(struct file *, char __user *, size_t, loff_t *pos)` and `vfs_write`: read,
-/// pread and their twins.
+/// pread, write and pwrite.
 #[inline(always)]
 fn vfs_rw<A: Args>(ctx: &A, op: u8, attachment: u32) {
     let file = ctx.arg(0);
     let Some(admitted) = admitted(ctx, file) else {
         return;
     };
-    // SAFETY: a value of THREADS, used by its own thread alone.
+    // SAFETY: own-thread rule.
     if unsafe { is_duplicate(admitted.thread, attachment) } {
         return;
     }
@@ -49,7 +49,7 @@ fn vfs_rw<A: Args>(ctx: &A, op: u8, attachment: u32) {
 /// would find its own bit.)
 #[inline(always)]
 unsafe fn is_duplicate(thread: *mut Thread, attachment: u32) -> bool {
-    // SAFETY: per the caller, a value of THREADS.
+    // SAFETY: own-thread rule.
     unsafe {
         let passed = (*thread).entered_by;
         let same = (*thread).state == SYNC && passed != 0 && passed & attachment == 0;
@@ -118,9 +118,10 @@ pub fn returned<A: Args>(ctx: &A, file: u64, ret: i64) {
     let Some(thread) = thread_table::current() else {
         return;
     };
-    // SAFETY: a value of THREADS, used by its own thread alone.
+    // SAFETY: own-thread rule.
     unsafe {
-        // The file is compared: where the end of an earlier request went by unseen, this is not it.
+        // The file is compared: where the completion of an earlier request was missed, this is not
+        // its.
         if (*thread).file == file && leave_sync(thread) {
             let request = &raw mut (*thread).request;
             appended(request, ret, || position((*thread).ppos));

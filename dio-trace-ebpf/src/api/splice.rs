@@ -23,10 +23,10 @@ use crate::{
 pub fn splice<A: Args>(ctx: &A) {
     let out = ctx.arg(2);
     if let Some(admitted) = admitted(ctx, out) {
-        // SAFETY: a value of THREADS, used by its own thread alone.
+        // SAFETY: own-thread rule.
         unsafe { (*admitted.thread).splice_to = out };
     } else if let Some(thread) = thread_table::current() {
-        // SAFETY: as above. What an earlier one named is not meant any more.
+        // SAFETY: as above. An earlier call named another file.
         unsafe { (*thread).splice_to = 0 };
     }
 }
@@ -44,14 +44,14 @@ pub fn splice_read<A: Args>(ctx: &A) {
 }
 
 /// `ssize_t iter_file_splice_write(struct pipe_inode_info *, struct file *, loff_t *, size_t,
-/// unsigned)`: the same for writing.
+/// unsigned)`: [`splice_read`] for writing.
 #[inline(always)]
 pub fn splice_write<A: Args>(ctx: &A) {
     let lower = ctx.arg(1);
     let Some(admitted) = admitted(ctx, lower) else {
         return;
     };
-    // SAFETY: a value of THREADS, used by its own thread alone.
+    // SAFETY: own-thread rule.
     let named = unsafe { (*admitted.thread).splice_to };
     let stacked = if named == 0 || named == lower { None } else { direct(&ByRead(ctx), named) };
     let (file, direct) = stacked.map_or((lower, admitted.direct), |direct| (named, direct));
@@ -86,7 +86,7 @@ pub fn returned(ret: i64) {
         return;
     };
     let _guard = PreemptGuard::new();
-    // SAFETY: a value of THREADS, used by its own thread alone.
+    // SAFETY: own-thread rule.
     unsafe {
         if (*thread).request.api == API_SPLICE && leave_sync(thread) {
             let request = &raw mut (*thread).request;

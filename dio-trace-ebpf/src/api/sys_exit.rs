@@ -14,15 +14,16 @@ use crate::{
     thread_table::{self, ASYNC},
 };
 
-/// The same at the return of the system call; the position was on its stack. Also the return of
-/// io_submit: an error there is that of its first request, which never reached its callback.
+/// Return of any system call of a thread that has a record: completes its synchronous request. Its
+/// position was on the stack of that call, and is gone. Also the return of io_submit: an error
+/// there is that of its first request, which never reached its callback.
 #[inline(always)]
 pub fn returned(ret: i64) {
     let Some(thread) = thread_table::current() else {
         return;
     };
     let _guard = PreemptGuard::new();
-    // SAFETY: a value of THREADS, used by its own thread alone.
+    // SAFETY: own-thread rule.
     unsafe {
         open_rejected::returned(thread, ret);
         if let Some((request, result)) = aio_reap::still_open(thread, ret) {
@@ -41,7 +42,7 @@ pub fn returned(ret: i64) {
         if leave_sync(thread) {
             let request = &raw mut (*thread).request;
             if ret > (*request).len as i64 {
-                // The return of the request's own call was not seen: this is a later one.
+                // The return of the request's own call was missed: this is a later one.
                 count(Stat::Unmatched);
                 return;
             }

@@ -12,9 +12,10 @@ use crate::{
     thread_table::current_request,
 };
 
+/// Adds what a direct path reported at its end.
 #[inline(always)]
 fn add_direct(request: *mut Request, bit: u32, bytes: i64, error: i32) {
-    // SAFETY: a request of a map; one CPU at a time completes it.
+    // SAFETY: one-completer rule.
     unsafe {
         let evidence = &raw mut (*request).evidence;
         (*evidence).seen |= bit;
@@ -33,7 +34,7 @@ pub trait Deferred {
 }
 
 /// `ssize_t iomap_dio_complete(struct iomap_dio *)`: the end of every iomap direct request that
-/// submitted, synchronous or not. Read at entry: at the return the dio is freed.
+/// was submitted, synchronous or not. Read at the entry: at the return the dio is freed.
 #[inline(always)]
 pub fn iomap_dio_complete<A: Args, D: Deferred, const REDUNDANT: bool>(ctx: &A) {
     let _guard = PreemptGuard::new();
@@ -49,7 +50,8 @@ pub fn iomap_dio_complete<A: Args, D: Deferred, const REDUNDANT: bool>(ctx: &A) 
     D::completed(request, kiocb, size, error);
 }
 
-/// Tracepoint `iomap_dio_complete(struct kiocb *, int error, ssize_t ret)`: the same, for kprobe mode.
+/// Tracepoint `iomap_dio_complete(struct kiocb *, int error, ssize_t ret)`: [`iomap_dio_complete`]
+/// in kprobe mode.
 #[inline(always)]
 pub fn iomap_dio_completed<A: Args, D: Deferred>(ctx: &A) {
     let kiocb = ctx.arg(0);
@@ -59,8 +61,8 @@ pub fn iomap_dio_completed<A: Args, D: Deferred>(ctx: &A) {
     D::completed(request, kiocb, size, error);
 }
 
-/// `iomap_dio_simple_complete(struct iomap_dio_simple *)`: the same for the one-bio read path
-/// of 7.x (fs/iomap/direct-io.c).
+/// `iomap_dio_simple_complete(struct iomap_dio_simple *)`: the end of the one-bio read path of 7.x
+/// (fs/iomap/direct-io.c).
 #[inline(always)]
 pub fn iomap_dio_simple_complete<A: Args, const REDUNDANT: bool>(ctx: &A) {
     let _guard = PreemptGuard::new();
@@ -105,7 +107,8 @@ pub fn dax_iomap_rw<A: Args>(_ctx: &A) {
     unsafe { (*request).evidence.seen |= seen::DAX };
 }
 
-/// `__blockdev_direct_IO`, `__iomap_dio_rw` or `__iomap_dio_read_simple`, in the thread that submits.
+/// `__blockdev_direct_IO`, `__iomap_dio_rw` or `__iomap_dio_read_simple`, in the thread that
+/// submits.
 #[inline(always)]
 pub fn entered<A: Args>(_ctx: &A) {
     if let Some(request) = current_request() {
@@ -115,7 +118,7 @@ pub fn entered<A: Args>(_ctx: &A) {
 }
 
 /// `bio_iov_iter_bounce(struct bio *, …)`: a direct request goes through pages of the kernel's own,
-/// lest its buffer changes under a checksum (block/bio.c, 7.x).
+/// so that its buffer cannot change under a checksum (block/bio.c, 7.x).
 #[inline(always)]
 pub fn bounced<A: Args>(_ctx: &A) {
     let _guard = PreemptGuard::new();
@@ -126,10 +129,11 @@ pub fn bounced<A: Args>(_ctx: &A) {
     unsafe { (*request).evidence.seen |= seen::BOUNCED };
 }
 
-/// See [`seen::DIRECT_ENTERED`]: what goes through the page cache ends in the thread that submits
-/// it, or in io-wq, which submits it anew.
+/// The request completes outside of the thread that submitted it: it was direct (see
+/// [`seen::DIRECT_ENTERED`]). What goes through the page cache completes in the thread that submits
+/// it, or in io-wq, which issues it again.
 #[inline(always)]
 pub fn completes_elsewhere(request: *mut Request) {
-    // SAFETY: a request of REQUESTS; its completion runs once.
+    // SAFETY: one-completer rule.
     unsafe { (*request).evidence.seen |= seen::DIRECT_ENTERED };
 }

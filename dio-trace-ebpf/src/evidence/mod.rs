@@ -1,7 +1,7 @@
 //! What the kernel does for an open request: every write to [`Evidence`] is in this room.
 //!
-//! Submission runs in the submitter's thread and is found by it; completion may run in an
-//! interrupt on top of a thread with a request of its own, so it is found by kiocb, unless the
+//! Submission runs in the submitter's thread and is found by the thread. Completion may run in an
+//! interrupt on top of a thread with a request of its own: it is found by its kiocb, unless the
 //! kiocb is synchronous.
 //!
 //! - [`direct`]: the direct paths
@@ -28,7 +28,7 @@ use crate::{
     thread_table::{self, IDLE, Thread, current_request, open_request},
 };
 
-/// The request a completing kiocb belongs to.
+/// The request that a completing kiocb belongs to.
 #[inline(always)]
 fn request_of<A: Args>(ctx: &A, kiocb: u64) -> Option<*mut Request> {
     let complete: u64 = ctx.load(kiocb, &KIOCB_KI_COMPLETE);
@@ -40,7 +40,7 @@ fn request_of<A: Args>(ctx: &A, kiocb: u64) -> Option<*mut Request> {
 
 /// The request behind the kiocb that a stacked file system made for it: it holds a pointer to the
 /// original (fs/backing-file.c, `struct backing_aio`). Any other kiocb has something else there,
-/// which is no request's address.
+/// which is not the address of a request's kiocb.
 #[inline(always)]
 fn lower_request(kiocb: u64) -> Option<*mut Request> {
     if BACKING_AIO_ORIG_IOCB.load() == ABSENT {
@@ -50,15 +50,16 @@ fn lower_request(kiocb: u64) -> Option<*mut Request> {
     REQUESTS.get_ptr_mut(original)
 }
 
-/// True in the second of two copies of a probe, if the first has run for the same thing: `token`
-/// tells it from the one before. If one of them was skipped, the other stands for both; a token
-/// that is left over then, and comes again, changes who counts and not how often.
+/// De-duplication of redundant attachments (preempt.rs): true in the second one, if the first has
+/// run for the same thing. `token` identifies that thing. If one of the two was skipped, the other
+/// stands for both. The token is left over then: if it comes again, the other attachment counts,
+/// but as often.
 #[inline(always)]
 fn is_duplicate<const REDUNDANT: bool>(request: *mut Request, token: u64) -> bool {
     if !REDUNDANT || COPIES.load() == 0 {
         return false;
     }
-    // SAFETY: a request of a map. It has no end yet: its place keeps the token until then.
+    // SAFETY: a request of a map. It is not complete yet: until then `end_ns` holds the token.
     unsafe {
         let last = &raw mut (*request).end_ns;
         let duplicate = *last == token;
@@ -96,8 +97,8 @@ pub unsafe fn reset(evidence: *mut Evidence) {
     }
 }
 
-/// What the verdict asks of a file system, as evidence: asked by the verdict itself, it would make the
-/// verifier walk that once for each.
+/// What the verdict needs to know of a file system, as evidence. Asked by the verdict itself, it
+/// would make the verifier walk the rules once for each answer.
 #[inline(always)]
 pub const fn of_magic(magic: u32) -> u32 {
     let own_way = if magic::has_own_way(magic) { seen::OWN_WAY } else { 0 };

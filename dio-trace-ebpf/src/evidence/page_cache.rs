@@ -30,7 +30,7 @@ pub fn filemap_read<A: Args + Return<3>>(ctx: &A) {
     }
 }
 
-/// kprobe alone: keeps the third argument for the return.
+/// Only kprobe: keeps the third argument for the return.
 #[inline(always)]
 pub fn filemap_read_entered<A: Args>(ctx: &A) {
     let file: u64 = ctx.load(ctx.arg(0), &KIOCB_KI_FILP);
@@ -43,7 +43,7 @@ pub fn filemap_read_entered<A: Args>(ctx: &A) {
     }
 }
 
-/// kprobe alone: its return.
+/// Only kprobe: the return.
 #[inline(always)]
 pub fn filemap_read_returned(ret: i64) {
     let Some(thread) = thread_table::current() else {
@@ -62,11 +62,12 @@ pub fn add_cached<const REDUNDANT: bool>(already: i64, ret: i64) {
     let Some(request) = current_request() else {
         return;
     };
-    // No address: nothing else has it. Several such reads of one request differ in what came before.
+    // An odd number, which no address is. Several such reads of one request differ in the bytes
+    // before them.
     if is_duplicate::<REDUNDANT>(request, (already as u64) << 1 | 1) {
         return;
     }
-    // SAFETY: a request of a map; submission is its thread's alone.
+    // SAFETY: issuer rule.
     unsafe {
         let evidence = &raw mut (*request).evidence;
         (*evidence).seen |= seen::BUFFERED_READ;
@@ -78,10 +79,10 @@ pub fn add_cached<const REDUNDANT: bool>(already: i64, ret: i64) {
     }
 }
 
-/// Kprobe mode: the return of a filemap_read went by unseen, its bytes are not known.
+/// Kprobe mode: if the return of a `filemap_read` was missed, its bytes are not known.
 #[inline(always)]
 pub unsafe fn note_missed(thread: *mut Thread, request: *mut Request) {
-    // SAFETY: per the caller, a value of THREADS and its open request.
+    // SAFETY: own-thread rule, issuer rule.
     unsafe {
         if (*thread).already != 0 {
             (*request).evidence.seen |= seen::MISSED;
@@ -92,7 +93,7 @@ pub unsafe fn note_missed(thread: *mut Thread, request: *mut Request) {
 
 /// `balance_dirty_pages_ratelimited(struct address_space *)` and `…_flags`: every loop that
 /// writes through the page cache calls it (mm/page-writeback.c), whatever its file system names
-/// that loop. How many bytes it wrote is what the direct path did not.
+/// that loop. The bytes it wrote are those that the direct path did not.
 #[inline(always)]
 pub fn balance_dirty<A: Args>(ctx: &A) {
     let _guard = PreemptGuard::new();

@@ -1,4 +1,4 @@
-//! Stacked file systems: the request goes on to a lower file.
+//! Stacked file systems (overlayfs, FUSE passthrough): the request goes on to a lower file.
 
 use dio_trace_common::{abi::Request, evidence::seen};
 
@@ -10,8 +10,8 @@ use crate::{
     thread_table::{self, IDLE, Thread, open_request},
 };
 
-/// `vfs_iter_read(struct file *, …)`, `vfs_iocb_iter_read(struct file *, …)` and their twins: a
-/// stacked file system (overlayfs, FUSE passthrough) passes the thread's request on to this file.
+/// `vfs_iter_read(struct file *, …)`, `vfs_iocb_iter_read(struct file *, …)` and their
+/// counterparts for writing: a stacked file system forwards the thread's request to this file.
 #[inline(always)]
 pub fn forwarded<A: Args>(ctx: &A) {
     let Some(thread) = thread_table::current() else {
@@ -23,7 +23,7 @@ pub fn forwarded<A: Args>(ctx: &A) {
     }
 }
 
-/// The same of a thread that has an open request.
+/// The open request of a thread is forwarded to `file`.
 #[inline(always)]
 pub fn forwarded_to<A: Args>(ctx: &A, thread: *mut Thread, file: u64) {
     let Some(request) = open_request(thread) else {
@@ -46,7 +46,7 @@ pub fn forwarded_to<A: Args>(ctx: &A, thread: *mut Thread, file: u64) {
     }
 }
 
-/// The request's data is that of this file system below.
+/// The request's data is that of this lower file system.
 #[inline(always)]
 unsafe fn note_lower(request: *mut Request, magic: u32) {
     // SAFETY: per the caller, a request of a map.

@@ -29,7 +29,7 @@ pub fn do_writepages<A: Args>(ctx: &A, mapping: u64, wbc: u64) {
 /// `left` is what remains of LONG_MAX.
 #[inline(always)]
 fn add_flushed(request: *mut Request, left: i64) {
-    // Write-back for metadata's sake starts at 0 (fs/fs-writeback.c:sync_inode_metadata).
+    // Write-back of metadata starts at 0 (fs/fs-writeback.c:sync_inode_metadata).
     const FAR_FROM_LONG_MAX: i64 = 1 << 62;
     let written = i64::MAX - left;
     if written > 0 && left > FAR_FROM_LONG_MAX {
@@ -45,7 +45,7 @@ fn add_flushed(request: *mut Request, left: i64) {
     }
 }
 
-/// kprobe alone: keeps the control block, which lives on the caller's stack, for the return.
+/// Only kprobe: keeps the control block, which lies on the caller's stack, for the return.
 #[inline(always)]
 pub fn do_writepages_entered<A: Args>(ctx: &A) {
     mixed_access::writeback_entered(ctx.arg(0));
@@ -56,7 +56,7 @@ pub fn do_writepages_entered<A: Args>(ctx: &A) {
     unsafe { (*thread).wbc = ctx.arg(1) };
 }
 
-/// kprobe alone: its return.
+/// Only kprobe: the return.
 #[inline(always)]
 pub fn do_writepages_returned() {
     mixed_access::writeback_returned();
@@ -89,8 +89,8 @@ pub fn invalidate_entered<A: Args>(ctx: &A) {
     }
 }
 
-/// Its return: the mapping has fewer pages by those invalidated, give or take what others did to
-/// it meanwhile. An error says that some could not be (mm/truncate.c: -EBUSY).
+/// Its return: the mapping has lost the pages that were invalidated, give or take what others did
+/// to it meanwhile. An error says that some could not be (mm/truncate.c: -EBUSY).
 #[inline(always)]
 pub fn invalidate_returned(ret: i64) {
     let _guard = PreemptGuard::new();

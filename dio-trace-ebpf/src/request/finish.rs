@@ -28,7 +28,7 @@ const IOCB_APPEND: u32 = 0x10;
 /// Closes the thread's synchronous request; true if there was one.
 #[inline(always)]
 pub unsafe fn leave_sync(thread: *mut Thread) -> bool {
-    // SAFETY: per the caller, a value of THREADS.
+    // SAFETY: own-thread rule.
     unsafe {
         let open = (*thread).state == SYNC;
         if open {
@@ -40,10 +40,10 @@ pub unsafe fn leave_sync(thread: *mut Thread) -> bool {
     }
 }
 
-/// Ends the thread's part in an asynchronous request; the request itself, if it is still open.
+/// The thread has issued its asynchronous request: gives the request, if it is still open.
 #[inline(always)]
 pub fn leave(thread: *mut Thread) -> Option<*mut Request> {
-    // SAFETY: a value of THREADS, used by its own thread alone.
+    // SAFETY: own-thread rule.
     unsafe {
         let request = if (*thread).state == ASYNC { open_request(thread) } else { None };
         if let Some(request) = request {
@@ -54,8 +54,8 @@ pub fn leave(thread: *mut Thread) -> Option<*mut Request> {
     }
 }
 
-/// The request of a kiocb, if it was made by that API: the memory of a kiocb whose end went by
-/// unseen may serve the other API next, and a process that is not traced.
+/// The request of a kiocb, if it was made by that API: the memory of a kiocb whose completion was
+/// missed may serve the other API next, and a process that is not traced.
 #[inline(always)]
 pub fn asked_by(api: u8, kiocb: u64) -> Option<*mut Request> {
     let request = REQUESTS.get_ptr_mut(kiocb)?;
@@ -63,7 +63,7 @@ pub fn asked_by(api: u8, kiocb: u64) -> Option<*mut Request> {
     (unsafe { (*request).api } == api).then_some(request)
 }
 
-/// A write may have gone elsewhere than its begin could know (O_APPEND, RWF_APPEND): what it
+/// A write may have gone elsewhere than its issue could know (O_APPEND, RWF_APPEND): what it
 /// wrote ends at the position it left behind.
 #[inline(always)]
 pub unsafe fn appended(request: *mut Request, ret: i64, position: impl FnOnce() -> i64) {
@@ -75,6 +75,8 @@ pub unsafe fn appended(request: *mut Request, ret: i64, position: impl FnOnce() 
     }
 }
 
+/// Finishes an asynchronous request, and removes it. The kiocb is still the request's, and holds
+/// its file.
 #[inline(always)]
 pub fn end_async(request: *mut Request, ret: i64, in_thread: u32) {
     // SAFETY: a request of REQUESTS. The kiocb is still the request's, and holds its file.
@@ -97,12 +99,13 @@ fn cache_probes_complete() -> bool {
     CACHE_PROBES_COMPLETE.load() != 0
 }
 
-/// Decides, counts and sends a request that ended. `file` is that of a synchronous one.
+/// Decides, counts and sends a request that completed. `file` is that of a synchronous one.
+/// `in_thread`: not 0 if this is the thread that made the request, whose memory can be read.
 #[inline(never)]
 pub unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32) {
-    // SAFETY: per the callers, a request of a map that nobody else ends.
+    // SAFETY: one-completer rule.
     unsafe {
-        let slot = (&raw const (*request).ret).read_volatile() as u32; // see `begin::fill`
+        let slot = (&raw const (*request).ret).read_volatile() as u32; // see `open::fill`
         (*request).end_ns = bpf_ktime_get_ns();
         (*request).ret = ret;
         if FILTER_REQUESTS.load() != 0 && !request_wanted(request) {
@@ -122,13 +125,13 @@ pub unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32)
         }
         let evidence = &raw mut (*request).evidence;
         if (*evidence).seen & seen::BUFFERED_READ == 0 {
-            // Pages came in for this mapping, yet nobody read through the cache: the user
-            // buffer is a mapping of the same file, and faulted.
+            // Pages came in for this mapping, and nobody read through the cache: the user buffer
+            // is a mapping of the same file, and faulted.
             (*evidence).added_pages = 0;
         }
         let decision = decide(&(*request).facts(cache_probes_complete()), &(*request).evidence);
-        // Through memory and back: what stays in registers the verifier follows, and it would
-        // walk all that comes below for every pair of verdict and outcome by itself.
+        // Through memory and back: the verifier follows what stays in registers, and would walk
+        // all that comes below for every pair of verdict and outcome by itself.
         (&raw mut (*request).verdict).write_volatile(decision.verdict as u8);
         (&raw mut (*request).outcome).write_volatile(decision.outcome as u8);
         (&raw mut (*request).finding).write_volatile(u8::from(decision.finding));

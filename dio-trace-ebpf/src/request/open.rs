@@ -22,13 +22,13 @@ use crate::{
     thread_table::{ASYNC, SYNC, Thread},
 };
 
-/// Opens a request in the thread's record, and in [`REQUESTS`] if it has a kiocb.
+/// Opens a request in the thread's record, and puts it in flight if it has a kiocb.
 #[inline(always)]
 pub fn open<A: Args>(ctx: &A, thread: *mut Thread, file: u64, issue: &Issue) {
     if issue.len == 0 {
-        return; // a request of length 0 is no request
+        return; // the kernel returns 0 without I/O
     }
-    // SAFETY: a value of THREADS, used by its own thread alone.
+    // SAFETY: own-thread rule.
     unsafe { close_stale(ctx, thread) };
     if issue.kiocb != 0 && continue_attempt(ctx, thread, issue) {
         return;
@@ -54,6 +54,9 @@ pub fn open<A: Args>(ctx: &A, thread: *mut Thread, file: u64, issue: &Issue) {
     count(Stat::Begun);
 }
 
+/// Written field by field: a struct literal would be built on the 512-byte stack first. Neighbours
+/// that are zero are written volatile: otherwise the compiler calls its byte-by-byte `memset` for
+/// them.
 #[inline(always)]
 unsafe fn fill<A: Args>(ctx: &A, thread: *mut Thread, file: u64, issue: &Issue) {
     let Direct { inode, block_device, flags } = issue.direct;
@@ -63,9 +66,9 @@ unsafe fn fill<A: Args>(ctx: &A, thread: *mut Thread, file: u64, issue: &Issue) 
     let host: u64 = ctx.load(mapping, &ADDRESS_SPACE_HOST);
     let size: i64 = ctx.load(host, &INODE_I_SIZE);
     let magic: u64 = ctx.load(sb, &SUPER_BLOCK_S_MAGIC);
-    // SAFETY: per the caller, a value of THREADS. Written member by member: a struct literal would
-    // be built on the 512-byte stack first. Neighbours that are zero are written volatile, lest the
-    // compiler calls its byte-by-byte `memset` for them.
+    // SAFETY: own-thread rule. Written member by member: a struct literal would be built on the
+    // 512-byte stack first. Neighbours that are zero are written volatile: otherwise the compiler
+    // calls its byte-by-byte `memset` for them.
     unsafe {
         let (request, owner) = (&raw mut (*thread).request, (*thread).owner);
         (*request).kind = EVENT_REQUEST;
@@ -76,7 +79,7 @@ unsafe fn fill<A: Args>(ctx: &A, thread: *mut Thread, file: u64, issue: &Issue) 
         (*request).mapping = mapping;
         (*request).user = issue.user;
         (*request).pos = if issue.op == OP_WRITE && flags & O_APPEND.load() != 0 {
-            size // where it will go; the end corrects it
+            size // where it will go; the completion corrects it
         } else {
             issue.pos
         };
@@ -100,7 +103,7 @@ unsafe fn fill<A: Args>(ctx: &A, thread: *mut Thread, file: u64, issue: &Issue) 
         (*request).op = issue.op;
         (*request).api = issue.api;
         (*request).stack = 0;
-        // Written within the branches: what differs after them, the verifier walks the rest for again.
+        // Assign in both branches, so that verifier states converge behind them (state pruning).
         let flags = issue.flags | if issue.kiocb != 0 { REQ_ASYNC } else { 0 };
         if block_device {
             (*request).dev = ctx.load(inode, &INODE_I_RDEV);
