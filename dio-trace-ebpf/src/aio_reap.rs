@@ -6,16 +6,13 @@
 //! if it is still open here, its completion was skipped.
 
 use aya_ebpf::btf_maps::LruHashMap;
-use dio_trace_common::{
-    abi::{API_LIBAIO, Request},
-    offsets::ABSENT,
-};
+use dio_trace_common::{abi::API_LIBAIO, offsets::ABSENT};
 
 use crate::{
     filter::current_wanted,
+    in_flight::{self, RequestRef},
     kernel_memory::{AIO_KIOCB_KI_RES, Args, read},
-    maps::REQUESTS,
-    thread_table::{Thread, current_or_claim},
+    thread_table::{ThreadRef, current_or_claim},
     user_memory::read_user,
 };
 
@@ -55,16 +52,13 @@ const EVENTS: u32 = 64;
 /// Remembers by which iocb a request was submitted, once it is open.
 #[inline(always)]
 pub fn remember(kiocb: u64) {
-    let Some(request) = REQUESTS.get_ptr(kiocb) else {
-        return;
-    };
+    let Some(request) = in_flight::get(kiocb) else { return };
     if AIO_KIOCB_KI_RES.load() == ABSENT {
         return;
     }
     // `ki_res` is a struct io_event, filled but for the result (fs/aio.c:__io_submit_one).
     let obj: u64 = read(kiocb + 8, &AIO_KIOCB_KI_RES);
-    // SAFETY: a request of REQUESTS.
-    let (tgid, begin_ns) = unsafe { (u64::from((*request).tgid), (*request).begin_ns) };
+    let (tgid, begin_ns) = (u64::from(request.tgid().get()), request.begin_ns().get());
     let _ = SUBMITTED.insert(Submitted { obj, tgid }, Latest { kiocb, begin_ns }, 0);
 }
 
@@ -75,65 +69,47 @@ pub fn getevents_entered<A: Args>(ctx: &A) {
     if !current_wanted() {
         return;
     }
-    let Some(thread) = current_or_claim() else {
-        return;
-    };
-    // SAFETY: own-thread rule.
-    unsafe { (*thread).reaping = ctx.arg(3) };
+    let Some(thread) = current_or_claim() else { return };
+    thread.reaping().set(ctx.arg(3));
 }
 
 /// The system call returned `count` events: a request among them that is still open, and its
 /// result. Only one is looked for: more than one skipped in one call are rarer than what is counted
 /// as unmatched anyway.
 #[inline(always)]
-pub unsafe fn still_open(thread: *mut Thread, count: i64) -> Option<(*mut Request, i64)> {
-    // SAFETY: own-thread rule.
-    unsafe {
-        if (*thread).reaping == 0 {
-            return None;
-        }
-        find(thread, count);
-        (*thread).reaping = 0;
-        let kiocb = (&raw const (*thread).missed_kiocb).read_volatile();
-        if kiocb == 0 {
-            return None;
-        }
-        Some((REQUESTS.get_ptr_mut(kiocb)?, (*thread).missed_result))
+pub fn still_open(thread: ThreadRef, count: i64) -> Option<(RequestRef, i64)> {
+    if thread.reaping().get() == 0 {
+        return None;
     }
+    find(thread, count);
+    thread.reaping().set(0);
+    let kiocb = thread.missed_kiocb().get_volatile();
+    if kiocb == 0 {
+        return None;
+    }
+    Some((in_flight::get(kiocb)?, thread.missed_result().get()))
 }
 
 /// Leaves what it finds in the thread's record, in memory: so the verifier sees one state after the
 /// call, whichever event it was.
 #[inline(never)]
-unsafe fn find(thread: *mut Thread, count: i64) -> u32 {
-    // SAFETY: own-thread rule.
-    let (events, tgid) = unsafe {
-        (&raw mut (*thread).missed_kiocb).write_volatile(0);
-        ((*thread).reaping, (*thread).owner >> 32)
-    };
+fn find(thread: ThreadRef, count: i64) -> u32 {
+    thread.missed_kiocb().set_volatile(0);
+    let (events, tgid) = (thread.reaping().get(), thread.owner().get() >> 32);
     for n in 0..EVENTS {
         if i64::from(n) >= count {
             break;
         }
         let at = events + u64::from(n) * size_of::<IoEvent>() as u64;
-        let Some(event) = read_user::<IoEvent>(at) else {
-            break;
-        };
-        let Some(latest) = SUBMITTED.get_ptr(Submitted { obj: event.obj, tgid }) else {
-            continue;
-        };
+        let Some(event) = read_user::<IoEvent>(at) else { break };
+        let Some(latest) = SUBMITTED.get_ptr(Submitted { obj: event.obj, tgid }) else { continue };
         // SAFETY: a value of SUBMITTED.
         let (kiocb, begin_ns) = unsafe { ((*latest).kiocb, (*latest).begin_ns) };
-        let Some(request) = REQUESTS.get_ptr_mut(kiocb) else {
-            continue;
-        };
-        // SAFETY: a request of REQUESTS, and per the caller a value of THREADS.
-        unsafe {
-            if (*request).api == API_LIBAIO && (*request).begin_ns == begin_ns {
-                (&raw mut (*thread).missed_kiocb).write_volatile(kiocb);
-                (*thread).missed_result = event.res;
-                break;
-            }
+        let Some(request) = in_flight::get(kiocb) else { continue };
+        if request.api().get() == API_LIBAIO && request.begin_ns().get() == begin_ns {
+            thread.missed_kiocb().set_volatile(kiocb);
+            thread.missed_result().set(event.res);
+            break;
         }
     }
     0

@@ -4,13 +4,13 @@
 //! A probe asks for the file first: two or three loads send every bystander away before any map.
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_ancestor_cgroup_id};
-use dio_trace_common::abi::Request;
 
 use crate::{
     config::{
         FILTER_PIDS, FILTER_THREADS, MIN_LATENCY, O_DIRECT, OWN_TGID, WANTED_APIS, WANTED_CGROUP,
         WANTED_CGROUP_LEVEL, WANTED_DEV, WANTED_OPS, WANTED_TID,
     },
+    in_flight::RequestRef,
     kernel_memory::{Args, FILE_F_FLAGS, FILE_F_INODE, INODE_I_MODE},
     maps::TARGETS,
 };
@@ -85,23 +85,20 @@ pub fn process_wanted(ids: u64) -> bool {
 /// True if the current process is in the wanted cgroup or below it.
 #[inline(always)]
 fn in_cgroup() -> bool {
-    // SAFETY: only asks.
+    // SAFETY: a helper that takes a number and returns one.
     let id = unsafe { bpf_get_current_ancestor_cgroup_id(WANTED_CGROUP_LEVEL.load() as i32) };
     id == WANTED_CGROUP.load()
 }
 
 /// True unless a filter rejects the request. For a completed one: a filter may ask for its latency.
 #[inline(always)]
-pub unsafe fn request_wanted(request: *const Request) -> bool {
-    // SAFETY: per the caller, a request of a map.
-    unsafe {
-        if (*request).tgid == OWN_TGID.load() {
-            return true;
-        }
-        let latency = (*request).end_ns - (*request).begin_ns;
-        WANTED_OPS.load() >> ((*request).op & 31) & 1 != 0
-            && WANTED_APIS.load() >> ((*request).api & 31) & 1 != 0
-            && (WANTED_DEV.load() == 0 || (*request).dev == WANTED_DEV.load())
-            && latency >= MIN_LATENCY.load()
+pub fn request_wanted(request: RequestRef) -> bool {
+    if request.tgid().get() == OWN_TGID.load() {
+        return true;
     }
+    let latency = request.end_ns().get() - request.begin_ns().get();
+    WANTED_OPS.load() >> (request.op().get() & 31) & 1 != 0
+        && WANTED_APIS.load() >> (request.api().get() & 31) & 1 != 0
+        && (WANTED_DEV.load() == 0 || request.dev().get() == WANTED_DEV.load())
+        && latency >= MIN_LATENCY.load()
 }

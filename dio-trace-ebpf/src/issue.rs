@@ -8,9 +8,10 @@ use dio_trace_common::abi::{REQ_PUNTED, Stat};
 
 use crate::{
     filter::Direct,
+    in_flight,
     kernel_memory::Args,
-    maps::{REQUESTS, count},
-    thread_table::{ASYNC, IDLE, SYNC, Thread},
+    maps::count,
+    thread_table::{ASYNC, IDLE, SYNC, ThreadRef},
 };
 
 /// What an issue function knows besides the file.
@@ -29,14 +30,15 @@ pub struct Issue {
     pub kiocb: u64,
     /// Kernel address of a synchronous request's position, else 0.
     pub ppos: u64,
-    /// The end of each attempt is probed too.
+    /// The return of each attempt is probed too.
     pub paired: bool,
 }
 
 /// If the thread's synchronous request is still open when the thread issues another one, its return
 /// was missed.
 #[inline(always)]
-pub unsafe fn close_stale<A: Args>(ctx: &A, thread: *mut Thread) {
+pub fn close_stale<A: Args>(ctx: &A, thread: ThreadRef) {
+    let thread = thread.as_ptr();
     // SAFETY: own-thread rule.
     unsafe {
         if (*thread).state == SYNC {
@@ -60,10 +62,9 @@ pub unsafe fn close_stale<A: Args>(ctx: &A, thread: *mut Thread) {
 /// bytes, and this one for a position inside them. Anything else is a recycled kiocb whose
 /// completion was missed.
 #[inline(always)]
-pub fn continue_attempt<A: Args>(ctx: &A, thread: *mut Thread, issue: &Issue) -> bool {
-    let Some(open) = REQUESTS.get_ptr_mut(issue.kiocb) else {
-        return false;
-    };
+pub fn continue_attempt<A: Args>(ctx: &A, thread: ThreadRef, issue: &Issue) -> bool {
+    let thread = thread.as_ptr();
+    let Some(open) = in_flight::record(issue.kiocb) else { return false };
     // SAFETY: issuer rule: between two attempts nobody else touches it.
     unsafe {
         let same = ((*open).flags & REQ_PUNTED != 0 || !issue.paired)

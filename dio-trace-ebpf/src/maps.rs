@@ -1,50 +1,12 @@
-//! Maps that several modules use. [`REQUESTS`] says who may access a request in flight.
+//! Maps that several modules use, and what maps have in common. (Requests in flight are in
+//! in_flight.rs, threads in thread_table.rs, sums in counters.rs.)
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::borrow::Borrow;
 
 use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use dio_trace_common::abi::{Mixer, Request, STATS, Stat};
 
-/// Open asynchronous requests by kiocb address, each from its issue to its completion. (A
-/// synchronous one is part of its thread's record: thread_table.rs, the own-thread rule.)
-///
-/// # How and when it is safe to access a field
-///
-/// Who may touch a record of [`REQUESTS`]:
-///
-/// - The **issuer rule**: from the insertion until the issue function returns, the issuing thread
-///   reads and writes it: it finds it by the kiocb and `begin_ns` in its own record
-///   (thread_table.rs:open_request). io_uring issues a request again only after the attempt before
-///   returned -EAGAIN or was cut short (io_uring/rw.c), so there is one issuer at a time; where it
-///   is another thread (io-wq), the work queue orders the two.
-/// - The **one-completer rule**: the kernel completes a kiocb once, on one CPU, in any context.
-///   That program writes the result, decides, counts, sends and removes the record. Where the
-///   program is attached several times (preempt.rs), and where several functions tell of one
-///   completion, the first to run removes the record and the others find none. They run one after
-///   another on that CPU, or ordered by the kernel (the CQE is posted after the callback).
-///
-/// `kind`, `begin_ns`, `kiocb`, `tgid`, `tid`, `op`, `api` and the file's identity never change
-/// between insertion and removal: anybody may read them.
-///
-/// What is racy: the device may complete a request while its issuer is still on the way out of the
-/// kernel. Both may then write the record, without atomic instructions:
-///
-/// - `user` and `len` of a buffer that the kernel chose: both write the same values.
-/// - `flags`: the issuer sets `REQ_PUNTED` where `filemap_read` queued the request or the attempt
-///   failed, and then no direct completion is pending.
-/// - `evidence.seen`: the issuer adds no bit of the direct path after it submitted; it may add
-///   `MISSED` (kprobe mode). If both change the word within the same few instructions, one bit is
-///   lost. The completer sets `DIRECT_ENTERED` again where it runs in another context, so that the
-///   proof of the direct path does not hang on one store.
-/// - `end_ns` is a de-duplication token until the request is finished; it is used only in programs
-///   that the kernel calls once for each completion (evidence/mod.rs:is_duplicate).
-///
-/// A pointer may outlive its entry, when the completer removes the record under the issuer. The
-/// memory stays part of the map (elements are preallocated and reused, kernel/bpf/hashtab.c), so
-/// that a late access is never out of bounds. It may hit the next request with this element;
-/// `begin_ns` is compared right before, which leaves a window of a few instructions.
-#[aya_ebpf::macros::btf_map]
-pub static REQUESTS: HashMap<u64, Request, 16384> = HashMap::new();
+use crate::record::Field;
 
 /// Traced thread-group ids (if [`crate::config::FILTER_PIDS`]).
 #[aya_ebpf::macros::btf_map]
@@ -56,7 +18,7 @@ pub static TARGETS: HashMap<u32, u32, 16384> = HashMap::new();
 pub struct DirectFile {
     pub inode: u64,
     pub ino: u64,
-    /// Inode number of the mapping's host: the lower file, where a stacked one was asked for.
+    /// Inode number of the mapping's host: of the lower file, if the request was for a stacked one.
     pub host_ino: u64,
     pub dev: u32,
     pub generation: u32,
@@ -95,6 +57,26 @@ pub fn insert_new<K, V, const N: usize>(map: &HashMap<K, V, N>, key: &K, value: 
     map.insert(key, value, BPF_NOEXIST).is_ok()
 }
 
+/// A map whose values are read as a whole.
+pub trait Copied<K, V: Copy> {
+    /// The value of a key. Another CPU may replace it meanwhile: a value of up to 8 bytes is the
+    /// old or the new one, a longer one may be made of both.
+    fn copied(&self, key: impl Borrow<K>) -> Option<V>;
+}
+
+macro_rules! copied {
+    ($($Map:ident),+) => {$(
+        impl<K, V: Copy, const N: usize> Copied<K, V> for $Map<K, V, N> {
+            #[inline(always)]
+            fn copied(&self, key: impl Borrow<K>) -> Option<V> {
+                // SAFETY: a value of the map, which stays mapped as long as the program runs.
+                self.get_ptr(key).map(|value| unsafe { *value })
+            }
+        }
+    )+};
+}
+copied!(HashMap, LruHashMap);
+
 /// Adds one to a statistic of this CPU.
 #[inline(always)]
 pub fn count(stat: Stat) {
@@ -104,20 +86,9 @@ pub fn count(stat: Stat) {
 /// [`count`]; what it is then, or nearly (an interrupt may count too).
 #[inline(always)]
 pub fn count_up(stat: Stat) -> u64 {
-    let Some(n) = STATS_BY_CPU.get_ptr_mut(stat as u32) else {
-        return 0;
-    };
-    // SAFETY: a valid slot of this CPU.
-    unsafe {
-        add(n, 1);
-        n.read()
-    }
-}
-
-/// Adds to a number of this CPU. In one instruction: a completion's interrupt may come between the
-/// load and the store of two, and count under the same number.
-#[inline(always)]
-pub unsafe fn add<T: Copy>(number: *mut T, more: T) {
-    // SAFETY: per the caller, a number in a map's value, aligned.
-    unsafe { atomic_xadd::<T, T, { AtomicOrdering::Relaxed }>(number, more) };
+    let Some(n) = STATS_BY_CPU.get_ptr_mut(stat as u32) else { return 0 };
+    // SAFETY: a value of this CPU.
+    let n = unsafe { Field::new(n) };
+    n.add_atomic(1);
+    n.get()
 }

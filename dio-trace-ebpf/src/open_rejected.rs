@@ -17,7 +17,7 @@ use crate::{
     maps::{EVENTS, count},
     preempt::PreemptGuard,
     ring::wakeup,
-    thread_table::{Thread, current_or_claim},
+    thread_table::{ThreadRef, current_or_claim},
 };
 
 const EINVAL: i64 = -22;
@@ -37,9 +37,8 @@ pub fn opened<A: Args>(ctx: &A, ret: i64, attachment: u64) {
 /// True if a redundant attachment of this probe has sent this very open (see `preempt`).
 #[inline(always)]
 fn is_duplicate(file: u64, attachment: u64) -> bool {
-    let Some(thread) = current_or_claim() else {
-        return false;
-    };
+    let Some(thread) = current_or_claim() else { return false };
+    let thread = thread.as_ptr();
     // SAFETY: own-thread rule.
     unsafe {
         let by = (*thread).rejected_by;
@@ -80,12 +79,9 @@ pub fn fcntl_entered<A: Args>(ctx: &A) {
 /// Only kprobe: the system call returns. The file of an open that failed is gone by now, and with
 /// it the proof. Its names are still there, held by the cache of names.
 #[inline(always)]
-pub unsafe fn returned(thread: *mut Thread, ret: i64) {
-    // SAFETY: own-thread rule.
-    let (by, mnt, dentry) = unsafe {
-        let by = core::mem::replace(&mut (*thread).pending, 0) as u16;
-        (by, (*thread).pending_mnt, (*thread).pending_dentry)
-    };
+pub fn returned(thread: ThreadRef, ret: i64) {
+    let by = thread.pending().take() as u16;
+    let (mnt, dentry) = (thread.pending_mnt().get(), thread.pending_dentry().get());
     if by != 0 && ret == EINVAL {
         send(&Named::of(mnt, dentry), by, by == REFUSED_FCNTL);
     }
@@ -122,12 +118,9 @@ fn keep(file: &Named, by: u16) {
         count(Stat::LostThread);
         return;
     };
-    // SAFETY: own-thread rule.
-    unsafe {
-        (*thread).pending = u64::from(by);
-        (*thread).pending_mnt = file.mnt;
-        (*thread).pending_dentry = file.dentry;
-    }
+    thread.pending().set(u64::from(by));
+    thread.pending_mnt().set(file.mnt);
+    thread.pending_dentry().set(file.dentry);
 }
 
 /// Sends the file's names, and what was rejected.

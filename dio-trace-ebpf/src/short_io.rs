@@ -1,38 +1,37 @@
 //! Why a request came back short, as far as the thread that made it can tell.
 
 use dio_trace_common::{
-    abi::{API_SPLICE, REQ_BLOCK_DEVICE, REQ_VECTORED, Request},
+    abi::{API_SPLICE, REQ_BLOCK_DEVICE, REQ_VECTORED},
     evidence::seen,
 };
 
 use crate::{
+    evidence::EvidenceRef,
+    in_flight::RequestRef,
     task::killed,
     user_memory::{Iovec, read_user_into},
 };
 
 const SECTOR: u64 = 512;
-
 /// Segments of a vector looked through.
 const MAX_SEGMENTS: u32 = 16;
 
 /// Looks at the buffer where the count of `done` bytes stopped, and whether the thread is being
 /// killed. For a request that completes in its own thread.
 #[inline(always)]
-pub unsafe fn look(request: *mut Request, done: u64) {
-    // SAFETY: per the caller, a request of a map that ends in this thread.
-    unsafe {
-        // Some buffers are the kernel's: of a pipe, or chosen by io_uring.
-        let own = (*request).api != API_SPLICE && (*request).user != 0;
-        if own && !reachable(request, done) {
-            (*request).evidence.seen |= seen::BUFFER_FAULT;
-            let stuck = (*request).evidence.seen & seen::INVALIDATE_FAILED != 0;
-            if (*request).flags & REQ_BLOCK_DEVICE != 0 && !stuck && done % SECTOR == 0 {
-                (*request).evidence.seen &= !seen::BUFFERED_WRITE;
-            }
+pub fn look(request: RequestRef, done: u64) {
+    let evidence = EvidenceRef::of(request);
+    // Some buffers are the kernel's: of a pipe, or chosen by io_uring.
+    let own = request.api().get() != API_SPLICE && request.user().get() != 0;
+    if own && !reachable(request, done) {
+        evidence.set_seen(seen::BUFFER_FAULT);
+        let stuck = evidence.has_seen(seen::INVALIDATE_FAILED);
+        if request.flags().has(REQ_BLOCK_DEVICE) && !stuck && done % SECTOR == 0 {
+            evidence.clear_seen(seen::BUFFERED_WRITE);
         }
-        if killed() {
-            (*request).evidence.seen |= seen::KILLED;
-        }
+    }
+    if killed() {
+        evidence.set_seen(seen::KILLED);
     }
 }
 
@@ -40,22 +39,18 @@ pub unsafe fn look(request: *mut Request, done: u64) {
 /// blocks, so that the fault lies within one of them. Had the memory only been paged out, the
 /// request would have brought it in.
 #[inline(always)]
-unsafe fn reachable(request: *const Request, done: u64) -> bool {
+fn reachable(request: RequestRef, done: u64) -> bool {
     const BLOCK: u64 = 4096;
-    // SAFETY: per the caller.
-    let Some((start, left)) = (unsafe { rest(request, done) }) else {
-        return true;
-    };
+    let Some((start, left)) = rest(request, done) else { return true };
     let last = if left < BLOCK { left } else { BLOCK } - 1;
     byte_at(start) && byte_at(start + last)
 }
 
 /// User address and length of what is left of the segment in which byte `done` lies.
 #[inline(always)]
-unsafe fn rest(request: *const Request, mut done: u64) -> Option<(u64, u64)> {
-    // SAFETY: per the caller.
-    let (user, len, flags, segments) =
-        unsafe { ((*request).user, (*request).len, (*request).flags, (*request).nr_segs) };
+fn rest(request: RequestRef, mut done: u64) -> Option<(u64, u64)> {
+    let (user, len) = (request.user().get(), request.len().get());
+    let (flags, segments) = (request.flags().get(), request.nr_segs().get());
     if flags & REQ_VECTORED == 0 {
         return Some((user + done, len - done));
     }
@@ -64,7 +59,7 @@ unsafe fn rest(request: *const Request, mut done: u64) -> Option<(u64, u64)> {
             break;
         }
         let mut iovec = Iovec { base: 0, len: 0 };
-        let at = user + u64::from(i) * 16;
+        let at = user + u64::from(i) * size_of::<Iovec>() as u64;
         if !read_user_into(at, &mut iovec) {
             break;
         }

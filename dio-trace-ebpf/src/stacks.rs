@@ -3,9 +3,11 @@
 //! At the issue, as an asynchronous request may complete in an interrupt on top of any thread.
 
 use aya_ebpf::{bindings::BPF_F_USER_STACK, btf_maps::StackTrace};
-use dio_trace_common::abi::{API_IO_URING, Request, Stat};
+use dio_trace_common::abi::{API_IO_URING, Stat};
 
-use crate::{config::STACKS, kernel_memory::Args, maps::count, task::starts_with_iou};
+use crate::{
+    config::STACKS, in_flight::RequestRef, kernel_memory::Args, maps::count, task::starts_with_iou,
+};
 
 /// Stacks by the kernel's hash of them; without `--stack` the loader leaves room for one.
 /// [`Request::stack`] has room for these numbers.
@@ -18,20 +20,17 @@ static STACK_TRACES: StackTrace<STACKS_MAX> = StackTrace::new();
 
 /// Puts the number of the current stack into a request that the current thread issues.
 #[inline(always)]
-pub unsafe fn take<A: Args>(ctx: &A, request: *mut Request) {
+pub fn take<A: Args>(ctx: &A, request: RequestRef) {
     if STACKS.load() == 0 {
         return;
     }
-    // SAFETY: per the caller, a request of the current thread's record.
-    unsafe {
-        // io-wq and SQPOLL threads run no code of the program.
-        if (*request).api == API_IO_URING && starts_with_iou(&(*request).comm) {
-            return;
-        }
-        match ctx.stack_id(&STACK_TRACES, BPF_F_USER_STACK) {
-            Ok(id) => (*request).stack = id as u16 + 1,
-            Err(EEXIST) => count(Stat::LostStack),
-            Err(_) => {} // a kernel thread has none
-        }
+    // io-wq and SQPOLL threads run no code of the program.
+    if request.api().get() == API_IO_URING && starts_with_iou(request) {
+        return;
+    }
+    match ctx.stack_id(&STACK_TRACES, BPF_F_USER_STACK) {
+        Ok(id) => request.stack().set(id as u16 + 1),
+        Err(EEXIST) => count(Stat::LostStack),
+        Err(_) => {} // a kernel thread has none
     }
 }

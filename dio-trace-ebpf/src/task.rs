@@ -1,32 +1,40 @@
 //! The current task: its name, and how it runs.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_current_task};
-use dio_trace_common::abi::Request;
 
-use crate::kernel_memory::{
-    SIGPENDING_SIGNAL, TASK_COMM, TASK_FLAGS, TASK_PENDING, can_cast, read, read_at,
+use crate::{
+    in_flight::RequestRef,
+    kernel_memory::{
+        SIGPENDING_SIGNAL, TASK_COMM, TASK_FLAGS, TASK_GROUP_LEADER, TASK_PENDING, can_cast, read,
+        read_at,
+    },
 };
+
+/// The current `task_struct`.
+#[inline(always)]
+pub fn current() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_current_task() }
+}
 
 /// Puts the thread's name into a synchronous request, which completes in its own thread. Only where
 /// the name is sent: few are.
 #[inline(always)]
-pub unsafe fn name(request: *mut Request) {
-    // SAFETY: per the caller, a request of a map. A synchronous one ends in its own thread.
-    unsafe {
-        if (*request).kiocb == 0 {
-            comm((&raw mut (*request).comm).cast());
-        }
+pub fn name(request: RequestRef) {
+    if request.kiocb().get() == 0 {
+        comm(request);
     }
 }
 
 /// Puts the current thread's name into a request, as two words of 8 bytes. The helper takes twice
 /// as many instructions as two loads.
 #[inline(always)]
-pub unsafe fn comm(to: *mut u64) {
-    // SAFETY: per the caller, room for 16 bytes.
+pub fn comm(request: RequestRef) {
+    let to = request.comm().as_ptr().cast::<u64>();
+    // SAFETY: room for 16 bytes.
     unsafe {
         if can_cast() {
-            let at = bpf_get_current_task() + u64::from(TASK_COMM.load());
+            let at = current() + u64::from(TASK_COMM.load());
             to.write(read_at(at));
             to.add(1).write(read_at(at + 8));
         } else {
@@ -35,10 +43,20 @@ pub unsafe fn comm(to: *mut u64) {
     }
 }
 
+/// Puts the name of the current process into a request.
+#[inline(always)]
+pub fn leader_comm(request: RequestRef) {
+    let leader: u64 = read(current(), &TASK_GROUP_LEADER);
+    let comm = read(leader, &TASK_COMM);
+    request.comm().set(comm);
+}
+
 /// True if the name in the request begins with "iou-", as those of io-wq and SQPOLL threads do.
 /// Compared as one word: a slice comparison is a call.
 #[inline(always)]
-pub fn starts_with_iou(comm: &[u8; 16]) -> bool {
+pub fn starts_with_iou(request: RequestRef) -> bool {
+    // SAFETY: the name of a request that this thread issues (own-thread rule).
+    let comm = unsafe { &*request.comm().as_ptr() };
     u32::from_ne_bytes([comm[0], comm[1], comm[2], comm[3]]) == u32::from_ne_bytes(*b"iou-")
 }
 
@@ -47,8 +65,7 @@ pub fn starts_with_iou(comm: &[u8; 16]) -> bool {
 #[inline(always)]
 pub fn is_io_worker() -> bool {
     const PF_IO_WORKER: u32 = 0x10; // include/linux/sched.h
-    // SAFETY: returns the current task.
-    let flags: u32 = read(unsafe { bpf_get_current_task() }, &TASK_FLAGS);
+    let flags: u32 = read(current(), &TASK_FLAGS);
     flags & PF_IO_WORKER != 0
 }
 
@@ -57,9 +74,7 @@ pub fn is_io_worker() -> bool {
 #[inline(always)]
 pub fn killed() -> bool {
     const SIGKILL: u64 = 1 << 8;
-    // SAFETY: returns the current task.
-    let task = unsafe { bpf_get_current_task() };
     // sigset_t is an array of words, of which the first has the signals up to 64.
-    let pending: u64 = read(task + u64::from(TASK_PENDING.load()), &SIGPENDING_SIGNAL);
+    let pending: u64 = read(current() + u64::from(TASK_PENDING.load()), &SIGPENDING_SIGNAL);
     pending & SIGKILL != 0
 }

@@ -29,7 +29,7 @@
 //!
 //! What of [`Thread::request`] is safe follows from [`Thread::state`]: in `SYNC` it is the open
 //! request, which ends in this thread, so that the own-thread rule covers it. In `ASYNC` the open
-//! request is the copy in flight ([`REQUESTS`] has the rules), and only `kiocb` and `begin_ns` are
+//! request is the copy in flight (in_flight.rs has the rules), and only `kiocb` and `begin_ns` are
 //! used here.
 
 use aya_ebpf::{
@@ -38,7 +38,11 @@ use aya_ebpf::{
 };
 use dio_trace_common::abi::Request;
 
-use crate::maps::{REQUESTS, insert_new};
+use crate::{
+    in_flight::{self, RequestRef},
+    maps::{Copied, insert_new},
+    record::{Field, fields},
+};
 
 /// [`Thread::state`]: no request open.
 pub const IDLE: u32 = 0;
@@ -95,6 +99,58 @@ pub struct Thread {
     pub request: Request,
 }
 
+/// A thread's record: a slot of [`THREADS`].
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct ThreadRef(*mut Thread);
+
+fields! { ThreadRef:
+    pub owner: u64,
+    collided: u64,
+    pub state: u32,
+    pub nr_segs: u32,
+    pub entered_by: u32,
+    pub file: u64,
+    pub ppos: u64,
+    pub lower_mapping: u64,
+    pub invalidating: u64,
+    pub nrpages: u64,
+    pub splice_to: u64,
+    pub rejected: u64,
+    pub rejected_by: u64,
+    pub pending: u64,
+    pub pending_mnt: u64,
+    pub pending_dentry: u64,
+    pub already: u64,
+    pub wbc: u64,
+    pub reaping: u64,
+    pub missed_kiocb: u64,
+    pub missed_result: i64,
+    counter_slots: [u32; 2],
+}
+
+impl ThreadRef {
+    #[inline(always)]
+    pub const fn as_ptr(self) -> *mut Thread {
+        self.0
+    }
+
+    /// Its request: the open one in `SYNC`, else the last one that it issued.
+    #[inline(always)]
+    pub fn request(self) -> RequestRef {
+        // SAFETY: a part of a map's value.
+        unsafe { RequestRef::new(&raw mut (*self.0).request) }
+    }
+
+    /// The counter of its last request of this kind (`OP_*`).
+    #[inline(always)]
+    pub fn counter_slot(self, op: u8) -> Field<u32> {
+        let first = self.counter_slots().as_ptr().cast::<u32>();
+        // SAFETY: one of two.
+        unsafe { Field::new(first.add(usize::from(op & 1))) }
+    }
+}
+
 /// Live threads that may have made a request.
 const SLOTS: u32 = 16384;
 /// Slots that a thread tries.
@@ -120,21 +176,27 @@ const fn home_slot(id: u64) -> u32 {
     id as u32 % SLOTS
 }
 
+#[inline(always)]
+fn slot(number: u32) -> Option<ThreadRef> {
+    let record = THREADS.get_ptr_mut(number)?;
+    Some(ThreadRef(record))
+}
+
 /// The current thread's record, if it ever issued a request.
 #[inline(always)]
-pub fn current() -> Option<*mut Thread> {
+pub fn current() -> Option<ThreadRef> {
     get(bpf_get_current_pid_tgid())
 }
 
 /// The record of the thread of that tgid and tid.
 #[inline(always)]
-pub fn get(id: u64) -> Option<*mut Thread> {
+pub fn get(id: u64) -> Option<ThreadRef> {
     let home = THREADS.get_ptr_mut(home_slot(id))?;
-    // SAFETY: a value of THREADS.
+    // SAFETY: slot rule.
     unsafe {
         // 0 is a CPU's idle task, on top of which a completion's interrupt may run.
         if (*home).owner == id && id != 0 {
-            return Some(home);
+            return Some(ThreadRef(home));
         }
         if (*home).collided == 0 {
             return None;
@@ -143,19 +205,19 @@ pub fn get(id: u64) -> Option<*mut Thread> {
     let slot = ELSEWHERE.get_ptr(id as u32)?;
     // SAFETY: a value of ELSEWHERE.
     let other = THREADS.get_ptr_mut(unsafe { *slot })?;
-    // SAFETY: a value of THREADS.
-    (unsafe { (*other).owner } == id).then_some(other)
+    // SAFETY: slot rule.
+    (unsafe { (*other).owner } == id).then_some(ThreadRef(other))
 }
 
 /// The current thread's record, claimed if it has none.
 #[inline(always)]
-pub fn current_or_claim() -> Option<*mut Thread> {
+pub fn current_or_claim() -> Option<ThreadRef> {
     get_or_claim(bpf_get_current_pid_tgid())
 }
 
 /// [`get`], which claims a slot if the thread has none.
 #[inline(always)]
-pub fn get_or_claim(id: u64) -> Option<*mut Thread> {
+pub fn get_or_claim(id: u64) -> Option<ThreadRef> {
     if let Some(thread) = get(id) {
         return Some(thread);
     }
@@ -170,49 +232,40 @@ fn claim(id: u64) -> u32 {
         return 0; // see `get`
     }
     for n in 0..TRIES {
-        let slot = (home_slot(id) + n * STEP) % SLOTS;
-        if !insert_new(&OWNERS, &slot, &id) {
+        let number = (home_slot(id) + n * STEP) % SLOTS;
+        if !insert_new(&OWNERS, &number, &id) {
             continue;
         }
         if n != 0 {
-            let Some(home) = THREADS.get_ptr_mut(home_slot(id)) else {
-                return 0;
-            };
-            // SAFETY: a value of THREADS; this is only ever set.
-            unsafe { (*home).collided = 1 };
-            if ELSEWHERE.insert(id as u32, &slot, 0).is_err() {
-                let _ = OWNERS.remove(slot);
+            let Some(home) = slot(home_slot(id)) else { return 0 };
+            home.collided().set(1);
+            if ELSEWHERE.insert(id as u32, &number, 0).is_err() {
+                let _ = OWNERS.remove(number);
                 return 0;
             }
         }
-        let Some(thread) = THREADS.get_ptr_mut(slot) else {
-            return 0;
-        };
-        // SAFETY: a value of THREADS that is this thread's from here on.
-        unsafe { clear(thread) };
-        // SAFETY: as above.
-        unsafe { (*thread).owner = id };
+        let Some(thread) = slot(number) else { return 0 };
+        reset(thread);
+        thread.owner().set(id);
         return 1;
     }
     0
 }
 
-/// As if nobody had had it.
+/// Forgets what the slot's previous owner left there. Volatile: otherwise the compiler calls its
+/// byte-by-byte `memset`.
 #[inline(always)]
-unsafe fn clear(thread: *mut Thread) {
-    // SAFETY: per the caller. Volatile: otherwise the compiler calls its byte-by-byte `memset`.
-    unsafe {
-        (&raw mut (*thread).state).write_volatile(IDLE);
-        (&raw mut (*thread).entered_by).write_volatile(0);
-        (&raw mut (*thread).nrpages).write_volatile(0);
-        (&raw mut (*thread).splice_to).write_volatile(0);
-        (&raw mut (*thread).rejected).write_volatile(0);
-        (&raw mut (*thread).rejected_by).write_volatile(0);
-        (&raw mut (*thread).pending).write_volatile(0);
-        (&raw mut (*thread).already).write_volatile(0);
-        (&raw mut (*thread).wbc).write_volatile(0);
-        (&raw mut (*thread).reaping).write_volatile(0);
-    }
+fn reset(thread: ThreadRef) {
+    thread.state().set_volatile(IDLE);
+    thread.entered_by().set_volatile(0);
+    thread.nrpages().set_volatile(0);
+    thread.splice_to().set_volatile(0);
+    thread.rejected().set_volatile(0);
+    thread.rejected_by().set_volatile(0);
+    thread.pending().set_volatile(0);
+    thread.already().set_volatile(0);
+    thread.wbc().set_volatile(0);
+    thread.reaping().set_volatile(0);
 }
 
 /// Frees the slot of a thread that has exited.
@@ -220,37 +273,32 @@ unsafe fn clear(thread: *mut Thread) {
 pub fn release(id: u64) {
     let tid = id as u32;
     let Some(thread) = get(id) else { return };
-    let slot = ELSEWHERE.get_ptr(tid);
-    // SAFETY: a value of ELSEWHERE.
-    let slot = slot.map_or(home_slot(id), |slot| unsafe { *slot });
-    // SAFETY: a value of THREADS.
-    unsafe { (*thread).owner = 0 };
+    let number = ELSEWHERE.copied(tid).unwrap_or(home_slot(id));
+    thread.owner().set(0);
     // Gone already is fine.
     let _ = ELSEWHERE.remove(tid);
-    let _ = OWNERS.remove(slot);
+    let _ = OWNERS.remove(number);
 }
 
 /// True if it is the request in flight that the thread is submitting.
 #[inline(always)]
-pub fn is_submitting(thread: *mut Thread, request: *const Request) -> bool {
-    // SAFETY: a value of THREADS, and a request of a map.
-    unsafe {
-        (*thread).state == ASYNC
-            && (*thread).request.kiocb == (*request).kiocb
-            && (*thread).request.begin_ns == (*request).begin_ns
-    }
+pub fn is_submitting(thread: ThreadRef, request: RequestRef) -> bool {
+    thread.state().get() == ASYNC
+        && thread.request().kiocb().get() == request.kiocb().get()
+        && thread.request().begin_ns().get() == request.begin_ns().get()
 }
 
 /// The request the thread is submitting, if any.
 #[inline(always)]
-pub fn open_request(thread: *mut Thread) -> Option<*mut Request> {
+pub fn open_request(thread: ThreadRef) -> Option<*mut Request> {
+    let thread = thread.as_ptr();
     // SAFETY: own-thread rule; an interrupt only compares.
     unsafe {
         match (*thread).state {
             SYNC => Some(&raw mut (*thread).request),
             ASYNC => {
-                let request = REQUESTS.get_ptr_mut((*thread).request.kiocb)?;
-                // The kiocb may have ended and be recycled by another request already.
+                let request = in_flight::record((*thread).request.kiocb)?;
+                // The kiocb may have completed and serve another request already.
                 ((*request).begin_ns == (*thread).request.begin_ns).then_some(request)
             }
             _ => None,

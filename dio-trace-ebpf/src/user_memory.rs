@@ -26,7 +26,6 @@ pub fn read_user_into<T: Copy>(at: u64, to: &mut T) -> bool {
 /// byte.
 #[inline(always)]
 pub fn read_user<T: Copy>(at: u64) -> Option<T> {
-    // Not zeroed first: the compiler's `memset` goes byte by byte.
     let mut to = MaybeUninit::<T>::uninit();
     // SAFETY: the helper checks the address and writes all bytes, or zeroes them and fails.
     let failed = unsafe {

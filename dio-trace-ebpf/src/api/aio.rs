@@ -27,9 +27,7 @@ fn aio_rw<A: Args>(ctx: &A, op: u8) {
     const IOCB_CMD_PWRITEV: u16 = 8;
     let kiocb = ctx.arg(0);
     let file: u64 = ctx.load(kiocb, &KIOCB_KI_FILP);
-    let Some(admitted) = admitted(ctx, file) else {
-        return;
-    };
+    let Some(admitted) = admitted(ctx, file) else { return };
     let iocb = ctx.arg(1);
     let user: u64 = ctx.load(iocb, &AIO_IOCB_BUF);
     let nbytes: u64 = ctx.load(iocb, &AIO_IOCB_NBYTES);
@@ -82,9 +80,7 @@ pub fn aio_write_by_kprobe<A: Args>(ctx: &A) {
 pub fn returned(ret: i64) {
     let ret = i64::from(ret as i32);
     let _guard = PreemptGuard::new();
-    let Some(thread) = thread_table::current() else {
-        return;
-    };
+    let Some(thread) = thread_table::current() else { return };
     let request = leave(thread);
     if ret < 0 && ret != EIOCBQUEUED {
         if let Some(request) = request {
@@ -102,9 +98,7 @@ pub fn completed<A: Args>(ctx: &A) {
         return;
     }
     let _guard = PreemptGuard::new();
-    let Some(request) = asked_by(API_LIBAIO, kiocb) else {
-        return;
-    };
+    let Some(request) = asked_by(API_LIBAIO, kiocb) else { return };
     let in_thread = thread_table::current().is_some_and(|t| is_submitting(t, request));
     if !in_thread {
         completes_elsewhere(request);

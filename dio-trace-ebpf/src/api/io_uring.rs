@@ -1,14 +1,18 @@
 //! io_uring (io_uring/rw.c; fs/io_uring.c before 6.0).
 
 use dio_trace_common::{
-    abi::{API_IO_URING, OP_READ, OP_WRITE, REQ_PROVISIONAL, REQ_PUNTED, REQ_VECTORED, Request},
+    abi::{API_IO_URING, OP_READ, OP_WRITE, REQ_PROVISIONAL, REQ_PUNTED, REQ_VECTORED},
     offsets::ABSENT,
 };
 
 use super::{EIOCBQUEUED, admitted, vector_len};
 use crate::{
-    evidence::direct::{Deferred, completes_elsewhere},
+    evidence::{
+        direct::{Deferred, completes_elsewhere},
+        page_cache::buffered_err,
+    },
     filter::may_be_direct,
+    in_flight::RequestRef,
     issue::Issue,
     kernel_memory::{
         Args, FILE_F_POS, IO_KIOCB_OPCODE, IO_KIOCB_RESULT, IO_RW_ADDR, IO_RW_LEN,
@@ -40,9 +44,7 @@ fn io_rw<A: Args>(ctx: &A, op: u8, paired: bool) {
     const CURRENT: i64 = -1;
     let req = ctx.arg(0);
     let file: u64 = ctx.load(req, &KIOCB_KI_FILP);
-    let Some(admitted) = admitted(ctx, file) else {
-        return;
-    };
+    let Some(admitted) = admitted(ctx, file) else { return };
     // `struct io_rw` overlays the request's command area; BTF does not know that.
     let user: u64 = read_fast(req, &IO_RW_ADDR);
     let len: u32 = read_fast(req, &IO_RW_LEN);
@@ -98,12 +100,9 @@ pub fn io_write_unpaired<A: Args>(ctx: &A) {
 pub fn returned(ret: i64) {
     let ret = i64::from(ret as i32);
     let _guard = PreemptGuard::new();
-    let Some(thread) = thread_table::current() else {
-        return;
-    };
+    let Some(thread) = thread_table::current() else { return };
     let Some(request) = leave(thread) else { return };
-    // SAFETY: issuer rule.
-    chosen(request, unsafe { (*request).kiocb });
+    chosen(request, request.kiocb().get());
     if ret == EIOCBQUEUED || ret == 0 {
         waits_for_a_page(request); // 0: 5.10
         return;
@@ -111,11 +110,10 @@ pub fn returned(ret: i64) {
     if ret >= 0 || ret == IOU_REQUEUE {
         return;
     }
-    // SAFETY: issuer rule.
-    let progress = unsafe { (*request).done_before } != 0;
+    let progress = request.done_before().get() != 0;
     if ret == EAGAIN || progress {
-        // SAFETY: as above. The CQE has the result of an error after progress.
-        unsafe { (*request).flags |= REQ_PUNTED };
+        // The CQE has the result of an error after progress.
+        request.flags().set_bits(REQ_PUNTED);
         return;
     }
     end_async(request, ret, 1);
@@ -125,14 +123,13 @@ pub fn returned(ret: i64) {
 /// and length are in the io_kiocb once the file system was asked
 /// (io_uring/rw.c:__io_import_rw_buffer).
 #[inline(always)]
-fn chosen(request: *mut Request, req: u64) {
-    // SAFETY: issuer rule or one-completer rule.
-    unsafe {
-        if (*request).user == 0 && (*request).flags & REQ_VECTORED == 0 {
-            let len: u32 = read(req, &IO_RW_LEN);
-            if len != 0 {
-                ((*request).user, (*request).len) = (read(req, &IO_RW_ADDR), u64::from(len));
-            }
+fn chosen(request: RequestRef, req: u64) {
+    if request.user().get() == 0 && !request.flags().has(REQ_VECTORED) {
+        let len: u32 = read(req, &IO_RW_LEN);
+        if len != 0 {
+            let user = read(req, &IO_RW_ADDR);
+            request.user().set(user);
+            request.len().set(u64::from(len));
         }
     }
 }
@@ -142,12 +139,9 @@ fn chosen(request: *mut Request, req: u64) {
 /// (io_uring/rw.c:io_async_buf_func). A direct request that is queued completes instead, and may
 /// have done so by now: this only uses our own record of it.
 #[inline(always)]
-fn waits_for_a_page(request: *mut Request) {
-    // SAFETY: a request of REQUESTS.
-    unsafe {
-        if i64::from((*request).evidence.buffered_err) == EIOCBQUEUED {
-            (*request).flags |= REQ_PUNTED;
-        }
+fn waits_for_a_page(request: RequestRef) {
+    if i64::from(buffered_err(request)) == EIOCBQUEUED {
+        request.flags().set_bits(REQ_PUNTED);
     }
 }
 
@@ -163,26 +157,21 @@ pub fn completed<A: Args>(ctx: &A) {
         return;
     }
     let _guard = PreemptGuard::new();
-    let Some(request) = asked_by(API_IO_URING, kiocb) else {
-        return;
-    };
-    // SAFETY: one-completer rule.
-    let (done, op) = unsafe { ((*request).done_before as i64, (*request).op) };
+    let Some(request) = asked_by(API_IO_URING, kiocb) else { return };
+    let (done, op) = (request.done_before().get() as i64, request.op().get());
     // The submitter may still be on its way out of the kernel, in this very thread or on
     // another CPU; only in the first case can its memory be read here.
     let in_thread = thread_table::current().is_some_and(|t| is_submitting(t, request));
     let provisional = op == OP_WRITE && completes_later(kiocb);
     let again = matches!(ret, EAGAIN | EOPNOTSUPP) && !(in_thread && is_io_worker());
     if provisional {
-        // SAFETY: as above.
-        unsafe { (*request).flags |= REQ_PROVISIONAL };
+        request.flags().set_bits(REQ_PROVISIONAL);
         return;
     }
     if again || (ret < 0 && done != 0) {
         // io_uring may issue it again (io_rw_should_reissue; some drivers answer a bio that must
         // not wait with EOPNOTSUPP), or count the earlier bytes.
-        // SAFETY: as above.
-        unsafe { (*request).flags |= REQ_PUNTED };
+        request.flags().set_bits(REQ_PUNTED);
         return;
     }
     // Its submitter may not have done this yet.
@@ -198,9 +187,8 @@ pub fn completed<A: Args>(ctx: &A) {
 /// the file system again inside one attempt, for the rest after a short read, and reports only the
 /// last part here (io_uring/rw.c:__io_read); the position has moved by all of them.
 #[inline(always)]
-fn moved(request: *mut Request, kiocb: u64, done: i64) -> i64 {
-    // SAFETY: a request of REQUESTS.
-    let (op, begin, len) = unsafe { ((*request).op, (*request).pos, (*request).len) };
+fn moved(request: RequestRef, kiocb: u64, done: i64) -> i64 {
+    let (op, begin, len) = (request.op().get(), request.pos().get(), request.len().get());
     if op == OP_WRITE || done as u64 >= len {
         return done;
     }
@@ -229,29 +217,23 @@ pub struct CallerCompletes;
 
 impl Deferred for CallerCompletes {
     #[inline(always)]
-    fn completed(request: *mut Request, kiocb: u64, size: i64, error: i32) {
+    fn completed(request: RequestRef, kiocb: u64, size: i64, error: i32) {
         if KIOCB_DIO_COMPLETE.load() == ABSENT {
             return;
         }
-        // SAFETY: one-completer rule.
-        unsafe {
-            if (*request).flags & REQ_PROVISIONAL == 0 || (*request).kiocb != kiocb {
-                return;
-            }
-            // Looked up again: the verifier then knows that it is a value of that map.
-            let Some(request) = asked_by(API_IO_URING, kiocb) else {
-                return;
-            };
-            // Through memory and back: otherwise the verifier walks what follows for each of the
-            // two.
-            let ret = &raw mut (*request).ret;
-            ret.write_volatile((*request).done_before as i64 + size);
-            if error != 0 {
-                ret.write_volatile(i64::from(error));
-            }
-            completes_elsewhere(request);
-            end_async(request, ret.read_volatile(), 0);
+        if !request.flags().has(REQ_PROVISIONAL) || request.kiocb().get() != kiocb {
+            return;
         }
+        // Looked up again: the verifier then knows that it is a value of that map.
+        let Some(request) = asked_by(API_IO_URING, kiocb) else { return };
+        // Through memory and back: otherwise the verifier walks what follows for each of the two.
+        let ret = request.ret();
+        ret.set_volatile(request.done_before().get() as i64 + size);
+        if error != 0 {
+            ret.set_volatile(i64::from(error));
+        }
+        completes_elsewhere(request);
+        end_async(request, ret.get_volatile(), 0);
     }
 }
 

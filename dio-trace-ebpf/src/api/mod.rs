@@ -17,7 +17,7 @@ use crate::{
     kernel_memory::{Args, read_at},
     maps::count,
     preempt::PreemptGuard,
-    thread_table::{Thread, get_or_claim},
+    thread_table::{ThreadRef, get_or_claim},
     user_memory::{Iovec, read_user},
 };
 
@@ -27,7 +27,7 @@ const EIOCBQUEUED: i64 = -529;
 
 /// A thread that may issue a request, with preemption off while this lives.
 struct Admitted {
-    thread: *mut Thread,
+    thread: ThreadRef,
     direct: Direct,
     _guard: PreemptGuard,
 }
@@ -61,38 +61,30 @@ fn position(ppos: u64) -> i64 {
 /// register: so the verifier sees one state in every step. Otherwise it would follow each way out
 /// of the loops by itself, once more in every program.
 #[inline(never)]
-fn vector_len(thread: *mut Thread, user: u64, segments: u32) -> u64 {
+fn vector_len(thread: ThreadRef, user: u64, segments: u32) -> u64 {
     const UIO_MAXIOV: u32 = 1024; // include/uapi/linux/uio.h
     const CHUNK: u32 = 16;
-    // SAFETY: per the callers, own-thread rule; also below.
-    let kept = unsafe { &raw mut (*thread).nr_segs };
-    // SAFETY: as above.
-    unsafe { kept.write_volatile(segments) };
+    let kept = thread.nr_segs();
+    kept.set_volatile(segments);
     let mut sum: u64 = 0;
     for chunk in 0..UIO_MAXIOV / CHUNK {
-        // SAFETY: as above.
-        if (chunk + 1) * CHUNK > unsafe { kept.read_volatile() } {
+        if (chunk + 1) * CHUNK > kept.get_volatile() {
             break;
         }
         let at = user + u64::from(chunk) * size_of::<[Iovec; CHUNK as usize]>() as u64;
-        let Some(iovecs) = read_user::<[Iovec; CHUNK as usize]>(at) else {
-            return unreadable();
-        };
+        let Some(iovecs) = read_user::<[Iovec; CHUNK as usize]>(at) else { return unreadable() };
         for iovec in &iovecs {
             sum += iovec.len;
         }
     }
     for rest in 0..CHUNK {
-        // SAFETY: as above.
-        let segments = unsafe { kept.read_volatile() };
+        let segments = kept.get_volatile();
         let segment = (segments & !(CHUNK - 1)) + rest;
         if segment >= segments {
             break;
         }
         let at = user + u64::from(segment) * size_of::<Iovec>() as u64;
-        let Some(iovec) = read_user::<Iovec>(at) else {
-            return unreadable();
-        };
+        let Some(iovec) = read_user::<Iovec>(at) else { return unreadable() };
         sum += iovec.len;
     }
     sum

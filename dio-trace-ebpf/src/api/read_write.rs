@@ -12,7 +12,7 @@ use crate::{
         finish::{appended, finish, leave_sync},
         open::open,
     },
-    thread_table::{self, SYNC, Thread},
+    thread_table::{self, SYNC, ThreadRef},
 };
 
 /// `ssize_t vfs_read(struct file *, char __user *, size_t, loff_t *pos)` and `vfs_write`: read,
@@ -20,11 +20,8 @@ use crate::{
 #[inline(always)]
 fn vfs_rw<A: Args>(ctx: &A, op: u8, attachment: u32) {
     let file = ctx.arg(0);
-    let Some(admitted) = admitted(ctx, file) else {
-        return;
-    };
-    // SAFETY: own-thread rule.
-    if unsafe { is_duplicate(admitted.thread, attachment) } {
+    let Some(admitted) = admitted(ctx, file) else { return };
+    if is_duplicate(admitted.thread, attachment) {
         return;
     }
     let ppos = ctx.arg(3);
@@ -48,7 +45,8 @@ fn vfs_rw<A: Args>(ctx: &A, op: u8, attachment: u32) {
 /// not passed this attachment. (Had the completion of an earlier one been missed, this attachment
 /// would find its own bit.)
 #[inline(always)]
-unsafe fn is_duplicate(thread: *mut Thread, attachment: u32) -> bool {
+fn is_duplicate(thread: ThreadRef, attachment: u32) -> bool {
+    let thread = thread.as_ptr();
     // SAFETY: own-thread rule.
     unsafe {
         let passed = (*thread).entered_by;
@@ -76,9 +74,7 @@ pub fn vfs_write<A: Args, const ATTACHMENT: u32>(ctx: &A) {
 #[inline(always)]
 fn vfs_iov<A: Args>(ctx: &A, op: u8) {
     let file = ctx.arg(0);
-    let Some(admitted) = admitted(ctx, file) else {
-        return;
-    };
+    let Some(admitted) = admitted(ctx, file) else { return };
     let (user, nr_segs, ppos) = (ctx.arg(1), ctx.arg(2) as u32, ctx.arg(3));
     let issue = Issue {
         direct: admitted.direct,
@@ -115,17 +111,11 @@ pub fn returned<A: Args>(ctx: &A, file: u64, ret: i64) {
         return;
     }
     let _guard = PreemptGuard::new();
-    let Some(thread) = thread_table::current() else {
-        return;
-    };
-    // SAFETY: own-thread rule.
-    unsafe {
-        // The file is compared: where the completion of an earlier request was missed, this is not
-        // its.
-        if (*thread).file == file && leave_sync(thread) {
-            let request = &raw mut (*thread).request;
-            appended(request, ret, || position((*thread).ppos));
-            finish(request, ret, file, 1);
-        }
+    let Some(thread) = thread_table::current() else { return };
+    // The file is compared: where the completion of an earlier request was missed, this is not its.
+    if thread.file().get() == file && leave_sync(thread) {
+        let request = thread.request();
+        appended(request, ret, || position(thread.ppos().get()));
+        finish(request, ret, file, 1);
     }
 }

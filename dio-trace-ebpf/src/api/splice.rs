@@ -23,11 +23,9 @@ use crate::{
 pub fn splice<A: Args>(ctx: &A) {
     let out = ctx.arg(2);
     if let Some(admitted) = admitted(ctx, out) {
-        // SAFETY: own-thread rule.
-        unsafe { (*admitted.thread).splice_to = out };
+        admitted.thread.splice_to().set(out);
     } else if let Some(thread) = thread_table::current() {
-        // SAFETY: as above. An earlier call named another file.
-        unsafe { (*thread).splice_to = 0 };
+        thread.splice_to().set(0); // that of an earlier call
     }
 }
 
@@ -37,9 +35,7 @@ pub fn splice<A: Args>(ctx: &A) {
 #[inline(always)]
 pub fn splice_read<A: Args>(ctx: &A) {
     let file = ctx.arg(0);
-    let Some(admitted) = admitted(ctx, file) else {
-        return;
-    };
+    let Some(admitted) = admitted(ctx, file) else { return };
     open(ctx, admitted.thread, file, &spliced(ctx, admitted.direct, OP_READ));
 }
 
@@ -48,11 +44,8 @@ pub fn splice_read<A: Args>(ctx: &A) {
 #[inline(always)]
 pub fn splice_write<A: Args>(ctx: &A) {
     let lower = ctx.arg(1);
-    let Some(admitted) = admitted(ctx, lower) else {
-        return;
-    };
-    // SAFETY: own-thread rule.
-    let named = unsafe { (*admitted.thread).splice_to };
+    let Some(admitted) = admitted(ctx, lower) else { return };
+    let named = admitted.thread.splice_to().get();
     let stacked = if named == 0 || named == lower { None } else { direct(&ByRead(ctx), named) };
     let (file, direct) = stacked.map_or((lower, admitted.direct), |direct| (named, direct));
     open(&ByRead(ctx), admitted.thread, file, &spliced(ctx, direct, OP_WRITE));
@@ -82,16 +75,11 @@ fn spliced<A: Args>(ctx: &A, direct: Direct, op: u8) -> Issue {
 /// Return of one part of a splice or sendfile. The other side of a sendfile is a part of its own.
 #[inline(always)]
 pub fn returned(ret: i64) {
-    let Some(thread) = thread_table::current() else {
-        return;
-    };
+    let Some(thread) = thread_table::current() else { return };
     let _guard = PreemptGuard::new();
-    // SAFETY: own-thread rule.
-    unsafe {
-        if (*thread).request.api == API_SPLICE && leave_sync(thread) {
-            let request = &raw mut (*thread).request;
-            appended(request, ret, || position((*thread).ppos));
-            finish(request, ret, (*thread).file, 1);
-        }
+    let request = thread.request();
+    if request.api().get() == API_SPLICE && leave_sync(thread) {
+        appended(request, ret, || position(thread.ppos().get()));
+        finish(request, ret, thread.file().get(), 1);
     }
 }

@@ -1,9 +1,10 @@
 //! The direct paths: iomap, legacy, DAX.
 
-use dio_trace_common::{abi::Request, evidence::seen};
+use dio_trace_common::evidence::seen;
 
-use super::{is_duplicate, request_of};
+use super::{EvidenceRef, is_duplicate, request_of};
 use crate::{
+    in_flight::RequestRef,
     kernel_memory::{
         Args, DIO_IOCB, DIO_RESULT, IOMAP_DIO_ERROR, IOMAP_DIO_IOCB, IOMAP_DIO_SIMPLE_IOCB,
         IOMAP_DIO_SIMPLE_SIZE, IOMAP_DIO_SIZE,
@@ -14,23 +15,20 @@ use crate::{
 
 /// Adds what a direct path reported at its end.
 #[inline(always)]
-fn add_direct(request: *mut Request, bit: u32, bytes: i64, error: i32) {
-    // SAFETY: one-completer rule.
-    unsafe {
-        let evidence = &raw mut (*request).evidence;
-        (*evidence).seen |= bit;
-        if error != 0 {
-            (*evidence).direct_err = error;
-        } else if bytes > 0 {
-            (*evidence).direct_bytes += bytes as u64;
-        }
+fn add_direct(request: RequestRef, bit: u32, bytes: i64, error: i32) {
+    let evidence = EvidenceRef::of(request);
+    evidence.set_seen(bit);
+    if error != 0 {
+        evidence.direct_err().set(error);
+    } else if bytes > 0 {
+        evidence.direct_bytes().add(bytes as u64);
     }
 }
 
 /// What to do with a request whose completion was deferred to the end of its direct I/O.
 pub trait Deferred {
     /// The kiocb is done, with this size or error.
-    fn completed(request: *mut Request, kiocb: u64, size: i64, error: i32);
+    fn completed(request: RequestRef, kiocb: u64, size: i64, error: i32);
 }
 
 /// `ssize_t iomap_dio_complete(struct iomap_dio *)`: the end of every iomap direct request that
@@ -68,9 +66,7 @@ pub fn iomap_dio_simple_complete<A: Args, const REDUNDANT: bool>(ctx: &A) {
     let _guard = PreemptGuard::new();
     let sr = ctx.arg(0);
     let kiocb: u64 = ctx.load(sr, &IOMAP_DIO_SIMPLE_IOCB);
-    let Some(request) = request_of(ctx, kiocb) else {
-        return;
-    };
+    let Some(request) = request_of(ctx, kiocb) else { return };
     if is_duplicate::<REDUNDANT>(request, sr) {
         return;
     }
@@ -86,9 +82,7 @@ pub fn dio_complete<A: Args, const REDUNDANT: bool>(ctx: &A) {
     let _guard = PreemptGuard::new();
     let dio = ctx.arg(0);
     let kiocb: u64 = ctx.load(dio, &DIO_IOCB);
-    let Some(request) = request_of(ctx, kiocb) else {
-        return;
-    };
+    let Some(request) = request_of(ctx, kiocb) else { return };
     if is_duplicate::<REDUNDANT>(request, dio) {
         return;
     }
@@ -100,11 +94,10 @@ pub fn dio_complete<A: Args, const REDUNDANT: bool>(ctx: &A) {
 #[inline(always)]
 pub fn dax_iomap_rw<A: Args>(_ctx: &A) {
     let _guard = PreemptGuard::new();
-    let Some(request) = current_request() else {
-        return;
-    };
+    let Some(request) = current_request() else { return };
     // SAFETY: a request of a map.
-    unsafe { (*request).evidence.seen |= seen::DAX };
+    let request = unsafe { RequestRef::new(request) };
+    EvidenceRef::of(request).set_seen(seen::DAX);
 }
 
 /// `__blockdev_direct_IO`, `__iomap_dio_rw` or `__iomap_dio_read_simple`, in the thread that
@@ -113,7 +106,8 @@ pub fn dax_iomap_rw<A: Args>(_ctx: &A) {
 pub fn entered<A: Args>(_ctx: &A) {
     if let Some(request) = current_request() {
         // SAFETY: a request of a map.
-        unsafe { (*request).evidence.seen |= seen::DIRECT_ENTERED };
+        let request = unsafe { RequestRef::new(request) };
+        EvidenceRef::of(request).set_seen(seen::DIRECT_ENTERED);
     }
 }
 
@@ -122,18 +116,16 @@ pub fn entered<A: Args>(_ctx: &A) {
 #[inline(always)]
 pub fn bounced<A: Args>(_ctx: &A) {
     let _guard = PreemptGuard::new();
-    let Some(request) = current_request() else {
-        return;
-    };
+    let Some(request) = current_request() else { return };
     // SAFETY: a request of a map.
-    unsafe { (*request).evidence.seen |= seen::BOUNCED };
+    let request = unsafe { RequestRef::new(request) };
+    EvidenceRef::of(request).set_seen(seen::BOUNCED);
 }
 
 /// The request completes outside of the thread that submitted it: it was direct (see
 /// [`seen::DIRECT_ENTERED`]). What goes through the page cache completes in the thread that submits
 /// it, or in io-wq, which issues it again.
 #[inline(always)]
-pub fn completes_elsewhere(request: *mut Request) {
-    // SAFETY: one-completer rule.
-    unsafe { (*request).evidence.seen |= seen::DIRECT_ENTERED };
+pub fn completes_elsewhere(request: RequestRef) {
+    EvidenceRef::of(request).set_seen(seen::DIRECT_ENTERED);
 }

@@ -1,21 +1,22 @@
 //! Reads and writes through the page cache, and the pages that come into it.
 
 use dio_trace_common::{
-    abi::{MIXED_CACHED, MIXED_DIRTIED, OP_WRITE, Request},
+    abi::{MIXED_CACHED, MIXED_DIRTIED, OP_WRITE},
     evidence::seen,
     offsets::ABSENT,
 };
 
-use super::{is_duplicate, request_on};
+use super::{EvidenceRef, is_duplicate, request_on};
 use crate::{
     filter::is_direct,
+    in_flight::RequestRef,
     kernel_memory::{
         Args, FOLIO_FLAGS, FOLIO_MAPPING, FOLIO_NR_PAGES, FOLIO_NR_PAGES_OLD, KIOCB_KI_FILP,
         PG_HEAD, Return, read,
     },
     mixed_access,
     preempt::PreemptGuard,
-    thread_table::{self, Thread, current_request},
+    thread_table::{self, ThreadRef, current_request},
 };
 
 /// Return of `ssize_t filemap_read(struct kiocb *, struct iov_iter *, ssize_t already)`: what
@@ -38,19 +39,15 @@ pub fn filemap_read_entered<A: Args>(ctx: &A) {
         return;
     }
     if let Some(thread) = thread_table::current() {
-        // SAFETY: a value of THREADS.
-        unsafe { (*thread).already = 1 + ctx.arg(2) };
+        thread.already().set(1 + ctx.arg(2));
     }
 }
 
 /// Only kprobe: the return.
 #[inline(always)]
 pub fn filemap_read_returned(ret: i64) {
-    let Some(thread) = thread_table::current() else {
-        return;
-    };
-    // SAFETY: a value of THREADS.
-    let already = unsafe { core::mem::replace(&mut (*thread).already, 0) };
+    let Some(thread) = thread_table::current() else { return };
+    let already = thread.already().take();
     if already != 0 {
         add_cached::<false>(already as i64 - 1, ret);
     }
@@ -58,36 +55,46 @@ pub fn filemap_read_returned(ret: i64) {
 
 /// Adds what `filemap_read` read to the current thread's request.
 #[inline(always)]
-pub fn add_cached<const REDUNDANT: bool>(already: i64, ret: i64) {
-    let Some(request) = current_request() else {
-        return;
-    };
+fn add_cached<const REDUNDANT: bool>(already: i64, ret: i64) {
+    let Some(request) = current_request() else { return };
+    // SAFETY: a request of a map.
+    let request = unsafe { RequestRef::new(request) };
     // An odd number, which no address is. Several such reads of one request differ in the bytes
     // before them.
     if is_duplicate::<REDUNDANT>(request, (already as u64) << 1 | 1) {
         return;
     }
-    // SAFETY: issuer rule.
-    unsafe {
-        let evidence = &raw mut (*request).evidence;
-        (*evidence).seen |= seen::BUFFERED_READ;
-        if ret < 0 {
-            (*evidence).buffered_err = ret as i32;
-        } else if ret > already {
-            (*evidence).cached_bytes += (ret - already) as u64;
-        }
+    let evidence = EvidenceRef::of(request);
+    evidence.set_seen(seen::BUFFERED_READ);
+    if ret < 0 {
+        evidence.buffered_err().set(ret as i32);
+    } else if ret > already {
+        evidence.cached_bytes().add((ret - already) as u64);
     }
 }
 
 /// Kprobe mode: if the return of a `filemap_read` was missed, its bytes are not known.
 #[inline(always)]
-pub unsafe fn note_missed(thread: *mut Thread, request: *mut Request) {
-    // SAFETY: own-thread rule, issuer rule.
-    unsafe {
-        if (*thread).already != 0 {
-            (*request).evidence.seen |= seen::MISSED;
-            (*thread).already = 0;
-        }
+pub fn note_missed(thread: ThreadRef, request: RequestRef) {
+    if thread.already().get() != 0 {
+        EvidenceRef::of(request).set_seen(seen::MISSED);
+        thread.already().set(0);
+    }
+}
+
+/// The result of the request's last buffered attempt: 0 or -errno.
+#[inline(always)]
+pub fn buffered_err(request: RequestRef) -> i32 {
+    EvidenceRef::of(request).buffered_err().get()
+}
+
+/// Forgets the pages that came in if nobody read through the cache: the user buffer is a mapping of
+/// the same file, and faulted.
+#[inline(always)]
+pub fn discard_faulted(request: RequestRef) {
+    let evidence = EvidenceRef::of(request);
+    if !evidence.has_seen(seen::BUFFERED_READ) {
+        evidence.added_pages().set(0);
     }
 }
 
@@ -97,15 +104,10 @@ pub unsafe fn note_missed(thread: *mut Thread, request: *mut Request) {
 #[inline(always)]
 pub fn balance_dirty<A: Args>(ctx: &A) {
     let _guard = PreemptGuard::new();
-    let Some((_, request)) = request_on(ctx.arg(0)) else {
-        return;
-    };
-    // SAFETY: a request of a map.
-    unsafe {
-        // A read may come here too, when its user buffer is a mapping of the same file.
-        if (*request).op == OP_WRITE {
-            (*request).evidence.seen |= seen::BUFFERED_WRITE;
-        }
+    let Some((_, request)) = request_on(ctx.arg(0)) else { return };
+    // A read may come here too, when its user buffer is a mapping of the same file.
+    if request.op().get() == OP_WRITE {
+        EvidenceRef::of(request).set_seen(seen::BUFFERED_WRITE);
     }
 }
 
@@ -116,8 +118,7 @@ pub fn added<A: Args>(ctx: &A) {
     let folio = ctx.arg(0);
     let mapping = read(folio, &FOLIO_MAPPING);
     match request_on(mapping) {
-        // SAFETY: a request of a map.
-        Some((_, request)) => unsafe { (*request).evidence.added_pages += pages_of(folio) },
+        Some((_, request)) => EvidenceRef::of(request).added_pages().add(pages_of(folio)),
         None => mixed_access::pages(mapping, MIXED_CACHED, u64::from(pages_of(folio))),
     }
 }

@@ -1,13 +1,10 @@
 //! Side effects on the page cache: write-back and invalidation.
 
-use dio_trace_common::{
-    abi::{OP_WRITE, Request},
-    evidence::seen,
-    verdict::magic,
-};
+use dio_trace_common::{abi::OP_WRITE, evidence::seen, verdict::magic};
 
-use super::request_on;
+use super::{EvidenceRef, request_on};
 use crate::{
+    in_flight::RequestRef,
     kernel_memory::{ADDRESS_SPACE_NRPAGES, Args, WRITEBACK_CONTROL_NR_TO_WRITE, read},
     mixed_access,
     preempt::PreemptGuard,
@@ -20,27 +17,22 @@ use crate::{
 pub fn do_writepages<A: Args>(ctx: &A, mapping: u64, wbc: u64) {
     let _guard = PreemptGuard::new();
     mixed_access::writeback_returned();
-    let Some((_, request)) = request_on(mapping) else {
-        return;
-    };
+    let Some((_, request)) = request_on(mapping) else { return };
     add_flushed(request, ctx.load(wbc, &WRITEBACK_CONTROL_NR_TO_WRITE));
 }
 
 /// `left` is what remains of LONG_MAX.
 #[inline(always)]
-fn add_flushed(request: *mut Request, left: i64) {
+fn add_flushed(request: RequestRef, left: i64) {
     // Write-back of metadata starts at 0 (fs/fs-writeback.c:sync_inode_metadata).
     const FAR_FROM_LONG_MAX: i64 = 1 << 62;
     let written = i64::MAX - left;
     if written > 0 && left > FAR_FROM_LONG_MAX {
-        // SAFETY: a request of a map.
-        unsafe {
-            let evidence = &raw mut (*request).evidence;
-            if (*evidence).seen & seen::BUFFERED_WRITE != 0 {
-                (*evidence).seen |= seen::WRITTEN_BACK; // its own pages
-            } else {
-                (*evidence).flushed_pages += written as u32;
-            }
+        let evidence = EvidenceRef::of(request);
+        if evidence.has_seen(seen::BUFFERED_WRITE) {
+            evidence.set_seen(seen::WRITTEN_BACK); // its own pages
+        } else {
+            evidence.flushed_pages().add(written as u32);
         }
     }
 }
@@ -49,26 +41,22 @@ fn add_flushed(request: *mut Request, left: i64) {
 #[inline(always)]
 pub fn do_writepages_entered<A: Args>(ctx: &A) {
     mixed_access::writeback_entered(ctx.arg(0));
-    let Some((thread, _)) = request_on(ctx.arg(0)) else {
-        return;
-    };
-    // SAFETY: a value of THREADS.
-    unsafe { (*thread).wbc = ctx.arg(1) };
+    let Some((thread, _)) = request_on(ctx.arg(0)) else { return };
+    thread.wbc().set(ctx.arg(1));
 }
 
 /// Only kprobe: the return.
 #[inline(always)]
 pub fn do_writepages_returned() {
     mixed_access::writeback_returned();
-    let Some(thread) = thread_table::current() else {
-        return;
-    };
-    // SAFETY: a value of THREADS.
-    let wbc = unsafe { core::mem::replace(&mut (*thread).wbc, 0) };
+    let Some(thread) = thread_table::current() else { return };
+    let wbc = thread.wbc().take();
     if wbc == 0 {
         return;
     }
     if let Some(request) = open_request(thread) {
+        // SAFETY: a request of a map.
+        let request = unsafe { RequestRef::new(request) };
         add_flushed(request, read(wbc, &WRITEBACK_CONTROL_NR_TO_WRITE));
     }
 }
@@ -78,15 +66,10 @@ pub fn do_writepages_returned() {
 pub fn invalidate_entered<A: Args>(ctx: &A) {
     let _guard = PreemptGuard::new();
     let mapping = ctx.arg(0);
-    let Some((thread, _)) = request_on(mapping) else {
-        return;
-    };
+    let Some((thread, _)) = request_on(mapping) else { return };
     let pages: u64 = ctx.load(mapping, &ADDRESS_SPACE_NRPAGES);
-    // SAFETY: a value of THREADS.
-    unsafe {
-        (*thread).nrpages = pages + 1;
-        (*thread).invalidating = mapping;
-    }
+    thread.nrpages().set(pages + 1);
+    thread.invalidating().set(mapping);
 }
 
 /// Its return: the mapping has lost the pages that were invalidated, give or take what others did
@@ -94,30 +77,26 @@ pub fn invalidate_entered<A: Args>(ctx: &A) {
 #[inline(always)]
 pub fn invalidate_returned(ret: i64) {
     let _guard = PreemptGuard::new();
-    let Some(thread) = thread_table::current() else {
-        return;
-    };
-    // SAFETY: a value of THREADS.
-    let before = unsafe { core::mem::replace(&mut (*thread).nrpages, 0) };
+    let Some(thread) = thread_table::current() else { return };
+    let before = thread.nrpages().take();
     if before == 0 {
         return;
     }
-    let Some(request) = open_request(thread) else {
-        return;
-    };
+    let Some(request) = open_request(thread) else { return };
     // SAFETY: a request of a map.
-    unsafe {
-        let now: u64 = read((*thread).invalidating, &ADDRESS_SPACE_NRPAGES);
-        (*request).evidence.seen |= seen::INVALIDATED;
-        if ret as i32 != 0 {
-            (*request).evidence.seen |= seen::INVALIDATE_FAILED;
-            let fuse = (*request).magic == magic::FUSE || (*request).inner_magic == magic::FUSE;
-            if fuse && (*request).op == OP_WRITE {
-                (*request).evidence.seen |= seen::SENT_CACHED;
-            }
+    let request = unsafe { RequestRef::new(request) };
+    let evidence = EvidenceRef::of(request);
+    let now: u64 = read(thread.invalidating().get(), &ADDRESS_SPACE_NRPAGES);
+    evidence.set_seen(seen::INVALIDATED);
+    if ret as i32 != 0 {
+        evidence.set_seen(seen::INVALIDATE_FAILED);
+        let fuse =
+            request.magic().get() == magic::FUSE || request.inner_magic().get() == magic::FUSE;
+        if fuse && request.op().get() == OP_WRITE {
+            evidence.set_seen(seen::SENT_CACHED);
         }
-        if before > now + 1 {
-            (*request).evidence.invalidated_pages += (before - 1 - now) as u32;
-        }
+    }
+    if before > now + 1 {
+        evidence.invalidated_pages().add((before - 1 - now) as u32);
     }
 }

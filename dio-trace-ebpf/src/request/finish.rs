@@ -2,8 +2,7 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use dio_trace_common::{
-    abi::{OP_WRITE, Request, Stat},
-    evidence::seen,
+    abi::{OP_WRITE, Stat},
     verdict::decide,
 };
 
@@ -11,15 +10,16 @@ use crate::{
     alignment::{explain, wants_explaining},
     config::{CACHE_PROBES_COMPLETE, EMIT_ALL, FILTER_REQUESTS},
     counters::count_request,
-    evidence::page_cache::note_missed,
+    evidence::page_cache::{discard_faulted, note_missed},
     filter::request_wanted,
+    in_flight::{self, RequestRef},
     kernel_memory::{
         ADDRESS_SPACE_HOST, INODE_I_SIZE, KIOCB_KI_FLAGS, KIOCB_KI_POS, read, read_fast,
     },
-    maps::{REQUESTS, count},
+    maps::count,
     ring::emit,
     short_io,
-    thread_table::{ASYNC, IDLE, SYNC, Thread, open_request},
+    thread_table::{ASYNC, IDLE, SYNC, ThreadRef, open_request},
 };
 
 /// RWF_APPEND of an open request (include/linux/fs.h).
@@ -27,120 +27,104 @@ const IOCB_APPEND: u32 = 0x10;
 
 /// Closes the thread's synchronous request; true if there was one.
 #[inline(always)]
-pub unsafe fn leave_sync(thread: *mut Thread) -> bool {
-    // SAFETY: own-thread rule.
-    unsafe {
-        let open = (*thread).state == SYNC;
-        if open {
-            note_missed(thread, &raw mut (*thread).request);
-        }
-        (*thread).entered_by = 0;
-        (*thread).state = IDLE;
-        open
+pub fn leave_sync(thread: ThreadRef) -> bool {
+    let open = thread.state().get() == SYNC;
+    if open {
+        note_missed(thread, thread.request());
     }
+    thread.entered_by().set(0);
+    thread.state().set(IDLE);
+    open
 }
 
 /// The thread has issued its asynchronous request: gives the request, if it is still open.
 #[inline(always)]
-pub fn leave(thread: *mut Thread) -> Option<*mut Request> {
-    // SAFETY: own-thread rule.
-    unsafe {
-        let request = if (*thread).state == ASYNC { open_request(thread) } else { None };
-        if let Some(request) = request {
-            note_missed(thread, request);
-        }
-        (*thread).state = IDLE;
-        request
+pub fn leave(thread: ThreadRef) -> Option<RequestRef> {
+    let request = if thread.state().get() == ASYNC { open_request(thread) } else { None };
+    if let Some(request) = request {
+        // SAFETY: a request of a map.
+        note_missed(thread, unsafe { RequestRef::new(request) });
     }
+    thread.state().set(IDLE);
+    // SAFETY: a request of a map.
+    Some(unsafe { RequestRef::new(request?) })
 }
 
 /// The request of a kiocb, if it was made by that API: the memory of a kiocb whose completion was
 /// missed may serve the other API next, and a process that is not traced.
 #[inline(always)]
-pub fn asked_by(api: u8, kiocb: u64) -> Option<*mut Request> {
-    let request = REQUESTS.get_ptr_mut(kiocb)?;
-    // SAFETY: a request of REQUESTS.
-    (unsafe { (*request).api } == api).then_some(request)
+pub fn asked_by(api: u8, kiocb: u64) -> Option<RequestRef> {
+    let request = in_flight::get(kiocb)?;
+    (request.api().get() == api).then_some(request)
 }
 
 /// A write may have gone elsewhere than its issue could know (O_APPEND, RWF_APPEND): what it
 /// wrote ends at the position it left behind.
 #[inline(always)]
-pub unsafe fn appended(request: *mut Request, ret: i64, position: impl FnOnce() -> i64) {
-    // SAFETY: per the caller, a request of a map.
-    unsafe {
-        if (*request).op == OP_WRITE && ret > 0 {
-            (*request).pos = position() - ret;
-        }
+pub fn appended(request: RequestRef, ret: i64, position: impl FnOnce() -> i64) {
+    if request.op().get() == OP_WRITE && ret > 0 {
+        let pos = position() - ret;
+        request.pos().set(pos);
     }
 }
 
 /// Finishes an asynchronous request, and removes it. The kiocb is still the request's, and holds
 /// its file.
 #[inline(always)]
-pub fn end_async(request: *mut Request, ret: i64, in_thread: u32) {
-    // SAFETY: a request of REQUESTS. The kiocb is still the request's, and holds its file.
-    unsafe {
-        let kiocb = (*request).kiocb;
-        // Not every file system moves the position of an asynchronous request: fuse with
-        // FOPEN_DIRECT_IO does not.
-        if (*request).op == OP_WRITE && read_fast::<u32>(kiocb, &KIOCB_KI_FLAGS) & IOCB_APPEND != 0
-        {
-            appended(request, ret, || read(kiocb, &KIOCB_KI_POS));
-        }
-        finish(request, ret, 0, in_thread);
-        let _ = REQUESTS.remove(kiocb);
+pub fn end_async(request: RequestRef, ret: i64, in_thread: u32) {
+    let kiocb = request.kiocb().get();
+    // Not every file system moves the position of an asynchronous request: fuse with
+    // FOPEN_DIRECT_IO does not.
+    if request.op().get() == OP_WRITE && read_fast::<u32>(kiocb, &KIOCB_KI_FLAGS) & IOCB_APPEND != 0
+    {
+        appended(request, ret, || read(kiocb, &KIOCB_KI_POS));
     }
-}
-
-/// See [`CACHE_PROBES_COMPLETE`].
-#[inline(always)]
-fn cache_probes_complete() -> bool {
-    CACHE_PROBES_COMPLETE.load() != 0
+    finish(request, ret, 0, in_thread);
+    in_flight::remove(kiocb);
 }
 
 /// Decides, counts and sends a request that completed. `file` is that of a synchronous one.
 /// `in_thread`: not 0 if this is the thread that made the request, whose memory can be read.
 #[inline(never)]
-pub unsafe fn finish(request: *mut Request, ret: i64, file: u64, in_thread: u32) {
-    // SAFETY: one-completer rule.
-    unsafe {
-        let slot = (&raw const (*request).ret).read_volatile() as u32; // see `open::fill`
-        (*request).end_ns = bpf_ktime_get_ns();
-        (*request).ret = ret;
-        if FILTER_REQUESTS.load() != 0 && !request_wanted(request) {
-            count(Stat::Ended);
-            count(Stat::Filtered);
-            return;
-        }
-        if in_thread != 0 && wants_explaining(request, ret) {
-            explain(request);
-        }
-        if ret >= 0 && (ret as u64) < (*request).len {
-            if in_thread != 0 && ret > 0 {
-                short_io::look(request, ret as u64);
-            }
-            let host: u64 = read((*request).mapping, &ADDRESS_SPACE_HOST);
-            (*request).size_end = read(host, &INODE_I_SIZE);
-        }
-        let evidence = &raw mut (*request).evidence;
-        if (*evidence).seen & seen::BUFFERED_READ == 0 {
-            // Pages came in for this mapping, and nobody read through the cache: the user buffer
-            // is a mapping of the same file, and faulted.
-            (*evidence).added_pages = 0;
-        }
-        let decision = decide(&(*request).facts(cache_probes_complete()), &(*request).evidence);
-        // Through memory and back: the verifier follows what stays in registers, and would walk
-        // all that comes below for every pair of verdict and outcome by itself.
-        (&raw mut (*request).verdict).write_volatile(decision.verdict as u8);
-        (&raw mut (*request).outcome).write_volatile(decision.outcome as u8);
-        (&raw mut (*request).finding).write_volatile(u8::from(decision.finding));
-        (&raw mut (*request).direct_bytes).write_volatile(decision.direct_bytes);
-        (&raw mut (*request).cached_bytes).write_volatile(decision.cached_bytes);
+pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
+    let slot = request.ret().get_volatile() as u32; // see `open::fill`
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    request.end_ns().set(now);
+    request.ret().set(ret);
+    if FILTER_REQUESTS.load() != 0 && !request_wanted(request) {
         count(Stat::Ended);
-        count_request(request, file, slot);
-        if (&raw const (*request).finding).read_volatile() != 0 || EMIT_ALL.load() != 0 {
-            emit(request);
+        count(Stat::Filtered);
+        return;
+    }
+    if in_thread != 0 && wants_explaining(request, ret) {
+        explain(request);
+    }
+    if ret >= 0 && (ret as u64) < request.len().get() {
+        if in_thread != 0 && ret > 0 {
+            short_io::look(request, ret as u64);
         }
+        let host: u64 = read(request.mapping().get(), &ADDRESS_SPACE_HOST);
+        let size = read(host, &INODE_I_SIZE);
+        request.size_end().set(size);
+    }
+    discard_faulted(request);
+    // SAFETY: one CPU completes the request, and only reads it here (own-thread rule, one-completer
+    // rule).
+    let decision = unsafe {
+        let request = &*request.as_ptr();
+        decide(&request.facts(CACHE_PROBES_COMPLETE.load() != 0), &request.evidence)
+    };
+    // Through memory and back: the verifier follows what stays in registers, and would walk all
+    // that comes below for every pair of verdict and outcome by itself.
+    request.verdict().set_volatile(decision.verdict as u8);
+    request.outcome().set_volatile(decision.outcome as u8);
+    request.finding().set_volatile(u8::from(decision.finding));
+    request.direct_bytes().set_volatile(decision.direct_bytes);
+    request.cached_bytes().set_volatile(decision.cached_bytes);
+    count(Stat::Ended);
+    count_request(request, file, slot);
+    if request.finding().get_volatile() != 0 || EMIT_ALL.load() != 0 {
+        emit(request);
     }
 }

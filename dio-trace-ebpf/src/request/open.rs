@@ -1,6 +1,6 @@
 //! Opens a request where it is issued.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_ktime_get_ns};
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use dio_trace_common::{
     abi::{API_IO_URING, EVENT_REQUEST, OP_WRITE, REQ_ASYNC, REQ_BLOCK_DEVICE, Stat},
     evidence::seen,
@@ -8,48 +8,44 @@ use dio_trace_common::{
 
 use crate::{
     config::O_APPEND,
-    evidence,
+    evidence::{EvidenceRef, of_magic},
     filter::Direct,
+    in_flight::{self, RequestRef},
     issue::{Issue, close_stale, continue_attempt},
     kernel_memory::{
         ADDRESS_SPACE_HOST, Args, FILE_F_MAPPING, INODE_I_GENERATION, INODE_I_INO, INODE_I_RDEV,
-        INODE_I_SB, INODE_I_SIZE, SUPER_BLOCK_S_DEV, SUPER_BLOCK_S_MAGIC, TASK_COMM,
-        TASK_GROUP_LEADER, read,
+        INODE_I_SB, INODE_I_SIZE, SUPER_BLOCK_S_DEV, SUPER_BLOCK_S_MAGIC,
     },
-    maps::{REQUESTS, count},
+    maps::count,
     stacks,
-    task::{comm, starts_with_iou},
-    thread_table::{ASYNC, SYNC, Thread},
+    task::{comm, leader_comm, starts_with_iou},
+    thread_table::{ASYNC, SYNC, ThreadRef},
 };
 
 /// Opens a request in the thread's record, and puts it in flight if it has a kiocb.
 #[inline(always)]
-pub fn open<A: Args>(ctx: &A, thread: *mut Thread, file: u64, issue: &Issue) {
+pub fn open<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
     if issue.len == 0 {
         return; // the kernel returns 0 without I/O
     }
-    // SAFETY: own-thread rule.
-    unsafe { close_stale(ctx, thread) };
+    close_stale(ctx, thread);
     if issue.kiocb != 0 && continue_attempt(ctx, thread, issue) {
         return;
     }
-    // SAFETY: as above.
-    unsafe {
-        (*thread).file = file;
-        (*thread).ppos = issue.ppos;
-        (*thread).lower_mapping = 0;
-        let request = &raw mut (*thread).request;
-        fill(ctx, thread, file, issue);
-        stacks::take(ctx, request);
-        if issue.kiocb == 0 {
-            (*thread).state = SYNC;
-        } else {
-            if REQUESTS.insert(issue.kiocb, &*request, 0).is_err() {
-                count(Stat::LostKiocb);
-                return;
-            }
-            (*thread).state = ASYNC;
+    thread.file().set(file);
+    thread.ppos().set(issue.ppos);
+    thread.lower_mapping().set(0);
+    let request = thread.request();
+    fill(ctx, thread, file, issue);
+    stacks::take(ctx, request);
+    if issue.kiocb == 0 {
+        thread.state().set(SYNC);
+    } else {
+        if !in_flight::insert(issue.kiocb, request) {
+            count(Stat::LostKiocb);
+            return;
         }
+        thread.state().set(ASYNC);
     }
     count(Stat::Begun);
 }
@@ -58,7 +54,7 @@ pub fn open<A: Args>(ctx: &A, thread: *mut Thread, file: u64, issue: &Issue) {
 /// that are zero are written volatile: otherwise the compiler calls its byte-by-byte `memset` for
 /// them.
 #[inline(always)]
-unsafe fn fill<A: Args>(ctx: &A, thread: *mut Thread, file: u64, issue: &Issue) {
+fn fill<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
     let Direct { inode, block_device, flags } = issue.direct;
     let sb: u64 = ctx.load(inode, &INODE_I_SB);
     let mapping: u64 = ctx.load(file, &FILE_F_MAPPING);
@@ -66,6 +62,7 @@ unsafe fn fill<A: Args>(ctx: &A, thread: *mut Thread, file: u64, issue: &Issue) 
     let host: u64 = ctx.load(mapping, &ADDRESS_SPACE_HOST);
     let size: i64 = ctx.load(host, &INODE_I_SIZE);
     let magic: u64 = ctx.load(sb, &SUPER_BLOCK_S_MAGIC);
+    let thread = thread.as_ptr();
     // SAFETY: own-thread rule. Written member by member: a struct literal would be built on the
     // 512-byte stack first. Neighbours that are zero are written volatile: otherwise the compiler
     // calls its byte-by-byte `memset` for them.
@@ -93,7 +90,7 @@ unsafe fn fill<A: Args>(ctx: &A, thread: *mut Thread, file: u64, issue: &Issue) 
         (*request).ino = ctx.load(inode, &INODE_I_INO);
         (&raw mut (*request).direct_bytes).write_volatile(0);
         (&raw mut (*request).cached_bytes).write_volatile(0);
-        evidence::reset(&raw mut (*request).evidence);
+        EvidenceRef::of(RequestRef::new(request)).reset();
         (*request).generation = ctx.load(inode, &INODE_I_GENERATION);
         (*request).magic = magic as u32;
         (*request).tgid = (owner >> 32) as u32;
@@ -112,7 +109,7 @@ unsafe fn fill<A: Args>(ctx: &A, thread: *mut Thread, file: u64, issue: &Issue) 
         } else {
             (*request).dev = ctx.load(sb, &SUPER_BLOCK_S_DEV);
             (&raw mut (*request).flags).write_volatile(flags);
-            (&raw mut (*request).evidence.seen).write_volatile(evidence::of_magic(magic as u32));
+            (&raw mut (*request).evidence.seen).write_volatile(of_magic(magic as u32));
         }
         if issue.kiocb == 0 {
             let comm = (&raw mut (*request).comm).cast::<u64>();
@@ -120,11 +117,11 @@ unsafe fn fill<A: Args>(ctx: &A, thread: *mut Thread, file: u64, issue: &Issue) 
             comm.add(1).write_volatile(0);
             return;
         }
-        comm((&raw mut (*request).comm).cast());
+        let record = RequestRef::new(request);
+        comm(record);
         // io-wq and SQPOLL threads are the process's own, under a name of the kernel's making.
-        if issue.api == API_IO_URING && starts_with_iou(&(*request).comm) {
-            let leader: u64 = read(bpf_get_current_task(), &TASK_GROUP_LEADER);
-            (*request).comm = read(leader, &TASK_COMM);
+        if issue.api == API_IO_URING && starts_with_iou(record) {
+            leader_comm(record);
         }
     }
 }
