@@ -46,7 +46,7 @@ use dio_trace_common::{
     evidence::Evidence,
 };
 
-use crate::record::{Field, fields};
+use crate::record::fields;
 
 /// Open asynchronous requests by kiocb address.
 #[aya_ebpf::macros::btf_map]
@@ -58,7 +58,6 @@ static REQUESTS: HashMap<u64, Request, 16384> = HashMap::new();
 pub struct RequestRef(*mut Request);
 
 fields! { RequestRef:
-    pub kind: u32,
     pub nr_segs: u32,
     pub begin_ns: u64,
     pub end_ns: u64,
@@ -70,7 +69,6 @@ fields! { RequestRef:
     pub len: u64,
     pub ret: i64,
     pub done_before: u64,
-    pub size_begin: i64,
     pub size_end: i64,
     pub ino: u64,
     pub direct_bytes: u64,
@@ -104,14 +102,6 @@ impl RequestRef {
     #[inline(always)]
     pub const fn as_ptr(self) -> *mut Request {
         self.0
-    }
-
-    /// The name of its thread, as two words.
-    #[inline(always)]
-    pub fn comm_words(self) -> (Field<u64>, Field<u64>) {
-        let words = self.comm().as_ptr().cast::<u64>();
-        // SAFETY: 16 bytes of a record, at a multiple of 8.
-        unsafe { (Field::new(words), Field::new(words.add(1))) }
     }
 
     /// What it is counted under. It holds its decision.

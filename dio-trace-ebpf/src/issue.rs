@@ -7,8 +7,9 @@
 use dio_trace_common::abi::{REQ_PUNTED, Stat};
 
 use crate::{
+    evidence::EvidenceRef,
     filter::Direct,
-    in_flight,
+    in_flight::{self, RequestRef},
     kernel_memory::Args,
     maps::count,
     thread_table::{ASYNC, IDLE, SYNC, ThreadRef},
@@ -38,23 +39,19 @@ pub struct Issue {
 /// was missed.
 #[inline(always)]
 pub fn close_stale<A: Args>(ctx: &A, thread: ThreadRef) {
-    let thread = thread.as_ptr();
-    // SAFETY: own-thread rule.
-    unsafe {
-        if (*thread).state == SYNC {
-            let request = &raw const (*thread).request;
-            aya_log_ebpf::debug!(
-                ctx,
-                "thread {}: no end seen of inode {} offset {} length {}",
-                (*request).tid,
-                (*request).ino,
-                (*request).pos,
-                (*request).len
-            );
-            count(Stat::Unmatched);
-        }
-        (*thread).state = IDLE;
+    if thread.state().get() == SYNC {
+        let request = thread.request();
+        aya_log_ebpf::debug!(
+            ctx,
+            "thread {}: no end seen of inode {} offset {} length {}",
+            request.tid().get(),
+            request.ino().get(),
+            request.pos().get(),
+            request.len().get()
+        );
+        count(Stat::Unmatched);
     }
+    thread.state().set(IDLE);
 }
 
 /// io_uring issues a request again, under the same kiocb: in io-wq after -EAGAIN, or for the rest
@@ -87,17 +84,7 @@ pub fn continue_attempt<A: Args>(ctx: &A, thread: ThreadRef, issue: &Issue) -> b
         // A buffer of the kernel's choice is known once it was chosen (IOSQE_BUFFER_SELECT).
         ((*open).user, (*open).len) = (issue.user, issue.len);
         let done = (issue.pos - (*open).pos) as u64;
-        let evidence = &raw mut (*open).evidence;
-        (*evidence).attempts += 1;
-        (*evidence).buffered_err = 0;
-        // What an earlier attempt read beyond `done` is read again.
-        if (*evidence).cached_bytes > done {
-            (*evidence).cached_bytes = done;
-        }
-        let direct = done - (*evidence).cached_bytes;
-        if (*evidence).direct_bytes > direct {
-            (*evidence).direct_bytes = direct;
-        }
+        EvidenceRef::of(RequestRef::new(open)).next_attempt(done);
         (*open).done_before = done;
         (*open).flags &= !REQ_PUNTED;
         (*thread).request.begin_ns = (*open).begin_ns;

@@ -24,7 +24,7 @@ use crate::{
         ADDRESS_SPACE_HOST, Args, INODE_I_GENERATION, INODE_I_INO, INODE_I_NLINK, INODE_I_RWSEM,
         RW_SEMAPHORE_OWNER, TASK_COMM, TASK_FLAGS, read,
     },
-    maps::{Copied, DIRECT_FILES, DirectFile, EVENTS, MIXERS, SEVERAL, WRITING_BACK, count},
+    maps::{DIRECT_FILES, DirectFile, EVENTS, MIXERS, SEVERAL, WRITING_BACK, count},
     record::Field,
     ring::wakeup,
     task,

@@ -288,7 +288,8 @@ pub fn is_submitting(thread: ThreadRef, request: RequestRef) -> bool {
         && thread.request().begin_ns().get() == request.begin_ns().get()
 }
 
-/// The request the thread is submitting, if any.
+/// The request the thread is submitting, if any. A plain pointer: LLVM makes other instructions of
+/// an `Option<RequestRef>` here.
 #[inline(always)]
 pub fn open_request(thread: ThreadRef) -> Option<*mut Request> {
     let thread = thread.as_ptr();
@@ -308,6 +309,8 @@ pub fn open_request(thread: ThreadRef) -> Option<*mut Request> {
 
 /// The request the current thread is submitting, if any.
 #[inline(always)]
-pub fn current_request() -> Option<*mut Request> {
-    open_request(current()?)
+pub fn current_request() -> Option<RequestRef> {
+    let request = open_request(current()?)?;
+    // SAFETY: a request of a map.
+    Some(unsafe { RequestRef::new(request) })
 }

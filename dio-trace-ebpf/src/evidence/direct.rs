@@ -95,8 +95,6 @@ pub fn dio_complete<A: Args, const REDUNDANT: bool>(ctx: &A) {
 pub fn dax_iomap_rw<A: Args>(_ctx: &A) {
     let _guard = PreemptGuard::new();
     let Some(request) = current_request() else { return };
-    // SAFETY: a request of a map.
-    let request = unsafe { RequestRef::new(request) };
     EvidenceRef::of(request).set_seen(seen::DAX);
 }
 
@@ -105,8 +103,6 @@ pub fn dax_iomap_rw<A: Args>(_ctx: &A) {
 #[inline(always)]
 pub fn entered<A: Args>(_ctx: &A) {
     if let Some(request) = current_request() {
-        // SAFETY: a request of a map.
-        let request = unsafe { RequestRef::new(request) };
         EvidenceRef::of(request).set_seen(seen::DIRECT_ENTERED);
     }
 }
@@ -117,8 +113,6 @@ pub fn entered<A: Args>(_ctx: &A) {
 pub fn bounced<A: Args>(_ctx: &A) {
     let _guard = PreemptGuard::new();
     let Some(request) = current_request() else { return };
-    // SAFETY: a request of a map.
-    let request = unsafe { RequestRef::new(request) };
     EvidenceRef::of(request).set_seen(seen::BOUNCED);
 }
 

@@ -1,4 +1,5 @@
-//! What the kernel does for an open request: every write to [`Evidence`] is in this room.
+//! What the kernel does for an open request: every write to [`Evidence`] is in this
+//! room, but for the bits that a request starts with (request/open.rs:fill).
 //!
 //! Submission runs in the submitter's thread and is found by the thread. Completion may run in an
 //! interrupt on top of a thread with a request of its own: it is found by its kiocb, unless the
@@ -83,13 +84,6 @@ impl EvidenceRef {
         self.attempts().set(1);
     }
 
-    /// What is known before the request starts. Volatile, so that both callers store it in their
-    /// own branch (request/open.rs).
-    #[inline(always)]
-    pub fn set_file_system(self, bits: u32) {
-        self.seen().set_volatile(bits);
-    }
-
     /// Another attempt begins, which goes on behind the `done` bytes of earlier ones.
     #[inline(always)]
     pub fn next_attempt(self, done: u64) {
@@ -127,8 +121,7 @@ impl EvidenceRef {
 fn request_of<A: Args>(ctx: &A, kiocb: u64) -> Option<RequestRef> {
     let complete: u64 = ctx.load(kiocb, &KIOCB_KI_COMPLETE);
     if complete == 0 {
-        // SAFETY: a request of a map.
-        return current_request().map(|request| unsafe { RequestRef::new(request) });
+        return current_request();
     }
     in_flight::get(kiocb).or_else(|| forwarding_request(kiocb))
 }

@@ -57,8 +57,6 @@ pub fn filemap_read_returned(ret: i64) {
 #[inline(always)]
 fn add_cached<const REDUNDANT: bool>(already: i64, ret: i64) {
     let Some(request) = current_request() else { return };
-    // SAFETY: a request of a map.
-    let request = unsafe { RequestRef::new(request) };
     // An odd number, which no address is. Several such reads of one request differ in the bytes
     // before them.
     if is_duplicate::<REDUNDANT>(request, (already as u64) << 1 | 1) {

@@ -52,7 +52,8 @@ pub fn open<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
 
 /// Written field by field: a struct literal would be built on the 512-byte stack first. Neighbours
 /// that are zero are written volatile: otherwise the compiler calls its byte-by-byte `memset` for
-/// them.
+/// them. Through a plain pointer: the methods of a `RequestRef` make LLVM move a store of the two
+/// branches at the end.
 #[inline(always)]
 fn fill<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
     let Direct { inode, block_device, flags } = issue.direct;
