@@ -8,7 +8,8 @@
 //! - [`config`]: what the loader decides; [`kfunc`], [`kernel_memory`], [`user_memory`]: calling
 //!   and reading the kernel, reading the program; [`preempt`]: no preemption in the middle of a
 //!   probe
-//! - [`maps`], [`task`], [`filter`], [`ring`], [`thread_table`]: what is kept, of whom, and sent
+//! - [`record`], [`maps`], [`in_flight`], [`thread_table`]: what is kept, and who may access it;
+//!   [`task`], [`filter`], [`ring`]: of whom, and how it is sent
 //! - [`file_names`], [`mixed_access`], [`stacks`], [`counters`]: what else is said of a request
 //! - [`evidence`]: what the kernel does for a request; [`short_io`], [`alignment`]: why it stopped
 //! - [`aio_reap`], [`open_rejected`]: completions that kprobes missed; O_DIRECT itself rejected
