@@ -12,11 +12,11 @@ pub static O_APPEND: Global<u32> = Global::new(0);
 /// Counters that there are: the fewer, the more CPUs have each of them.
 #[unsafe(no_mangle)]
 pub static COUNTER_PLACES: Global<u32> = Global::new(1);
-/// Not 0: where the kernel may preempt a probe, its copy runs too (see [`crate::steady`]).
+/// 1: the kernel may preempt a probe, and redundant attachments run too (see [`crate::preempt`]).
 #[unsafe(no_mangle)]
 pub static COPIES: Global<u32> = Global::new(0);
-/// Not 0: [`FILTER_PIDS`], [`WANTED_TID`] and [`WANTED_CGROUP`] are looked at. The verifier drops the
-/// code of a switch that is off, but not its load.
+/// Not 0: [`FILTER_PIDS`], [`WANTED_TID`] and [`WANTED_CGROUP`] are looked at. The verifier drops
+/// the code of a switch that is off, but not its load.
 #[unsafe(no_mangle)]
 pub static FILTER_THREADS: Global<u32> = Global::new(0);
 /// Not 0: only processes in `TARGETS`.
@@ -44,13 +44,13 @@ pub static WANTED_APIS: Global<u32> = Global::new(u32::MAX);
 /// Not 0: only files of this kernel `dev_t`.
 #[unsafe(no_mangle)]
 pub static WANTED_DEV: Global<u32> = Global::new(0);
-/// Only requests that took at least so many ns.
+/// Only requests that took at least this many ns.
 #[unsafe(no_mangle)]
 pub static MIN_LATENCY: Global<u64> = Global::new(0);
 /// Not 0: what a traced process forks is traced too.
 #[unsafe(no_mangle)]
 pub static FOLLOW_CHILDREN: Global<u32> = Global::new(0);
-/// Not 0: an event for every request, not for findings alone.
+/// 1: an event for every request, not only for findings.
 #[unsafe(no_mangle)]
 pub static EMIT_ALL: Global<u32> = Global::new(0);
 /// Not 0: each request has its stack taken.

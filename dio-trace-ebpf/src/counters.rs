@@ -1,103 +1,112 @@
-//! Adding up what ended.
+//! Sums of completed requests.
 //!
-//! Most requests of a thread go under the same key as its last: the thread remembers where that one
-//! is counted.
+//! Most requests of a thread have the same key as its previous one: the thread remembers the slot
+//! of that key (its counter).
 
 use aya_ebpf::{
     btf_maps::{Array, HashMap, PerCpuArray},
     helpers::generated::bpf_get_prandom_u32,
 };
-use dio_trace_common::abi::{Counter, KeyWords, LATENCY_BUCKETS, Request, Stat};
+use dio_trace_common::abi::{Counter, KeyWords, LATENCY_BUCKETS, Stat};
 
 use crate::{
-    begin::name,
     config::COUNTER_PLACES,
-    files::{self, Named},
-    kernel::{KIOCB_KI_FILP, read},
-    maps::{add, count, insert_new},
-    mixed,
-    threads::of,
+    file_names::{self, Named},
+    in_flight::RequestRef,
+    kernel_memory::{KIOCB_KI_FILP, read},
+    maps::{Copied, count, insert_new},
+    mixed_access,
+    record::{Field, fields},
+    task::name,
+    thread_table,
 };
 
-/// Counters at most. The loader gives fewer to machines with many CPUs.
+/// The most counters. The loader gives fewer to machines with many CPUs.
 pub const COUNTERS_MAX: usize = 16384;
 
-/// Where the counters of a key are, by key.
+/// The slot of a key's counters, by key.
 #[aya_ebpf::macros::btf_map]
 static COUNTED: HashMap<KeyWords, u32, COUNTERS_MAX> = HashMap::new();
 
 #[aya_ebpf::macros::btf_map]
 static COUNTERS: PerCpuArray<Counter, COUNTERS_MAX> = PerCpuArray::new();
 
-/// The counters that are taken.
+/// The slots that are claimed.
 #[aya_ebpf::macros::btf_map]
 static TAKEN: HashMap<u32, u32, COUNTERS_MAX> = HashMap::new();
 
-/// Counters that a new key tries for.
+/// Slots that a new key tries.
 const TRIES: u32 = 32;
 
-/// The keys of those that are taken. They stay: a key keeps its place.
+/// The keys of the claimed slots. They stay: a key keeps its slot.
 #[aya_ebpf::macros::btf_map]
 static KEYS: Array<KeyWords, COUNTERS_MAX> = Array::new();
 
-/// Adds a request to its counter; the first of a counter also names its file.
+/// Sums of this CPU under one key.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct CounterRef(*mut Counter);
+
+fields! { CounterRef:
+    requests: u64,
+    bytes: u64,
+    direct_bytes: u64,
+    cached_bytes: u64,
+    latency_ns: u64,
+    latency: [u32; LATENCY_BUCKETS],
+}
+
+/// Adds a request to its counter; the first request of a counter also names its file.
 ///
-/// `hint` is where the last request of its thread was counted, or any number. Most are counted under
-/// the same key, and comparing it spares hashing it.
+/// `hint` is the slot used by this thread's previous request; it may be stale. Most are counted
+/// under the same key, and comparing the key saves hashing it.
 #[inline(always)]
-pub unsafe fn count_request(request: *mut Request, file: u64, hint: u32) {
-    // SAFETY: per the caller, a request of a map.
-    unsafe {
-        let place = if is_at(hint, request) { hint } else { place_of(request, file) };
-        match COUNTERS.get_ptr_mut(place) {
-            Some(counter) => add_to(counter, request),
-            None => count(Stat::LostCounter),
-        }
+pub fn count_request(request: RequestRef, file: u64, hint: u32) {
+    let slot = if is_at(hint, request) { hint } else { slot_of(request, file) };
+    match COUNTERS.get_ptr_mut(slot) {
+        Some(counter) => add_to(CounterRef(counter), request),
+        None => count(Stat::LostCounter),
     }
 }
 
-/// True if the request is counted in that place.
+/// True if the request is counted in that slot.
 #[inline(always)]
-unsafe fn is_at(place: u32, request: *const Request) -> bool {
-    let Some(there) = KEYS.get_ptr(place) else { return false };
-    // SAFETY: a value of KEYS, and per the caller a request.
-    let (there, key) = unsafe { (&*there, Request::key_words(request)) };
-    there.iter().zip(&key).all(|(one, other)| one == other)
+fn is_at(slot: u32, request: RequestRef) -> bool {
+    let Some(there) = KEYS.get_ptr(slot) else { return false };
+    // SAFETY: a value of KEYS, written once, before its slot could be found.
+    let there = unsafe { &*there };
+    there.iter().zip(&request.key_words()).all(|(one, other)| one == other)
 }
 
-/// Where a request is counted, which its thread remembers; [`COUNTERS_MAX`] if there is no room left.
+/// The slot where a request is counted, which its thread remembers; [`COUNTERS_MAX`] if there is no
+/// room left.
 #[inline(never)]
-unsafe fn place_of(request: *mut Request, file: u64) -> u32 {
-    // SAFETY: per the caller, a request of a map.
-    unsafe {
-        let key = Request::key_words(request);
-        let place = found_or_taken(request, file, &key);
-        let id = u64::from((*request).tgid) << 32 | u64::from((*request).tid);
-        if let Some(thread) = of(id) {
-            let op = usize::from((*request).op & 1);
-            (&raw mut (*thread).places).cast::<u32>().add(op).write(place);
-        }
-        place
+fn slot_of(request: RequestRef, file: u64) -> u32 {
+    let key = request.key_words();
+    let slot = get_or_claim(request, file, &key);
+    let id = u64::from(request.tgid().get()) << 32 | u64::from(request.tid().get());
+    if let Some(thread) = thread_table::get(id) {
+        thread.counter_slot(request.op().get()).set(slot);
     }
+    slot
 }
 
 #[inline(always)]
-unsafe fn found_or_taken(request: *mut Request, file: u64, key: &KeyWords) -> u32 {
-    if let Some(place) = COUNTED.get_ptr(key) {
-        // SAFETY: a value of COUNTED.
-        return unsafe { *place };
+fn get_or_claim(request: RequestRef, file: u64, key: &KeyWords) -> u32 {
+    if let Some(slot) = COUNTED.copied(key) {
+        return slot;
     }
-    // SAFETY: per the caller, a request of a map. While it has no end its kiocb is its own.
-    unsafe {
-        let kiocb = (*request).kiocb;
-        let file = if kiocb == 0 { file } else { read(kiocb, &KIOCB_KI_FILP) };
-        name(request);
-        files::emit(&Named::open(file), (*request).tgid, &(*request).comm);
-        mixed::remember(request, (*request).mapping);
-    }
-    let Some(free) = take() else { return COUNTERS_MAX as u32 };
+    // Until the request is finished its kiocb is its own.
+    let kiocb = request.kiocb().get();
+    let file = if kiocb == 0 { file } else { read(kiocb, &KIOCB_KI_FILP) };
+    name(request);
+    // SAFETY: the name of a request that one CPU completes (one-completer rule).
+    let comm = unsafe { &*request.comm().as_ptr() };
+    file_names::emit(&Named::open(file), request.tgid().get(), comm);
+    mixed_access::remember(request, request.mapping().get());
+    let Some(free) = claim() else { return COUNTERS_MAX as u32 };
     if let Some(there) = KEYS.get_ptr_mut(free) {
-        // SAFETY: a value of KEYS that nobody else has.
+        // SAFETY: a value of KEYS; its slot was claimed above, so that no other program writes it.
         unsafe { there.write(*key) };
     }
     if insert_new(&COUNTED, key, &free) {
@@ -105,42 +114,41 @@ unsafe fn found_or_taken(request: *mut Request, file: u64, key: &KeyWords) -> u3
     }
     // Another CPU was first, or there is no room.
     let _ = TAKEN.remove(free);
-    // SAFETY: a value of COUNTED.
-    COUNTED.get_ptr(key).map_or(COUNTERS_MAX as u32, |place| unsafe { *place })
+    COUNTED.copied(key).unwrap_or(COUNTERS_MAX as u32)
 }
 
-/// A counter that nobody uses.
+/// Claims a counter that is free.
 #[inline(always)]
-fn take() -> Option<u32> {
+fn claim() -> Option<u32> {
     let all = COUNTER_PLACES.load();
-    // SAFETY: no arguments.
+    // SAFETY: a helper without arguments.
     let start = unsafe { bpf_get_prandom_u32() };
     for n in 0..TRIES {
-        let place = start.wrapping_add(n.wrapping_mul(n)).checked_rem(all)?;
-        if insert_new(&TAKEN, &place, &1) {
-            return Some(place);
+        let slot = start.wrapping_add(n.wrapping_mul(n)).checked_rem(all)?;
+        if insert_new(&TAKEN, &slot, &1) {
+            return Some(slot);
         }
     }
     None
 }
 
 #[inline(always)]
-unsafe fn add_to(counter: *mut Counter, request: *const Request) {
-    // SAFETY: per the caller, this CPU's counter and a request of a map.
-    unsafe {
-        let ret = (*request).ret;
-        let latency = (*request).end_ns - (*request).begin_ns;
-        let direct = (&raw const (*request).direct_bytes).read_volatile();
-        let cached = (&raw const (*request).cached_bytes).read_volatile();
-        add(&raw mut (*counter).requests, 1);
-        add(&raw mut (*counter).bytes, if ret > 0 { ret as u64 } else { 0 });
-        add(&raw mut (*counter).direct_bytes, direct);
-        add(&raw mut (*counter).cached_bytes, cached);
-        add(&raw mut (*counter).latency_ns, latency);
-        let bucket = log2(latency);
-        if bucket < LATENCY_BUCKETS {
-            add(&raw mut (*counter).latency[bucket], 1);
-        }
+fn add_to(counter: CounterRef, request: RequestRef) {
+    let ret = request.ret().get();
+    let latency = request.end_ns().get() - request.begin_ns().get();
+    let direct = request.direct_bytes().get_volatile();
+    let cached = request.cached_bytes().get_volatile();
+    counter.requests().add_atomic(1);
+    counter.bytes().add_atomic(if ret > 0 { ret as u64 } else { 0 });
+    counter.direct_bytes().add_atomic(direct);
+    counter.cached_bytes().add_atomic(cached);
+    counter.latency_ns().add_atomic(latency);
+    let bucket = log2(latency);
+    if bucket < LATENCY_BUCKETS {
+        let first = counter.latency().as_ptr().cast::<u32>();
+        // SAFETY: one of the buckets.
+        let bucket = unsafe { Field::new(first.add(bucket)) };
+        bucket.add_atomic(1);
     }
 }
 
@@ -155,11 +163,11 @@ static HIGHEST: [u8; 256] = {
     table
 };
 
-/// Position of the highest bit (0 for 0), at most the last bucket. By hand: BPF has no such
-/// instruction, and the compiler's expansion of `leading_zeros` is longer.
+/// Position of the highest bit (0 for 0), at most the last bucket. By hand: BPF does not have such
+/// an instruction, and the compiler's expansion of `leading_zeros` is longer.
 ///
-/// In no branch is it more than the last bucket for certain: the verifier of 6.1 goes on where its
-/// own bounds say that a test cannot fail, and lose the pointer that is added to.
+/// In no branch may the verifier's bounds say that the result exceeds the last bucket: the verifier
+/// of 6.1 then follows a branch that cannot be taken, and loses the pointer that is added to.
 #[inline(always)]
 fn log2(mut n: u64) -> usize {
     let mut bit = 0;

@@ -5,8 +5,8 @@ use dio_trace_common::kfunc::{PREEMPT_DISABLE, PREEMPT_ENABLE, RDONLY_CAST};
 
 #[inline(always)]
 pub fn preempt_disable() {
-    // SAFETY: compiles to one call instruction with this number, which the loader replaces before the
-    // kernel sees it; the function takes and returns nothing.
+    // SAFETY: compiles to one call instruction with this number, which the loader replaces before
+    // the kernel sees it; the function takes and returns nothing.
     unsafe { core::mem::transmute::<usize, unsafe extern "C" fn()>(PREEMPT_DISABLE)() }
 }
 

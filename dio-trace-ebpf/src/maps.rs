@@ -1,25 +1,24 @@
-//! The maps.
+//! Maps that several modules use, and what maps have in common. (Requests in flight are in
+//! in_flight.rs, threads in thread_table.rs, sums in counters.rs.)
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::borrow::Borrow;
 
 use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use dio_trace_common::abi::{Mixer, Request, STATS, Stat};
 
-/// Open asynchronous requests by kiocb address.
-#[aya_ebpf::macros::btf_map]
-pub static REQUESTS: HashMap<u64, Request, 16384> = HashMap::new();
+use crate::record::Field;
 
 /// Traced thread-group ids (if [`crate::config::FILTER_PIDS`]).
 #[aya_ebpf::macros::btf_map]
 pub static TARGETS: HashMap<u32, u32, 16384> = HashMap::new();
 
-/// A file that was used directly, as its requests name it.
+/// A file that is used directly, with the identity that its requests have.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct DirectFile {
     pub inode: u64,
     pub ino: u64,
-    /// Inode number of the mapping's host: the lower file, where a stacked one was asked for.
+    /// Inode number of the mapping's host: of the lower file, if the request was for a stacked one.
     pub host_ino: u64,
     pub dev: u32,
     pub generation: u32,
@@ -36,11 +35,11 @@ pub const SEVERAL: u32 = 0;
 #[aya_ebpf::macros::btf_map]
 pub static DIRECT_FILES: LruHashMap<u64, DirectFile, 16384> = LruHashMap::new();
 
-/// Pages by who uses such a file through the page cache.
+/// Pages by buffered user: who uses such a file through the page cache.
 #[aya_ebpf::macros::btf_map]
 pub static MIXERS: PerCpuHashMap<Mixer, u64, 4096> = PerCpuHashMap::new();
 
-/// Threads (by tid) that write such a file back just now: the `address_space`.
+/// The `address_space` of the file that a thread (by tid) is writing back.
 #[aya_ebpf::macros::btf_map]
 pub static WRITING_BACK: LruHashMap<u32, u64, 1024> = LruHashMap::new();
 
@@ -51,12 +50,32 @@ pub static STATS_BY_CPU: PerCpuArray<u64, { STATS }> = PerCpuArray::new();
 #[aya_ebpf::macros::btf_map]
 pub static EVENTS: RingBuf<Request, { 1 << 22 }> = RingBuf::new();
 
-/// True if it is new there: of several that try, one has it.
+/// Inserts under a new key: of several programs that try, one gets true.
 #[inline(always)]
 pub fn insert_new<K, V, const N: usize>(map: &HashMap<K, V, N>, key: &K, value: &V) -> bool {
     const BPF_NOEXIST: u64 = 1;
     map.insert(key, value, BPF_NOEXIST).is_ok()
 }
+
+/// A map whose values are read as a whole.
+pub trait Copied<K, V: Copy> {
+    /// The value of a key. Another CPU may replace it meanwhile: a value of up to 8 bytes is the
+    /// old or the new one, a longer one may be made of both.
+    fn copied(&self, key: impl Borrow<K>) -> Option<V>;
+}
+
+macro_rules! copied {
+    ($($Map:ident),+) => {$(
+        impl<K, V: Copy, const N: usize> Copied<K, V> for $Map<K, V, N> {
+            #[inline(always)]
+            fn copied(&self, key: impl Borrow<K>) -> Option<V> {
+                // SAFETY: a value of the map, which stays mapped as long as the program runs.
+                self.get_ptr(key).map(|value| unsafe { *value })
+            }
+        }
+    )+};
+}
+copied!(HashMap, LruHashMap);
 
 /// Adds one to a statistic of this CPU.
 #[inline(always)]
@@ -64,21 +83,12 @@ pub fn count(stat: Stat) {
     count_up(stat);
 }
 
-/// The same; what it is then, or thereabouts (an interrupt may count too).
+/// [`count`]; what it is then, or nearly (an interrupt may count too).
 #[inline(always)]
 pub fn count_up(stat: Stat) -> u64 {
     let Some(n) = STATS_BY_CPU.get_ptr_mut(stat as u32) else { return 0 };
-    // SAFETY: a valid slot of this CPU.
-    unsafe {
-        add(n, 1);
-        n.read()
-    }
-}
-
-/// Adds to a number of this CPU. In one instruction: a completion's interrupt may come between the
-/// load and the store of two, and count under the same number.
-#[inline(always)]
-pub unsafe fn add<T: Copy>(number: *mut T, more: T) {
-    // SAFETY: per the caller, a number in a map's value, aligned.
-    unsafe { atomic_xadd::<T, T, { AtomicOrdering::Relaxed }>(number, more) };
+    // SAFETY: a value of this CPU.
+    let n = unsafe { Field::new(n) };
+    n.add_atomic(1);
+    n.get()
 }

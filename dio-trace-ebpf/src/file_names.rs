@@ -6,8 +6,7 @@ use dio_trace_common::abi::{
 };
 
 use crate::{
-    end::wakeup,
-    kernel::{
+    kernel_memory::{
         ADDRESS_SPACE_HOST, DENTRY_D_HASH, DENTRY_D_INODE, DENTRY_D_NAME, DENTRY_D_PARENT,
         FILE_F_INODE, FILE_F_MAPPING, FILE_F_PATH, FILE_SYSTEM_TYPE_NAME, HLIST_BL_NODE_PPREV,
         INODE_I_GENERATION, INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, MOUNT_MNT,
@@ -15,6 +14,7 @@ use crate::{
         SUPER_BLOCK_S_TYPE, VFSMOUNT_MNT_ROOT, read,
     },
     maps::{EVENTS, count},
+    ring::wakeup,
 };
 
 /// A file as it is to be named.
@@ -45,7 +45,7 @@ impl Named {
         Self::of(read(path, &PATH_MNT), read(path, &PATH_DENTRY))
     }
 
-    /// The same of what a path holds.
+    /// What a path leads to, by its mount and its dentry.
     #[inline(always)]
     pub fn of(mnt: u64, dentry: u64) -> Self {
         Self { mnt, dentry, inode: read(dentry, &DENTRY_D_INODE), mapping: 0 }
@@ -61,7 +61,8 @@ impl Named {
     }
 }
 
-/// Sends the names of a file, and of the process it was seen in; at most once per counter, so its cost does not matter.
+/// Sends the names of a file, and of the process it was seen in. At most once per counter, so that
+/// its cost does not matter.
 #[inline(never)]
 pub fn emit(file: &Named, tgid: u32, comm: &[u8; 16]) -> i32 {
     let Some(mut entry) = EVENTS.reserve_untyped::<FileEvent>(0) else {
@@ -106,8 +107,8 @@ pub fn emit(file: &Named, tgid: u32, comm: &[u8; 16]) -> i32 {
 
 /// Writes the names from `dentry` up to, not including, the mount's `root`.
 ///
-/// What one step hands to the next lies in the event, not in registers: so every step looks alike
-/// to the verifier, which would otherwise follow each way out of the loop by itself.
+/// What one step hands to the next lies in the event, not in registers: so the verifier sees one
+/// state in every step, and does not follow each way out of the loop by itself.
 #[inline(always)]
 unsafe fn walk(event: *mut FileEvent, mut dentry: u64, root: u64) {
     let pprev: u64 = read(dentry + u64::from(DENTRY_D_HASH.load()), &HLIST_BL_NODE_PPREV);

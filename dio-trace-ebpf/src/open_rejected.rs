@@ -1,4 +1,4 @@
-//! O_DIRECT itself refused: open(2) or fcntl(2) gave EINVAL, and no request can follow.
+//! O_DIRECT itself rejected: open(2) or fcntl(2) gave EINVAL, and no request can follow.
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid,
@@ -7,51 +7,52 @@ use aya_ebpf::helpers::{
 use dio_trace_common::abi::{EVENT_REFUSAL, REFUSED_FCNTL, REFUSED_OPEN, Refusal, Stat};
 
 use crate::{
-    begin::is_wanted,
     config::O_DIRECT,
-    end::wakeup,
-    files::{self, Named},
-    kernel::{
+    file_names::{self, Named},
+    filter::current_wanted,
+    kernel_memory::{
         Args, FILE_F_FLAGS, FILE_F_PATH, INODE_I_GENERATION, INODE_I_INO, INODE_I_SB, PATH_DENTRY,
         SUPER_BLOCK_S_DEV, read,
     },
     maps::{EVENTS, count},
-    steady::Steady,
-    threads::{Thread, thread_or_new},
+    preempt::PreemptGuard,
+    ring::wakeup,
+    thread_table::{ThreadRef, current_or_claim},
 };
 
 const EINVAL: i64 = -22;
 
 /// Return of `int vfs_open(const struct path *, struct file *)`.
 #[inline(always)]
-pub fn opened<A: Args>(ctx: &A, ret: i64, copy: u64) {
+pub fn opened<A: Args>(ctx: &A, ret: i64, attachment: u64) {
     if ret as i32 == EINVAL as i32
         && asks_for_direct(ctx, ctx.arg(1))
-        && is_wanted()
-        && !another_copy_has(ctx.arg(1), copy)
+        && current_wanted()
+        && !is_duplicate(ctx.arg(1), attachment)
     {
-        open_refused(ctx.arg(0), ctx.arg(1));
+        open_rejected(ctx.arg(0), ctx.arg(1));
     }
 }
 
-/// True if another copy of this probe has told of this very open (see `steady`).
+/// True if a redundant attachment of this probe has sent this very open (see `preempt`).
 #[inline(always)]
-fn another_copy_has(file: u64, copy: u64) -> bool {
-    let Some(thread) = thread_or_new() else { return false };
-    // SAFETY: a value of THREADS, used by its own thread alone.
+fn is_duplicate(file: u64, attachment: u64) -> bool {
+    let Some(thread) = current_or_claim() else { return false };
+    let thread = thread.as_ptr();
+    // SAFETY: own-thread rule.
     unsafe {
-        let by = (*thread).refused_by;
-        let same = (*thread).refused == file && by & copy == 0;
-        (*thread).refused = file;
-        (*thread).refused_by = if same { by | copy } else { copy };
+        let by = (*thread).rejected_by;
+        let same = (*thread).rejected == file && by & attachment == 0;
+        (*thread).rejected = file;
+        (*thread).rejected_by = if same { by | attachment } else { attachment };
         same
     }
 }
 
-/// kprobe alone: keeps what is opened until the system call returns.
+/// Only kprobe: keeps what is opened until the system call returns.
 #[inline(always)]
-pub fn open_begin<A: Args>(ctx: &A) {
-    if asks_for_direct(ctx, ctx.arg(1)) && is_wanted() {
+pub fn open_entered<A: Args>(ctx: &A) {
+    if asks_for_direct(ctx, ctx.arg(1)) && current_wanted() {
         let file = Named::at(ctx.arg(0));
         if !file.is_internal() {
             keep(&file, REFUSED_OPEN);
@@ -62,28 +63,25 @@ pub fn open_begin<A: Args>(ctx: &A) {
 /// Return of `long do_fcntl(int fd, unsigned int cmd, unsigned long arg, struct file *)`.
 #[inline(always)]
 pub fn fcntl<A: Args>(ctx: &A, ret: i64) {
-    if ret == EINVAL && sets_direct(ctx) && is_wanted() {
+    if ret == EINVAL && sets_direct(ctx) && current_wanted() {
         send(&Named::open(ctx.arg(3)), REFUSED_FCNTL, true);
     }
 }
 
-/// kprobe alone: as [`open_begin`].
+/// Only kprobe: [`open_entered`] for fcntl.
 #[inline(always)]
-pub fn fcntl_begin<A: Args>(ctx: &A) {
-    if sets_direct(ctx) && is_wanted() {
+pub fn fcntl_entered<A: Args>(ctx: &A) {
+    if sets_direct(ctx) && current_wanted() {
         keep(&Named::open(ctx.arg(3)), REFUSED_FCNTL);
     }
 }
 
-/// kprobe alone: the system call returns. The file is gone by now where it is an open that failed,
-/// and with it the proof; its names are still there, held by the cache of names.
+/// Only kprobe: the system call returns. The file of an open that failed is gone by now, and with
+/// it the proof. Its names are still there, held by the cache of names.
 #[inline(always)]
-pub unsafe fn returned(thread: *mut Thread, ret: i64) {
-    // SAFETY: per the caller, a value of THREADS.
-    let (by, mnt, dentry) = unsafe {
-        let by = core::mem::replace(&mut (*thread).asking, 0) as u16;
-        (by, (*thread).asking_mnt, (*thread).asking_dentry)
-    };
+pub fn returned(thread: ThreadRef, ret: i64) {
+    let by = thread.pending().take() as u16;
+    let (mnt, dentry) = (thread.pending_mnt().get(), thread.pending_dentry().get());
     if by != 0 && ret == EINVAL {
         send(&Named::of(mnt, dentry), by, by == REFUSED_FCNTL);
     }
@@ -101,14 +99,14 @@ fn sets_direct<A: Args>(ctx: &A) -> bool {
     ctx.arg(1) as u32 == F_SETFL && ctx.arg(2) as u32 & O_DIRECT.load() != 0
 }
 
-/// Only the test for O_DIRECT fails an open that has succeeded otherwise; an error of the file
-/// system's own open takes the file's path away again (fs/open.c:do_dentry_open). That may have
-/// another reason than O_DIRECT.
+/// The file keeps its path only if the kernel's test for O_DIRECT failed an open that had succeeded
+/// otherwise. An error of the file system's own open clears the path (fs/open.c:do_dentry_open),
+/// and may have another reason than O_DIRECT.
 #[inline(always)]
-fn open_refused(path: u64, file: u64) {
+fn open_rejected(path: u64, file: u64) {
     let named = Named::at(path);
     if named.is_internal() {
-        return; // a stacked file system opens the file below: not what the program asked for
+        return; // a stacked file system opens the lower file: not what the program asked for
     }
     let dentry: u64 = read(file + u64::from(FILE_F_PATH.load()), &PATH_DENTRY);
     send(&named, REFUSED_OPEN, dentry != 0);
@@ -116,28 +114,25 @@ fn open_refused(path: u64, file: u64) {
 
 #[inline(always)]
 fn keep(file: &Named, by: u16) {
-    let Some(thread) = thread_or_new() else {
+    let Some(thread) = current_or_claim() else {
         count(Stat::LostThread);
         return;
     };
-    // SAFETY: a value of THREADS, used by its own thread alone.
-    unsafe {
-        (*thread).asking = u64::from(by);
-        (*thread).asking_mnt = file.mnt;
-        (*thread).asking_dentry = file.dentry;
-    }
+    thread.pending().set(u64::from(by));
+    thread.pending_mnt().set(file.mnt);
+    thread.pending_dentry().set(file.dentry);
 }
 
-/// Sends the file's names, and what was refused.
+/// Sends the file's names, and what was rejected.
 #[inline(never)]
 fn send(file: &Named, by: u16, proven: bool) -> i32 {
-    let _steady = Steady::new();
+    let _guard = PreemptGuard::new();
     let ids = bpf_get_current_pid_tgid();
     let inode = file.inode;
     let mut comm = [0u8; 16];
     // SAFETY: 16 bytes of our stack.
     unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), 16) };
-    files::emit(file, (ids >> 32) as u32, &comm);
+    file_names::emit(file, (ids >> 32) as u32, &comm);
     let Some(mut entry) = EVENTS.reserve_untyped::<Refusal>(0) else {
         count(Stat::LostRefusal);
         return 0;

@@ -21,6 +21,10 @@ macro_rules! offsets {
 }
 dio_trace_common::kernel_offsets!(offsets);
 
+/// Bit number of `PG_head`, from the enum `pageflags` in BTF.
+#[unsafe(no_mangle)]
+pub static PG_HEAD: Global<u32> = Global::new(0);
+
 /// BTF id of the type `kfunc::WORD`, or 0 where the kernel cannot cast.
 #[unsafe(no_mangle)]
 pub static WORD_TYPE: Global<u32> = Global::new(0);
@@ -37,8 +41,8 @@ pub fn read<T: Copy + Default>(base: u64, offset: &Global<u32>) -> T {
     by_helper(base + u64::from(offset.load()))
 }
 
-/// The same by a cast, where that can be: for what most requests go through. Each is a condition for the
-/// verifier, and many of them make it keep too many states to find those that are alike.
+/// [`read`] by a cast where the kernel can: for what most requests go through. Each use is a
+/// condition for the verifier, and many of them make it keep too many states to find equal ones.
 #[inline(always)]
 pub fn read_fast<T: Copy + Default>(base: u64, offset: &Global<u32>) -> T {
     read_at(base + u64::from(offset.load()))
@@ -56,8 +60,8 @@ fn by_helper<T: Copy + Default>(at: u64) -> T {
     unsafe { bpf_probe_read_kernel(at as *const T) }.unwrap_or_default()
 }
 
-/// A plain load (6.2 on), which takes about 50 instructions less than the helper. The verifier takes a
-/// load of a number's first bytes as well as of all (kernel/bpf/btf.c:btf_struct_walk).
+/// A plain load (6.2 on), which takes about 50 instructions less than the helper. The verifier
+/// takes a load of a number's first bytes as well as of all (kernel/bpf/btf.c:btf_struct_walk).
 #[inline(always)]
 fn by_cast<T: Copy + Default>(at: u64) -> T {
     if !matches!(size_of::<T>(), 1 | 2 | 4 | 8) || size_of::<T>() != align_of::<T>() {
@@ -107,7 +111,7 @@ macro_rules! btf_args {
             fn load<T: Copy + Default>(&self, base: u64, offset: &Global<u32>) -> T {
                 let at = (base + u64::from(offset.load())) as *const T;
                 // SAFETY: a typed pointer; the verifier checks member and size, the exception
-                // table makes a fault read as 0. Volatile, lest it be split or merged.
+                // table makes a fault read as 0. Volatile: otherwise it may be split or merged.
                 unsafe { core::ptr::read_volatile(at) }
             }
 
@@ -145,7 +149,8 @@ impl Args for RawTracePointContext {
     stack_id!();
 }
 
-/// The arguments of a kprobe on a kernel that can cast. One choice in a program, not one for each load.
+/// The arguments of a kprobe on a kernel that can cast. One choice in a program, not one for each
+/// load.
 pub struct ByCast<'a>(pub &'a ProbeContext);
 
 impl EbpfContext for ByCast<'_> {

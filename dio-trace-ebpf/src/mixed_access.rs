@@ -1,4 +1,4 @@
-//! Mixed access: who uses a file through the page cache that somebody uses directly.
+//! Mixed access: the buffered users of a file that somebody uses directly.
 //!
 //! Seen where pages come into the cache or become dirty, whatever brought them: a buffered call, a
 //! mapping, this process or another. Bystanders on other files pay one look-up for a page that
@@ -10,44 +10,43 @@
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_map_update_elem,
-    generated::{bpf_get_current_comm, bpf_get_current_task, bpf_ktime_get_ns},
+    generated::{bpf_get_current_comm, bpf_ktime_get_ns},
 };
 use dio_trace_common::{
-    abi::{EVENT_MIXER, MIXED_CACHED, MIXED_FILLED, Mixer, MixerEvent, Request, Stat},
+    abi::{EVENT_MIXER, MIXED_CACHED, MIXED_FILLED, Mixer, MixerEvent, Stat},
     offsets::ABSENT,
 };
 
 use crate::{
     config::OWN_TGID,
-    end::wakeup,
-    kernel::{
+    in_flight::RequestRef,
+    kernel_memory::{
         ADDRESS_SPACE_HOST, Args, INODE_I_GENERATION, INODE_I_INO, INODE_I_NLINK, INODE_I_RWSEM,
         RW_SEMAPHORE_OWNER, TASK_COMM, TASK_FLAGS, read,
     },
-    maps::{DIRECT_FILES, DirectFile, EVENTS, MIXERS, SEVERAL, WRITING_BACK, add, count},
+    maps::{DIRECT_FILES, DirectFile, EVENTS, MIXERS, SEVERAL, WRITING_BACK, count},
+    record::Field,
+    ring::wakeup,
+    task,
 };
 
 /// Remembers the file of a direct request by the `address_space` its data lives in, unless the
 /// request is one of the tracer's self-test.
 #[inline(always)]
-pub unsafe fn remember(request: *const Request, mapping: u64) {
-    // SAFETY: per the caller, a request of a map.
-    let tgid = unsafe { (*request).tgid };
+pub fn remember(request: RequestRef, mapping: u64) {
+    let tgid = request.tgid().get();
     if mapping == 0 || tgid == OWN_TGID.load() {
         return;
     }
     let host: u64 = read(mapping, &ADDRESS_SPACE_HOST);
-    // SAFETY: per the caller, a request of a map.
-    let mut file = unsafe {
-        DirectFile {
-            inode: (*request).inode,
-            ino: (*request).ino,
-            host_ino: read(host, &INODE_I_INO),
-            dev: (*request).dev,
-            generation: (*request).generation,
-            host_generation: read(host, &INODE_I_GENERATION),
-            user: tgid,
-        }
+    let mut file = DirectFile {
+        inode: request.inode().get(),
+        ino: request.ino().get(),
+        host_ino: read(host, &INODE_I_INO),
+        dev: request.dev().get(),
+        generation: request.generation().get(),
+        host_generation: read(host, &INODE_I_GENERATION),
+        user: tgid,
     };
     if let Some(known) = DIRECT_FILES.get_ptr(mapping) {
         // SAFETY: a value of DIRECT_FILES.
@@ -59,13 +58,13 @@ pub unsafe fn remember(request: *const Request, mapping: u64) {
             file.user = SEVERAL;
         }
     }
-    // A full map forgets the file that was not mixed for longest; nothing else can fail.
+    // A full map drops the file that had no mixed access for longest; nothing else can fail.
     let _ = DIRECT_FILES.insert(mapping, &file, 0);
 }
 
 /// True if [`remember`] would learn something from a request of this process.
 #[inline(always)]
-pub fn is_news(mapping: u64, tgid: u32) -> bool {
+pub fn is_new_user(mapping: u64, tgid: u32) -> bool {
     let Some(known) = DIRECT_FILES.get_ptr(mapping) else { return true };
     // SAFETY: a value of DIRECT_FILES.
     let user = unsafe { (*known).user };
@@ -90,7 +89,7 @@ pub fn evicted<A: Args>(ctx: &A) {
 
 /// `int do_writepages(struct address_space *, …)` is entered.
 #[inline(always)]
-pub fn writeback_begin(mapping: u64) {
+pub fn writeback_entered(mapping: u64) {
     if DIRECT_FILES.get_ptr(mapping).is_some() {
         let _ = WRITING_BACK.insert(tid(), &mapping, 0);
     }
@@ -98,7 +97,7 @@ pub fn writeback_begin(mapping: u64) {
 
 /// Its return.
 #[inline(always)]
-pub fn writeback_end() {
+pub fn writeback_returned() {
     let tid = tid();
     if WRITING_BACK.get_ptr(tid).is_some() {
         let _ = WRITING_BACK.remove(tid);
@@ -153,8 +152,7 @@ pub fn pages(mapping: u64, how: u32, pages: u64) {
     if ino != file.host_ino || generation != file.host_generation {
         return; // another file's by now: the address was used again
     }
-    // SAFETY: returns the current task.
-    let task = unsafe { bpf_get_current_task() };
+    let task = task::current();
     if !is_user(task, mapping) {
         return;
     }
@@ -171,7 +169,7 @@ pub fn pages(mapping: u64, how: u32, pages: u64) {
     };
     if let Some(sum) = MIXERS.get_ptr_mut(key) {
         // SAFETY: this CPU's value.
-        unsafe { add(sum, pages) };
+        unsafe { Field::new(sum) }.add_atomic(pages);
         return;
     }
     first(&key, pages, file.user);

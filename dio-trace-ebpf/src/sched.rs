@@ -4,9 +4,9 @@ use dio_trace_common::abi::Stat;
 
 use crate::{
     config::{FILTER_PIDS, FOLLOW_CHILDREN},
-    kernel::{Args, TASK_PID, TASK_TGID, read},
+    kernel_memory::{Args, TASK_PID, TASK_TGID, read},
     maps::{TARGETS, count},
-    threads::forget_thread,
+    thread_table,
 };
 
 /// Tracepoint `sched_process_fork(struct task_struct *parent, struct task_struct *child)`
@@ -33,7 +33,7 @@ pub fn free<A: Args>(ctx: &A) {
     let task = ctx.arg(0);
     let tgid: u32 = read(task, &TASK_TGID);
     let pid: u32 = read(task, &TASK_PID);
-    forget_thread(u64::from(tgid) << 32 | u64::from(pid));
+    thread_table::release(u64::from(tgid) << 32 | u64::from(pid));
     if pid == tgid && FILTER_PIDS.load() != 0 {
         let _ = TARGETS.remove(tgid);
     }

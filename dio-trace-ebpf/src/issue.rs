@@ -1,0 +1,95 @@
+//! What a function that issues a request knows of it, and what the issue means for an earlier
+//! request that is still open: it goes on, or its completion was missed.
+//!
+//! (A log message has the names of its module and its file in the program, so that their lengths
+//! are instructions.)
+
+use dio_trace_common::abi::{REQ_PUNTED, Stat};
+
+use crate::{
+    evidence::EvidenceRef,
+    filter::Direct,
+    in_flight::{self, RequestRef},
+    kernel_memory::Args,
+    maps::count,
+    thread_table::{ASYNC, IDLE, SYNC, ThreadRef},
+};
+
+/// What an issue function knows besides the file.
+pub struct Issue {
+    /// Of the file.
+    pub direct: Direct,
+    pub op: u8,
+    pub api: u8,
+    /// `REQ_VECTORED` or 0.
+    pub flags: u8,
+    pub pos: i64,
+    pub len: u64,
+    pub user: u64,
+    pub nr_segs: u32,
+    /// Of an asynchronous request, else 0.
+    pub kiocb: u64,
+    /// Kernel address of a synchronous request's position, else 0.
+    pub ppos: u64,
+    /// The return of each attempt is probed too.
+    pub paired: bool,
+}
+
+/// If the thread's synchronous request is still open when the thread issues another one, its return
+/// was missed.
+#[inline(always)]
+pub fn close_stale<A: Args>(ctx: &A, thread: ThreadRef) {
+    if thread.state().get() == SYNC {
+        let request = thread.request();
+        aya_log_ebpf::debug!(
+            ctx,
+            "thread {}: no end seen of inode {} offset {} length {}",
+            request.tid().get(),
+            request.ino().get(),
+            request.pos().get(),
+            request.len().get()
+        );
+        count(Stat::Unmatched);
+    }
+    thread.state().set(IDLE);
+}
+
+/// io_uring issues a request again, under the same kiocb: in io-wq after -EAGAIN, or for the rest
+/// after a short inline read (io_uring/rw.c). It is one request if both issues ask for the same
+/// bytes, and this one for a position inside them. Anything else is a recycled kiocb whose
+/// completion was missed.
+#[inline(always)]
+pub fn continue_attempt<A: Args>(ctx: &A, thread: ThreadRef, issue: &Issue) -> bool {
+    let thread = thread.as_ptr();
+    let Some(open) = in_flight::record(issue.kiocb) else { return false };
+    // SAFETY: issuer rule: between two attempts nobody else touches it.
+    unsafe {
+        let same = ((*open).flags & REQ_PUNTED != 0 || !issue.paired)
+            && ((*open).user == issue.user || (*open).user == 0)
+            && ((*open).len == issue.len || (*open).user == 0)
+            && issue.pos >= (*open).pos
+            && ((issue.pos - (*open).pos) as u64) < issue.len;
+        if !same {
+            aya_log_ebpf::debug!(
+                ctx,
+                "kiocb {:x} begins anew: no end seen of inode {} offset {} length {}",
+                issue.kiocb,
+                (*open).ino,
+                (*open).pos,
+                (*open).len
+            );
+            count(Stat::Unmatched);
+            return false; // the insert overwrites it
+        }
+        // A buffer of the kernel's choice is known once it was chosen (IOSQE_BUFFER_SELECT).
+        ((*open).user, (*open).len) = (issue.user, issue.len);
+        let done = (issue.pos - (*open).pos) as u64;
+        EvidenceRef::of(RequestRef::new(open)).next_attempt(done);
+        (*open).done_before = done;
+        (*open).flags &= !REQ_PUNTED;
+        (*thread).request.begin_ns = (*open).begin_ns;
+        (*thread).request.kiocb = issue.kiocb;
+        (*thread).state = ASYNC;
+    }
+    true
+}

@@ -1,0 +1,128 @@
+//! Opens a request where it is issued.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use dio_trace_common::{
+    abi::{API_IO_URING, EVENT_REQUEST, OP_WRITE, REQ_ASYNC, REQ_BLOCK_DEVICE, Stat},
+    evidence::seen,
+};
+
+use crate::{
+    config::O_APPEND,
+    evidence::{EvidenceRef, of_magic},
+    filter::Direct,
+    in_flight::{self, RequestRef},
+    issue::{Issue, close_stale, continue_attempt},
+    kernel_memory::{
+        ADDRESS_SPACE_HOST, Args, FILE_F_MAPPING, INODE_I_GENERATION, INODE_I_INO, INODE_I_RDEV,
+        INODE_I_SB, INODE_I_SIZE, SUPER_BLOCK_S_DEV, SUPER_BLOCK_S_MAGIC,
+    },
+    maps::count,
+    stacks,
+    task::{comm, leader_comm, starts_with_iou},
+    thread_table::{ASYNC, SYNC, ThreadRef},
+};
+
+/// Opens a request in the thread's record, and puts it in flight if it has a kiocb.
+#[inline(always)]
+pub fn open<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
+    if issue.len == 0 {
+        return; // the kernel returns 0 without I/O
+    }
+    close_stale(ctx, thread);
+    if issue.kiocb != 0 && continue_attempt(ctx, thread, issue) {
+        return;
+    }
+    thread.file().set(file);
+    thread.ppos().set(issue.ppos);
+    thread.lower_mapping().set(0);
+    let request = thread.request();
+    fill(ctx, thread, file, issue);
+    stacks::take(ctx, request);
+    if issue.kiocb == 0 {
+        thread.state().set(SYNC);
+    } else {
+        if !in_flight::insert(issue.kiocb, request) {
+            count(Stat::LostKiocb);
+            return;
+        }
+        thread.state().set(ASYNC);
+    }
+    count(Stat::Begun);
+}
+
+/// Written field by field: a struct literal would be built on the 512-byte stack first. Neighbours
+/// that are zero are written volatile: otherwise the compiler calls its byte-by-byte `memset` for
+/// them. Through a plain pointer: the methods of a `RequestRef` make LLVM move a store of the two
+/// branches at the end.
+#[inline(always)]
+fn fill<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
+    let Direct { inode, block_device, flags } = issue.direct;
+    let sb: u64 = ctx.load(inode, &INODE_I_SB);
+    let mapping: u64 = ctx.load(file, &FILE_F_MAPPING);
+    // The size of a block device is its bdev inode's; f_inode is the node in devtmpfs.
+    let host: u64 = ctx.load(mapping, &ADDRESS_SPACE_HOST);
+    let size: i64 = ctx.load(host, &INODE_I_SIZE);
+    let magic: u64 = ctx.load(sb, &SUPER_BLOCK_S_MAGIC);
+    let thread = thread.as_ptr();
+    // SAFETY: own-thread rule. Written member by member: a struct literal would be built on the
+    // 512-byte stack first. Neighbours that are zero are written volatile: otherwise the compiler
+    // calls its byte-by-byte `memset` for them.
+    unsafe {
+        let (request, owner) = (&raw mut (*thread).request, (*thread).owner);
+        (*request).kind = EVENT_REQUEST;
+        (*request).begin_ns = bpf_ktime_get_ns();
+        (&raw mut (*request).end_ns).write_volatile(0);
+        (&raw mut (*request).kiocb).write_volatile(issue.kiocb);
+        (*request).inode = inode;
+        (*request).mapping = mapping;
+        (*request).user = issue.user;
+        (*request).pos = if issue.op == OP_WRITE && flags & O_APPEND.load() != 0 {
+            size // where it will go; the completion corrects it
+        } else {
+            issue.pos
+        };
+        (*request).len = issue.len;
+        let slot =
+            (&raw const (*thread).counter_slots).cast::<u32>().add(usize::from(issue.op & 1));
+        (&raw mut (*request).ret).write_volatile(i64::from(slot.read())); // see `count_request`
+        (&raw mut (*request).done_before).write_volatile(0);
+        (*request).size_begin = size;
+        (*request).size_end = size;
+        (*request).ino = ctx.load(inode, &INODE_I_INO);
+        (&raw mut (*request).direct_bytes).write_volatile(0);
+        (&raw mut (*request).cached_bytes).write_volatile(0);
+        EvidenceRef::of(RequestRef::new(request)).reset();
+        (*request).generation = ctx.load(inode, &INODE_I_GENERATION);
+        (*request).magic = magic as u32;
+        (*request).tgid = (owner >> 32) as u32;
+        (*request).tid = owner as u32;
+        (*request).nr_segs = issue.nr_segs;
+        (*request).inner_magic = 0;
+        (*request).op = issue.op;
+        (*request).api = issue.api;
+        (*request).stack = 0;
+        // Assign in both branches, so that verifier states converge behind them (state pruning).
+        let flags = issue.flags | if issue.kiocb != 0 { REQ_ASYNC } else { 0 };
+        if block_device {
+            (*request).dev = ctx.load(inode, &INODE_I_RDEV);
+            (&raw mut (*request).flags).write_volatile(flags | REQ_BLOCK_DEVICE);
+            (&raw mut (*request).evidence.seen).write_volatile(seen::LOCAL);
+        } else {
+            (*request).dev = ctx.load(sb, &SUPER_BLOCK_S_DEV);
+            (&raw mut (*request).flags).write_volatile(flags);
+            (&raw mut (*request).evidence.seen).write_volatile(of_magic(magic as u32));
+        }
+        if issue.kiocb == 0 {
+            let comm = (&raw mut (*request).comm).cast::<u64>();
+            comm.write_volatile(0); // see `name`
+            comm.add(1).write_volatile(0);
+            return;
+        }
+        let record = RequestRef::new(request);
+        comm(record);
+        // io-wq and SQPOLL threads are the process's own, under a name of the kernel's making.
+        if issue.api == API_IO_URING && starts_with_iou(record) {
+            leader_comm(record);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Reading the memory of the current process.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
+
+/// struct iovec (include/uapi/linux/uio.h)
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Iovec {
+    pub base: u64,
+    pub len: u64,
+}
+
+/// Reads user memory into `to`; false if the address is bad, and then `to` is zeroed.
+#[inline(always)]
+pub fn read_user_into<T: Copy>(at: u64, to: &mut T) -> bool {
+    // SAFETY: as many bytes of our own; the helper checks the user address. T is made of integers.
+    let failed = unsafe {
+        bpf_probe_read_user(core::ptr::from_mut(to).cast(), size_of::<T>() as u32, at as *const _)
+    };
+    failed == 0
+}
+
+/// Reads user memory, into memory that is not zeroed first: the compiler's `memset` goes byte by
+/// byte.
+#[inline(always)]
+pub fn read_user<T: Copy>(at: u64) -> Option<T> {
+    let mut to = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper checks the address and writes all bytes, or zeroes them and fails.
+    let failed = unsafe {
+        bpf_probe_read_user(to.as_mut_ptr().cast(), size_of::<T>() as u32, at as *const _)
+    } != 0;
+    if failed {
+        return None;
+    }
+    // SAFETY: written by the helper; T is made of integers.
+    Some(unsafe { to.assume_init() })
+}
