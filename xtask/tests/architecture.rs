@@ -234,13 +234,17 @@ fn imports(crate_name: &str) -> BTreeSet<Import> {
         .collect()
 }
 
-/// The order of a crate's rooms: the line that begins with its name.
+/// The order of a crate's rooms: the list item that begins with its name, continuation lines
+/// included.
 fn order(crate_name: &str) -> Vec<String> {
     let page = page();
     let begin = format!("- `{crate_name}`: ");
-    let line = page.lines().find_map(|line| line.strip_prefix(&begin));
-    let line = line.unwrap_or_else(|| panic!("ARCHITECTURE.md has no order of {crate_name}"));
-    line.split(" → ").map(|room| room.trim_matches(['`', '.', ' ']).to_owned()).collect()
+    let mut lines = page.lines().skip_while(|line| !line.starts_with(&begin));
+    let first = lines.next().and_then(|line| line.strip_prefix(&begin));
+    let first = first.unwrap_or_else(|| panic!("ARCHITECTURE.md has no order of {crate_name}"));
+    let rest = lines.take_while(|line| line.starts_with("  ")).map(str::trim);
+    let text: Vec<&str> = std::iter::once(first).chain(rest).collect();
+    text.join(" ").split('→').map(|room| room.trim().to_owned()).collect()
 }
 
 #[test]
