@@ -426,6 +426,27 @@ impl Counter {
         }
     }
 
+    /// What was added since `before`. Requests that became fewer are those of a new counter under
+    /// the same key, all of which are new. Buckets are 32 bits in the probes, and wrap.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        if self.requests < before.requests {
+            return *self;
+        }
+        let mut added = Self {
+            requests: self.requests - before.requests,
+            bytes: self.bytes.saturating_sub(before.bytes),
+            direct_bytes: self.direct_bytes.saturating_sub(before.direct_bytes),
+            cached_bytes: self.cached_bytes.saturating_sub(before.cached_bytes),
+            latency_ns: self.latency_ns.saturating_sub(before.latency_ns),
+            latency: self.latency,
+        };
+        for (n, before) in added.latency.iter_mut().zip(before.latency) {
+            *n = n.wrapping_sub(before);
+        }
+        added
+    }
+
     /// Counts one latency in ns in the histogram.
     #[inline]
     pub fn count_latency(histogram: &mut [u32; LATENCY_BUCKETS], ns: u64) {
@@ -554,5 +575,21 @@ mod tests {
             // SAFETY: a request.
             assert_eq!(unsafe { Request::key_words(&raw const request) }, words);
         }
+    }
+
+    #[test]
+    fn what_was_added_is_exact_where_a_bucket_wraps_or_a_counter_is_new() {
+        let counter = |requests, bucket| {
+            let mut counter = Counter { requests, bytes: requests * 10, ..Counter::ZERO };
+            counter.latency[3] = bucket;
+            counter
+        };
+        let added = counter(7, 1).since(&counter(5, u32::MAX));
+        assert_eq!((added.requests, added.bytes, added.latency[3]), (2, 20, 2));
+        let new = counter(3, 3).since(&counter(5, 5));
+        assert_eq!((new.requests, new.latency[3]), (3, 3));
+        let mut sum = counter(5, 5);
+        sum.merge(&counter(7, 7).since(&counter(5, 5)));
+        assert_eq!((sum.requests, sum.bytes, sum.latency[3]), (7, 70, 7));
     }
 }

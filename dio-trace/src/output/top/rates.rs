@@ -15,34 +15,13 @@ impl Rates {
     pub fn since(&mut self, counters: &[(CounterKey, Counter)]) -> Vec<(CounterKey, Counter)> {
         let more = |(key, now): &(CounterKey, Counter)| {
             let before = self.before.get(key).copied().unwrap_or(Counter::ZERO);
-            let more = difference(now, &before);
+            let more = now.since(&before);
             (more.requests != 0).then_some((*key, more))
         };
         let changed = counters.iter().filter_map(more).collect();
         self.before = counters.iter().copied().collect();
         changed
     }
-}
-
-/// The increment from `before` to `now`. A counter that decreased is a new one under the same key,
-/// so all of it is the increment.
-fn difference(now: &Counter, before: &Counter) -> Counter {
-    if now.requests < before.requests {
-        return *now;
-    }
-    let mut more = Counter {
-        requests: now.requests - before.requests,
-        bytes: now.bytes.saturating_sub(before.bytes),
-        direct_bytes: now.direct_bytes.saturating_sub(before.direct_bytes),
-        cached_bytes: now.cached_bytes.saturating_sub(before.cached_bytes),
-        latency_ns: now.latency_ns.saturating_sub(before.latency_ns),
-        latency: now.latency,
-    };
-    for (more, before) in more.latency.iter_mut().zip(before.latency) {
-        // The probes' 32-bit buckets wrap.
-        *more = more.wrapping_sub(before);
-    }
-    more
 }
 
 #[cfg(test)]

@@ -490,7 +490,8 @@ impl Recorder {
                 continue;
             }
             let file = self.ids.counted(FileId::from(key), key.tgid, enricher, facts);
-            counters.push(CounterFact::new(file, key, &since(counter, base)));
+            let added = base.map_or(*counter, |base| counter.since(base));
+            counters.push(CounterFact::new(file, key, &added));
         }
         for (mixer, pages) in &totals.mixers {
             let base = self.base.mixers.get(mixer);
@@ -525,19 +526,4 @@ impl Recorder {
         self.sent = totals.counters.iter().map(requests).collect();
         self.sent_mixers = totals.mixers.iter().copied().collect();
     }
-}
-
-/// Subtracts `base`, the counts at the beginning of the current file.
-fn since(now: &Counter, base: Option<&Counter>) -> Counter {
-    let Some(base) = base else { return *now };
-    let mut row = *now;
-    row.requests = now.requests.saturating_sub(base.requests);
-    row.bytes = now.bytes.saturating_sub(base.bytes);
-    row.direct_bytes = now.direct_bytes.saturating_sub(base.direct_bytes);
-    row.cached_bytes = now.cached_bytes.saturating_sub(base.cached_bytes);
-    row.latency_ns = now.latency_ns.saturating_sub(base.latency_ns);
-    for (n, before) in row.latency.iter_mut().zip(base.latency) {
-        *n = n.saturating_sub(before);
-    }
-    row
 }
