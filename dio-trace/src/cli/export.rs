@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::{
-    cli::{input::Input, out::Output, selection::SelectionArgs},
+    cli::{input::Input, result_file::ResultFile, selection::SelectionArgs},
     flow::sink::Sink,
     output::{
         export::{
@@ -70,7 +70,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<()> {
 }
 
 fn to_output(args: &ExportArgs, input: &Input) -> Result<()> {
-    let out = Output::open(args.output.as_deref(), args.force, &input.file)?;
+    let out = ResultFile::open(args.output.as_deref(), args.force, &input.file)?;
     let show_progress = out.is_file() || !io::stdout().is_terminal();
     match args.format {
         Format::Parquet => out.ensure_binary("Parquet")?,

@@ -12,7 +12,7 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    cli::{input::Input, out::Output, say, selection::SelectionArgs, tty},
+    cli::{input::Input, result_file::ResultFile, say, selection::SelectionArgs, tty},
     flow::{
         explained::ExplainedRequest,
         group::{By, Group, groups},
@@ -196,7 +196,7 @@ impl Sums {
 fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
     let input = Input::open(file)?;
     input.ensure_recording()?;
-    let out = Output::open(Some(page), args.force, &input.file)?;
+    let out = ResultFile::open(Some(page), args.force, &input.file)?;
     let show_progress = out.is_file() || !io::stdout().is_terminal();
     let mut out = BufWriter::new(out);
     let mut gather = Gather::default();

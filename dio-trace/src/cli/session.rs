@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     cli::{
         gate::Gating,
-        manners,
+        interactive,
         output::Output,
         record::RecordArgs,
         subject::Subject,
@@ -91,7 +91,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         log: common.verbose > 1,
         wanted,
     };
-    let mut tracer = manners::with_progress(|progress| Tracer::start(&options, progress))?;
+    let mut tracer = interactive::with_progress(|progress| Tracer::start(&options, progress))?;
     let recorder = record.map(|args| args.start(verb, &subject, &tracer)).transpose()?;
     let family = Family::of(&subject, &tracer)?;
     let (watch, text) = watch(verb, &subject, &family, &mut tracer)?;
@@ -111,8 +111,8 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let limit = common.duration.unwrap_or(FOREVER);
     let code = session.run(watch, limit, dump_signal.map(signal).transpose()?).await?;
     session.output.stop();
-    manners::quit_at_next_signal();
-    manners::say_to_person("detaching…");
+    interactive::quit_at_next_signal();
+    interactive::say_to_person("detaching…");
     match record {
         Some(args) => session.finish_recording(args).map(|()| code.unwrap_or(0)),
         None => session.finish(code),

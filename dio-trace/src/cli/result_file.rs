@@ -14,12 +14,12 @@ use crate::util::{
     stdio::Stdout,
 };
 
-pub(super) enum Output {
+pub(super) enum ResultFile {
     File(Whole),
     Stdout(Stdout),
 }
 
-impl Output {
+impl ResultFile {
     /// Opens the file `path`, or stdout if there is none or it is `-`. `input` is the recording
     /// that the result is made from, which must not be overwritten.
     ///
@@ -64,7 +64,7 @@ impl Output {
     }
 }
 
-impl Write for Output {
+impl Write for ResultFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::File(file) => file.write(bytes),
