@@ -321,7 +321,7 @@ fn build(pins: &Pins, toolchain: &Toolchain, target: &Path) -> Result<Vec<u8>> {
         .args(["-Z", "build-std=core", "--target", rustc::TARGET, "--target-dir"])
         .arg(target)
         .current_dir(&workspace)
-        .env("RUSTC_WRAPPER", env::current_exe().context("xtask cannot find itself")?)
+        .env("RUSTC_WRAPPER", paths::own_program()?)
         .env(rustc::MARK, "1")
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &linker)
         .env("RUSTC_BOOTSTRAP", "1")

@@ -24,6 +24,15 @@ pub(crate) fn workspace() -> Result<PathBuf> {
     bail!("{} is not inside a dio-trace checkout: run xtask there", start.display())
 }
 
+/// The file of this program. `cargo test` replaces it while it runs: with the dependencies of the
+/// tests xtask is built with other features. The new file is built from the same source. Linux
+/// appends " (deleted)" to the name of a file that was replaced (proc_pid_exe(5)).
+pub(crate) fn own_program() -> Result<PathBuf> {
+    let path = env::current_exe().context("xtask cannot find its own file")?;
+    let replaced = path.to_str().and_then(|text| text.strip_suffix(" (deleted)"));
+    Ok(replaced.map(PathBuf::from).filter(|new| new.is_file()).unwrap_or(path))
+}
+
 /// The target folder of `cargo build` in the checkout.
 pub(crate) fn target() -> Result<PathBuf> {
     let workspace = workspace()?;

@@ -37,7 +37,7 @@ pub(crate) fn main(args: &DemoArgs) -> Result<u8> {
     paths::fresh(&out)?;
     // The traced program is this build of xtask. It may be outside the folders that the guest sees,
     // so it is copied to /out.
-    let me = std::env::current_exe().context("xtask cannot find itself")?;
+    let me = paths::own_program()?;
     fs::copy(&me, out.join("xtask")).with_context(|| format!("cannot copy {}", me.display()))?;
     let mut setup = Setup::new(kernel);
     setup.out = Some(out);
