@@ -21,11 +21,11 @@ use crate::{
 /// The kernels that the scenarios run on, and how dio-trace attaches there. The slowest come first,
 /// so that two VMs in parallel finish at about the same time.
 const SCENARIOS: &[(&str, &str)] = &[
-    ("7.3", "fentry"),
-    ("6.12", "kprobe"),
-    ("6.12", "fentry"),
     ("6.1", "fentry"),
     ("6.18", "fentry"),
+    ("7.3", "fentry"),
+    ("6.12", "fentry"),
+    ("6.12", "kprobe"),
 ];
 
 /// Check the format, lints, unit tests, the eBPF object, the HTML page and the cost of tracing, and
