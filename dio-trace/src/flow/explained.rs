@@ -142,9 +142,8 @@ impl ExplainedRequest {
             extents,
             buffered_users: &file.buffered_users,
         });
-        let Explanation { id, why, fix } =
-            explanation.unwrap_or(Explanation { id: "", why: String::new(), fix: String::new() });
-        let explained = !id.is_empty();
+        let cause = explanation.as_ref().map(|explanation| explanation.id);
+        let (why, fix) = explanation.map(|Explanation { why, fix, .. }| (why, fix)).unzip();
         Self {
             v: SCHEMA,
             kind: "request",
@@ -169,9 +168,9 @@ impl ExplainedRequest {
             cached_bytes: decision.cached_bytes,
             outcome: (decision.outcome != Outcome::None).then_some(decision.outcome),
             errno: (request.ret < 0).then(|| errno::name(-request.ret)),
-            cause: explained.then_some(id),
-            why: explained.then_some(why),
-            fix: explained.then_some(fix),
+            cause,
+            why,
+            fix,
             effects: Effects {
                 flushed_pages: flushed(request, &file.fs, watched),
                 ..effects(request, decision.cached_bytes, decision.direct_bytes, watched)
