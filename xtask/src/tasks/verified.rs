@@ -60,13 +60,7 @@ pub(crate) fn keep(done: &[Done]) -> Result<()> {
 fn measured(done: &[Done]) -> Numbers {
     let of = |run: &Run| {
         let path = paths::target().ok()?.join("vm-test").join(run.name()).join(VERIFIED);
-        let text = fs::read_to_string(path).ok()?;
-        let row = |line: &str| {
-            let (program, verified) = line.split_once('\t')?;
-            let key = (run.kernel.to_owned(), run.attach.to_owned(), program.to_owned());
-            Some((key, verified.parse().ok()?))
-        };
-        Some(text.lines().filter_map(row).collect::<Vec<_>>())
+        fs::read_to_string(path).ok().map(|text| parse(&text))
     };
     done.iter().filter_map(|done| of(&done.run)).flatten().collect()
 }

@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-/// The file next to suite.json with the verified instructions of each program: a name and a number
-/// on each line, with a tab between.
+/// The file next to suite.json with the verified instructions of each program, in the columns of
+/// `xtask/bench/verified.tsv`: kernel series, how dio-trace attached, program, instructions.
 pub(crate) const VERIFIED: &str = "verified.tsv";
 
 /// The result of one run of the suite.

@@ -91,7 +91,7 @@ impl Run<'_> {
         say("files are ready; attaching");
         let tool = self.attach(program.child.id(), &["--all"], &traces)?;
         if self.number == 1 {
-            verified::write(self.out)?;
+            verified::write(self.tried, self.out)?;
         }
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {

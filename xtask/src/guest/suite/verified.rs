@@ -7,12 +7,12 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 use anyhow::{Context, Result};
 use aya::programs::loaded_programs;
 
-use crate::guest::contract::suite::VERIFIED;
+use crate::guest::{contract::suite::VERIFIED, harness::Tried};
 
 /// Writes the numbers of the programs that are loaded now. Kernels before 5.16 do not have them:
 /// nothing is written there. Names are cut to 15 characters by the kernel; of programs whose names
 /// are then the same the largest number counts.
-pub(super) fn write(folder: &Path) -> Result<()> {
+pub(super) fn write(tried: &Tried, folder: &Path) -> Result<()> {
     let mut programs: BTreeMap<String, u32> = BTreeMap::new();
     for program in loaded_programs() {
         let program = program.context("cannot list the loaded programs")?;
@@ -29,7 +29,7 @@ pub(super) fn write(folder: &Path) -> Result<()> {
     }
     let mut text = String::new();
     for (name, verified) in programs {
-        let _ = writeln!(text, "{name}\t{verified}");
+        let _ = writeln!(text, "{}\t{}\t{name}\t{verified}", tried.series, tried.attach);
     }
     let path = folder.join(VERIFIED);
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
