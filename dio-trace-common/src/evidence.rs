@@ -40,12 +40,12 @@ pub mod seen {
     /// happens in the page cache.
     pub const DIRECT_ENTERED: u32 = 1 << 13;
     /// A stacked file system forwarded the request to a file that is open without O_DIRECT.
-    pub const INNER_BUFFERED: u32 = 1 << 14;
+    pub const LOWER_BUFFERED: u32 = 1 << 14;
     /// A write to FUSE whose range could not be dropped from the cache: it may have been copied to
     /// the cache and sent from there, which no probe sees (fs/fuse/file.c:fuse_perform_write).
     pub const SENT_CACHED: u32 = 1 << 15;
-    /// The file system has a private direct path without a probe (`verdict::magic::has_own_way`).
-    pub const OWN_WAY: u32 = 1 << 16;
+    /// The file system has a private direct path without a probe (`verdict::magic::has_private_path`).
+    pub const PRIVATE_PATH: u32 = 1 << 16;
     /// The file is a block device, or its data is neither on a server nor in memory
     /// (`verdict::magic::is_local`), and no stacked file system forwarded the request.
     pub const LOCAL: u32 = 1 << 17;
@@ -115,7 +115,7 @@ pub struct Facts {
     /// `super_block.s_magic` of the file's file system (meaningless for a block device).
     pub magic: u32,
     /// `super_block.s_magic` of the lower file system that a stacked one forwarded to, else 0.
-    pub inner_magic: u32,
+    pub lower_magic: u32,
     /// Requested bytes; never 0.
     pub len: u64,
     /// File offset in bytes.
@@ -126,6 +126,4 @@ pub struct Facts {
     pub size_begin: i64,
     /// Size of the file or device when the request completed, in bytes.
     pub size_end: i64,
-    /// True if all probes that see reads and writes through the page cache are attached.
-    pub cache_probes_complete: bool,
 }

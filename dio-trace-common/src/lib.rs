@@ -3,6 +3,7 @@
 //! - [`abi`]: the records that the probes send to user space
 //! - [`evidence`]: what the probes observed of one request
 //! - [`verdict`]: the pure function from evidence to verdict, called on both sides
+//! - [`histogram`]: the buckets of latencies, the same on both sides
 //! - [`kfunc`]: kernel functions that the probes call, linked when the object is loaded
 //! - [`offsets`]: the kernel struct members that the probes read, resolved from BTF at load
 //!
@@ -13,6 +14,7 @@
 pub mod abi;
 mod byte_enum;
 pub mod evidence;
+pub mod histogram;
 pub mod kfunc;
 pub mod offsets;
 pub mod verdict;

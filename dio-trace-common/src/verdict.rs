@@ -49,7 +49,7 @@ pub mod magic {
     /// (fs/ntfs3/file.c:ntfs_file_read_iter, 7.x); zonefs appends to a zone by a bio
     /// (fs/zonefs/file.c:zonefs_file_dio_append, before 6.5).
     #[must_use]
-    pub const fn has_own_way(magic: u32) -> bool {
+    pub const fn has_private_path(magic: u32) -> bool {
         is_one_of(magic, &[NTFS3, ZONEFS]) != 0
     }
 
@@ -141,7 +141,7 @@ pub struct Decision {
 /// - to the server, for a network or FUSE client (which calls `filemap_read` or dirties pages for
 ///   the rest; excepted are FUSE writes after a page that could not be dropped, see
 ///   [`seen::SENT_CACHED`]);
-/// - by the private direct path, for a file system that has one ([`seen::OWN_WAY`]);
+/// - by the private direct path, for a file system that has one ([`seen::PRIVATE_PATH`]);
 /// - by the direct path, if one took the request and its completion may have been
 ///   missed.
 #[must_use]
@@ -204,7 +204,7 @@ fn decide_each(facts: &Facts, ev: &Evidence) -> Decision {
 #[inline(always)]
 fn cached(facts: &Facts, ev: &Evidence, done: u64) -> u64 {
     let untried = ev.seen & seen::DIRECT_TRIED == 0;
-    if ev.seen & seen::INNER_BUFFERED != 0 && untried {
+    if ev.seen & seen::LOWER_BUFFERED != 0 && untried {
         return done; // the kernel goes direct only for a kiocb with IOCB_DIRECT
     }
     if !facts.write {
@@ -241,9 +241,8 @@ fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, 
     let proven = ev.seen & seen::DIRECT_TRIED != 0 && ev.direct_bytes >= rest;
     let server = !facts.block_device && magic::is_client(below(facts));
     let client = answered(facts);
-    let entered = ev.seen & (seen::DIRECT_ENTERED | seen::OWN_WAY) != 0;
+    let entered = ev.seen & (seen::DIRECT_ENTERED | seen::PRIVATE_PATH) != 0;
     let by_elimination = (facts.block_device || server || entered)
-        && facts.cache_probes_complete
         && ev.seen & (seen::MISSED | seen::SENT_CACHED) == 0;
     if !proven && !by_elimination {
         return (Verdict::Unknown, 0, cached);
@@ -260,7 +259,7 @@ fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, 
 /// Magic of the file system that holds the data: the lower one if a stacked one forwarded to it.
 #[inline(always)]
 const fn below(facts: &Facts) -> u32 {
-    if facts.inner_magic == 0 { facts.magic } else { facts.inner_magic }
+    if facts.lower_magic == 0 { facts.magic } else { facts.lower_magic }
 }
 
 /// True if a server decides how many bytes a read gets, which may be 0 anywhere. Otherwise the
@@ -352,13 +351,12 @@ mod tests {
             spliced: false,
             block_device: false,
             magic: EXT4,
-            inner_magic: 0,
+            lower_magic: 0,
             len: 4096,
             pos: 8192,
             ret: 4096,
             size_begin: 1 << 20,
             size_end: 1 << 20,
-            cache_probes_complete: true,
         }
     }
 
@@ -418,15 +416,14 @@ mod tests {
                 spliced: n.of(&[false, false, true]),
                 block_device: n.of(&[false, false, true]),
                 magic: n.of(&magics),
-                inner_magic: n.of(&[0, 0, 0, EXT4, magic::FUSE, magic::TMPFS]),
+                lower_magic: n.of(&[0, 0, 0, EXT4, magic::FUSE, magic::TMPFS]),
                 len: n.of(&[0, 1, 4096, 4096, 8192, MAX_RW_COUNT + 1]),
                 pos: n.of(&[0, 4096, i64::MAX]),
                 ret: n.of(&[4096, 4096, 4096, 8192, 0, 1024, -11, -22, -5, i64::MIN + 1]),
                 size_begin: n.of(&[0, 4096, 1 << 20]),
                 size_end: n.of(&[0, 4096, 1 << 20]),
-                cache_probes_complete: n.of(&[false, true]),
             };
-            let local = facts.inner_magic == 0
+            let local = facts.lower_magic == 0
                 && (facts.block_device || magic::is_local(facts.magic))
                 && n.of(&[true, true, false]); // recordings of old versions have no such bit
             let ev = Evidence {
@@ -461,8 +458,6 @@ mod tests {
     fn a_direct_path_whose_end_was_missed_is_judged_by_elimination() {
         let entered = Evidence { seen: seen::DIRECT_ENTERED, ..Evidence::default() };
         assert_eq!(verdict(&read(), &entered).0, Verdict::Direct);
-        let blind = Facts { cache_probes_complete: false, ..read() };
-        assert_eq!(verdict(&blind, &entered).0, Verdict::Unknown);
         let missed = Evidence { seen: seen::DIRECT_ENTERED | seen::MISSED, ..entered };
         assert_eq!(verdict(&read(), &missed).0, Verdict::Unknown);
         let rest = Evidence { seen: entered.seen | seen::BUFFERED_READ, ..cached(1024) };
@@ -472,12 +467,12 @@ mod tests {
     #[test]
     fn a_stacked_file_is_judged_by_the_file_system_below() {
         let none = Evidence::default();
-        let on_fuse = Facts { inner_magic: magic::FUSE, ..read() };
+        let on_fuse = Facts { lower_magic: magic::FUSE, ..read() };
         assert_eq!(verdict(&on_fuse, &none).0, Verdict::Client);
-        let on_tmpfs = Facts { inner_magic: magic::TMPFS, ..read() };
+        let on_tmpfs = Facts { lower_magic: magic::TMPFS, ..read() };
         assert_eq!(verdict(&on_tmpfs, &none).0, Verdict::Memory);
         // FUSE passthrough: the bytes did not go to a server, so elimination proves nothing.
-        let passed = Facts { magic: magic::FUSE, inner_magic: EXT4, ..read() };
+        let passed = Facts { magic: magic::FUSE, lower_magic: EXT4, ..read() };
         assert_eq!(verdict(&passed, &none).0, Verdict::Unknown);
         assert_eq!(verdict(&passed, &direct(4096)).0, Verdict::Client);
         let short = Facts { ret: 1024, ..passed };
@@ -486,9 +481,9 @@ mod tests {
 
     #[test]
     fn what_a_stacked_file_system_hands_to_a_buffered_file_is_buffered() {
-        let inner = Evidence { seen: seen::INNER_BUFFERED, ..Evidence::default() };
+        let inner = Evidence { seen: seen::LOWER_BUFFERED, ..Evidence::default() };
         assert_eq!(verdict(&read(), &inner).0, Verdict::Fallback);
-        let both = Evidence { seen: seen::INNER_BUFFERED | seen::IOMAP_DIO, ..direct(4096) };
+        let both = Evidence { seen: seen::LOWER_BUFFERED | seen::IOMAP_DIO, ..direct(4096) };
         assert_eq!(verdict(&read(), &both).0, Verdict::Direct);
     }
 
@@ -501,8 +496,6 @@ mod tests {
         assert_eq!(verdict(&client, &none).0, Verdict::Client);
         for facts in [device, client] {
             assert_eq!(verdict(&facts, &cached(4096)).0, Verdict::Fallback);
-            let blind = Facts { cache_probes_complete: false, ..facts };
-            assert_eq!(verdict(&blind, &none).0, Verdict::Unknown);
             let missed = Evidence { seen: seen::MISSED, ..none };
             assert_eq!(verdict(&facts, &missed).0, Verdict::Unknown);
         }
@@ -510,13 +503,11 @@ mod tests {
 
     #[test]
     fn a_way_of_its_own_is_judged_by_elimination() {
-        assert!(magic::has_own_way(magic::NTFS3) && !magic::has_own_way(EXT4));
-        let own = Evidence { seen: seen::OWN_WAY, ..Evidence::default() };
+        assert!(magic::has_private_path(magic::NTFS3) && !magic::has_private_path(EXT4));
+        let own = Evidence { seen: seen::PRIVATE_PATH, ..Evidence::default() };
         assert_eq!(verdict(&read(), &own), (Verdict::Direct, Outcome::Full, false));
-        let both = Evidence { seen: seen::OWN_WAY | seen::BUFFERED_READ, ..cached(4096) };
+        let both = Evidence { seen: seen::PRIVATE_PATH | seen::BUFFERED_READ, ..cached(4096) };
         assert_eq!(verdict(&read(), &both).0, Verdict::Fallback);
-        let blind = Facts { cache_probes_complete: false, ..read() };
-        assert_eq!(verdict(&blind, &own).0, Verdict::Unknown);
     }
 
     #[test]

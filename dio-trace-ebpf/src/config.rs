@@ -56,6 +56,3 @@ pub static EMIT_ALL: Global<u32> = Global::new(0);
 /// Not 0: each request has its stack taken.
 #[unsafe(no_mangle)]
 pub static STACKS: Global<u32> = Global::new(0);
-/// Not 0: every probe of the page cache is attached (see `Facts::cache_probes_complete`).
-#[unsafe(no_mangle)]
-pub static CACHE_PROBES_COMPLETE: Global<u32> = Global::new(0);

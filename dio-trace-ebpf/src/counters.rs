@@ -7,7 +7,10 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, PerCpuArray},
     helpers::generated::bpf_get_prandom_u32,
 };
-use dio_trace_common::abi::{Counter, KeyWords, LATENCY_BUCKETS, Stat};
+use dio_trace_common::{
+    abi::{Counter, KeyWords, Stat},
+    histogram::{self, BUCKETS, Histogram},
+};
 
 use crate::{
     config::COUNTER_PLACES,
@@ -53,15 +56,16 @@ fields! { CounterRef:
     direct_bytes: u64,
     cached_bytes: u64,
     latency_ns: u64,
-    latency: [u32; LATENCY_BUCKETS],
+    latency: Histogram,
 }
 
 /// Adds a request to its counter; the first request of a counter also names its file.
 ///
-/// `hint` is the slot used by this thread's previous request; it may be stale. Most are counted
-/// under the same key, and comparing the key saves hashing it.
+/// Most requests are counted under the same key as their thread's previous one, and comparing the
+/// key saves hashing it.
 #[inline(always)]
-pub fn count_request(request: RequestRef, file: u64, hint: u32) {
+pub fn count_request(request: RequestRef, file: u64) {
+    let hint = request.counter_slot().get() as u32;
     let slot = if is_at(hint, request) { hint } else { slot_of(request, file) };
     match COUNTERS.get_ptr_mut(slot) {
         Some(counter) => add_to(CounterRef(counter), request),
@@ -100,9 +104,9 @@ fn get_or_claim(request: RequestRef, file: u64, key: &KeyWords) -> u32 {
     let kiocb = request.kiocb().get();
     let file = if kiocb == 0 { file } else { read(kiocb, &KIOCB_KI_FILP) };
     name(request);
-    // SAFETY: the name of a request that one CPU completes (one-completer rule).
-    let comm = unsafe { &*request.comm().as_ptr() };
-    file_names::emit(&Named::open(file), request.tgid().get(), comm);
+    // SAFETY: the task of a request that one CPU completes (one-completer rule).
+    let task = unsafe { &*request.task().as_ptr() };
+    file_names::emit(&Named::open(file), task);
     mixed_access::remember(request, request.mapping().get());
     let Some(free) = claim() else { return COUNTERS_MAX as u32 };
     if let Some(there) = KEYS.get_ptr_mut(free) {
@@ -143,50 +147,11 @@ fn add_to(counter: CounterRef, request: RequestRef) {
     counter.direct_bytes().add_atomic(direct);
     counter.cached_bytes().add_atomic(cached);
     counter.latency_ns().add_atomic(latency);
-    let bucket = log2(latency);
-    if bucket < LATENCY_BUCKETS {
+    let bucket = histogram::bucket(latency);
+    if bucket < BUCKETS {
         let first = counter.latency().as_ptr().cast::<u32>();
         // SAFETY: one of the buckets.
         let bucket = unsafe { Field::new(first.add(bucket)) };
         bucket.add_atomic(1);
     }
-}
-
-/// Positions of the highest bits of bytes.
-static HIGHEST: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut n = 2;
-    while n < 256 {
-        table[n] = table[n / 2] + 1;
-        n += 1;
-    }
-    table
-};
-
-/// Position of the highest bit (0 for 0), at most the last bucket. By hand: BPF does not have such
-/// an instruction, and the compiler's expansion of `leading_zeros` is longer.
-///
-/// In no branch may the verifier's bounds say that the result exceeds the last bucket: the verifier
-/// of 6.1 then follows a branch that cannot be taken, and loses the pointer that is added to.
-#[inline(always)]
-fn log2(mut n: u64) -> usize {
-    let mut bit = 0;
-    if n >= 1 << 32 {
-        n >>= 32;
-        bit = 32;
-        if n > 255 {
-            n = 255;
-        }
-    } else {
-        if n >= 1 << 16 {
-            n >>= 16;
-            bit = 16;
-        }
-        if n >= 1 << 8 {
-            n >>= 8;
-            bit += 8;
-        }
-    }
-    bit += usize::from(HIGHEST[n as usize & 255]);
-    if bit < LATENCY_BUCKETS { bit } else { LATENCY_BUCKETS - 1 }
 }

@@ -3,6 +3,7 @@
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use dio_trace_common::abi::{
     EVENT_FILE, FILE_TRUNCATED, FILE_UNHASHED, FileEvent, NAME_BYTES, PATH_BYTES, PATH_DEPTH, Stat,
+    Task,
 };
 
 use crate::{
@@ -61,10 +62,10 @@ impl Named {
     }
 }
 
-/// Sends the names of a file, and of the process it was seen in. At most once per counter, so that
-/// its cost does not matter.
+/// Sends the names of a file, and the thread in which it was seen. At most once per counter, so
+/// that its cost does not matter.
 #[inline(never)]
-pub fn emit(file: &Named, tgid: u32, comm: &[u8; 16]) -> i32 {
+pub fn emit(file: &Named, task: &Task) -> i32 {
     let Some(mut entry) = EVENTS.reserve_untyped::<FileEvent>(0) else {
         count(Stat::LostFile);
         return 0;
@@ -87,14 +88,13 @@ pub fn emit(file: &Named, tgid: u32, comm: &[u8; 16]) -> i32 {
     // but for the tail of `names` beyond `names_len`, which nobody reads.
     unsafe {
         (*event).kind = EVENT_FILE;
-        (*event).inode = inode;
-        (*event).ino = read(inode, &INODE_I_INO);
-        (*event).dev =
+        let file_id = &raw mut (*event).file;
+        (*file_id).inode = inode;
+        (*file_id).ino = read(inode, &INODE_I_INO);
+        (*file_id).dev =
             if block_device { read(inode, &INODE_I_RDEV) } else { read(sb, &SUPER_BLOCK_S_DEV) };
-        (*event).tgid = tgid;
-        (*event).generation = read(inode, &INODE_I_GENERATION);
-        (*event).pad = 0;
-        (*event).comm = *comm;
+        (*file_id).generation = read(inode, &INODE_I_GENERATION);
+        (*event).task = *task;
         let mount = mnt - u64::from(MOUNT_MNT.load());
         (*event).mnt_id = read(mount, &MOUNT_MNT_ID);
         (*event).fs_name = [0; 16];

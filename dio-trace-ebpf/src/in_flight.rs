@@ -19,7 +19,7 @@
 //!   completion, the first to run removes the record and the others find none. They run one after
 //!   another on that CPU, or ordered by the kernel (the CQE is posted after the callback).
 //!
-//! `kind`, `begin_ns`, `kiocb`, `tgid`, `tid`, `op`, `api` and the file's identity never change
+//! `kind`, `begin_ns`, `kiocb`, `task`, `op`, `api` and `file` never change
 //! between insertion and removal: anybody may read them.
 //!
 //! What is racy: the device may complete a request while its issuer is still on the way out of the
@@ -32,8 +32,8 @@
 //!   `MISSED` (kprobe mode). If both change the word within the same few instructions, one bit is
 //!   lost. The completer sets `DIRECT_ENTERED` again where it runs in another context, so that the
 //!   proof of the direct path does not hang on one store.
-//! - `end_ns` is a de-duplication token until the request is finished; it is used only in programs
-//!   that the kernel calls once for each completion (evidence/mod.rs:is_duplicate).
+//! - `last_token` is written only by programs that the kernel calls once for each completion
+//!   (evidence/mod.rs:is_duplicate).
 //!
 //! A pointer may outlive its entry, when the completer removes the record under the issuer. The
 //! memory stays part of the map (elements are preallocated and reused, kernel/bpf/hashtab.c), so
@@ -42,7 +42,7 @@
 
 use aya_ebpf::btf_maps::HashMap;
 use dio_trace_common::{
-    abi::{KeyWords, Request},
+    abi::{FileId, KeyWords, Request, Task},
     evidence::Evidence,
 };
 
@@ -50,19 +50,47 @@ use crate::record::fields;
 
 /// Open asynchronous requests by kiocb address.
 #[aya_ebpf::macros::btf_map]
-static REQUESTS: HashMap<u64, Request, 16384> = HashMap::new();
+static REQUESTS: HashMap<u64, Open, 16384> = HashMap::new();
+
+/// An open request, and what only the probes need while it is open.
+#[repr(C)]
+pub struct Open {
+    /// The record that is sent.
+    pub request: Request,
+    /// The last completion that was counted, see evidence/mod.rs:is_duplicate.
+    pub last_token: u64,
+    /// The slot of the counter of its thread's previous request of this kind; may be stale.
+    pub counter_slot: u64,
+}
 
 /// A request's record: a value of [`REQUESTS`], or a part of a thread's record.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub struct RequestRef(*mut Request);
+pub struct RequestRef(*mut Open);
 
 fields! { RequestRef:
+    pub last_token: u64,
+    pub counter_slot: u64,
+}
+
+fields! { RequestRef in request.file:
+    pub ino: u64,
+    pub dev: u32,
+}
+
+fields! { RequestRef in request.task:
+    pub tid: u32,
+    pub tgid: u32,
+    pub comm: [u8; 16],
+}
+
+fields! { RequestRef in request:
+    pub file: FileId,
+    pub task: Task,
     pub nr_segs: u32,
     pub begin_ns: u64,
     pub end_ns: u64,
     pub kiocb: u64,
-    pub inode: u64,
     pub mapping: u64,
     pub user: u64,
     pub pos: i64,
@@ -70,23 +98,17 @@ fields! { RequestRef:
     pub ret: i64,
     pub done_before: u64,
     pub size_end: i64,
-    pub ino: u64,
     pub direct_bytes: u64,
     pub cached_bytes: u64,
-    pub dev: u32,
-    pub generation: u32,
-    pub tgid: u32,
     pub op: u8,
     pub verdict: u8,
     pub outcome: u8,
     pub finding: u8,
-    pub tid: u32,
     pub magic: u32,
-    pub inner_magic: u32,
+    pub lower_magic: u32,
     pub api: u8,
     pub flags: u8,
     pub stack: u16,
-    pub comm: [u8; 16],
     /// Written by the room `evidence` only.
     pub evidence: Evidence,
 }
@@ -95,26 +117,27 @@ impl RequestRef {
     /// # Safety
     /// `record` lies in a map's value.
     #[inline(always)]
-    pub const unsafe fn new(record: *mut Request) -> Self {
+    pub const unsafe fn new(record: *mut Open) -> Self {
         Self(record)
     }
 
+    /// The record that is sent.
     #[inline(always)]
-    pub const fn as_ptr(self) -> *mut Request {
-        self.0
+    pub const fn record(self) -> *const Request {
+        self.0.cast()
     }
 
     /// What it is counted under. It holds its decision.
     #[inline(always)]
     pub fn key_words(self) -> KeyWords {
         // SAFETY: a request's record, which one CPU completes (one-completer rule).
-        unsafe { Request::key_words(self.0) }
+        unsafe { Request::key_words(self.record()) }
     }
 }
 
 /// [`get`], as it lies in the map.
 #[inline(always)]
-pub fn record(kiocb: u64) -> Option<*mut Request> {
+pub fn record(kiocb: u64) -> Option<*mut Open> {
     REQUESTS.get_ptr_mut(kiocb)
 }
 

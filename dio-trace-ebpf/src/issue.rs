@@ -61,9 +61,10 @@ pub fn close_stale<A: Args>(ctx: &A, thread: ThreadRef) {
 #[inline(always)]
 pub fn continue_attempt<A: Args>(ctx: &A, thread: ThreadRef, issue: &Issue) -> bool {
     let thread = thread.as_ptr();
-    let Some(open) = in_flight::record(issue.kiocb) else { return false };
+    let Some(record) = in_flight::record(issue.kiocb) else { return false };
     // SAFETY: issuer rule: between two attempts nobody else touches it.
     unsafe {
+        let open = &raw mut (*record).request;
         let same = ((*open).flags & REQ_PUNTED != 0 || !issue.paired)
             && ((*open).user == issue.user || (*open).user == 0)
             && ((*open).len == issue.len || (*open).user == 0)
@@ -74,7 +75,7 @@ pub fn continue_attempt<A: Args>(ctx: &A, thread: ThreadRef, issue: &Issue) -> b
                 ctx,
                 "kiocb {:x} begins anew: no end seen of inode {} offset {} length {}",
                 issue.kiocb,
-                (*open).ino,
+                (*open).file.ino,
                 (*open).pos,
                 (*open).len
             );
@@ -84,11 +85,12 @@ pub fn continue_attempt<A: Args>(ctx: &A, thread: ThreadRef, issue: &Issue) -> b
         // A buffer of the kernel's choice is known once it was chosen (IOSQE_BUFFER_SELECT).
         ((*open).user, (*open).len) = (issue.user, issue.len);
         let done = (issue.pos - (*open).pos) as u64;
-        EvidenceRef::of(RequestRef::new(open)).next_attempt(done);
+        EvidenceRef::of(RequestRef::new(record)).next_attempt(done);
         (*open).done_before = done;
         (*open).flags &= !REQ_PUNTED;
-        (*thread).request.begin_ns = (*open).begin_ns;
-        (*thread).request.kiocb = issue.kiocb;
+        let own = &raw mut (*thread).open.request;
+        (*own).begin_ns = (*open).begin_ns;
+        (*own).kiocb = issue.kiocb;
         (*thread).state = ASYNC;
     }
     true

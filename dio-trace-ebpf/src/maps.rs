@@ -4,7 +4,7 @@
 use core::borrow::Borrow;
 
 use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
-use dio_trace_common::abi::{Mixer, Request, STATS, Stat};
+use dio_trace_common::abi::{BufferedUse, FileId, Request, STATS, Stat};
 
 use crate::record::Field;
 
@@ -16,12 +16,9 @@ pub static TARGETS: HashMap<u32, u32, 16384> = HashMap::new();
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct DirectFile {
-    pub inode: u64,
-    pub ino: u64,
+    pub file: FileId,
     /// Inode number of the mapping's host: of the lower file, if the request was for a stacked one.
     pub host_ino: u64,
-    pub dev: u32,
-    pub generation: u32,
     /// Generation of the mapping's host: an inode number may be used again.
     pub host_generation: u32,
     /// Thread-group id of the process that uses it directly, or [`SEVERAL`].
@@ -37,7 +34,7 @@ pub static DIRECT_FILES: LruHashMap<u64, DirectFile, 16384> = LruHashMap::new();
 
 /// Pages by buffered user: who uses such a file through the page cache.
 #[aya_ebpf::macros::btf_map]
-pub static MIXERS: PerCpuHashMap<Mixer, u64, 4096> = PerCpuHashMap::new();
+pub static BUFFERED_USES: PerCpuHashMap<BufferedUse, u64, 4096> = PerCpuHashMap::new();
 
 /// The `address_space` of the file that a thread (by tid) is writing back.
 #[aya_ebpf::macros::btf_map]

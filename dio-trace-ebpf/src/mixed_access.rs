@@ -9,11 +9,10 @@
 //! (fs/ext4/inode.c:mpage_prepare_extent_to_map), and jbd2 does when it commits.
 
 use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_map_update_elem,
-    generated::{bpf_get_current_comm, bpf_ktime_get_ns},
+    bpf_get_current_pid_tgid, bpf_map_update_elem, generated::bpf_ktime_get_ns,
 };
 use dio_trace_common::{
-    abi::{EVENT_MIXER, MIXED_CACHED, MIXED_FILLED, Mixer, MixerEvent, Stat},
+    abi::{BufferedUse, BufferedUseEvent, EVENT_BUFFERED_USE, MIXED_CACHED, MIXED_FILLED, Stat},
     offsets::ABSENT,
 };
 
@@ -24,7 +23,7 @@ use crate::{
         ADDRESS_SPACE_HOST, Args, INODE_I_GENERATION, INODE_I_INO, INODE_I_NLINK, INODE_I_RWSEM,
         RW_SEMAPHORE_OWNER, TASK_COMM, TASK_FLAGS, read,
     },
-    maps::{DIRECT_FILES, DirectFile, EVENTS, MIXERS, SEVERAL, WRITING_BACK, count},
+    maps::{BUFFERED_USES, DIRECT_FILES, DirectFile, EVENTS, SEVERAL, WRITING_BACK, count},
     record::Field,
     ring::wakeup,
     task,
@@ -40,11 +39,8 @@ pub fn remember(request: RequestRef, mapping: u64) {
     }
     let host: u64 = read(mapping, &ADDRESS_SPACE_HOST);
     let mut file = DirectFile {
-        inode: request.inode().get(),
-        ino: request.ino().get(),
+        file: request.file().get(),
         host_ino: read(host, &INODE_I_INO),
-        dev: request.dev().get(),
-        generation: request.generation().get(),
         host_generation: read(host, &INODE_I_GENERATION),
         user: tgid,
     };
@@ -159,15 +155,8 @@ pub fn pages(mapping: u64, how: u32, pages: u64) {
     let filled = how == MIXED_CACHED && is_writing(task, host);
     let how = if filled { MIXED_FILLED } else { how };
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let key = Mixer {
-        inode: file.inode,
-        ino: file.ino,
-        dev: file.dev,
-        tgid,
-        how,
-        generation: file.generation,
-    };
-    if let Some(sum) = MIXERS.get_ptr_mut(key) {
+    let key = BufferedUse { file: file.file, tgid, how };
+    if let Some(sum) = BUFFERED_USES.get_ptr_mut(key) {
         // SAFETY: this CPU's value.
         unsafe { Field::new(sum) }.add_atomic(pages);
         return;
@@ -176,36 +165,34 @@ pub fn pages(mapping: u64, how: u32, pages: u64) {
 }
 
 #[inline(never)]
-fn first(key: &Mixer, pages: u64, direct_user: u32) -> i32 {
+fn first(key: &BufferedUse, pages: u64, direct_user: u32) -> i32 {
     // SAFETY: key and value are of the map's sizes.
     let failed = unsafe {
         bpf_map_update_elem(
-            (&raw const MIXERS).cast_mut().cast(),
+            (&raw const BUFFERED_USES).cast_mut().cast(),
             core::ptr::from_ref(key).cast_mut().cast(),
             (&raw const pages).cast_mut().cast(),
             0,
         )
     };
     if failed != 0 {
-        count(Stat::LostMixer);
+        count(Stat::LostBufferedUse);
         return 0;
     }
     if key.how == MIXED_FILLED {
         return 0;
     }
-    let Some(mut entry) = EVENTS.reserve_untyped::<MixerEvent>(0) else {
+    let Some(mut entry) = EVENTS.reserve_untyped::<BufferedUseEvent>(0) else {
         return 0; // it is in the map, and in the summary
     };
     let event = entry.as_mut_ptr();
     // SAFETY: reserved above with this very size; every member is written.
     unsafe {
-        (*event).kind = EVENT_MIXER;
-        (*event).tid = bpf_get_current_pid_tgid() as u32;
-        (*event).time_ns = bpf_ktime_get_ns();
-        (*event).mixer = *key;
+        (*event).kind = EVENT_BUFFERED_USE;
         (*event).direct_user = direct_user;
-        (*event).pad = 0;
-        bpf_get_current_comm((&raw mut (*event).comm).cast(), 16);
+        (*event).time_ns = bpf_ktime_get_ns();
+        (*event).buffered_use = *key;
+        (*event).task = task::identify();
     }
     entry.submit(wakeup());
     0

@@ -1,10 +1,7 @@
 //! O_DIRECT itself rejected: open(2) or fcntl(2) gave EINVAL, and no request can follow.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid,
-    generated::{bpf_get_current_comm, bpf_ktime_get_ns},
-};
-use dio_trace_common::abi::{EVENT_REFUSAL, REFUSED_FCNTL, REFUSED_OPEN, Refusal, Stat};
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use dio_trace_common::abi::{BY_FCNTL, BY_OPEN, EVENT_REJECTED_OPEN, FileId, RejectedOpen, Stat};
 
 use crate::{
     config::O_DIRECT,
@@ -17,6 +14,7 @@ use crate::{
     maps::{EVENTS, count},
     preempt::PreemptGuard,
     ring::wakeup,
+    task,
     thread_table::{ThreadRef, current_or_claim},
 };
 
@@ -55,7 +53,7 @@ pub fn open_entered<A: Args>(ctx: &A) {
     if asks_for_direct(ctx, ctx.arg(1)) && current_wanted() {
         let file = Named::at(ctx.arg(0));
         if !file.is_internal() {
-            keep(&file, REFUSED_OPEN);
+            keep(&file, BY_OPEN);
         }
     }
 }
@@ -64,7 +62,7 @@ pub fn open_entered<A: Args>(ctx: &A) {
 #[inline(always)]
 pub fn fcntl<A: Args>(ctx: &A, ret: i64) {
     if ret == EINVAL && sets_direct(ctx) && current_wanted() {
-        send(&Named::open(ctx.arg(3)), REFUSED_FCNTL, true);
+        send(&Named::open(ctx.arg(3)), BY_FCNTL, true);
     }
 }
 
@@ -72,7 +70,7 @@ pub fn fcntl<A: Args>(ctx: &A, ret: i64) {
 #[inline(always)]
 pub fn fcntl_entered<A: Args>(ctx: &A) {
     if sets_direct(ctx) && current_wanted() {
-        keep(&Named::open(ctx.arg(3)), REFUSED_FCNTL);
+        keep(&Named::open(ctx.arg(3)), BY_FCNTL);
     }
 }
 
@@ -83,7 +81,7 @@ pub fn returned(thread: ThreadRef, ret: i64) {
     let by = thread.pending().take() as u16;
     let (mnt, dentry) = (thread.pending_mnt().get(), thread.pending_dentry().get());
     if by != 0 && ret == EINVAL {
-        send(&Named::of(mnt, dentry), by, by == REFUSED_FCNTL);
+        send(&Named::of(mnt, dentry), by, by == BY_FCNTL);
     }
 }
 
@@ -109,7 +107,7 @@ fn open_rejected(path: u64, file: u64) {
         return; // a stacked file system opens the lower file: not what the program asked for
     }
     let dentry: u64 = read(file + u64::from(FILE_F_PATH.load()), &PATH_DENTRY);
-    send(&named, REFUSED_OPEN, dentry != 0);
+    send(&named, BY_OPEN, dentry != 0);
 }
 
 #[inline(always)]
@@ -127,31 +125,28 @@ fn keep(file: &Named, by: u16) {
 #[inline(never)]
 fn send(file: &Named, by: u16, proven: bool) -> i32 {
     let _guard = PreemptGuard::new();
-    let ids = bpf_get_current_pid_tgid();
     let inode = file.inode;
-    let mut comm = [0u8; 16];
-    // SAFETY: 16 bytes of our stack.
-    unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), 16) };
-    file_names::emit(file, (ids >> 32) as u32, &comm);
-    let Some(mut entry) = EVENTS.reserve_untyped::<Refusal>(0) else {
-        count(Stat::LostRefusal);
+    let task = task::identify();
+    file_names::emit(file, &task);
+    let Some(mut entry) = EVENTS.reserve_untyped::<RejectedOpen>(0) else {
+        count(Stat::LostRejectedOpen);
         return 0;
     };
     let event = entry.as_mut_ptr();
     let sb: u64 = read(inode, &INODE_I_SB);
     // SAFETY: reserved above with this very size; every member is written.
     unsafe {
-        (*event).kind = EVENT_REFUSAL;
+        (*event).kind = EVENT_REJECTED_OPEN;
         (*event).by = by;
         (*event).proven = u16::from(proven);
         (*event).time_ns = bpf_ktime_get_ns();
-        (*event).inode = inode;
-        (*event).ino = read(inode, &INODE_I_INO);
-        (*event).dev = read(sb, &SUPER_BLOCK_S_DEV);
-        (*event).tgid = (ids >> 32) as u32;
-        (*event).tid = ids as u32;
-        (*event).generation = read(inode, &INODE_I_GENERATION);
-        bpf_get_current_comm((&raw mut (*event).comm).cast(), 16);
+        (*event).file = FileId {
+            inode,
+            ino: read(inode, &INODE_I_INO),
+            dev: read(sb, &SUPER_BLOCK_S_DEV),
+            generation: read(inode, &INODE_I_GENERATION),
+        };
+        (*event).task = task;
     }
     entry.submit(wakeup());
     0

@@ -107,19 +107,30 @@ impl<T: Copy> Field<T> {
     }
 }
 
-/// Methods of a type that wraps a record's address: a [`Field`] for each of these fields.
+/// Methods of a type that wraps a record's address: a [`Field`] for each of these fields. `in a.b`
+/// takes the fields of a struct within the record.
 macro_rules! fields {
-    ($Ref:ident: $($(#[$m:meta])* $vis:vis $field:ident: $ty:ty,)+) => {
+    ($Ref:ident: $($fields:tt)+) => { $crate::record::fields!(@ $Ref [] $($fields)+); };
+    ($Ref:ident in $first:ident $(.$then:ident)*: $($fields:tt)+) => {
+        $crate::record::fields!(@ $Ref [$first. $($then.)*] $($fields)+);
+    };
+    (@ $Ref:ident $path:tt $($(#[$m:meta])* $vis:vis $field:ident: $ty:ty,)+) => {
         impl $Ref {
             $(
                 $(#[$m])*
                 #[inline(always)]
                 $vis fn $field(self) -> $crate::record::Field<$ty> {
                     // SAFETY: the address is that of a record in a map's value.
-                    unsafe { $crate::record::Field::new(&raw mut (*self.0).$field) }
+                    unsafe { $crate::record::Field::new($crate::record::field!(self $path $field)) }
                 }
             )+
         }
     };
 }
+
+/// The address of a field, see [`fields`].
+macro_rules! field {
+    ($this:ident [$($path:tt)*] $field:ident) => { &raw mut (*$this.0).$($path)* $field };
+}
+pub(crate) use field;
 pub(crate) use fields;

@@ -22,7 +22,7 @@ pub fn emit(request: RequestRef) {
     let sent = unsafe {
         bpf_ringbuf_output(
             (&raw const EVENTS).cast_mut().cast(),
-            request.as_ptr().cast(),
+            request.record().cast_mut().cast(),
             size_of::<Request>() as u64,
             wakeup,
         )

@@ -1,6 +1,10 @@
 //! The current task: its name, and how it runs.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_current_task};
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid,
+    generated::{bpf_get_current_comm, bpf_get_current_task},
+};
+use dio_trace_common::abi::Task;
 
 use crate::{
     in_flight::RequestRef,
@@ -9,6 +13,16 @@ use crate::{
         read_at,
     },
 };
+
+/// The current thread and its name.
+#[inline(always)]
+pub fn identify() -> Task {
+    let ids = bpf_get_current_pid_tgid();
+    let mut task = Task { tid: ids as u32, tgid: (ids >> 32) as u32, comm: [0; 16] };
+    // SAFETY: room for 16 bytes.
+    unsafe { bpf_get_current_comm(task.comm.as_mut_ptr().cast(), 16) };
+    task
+}
 
 /// The current `task_struct`.
 #[inline(always)]

@@ -14,7 +14,7 @@
 //!   own.
 //! - An **interrupt** that completes a request may run on top of any thread, in the midst of one of
 //!   its programs. It finds the request by its kiocb, and of the record below it reads only
-//!   `state`, `request.kiocb` and `request.begin_ns`, to tell whether this very thread is
+//!   `state`, `open.request.kiocb` and `begin_ns`, to tell whether this very thread is
 //!   submitting the request (`is_submitting`). It writes no field of it. A pair that is half
 //!   written matches no request in flight, as both are compared.
 //! - The **slot rule**: `owner` is written by the thread that claims the slot, as the last field,
@@ -27,7 +27,7 @@
 //!   Each is one store of 4 bytes. A stale one costs a look-up: whoever uses it compares the key
 //!   that is counted there (counters.rs:is_at).
 //!
-//! What of [`Thread::request`] is safe follows from [`Thread::state`]: in `SYNC` it is the open
+//! What of [`Thread::open`] is safe follows from [`Thread::state`]: in `SYNC` it is the open
 //! request, which ends in this thread, so that the own-thread rule covers it. In `ASYNC` the open
 //! request is the copy in flight (in_flight.rs has the rules), and only `kiocb` and `begin_ns` are
 //! used here.
@@ -36,17 +36,16 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap},
     helpers::bpf_get_current_pid_tgid,
 };
-use dio_trace_common::abi::Request;
 
 use crate::{
-    in_flight::{self, RequestRef},
+    in_flight::{self, Open, RequestRef},
     maps::{Copied, insert_new},
     record::{Field, fields},
 };
 
 /// [`Thread::state`]: no request open.
 pub const IDLE: u32 = 0;
-/// [`Thread::state`]: the open request is [`Thread::request`].
+/// [`Thread::state`]: the open request is [`Thread::open`].
 pub const SYNC: u32 = 1;
 /// [`Thread::state`]: the open request is in [`REQUESTS`] under [`Request::kiocb`].
 pub const ASYNC: u32 = 2;
@@ -79,7 +78,7 @@ pub struct Thread {
     /// The file whose rejected open was sent last, and the attachments of the probe that it passed.
     pub rejected: u64,
     pub rejected_by: u64,
-    /// Only kprobe: `REFUSED_*` of the system call in progress that asks for O_DIRECT, else 0…
+    /// Only kprobe: `BY_*` of the system call in progress that asks for O_DIRECT, else 0…
     pub pending: u64,
     /// … and for which file.
     pub pending_mnt: u64,
@@ -96,7 +95,7 @@ pub struct Thread {
     pub missed_result: i64,
     /// The counters of its last read and of its last write.
     pub counter_slots: [u32; 2],
-    pub request: Request,
+    pub open: Open,
 }
 
 /// A thread's record: a slot of [`THREADS`].
@@ -139,7 +138,7 @@ impl ThreadRef {
     #[inline(always)]
     pub fn request(self) -> RequestRef {
         // SAFETY: a part of a map's value.
-        unsafe { RequestRef::new(&raw mut (*self.0).request) }
+        unsafe { RequestRef::new(&raw mut (*self.0).open) }
     }
 
     /// The counter of its last request of this kind (`OP_*`).
@@ -291,16 +290,17 @@ pub fn is_submitting(thread: ThreadRef, request: RequestRef) -> bool {
 /// The request the thread is submitting, if any. A plain pointer: LLVM makes other instructions of
 /// an `Option<RequestRef>` here.
 #[inline(always)]
-pub fn open_request(thread: ThreadRef) -> Option<*mut Request> {
+pub fn open_request(thread: ThreadRef) -> Option<*mut Open> {
     let thread = thread.as_ptr();
     // SAFETY: own-thread rule; an interrupt only compares.
     unsafe {
         match (*thread).state {
-            SYNC => Some(&raw mut (*thread).request),
+            SYNC => Some(&raw mut (*thread).open),
             ASYNC => {
-                let request = in_flight::record((*thread).request.kiocb)?;
+                let own = &raw const (*thread).open.request;
+                let open = in_flight::record((*own).kiocb)?;
                 // The kiocb may have completed and serve another request already.
-                ((*request).begin_ns == (*thread).request.begin_ns).then_some(request)
+                ((*open).request.begin_ns == (*own).begin_ns).then_some(open)
             }
             _ => None,
         }

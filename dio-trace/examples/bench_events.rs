@@ -19,7 +19,7 @@ use dio_trace::{
     util::clock::{Clock, Shown},
 };
 use dio_trace_common::{
-    abi::{API_READ, EVENT_FILE, FileEvent, NAME_BYTES, PATH_BYTES, Request},
+    abi::{API_READ, EVENT_FILE, FileEvent, FileId, NAME_BYTES, PATH_BYTES, Request, Task},
     evidence::{Evidence, seen},
     verdict::{Outcome, Verdict},
 };
@@ -30,9 +30,14 @@ const COUNTED: u64 = 16_384;
 const DEV: u32 = 8 << 20 | 1;
 const COMM: [u8; 16] = *b"events\0\0\0\0\0\0\0\0\0\0";
 
-/// A made-up address of the file's inode.
-const fn inode(file: u64) -> u64 {
-    0xffff_8880_0000_0000 + file * 1024
+/// A file with a made-up address of its inode.
+const fn id(file: u64) -> FileId {
+    FileId { inode: 0xffff_8880_0000_0000 + file * 1024, ino: file, dev: DEV, generation: 1 }
+}
+
+/// This process.
+fn task() -> Task {
+    Task { tid: process::id(), tgid: process::id(), comm: COMM }
 }
 
 fn named(file: u64, mnt_id: i32) -> FileEvent {
@@ -42,15 +47,10 @@ fn named(file: u64, mnt_id: i32) -> FileEvent {
     FileEvent {
         kind: EVENT_FILE,
         flags: 0,
-        inode: inode(file),
-        ino: file,
-        dev: DEV,
-        tgid: process::id(),
+        file: id(file),
+        task: task(),
         mnt_id,
         names_len: path.len() as u32,
-        generation: 1,
-        pad: 0,
-        comm: COMM,
         fs_name: *b"ext4\0\0\0\0\0\0\0\0\0\0\0\0",
         names,
     }
@@ -68,25 +68,20 @@ fn request(file: u64, nth: u64) -> Request {
         nr_segs: 1,
         begin_ns: nth * 1_000,
         end_ns: nth * 1_000 + 80_000,
-        inode: inode(file),
+        file: id(file),
         pos: (nth % 1024 * 4096) as i64,
         len: 4096,
         ret: 4096,
         size_begin: 1 << 22,
         size_end: 1 << 22,
-        ino: file,
         cached_bytes: 4096,
         evidence,
-        dev: DEV,
-        generation: 1,
-        tgid: process::id(),
-        tid: process::id(),
+        task: task(),
         magic: 0xef53,
         api: API_READ,
         verdict: Verdict::Fallback as u8,
         outcome: Outcome::Full as u8,
         finding: 1,
-        comm: COMM,
         ..Request::EMPTY
     }
 }

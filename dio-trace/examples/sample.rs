@@ -8,15 +8,15 @@ use std::{collections::HashMap, fs::File, path::Path};
 use anyhow::{Result, bail};
 use dio_trace::{
     recording::format::{
-        CounterFact, End, Fact, FileFact, Header, MixerFact, Recorded, RefusalFact, TaskFact,
-        TotalsFact, Writer,
+        BufferedUseFact, CounterFact, End, Fact, FileFact, Header, Recorded, RejectedOpenFact,
+        TaskFact, TotalsFact, Writer,
     },
     util::clock::Zone,
 };
 use dio_trace_common::{
     abi::{
-        API_IO_URING, API_LIBAIO, API_READ, Counter, CounterKey, MIXED_CACHED, MIXED_DIRTIED,
-        OP_WRITE, REFUSED_OPEN, Request, Stat,
+        API_IO_URING, API_LIBAIO, API_READ, BY_OPEN, Counter, CounterKey, MIXED_CACHED,
+        MIXED_DIRTIED, OP_WRITE, Request, Stat,
     },
     evidence::{Evidence, seen},
     verdict::{decide, magic},
@@ -178,9 +178,9 @@ impl Host {
 
     fn count(&mut self, mut request: Request, kind: &Kind) {
         let FileFact { ino, dev, .. } = self.facts[&kind.file];
-        (request.inode, request.ino, request.dev) = (kind.file, ino, dev);
-        request.tgid = TASKS[kind.task as usize - 1].0;
-        let decision = decide(&request.facts(true), &request.evidence);
+        (request.file.inode, request.file.ino, request.file.dev) = (kind.file, ino, dev);
+        request.task.tgid = TASKS[kind.task as usize - 1].0;
+        let decision = decide(&request.facts(), &request.evidence);
         let key = CounterKey::of(&request, &decision);
         let counter = self.counters.entry(key).or_insert(Counter::ZERO);
         counter.count(&request, &decision);
@@ -254,7 +254,7 @@ pub(crate) fn write(path: &Path, host_name: &str, requests: u64) -> Result<()> {
         let end = SECOND + n * (LASTS / requests) + host.draw.below(LASTS / requests);
         if n == requests * 6 / 10 {
             for how in [MIXED_CACHED, MIXED_DIRTIED] {
-                writer.fact(&Fact::Mixer(MixerFact {
+                writer.fact(&Fact::BufferedUse(BufferedUseFact {
                     time: end,
                     file: 1,
                     task: 7,
@@ -262,11 +262,11 @@ pub(crate) fn write(path: &Path, host_name: &str, requests: u64) -> Result<()> {
                     direct_user: 0,
                 }))?;
             }
-            writer.fact(&Fact::Refusal(RefusalFact {
+            writer.fact(&Fact::RejectedOpen(RejectedOpenFact {
                 time: end,
                 file: 8,
                 task: 6,
-                by: REFUSED_OPEN,
+                by: BY_OPEN,
                 proven: 1,
             }))?;
         }
@@ -293,7 +293,7 @@ fn totals(host: &Host) -> TotalsFact {
     let mut counters: Vec<CounterFact> = host
         .counters
         .iter()
-        .map(|(key, counter)| CounterFact::new(key.inode, key, counter))
+        .map(|(key, counter)| CounterFact::new(key.file.inode, key, counter))
         .collect();
     counters.sort_by_key(|row| (row.file, row.pid, row.what));
     let ended: u64 = counters.iter().map(|row| row.requests).sum();
@@ -308,7 +308,7 @@ fn totals(host: &Host) -> TotalsFact {
         time: SECOND + LASTS,
         stats: Stat::ALL.iter().map(stat).collect(),
         counters,
-        mixers: vec![(1, 7001, MIXED_CACHED, 9_120), (1, 7001, MIXED_DIRTIED, 411)],
+        buffered_uses: vec![(1, 7001, MIXED_CACHED, 9_120), (1, 7001, MIXED_DIRTIED, 411)],
         ..TotalsFact::default()
     }
 }

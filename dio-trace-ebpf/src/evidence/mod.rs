@@ -147,8 +147,7 @@ fn is_duplicate<const REDUNDANT: bool>(request: RequestRef, token: u64) -> bool 
     if !REDUNDANT || COPIES.load() == 0 {
         return false;
     }
-    // The request is not completed yet: until then `end_ns` holds the token.
-    let last = request.end_ns();
+    let last = request.last_token();
     let duplicate = last.get() == token;
     let token = if duplicate { 0 } else { token };
     last.set(token);
@@ -169,7 +168,7 @@ fn request_on(mapping: u64) -> Option<(ThreadRef, RequestRef)> {
     let request = unsafe { RequestRef::new(request) };
     // SAFETY: a request of a map, and a value of THREADS.
     let (own, lower_mapping) =
-        unsafe { ((*request.as_ptr()).mapping, (*thread.as_ptr()).lower_mapping) };
+        unsafe { ((*request.record()).mapping, (*thread.as_ptr()).lower_mapping) };
     (own == mapping || lower_mapping == mapping).then_some((thread, request))
 }
 
@@ -177,6 +176,6 @@ fn request_on(mapping: u64) -> Option<(ThreadRef, RequestRef)> {
 /// would make the verifier walk the rules once for each answer.
 #[inline(always)]
 pub const fn of_magic(magic: u32) -> u32 {
-    let private_path = if magic::has_own_way(magic) { seen::OWN_WAY } else { 0 };
+    let private_path = if magic::has_private_path(magic) { seen::PRIVATE_PATH } else { 0 };
     private_path | if magic::is_local(magic) { seen::LOCAL } else { 0 }
 }

@@ -34,7 +34,7 @@ pub fn forwarded_to<A: Args>(ctx: &A, thread: ThreadRef, file: u64) {
     thread.lower_mapping().set(mapping);
     note_lower(request, magic as u32);
     if !is_direct(ctx, file) {
-        EvidenceRef::of(request).set_seen(seen::INNER_BUFFERED);
+        EvidenceRef::of(request).set_seen(seen::LOWER_BUFFERED);
     }
     if mixed_access::is_new_user(mapping, request.tgid().get()) {
         mixed_access::remember(request, mapping);
@@ -44,8 +44,8 @@ pub fn forwarded_to<A: Args>(ctx: &A, thread: ThreadRef, file: u64) {
 /// The request's data is that of this lower file system.
 #[inline(always)]
 fn note_lower(request: RequestRef, magic: u32) {
-    request.inner_magic().set(magic);
+    request.lower_magic().set(magic);
     let evidence = EvidenceRef::of(request);
     evidence.clear_seen(seen::LOCAL);
-    evidence.set_seen(of_magic(magic) & seen::OWN_WAY);
+    evidence.set_seen(of_magic(magic) & seen::PRIVATE_PATH);
 }

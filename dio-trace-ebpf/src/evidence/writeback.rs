@@ -91,7 +91,7 @@ pub fn invalidate_returned(ret: i64) {
     if ret as i32 != 0 {
         evidence.set_seen(seen::INVALIDATE_FAILED);
         let fuse =
-            request.magic().get() == magic::FUSE || request.inner_magic().get() == magic::FUSE;
+            request.magic().get() == magic::FUSE || request.lower_magic().get() == magic::FUSE;
         if fuse && request.op().get() == OP_WRITE {
             evidence.set_seen(seen::SENT_CACHED);
         }

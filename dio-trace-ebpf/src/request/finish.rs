@@ -8,7 +8,7 @@ use dio_trace_common::{
 
 use crate::{
     alignment::{explain, wants_explaining},
-    config::{CACHE_PROBES_COMPLETE, EMIT_ALL, FILTER_REQUESTS},
+    config::{EMIT_ALL, FILTER_REQUESTS},
     counters::count_request,
     evidence::page_cache::{discard_faulted, note_missed},
     filter::request_wanted,
@@ -87,7 +87,6 @@ pub fn end_async(request: RequestRef, ret: i64, in_thread: u32) {
 /// `in_thread`: not 0 if this is the thread that made the request, whose memory can be read.
 #[inline(never)]
 pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
-    let slot = request.ret().get_volatile() as u32; // see `open::fill`
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     request.end_ns().set(now);
@@ -112,8 +111,8 @@ pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
     // SAFETY: one CPU completes the request, and only reads it here (own-thread rule, one-completer
     // rule).
     let decision = unsafe {
-        let request = &*request.as_ptr();
-        decide(&request.facts(CACHE_PROBES_COMPLETE.load() != 0), &request.evidence)
+        let request = &*request.record();
+        decide(&request.facts(), &request.evidence)
     };
     // Through memory and back: the verifier follows what stays in registers, and would walk all
     // that comes below for every pair of verdict and outcome by itself.
@@ -123,7 +122,7 @@ pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
     request.direct_bytes().set_volatile(decision.direct_bytes);
     request.cached_bytes().set_volatile(decision.cached_bytes);
     count(Stat::Ended);
-    count_request(request, file, slot);
+    count_request(request, file);
     if request.finding().get_volatile() != 0 || EMIT_ALL.load() != 0 {
         emit(request);
     }

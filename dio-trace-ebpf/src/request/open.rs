@@ -68,12 +68,13 @@ fn fill<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
     // 512-byte stack first. Neighbours that are zero are written volatile: otherwise the compiler
     // calls its byte-by-byte `memset` for them.
     unsafe {
-        let (request, owner) = (&raw mut (*thread).request, (*thread).owner);
+        let open = &raw mut (*thread).open;
+        let request = &raw mut (*open).request;
         (*request).kind = EVENT_REQUEST;
         (*request).begin_ns = bpf_ktime_get_ns();
-        (&raw mut (*request).end_ns).write_volatile(0);
+        (&raw mut (*open).last_token).write_volatile(0);
         (&raw mut (*request).kiocb).write_volatile(issue.kiocb);
-        (*request).inode = inode;
+        (*request).file.inode = inode;
         (*request).mapping = mapping;
         (*request).user = issue.user;
         (*request).pos = if issue.op == OP_WRITE && flags & O_APPEND.load() != 0 {
@@ -84,41 +85,41 @@ fn fill<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
         (*request).len = issue.len;
         let slot =
             (&raw const (*thread).counter_slots).cast::<u32>().add(usize::from(issue.op & 1));
-        (&raw mut (*request).ret).write_volatile(i64::from(slot.read())); // see `count_request`
+        (*open).counter_slot = u64::from(slot.read());
         (&raw mut (*request).done_before).write_volatile(0);
         (*request).size_begin = size;
         (*request).size_end = size;
-        (*request).ino = ctx.load(inode, &INODE_I_INO);
+        (*request).file.ino = ctx.load(inode, &INODE_I_INO);
         (&raw mut (*request).direct_bytes).write_volatile(0);
         (&raw mut (*request).cached_bytes).write_volatile(0);
-        EvidenceRef::of(RequestRef::new(request)).reset();
-        (*request).generation = ctx.load(inode, &INODE_I_GENERATION);
+        EvidenceRef::of(RequestRef::new(open)).reset();
+        (*request).file.generation = ctx.load(inode, &INODE_I_GENERATION);
         (*request).magic = magic as u32;
-        (*request).tgid = (owner >> 32) as u32;
-        (*request).tid = owner as u32;
+        // The numbers of `Task` are those of the owner, in one word.
+        (&raw mut (*request).task).cast::<u64>().write((*thread).owner);
         (*request).nr_segs = issue.nr_segs;
-        (*request).inner_magic = 0;
+        (*request).lower_magic = 0;
         (*request).op = issue.op;
         (*request).api = issue.api;
         (*request).stack = 0;
         // Assign in both branches, so that verifier states converge behind them (state pruning).
         let flags = issue.flags | if issue.kiocb != 0 { REQ_ASYNC } else { 0 };
         if block_device {
-            (*request).dev = ctx.load(inode, &INODE_I_RDEV);
+            (*request).file.dev = ctx.load(inode, &INODE_I_RDEV);
             (&raw mut (*request).flags).write_volatile(flags | REQ_BLOCK_DEVICE);
             (&raw mut (*request).evidence.seen).write_volatile(seen::LOCAL);
         } else {
-            (*request).dev = ctx.load(sb, &SUPER_BLOCK_S_DEV);
+            (*request).file.dev = ctx.load(sb, &SUPER_BLOCK_S_DEV);
             (&raw mut (*request).flags).write_volatile(flags);
             (&raw mut (*request).evidence.seen).write_volatile(of_magic(magic as u32));
         }
         if issue.kiocb == 0 {
-            let comm = (&raw mut (*request).comm).cast::<u64>();
+            let comm = (&raw mut (*request).task.comm).cast::<u64>();
             comm.write_volatile(0); // see `name`
             comm.add(1).write_volatile(0);
             return;
         }
-        let record = RequestRef::new(request);
+        let record = RequestRef::new(open);
         comm(record);
         // io-wq and SQPOLL threads are the process's own, under a name of the kernel's making.
         if issue.api == API_IO_URING && starts_with_iou(record) {

@@ -8,7 +8,7 @@ use dio_trace_common::{
 };
 
 use crate::{
-    cause::{Case, DirectBy, Explanation, RULES, explain, explain_mixed, explain_refusal},
+    cause::{Case, DirectBy, Explanation, RULES, explain, explain_mixed, explain_rejected_open},
     model::{BufferedUser, BufferedUsers},
     system::{
         device::{Layer, LayerKind},
@@ -55,7 +55,7 @@ fn healthy() -> Example {
 
 impl Example {
     fn explained(&self) -> Option<Explanation> {
-        let mut decision = decide(&self.r.facts(true), &self.r.evidence);
+        let mut decision = decide(&self.r.facts(), &self.r.evidence);
         decision.outcome = self.outcome.unwrap_or(decision.outcome);
         explain(&Case {
             request: &self.r,
@@ -342,7 +342,7 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         |e| {
             e.server("fuse", magic::FUSE);
             e.r.evidence.direct_bytes = 0;
-            e.r.evidence.seen = seen::INNER_BUFFERED;
+            e.r.evidence.seen = seen::LOWER_BUFFERED;
         },
         |e| e.server("fuse", magic::FUSE),
     ),
@@ -551,7 +551,7 @@ fn each_rule_fires_and_does_not_fire() {
     let ids: Vec<&str> = EXAMPLES.iter().map(|(id, ..)| *id).collect();
     // Rules that never fit a request.
     let side_events = [
-        explain_refusal("squashfs", true).id,
+        explain_rejected_open("squashfs", true).id,
         explain_mixed(true, DirectBy::Several).id,
         explain_mixed(true, DirectBy::Itself).id,
     ];
@@ -568,7 +568,7 @@ fn each_rule_fires_and_does_not_fire() {
 fn buffered_users_are_named_once_known() {
     let named = |e: &mut Example| {
         e.r.evidence.flushed_pages = 2;
-        e.r.tgid = 78;
+        e.r.task.tgid = 78;
         e.buffered_users.writers = [(77, "logger/77"), (78, "cp/78")]
             .map(|(pid, name)| BufferedUser { pid, name: name.to_owned() })
             .to_vec();

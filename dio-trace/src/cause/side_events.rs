@@ -14,7 +14,7 @@ use crate::{
 /// Explains why an open with O_DIRECT (or an fcntl that sets it) was rejected on file system `fs`.
 /// `proven` is false if the file system's own open returned the error.
 #[must_use]
-pub fn explain_refusal(fs: &str, proven: bool) -> Explanation {
+pub fn explain_rejected_open(fs: &str, proven: bool) -> Explanation {
     let why = if proven {
         format!("{fs} offers no direct I/O for this file")
     } else {

@@ -31,7 +31,7 @@ use subject::Subject;
 use trial::{Proof, Trial, Whose};
 
 use crate::{
-    cause::{Explanation, explain_refusal},
+    cause::{Explanation, explain_rejected_open},
     enrich::PathInspector,
     flow::explained::SCHEMA,
     util::escape,
@@ -245,7 +245,7 @@ fn answer(subject: &Subject, access: Access, result: Trial) -> Answer {
     let (verdict, reason) = match result.proof() {
         None => (expected, reason),
         Some(proof) if proof.at_open => {
-            (proof.verdict, Some(explain_refusal(subject.file.deciding().0, true)))
+            (proof.verdict, Some(explain_rejected_open(subject.file.deciding().0, true)))
         }
         Some(proof) if proof.verdict == expected => (expected, reason),
         Some(&Proof { verdict, errno, .. }) => {

@@ -32,7 +32,7 @@ pub(super) fn run(path: &Path) -> Result<()> {
             Item::Totals(totals) => format!(
                 "{} counters, {} mixers, {} dropped",
                 totals.counters.len(),
-                totals.mixers.len(),
+                totals.buffered_uses.len(),
                 totals.dropped
             ),
             Item::End(end) => escape(end.why.as_bytes()),

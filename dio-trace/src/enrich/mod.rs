@@ -15,8 +15,8 @@ use std::{
 };
 
 use dio_trace_common::abi::{
-    FILE_TRUNCATED, FILE_UNHASHED, FileEvent, FileId, MIXED_DIRTIED, MixerEvent, REQ_BLOCK_DEVICE,
-    Request,
+    BufferedUseEvent, FILE_TRUNCATED, FILE_UNHASHED, FileEvent, FileId, MIXED_DIRTIED,
+    REQ_BLOCK_DEVICE, Request,
 };
 
 use crate::{
@@ -71,7 +71,7 @@ impl Enricher {
     /// The program's stack when it issued the request, if it was captured.
     pub fn stack(&mut self, request: &Request) -> Option<Arc<Stack>> {
         let number = request.stack.checked_sub(1)?;
-        self.stacks.as_mut()?.get(request.tgid, number)
+        self.stacks.as_mut()?.get(request.task.tgid, number)
     }
 
     /// Adds a file from a recording. Its known buffered users are kept.
@@ -108,8 +108,8 @@ impl Enricher {
 
     /// Adds a file from its event. Does nothing if its path is known already.
     pub fn add(&mut self, event: &FileEvent) {
-        let key = FileId::from(event);
-        self.process(event.tgid, Some((0, &event.comm)));
+        let key = event.file;
+        self.process(event.task.tgid, Some((0, &event.task.comm)));
         if self.files.get(&key).is_some_and(|known| !known.path.starts_with('<')) {
             return;
         }
@@ -157,24 +157,27 @@ impl Enricher {
         if request.flags & REQ_BLOCK_DEVICE != 0 || request.pos < 0 {
             return None;
         }
-        let key = FileId::from(request);
+        let key = request.file;
         let info = self.files.get(&key)?;
         self.extents.flags(key, (request.pos as u64, request.len), || open(info))
     }
 
     /// Adds a process that uses a file through the page cache. Returns the name of the process.
-    pub fn buffered_user(&mut self, event: &MixerEvent) -> String {
-        let mixer = &event.mixer;
-        let comm = self.process(mixer.tgid, Some((event.tid, &event.comm)));
-        self.file(FileId::from(mixer), mixer.tgid);
-        if let Some(file) = self.files.get_mut(&FileId::from(mixer)) {
-            let writes = mixer.how == MIXED_DIRTIED;
+    pub fn buffered_user(&mut self, event: &BufferedUseEvent) -> String {
+        let buffered_use = &event.buffered_use;
+        let comm = self.process(buffered_use.tgid, Some((event.task.tid, &event.task.comm)));
+        self.file(buffered_use.file, buffered_use.tgid);
+        if let Some(file) = self.files.get_mut(&buffered_use.file) {
+            let writes = buffered_use.how == MIXED_DIRTIED;
             let users = if writes {
                 &mut file.buffered_users.writers
             } else {
                 &mut file.buffered_users.readers
             };
-            let user = BufferedUser { pid: mixer.tgid, name: format!("{comm}/{}", mixer.tgid) };
+            let user = BufferedUser {
+                pid: buffered_use.tgid,
+                name: format!("{comm}/{}", buffered_use.tgid),
+            };
             if users.len() < MAX_NAMED && !users.contains(&user) {
                 users.push(user);
             }
@@ -199,8 +202,8 @@ impl Enricher {
         }
         // The event has the number of the block device itself, not of the file system of its node.
         let itself = escape_c(&event.fs_name) == "bdev";
-        let dev = (!itself).then_some(event.dev);
-        self.namespaces.mount(MountQuery { tgid: event.tgid, id: event.mnt_id, dev })
+        let dev = (!itself).then_some(event.file.dev);
+        self.namespaces.mount(MountQuery { tgid: event.task.tgid, id: event.mnt_id, dev })
     }
 }
 
@@ -230,19 +233,19 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
     }
     // The process may be in another mount namespace: go through its root directory.
     let local = Path::new(OsStr::from_bytes(&path));
-    let foreign = Path::new("/proc").join(event.tgid.to_string()).join("root");
+    let foreign = Path::new("/proc").join(event.task.tgid.to_string()).join("root");
     let foreign = foreign.join(local.strip_prefix("/").unwrap_or(local));
     let places = vec![foreign, local.to_path_buf()];
     let below = mount.filter(|m| m.fs == "overlay").and_then(below_overlay);
     let source = below.as_ref().or(mount).map(|m| m.source.as_str());
     let fs = escape_c(&event.fs_name);
-    let traced = (event.ino, event.dev);
+    let traced = (event.file.ino, event.file.dev);
     let attrs = find(&places, traced, &fs).map(|file| file.attrs(source)).unwrap_or_default();
     FileInfo {
         path: shown,
         fs,
         options: mount.map(|m| m.options.clone()).unwrap_or_default(),
-        dev: device(attrs.dev, event.dev),
+        dev: device(attrs.dev, event.file.dev),
         attrs,
         below: below.map(|m| (m.fs, m.options)),
         buffered_users: BufferedUsers::default(),

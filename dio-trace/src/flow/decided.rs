@@ -22,12 +22,12 @@ impl<'a> Decided<'a> {
     /// Decides about a request.
     #[must_use]
     pub fn of(request: &'a Request) -> Self {
-        Self { request, decision: decide(&request.facts(true), &request.evidence) }
+        Self { request, decision: decide(&request.facts(), &request.evidence) }
     }
 
     #[must_use]
     pub fn file(&self) -> FileId {
-        FileId::from(self.request)
+        self.request.file
     }
 
     /// Latency from issue to completion, in ns.
@@ -56,6 +56,6 @@ impl LookedUp {
 
 fn extents(decided: &Decided<'_>, enricher: &mut Enricher) -> Option<u32> {
     let Decided { request, decision } = decided;
-    let file = enricher.file(decided.file(), request.tgid);
+    let file = enricher.file(decided.file(), request.task.tgid);
     wants_extents(decision, file.deciding().0).then(|| enricher.extent_flags(request)).flatten()
 }

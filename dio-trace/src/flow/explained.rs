@@ -128,10 +128,11 @@ impl ExplainedRequest {
         let Decided { request, decision } = *decided;
         let LookedUp { extents, stack } = looked_up;
         let key = decided.file();
-        let comm = enricher.process(request.tgid, Some((request.tid, &request.comm)));
-        let cmdline = enricher.title(request.tgid);
-        let thread = thread(request.tgid, request.tid, &request.comm, &comm);
-        let file = enricher.file(key, request.tgid);
+        let comm =
+            enricher.process(request.task.tgid, Some((request.task.tid, &request.task.comm)));
+        let cmdline = enricher.title(request.task.tgid);
+        let thread = thread(request.task.tgid, request.task.tid, &request.task.comm, &comm);
+        let file = enricher.file(key, request.task.tgid);
         let (fs, options) = file.deciding();
         let explanation = explain(&Case {
             request,
@@ -148,15 +149,15 @@ impl ExplainedRequest {
             v: SCHEMA,
             kind: "request",
             time: clock.wall(request.end_ns),
-            pid: request.tgid,
-            tid: request.tid,
+            pid: request.task.tgid,
+            tid: request.task.tid,
             comm,
             cmdline,
             thread,
             op: request.op(),
             api: request.api(),
             dev: file.dev.clone(),
-            ino: request.ino,
+            ino: request.file.ino,
             fs: file.fs.clone(),
             path: file.path.clone(),
             offset: request.pos,

@@ -101,7 +101,7 @@ impl<'a> TotalsFilter<'a> {
         self.retain(totals, enricher);
         let filter = self.filter;
         side.retain(|row| filter.takes_file(&row.comm, &row.path, &row.fs));
-        Summary::with(totals, side.refusals(), mixed, enricher)
+        Summary::with(totals, side.rejected_opens(), mixed, enricher)
     }
 
     /// The mixed files to show. A mixed file has direct users and buffered users; it is shown with
@@ -113,12 +113,12 @@ impl<'a> TotalsFilter<'a> {
         enricher: &mut Enricher,
     ) -> Vec<MixedRow> {
         let files: HashSet<FileId> =
-            totals.mixers.iter().map(|(mixer, _)| FileId::from(mixer)).collect();
+            totals.buffered_uses.iter().map(|(buffered_use, _)| buffered_use.file).collect();
         // Copies only the counters of mixed files: there may be many counters, and few are of
         // those.
         let counters = std::mem::take(&mut totals.counters);
         let mut both = totals.clone();
-        let is_mixed = |row: &&(CounterKey, Counter)| files.contains(&FileId::from(&row.0));
+        let is_mixed = |row: &&(CounterKey, Counter)| files.contains(&row.0.file);
         both.counters = counters.iter().filter(is_mixed).copied().collect();
         totals.counters = counters;
 
@@ -126,17 +126,17 @@ impl<'a> TotalsFilter<'a> {
         let mut wanted: HashSet<FileId> = HashSet::new();
         for (key, _) in &both.counters {
             if self.takes_process(key.tgid, enricher) {
-                wanted.insert(FileId::from(key));
+                wanted.insert(key.file);
             }
         }
-        for (mixer, _) in &both.mixers {
-            if self.takes_process(mixer.tgid, enricher) {
-                wanted.insert(FileId::from(mixer));
+        for (buffered_use, _) in &both.buffered_uses {
+            if self.takes_process(buffered_use.tgid, enricher) {
+                wanted.insert(buffered_use.file);
             }
         }
-        both.mixers.retain(|(mixer, _)| {
-            let key = FileId::from(mixer);
-            wanted.contains(&key) && self.takes_file(key, mixer.tgid, enricher)
+        both.buffered_uses.retain(|(buffered_use, _)| {
+            let key = buffered_use.file;
+            wanted.contains(&key) && self.takes_file(key, buffered_use.tgid, enricher)
         });
         side.mixed(&both, enricher)
     }
@@ -154,7 +154,7 @@ impl<'a> TotalsFilter<'a> {
     fn takes_use(&self, key: &CounterKey, enricher: &mut Enricher) -> bool {
         self.ops >> (key.op & 31) & 1 != 0
             && self.filter.takes_verdict(verdict(key))
-            && self.takes_file(FileId::from(key), key.tgid, enricher)
+            && self.takes_file(key.file, key.tgid, enricher)
     }
 
     fn takes_file(&self, key: FileId, tgid: u32, enricher: &mut Enricher) -> bool {

@@ -3,14 +3,17 @@
 use std::{cmp::Ordering, collections::HashMap};
 
 use clap::ValueEnum;
-use dio_trace_common::abi::{Counter, CounterKey, FileId, LATENCY_BUCKETS};
+use dio_trace_common::{
+    abi::{Counter, CounterKey},
+    histogram::Histogram,
+};
 use serde::Serialize;
 
 use crate::{
     enrich::Enricher,
     flow::{
         explained::ExplainedRequest,
-        summary::{Bytes, percentile, verdict},
+        summary::{Bytes, verdict},
     },
 };
 
@@ -38,7 +41,7 @@ pub struct Group {
     #[serde(skip)]
     latency_ns: u64,
     #[serde(skip)]
-    latency: [u32; LATENCY_BUCKETS],
+    latency: Histogram,
 }
 
 /// Groups counters, those with most findings first. Counters have no cause, stack or time: grouping
@@ -53,9 +56,7 @@ pub fn groups(counters: &[(CounterKey, Counter)], by: By, enricher: &mut Enriche
         row.findings += if key.finding != 0 { counter.requests } else { 0 };
         row.bytes.add(counter);
         row.latency_ns = row.latency_ns.saturating_add(counter.latency_ns);
-        for (sum, n) in row.latency.iter_mut().zip(counter.latency) {
-            *sum = sum.saturating_add(n);
-        }
+        row.latency.merge(&counter.latency);
     }
     let mut rows: Vec<Group> = rows.into_values().collect();
     for row in &mut rows {
@@ -68,8 +69,8 @@ pub fn groups(counters: &[(CounterKey, Counter)], by: By, enricher: &mut Enriche
 fn name(key: &CounterKey, by: By, enricher: &mut Enricher) -> String {
     match by {
         By::Process => format!("{}/{}", enricher.process(key.tgid, None), key.tgid),
-        By::File => enricher.file(FileId::from(key), key.tgid).path.clone(),
-        By::Fs => enricher.file(FileId::from(key), key.tgid).fs.clone(),
+        By::File => enricher.file(key.file, key.tgid).path.clone(),
+        By::Fs => enricher.file(key.file, key.tgid).fs.clone(),
         By::Verdict | By::Cause | By::Stack | By::Time => verdict(key).as_str().to_owned(),
     }
 }
@@ -84,7 +85,7 @@ impl Default for Group {
             latency_p50_ns: None,
             latency_p99_ns: None,
             latency_ns: 0,
-            latency: [0; LATENCY_BUCKETS],
+            latency: Histogram::EMPTY,
         }
     }
 }
@@ -104,7 +105,7 @@ impl Group {
 
     /// The latency histogram: requests by power of two of ns.
     #[must_use]
-    pub(crate) const fn latency(&self) -> &[u32; LATENCY_BUCKETS] {
+    pub(crate) const fn latency(&self) -> &Histogram {
         &self.latency
     }
 
@@ -116,7 +117,7 @@ impl Group {
         self.bytes.direct += record.direct_bytes;
         self.bytes.cached += record.cached_bytes;
         self.latency_ns = self.latency_ns.saturating_add(record.latency_ns);
-        Counter::count_latency(&mut self.latency, record.latency_ns);
+        self.latency.count(record.latency_ns);
     }
 
     /// Adds the same group of another recording.
@@ -127,9 +128,7 @@ impl Group {
         self.bytes.direct += other.bytes.direct;
         self.bytes.cached += other.bytes.cached;
         self.latency_ns = self.latency_ns.saturating_add(other.latency_ns);
-        for (sum, n) in self.latency.iter_mut().zip(other.latency) {
-            *sum = sum.saturating_add(n);
-        }
+        self.latency.merge(&other.latency);
         if self.latency_p50_ns.is_some() {
             self.measure();
         }
@@ -137,8 +136,8 @@ impl Group {
 
     /// Computes the percentiles of the latencies that were added.
     pub fn measure(&mut self) {
-        self.latency_p50_ns = Some(percentile(&self.latency, 50));
-        self.latency_p99_ns = Some(percentile(&self.latency, 99));
+        self.latency_p50_ns = Some(self.latency.percentile(50));
+        self.latency_p99_ns = Some(self.latency.percentile(99));
     }
 
     /// Orders groups by findings, then requests, most first; then by name.

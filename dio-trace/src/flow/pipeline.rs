@@ -5,7 +5,7 @@
 //! recorded.
 
 use anyhow::Result;
-use dio_trace_common::abi::{FileId, MixerEvent, Refusal, Request};
+use dio_trace_common::abi::{BufferedUseEvent, RejectedOpen, Request};
 
 use crate::{
     enrich::Enricher,
@@ -54,8 +54,8 @@ impl Pipeline {
                 let looked_up = LookedUp::now(&decided, &mut self.enricher);
                 self.request(&decided, looked_up, sink)
             }
-            Event::Refusal(refusal) => self.rejected_open(refusal, sink),
-            Event::Mixer(event) => {
+            Event::RejectedOpen(rejected_open) => self.rejected_open(rejected_open, sink),
+            Event::BufferedUse(event) => {
                 let direct = self.takes_direct_user(event);
                 self.mixed_access(event, direct, true, sink)
             }
@@ -72,13 +72,14 @@ impl Pipeline {
         if self.filter.takes_names() {
             return true;
         }
-        let comm = self.enricher.process(request.tgid, Some((request.tid, &request.comm)));
-        let file = self.enricher.file(FileId::from(request), request.tgid);
+        let comm =
+            self.enricher.process(request.task.tgid, Some((request.task.tid, &request.task.comm)));
+        let file = self.enricher.file(request.file, request.task.tgid);
         self.filter.takes_file(&comm, &file.path, &file.fs)
     }
 
     /// True if the filter takes the process that uses the file directly; false if it is unknown.
-    fn takes_direct_user(&mut self, event: &MixerEvent) -> bool {
+    fn takes_direct_user(&mut self, event: &BufferedUseEvent) -> bool {
         event.direct_user != 0
             && self.filter.takes_person(&self.enricher.process(event.direct_user, None))
     }
@@ -108,7 +109,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Errors of the sink.
-    pub fn rejected_open(&mut self, event: &Refusal, sink: &mut dyn Sink) -> Result<()> {
+    pub fn rejected_open(&mut self, event: &RejectedOpen, sink: &mut dyn Sink) -> Result<()> {
         let row = self.side.rejected_open(event, &mut self.enricher, &self.clock);
         let filter = &self.filter;
         match row.filter(|row| filter.takes_file(&row.comm, &row.path, &row.fs)) {
@@ -125,7 +126,7 @@ impl Pipeline {
     /// Errors of the sink.
     pub fn mixed_access(
         &mut self,
-        event: &MixerEvent,
+        event: &BufferedUseEvent,
         direct: bool,
         cached: bool,
         sink: &mut dyn Sink,

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use dio_trace_common::abi::{
-    Counter, CounterKey, FileId, MIXED_DIRTIED, MixerEvent, OP_WRITE, REFUSED_FCNTL, Refusal,
+    BY_FCNTL, BufferedUseEvent, Counter, CounterKey, FileId, MIXED_DIRTIED, OP_WRITE, RejectedOpen,
 };
 use serde::Serialize;
 
 use crate::{
-    cause::{DirectBy, Explanation, explain_mixed, explain_refusal, mixed_cause},
+    cause::{DirectBy, Explanation, explain_mixed, explain_rejected_open, mixed_cause},
     enrich::Enricher,
     flow::explained::ExplainedRequest,
     model::Totals,
@@ -44,17 +44,17 @@ pub struct RejectedOpenRow {
 }
 
 impl RejectedOpenRow {
-    fn new(event: &Refusal, enricher: &mut Enricher, clock: &Clock) -> Self {
-        let comm = enricher.process(event.tgid, Some((event.tid, &event.comm)));
-        let file = enricher.file(FileId::from(event), event.tgid);
-        let Explanation { id, why, fix } = explain_refusal(&file.fs, event.proven != 0);
+    fn new(event: &RejectedOpen, enricher: &mut Enricher, clock: &Clock) -> Self {
+        let comm = enricher.process(event.task.tgid, Some((event.task.tid, &event.task.comm)));
+        let file = enricher.file(event.file, event.task.tgid);
+        let Explanation { id, why, fix } = explain_rejected_open(&file.fs, event.proven != 0);
         Self {
-            call: if event.by == REFUSED_FCNTL { "fcntl" } else { "open" },
-            pid: event.tgid,
+            call: if event.by == BY_FCNTL { "fcntl" } else { "open" },
+            pid: event.task.tgid,
             comm,
             path: file.path.clone(),
             dev: file.dev.clone(),
-            ino: event.ino,
+            ino: event.file.ino,
             fs: file.fs.clone(),
             errno: "EINVAL",
             count: 0,
@@ -83,25 +83,25 @@ pub struct MixedAccess {
 
 impl MixedAccess {
     #[must_use]
-    pub fn new(event: &MixerEvent, enricher: &mut Enricher, clock: &Clock) -> Self {
-        let mixer = &event.mixer;
+    pub fn new(event: &BufferedUseEvent, enricher: &mut Enricher, clock: &Clock) -> Self {
+        let buffered_use = &event.buffered_use;
         let comm = enricher.buffered_user(event);
-        let writes = mixer.how == MIXED_DIRTIED;
+        let writes = buffered_use.how == MIXED_DIRTIED;
         let other;
         let direct = match event.direct_user {
             0 => DirectBy::Several,
-            pid if pid == mixer.tgid => DirectBy::Itself,
+            pid if pid == buffered_use.tgid => DirectBy::Itself,
             pid => {
                 other = format!("{}/{pid}", enricher.process(pid, None));
                 DirectBy::Other(&other)
             }
         };
         let Explanation { id, why, fix } = explain_mixed(writes, direct);
-        let file = enricher.file(FileId::from(mixer), mixer.tgid);
+        let file = enricher.file(buffered_use.file, buffered_use.tgid);
         let (path, fs) = (file.path.clone(), file.fs.clone());
         Self {
             time: clock.wall(event.time_ns),
-            pid: mixer.tgid,
+            pid: buffered_use.tgid,
             comm,
             path,
             fs,
@@ -162,7 +162,7 @@ impl MixedRow {
 /// Collects side events over a run.
 #[derive(Default)]
 pub struct SideEvents {
-    refusals: HashMap<(u32, FileId, u16), RejectedOpenRow>,
+    rejected_opens: HashMap<(u32, FileId, u16), RejectedOpenRow>,
     text: usize,
     left_out: u64,
     effects: HashMap<FileId, (u64, u64)>,
@@ -172,17 +172,17 @@ impl SideEvents {
     /// Counts a rejected open. Returns its row if it is the first of its process, file and call.
     pub fn rejected_open(
         &mut self,
-        event: &Refusal,
+        event: &RejectedOpen,
         enricher: &mut Enricher,
         clock: &Clock,
     ) -> Option<&RejectedOpenRow> {
-        let key = (event.tgid, FileId::from(event), event.by);
-        let full = self.refusals.len() >= MAX_ROWS || self.text >= MAX_TEXT;
-        if full && !self.refusals.contains_key(&key) {
+        let key = (event.task.tgid, event.file, event.by);
+        let full = self.rejected_opens.len() >= MAX_ROWS || self.text >= MAX_TEXT;
+        if full && !self.rejected_opens.contains_key(&key) {
             self.left_out += 1;
             return None;
         }
-        let row = self.refusals.entry(key).or_insert_with(|| {
+        let row = self.rejected_opens.entry(key).or_insert_with(|| {
             let row = RejectedOpenRow::new(event, enricher, clock);
             self.text += row.path.len() + row.fs.len() + row.comm.len();
             row
@@ -214,13 +214,13 @@ impl SideEvents {
 
     /// Removes the rows of rejected opens that are not wanted.
     pub fn retain(&mut self, wanted: impl Fn(&RejectedOpenRow) -> bool) {
-        self.refusals.retain(|_, row| wanted(row));
+        self.rejected_opens.retain(|_, row| wanted(row));
     }
 
     /// All rows of rejected opens, the most frequent first.
     #[must_use]
-    pub fn refusals(&self) -> Vec<RejectedOpenRow> {
-        let mut rows: Vec<RejectedOpenRow> = self.refusals.values().cloned().collect();
+    pub fn rejected_opens(&self) -> Vec<RejectedOpenRow> {
+        let mut rows: Vec<RejectedOpenRow> = self.rejected_opens.values().cloned().collect();
         rows.sort_by(|a, b| (b.count, &a.path, a.pid).cmp(&(a.count, &b.path, b.pid)));
         rows
     }
@@ -229,10 +229,10 @@ impl SideEvents {
     #[must_use]
     pub fn mixed(&self, totals: &Totals, enricher: &mut Enricher) -> Vec<MixedRow> {
         let mut files: HashMap<FileId, BTreeMap<u32, CacheUser>> = HashMap::new();
-        for (mixer, pages) in &totals.mixers {
-            let users = files.entry(FileId::from(mixer)).or_default();
-            let user = users.entry(mixer.tgid).or_default();
-            *(if mixer.how == MIXED_DIRTIED {
+        for (buffered_use, pages) in &totals.buffered_uses {
+            let users = files.entry(buffered_use.file).or_default();
+            let user = users.entry(buffered_use.tgid).or_default();
+            *(if buffered_use.how == MIXED_DIRTIED {
                 &mut user.pages_dirtied
             } else {
                 &mut user.pages_cached
@@ -240,7 +240,7 @@ impl SideEvents {
         }
         let mut counters: HashMap<FileId, Vec<&(CounterKey, Counter)>> = HashMap::new();
         for counter in &totals.counters {
-            let key = FileId::from(&counter.0);
+            let key = counter.0.file;
             if files.contains_key(&key) {
                 counters.entry(key).or_default().push(counter);
             }

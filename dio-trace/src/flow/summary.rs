@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use dio_trace_common::{
-    abi::{Counter, CounterKey, FileId, LATENCY_BUCKETS, Op, Stat},
+    abi::{Counter, CounterKey, FileId, Op, Stat},
     verdict::{Outcome, Verdict},
 };
 use serde::Serialize;
@@ -93,7 +93,8 @@ pub struct Summary {
     pub scope: Scope,
     pub files: Vec<FileRow>,
     /// Rejected opens: O_DIRECT itself was refused, so no request followed.
-    pub refusals: Vec<RejectedOpenRow>,
+    #[serde(rename = "refusals")]
+    pub rejected_opens: Vec<RejectedOpenRow>,
     /// Files used directly and through the page cache.
     pub mixed: Vec<MixedRow>,
 }
@@ -106,8 +107,8 @@ pub(crate) const LOSSES: &[Stat] = &[
     Stat::LostChild,
     Stat::LostEvent,
     Stat::LostFile,
-    Stat::LostRefusal,
-    Stat::LostMixer,
+    Stat::LostRejectedOpen,
+    Stat::LostBufferedUse,
     Stat::LostCounter,
     Stat::LostStack,
 ];
@@ -117,13 +118,13 @@ impl Summary {
     #[must_use]
     pub fn new(totals: &Totals, side: &SideEvents, enricher: &mut Enricher) -> Self {
         let mixed = side.mixed(totals, enricher);
-        Self::with(totals, side.refusals(), mixed, enricher)
+        Self::with(totals, side.rejected_opens(), mixed, enricher)
     }
 
     /// Summarizes totals, with given rows of rejected opens and mixed files.
     pub(crate) fn with(
         totals: &Totals,
-        refusals: Vec<RejectedOpenRow>,
+        rejected_opens: Vec<RejectedOpenRow>,
         mixed: Vec<MixedRow>,
         enricher: &mut Enricher,
     ) -> Self {
@@ -154,7 +155,7 @@ impl Summary {
             kernel: totals.kernel.clone(),
             scope: Scope::default(),
             files,
-            refusals,
+            rejected_opens,
             mixed,
         }
     }
@@ -175,7 +176,7 @@ impl Summary {
     /// Number of rejected opens.
     #[must_use]
     pub fn refused_opens(&self) -> u64 {
-        self.refusals.iter().map(|row| row.count).sum()
+        self.rejected_opens.iter().map(|row| row.count).sum()
     }
 
     /// Requests with a short count, whatever the reason.
@@ -291,7 +292,7 @@ fn merge(counters: &[(CounterKey, Counter)]) -> Vec<(RowKey, RowCounter)> {
     let mut rows: Vec<(RowKey, RowCounter)> = Vec::with_capacity(counters.len());
     let mut index = std::collections::HashMap::with_capacity(counters.len());
     for (key, counter) in counters {
-        let row_key = (key.tgid, FileId::from(key), key.op, key.verdict, key.outcome);
+        let row_key = (key.tgid, key.file, key.op, key.verdict, key.outcome);
         let findings = if key.finding != 0 { counter.requests } else { 0 };
         let at = *index.entry(row_key).or_insert_with(|| {
             rows.push((row_key, (Counter::ZERO, 0)));
@@ -329,25 +330,11 @@ fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) 
         findings: *findings,
         bytes,
         latency_mean_ns: counter.latency_ns / counter.requests.max(1),
-        latency_p50_ns: percentile(&counter.latency, 50),
-        latency_p99_ns: percentile(&counter.latency, 99),
+        latency_p50_ns: counter.latency.percentile(50),
+        latency_p99_ns: counter.latency.percentile(99),
         cause: note.as_ref().map(|note| note.id),
         why: note.map(|note| note.why),
     }
-}
-
-/// Upper bound in ns of the power-of-two bucket that the percentile falls into; 0 if all are empty.
-pub(crate) fn percentile(buckets: &[u32; LATENCY_BUCKETS], percent: u64) -> u64 {
-    let all: u64 = buckets.iter().map(|n| u64::from(*n)).sum();
-    let rank = (all * percent).div_ceil(100);
-    let mut below = 0;
-    for (bit, count) in buckets.iter().enumerate() {
-        below += u64::from(*count);
-        if below >= rank && rank > 0 {
-            return 1 << (bit + 1);
-        }
-    }
-    0
 }
 
 #[cfg(test)]
@@ -408,15 +395,5 @@ mod tests {
         let mut enricher = Enricher::recorded();
         let summary = Summary::new(&totals, &SideEvents::default(), &mut enricher);
         assert_eq!((summary.ended(), summary.requests["unknown"]), (all, 1));
-    }
-
-    #[test]
-    fn percentiles_are_upper_bounds() {
-        let mut buckets = [0; LATENCY_BUCKETS];
-        assert_eq!(percentile(&buckets, 50), 0);
-        buckets[10] = 98;
-        buckets[20] = 2;
-        assert_eq!(percentile(&buckets, 50), 1 << 11);
-        assert_eq!(percentile(&buckets, 99), 1 << 21);
     }
 }

@@ -1,10 +1,7 @@
 //! Counts of requests and findings over time. A timeline has a bounded number of slices; their
 //! width doubles as the recording gets longer.
 
-use dio_trace_common::{
-    abi::{Counter, LATENCY_BUCKETS},
-    verdict::Verdict,
-};
+use dio_trace_common::{histogram::Histogram, verdict::Verdict};
 
 /// Maximum number of slices kept. Outputs merge them to as many as fit.
 const SLICES: usize = 128;
@@ -18,7 +15,7 @@ pub struct Slice {
     /// Requests by verdict, in the order of [`Verdict::ALL`].
     pub verdicts: [u64; Verdict::ALL.len()],
     /// The latency histogram: requests by power of two of ns.
-    pub latency: [u32; LATENCY_BUCKETS],
+    pub latency: Histogram,
 }
 
 impl Slice {
@@ -26,15 +23,14 @@ impl Slice {
         requests: 0,
         findings: 0,
         verdicts: [0; Verdict::ALL.len()],
-        latency: [0; LATENCY_BUCKETS],
+        latency: Histogram::EMPTY,
     };
 
     fn add(mut self, other: &Self) -> Self {
         self.requests += other.requests;
         self.findings += other.findings;
         self.verdicts.iter_mut().zip(other.verdicts).for_each(|(sum, n)| *sum += n);
-        let latency = self.latency.iter_mut().zip(other.latency);
-        latency.for_each(|(sum, n)| *sum = sum.saturating_add(n));
+        self.latency.merge(&other.latency);
         self
     }
 }
@@ -68,7 +64,7 @@ impl Timeline {
         slice.requests += 1;
         slice.findings += u64::from(finding);
         slice.verdicts[verdict as usize] += 1;
-        Counter::count_latency(&mut slice.latency, latency);
+        slice.latency.count(latency);
     }
 
     /// Halves the number of slices.
@@ -184,7 +180,7 @@ mod tests {
         let (width, slices) = timeline.slices(60);
         assert!(slices.len() <= 60 && width * 60 >= 3_599_000_000_000);
         let sum = slices.iter().fold(Slice::EMPTY, Slice::add);
-        assert_eq!((sum.requests, sum.findings, sum.latency[17]), (3_600, 1_800, 3_600));
+        assert_eq!((sum.requests, sum.findings, sum.latency.0[17]), (3_600, 1_800, 3_600));
         assert_eq!(sum.verdicts[Verdict::Fallback as usize], 1_200);
         assert_eq!(sparkline(&[0, 1, 4, 8]), " ▁▄█");
         assert_eq!(sparkline(&[]), "");

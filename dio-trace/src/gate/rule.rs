@@ -76,9 +76,10 @@ impl Rule {
         match self.kind {
             What::Verdict(verdict) => {
                 let matching = rows.filter(|row| row.verdict == verdict);
-                let refusals = summary.refusals.iter().filter(|_| verdict == Verdict::Refused);
+                let rejected_opens =
+                    summary.rejected_opens.iter().filter(|_| verdict == Verdict::Refused);
                 matching.map(|row| row.findings).sum::<u64>()
-                    + refusals.map(|row| row.count).sum::<u64>()
+                    + rejected_opens.map(|row| row.count).sum::<u64>()
             }
             What::Short => {
                 rows.filter(|row| row.outcome.is_some_and(is_short)).map(|row| row.requests).sum()
@@ -101,7 +102,7 @@ impl Rule {
                     why: Some(row.why.clone()),
                     fix: Some(row.fix.clone()),
                 };
-                summary.refusals.iter().map(offender).collect()
+                summary.rejected_opens.iter().map(offender).collect()
             }
             What::Mixed => {
                 let offender = |row: &crate::flow::side_events::MixedRow| Offender {

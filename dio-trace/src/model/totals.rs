@@ -1,6 +1,6 @@
 //! Counters and statistics of a trace, and the probes that are missing or silent.
 
-use dio_trace_common::abi::{Counter, CounterKey, Mixer, STATS, Stat};
+use dio_trace_common::abi::{BufferedUse, Counter, CounterKey, STATS, Stat};
 use serde::Serialize;
 
 /// How the probes are attached.
@@ -46,8 +46,8 @@ pub struct Totals {
     /// Runs of a program that BPF itself skipped, by program (`recursion_misses`).
     pub skipped: Vec<(String, u64)>,
     pub counters: Vec<(CounterKey, Counter)>,
-    /// Pages that processes cached or dirtied of files that are used directly, see [`Mixer`].
-    pub mixers: Vec<(Mixer, u64)>,
+    /// Pages that processes cached or dirtied of files that are used directly, see [`BufferedUse`].
+    pub buffered_uses: Vec<(BufferedUse, u64)>,
 }
 
 impl Totals {

@@ -1,7 +1,7 @@
 //! Fixtures for tests: a healthy request.
 
 use dio_trace_common::{
-    abi::{API_READ, OP_READ, Request},
+    abi::{API_READ, FileId, OP_READ, Request, Task},
     evidence::{Evidence, seen},
     verdict::{Outcome, Verdict},
 };
@@ -12,7 +12,7 @@ pub(crate) fn request() -> Request {
         nr_segs: 1,
         begin_ns: 1_000,
         end_ns: 81_000,
-        inode: 1,
+        file: FileId { inode: 1, ino: 12, dev: 8 << 20 | 1, generation: 0 },
         mapping: 2,
         user: 0x1000,
         pos: 8192,
@@ -20,7 +20,6 @@ pub(crate) fn request() -> Request {
         ret: 4096,
         size_begin: 1 << 20,
         size_end: 1 << 20,
-        ino: 12,
         direct_bytes: 4096,
         evidence: Evidence {
             direct_bytes: 4096,
@@ -28,15 +27,12 @@ pub(crate) fn request() -> Request {
             attempts: 1,
             ..Evidence::default()
         },
-        dev: 8 << 20 | 1,
+        task: Task { tid: 43, tgid: 42, comm: *b"postgres\0\0\0\0\0\0\0\0" },
         magic: 0xef53,
-        tgid: 42,
-        tid: 43,
         op: OP_READ,
         api: API_READ,
         verdict: Verdict::Direct as u8,
         outcome: Outcome::Full as u8,
-        comm: *b"postgres\0\0\0\0\0\0\0\0",
         ..Request::EMPTY
     }
 }

@@ -1,7 +1,8 @@
 //! Decodes ring-buffer records to events.
 
 use dio_trace_common::abi::{
-    EVENT_FILE, EVENT_MIXER, EVENT_REFUSAL, EVENT_REQUEST, FileEvent, MixerEvent, Refusal, Request,
+    BufferedUseEvent, EVENT_BUFFERED_USE, EVENT_FILE, EVENT_REJECTED_OPEN, EVENT_REQUEST,
+    FileEvent, RejectedOpen, Request,
 };
 
 use crate::{model::Event, util::errno};
@@ -16,8 +17,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Event> {
             Some(Event::Request(Box::new(request)))
         }
         EVENT_FILE => Some(Event::File(Box::new(copy::<FileEvent>(bytes)?))),
-        EVENT_REFUSAL => Some(Event::Refusal(copy(bytes)?)),
-        EVENT_MIXER => Some(Event::Mixer(copy(bytes)?)),
+        EVENT_REJECTED_OPEN => Some(Event::RejectedOpen(copy(bytes)?)),
+        EVENT_BUFFERED_USE => Some(Event::BufferedUse(copy(bytes)?)),
         _ => None,
     }
 }
@@ -32,9 +33,9 @@ unsafe impl Plain for Request {}
 // SAFETY: as the trait asks.
 unsafe impl Plain for FileEvent {}
 // SAFETY: as the trait asks.
-unsafe impl Plain for Refusal {}
+unsafe impl Plain for RejectedOpen {}
 // SAFETY: as the trait asks.
-unsafe impl Plain for MixerEvent {}
+unsafe impl Plain for BufferedUseEvent {}
 
 fn copy<T: Plain>(bytes: &[u8]) -> Option<T> {
     (bytes.len() >= size_of::<T>())
@@ -57,9 +58,10 @@ mod tests {
         bytes[..4].copy_from_slice(&EVENT_REQUEST.to_ne_bytes());
         assert!(matches!(decode(&bytes), Some(Event::Request(_))));
         assert!(decode(&bytes[..size_of::<Request>() - 1]).is_none());
-        for (kind, size) in
-            [(EVENT_REFUSAL, size_of::<Refusal>()), (EVENT_MIXER, size_of::<MixerEvent>())]
-        {
+        for (kind, size) in [
+            (EVENT_REJECTED_OPEN, size_of::<RejectedOpen>()),
+            (EVENT_BUFFERED_USE, size_of::<BufferedUseEvent>()),
+        ] {
             bytes[..4].copy_from_slice(&kind.to_ne_bytes());
             assert!(decode(&bytes[..size]).is_some());
             assert!(decode(&bytes[..size - 1]).is_none());

@@ -137,8 +137,6 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
         .override_global("WANTED_DEV", &wanted.dev, true)
         .override_global("MIN_LATENCY", &wanted.min_latency_ns, true)
         .override_global("PG_HEAD", &pg_head, true)
-        // Every page-cache probe has Duty::Must: if one is missing, the tracer does not start.
-        .override_global("CACHE_PROBES_COMPLETE", &1u32, true)
         .map_max_entries("EVENTS", if options.all { RING_ALL } else { RING_FINDINGS });
     if !options.stacks {
         loader.map_max_entries("STACK_TRACES", 1);

@@ -243,8 +243,8 @@ impl Tracer {
             .partition(|(key, _)| key.tgid == process::id());
         // The tracer's own requests (its self-test) are left out.
         let own: u64 = own.iter().map(|(_, counter)| counter.requests).sum();
-        let mut mixers = totals::mixers(&self.bpf)?;
-        mixers.retain(|(mixer, _)| mixer.tgid != process::id());
+        let mut buffered_uses = totals::buffered_uses(&self.bpf)?;
+        buffered_uses.retain(|(buffered_use, _)| buffered_use.tgid != process::id());
         for stat in [Stat::Begun, Stat::Ended] {
             stats[stat as usize] = stats[stat as usize].saturating_sub(own);
         }
@@ -257,7 +257,7 @@ impl Tracer {
             stats,
             skipped,
             counters,
-            mixers,
+            buffered_uses,
         })
     }
 
@@ -305,9 +305,9 @@ fn own_requests(bpf: &Ebpf) -> Result<selftest::Seen> {
 /// True for everything but the tracer's own requests.
 fn foreign(event: &Event) -> bool {
     match event {
-        Event::Request(request) => request.tgid != process::id(),
+        Event::Request(request) => request.task.tgid != process::id(),
         Event::File(_) => true,
-        Event::Refusal(refusal) => refusal.tgid != process::id(),
-        Event::Mixer(event) => event.mixer.tgid != process::id(),
+        Event::RejectedOpen(rejected_open) => rejected_open.task.tgid != process::id(),
+        Event::BufferedUse(event) => event.buffered_use.tgid != process::id(),
     }
 }

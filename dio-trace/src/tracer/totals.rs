@@ -5,7 +5,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, PerCpuArray, PerCpuHashMap},
 };
-use dio_trace_common::abi::{Counter, CounterKey, Mixer, STATS};
+use dio_trace_common::abi::{BufferedUse, Counter, CounterKey, STATS};
 
 /// Sums the per-CPU statistics.
 pub(super) fn stats(bpf: &Ebpf) -> Result<[u64; STATS]> {
@@ -38,9 +38,9 @@ pub(super) fn counters(bpf: &Ebpf) -> Result<Vec<(CounterKey, Counter)>> {
 
 /// Sums the per-CPU page counts of the processes that use a directly used file through the page
 /// cache.
-pub(super) fn mixers(bpf: &Ebpf) -> Result<Vec<(Mixer, u64)>> {
-    let map = bpf.map("MIXERS").context("the object has no map MIXERS")?;
-    let map = PerCpuHashMap::<_, Mixer, u64>::try_from(map)?;
+pub(super) fn buffered_uses(bpf: &Ebpf) -> Result<Vec<(BufferedUse, u64)>> {
+    let map = bpf.map("BUFFERED_USES").context("the object has no map BUFFERED_USES")?;
+    let map = PerCpuHashMap::<_, BufferedUse, u64>::try_from(map)?;
     map.iter()
         .map(|row| {
             let (key, by_cpu) = row?;

@@ -102,7 +102,8 @@ fn healthy(case: &Case<'_>) -> bool {
 fn users(case: &Case<'_>, seen: &[&[BufferedUser]], did: &str) -> String {
     let mut names: Vec<&str> = Vec::new();
     for user in seen.iter().copied().flatten() {
-        let name = if user.pid == case.request.tgid { "this process itself" } else { &user.name };
+        let name =
+            if user.pid == case.request.task.tgid { "this process itself" } else { &user.name };
         if !names.contains(&name) {
             names.push(name);
         }

@@ -56,7 +56,7 @@ fn erofs_file_backed(case: &Case<'_>) -> Option<String> {
 }
 
 fn below_buffered(case: &Case<'_>) -> Option<String> {
-    (case.cached() && !case.tried() && case.seen(seen::INNER_BUFFERED)).then(|| {
+    (case.cached() && !case.tried() && case.seen(seen::LOWER_BUFFERED)).then(|| {
         "the file below is open without O_DIRECT, though this descriptor has it".to_owned()
     })
 }

@@ -13,7 +13,6 @@ use crate::{
     cause,
     flow::{
         group::{By, Group, groups},
-        summary::percentile,
         timeline::Slice,
     },
     output::document::Document,
@@ -109,7 +108,7 @@ impl From<&Slice> for OneSlice {
             requests: *requests,
             findings: *findings,
             verdicts: verdicts.to_vec(),
-            latency: latency.to_vec(),
+            latency: latency.0.to_vec(),
         }
     }
 }
@@ -155,8 +154,8 @@ fn by_verdict(groups: Vec<Group>) -> Vec<ByVerdict> {
         findings: group.findings,
         bytes: group.bytes.total,
         latency_mean_ns: group.latency_mean_ns(),
-        percentiles: [50, 90, 99, 100].map(|p| percentile(group.latency(), p)).to_vec(),
-        latency: group.latency().to_vec(),
+        percentiles: [50, 90, 99, 100].map(|p| group.latency().percentile(p)).to_vec(),
+        latency: group.latency().0.to_vec(),
         verdict: group.name,
     };
     let mut rows: Vec<ByVerdict> = groups.into_iter().map(row).collect();

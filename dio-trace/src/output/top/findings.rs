@@ -15,7 +15,7 @@ pub const MAX_FINDINGS: usize = 1_024;
 #[derive(Clone, Debug)]
 pub enum What {
     Request(Box<ExplainedRequest>),
-    Refusal(Box<RejectedOpenRow>),
+    RejectedOpen(Box<RejectedOpenRow>),
     MixedAccess(Box<MixedAccess>),
 }
 
@@ -33,7 +33,7 @@ impl Finding {
     pub fn process(&self) -> (&str, u32) {
         match &self.what {
             What::Request(r) => (&r.comm, r.pid),
-            What::Refusal(r) => (&r.comm, r.pid),
+            What::RejectedOpen(r) => (&r.comm, r.pid),
             What::MixedAccess(m) => (&m.comm, m.pid),
         }
     }
@@ -42,7 +42,7 @@ impl Finding {
     pub fn path(&self) -> &str {
         match &self.what {
             What::Request(r) => &r.path,
-            What::Refusal(r) => &r.path,
+            What::RejectedOpen(r) => &r.path,
             What::MixedAccess(m) => &m.path,
         }
     }
@@ -51,7 +51,7 @@ impl Finding {
     pub fn fs(&self) -> &str {
         match &self.what {
             What::Request(r) => &r.fs,
-            What::Refusal(r) => &r.fs,
+            What::RejectedOpen(r) => &r.fs,
             What::MixedAccess(m) => &m.fs,
         }
     }
@@ -61,7 +61,7 @@ impl Finding {
     pub fn time(&self) -> u64 {
         match &self.what {
             What::Request(r) => r.time,
-            What::Refusal(r) => r.time,
+            What::RejectedOpen(r) => r.time,
             What::MixedAccess(m) => m.time,
         }
     }
@@ -74,7 +74,7 @@ impl Finding {
                 (Some(cause), Some(why), Some(fix)) => Some((cause, why, fix)),
                 _ => None,
             },
-            What::Refusal(r) => Some((r.cause, &r.why, &r.fix)),
+            What::RejectedOpen(r) => Some((r.cause, &r.why, &r.fix)),
             What::MixedAccess(m) => Some((m.cause, &m.why, &m.fix)),
         }
     }
@@ -92,7 +92,7 @@ impl Finding {
             By::Cause => self.cause().is_some_and(|(cause, ..)| cause == name),
             By::Verdict => match &self.what {
                 What::Request(r) => r.verdict.as_str() == name,
-                What::Refusal(_) => name == "refused",
+                What::RejectedOpen(_) => name == "refused",
                 What::MixedAccess(_) => false,
             },
             By::Stack | By::Time => false,
@@ -123,7 +123,7 @@ impl Findings {
 
     pub fn rejected_open(&mut self, row: &RejectedOpenRow) {
         let key = Key::Beside(row.pid, row.path.clone(), row.call);
-        self.add(key, || What::Refusal(Box::new(row.clone())), 1);
+        self.add(key, || What::RejectedOpen(Box::new(row.clone())), 1);
     }
 
     pub fn mixed_access(&mut self, mixing: &MixedAccess) {

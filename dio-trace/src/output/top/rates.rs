@@ -33,10 +33,10 @@ mod tests {
 
     fn counted(ino: u64, requests: u64) -> (CounterKey, Counter) {
         let mut request = fixtures::request();
-        request.ino = ino;
-        let decision = decide(&request.facts(true), &request.evidence);
+        request.file.ino = ino;
+        let decision = decide(&request.facts(), &request.evidence);
         let mut counter = Counter { requests, bytes: requests * 4096, ..Counter::ZERO };
-        counter.latency[16] = requests as u32;
+        counter.latency.0[16] = requests as u32;
         (CounterKey::of(&request, &decision), counter)
     }
 
@@ -44,7 +44,7 @@ mod tests {
     fn only_what_changed_comes_out() {
         let mut rates = Rates::default();
         let numbers = |rows: Vec<(CounterKey, Counter)>| -> Vec<(u64, u64, u64, u32)> {
-            rows.iter().map(|(k, c)| (k.ino, c.requests, c.bytes, c.latency[16])).collect()
+            rows.iter().map(|(k, c)| (k.file.ino, c.requests, c.bytes, c.latency.0[16])).collect()
         };
         assert_eq!(numbers(rates.since(&[counted(1, 5)])), [(1, 5, 20_480, 5)]);
         assert_eq!(numbers(rates.since(&[counted(1, 5), counted(2, 1)])), [(2, 1, 4096, 1)]);
@@ -57,9 +57,9 @@ mod tests {
         rates.since(&[counted(1, 9)]);
         assert_eq!(rates.since(&[counted(1, 3)])[0].1.requests, 3);
         let (key, mut counter) = counted(1, 10);
-        counter.latency[16] = u32::MAX;
+        counter.latency.0[16] = u32::MAX;
         rates.since(&[(key, counter)]);
-        (counter.requests, counter.latency[16]) = (12, 1);
-        assert_eq!(rates.since(&[(key, counter)])[0].1.latency[16], 2);
+        (counter.requests, counter.latency.0[16]) = (12, 1);
+        assert_eq!(rates.since(&[(key, counter)])[0].1.latency.0[16], 2);
     }
 }

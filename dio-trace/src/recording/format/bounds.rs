@@ -56,7 +56,7 @@ impl Fact {
                 let names = stack.frames.iter().flat_map(|frame| [&frame.symbol, &frame.module]);
                 stack.frames.len() <= MAX_FRAMES && names.flatten().all(|name| name.len() <= NAME)
             }
-            Self::Refusal(_) | Self::Mixer(_) => true,
+            Self::RejectedOpen(_) | Self::BufferedUse(_) => true,
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Everything that is recorded in addition to requests. It is stored as JSON, so that it is easy to
 //! read in any language.
 
-use dio_trace_common::abi::{
-    Counter, CounterKey, EVENT_MIXER, EVENT_REFUSAL, FileId, LATENCY_BUCKETS, Mixer, MixerEvent,
-    Refusal,
+use dio_trace_common::{
+    abi::{
+        BufferedUse, BufferedUseEvent, Counter, CounterKey, EVENT_BUFFERED_USE,
+        EVENT_REJECTED_OPEN, FileId, RejectedOpen, Task,
+    },
+    histogram::{BUCKETS, Histogram},
 };
 use serde::{Deserialize, Serialize};
 
@@ -60,8 +63,10 @@ pub enum Fact {
     Task(TaskFact),
     Process(ProcessFact),
     Stack(stack::Stack),
-    Refusal(RefusalFact),
-    Mixer(MixerFact),
+    #[serde(rename = "refusal")]
+    RejectedOpen(RejectedOpenFact),
+    #[serde(rename = "mixer")]
+    BufferedUse(BufferedUseFact),
 }
 
 /// Assigns an id to a file. Emitted again when more is known about the file.
@@ -105,9 +110,9 @@ pub struct ProcessFact {
     pub title: Option<String>,
 }
 
-/// A rejected open, see [`Refusal`].
+/// A rejected open, see [`RejectedOpen`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RefusalFact {
+pub struct RejectedOpenFact {
     pub time: u64,
     pub file: u64,
     pub task: u32,
@@ -115,66 +120,54 @@ pub struct RefusalFact {
     pub proven: u16,
 }
 
-impl RefusalFact {
+impl RejectedOpenFact {
     #[must_use]
-    pub const fn event(&self, key: FileId, (pid, tid, comm): (u32, u32, [u8; 16])) -> Refusal {
-        Refusal {
-            kind: EVENT_REFUSAL,
+    pub const fn event(&self, file: FileId, task: Task) -> RejectedOpen {
+        RejectedOpen {
+            kind: EVENT_REJECTED_OPEN,
             by: self.by,
             proven: self.proven,
             time_ns: self.time,
-            inode: key.inode,
-            ino: key.ino,
-            dev: key.dev,
-            tgid: pid,
-            tid,
-            generation: key.generation,
-            comm,
+            file,
+            task,
         }
     }
 }
 
-/// Mixed access, see [`MixerEvent`].
+/// Mixed access, see [`BufferedUseEvent`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct MixerFact {
+pub struct BufferedUseFact {
     pub time: u64,
     pub file: u64,
     pub task: u32,
     pub how: u32,
-    /// [`MixerEvent::direct_user`]; 0 in older recordings, which do not have it.
+    /// [`BufferedUseEvent::direct_user`]; 0 in older recordings, which do not have it.
     #[serde(default)]
     pub direct_user: u32,
 }
 
-impl MixerFact {
+impl BufferedUseFact {
     #[must_use]
-    pub const fn event(&self, key: FileId, (pid, tid, comm): (u32, u32, [u8; 16])) -> MixerEvent {
-        MixerEvent {
-            kind: EVENT_MIXER,
-            tid,
-            time_ns: self.time,
-            mixer: mixer(key, pid, self.how),
+    pub const fn event(&self, file: FileId, task: Task) -> BufferedUseEvent {
+        BufferedUseEvent {
+            kind: EVENT_BUFFERED_USE,
             direct_user: self.direct_user,
-            pad: 0,
-            comm,
+            time_ns: self.time,
+            buffered_use: BufferedUse { file, tgid: task.tgid, how: self.how },
+            task,
         }
     }
 }
 
-#[must_use]
-pub const fn mixer(key: FileId, tgid: u32, how: u32) -> Mixer {
-    Mixer { inode: key.inode, ino: key.ino, dev: key.dev, tgid, how, generation: key.generation }
-}
-
 impl TaskFact {
-    /// The name as the probes send it: 16 bytes, NUL-padded.
+    /// The thread as the probes send it.
     #[must_use]
-    pub fn comm16(&self) -> [u8; 16] {
-        let mut comm = [0; 16];
-        for (to, from) in comm.iter_mut().zip(&self.comm) {
+    pub fn task(&self) -> Task {
+        let mut task = Task { tid: self.tid, tgid: self.pid, ..Task::NONE };
+        for (to, from) in task.comm.iter_mut().zip(&self.comm) {
             *to = *from;
         }
-        comm
+        task
     }
 }
 
@@ -189,7 +182,8 @@ pub struct TotalsFact {
     pub skipped: Vec<(String, u64)>,
     pub counters: Vec<CounterFact>,
     /// (file, process, how, pages) of mixed access.
-    pub mixers: Vec<(u64, u32, u32, u64)>,
+    #[serde(rename = "mixers")]
+    pub buffered_uses: Vec<(u64, u32, u32, u64)>,
     /// Requests that the recorder dropped because the disk was too slow.
     pub dropped: u64,
 }
@@ -214,8 +208,9 @@ pub struct CounterFact {
 impl CounterFact {
     #[must_use]
     pub fn new(file: u64, key: &CounterKey, counter: &Counter) -> Self {
-        let first = counter.latency.iter().position(|n| *n != 0).unwrap_or(0);
-        let stop = counter.latency.iter().rposition(|n| *n != 0).map_or(first, |last| last + 1);
+        let latency = &counter.latency.0;
+        let first = latency.iter().position(|n| *n != 0).unwrap_or(0);
+        let stop = latency.iter().rposition(|n| *n != 0).map_or(first, |last| last + 1);
         Self {
             file,
             pid: key.tgid,
@@ -223,7 +218,7 @@ impl CounterFact {
             requests: counter.requests,
             bytes: (counter.bytes, counter.direct_bytes, counter.cached_bytes),
             latency_ns: counter.latency_ns,
-            latency: (first as u8, counter.latency[first..stop].to_vec()),
+            latency: (first as u8, latency[first..stop].to_vec()),
         }
     }
 
@@ -231,21 +226,18 @@ impl CounterFact {
     #[must_use]
     pub fn counter(&self, key: FileId) -> (CounterKey, Counter) {
         let (op, verdict, outcome, finding, errno) = self.what;
-        let mut latency = [0; LATENCY_BUCKETS];
-        let from = usize::from(self.latency.0).min(LATENCY_BUCKETS);
-        for (to, n) in latency[from..].iter_mut().zip(&self.latency.1) {
+        let mut latency = Histogram::EMPTY;
+        let from = usize::from(self.latency.0).min(BUCKETS);
+        for (to, n) in latency.0[from..].iter_mut().zip(&self.latency.1) {
             *to = *n;
         }
         let key = CounterKey {
-            inode: key.inode,
-            ino: key.ino,
-            dev: key.dev,
-            generation: key.generation,
-            tgid: self.pid,
+            file: key,
             op,
             verdict,
             outcome,
             finding,
+            tgid: self.pid,
             errno,
             pad: [0; 6],
         };

@@ -20,8 +20,8 @@ mod tests;
 pub use block::{BlockInfo, Damage};
 pub use columns::{Columns, Recorded};
 pub use facts::{
-    CounterFact, End, Fact, FileFact, Header, MixerFact, ProcessFact, RefusalFact, Scope, TaskFact,
-    TotalsFact, mixer,
+    BufferedUseFact, CounterFact, End, Fact, FileFact, Header, ProcessFact, RejectedOpenFact,
+    Scope, TaskFact, TotalsFact,
 };
 #[cfg(any(test, fuzzing))]
 pub(crate) use framing::framed;

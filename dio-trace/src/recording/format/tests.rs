@@ -196,7 +196,7 @@ fn any_request() -> impl Strategy<Value = Recorded> {
     let numbers = proptest::collection::vec(any::<u64>(), 24);
     (numbers, any::<bool>(), any::<Option<u32>>()).prop_map(|(n, write, extents)| {
         let request = Request {
-            inode: n[0],
+            file: FileId { inode: n[0], ..FileId::NONE },
             begin_ns: n[1],
             end_ns: n[2],
             user: n[3] & 0xffff,
@@ -208,7 +208,7 @@ fn any_request() -> impl Strategy<Value = Recorded> {
             size_end: n[9] as i64,
             nr_segs: n[10] as u32,
             magic: n[11] as u32,
-            inner_magic: n[12] as u32,
+            lower_magic: n[12] as u32,
             op: if write { OP_WRITE } else { OP_READ },
             api: n[13] as u8,
             flags: n[14] as u8,
@@ -237,7 +237,7 @@ fn kept(r: &Recorded) -> impl PartialEq + std::fmt::Debug + use<> {
     let q = &r.request;
     let numbers = [r.file, q.begin_ns, q.end_ns, q.user, q.len, q.done_before];
     let signed = [q.pos, q.ret, q.size_begin, q.size_end];
-    let small = [q.nr_segs, q.magic, q.inner_magic, r.task];
+    let small = [q.nr_segs, q.magic, q.lower_magic, r.task];
     (numbers, signed, small, (q.op, q.api, q.flags), q.evidence, r.extents)
 }
 

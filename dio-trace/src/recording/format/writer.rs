@@ -104,7 +104,7 @@ impl<W: Write> Writer<W> {
     /// Those of the output.
     pub fn fact(&mut self, fact: &Fact) -> io::Result<()> {
         // Mixed access is part of the reason of later requests, but not of earlier ones.
-        if matches!(fact, Fact::Mixer(_)) {
+        if matches!(fact, Fact::BufferedUse(_)) {
             self.requests()?;
         }
         serde_json::to_writer(&mut self.facts, fact)?;
@@ -128,14 +128,17 @@ impl<W: Write> Writer<W> {
     pub fn totals(&mut self, mut totals: TotalsFact) -> io::Result<()> {
         self.flush()?;
         let counters = std::mem::take(&mut totals.counters);
-        let mixers = std::mem::take(&mut totals.mixers);
-        for rows in mixers.chunks(TOTALS_ROWS) {
-            self.json(Kind::Totals, &TotalsFact { mixers: rows.to_vec(), ..totals.clone() })?;
+        let buffered_uses = std::mem::take(&mut totals.buffered_uses);
+        for rows in buffered_uses.chunks(TOTALS_ROWS) {
+            self.json(
+                Kind::Totals,
+                &TotalsFact { buffered_uses: rows.to_vec(), ..totals.clone() },
+            )?;
         }
         for rows in counters.chunks(TOTALS_ROWS) {
             self.json(Kind::Totals, &TotalsFact { counters: rows.to_vec(), ..totals.clone() })?;
         }
-        if counters.is_empty() && mixers.is_empty() {
+        if counters.is_empty() && buffered_uses.is_empty() {
             self.json(Kind::Totals, &totals)?;
         }
         Ok(())

@@ -45,7 +45,7 @@ impl Ids {
         let counted = &self.counted;
         let mut lost = 0;
         waiting.retain(|fact| {
-            lost += u64::from(matches!(fact, Fact::Refusal(_) | Fact::Mixer(_)));
+            lost += u64::from(matches!(fact, Fact::RejectedOpen(_) | Fact::BufferedUse(_)));
             matches!(fact, Fact::File(file) if counted.contains(&file.file))
         });
         self.files.retain(|_, number| counted.contains(number));

@@ -31,7 +31,8 @@ use std::{
 use anyhow::Result;
 use dio_trace_common::{
     abi::{
-        Counter, CounterKey, FileEvent, FileId, Mixer, MixerEvent, Refusal, Request, STATS, Stat,
+        BufferedUse, BufferedUseEvent, Counter, CounterKey, FileEvent, RejectedOpen, Request,
+        STATS, Stat,
     },
     verdict::Verdict,
 };
@@ -43,7 +44,7 @@ use crate::{
     flow::decided::{Decided, LookedUp},
     model::{Event, Totals},
     recording::format::{
-        CounterFact, End, Fact, Header, MixerFact, Recorded, RefusalFact, TotalsFact,
+        BufferedUseFact, CounterFact, End, Fact, Header, Recorded, RejectedOpenFact, TotalsFact,
     },
     util::clock::Clock,
 };
@@ -58,7 +59,7 @@ const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// Number of segments of an in-memory recording. The oldest is dropped as a whole.
 const SEGMENTS: u64 = 8;
 /// Most mixed-access events that are emitted again in each segment.
-const MAX_MIXERS: usize = 4_096;
+const MAX_BUFFERED_USES: usize = 4_096;
 
 /// How much is kept, and in how many files.
 #[derive(Clone, Debug)]
@@ -171,7 +172,7 @@ pub struct Recorder {
     thread: JoinHandle<Vec<PathBuf>>,
     /// Counts of each row when it was last sent: requests of counters, pages of mixed access.
     sent: HashMap<CounterKey, u64>,
-    sent_mixers: HashMap<Mixer, u64>,
+    sent_buffered_uses: HashMap<BufferedUse, u64>,
     counted: Instant,
     keep: Keep,
     /// Segments that this side has ended.
@@ -179,7 +180,7 @@ pub struct Recorder {
     /// Counts that are in earlier files.
     base: Base,
     /// Events to emit again in each segment.
-    mixers: Vec<MixerEvent>,
+    buffered_uses: Vec<BufferedUseEvent>,
     /// A finding that triggers a dump has occurred.
     wanted: bool,
     /// That dump was made; it is made only once.
@@ -190,7 +191,7 @@ pub struct Recorder {
 #[derive(Default)]
 struct Base {
     counters: HashMap<CounterKey, Counter>,
-    mixers: HashMap<Mixer, u64>,
+    buffered_uses: HashMap<BufferedUse, u64>,
     stats: [u64; STATS],
     skipped: HashMap<String, u64>,
     dropped: u64,
@@ -218,12 +219,12 @@ impl Recorder {
             shared,
             thread,
             sent: HashMap::new(),
-            sent_mixers: HashMap::new(),
+            sent_buffered_uses: HashMap::new(),
             counted: Instant::now(),
             keep: options.keep.clone(),
             segments: 0,
             base: Base::default(),
-            mixers: Vec::new(),
+            buffered_uses: Vec::new(),
             wanted: false,
             dumped: false,
         })
@@ -234,8 +235,8 @@ impl Recorder {
         match event {
             Event::File(file) => self.file(&file, enricher),
             Event::Request(request) => self.request(&request, enricher),
-            Event::Refusal(refusal) => self.rejected_open(&refusal, enricher),
-            Event::Mixer(mixer) => self.mixed_access(&mixer, enricher),
+            Event::RejectedOpen(rejected_open) => self.rejected_open(&rejected_open, enricher),
+            Event::BufferedUse(buffered_use) => self.mixed_access(&buffered_use, enricher),
         }
         if self.batch.requests.len() >= BATCH {
             self.flush_batch();
@@ -355,7 +356,7 @@ impl Recorder {
         }
         self.base = Base {
             counters: totals.counters.iter().copied().collect(),
-            mixers: totals.mixers.iter().copied().collect(),
+            buffered_uses: totals.buffered_uses.iter().copied().collect(),
             stats: totals.stats,
             skipped: totals.skipped.iter().cloned().collect(),
             dropped: self.dropped,
@@ -381,7 +382,7 @@ impl Recorder {
     fn emit_again(&mut self, enricher: &mut Enricher) {
         self.segments += 1;
         self.ids = self.ids.after();
-        for event in std::mem::take(&mut self.mixers) {
+        for event in std::mem::take(&mut self.buffered_uses) {
             self.emit_mixed_access(&event, enricher);
         }
     }
@@ -430,8 +431,12 @@ impl Recorder {
         }
         let LookedUp { extents, stack } = LookedUp::now(&decided, enricher);
         let facts = &mut self.batch.facts;
-        let file = self.ids.file(decided.file(), request.tgid, enricher, facts);
-        let task = self.ids.task((request.tgid, request.tid, request.comm), enricher, facts);
+        let file = self.ids.file(decided.file(), request.task.tgid, enricher, facts);
+        let task = self.ids.task(
+            (request.task.tgid, request.task.tid, request.task.comm),
+            enricher,
+            facts,
+        );
         let stack = stack.map_or(0, |stack| self.ids.stack(&stack, facts));
         self.batch.requests.push(Recorded { request: *request, file, task, extents, stack });
     }
@@ -439,68 +444,76 @@ impl Recorder {
     /// Takes a file's names. If the file already has an id, its fact is emitted again.
     fn file(&mut self, event: &FileEvent, enricher: &mut Enricher) {
         enricher.add(event);
-        let key = FileId::from(event);
+        let key = event.file;
         if let Some(number) = self.ids.files.get(&key) {
-            self.batch.facts.push(file_fact(*number, key, event.tgid, enricher));
+            self.batch.facts.push(file_fact(*number, key, event.task.tgid, enricher));
         }
     }
 
-    fn rejected_open(&mut self, event: &Refusal, enricher: &mut Enricher) {
+    fn rejected_open(&mut self, event: &RejectedOpen, enricher: &mut Enricher) {
         let facts = &mut self.batch.facts;
-        let file = self.ids.file(FileId::from(event), event.tgid, enricher, facts);
-        let task = self.ids.task((event.tgid, event.tid, event.comm), enricher, facts);
+        let file = self.ids.file(event.file, event.task.tgid, enricher, facts);
+        let task =
+            self.ids.task((event.task.tgid, event.task.tid, event.task.comm), enricher, facts);
         let (time, by, proven) = (event.time_ns, event.by, event.proven);
-        facts.push(Fact::Refusal(RefusalFact { time, file, task, by, proven }));
+        facts.push(Fact::RejectedOpen(RejectedOpenFact { time, file, task, by, proven }));
     }
 
-    fn mixed_access(&mut self, event: &MixerEvent, enricher: &mut Enricher) {
+    fn mixed_access(&mut self, event: &BufferedUseEvent, enricher: &mut Enricher) {
         // Earlier requests are flushed first, because they were made before the mixed access.
         self.flush_batch();
         enricher.buffered_user(event);
         self.emit_mixed_access(event, enricher);
     }
 
-    fn emit_mixed_access(&mut self, event: &MixerEvent, enricher: &mut Enricher) {
-        let mixer = &event.mixer;
-        if !matches!(self.keep, Keep::Whole) && self.mixers.len() < MAX_MIXERS {
-            self.mixers.push(*event);
+    fn emit_mixed_access(&mut self, event: &BufferedUseEvent, enricher: &mut Enricher) {
+        let buffered_use = &event.buffered_use;
+        if !matches!(self.keep, Keep::Whole) && self.buffered_uses.len() < MAX_BUFFERED_USES {
+            self.buffered_uses.push(*event);
         }
         let facts = &mut self.batch.facts;
-        let file = self.ids.file(FileId::from(mixer), mixer.tgid, enricher, facts);
-        let task = self.ids.task((mixer.tgid, event.tid, event.comm), enricher, facts);
+        let file = self.ids.file(buffered_use.file, buffered_use.tgid, enricher, facts);
+        let task =
+            self.ids.task((buffered_use.tgid, event.task.tid, event.task.comm), enricher, facts);
         let (time, direct_user) = (event.time_ns, event.direct_user);
-        facts.push(Fact::Mixer(MixerFact { time, file, task, how: mixer.how, direct_user }));
+        facts.push(Fact::BufferedUse(BufferedUseFact {
+            time,
+            file,
+            task,
+            how: buffered_use.how,
+            direct_user,
+        }));
     }
 
     /// Totals with all rows.
     fn all_totals(&mut self, totals: &Totals, enricher: &mut Enricher) -> TotalsFact {
         self.sent.clear();
-        self.sent_mixers.clear();
+        self.sent_buffered_uses.clear();
         self.totals_fact(totals, enricher)
     }
 
     /// Totals with the rows that changed since they were last sent.
     fn totals_fact(&mut self, totals: &Totals, enricher: &mut Enricher) -> TotalsFact {
         let mut counters = Vec::new();
-        let mut mixers = Vec::new();
+        let mut buffered_uses = Vec::new();
         let facts = &mut self.batch.facts;
         for (key, counter) in &totals.counters {
             let base = self.base.counters.get(key);
             if self.sent.get(key).or(base.map(|base| &base.requests)) == Some(&counter.requests) {
                 continue;
             }
-            let file = self.ids.counted(FileId::from(key), key.tgid, enricher, facts);
+            let file = self.ids.counted(key.file, key.tgid, enricher, facts);
             let added = base.map_or(*counter, |base| counter.since(base));
             counters.push(CounterFact::new(file, key, &added));
         }
-        for (mixer, pages) in &totals.mixers {
-            let base = self.base.mixers.get(mixer);
-            if self.sent_mixers.get(mixer).or(base) == Some(pages) {
+        for (buffered_use, pages) in &totals.buffered_uses {
+            let base = self.base.buffered_uses.get(buffered_use);
+            if self.sent_buffered_uses.get(buffered_use).or(base) == Some(pages) {
                 continue;
             }
-            let file = self.ids.counted(FileId::from(mixer), mixer.tgid, enricher, facts);
+            let file = self.ids.counted(buffered_use.file, buffered_use.tgid, enricher, facts);
             let pages = pages.saturating_sub(base.copied().unwrap_or(0));
-            mixers.push((file, mixer.tgid, mixer.how, pages));
+            buffered_uses.push((file, buffered_use.tgid, buffered_use.how, pages));
         }
         let base = &self.base;
         let stats = Stat::ALL.iter().map(|(stat, name)| {
@@ -516,7 +529,7 @@ impl Recorder {
             stats: stats.collect(),
             skipped: skipped.collect(),
             counters,
-            mixers,
+            buffered_uses,
             dropped: self.dropped - base.dropped,
         }
     }
@@ -524,6 +537,6 @@ impl Recorder {
     fn remember(&mut self, totals: &Totals) {
         let requests = |(key, counter): &(CounterKey, Counter)| (*key, counter.requests);
         self.sent = totals.counters.iter().map(requests).collect();
-        self.sent_mixers = totals.mixers.iter().copied().collect();
+        self.sent_buffered_uses = totals.buffered_uses.iter().copied().collect();
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{fs::File, os::unix::fs::PermissionsExt as _, path::Path};
 
-use dio_trace_common::abi::{LATENCY_BUCKETS, STATS};
+use dio_trace_common::{
+    abi::{FileId, STATS, Task},
+    histogram::Histogram,
+};
 
 use crate::{
     flow::{
@@ -26,8 +29,8 @@ pub(super) fn options(path: PathBuf) -> Options {
 pub(super) fn totals(requests: u64) -> Totals {
     let request = fixtures::request();
     let key = CounterKey::of(&request, &Decided::of(&request).decision);
-    let mut latency = [0; LATENCY_BUCKETS];
-    latency[16] = requests as u32;
+    let mut latency = Histogram::EMPTY;
+    latency.0[16] = requests as u32;
     let counter = Counter {
         requests,
         bytes: requests * 4096,
@@ -48,7 +51,7 @@ pub(super) fn totals(requests: u64) -> Totals {
         stats,
         skipped: vec![("fe_vfs_read".to_owned(), 3)],
         counters: vec![(key, counter)],
-        mixers: Vec::new(),
+        buffered_uses: Vec::new(),
     }
 }
 
@@ -154,8 +157,7 @@ pub(super) fn feed(recorder: &mut Recorder, enricher: &mut Enricher, requests: u
             let request = Request {
                 begin_ns: end - latency,
                 end_ns: end,
-                inode: file,
-                ino: file,
+                file: FileId { inode: file, ino: file, ..fixtures::request().file },
                 pos,
                 ..fixtures::request()
             };
@@ -252,7 +254,12 @@ fn stacks_are_emitted_once_and_found_again() {
     let header = Header { stacks: true, ..Header::default() };
     let mut recorder = Recorder::start(&options, &header).unwrap();
     for stack in [7, 0, 7, 9] {
-        let request = Request { stack, ret: -22, tgid: u32::MAX >> 1, ..fixtures::request() };
+        let request = Request {
+            stack,
+            ret: -22,
+            task: Task { tgid: u32::MAX >> 1, ..fixtures::request().task },
+            ..fixtures::request()
+        };
         recorder.take(Event::Request(Box::new(request)), &mut enricher);
     }
     recorder.finish(&totals(4), &mut enricher);
@@ -284,7 +291,11 @@ fn a_disk_that_hangs_does_not_fill_the_memory() {
     recorder.queue = queue;
     recorder.totals(&totals(1), &mut enricher);
     for n in 0..120_000u64 {
-        let request = Request { inode: n, ino: n, tid: n as u32, ..fixtures::request() };
+        let request = Request {
+            file: FileId { inode: n, ino: n, ..fixtures::request().file },
+            task: Task { tid: n as u32, ..fixtures::request().task },
+            ..fixtures::request()
+        };
         recorder.take(Event::Request(Box::new(request)), &mut enricher);
         assert!(recorder.batch.facts.len() <= MAX_WAITING + 3 * BATCH);
     }

@@ -21,7 +21,7 @@ pub(super) const ROW: usize = 320;
 /// Cost of a row of the totals, which is in a hash table because it may be replaced.
 pub(super) const TOTAL: usize = 800;
 /// Cost of a buffered user, with its name and its page count.
-pub(super) const MIXER: usize = 300;
+pub(super) const BUFFERED_USE: usize = 300;
 /// Cost of a row as shown, without its names.
 pub(super) const SHOWN_ROW: usize = 1_000;
 /// Cost of a stack without its frames.

@@ -23,16 +23,16 @@ pub(super) fn fit(totals: &mut Totals, enricher: &mut Enricher) -> u64 {
         SHOWN_ROW + 3 * (file.path.len() + file.fs.len() + file.dev.len())
     };
     let mut fits = |key: FileId, tgid: u32| budget.take(cost(key, tgid));
-    let mixers = totals.mixers.len();
-    totals.mixers.retain(|(mixer, _)| fits(FileId::from(mixer), mixer.tgid));
-    let left = mixers - totals.mixers.len();
+    let buffered_uses = totals.buffered_uses.len();
+    totals.buffered_uses.retain(|(buffered_use, _)| fits(buffered_use.file, buffered_use.tgid));
+    let left = buffered_uses - totals.buffered_uses.len();
     let mut order: Vec<u32> = (0..totals.counters.len() as u32).collect();
     let weight = |(key, counter): &(CounterKey, Counter)| (key.finding != 0, counter.requests);
     order.sort_by_key(|at| Reverse(weight(&totals.counters[*at as usize])));
     let mut shown = vec![false; order.len()];
     for at in &order {
         let key = &totals.counters[*at as usize].0;
-        shown[*at as usize] = fits(FileId::from(key), key.tgid);
+        shown[*at as usize] = fits(key.file, key.tgid);
     }
     left as u64 + sum_up(&mut totals.counters, &shown, enricher)
 }

@@ -60,8 +60,8 @@ impl Selection {
     /// here.
     pub(super) fn takes(&self, request: &Request) -> bool {
         let RequestFilter { ops, apis, min_latency_ns, .. } = self.wanted;
-        self.takes_process(request.tgid)
-            && self.takes_thread(request.tid)
+        self.takes_process(request.task.tgid)
+            && self.takes_thread(request.task.tid)
             && has(ops, request.op)
             && has(apis, request.api)
             && request.end_ns.saturating_sub(request.begin_ns) >= min_latency_ns

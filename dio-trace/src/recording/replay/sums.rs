@@ -4,14 +4,15 @@
 use std::collections::{HashMap, HashSet};
 
 use dio_trace_common::abi::{
-    Counter, CounterKey, FileId, MIXED_CACHED, MIXED_DIRTIED, MIXED_FILLED, STATS, Stat,
+    BufferedUse, Counter, CounterKey, FileId, MIXED_CACHED, MIXED_DIRTIED, MIXED_FILLED, STATS,
+    Stat,
 };
 
 use crate::{
     flow::{decided::Decided, filter::TotalsFilter, pipeline::Pipeline},
     model::{AttachMode, MissingProbe, Totals},
     recording::{
-        format::{Header, TotalsFact, mixer},
+        format::{Header, TotalsFact},
         replay::{
             Replay, Selection, budget,
             fit::fit,
@@ -24,14 +25,14 @@ use crate::{
 };
 
 /// Most rows of mixed access; the probes have room for 4,096.
-const MAX_MIXERS: usize = 1 << 14;
+const MAX_BUFFERED_USES: usize = 1 << 14;
 
 impl Walk<'_> {
     /// Counts a request, in case the totals do not suffice.
     pub(super) fn count(&mut self, decided: &Decided<'_>) {
         let Decided { request, decision } = *decided;
         self.shown += 1;
-        self.use_directly(decided.file(), request.tgid);
+        self.use_directly(decided.file(), request.task.tgid);
         let latency = decided.latency_ns();
         self.timeline.add(request.end_ns, latency, decision.verdict, decision.finding);
         let kind = (
@@ -41,7 +42,7 @@ impl Walk<'_> {
             u8::from(decision.finding),
         );
         let make = || CounterKey::of(request, &decision);
-        let row = (request.inode, request.tgid, kind);
+        let row = (request.file.inode, request.task.tgid, kind);
         let room = self.counted.row(row, &mut self.budget, make).is_some();
         let row = if room { row } else { (OTHERS.inode, 0, kind) };
         if row.0 == OTHERS.inode {
@@ -66,25 +67,27 @@ impl Walk<'_> {
     pub(super) fn totals(&mut self, mut totals: TotalsFact) {
         for row in std::mem::take(&mut totals.counters) {
             let (key, counter) = row.counter(self.key(row.file));
-            self.use_directly(FileId::from(&key), key.tgid);
+            self.use_directly(key.file, key.tgid);
             let known = self.counters.contains_key(&key);
             // Rows of files that are not known individually share one key and would replace each
             // other.
-            let small = self.counters.len() < MAX_KEPT && FileId::from(&key) != OTHERS;
+            let small = self.counters.len() < MAX_KEPT && key.file != OTHERS;
             if known || small && self.budget.take(budget::TOTAL) {
                 self.counters.insert(key, counter);
             } else {
                 self.left_out.totals += 1;
             }
         }
-        for (file, pid, how, pages) in std::mem::take(&mut totals.mixers) {
+        for (file, pid, how, pages) in std::mem::take(&mut totals.buffered_uses) {
             if !matches!(how, MIXED_CACHED | MIXED_DIRTIED | MIXED_FILLED) {
                 continue;
             }
             let row = (file, pid, how);
-            let small = self.mixers.len() < MAX_MIXERS;
-            if self.mixers.contains_key(&row) || small && self.budget.take(budget::MIXER) {
-                self.mixers.insert(row, pages);
+            let small = self.buffered_uses.len() < MAX_BUFFERED_USES;
+            if self.buffered_uses.contains_key(&row)
+                || small && self.budget.take(budget::BUFFERED_USE)
+            {
+                self.buffered_uses.insert(row, pages);
             } else {
                 self.left_out.totals += 1;
             }
@@ -151,7 +154,7 @@ impl Walk<'_> {
         mut counters: Vec<(CounterKey, Counter)>,
         by_requests: bool,
     ) -> Totals {
-        counters.sort_by_key(|(k, _)| (k.inode, k.tgid, k.op, k.verdict, k.outcome, k.errno));
+        counters.sort_by_key(|(k, _)| (k.file.inode, k.tgid, k.op, k.verdict, k.outcome, k.errno));
         let mut stats = [0; STATS];
         for (stat, name) in Stat::ALL {
             let recorded = self.totals.stats.iter().find(|(recorded, _)| recorded == name);
@@ -170,10 +173,12 @@ impl Walk<'_> {
             };
             gaps.iter().map(gap).collect()
         };
-        let mixers = std::mem::take(&mut self.mixers);
-        let mixers =
-            mixers.into_iter().map(|((file, pid, how), n)| (mixer(self.key(file), pid, how), n));
-        let mixers = mixers.collect();
+        let buffered_uses = std::mem::take(&mut self.buffered_uses);
+        let row = |((file, tgid, how), pages)| {
+            let file = self.key(file);
+            (BufferedUse { file, tgid, how }, pages)
+        };
+        let buffered_uses = buffered_uses.into_iter().map(row).collect();
         Totals {
             kernel: header.kernel.clone(),
             attach: if header.attach == "kprobe" { AttachMode::Kprobe } else { AttachMode::Fentry },
@@ -183,7 +188,7 @@ impl Walk<'_> {
             stats,
             skipped: self.totals.skipped.iter().map(|(p, n)| (escape(p.as_bytes()), *n)).collect(),
             counters,
-            mixers,
+            buffered_uses,
         }
     }
 }

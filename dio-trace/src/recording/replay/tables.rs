@@ -180,8 +180,7 @@ impl Counted {
 
 /// The key for requests that have no row of their own: without file and process.
 pub(super) fn others(key: &CounterKey) -> CounterKey {
-    let FileId { inode, ino, dev, generation } = OTHERS;
-    CounterKey { inode, ino, dev, generation, tgid: 0, errno: 0, ..*key }
+    CounterKey { file: OTHERS, tgid: 0, errno: 0, ..*key }
 }
 
 fn slot((file, pid, (op, verdict, outcome, finding)): &RowKey) -> usize {

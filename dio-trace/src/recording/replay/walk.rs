@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
-use dio_trace_common::abi::{Counter, CounterKey, FileId};
+use dio_trace_common::abi::{Counter, CounterKey, FileId, Task};
 
 use crate::{
     enrich::Enricher,
@@ -17,8 +17,8 @@ use crate::{
     },
     recording::{
         format::{
-            Columns, End, Fact, FileFact, Header, Item, MixerFact, Recorded, RefusalFact,
-            TotalsFact,
+            BufferedUseFact, Columns, End, Fact, FileFact, Header, Item, Recorded,
+            RejectedOpenFact, TotalsFact,
         },
         replay::{
             Integrity, LeftOut, Selection,
@@ -51,7 +51,7 @@ pub(super) struct Walk<'a> {
     /// Counters from the totals.
     pub(super) counters: HashMap<CounterKey, Counter>,
     /// Pages of mixed access from the totals, by (file, process, how).
-    pub(super) mixers: HashMap<(u64, u32, u32), u64>,
+    pub(super) buffered_uses: HashMap<(u64, u32, u32), u64>,
     /// Counters from individual requests.
     pub(super) counted: Counted,
     /// The last totals, without their rows.
@@ -73,18 +73,8 @@ pub(super) struct Known {
     bytes: u32,
 }
 
-/// A thread that has an id.
-#[derive(Clone, Copy)]
-pub(super) struct Task {
-    pid: u32,
-    tid: u32,
-    comm: [u8; 16],
-}
-
-impl Task {
-    /// A thread whose fact was in a damaged block.
-    const UNKNOWN: Self = Self { pid: 0, tid: 0, comm: *b"?\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" };
-}
+/// A thread whose fact was in a damaged block.
+const UNKNOWN_TASK: Task = Task { comm: *b"?\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", ..Task::NONE };
 
 impl<'a> Walk<'a> {
     pub(super) fn new(header: &Header, selection: Selection, sink: &'a mut dyn Sink) -> Self {
@@ -105,7 +95,7 @@ impl<'a> Walk<'a> {
             used: HashSet::new(),
             timeline: Timeline::default(),
             counters: HashMap::new(),
-            mixers: HashMap::new(),
+            buffered_uses: HashMap::new(),
             counted: Counted::default(),
             totals: TotalsFact::default(),
             integrity: Integrity::default(),
@@ -143,11 +133,10 @@ impl<'a> Walk<'a> {
         match fact {
             Fact::File(file) => self.file(*file),
             Fact::Task(fact) => {
-                let (pid, tid, comm) = (fact.pid, fact.tid, fact.comm16());
-                if pid == tid {
-                    self.pipeline.enricher.name(pid, &fact.comm);
+                let (number, task) = (u64::from(fact.task), fact.task());
+                if task.tgid == task.tid {
+                    self.pipeline.enricher.name(task.tgid, &fact.comm);
                 }
-                let (number, task) = (u64::from(fact.task), Task { pid, tid, comm });
                 let room = self.tasks.get(number).is_some() || self.budget.take(budget::TASK);
                 if !room || !self.tasks.keep(number, task, MAX_KEPT) {
                     self.left_out.facts += 1;
@@ -162,8 +151,8 @@ impl<'a> Walk<'a> {
             Fact::Stack(stack) => {
                 self.left_out.facts += u64::from(!self.stacks.keep(stack));
             }
-            Fact::Refusal(fact) => self.rejected_open(&fact)?,
-            Fact::Mixer(fact) => self.mixed_access(&fact)?,
+            Fact::RejectedOpen(fact) => self.rejected_open(&fact)?,
+            Fact::BufferedUse(fact) => self.mixed_access(&fact)?,
         }
         Ok(())
     }
@@ -213,33 +202,34 @@ impl<'a> Walk<'a> {
     }
 
     fn task(&self, task: u32) -> Task {
-        self.tasks.get(u64::from(task)).unwrap_or(Task::UNKNOWN)
+        self.tasks.get(u64::from(task)).unwrap_or(UNKNOWN_TASK)
     }
 
-    fn rejected_open(&mut self, fact: &RefusalFact) -> Result<()> {
+    fn rejected_open(&mut self, fact: &RejectedOpenFact) -> Result<()> {
         let task = self.task(fact.task);
-        let right = self.selection.takes_process(task.pid) && self.selection.takes_thread(task.tid);
+        let right =
+            self.selection.takes_process(task.tgid) && self.selection.takes_thread(task.tid);
         if !right || !self.selection.window.holds(fact.time) {
             return Ok(());
         }
-        let event = fact.event(self.key(fact.file), (task.pid, task.tid, task.comm));
+        let event = fact.event(self.key(fact.file), task);
         self.pipeline.rejected_open(&event, self.sink)
     }
 
-    fn mixed_access(&mut self, fact: &MixerFact) -> Result<()> {
+    fn mixed_access(&mut self, fact: &BufferedUseFact) -> Result<()> {
         let task = self.task(fact.task);
         let file = self.key(fact.file);
-        if !self.budget.take(budget::MIXER) {
+        if !self.budget.take(budget::BUFFERED_USE) {
             self.left_out.facts += 1;
             return Ok(());
         }
         if !self.selection.window.holds(fact.time) {
             return Ok(());
         }
-        let event = fact.event(file, (task.pid, task.tid, task.comm));
+        let event = fact.event(file, task);
         // Shown if either side is selected: the buffered user, or a direct user known so far.
         let used = self.used.contains(&file);
-        self.pipeline.mixed_access(&event, used, self.selection.takes_process(task.pid), self.sink)
+        self.pipeline.mixed_access(&event, used, self.selection.takes_process(task.tgid), self.sink)
     }
 
     fn requests(&mut self, columns: &Columns) -> Result<()> {
@@ -268,12 +258,8 @@ impl<'a> Walk<'a> {
     /// Fills in the file and the thread of a request from their ids.
     #[inline]
     fn identify(&mut self, recorded: &mut Recorded) {
-        let FileId { inode, ino, dev, generation } = self.key(recorded.file);
-        let Task { pid, tid, comm } = self.task(recorded.task);
-        let request = &mut recorded.request;
-        (request.inode, request.ino, request.dev) = (inode, ino, dev);
-        request.generation = generation;
-        (request.tgid, request.tid, request.comm) = (pid, tid, comm);
+        recorded.request.file = self.key(recorded.file);
+        recorded.request.task = self.task(recorded.task);
     }
 
     /// True if a request matches the filters by name. The result is cached by file and task,

@@ -6,11 +6,12 @@ use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};
 
 use dio_trace_common::{
     abi::{
-        API_IO_URING, API_LIBAIO, API_READV, Counter, CounterKey, EVENT_MIXER, EVENT_REFUSAL,
-        FileId, LATENCY_BUCKETS, MIXED_CACHED, MIXED_DIRTIED, Mixer, MixerEvent, OP_WRITE,
-        REFUSED_OPEN, Refusal, Request, STATS, Stat,
+        API_IO_URING, API_LIBAIO, API_READV, BY_OPEN, BufferedUse, BufferedUseEvent, Counter,
+        CounterKey, EVENT_BUFFERED_USE, EVENT_REJECTED_OPEN, FileId, MIXED_CACHED, MIXED_DIRTIED,
+        OP_WRITE, RejectedOpen, Request, STATS, Stat, Task,
     },
     evidence::seen,
+    histogram::Histogram,
     verdict::{Decision, magic},
 };
 use serde_json::Value;
@@ -55,8 +56,8 @@ fn requests() -> Vec<(Request, &'static str, &'static str, &'static str, FileAtt
     let nothing = FileAttrs::default;
     let change = |n: u64, change: &dyn Fn(&mut Request)| {
         let mut request = fixtures::request();
-        request.inode = n;
-        request.ino = n;
+        request.file.inode = n;
+        request.file.ino = n;
         request.begin_ns += n * 1_000_000_000;
         request.end_ns += n * 1_000_000_000;
         change(&mut request);
@@ -152,7 +153,7 @@ fn requests() -> Vec<(Request, &'static str, &'static str, &'static str, FileAtt
 fn enricher() -> Enricher {
     let mut enricher = Enricher::recorded();
     for (request, path, fs, options, facts) in requests() {
-        enricher.know(FileId::from(&request), path, fs, options, facts);
+        enricher.know(request.file, path, fs, options, facts);
     }
     enricher
 }
@@ -195,8 +196,8 @@ fn stack() -> Stack {
 
 fn counter(request: &Request, decision: &Decision) -> (CounterKey, Counter) {
     let key = CounterKey::of(request, decision);
-    let mut latency = [0; LATENCY_BUCKETS];
-    latency[16] = 1;
+    let mut latency = Histogram::EMPTY;
+    latency.0[16] = 1;
     let value = Counter {
         requests: 1,
         bytes: request.ret.max(0) as u64,
@@ -208,36 +209,32 @@ fn counter(request: &Request, decision: &Decision) -> (CounterKey, Counter) {
     (key, value)
 }
 
+/// The file of the first request.
+const FILE: FileId = FileId { inode: 1, ino: 1, dev: 8 << 20 | 1, generation: 0 };
+
 /// A process that uses the first file through the page cache.
-const fn mixer(how: u32) -> Mixer {
-    Mixer { inode: 1, ino: 1, dev: 8 << 20 | 1, tgid: 77, how, generation: 0 }
+const fn buffered_use(how: u32) -> BufferedUse {
+    BufferedUse { file: FILE, tgid: 77, how }
 }
 
-fn mixing() -> MixerEvent {
-    MixerEvent {
-        kind: EVENT_MIXER,
-        tid: 77,
-        time_ns: 1_000,
-        mixer: mixer(MIXED_DIRTIED),
+fn mixing() -> BufferedUseEvent {
+    BufferedUseEvent {
+        kind: EVENT_BUFFERED_USE,
         direct_user: 42,
-        pad: 0,
-        comm: *b"logger\0\0\0\0\0\0\0\0\0\0",
+        time_ns: 1_000,
+        buffered_use: buffered_use(MIXED_DIRTIED),
+        task: Task { tid: 77, tgid: 77, comm: *b"logger\0\0\0\0\0\0\0\0\0\0" },
     }
 }
 
-const fn refusal() -> Refusal {
-    Refusal {
-        kind: EVENT_REFUSAL,
-        by: REFUSED_OPEN,
+const fn rejected_open() -> RejectedOpen {
+    RejectedOpen {
+        kind: EVENT_REJECTED_OPEN,
+        by: BY_OPEN,
         proven: 1,
         time_ns: 1_000,
-        inode: 1,
-        ino: 1,
-        dev: 8 << 20 | 1,
-        tgid: 42,
-        tid: 42,
-        generation: 0,
-        comm: *b"postgres\0\0\0\0\0\0\0\0",
+        file: FILE,
+        task: Task { tid: 42, tgid: 42, comm: *b"postgres\0\0\0\0\0\0\0\0" },
     }
 }
 
@@ -263,7 +260,7 @@ pub(crate) fn totals() -> Totals {
         stats,
         skipped: vec![("fe_vfs_read".to_owned(), 2)],
         counters,
-        mixers: vec![(mixer(MIXED_CACHED), 3), (mixer(MIXED_DIRTIED), 2)],
+        buffered_uses: vec![(buffered_use(MIXED_CACHED), 3), (buffered_use(MIXED_DIRTIED), 2)],
     }
 }
 
@@ -271,9 +268,9 @@ fn summary() -> Summary {
     let mut enricher = enricher();
     let mut side = SideEvents::default();
     for _ in 0..2 {
-        side.rejected_open(&refusal(), &mut enricher, &Clock::fixed(START));
+        side.rejected_open(&rejected_open(), &mut enricher, &Clock::fixed(START));
     }
-    enricher.process(77, Some((77, &mixing().comm)));
+    enricher.process(77, Some((77, &mixing().task.comm)));
     let scope = Scope { text: "process 42 and 2 descendants".to_owned(), children_left_out: 0 };
     Summary { scope, ..Summary::new(&totals(), &side, &mut enricher) }
 }
@@ -282,7 +279,7 @@ fn summary() -> Summary {
 pub(crate) fn named() -> (Totals, Enricher) {
     let mut enricher = enricher();
     enricher.process(42, Some((42, b"postgres\0\0\0\0\0\0\0\0")));
-    enricher.process(77, Some((77, &mixing().comm)));
+    enricher.process(77, Some((77, &mixing().task.comm)));
     (totals(), enricher)
 }
 
@@ -345,7 +342,7 @@ fn screen(all: bool) -> String {
     }
     let clock = Clock::fixed(START);
     let mut enricher = enricher();
-    let row = SideEvents::default().rejected_open(&refusal(), &mut enricher, &clock).cloned();
+    let row = SideEvents::default().rejected_open(&rejected_open(), &mut enricher, &clock).cloned();
     screen.rejected_open(&row.unwrap()).unwrap();
     screen.mixed_access(&MixedAccess::new(&mixing(), &mut enricher, &clock)).unwrap();
     screen.summary(&summary()).unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use crate::guest::{
     check::cell::{Asked, compare},
     contract::{
-        json::{Event, Refusal, Report, Summary},
+        json::{Event, RejectedOpen, Report, Summary},
         suite::Score,
     },
     fixtures::{Place, Setup},
@@ -91,7 +91,7 @@ impl Judge {
 
     /// Checks the rejected opens (EINVAL from open or fcntl): call, process, path and count must be
     /// those of the tally.
-    pub(crate) fn refusals(&mut self, tally: &[Entry], report: &Report) {
+    pub(crate) fn rejected_opens(&mut self, tally: &[Entry], report: &Report) {
         let mut counts = BTreeMap::new();
         for entry in tally {
             let stage = entry.stage.as_str();
@@ -100,11 +100,11 @@ impl Judge {
                 *counts.entry((stage.to_owned(), entry.pid, path)).or_default() += 1;
             }
         }
-        let mut said = report.summary.refusals.clone();
+        let mut said = report.summary.rejected_opens.clone();
         said.sort();
-        let truth: Vec<Refusal> = counts
+        let truth: Vec<RejectedOpen> = counts
             .into_iter()
-            .map(|((call, pid, path), count)| Refusal {
+            .map(|((call, pid, path), count)| RejectedOpen {
                 call,
                 pid,
                 path,
@@ -112,11 +112,11 @@ impl Judge {
                 errno: "EINVAL".to_owned(),
             })
             .collect();
-        let extra = said.iter().filter(|refusal| !truth.contains(refusal));
-        let missed = truth.iter().filter(|refusal| !said.contains(refusal));
+        let extra = said.iter().filter(|rejected_open| !truth.contains(rejected_open));
+        let missed = truth.iter().filter(|rejected_open| !said.contains(rejected_open));
         let wrong: Vec<String> = extra
-            .map(|refusal| format!("not refused as {refusal:?}"))
-            .chain(missed.map(|refusal| format!("not reported: {refusal:?}")))
+            .map(|rejected_open| format!("not refused as {rejected_open:?}"))
+            .chain(missed.map(|rejected_open| format!("not reported: {rejected_open:?}")))
             .collect();
         self.verdict("refusals", truth.len() as u64, wrong);
     }
@@ -375,14 +375,16 @@ mod tests {
         let (_, _, mut entry, _) = reported("ext4-512", "r_aligned4k.pread");
         "open".clone_into(&mut entry.stage);
         entry.result = -22;
-        let wrong = |refusals: Vec<Refusal>| {
-            let report =
-                Report { summary: Summary { refusals, ..Summary::default() }, ..Report::default() };
+        let wrong = |rejected_opens: Vec<RejectedOpen>| {
+            let report = Report {
+                summary: Summary { rejected_opens, ..Summary::default() },
+                ..Report::default()
+            };
             let mut judge = Judge::default();
-            judge.refusals(std::slice::from_ref(&entry), &report);
+            judge.rejected_opens(std::slice::from_ref(&entry), &report);
             judge.complaints.len()
         };
-        let right = || Refusal {
+        let right = || RejectedOpen {
             call: "open".to_owned(),
             pid: 7,
             path: entry.path.to_string_lossy().into_owned(),
@@ -391,7 +393,7 @@ mod tests {
         };
         assert_eq!(wrong(vec![right()]), 0);
         assert_eq!(wrong(vec![]), 1);
-        assert_eq!(wrong(vec![Refusal { pid: 8, ..right() }]), 2);
-        assert_eq!(wrong(vec![right(), Refusal { call: "fcntl".to_owned(), ..right() }]), 1);
+        assert_eq!(wrong(vec![RejectedOpen { pid: 8, ..right() }]), 2);
+        assert_eq!(wrong(vec![right(), RejectedOpen { call: "fcntl".to_owned(), ..right() }]), 1);
     }
 }

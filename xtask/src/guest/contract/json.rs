@@ -46,13 +46,14 @@ pub(crate) struct Summary {
     pub(crate) attach: String,
     #[serde(default)]
     pub(crate) skipped_runs: BTreeMap<String, u64>,
-    pub(crate) refusals: Vec<Refusal>,
+    #[serde(rename = "refusals")]
+    pub(crate) rejected_opens: Vec<RejectedOpen>,
     pub(crate) mixed: Vec<Mixed>,
 }
 
 /// One of the summary's `refusals`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Refusal {
+pub(crate) struct RejectedOpen {
     pub(crate) call: String,
     pub(crate) pid: u32,
     pub(crate) path: String,

@@ -146,7 +146,7 @@ impl Run<'_> {
         judge.cells(self.places, &tally, &report, asked);
         let counts = expected(self.places, &report);
         judge.summary(&report.summary, &self.tried.attach, &counts);
-        judge.refusals(&tally, &report);
+        judge.rejected_opens(&tally, &report);
         for score in &mut judge.scores[first..] {
             let right = score.wrong + score.missed + score.extra == 0;
             let word = if right { "right" } else { "NOT RIGHT" };

@@ -74,7 +74,7 @@ fn over(width: usize) -> String {
 fn line(finding: &Finding, zone: &Zone, theme: Theme, width: usize) -> Line<'static> {
     let fixed = match &finding.what {
         What::Request(r) => request(zone, r),
-        What::Refusal(r) => no_request(zone, r.time, (&r.comm, r.pid), r.call),
+        What::RejectedOpen(r) => no_request(zone, r.time, (&r.comm, r.pid), r.call),
         What::MixedAccess(m) => {
             no_request(zone, m.time, (&m.comm, m.pid), if m.writes { "W" } else { "R" })
         }
@@ -127,7 +127,7 @@ fn word(finding: &Finding, theme: Theme) -> (String, Style) {
         // A short count or a side effect is less severe than a fallback or an error.
         What::Request(r) if r.ret >= 0 && r.cached_bytes == 0 => (verdict_word(r), theme.odd()),
         What::Request(r) => (verdict_word(r), theme.bad()),
-        What::Refusal(r) => (r.errno.to_owned(), theme.odd()),
+        What::RejectedOpen(r) => (r.errno.to_owned(), theme.odd()),
         What::MixedAccess(_) => ("mixed".to_owned(), theme.odd()),
     }
 }
