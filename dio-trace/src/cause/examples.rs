@@ -8,7 +8,10 @@ use dio_trace_common::{
 };
 
 use crate::{
-    cause::{Case, DirectBy, Explanation, RULES, explain, explain_mixed, explain_rejected_open},
+    cause::{
+        Case, Certainty, DirectBy, Explanation, RULES, explain, explain_mixed,
+        explain_rejected_open, forecast,
+    },
     model::{BufferedUser, BufferedUsers},
     system::{
         device::{Layer, LayerKind},
@@ -55,6 +58,14 @@ fn healthy() -> Example {
 
 impl Example {
     fn explained(&self) -> Option<Explanation> {
+        self.by(explain)
+    }
+
+    fn forecast(&self) -> Option<Explanation> {
+        self.by(forecast)
+    }
+
+    fn by(&self, explain: fn(&Case<'_>) -> Option<Explanation>) -> Option<Explanation> {
         let mut decision = decide(&self.r.facts(), &self.r.evidence);
         decision.outcome = self.outcome.unwrap_or(decision.outcome);
         explain(&Case {
@@ -639,7 +650,20 @@ fn refusals_name_the_value_and_its_limit() {
 }
 
 #[test]
-fn what_is_not_proven_is_likely() {
+fn a_sentence_says_likely_if_it_is_not_proven() {
+    let mut explained: Vec<Explanation> = EXAMPLES
+        .iter()
+        .flat_map(|(_, fits, near)| [*fits, *near])
+        .filter_map(|change| example(change).explained())
+        .collect();
+    explained.extend([true, false].map(|proven| explain_rejected_open("squashfs", proven)));
+    for Explanation { id, certainty, why, .. } in explained {
+        assert_eq!(certainty == Certainty::Likely, why.contains("likely"), "{id}: {why}");
+    }
+}
+
+#[test]
+fn what_is_not_proven_is_likely_and_no_forecast() {
     let shared: Change = |e| {
         e.written("xfs");
         e.r.len = 512;
@@ -661,6 +685,8 @@ fn what_is_not_proven_is_likely() {
     };
     assert!(why(fat).starts_with("it ends at 12288, past the file's 8192 bytes"));
     assert!(why(ext2).starts_with("likely because it ends at 12288"));
+    let forecast = |change| example(change).forecast().map(|expected| expected.id);
+    assert_eq!((forecast(fat), forecast(ext2)), (Some("allocating-write"), None));
 }
 
 #[test]

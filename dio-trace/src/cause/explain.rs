@@ -2,25 +2,41 @@
 
 use dio_trace_common::verdict::{Decision, Verdict};
 
-use crate::cause::{Case, RULES};
+use crate::cause::{Case, Certainty, RULES, Reason, Rule};
 
 /// The text of a rule that fits a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// The rule's stable identifier.
     pub id: &'static str,
-    /// One sentence; begins with "likely" if it is not proven for this request.
+    /// Whether `why` is proven for this request.
+    pub certainty: Certainty,
+    /// The reason, in one sentence.
     pub why: String,
     pub fix: String,
+}
+
+impl Explanation {
+    /// The explanation by `rule`, which fits for this reason.
+    pub(super) fn new(rule: &Rule, reason: &Reason) -> Self {
+        Self {
+            id: rule.id,
+            certainty: reason.certainty(),
+            why: reason.to_string(),
+            fix: rule.fix.to_owned(),
+        }
+    }
+
+    /// The explanation by `rule`; None if the rule does not fit the request.
+    pub(super) fn by(rule: &Rule, case: &Case<'_>) -> Option<Self> {
+        (rule.test)(case).map(|reason| Self::new(rule, &reason))
+    }
 }
 
 /// The first rule that fits. The last rule of the table takes every finding that no other takes.
 #[must_use]
 pub fn explain(case: &Case<'_>) -> Option<Explanation> {
-    RULES.iter().find_map(|rule| {
-        let why = (rule.test)(case)?;
-        Some(Explanation { id: rule.id, why, fix: rule.fix.to_owned() })
-    })
+    RULES.iter().find_map(|rule| Explanation::by(rule, case))
 }
 
 /// True if explaining the request needs the extents of its file. Only file systems that answer from

@@ -1,24 +1,20 @@
 //! Forecasts, without a request, whether direct I/O on a file will fall back.
 
-use crate::cause::{Case, Explanation, rules::LASTING};
+use crate::cause::{Case, Certainty, Explanation, rules::LASTING};
 
 /// The reason that will certainly keep a request from being direct. A reason that is only likely
 /// is left out: trying shows. `case` is a made-up request that went through the page cache.
 #[must_use]
 pub fn forecast(case: &Case<'_>) -> Option<Explanation> {
-    if is_zoned_read(case) {
+    // If statx says that the file takes direct I/O, no attribute of the file forbids it.
+    let allowed = case.attrs.takes_direct() == Some(true) && !case.is_write();
+    if allowed || is_zoned_read(case) {
         return None;
     }
-    // If statx says that the file takes direct I/O, no attribute of the file forbids it.
-    let allowed = case.attrs.takes_direct() == Some(true);
-    LASTING.iter().find_map(|rule| {
-        let why = (rule.test)(case).filter(|why| !why.starts_with("likely"))?;
-        (!allowed || case.is_write()).then(|| Explanation {
-            id: rule.id,
-            why,
-            fix: rule.fix.to_owned(),
-        })
-    })
+    LASTING
+        .iter()
+        .filter_map(|rule| Explanation::by(rule, case))
+        .find(|explanation| explanation.certainty == Certainty::Proven)
 }
 
 /// f2fs on a zoned device reports in statx what holds for writes (fs/f2fs/file.c:f2fs_getattr).

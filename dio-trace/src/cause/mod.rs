@@ -6,6 +6,7 @@ mod case;
 mod examples;
 mod explain;
 mod forecast;
+mod reason;
 mod rules;
 mod side_events;
 
@@ -14,6 +15,7 @@ use strsim::levenshtein;
 pub use case::Case;
 pub use explain::{Explanation, explain, wants_extents};
 pub use forecast::forecast;
+pub use reason::{Certainty, Reason};
 pub use rules::{IO_ERRORS, Limits, NOT_EXPLAINED, RULES, limits_of};
 pub use side_events::{DirectBy, explain_file, explain_mixed, explain_rejected_open, mixed_cause};
 
@@ -32,9 +34,8 @@ pub struct Rule {
     /// File systems, devices or situations in which the cause occurs.
     pub on: &'static str,
     pub scenario: Scenario,
-    /// The reason in one sentence, or None if the rule does not fit; begins with "likely" if it is
-    /// not proven for this request.
-    pub test: fn(&Case<'_>) -> Option<String>,
+    /// The reason why the rule fits the request; None if it does not.
+    pub test: fn(&Case<'_>) -> Option<Reason>,
 }
 
 /// What makes a rule fire on a real kernel.

@@ -2,7 +2,7 @@
 
 use crate::{
     cause::{
-        Explanation, Rule,
+        Explanation, Reason,
         rules::{
             notes::{LOOP_BUFFERED, buffered_below},
             side_events::{MIXED_ACCESS, MIXED_SELF, OPEN_REFUSED},
@@ -15,12 +15,14 @@ use crate::{
 /// `proven` is false if the file system's own open returned the error.
 #[must_use]
 pub fn explain_rejected_open(fs: &str, proven: bool) -> Explanation {
-    let why = if proven {
-        format!("{fs} offers no direct I/O for this file")
+    let reason = if proven {
+        Reason::proven(format!("{fs} offers no direct I/O for this file"))
     } else {
-        format!("likely {fs} cannot do direct I/O for this file, or a layer below it cannot")
+        Reason::likely(format!(
+            "{fs} cannot do direct I/O for this file, or a layer below it cannot"
+        ))
     };
-    by(&OPEN_REFUSED, why)
+    Explanation::new(&OPEN_REFUSED, &reason)
 }
 
 /// The direct user of a mixed file: of a file that a process uses through the page cache while it
@@ -45,7 +47,7 @@ pub fn explain_mixed(writes: bool, direct: DirectBy<'_>) -> Explanation {
         DirectBy::Other(name) => (&MIXED_ACCESS, format!("what {name} uses with O_DIRECT")),
         DirectBy::Several => (&MIXED_ACCESS, "what is also used with O_DIRECT".to_owned()),
     };
-    by(rule, format!("{how} through the page cache {what}"))
+    Explanation::new(rule, &Reason::proven(format!("{how} through the page cache {what}")))
 }
 
 /// Id of the cause of a mixed file; `itself` is true if only one process uses it, both ways.
@@ -57,9 +59,5 @@ pub const fn mixed_cause(itself: bool) -> &'static str {
 /// A note that applies to every direct request to a file, healthy ones included.
 #[must_use]
 pub fn explain_file(attrs: &FileAttrs) -> Option<Explanation> {
-    buffered_below(&attrs.device.layers).map(|why| by(&LOOP_BUFFERED, why))
-}
-
-fn by(rule: &'static Rule, why: String) -> Explanation {
-    Explanation { id: rule.id, why, fix: rule.fix.to_owned() }
+    buffered_below(&attrs.device.layers).map(|reason| Explanation::new(&LOOP_BUFFERED, &reason))
 }

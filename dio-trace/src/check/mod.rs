@@ -257,18 +257,17 @@ fn answer(subject: &Subject, access: Access, result: Trial) -> Answer {
         Trial::Nothing { why } => (None, Some(why)),
     };
     let (how, of) = proof.map(|proof| (proof.how, proof.of)).unzip();
-    let Explanation { id, why, fix } =
-        reason.unwrap_or(Explanation { id: "", why: String::new(), fix: String::new() });
-    let explained = !id.is_empty();
+    let cause = reason.as_ref().map(|reason| reason.id);
+    let (why, fix) = reason.map(|Explanation { why, fix, .. }| (why, fix)).unzip();
     Answer {
         verdict: verdict.as_str(),
         forecast: expected.as_str(),
         proof: how,
         proof_of: of.as_ref().map(Whose::as_str),
         sibling: of.and_then(Whose::sibling),
-        cause: explained.then_some(id),
-        why: explained.then_some(why),
-        fix: explained.then_some(fix),
+        cause,
+        why,
+        fix,
         unproven,
     }
 }

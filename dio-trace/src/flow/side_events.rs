@@ -47,7 +47,7 @@ impl RejectedOpenRow {
     fn new(event: &RejectedOpen, enricher: &mut Enricher, clock: &Clock) -> Self {
         let comm = enricher.process(event.task.tgid, Some((event.task.tid, &event.task.comm)));
         let file = enricher.file(event.file, event.task.tgid);
-        let Explanation { id, why, fix } = explain_rejected_open(&file.fs, event.proven != 0);
+        let Explanation { id, why, fix, .. } = explain_rejected_open(&file.fs, event.proven != 0);
         Self {
             call: if event.by == BY_FCNTL { "fcntl" } else { "open" },
             pid: event.task.tgid,
@@ -96,7 +96,7 @@ impl MixedAccess {
                 DirectBy::Other(&other)
             }
         };
-        let Explanation { id, why, fix } = explain_mixed(writes, direct);
+        let Explanation { id, why, fix, .. } = explain_mixed(writes, direct);
         let file = enricher.file(buffered_use.file, buffered_use.tgid);
         let (path, fs) = (file.path.clone(), file.fs.clone());
         Self {

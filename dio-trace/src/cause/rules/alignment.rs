@@ -3,7 +3,7 @@
 //! must keep to.
 
 use crate::{
-    cause::{Case, Rule, Scenario},
+    cause::{Case, Reason, Rule, Scenario},
     system::file_attrs::FileAttrs,
 };
 
@@ -116,16 +116,18 @@ pub(super) fn off_block(case: &Case<'_>, block: u32) -> Vec<String> {
 
 /// The reason of a file system that serves requests which are not whole blocks through the page
 /// cache, where others refuse them; None if this is not such a request.
-pub(super) fn needs_blocks(case: &Case<'_>, block: u32) -> Option<String> {
+pub(super) fn needs_blocks(case: &Case<'_>, block: u32) -> Option<Reason> {
     if !case.cached() || case.tried() {
         return None;
     }
     let (fs, wrong) = (case.fs, off_block(case, block));
     if !wrong.is_empty() {
-        return Some(format!("{fs} needs whole blocks: {}", wrong.join(", ")));
+        return Some(Reason::proven(format!("{fs} needs whole blocks: {}", wrong.join(", "))));
     }
     case.segments_unknown().then(|| {
-        format!("likely a segment of the vector is off a multiple of {fs}'s {block}-byte block")
+        Reason::likely(format!(
+            "a segment of the vector is off a multiple of {fs}'s {block}-byte block"
+        ))
     })
 }
 
@@ -151,44 +153,48 @@ pub(super) const fn past(value: u64, align: u32) -> u64 {
     if align == 0 { 0 } else { value % align as u64 }
 }
 
-fn misaligned(case: &Case<'_>) -> Option<String> {
+fn misaligned(case: &Case<'_>) -> Option<Reason> {
     if !case.failed_with(EINVAL) || says_none(case) {
         return None;
     }
     let limits = limits(case);
     if case.is_fed_by_pipe() {
         let unit = limits.map_or(SECTOR, |limits| limits.offset);
-        let wrong = off_multiple(case.start(), 0, unit).pop();
-        let pipe = || "likely what the pipe held is not in whole sectors".to_owned();
-        return Some(wrong.unwrap_or_else(pipe));
+        let wrong = off_multiple(case.start(), 0, unit).pop().map(Reason::proven);
+        return wrong
+            .or_else(|| Some(Reason::likely("what the pipe held is not in whole sectors")));
     }
     let Some(limits) = limits else { return guessed(case) };
     let wrong = violations(case, &limits);
     if !wrong.is_empty() {
-        return Some(format!("{} (limits: {})", wrong.join(", "), limits.source));
+        return Some(Reason::proven(format!("{} (limits: {})", wrong.join(", "), limits.source)));
     }
     // A device truncates a request at its end first (block/fops.c), and then checks the alignment
     // of the rest.
     let size = case.request.size_begin as u64;
     if case.is_device() && case.past_end() && past(size, limits.offset) != 0 {
-        return Some(format!(
+        return Some(Reason::proven(format!(
             "the device ends at {size}, which is not a multiple of {}, inside this request",
             limits.offset
-        ));
+        )));
     }
-    case.segments_unknown()
-        .then(|| format!("likely a segment of the vector is off a multiple of {}", limits.memory))
+    case.segments_unknown().then(|| {
+        Reason::likely(format!("a segment of the vector is off a multiple of {}", limits.memory))
+    })
 }
 
 /// Guesses when the limits are unknown: most files take whole sectors, some need 4096 bytes.
-fn guessed(case: &Case<'_>) -> Option<String> {
+fn guessed(case: &Case<'_>) -> Option<Reason> {
     let wrong = [SECTOR, 4096].map(|unit| off_block(case, unit));
     let wrong = wrong.into_iter().find(|wrong| !wrong.is_empty())?;
-    Some(format!("likely because {} (this file's limits could not be asked)", wrong.join(", ")))
+    let wrong = wrong.join(", ");
+    Some(Reason::likely(format!("because {wrong} (this file's limits could not be asked)")))
 }
 
-fn no_direct_io(case: &Case<'_>) -> Option<String> {
+fn no_direct_io(case: &Case<'_>) -> Option<Reason> {
     let refused = case.failed_with(EINVAL);
-    (says_none(case) && (refused || case.cached()))
-        .then(|| format!("{} does no direct I/O on this file (statx STATX_DIOALIGN is 0)", case.fs))
+    (says_none(case) && (refused || case.cached())).then(|| {
+        let fs = case.fs;
+        Reason::proven(format!("{fs} does no direct I/O on this file (statx STATX_DIOALIGN is 0)"))
+    })
 }

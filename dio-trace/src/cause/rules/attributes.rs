@@ -1,7 +1,7 @@
 //! Rules for files that have no direct path: data-journalled, inline, encrypted or fs-verity files.
 
 use crate::{
-    cause::{Case, Rule, Scenario, rules::alignment::off_block},
+    cause::{Case, Reason, Rule, Scenario, rules::alignment::off_block},
     system::{
         extents::extent,
         file_attrs::{attribute, flag},
@@ -84,24 +84,25 @@ pub(super) const VERITY: Rule = Rule {
     test: verity,
 };
 
-fn data_journal(case: &Case<'_>) -> Option<String> {
+fn data_journal(case: &Case<'_>) -> Option<Reason> {
     if !case.cached() || case.tried() || !case.on(&["ext4"]) {
         return None;
     }
     if case.option("data=journal") {
-        return Some(
-            "ext4 is mounted with data=journal: all data goes through the page cache".to_owned(),
-        );
+        return Some(Reason::proven(
+            "ext4 is mounted with data=journal: all data goes through the page cache",
+        ));
     }
     // chattr +j is ignored under delayed allocation (fs/ext4/inode.c:ext4_inode_journal_mode).
     (case.flag(flag::JOURNAL_DATA) && case.option("nodelalloc")).then(|| {
-        "this file's data is journalled (chattr +j, and the mount has nodelalloc): it goes through \
-         the page cache"
-            .to_owned()
+        Reason::proven(
+            "this file's data is journalled (chattr +j, and the mount has nodelalloc): it goes \
+             through the page cache",
+        )
     })
 }
 
-fn inline_data(case: &Case<'_>) -> Option<String> {
+fn inline_data(case: &Case<'_>) -> Option<Reason> {
     if !case.cached() {
         return None;
     }
@@ -109,17 +110,20 @@ fn inline_data(case: &Case<'_>) -> Option<String> {
     // A write moves inline data to blocks, so the file's attributes no longer show it.
     let small = size > 0 && size < case.block().into();
     if case.is_write() && small && may_have_been_inline(case) {
-        return Some(format!(
-            "likely the file's {size} bytes were inline in the metadata until this write"
-        ));
+        return Some(Reason::likely(format!(
+            "the file's {size} bytes were inline in the metadata until this write"
+        )));
     }
     let inline =
         if case.on(&["ext4"]) { case.flag(flag::INLINE_DATA) } else { case.extent(extent::INLINE) };
     if inline {
-        return Some("the data is inline in the metadata: there is no block to read".to_owned());
+        let text = "the data is inline in the metadata: there is no block to read";
+        return Some(Reason::proven(text));
     }
     (case.on(&["udf"]) && small && case.attrs.allocated == Some(0)).then(|| {
-        format!("likely the file's {size} bytes are inline in its metadata: it takes no blocks")
+        Reason::likely(format!(
+            "the file's {size} bytes are inline in its metadata: it takes no blocks"
+        ))
     })
 }
 
@@ -132,29 +136,28 @@ fn may_have_been_inline(case: &Case<'_>) -> bool {
 }
 
 /// Follows fs/ext4/file.c:ext4_should_use_dio and fs/crypto/inline_crypt.c:fscrypt_dio_supported.
-fn encrypted(case: &Case<'_>) -> Option<String> {
+fn encrypted(case: &Case<'_>) -> Option<Reason> {
     let encrypted = case.marked(flag::ENCRYPTED, attribute::ENCRYPTED);
     if !case.cached() || !encrypted || case.flag(flag::INLINE_DATA) {
         return None;
     }
     let wrong = off_block(case, case.block());
     if wrong.is_empty() && !case.option("inlinecrypt") {
-        return Some(
+        return Some(Reason::proven(
             "the file is encrypted (fscrypt), and the mount has no inlinecrypt: it is decrypted in \
-             the page cache"
-                .to_owned(),
-        );
+             the page cache",
+        ));
     }
     if wrong.is_empty() {
-        return Some(
-            "the file is encrypted (fscrypt) in a way that the block layer cannot decrypt"
-                .to_owned(),
-        );
+        return Some(Reason::proven(
+            "the file is encrypted (fscrypt) in a way that the block layer cannot decrypt",
+        ));
     }
-    Some(format!("the file is encrypted (fscrypt) and needs whole blocks: {}", wrong.join(", ")))
+    let wrong = wrong.join(", ");
+    Some(Reason::proven(format!("the file is encrypted (fscrypt) and needs whole blocks: {wrong}")))
 }
 
-fn verity(case: &Case<'_>) -> Option<String> {
+fn verity(case: &Case<'_>) -> Option<Reason> {
     (case.cached_read() && case.marked(flag::VERITY, attribute::VERITY))
-        .then(|| "the file has fs-verity: every read is checked in the page cache".to_owned())
+        .then(|| Reason::proven("the file has fs-verity: every read is checked in the page cache"))
 }

@@ -5,7 +5,7 @@
 use dio_trace_common::{evidence::seen, verdict::Verdict};
 
 use crate::{
-    cause::{Case, Rule, Scenario},
+    cause::{Case, Reason, Rule, Scenario},
     system::file_attrs::flag,
 };
 
@@ -78,7 +78,7 @@ pub(super) const CUT_SHORT: Rule = Rule {
     test: cut_short,
 };
 
-fn allocating_write(case: &Case<'_>) -> Option<String> {
+fn allocating_write(case: &Case<'_>) -> Option<Reason> {
     let excluded = ["bdev", "btrfs", "overlay", "tmpfs", "xfs"];
     if !case.cached_write() || case.on(&excluded) || case.is_client() {
         return None;
@@ -89,55 +89,60 @@ fn allocating_write(case: &Case<'_>) -> Option<String> {
     let fs = case.fs;
     if case.past_end() && !case.on(&["f2fs"]) {
         let size = case.request.size_begin;
-        let declines = case.on(&["vfat", "msdos", "gfs2"]);
-        let likely = if declines { "" } else { "likely because " };
-        return Some(format!(
-            "{likely}it ends at {}, past the file's {size} bytes: {fs} extends files through the \
-             page cache",
+        let extends = format!(
+            "it ends at {}, past the file's {size} bytes: {fs} extends files through the page \
+             cache",
             case.stop()
-        ));
+        );
+        return Some(if case.on(&["vfat", "msdos", "gfs2"]) {
+            Reason::proven(extends)
+        } else {
+            Reason::likely(format!("because {extends}"))
+        });
     }
     case.tried().then(|| {
-        format!("likely a part of the range had no blocks yet (a hole): {fs} fills it cached")
+        Reason::likely(format!(
+            "a part of the range had no blocks yet (a hole): {fs} fills it cached"
+        ))
     })
 }
 
 /// Follows fs/nilfs2/inode.c:nilfs_direct_IO.
-fn nilfs2_write(case: &Case<'_>) -> Option<String> {
+fn nilfs2_write(case: &Case<'_>) -> Option<Reason> {
     (case.on(&["nilfs2"]) && case.cached_write() && !case.tried())
-        .then(|| "nilfs2 takes every write through the page cache to its log".to_owned())
+        .then(|| Reason::proven("nilfs2 takes every write through the page cache to its log"))
 }
 
 /// For a file without extents, ext4 does not allocate blocks inside the file size on the direct
 /// path (fs/ext4/inode.c:ext4_iomap_alloc).
-fn ext4_hole(case: &Case<'_>) -> Option<String> {
+fn ext4_hole(case: &Case<'_>) -> Option<Reason> {
     let blocks = case.attrs.flags.is_some() && !case.flag(flag::EXTENTS);
     (case.tried() && blocks).then(|| {
-        "likely a part of the range had no blocks yet (a hole), and this file is mapped without \
-         extents: ext4 fills such holes through the page cache"
-            .to_owned()
+        Reason::likely(
+            "a part of the range had no blocks yet (a hole), and this file is mapped without \
+             extents: ext4 fills such holes through the page cache",
+        )
     })
 }
 
 /// Follows fs/ocfs2/aops.c:ocfs2_direct_IO.
-fn read_past_end(case: &Case<'_>) -> Option<String> {
+fn read_past_end(case: &Case<'_>) -> Option<Reason> {
     (case.on(&["ocfs2"]) && case.cached_read() && !case.tried() && case.past_end()).then(|| {
-        format!(
-            "likely because it ends at {}, past the file's {} bytes: ocfs2 without append-dio reads \
-             such a range through the page cache",
+        Reason::likely(format!(
+            "because it ends at {}, past the file's {} bytes: ocfs2 without append-dio reads such \
+             a range through the page cache",
             case.stop(),
             case.request.size_begin
-        )
+        ))
     })
 }
 
-fn cut_short(case: &Case<'_>) -> Option<String> {
+fn cut_short(case: &Case<'_>) -> Option<Reason> {
     let goes_on = case.is_device() || case.seen(seen::LEGACY_DIO);
     (case.cached_read() && case.verdict(Verdict::Partial) && goes_on).then(|| {
-        format!(
-            "likely a page of the buffer could not be used: the direct part ended after {} of {} \
-             bytes",
+        Reason::likely(format!(
+            "a page of the buffer could not be used: the direct part ended after {} of {} bytes",
             case.decision.direct_bytes, case.request.len
-        )
+        ))
     })
 }

@@ -1,7 +1,7 @@
 //! Rules for btrfs (fs/btrfs/direct-io.c; before 6.11 in inode.c and file.c).
 
 use crate::{
-    cause::{Case, Rule, Scenario, rules::alignment::needs_blocks},
+    cause::{Case, Reason, Rule, Scenario, rules::alignment::needs_blocks},
     system::{extents::extent, file_attrs::flag},
 };
 
@@ -85,26 +85,27 @@ pub(super) const CHECKSUMS: Rule = Rule {
     test: checksums,
 };
 
-fn misaligned(case: &Case<'_>) -> Option<String> {
+fn misaligned(case: &Case<'_>) -> Option<Reason> {
     case.on(&["btrfs"]).then(|| needs_blocks(case, case.block())).flatten()
 }
 
-fn compressed(case: &Case<'_>) -> Option<String> {
+fn compressed(case: &Case<'_>) -> Option<Reason> {
     if !case.on(&["btrfs"]) || !case.cached() || (case.is_write() && !case.tried()) {
         return None;
     }
     if case.extent(extent::ENCODED) {
         let how = if case.is_write() { "reads and overwrites" } else { "reads" };
-        return Some(format!(
+        return Some(Reason::proven(format!(
             "extents in this range are compressed (FIEMAP): btrfs {how} them through the page cache"
-        ));
+        )));
     }
     // The extents that a write replaced are gone.
     let asked = case.extents.is_some() && !case.is_write();
     (case.flag(flag::COMPRESSED) || (case.option_begins("compress") && !asked)).then(|| {
-        "likely compressed: btrfs compression is on for this file, and compressed extents go \
-         through the page cache"
-            .to_owned()
+        Reason::likely(
+            "compressed: btrfs compression is on for this file, and compressed extents go through \
+             the page cache",
+        )
     })
 }
 
@@ -114,30 +115,32 @@ fn gave_up(case: &Case<'_>) -> bool {
     case.on(&["btrfs"]) && case.cached_read() && case.tried() && plain
 }
 
-fn racing(case: &Case<'_>) -> Option<String> {
+fn racing(case: &Case<'_>) -> Option<Reason> {
     let pages = case.request.evidence.flushed_pages;
     (gave_up(case) && pages != 0).then(|| {
-        format!(
-            "likely a buffered write of this range was not finished ({pages} dirty pages were \
-             flushed for this read): btrfs then reads from the page cache"
+        Reason::likely(format!(
+            "a buffered write of this range was not finished ({pages} dirty pages were flushed for \
+             this read): btrfs then reads from the page cache"
+        ))
+    })
+}
+
+fn buffer_fault(case: &Case<'_>) -> Option<Reason> {
+    (gave_up(case) && case.request.evidence.flushed_pages == 0).then(|| {
+        Reason::likely(
+            "the buffer was not writable in memory (untouched, or shared since a fork), and btrfs \
+             gave the direct read up",
         )
     })
 }
 
-fn buffer_fault(case: &Case<'_>) -> Option<String> {
-    (gave_up(case) && case.request.evidence.flushed_pages == 0).then(|| {
-        "likely the buffer was not writable in memory (untouched, or shared since a fork), and \
-         btrfs gave the direct read up"
-            .to_owned()
-    })
-}
-
-fn checksums(case: &Case<'_>) -> Option<String> {
+fn checksums(case: &Case<'_>) -> Option<Reason> {
     (case.on(&["btrfs"]) && case.cached_write() && !case.tried() && !case.flag(flag::NOCOW)).then(
         || {
-            "likely data checksums: this kernel's btrfs writes files that have them through the \
-             page cache"
-                .to_owned()
+            Reason::likely(
+                "data checksums: this kernel's btrfs writes files that have them through the page \
+                 cache",
+            )
         },
     )
 }

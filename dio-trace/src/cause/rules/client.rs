@@ -1,6 +1,6 @@
 //! Rule for network and FUSE clients whose requests went through this machine's page cache.
 
-use crate::cause::{Case, Rule, Scenario};
+use crate::cause::{Case, Reason, Rule, Scenario};
 
 pub(super) const READ_ON: Rule = Rule {
     id: "client-cached",
@@ -19,20 +19,20 @@ pub(super) const READ_ON: Rule = Rule {
     test: cached,
 };
 
-fn cached(case: &Case<'_>) -> Option<String> {
+fn cached(case: &Case<'_>) -> Option<Reason> {
     if !case.is_client() || !case.cached() {
         return None;
     }
     let (moved, asked) = (case.decision.direct_bytes, case.request.len);
-    Some(if case.fs.starts_with("fuse") || case.fs == "virtiofs" {
+    Some(Reason::likely(if case.fs.starts_with("fuse") || case.fs == "virtiofs" {
         format!(
-            "likely the daemon answered {moved} of {asked} bytes and did not open the file with \
+            "the daemon answered {moved} of {asked} bytes and did not open the file with \
              FOPEN_DIRECT_IO: the rest went through the page cache"
         )
     } else {
         format!(
-            "likely the mount's cache mode: {} served {} of {asked} bytes from the local page cache",
+            "the mount's cache mode: {} served {} of {asked} bytes from the local page cache",
             case.fs, case.decision.cached_bytes
         )
-    })
+    }))
 }

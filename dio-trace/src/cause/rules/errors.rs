@@ -4,7 +4,7 @@ use dio_trace_common::{abi::API_IO_URING, verdict::Verdict};
 
 use crate::{
     cause::{
-        Case, Rule, Scenario,
+        Case, Reason, Rule, Scenario,
         rules::alignment::{self, Limits},
     },
     system::file_attrs::{attribute, flag},
@@ -141,7 +141,7 @@ pub(super) const OTHER_ERROR: Rule = Rule {
     test: other_error,
 };
 
-fn invalid_request(case: &Case<'_>) -> Option<String> {
+fn invalid_request(case: &Case<'_>) -> Option<Reason> {
     (case.failed_with(libc::EINVAL) && !alignment::says_none(case)).then(|| {
         let keeps = alignment::limits(case).map_or_else(
             || "offset, length and buffer are multiples of 4096".to_owned(),
@@ -149,66 +149,71 @@ fn invalid_request(case: &Case<'_>) -> Option<String> {
                 format!("offset and length are multiples of {offset}, the buffer of {memory}")
             },
         );
-        format!("likely a rule of {} itself: {keeps}", case.fs)
+        Reason::likely(format!("a rule of {} itself: {keeps}", case.fs))
     })
 }
 
-fn compressed_refused(case: &Case<'_>) -> Option<String> {
+fn compressed_refused(case: &Case<'_>) -> Option<Reason> {
     let compressed = case.marked(flag::COMPRESSED, attribute::COMPRESSED);
-    (case.failed_with(libc::EOPNOTSUPP) && compressed && case.on(&["ntfs3", "ntfs"]))
-        .then(|| format!("the file is compressed, and {} does no direct I/O on those", case.fs))
+    (case.failed_with(libc::EOPNOTSUPP) && compressed && case.on(&["ntfs3", "ntfs"])).then(|| {
+        let fs = case.fs;
+        Reason::proven(format!("the file is compressed, and {fs} does no direct I/O on those"))
+    })
 }
 
-fn flag_unsupported(case: &Case<'_>) -> Option<String> {
+fn flag_unsupported(case: &Case<'_>) -> Option<Reason> {
     case.failed_with(libc::EOPNOTSUPP).then(|| {
         let ring = if case.request.api == API_IO_URING {
             ", or a ring with IORING_SETUP_IOPOLL on a file that cannot be polled"
         } else {
             ""
         };
-        format!(
-            "likely a flag (RWF_NOWAIT, RWF_DONTCACHE, RWF_ATOMIC) that this kernel or file system \
-             does not support{ring}"
+        Reason::likely(format!(
+            "a flag (RWF_NOWAIT, RWF_DONTCACHE, RWF_ATOMIC) that this kernel or file system does \
+             not support{ring}"
+        ))
+    })
+}
+
+fn would_block(case: &Case<'_>) -> Option<Reason> {
+    case.failed_with(libc::EAGAIN).then(|| {
+        Reason::proven(
+            "a request that must not wait would have had to: cached or dirty pages in its range, a \
+             lock, or metadata not in memory",
         )
     })
 }
 
-fn would_block(case: &Case<'_>) -> Option<String> {
-    case.failed_with(libc::EAGAIN).then(|| {
-        "a request that must not wait would have had to: cached or dirty pages in its range, a \
-         lock, or metadata not in memory"
-            .to_owned()
-    })
-}
-
-fn no_space(case: &Case<'_>) -> Option<String> {
+fn no_space(case: &Case<'_>) -> Option<Reason> {
     let size = case.request.size_begin as u64;
     if case.failed_with(libc::EDQUOT) {
-        return Some("the quota of this user, group or project is used up (EDQUOT)".to_owned());
+        let text = "the quota of this user, group or project is used up (EDQUOT)";
+        return Some(Reason::proven(text));
     }
     case.failed_with(libc::ENOSPC).then(|| {
-        if case.is_device() && case.start() >= size {
+        Reason::proven(if case.is_device() && case.start() >= size {
             format!("the device ends at {size}, and the write begins at {}", case.start())
         } else {
             format!("no room for {} bytes at {} (ENOSPC)", case.request.len, case.start())
-        }
+        })
     })
 }
 
-fn efault(case: &Case<'_>) -> Option<String> {
+fn efault(case: &Case<'_>) -> Option<Reason> {
     let need = if case.is_write() { "readable" } else { "writable" };
     case.failed_with(libc::EFAULT).then(|| {
-        format!("the buffer is not mapped and {need} for all of its {} bytes", case.request.len)
+        let len = case.request.len;
+        Reason::proven(format!("the buffer is not mapped and {need} for all of its {len} bytes"))
     })
 }
 
-fn interrupted(case: &Case<'_>) -> Option<String> {
+fn interrupted(case: &Case<'_>) -> Option<Reason> {
     // ERESTARTSYS and the related codes (include/linux/errno.h) become EINTR on return to user
     // space.
     const RESTART: std::ops::RangeInclusive<i32> = 512..=516;
     case.errno()
         .filter(|errno| *errno == libc::EINTR || RESTART.contains(errno))
-        .map(|_| "a signal ended the wait before anything was transferred".to_owned())
+        .map(|_| Reason::proven("a signal ended the wait before anything was transferred"))
 }
 
 /// Errors that come from a device, from a server or from a file system's checksums.
@@ -224,25 +229,26 @@ pub const IO_ERRORS: &[i32] = &[
     libc::ENXIO,
 ];
 
-fn io_error(case: &Case<'_>) -> Option<String> {
+fn io_error(case: &Case<'_>) -> Option<Reason> {
     let number = case.errno().filter(|errno| IO_ERRORS.contains(errno))?;
     let name = errno::name(number.into());
     let what = format!("{name} for bytes {} to {}", case.start(), case.stop());
     if case.is_client() {
-        return Some(format!("{what}, from the {} server or daemon", case.fs));
+        return Some(Reason::proven(format!("{what}, from the {} server or daemon", case.fs)));
     }
     let names: Vec<&str> = case.layers().iter().map(|layer| layer.name.as_str()).collect();
     let below = if names.is_empty() { String::new() } else { format!(" ({})", names.join(" on ")) };
     let on_it = if case.is_device() { String::new() } else { format!(", or {} on it", case.fs) };
-    Some(format!("{what}, from the device{below}{on_it}"))
+    Some(Reason::proven(format!("{what}, from the device{below}{on_it}")))
 }
 
-fn other_error(case: &Case<'_>) -> Option<String> {
-    let name = errno::name(case.errno()?.into());
-    let what = if name == "EFBIG" {
+fn other_error(case: &Case<'_>) -> Option<Reason> {
+    let number = case.errno()?;
+    let what = if number == libc::EFBIG {
         "past RLIMIT_FSIZE (`ulimit -f`) or the largest file that the file system has"
     } else {
         "a buffered request would have met the same error"
     };
-    case.verdict(Verdict::Failed).then(|| format!("{name}: {what}"))
+    case.verdict(Verdict::Failed)
+        .then(|| Reason::proven(format!("{}: {what}", errno::name(number.into()))))
 }

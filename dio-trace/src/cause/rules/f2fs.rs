@@ -2,7 +2,7 @@
 
 use crate::{
     cause::{
-        Case, Rule, Scenario,
+        Case, Reason, Rule, Scenario,
         rules::alignment::{needs_blocks, says_none},
     },
     system::file_attrs::{attribute, flag},
@@ -81,32 +81,35 @@ fn untried(case: &Case<'_>) -> bool {
     case.on(&["f2fs"]) && case.cached() && !case.tried()
 }
 
-fn misaligned(case: &Case<'_>) -> Option<String> {
+fn misaligned(case: &Case<'_>) -> Option<Reason> {
     case.on(&["f2fs"]).then(|| needs_blocks(case, BLOCK)).flatten()
 }
 
-fn compressed(case: &Case<'_>) -> Option<String> {
+fn compressed(case: &Case<'_>) -> Option<Reason> {
     (untried(case) && case.marked(flag::COMPRESSED, attribute::COMPRESSED)).then(|| {
-        "the file is compressed (lsattr: c): f2fs takes it through the page cache".to_owned()
+        Reason::proven("the file is compressed (lsattr: c): f2fs takes it through the page cache")
     })
 }
 
-fn zoned(case: &Case<'_>) -> Option<String> {
+fn zoned(case: &Case<'_>) -> Option<Reason> {
     (untried(case) && case.is_write() && case.attrs.device.zoned == Some(true)).then(|| {
-        "the device is zoned: f2fs writes it in sequence, through the page cache".to_owned()
+        Reason::proven("the device is zoned: f2fs writes it in sequence, through the page cache")
     })
 }
 
-fn checkpoint_off(case: &Case<'_>) -> Option<String> {
+fn checkpoint_off(case: &Case<'_>) -> Option<Reason> {
     (untried(case) && case.option_begins("checkpoint=disable")).then(|| {
-        "f2fs is mounted with checkpoint=disable: everything goes through the page cache".to_owned()
+        Reason::proven(
+            "f2fs is mounted with checkpoint=disable: everything goes through the page cache",
+        )
     })
 }
 
-fn multi_device(case: &Case<'_>) -> Option<String> {
+fn multi_device(case: &Case<'_>) -> Option<Reason> {
     (untried(case) && says_none(case)).then(|| {
-        "likely several devices whose blocks do not match: f2fs then does no direct I/O (statx \
-         STATX_DIOALIGN is 0)"
-            .to_owned()
+        Reason::likely(
+            "several devices whose blocks do not match: f2fs then does no direct I/O (statx \
+             STATX_DIOALIGN is 0)",
+        )
     })
 }

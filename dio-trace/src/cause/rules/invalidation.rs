@@ -2,7 +2,7 @@
 
 use dio_trace_common::evidence::seen;
 
-use crate::cause::{Case, Rule, Scenario};
+use crate::cause::{Case, Reason, Rule, Scenario};
 
 pub(super) const CACHE_NOT_INVALIDATED: Rule = Rule {
     id: "cache-not-invalidated",
@@ -22,14 +22,14 @@ pub(super) const CACHE_NOT_INVALIDATED: Rule = Rule {
 
 /// In this case fs/iomap/direct-io.c:__iomap_dio_rw returns -ENOTBLK, and
 /// mm/filemap.c:generic_file_direct_write returns 0.
-fn not_invalidated(case: &Case<'_>) -> Option<String> {
+fn not_invalidated(case: &Case<'_>) -> Option<Reason> {
     // The kernel also invalidates after a direct write; a failure there says nothing about the
     // path.
     (case.cached_write() && !case.tried() && case.seen(seen::INVALIDATE_FAILED)).then(|| {
-        format!(
+        Reason::proven(format!(
             "cached pages of this range were in use and could not be dropped: {} of {} bytes were \
              written through the page cache",
             case.decision.cached_bytes, case.request.len
-        )
+        ))
     })
 }

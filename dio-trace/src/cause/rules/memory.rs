@@ -2,7 +2,7 @@
 
 use dio_trace_common::verdict::Verdict;
 
-use crate::cause::{Case, Rule, Scenario};
+use crate::cause::{Case, Reason, Rule, Scenario};
 
 pub(super) const TMPFS: Rule = Rule {
     id: "tmpfs",
@@ -29,14 +29,14 @@ pub(super) const DAX: Rule = Rule {
     test: dax,
 };
 
-fn tmpfs(case: &Case<'_>) -> Option<String> {
+fn tmpfs(case: &Case<'_>) -> Option<Reason> {
     case.verdict(Verdict::Memory).then(|| {
-        "tmpfs: the page cache is the storage, there is nothing to bypass it for".to_owned()
+        Reason::proven("tmpfs: the page cache is the storage, there is nothing to bypass it for")
     })
 }
 
-fn dax(case: &Case<'_>) -> Option<String> {
+fn dax(case: &Case<'_>) -> Option<Reason> {
     (case.verdict(Verdict::Dax) && !case.decision.outcome.is_short()).then(|| {
-        "the file is in memory (DAX): it is copied, O_DIRECT makes no difference".to_owned()
+        Reason::proven("the file is in memory (DAX): it is copied, O_DIRECT makes no difference")
     })
 }

@@ -3,7 +3,7 @@
 use dio_trace_common::{evidence::seen, verdict::Verdict};
 
 use crate::{
-    cause::{Case, Rule, Scenario},
+    cause::{Case, Reason, Rule, Scenario},
     system::device::{Layer, LayerKind},
 };
 
@@ -51,35 +51,38 @@ pub(super) const SERVER_MAY_CACHE: Rule = Rule {
     test: server_may_cache,
 };
 
-fn loop_buffered(case: &Case<'_>) -> Option<String> {
+fn loop_buffered(case: &Case<'_>) -> Option<Reason> {
     buffered_below(case.layers()).filter(|_| case.verdict(Verdict::Direct))
 }
 
 /// Describes the first loop device among `layers` that reads its file through the page cache.
-pub(in crate::cause) fn buffered_below(layers: &[Layer]) -> Option<String> {
+pub(in crate::cause) fn buffered_below(layers: &[Layer]) -> Option<Reason> {
     layers.iter().find_map(|layer| match &layer.kind {
-        LayerKind::Loop { file, direct: false } => Some(format!(
+        LayerKind::Loop { file, direct: false } => Some(Reason::proven(format!(
             "/dev/{} below reads and writes {file} through the page cache (dio is 0)",
             layer.name
-        )),
+        ))),
         _ => None,
     })
 }
 
-fn bounced(case: &Case<'_>) -> Option<String> {
+fn bounced(case: &Case<'_>) -> Option<Reason> {
     if !case.verdict(Verdict::Direct) || !case.seen(seen::BOUNCED) {
         return None;
     }
-    Some(if case.attrs.device.stable_writes == Some(true) {
+    Some(Reason::proven(if case.attrs.device.stable_writes == Some(true) {
         "the device needs pages that do not change (stable_writes): the kernel copies first"
             .to_owned()
     } else {
         format!("{} has checksums or parity over this data: the kernel copies first", case.fs)
-    })
+    }))
 }
 
-fn server_may_cache(case: &Case<'_>) -> Option<String> {
+fn server_may_cache(case: &Case<'_>) -> Option<Reason> {
     case.verdict(Verdict::Client).then(|| {
-        format!("past this machine's page cache; the {} server or daemon may cache it", case.fs)
+        let fs = case.fs;
+        Reason::proven(format!(
+            "past this machine's page cache; the {fs} server or daemon may cache it"
+        ))
     })
 }

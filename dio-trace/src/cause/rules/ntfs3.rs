@@ -1,7 +1,7 @@
 //! Rule for ntfs3 (fs/ntfs3/file.c:ntfs_should_use_dio, 7.x).
 
 use crate::cause::{
-    Case, Rule, Scenario,
+    Case, Reason, Rule, Scenario,
     rules::alignment::{SECTOR, needs_blocks},
 };
 
@@ -20,7 +20,7 @@ pub(super) const MISALIGNED: Rule = Rule {
     test: misaligned,
 };
 
-fn misaligned(case: &Case<'_>) -> Option<String> {
+fn misaligned(case: &Case<'_>) -> Option<Reason> {
     let block = case.attrs.device.logical_block.unwrap_or(SECTOR);
     case.on(&["ntfs3"]).then(|| needs_blocks(case, block)).flatten()
 }

@@ -6,7 +6,7 @@ use dio_trace_common::{
 };
 
 use crate::{
-    cause::{Case, Rule, Scenario},
+    cause::{Case, Reason, Rule, Scenario},
     util::errno,
 };
 
@@ -23,8 +23,10 @@ pub(super) const FAULT: Rule = Rule {
     scenario: Scenario::Needs("a buffer that runs into an unmapped page"),
     test: |case| {
         let r = case.request;
-        case.outcome(Outcome::Fault)
-            .then(|| format!("the buffer could not be used after {} of {} bytes", r.ret, r.len))
+        case.outcome(Outcome::Fault).then(|| {
+            let (moved, asked) = (r.ret, r.len);
+            Reason::proven(format!("the buffer could not be used after {moved} of {asked} bytes"))
+        })
     },
 };
 
@@ -40,8 +42,9 @@ pub(super) const SIGNAL: Rule = Rule {
     scenario: Scenario::Needs("a signal in the middle of a request to a slow server"),
     test: |case| {
         let r = case.request;
-        case.outcome(Outcome::Signal)
-            .then(|| format!("a signal ended it after {} of {} bytes", r.ret, r.len))
+        case.outcome(Outcome::Signal).then(|| {
+            Reason::proven(format!("a signal ended it after {} of {} bytes", r.ret, r.len))
+        })
     },
 };
 
@@ -57,7 +60,10 @@ pub(super) const MEDIA: Rule = Rule {
     test: |case| {
         let r = case.request;
         case.outcome(Outcome::Media).then(|| {
-            format!("persistent memory failed {} bytes into the {} asked for", r.ret, r.len)
+            let (moved, asked) = (r.ret, r.len);
+            Reason::proven(format!(
+                "persistent memory failed {moved} bytes into the {asked} asked for"
+            ))
         })
     },
 };
@@ -77,8 +83,9 @@ pub(super) const SERVER: Rule = Rule {
     scenario: Scenario::In(&["fuse-short", "fuse-short-directio"]),
     test: |case| {
         let r = case.request;
-        case.outcome(Outcome::Server)
-            .then(|| format!("the {} server gave {} of {} bytes", case.fs, r.ret, r.len))
+        case.outcome(Outcome::Server).then(|| {
+            Reason::proven(format!("the {} server gave {} of {} bytes", case.fs, r.ret, r.len))
+        })
     },
 };
 
@@ -96,11 +103,12 @@ pub(super) const RACE: Rule = Rule {
     test: |case| {
         let r = case.request;
         case.outcome(Outcome::Race).then(|| {
-            if r.size_begin == r.size_end {
+            Reason::proven(if r.size_begin == r.size_end {
                 let end = r.pos.saturating_add(r.ret);
-                return format!("the file ended at {end} meanwhile, and has grown again");
-            }
-            format!("the file went from {} to {} bytes meanwhile", r.size_begin, r.size_end)
+                format!("the file ended at {end} meanwhile, and has grown again")
+            } else {
+                format!("the file went from {} to {} bytes meanwhile", r.size_begin, r.size_end)
+            })
         })
     },
 };
@@ -116,7 +124,8 @@ pub(super) const MAX_RW: Rule = Rule {
     scenario: Scenario::Needs("a file and a buffer of more than 2 GiB"),
     test: |case| {
         case.outcome(Outcome::MaxRw).then(|| {
-            format!("one request moves at most {MAX_RW_COUNT} bytes; {} asked", case.request.len)
+            let asked = case.request.len;
+            Reason::proven(format!("one request moves at most {MAX_RW_COUNT} bytes; {asked} asked"))
         })
     },
 };
@@ -150,7 +159,8 @@ pub(super) const DEVICE_END: Rule = Rule {
     test: |case| {
         let r = case.request;
         (case.outcome(Outcome::DeviceEnd) && !case.cached()).then(|| {
-            format!("the device ends at {}, {} bytes into this request", r.size_end, r.ret)
+            let (end, moved) = (r.size_end, r.ret);
+            Reason::proven(format!("the device ends at {end}, {moved} bytes into this request"))
         })
     },
 };
@@ -169,15 +179,15 @@ pub(super) const END_OF_FILE: Rule = Rule {
     test: |case| {
         let r = case.request;
         (case.outcome(Outcome::Eof) && !case.cached()).then(|| {
-            format!(
+            Reason::proven(format!(
                 "the file ends at {}, inside the {} bytes asked for at {}",
                 r.size_end, r.len, r.pos
-            )
+            ))
         })
     },
 };
 
-fn other(case: &Case<'_>) -> Option<String> {
+fn other(case: &Case<'_>) -> Option<Reason> {
     if !case.outcome(Outcome::Other) {
         return None;
     }
@@ -186,7 +196,7 @@ fn other(case: &Case<'_>) -> Option<String> {
     let errors = [r.evidence.buffered_err, r.evidence.direct_err];
     if let Some(error) = errors.iter().find(|error| **error < 0) {
         let name = errno::name(-i64::from(*error));
-        return Some(format!("{stopped}, where the kernel met {name}"));
+        return Some(Reason::proven(format!("{stopped}, where the kernel met {name}")));
     }
     // The legacy direct path and the block-device path drop the error of a faulting buffer.
     let drops_fault = case.is_device() || case.seen(seen::LEGACY_DIO);
@@ -197,5 +207,5 @@ fn other(case: &Case<'_>) -> Option<String> {
         (false, true) => "an error in the next page",
         (false, false) => "the file changed its size meanwhile",
     };
-    Some(format!("likely {guess}: {stopped}, inside the file"))
+    Some(Reason::likely(format!("{guess}: {stopped}, inside the file")))
 }

@@ -4,7 +4,7 @@
 use dio_trace_common::{evidence::seen, verdict::Verdict};
 
 use crate::{
-    cause::{Case, Rule, Scenario},
+    cause::{Case, Reason, Rule, Scenario},
     model::BufferedUser,
 };
 
@@ -59,36 +59,32 @@ pub(super) const CACHE_INVALIDATED: Rule = Rule {
     test: cache_invalidated,
 };
 
-fn dirty_left(case: &Case<'_>) -> Option<String> {
+fn dirty_left(case: &Case<'_>) -> Option<Reason> {
     (case.cached_write() && !case.seen(seen::WRITTEN_BACK)).then(|| {
-        format!(
+        Reason::proven(format!(
             "no rule explains why it went through the page cache; {} bytes were left dirty there",
             case.decision.cached_bytes
-        )
+        ))
     })
 }
 
-fn dirty_flush(case: &Case<'_>) -> Option<String> {
+fn dirty_flush(case: &Case<'_>) -> Option<Reason> {
     let pages = case.request.evidence.flushed_pages;
     (pages != 0 && healthy(case)).then(|| {
-        let by = users(case, &[&case.buffered_users.writers], "made them dirty");
-        format!("{} of this file had to be written back first; {by}", plural(pages, "dirty page"))
+        let pages = plural(pages, "dirty page");
+        let effect = format!("{pages} of this file had to be written back first");
+        with_users(case, &[&case.buffered_users.writers], &effect, "made them dirty")
     })
 }
 
-fn cache_invalidated(case: &Case<'_>) -> Option<String> {
+fn cache_invalidated(case: &Case<'_>) -> Option<Reason> {
     let pages = case.request.evidence.invalidated_pages;
     (pages != 0 && healthy(case)).then(|| {
-        let users = users(
-            case,
-            &[&case.buffered_users.readers, &case.buffered_users.writers],
-            "brought them into the page cache",
-        );
-        format!(
-            "{} of this file {} dropped; {users}",
-            plural(pages, "cached page"),
-            if pages == 1 { "was" } else { "were" },
-        )
+        let were = if pages == 1 { "was" } else { "were" };
+        let effect = format!("{} of this file {were} dropped", plural(pages, "cached page"));
+        let users = &case.buffered_users;
+        let did = "brought them into the page cache";
+        with_users(case, &[&users.readers, &users.writers], &effect, did)
     })
 }
 
@@ -97,9 +93,9 @@ fn healthy(case: &Case<'_>) -> bool {
     !case.cached() && !case.verdict(Verdict::Unknown)
 }
 
-/// Names the processes seen to use the file through the page cache, which `did` describes. If none
-/// was seen, says so: a file is watched only from its first direct request on.
-fn users(case: &Case<'_>, seen: &[&[BufferedUser]], did: &str) -> String {
+/// The side effect, and the processes seen to use the file through the page cache, which `did`
+/// describes. If none was seen, says so: a file is watched only from its first direct request on.
+fn with_users(case: &Case<'_>, seen: &[&[BufferedUser]], effect: &str, did: &str) -> Reason {
     let mut names: Vec<&str> = Vec::new();
     for user in seen.iter().copied().flatten() {
         let name =
@@ -109,12 +105,13 @@ fn users(case: &Case<'_>, seen: &[&[BufferedUser]], did: &str) -> String {
         }
     }
     if names.is_empty() {
-        return format!(
-            "who {did} was not seen: likely they were there before the file's first direct request, \
-             perhaps from this program itself when it made the file"
+        return Reason::proven(format!("{effect}; who {did} was not seen")).and_likely(
+            "they were there before the file's first direct request, perhaps from this program \
+             itself when it made the file",
         );
     }
-    format!("it was used through the page cache by {}", names.join(", "))
+    let names = names.join(", ");
+    Reason::proven(format!("{effect}; it was used through the page cache by {names}"))
 }
 
 fn plural(n: u32, what: &str) -> String {

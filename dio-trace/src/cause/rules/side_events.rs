@@ -1,6 +1,6 @@
 //! Causes of side events (rejected opens, mixed access). Their tests never fit a request.
 
-use crate::cause::{Case, Rule, Scenario};
+use crate::cause::{Case, Reason, Rule, Scenario};
 
 pub(in crate::cause) const OPEN_REFUSED: Rule = Rule {
     id: "open-refused",
@@ -53,6 +53,6 @@ pub(in crate::cause) const MIXED_SELF: Rule = Rule {
     test: no_request,
 };
 
-const fn no_request(_: &Case<'_>) -> Option<String> {
+const fn no_request(_: &Case<'_>) -> Option<Reason> {
     None
 }

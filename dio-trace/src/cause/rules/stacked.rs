@@ -2,7 +2,7 @@
 
 use dio_trace_common::evidence::seen;
 
-use crate::cause::{Case, Rule, Scenario};
+use crate::cause::{Case, Reason, Rule, Scenario};
 
 pub(super) const EROFS_FILE_BACKED: Rule = Rule {
     id: "erofs-file-backed",
@@ -48,22 +48,23 @@ pub(super) const OVERLAY: Rule = Rule {
     test: overlay,
 };
 
-fn erofs_file_backed(case: &Case<'_>) -> Option<String> {
+fn erofs_file_backed(case: &Case<'_>) -> Option<Reason> {
     let no_device = case.attrs.dev.is_some_and(|(major, _)| major == 0);
     (case.on(&["erofs"]) && case.cached_read() && !case.tried() && no_device).then(|| {
-        "this erofs is mounted from a file and has no device to read directly from".to_owned()
+        Reason::proven("this erofs is mounted from a file and has no device to read directly from")
     })
 }
 
-fn below_buffered(case: &Case<'_>) -> Option<String> {
+fn below_buffered(case: &Case<'_>) -> Option<Reason> {
     (case.cached() && !case.tried() && case.seen(seen::LOWER_BUFFERED)).then(|| {
-        "the file below is open without O_DIRECT, though this descriptor has it".to_owned()
+        Reason::proven("the file below is open without O_DIRECT, though this descriptor has it")
     })
 }
 
-fn overlay(case: &Case<'_>) -> Option<String> {
+fn overlay(case: &Case<'_>) -> Option<Reason> {
     (case.on(&["overlay"]) && case.cached()).then(|| {
-        "likely a rule of the file system that the overlay's layers lie on (not known here)"
-            .to_owned()
+        Reason::likely(
+            "a rule of the file system that the overlay's layers lie on (not known here)",
+        )
     })
 }

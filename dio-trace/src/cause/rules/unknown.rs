@@ -2,7 +2,7 @@
 
 use dio_trace_common::{evidence::seen, verdict::Verdict};
 
-use crate::cause::{Case, Rule, Scenario};
+use crate::cause::{Case, Reason, Rule, Scenario};
 
 pub(super) const MISSED_PROBE: Rule = Rule {
     id: "missed-probe",
@@ -42,22 +42,25 @@ pub(super) const NOT_EXPLAINED: Rule = Rule {
     on: "any",
     scenario: Scenario::Needs("something that this table does not know"),
     test: |case| {
-        case.decision.finding.then(|| "no rule explains this one; the verdict stands".to_owned())
+        case.decision
+            .finding
+            .then(|| Reason::proven("no rule explains this one; the verdict stands"))
     },
 };
 
-fn missed_probe(case: &Case<'_>) -> Option<String> {
-    (case.verdict(Verdict::Unknown) && case.seen(seen::MISSED))
-        .then(|| "a probe was skipped while this request ran: its bytes were not seen".to_owned())
+fn missed_probe(case: &Case<'_>) -> Option<Reason> {
+    (case.verdict(Verdict::Unknown) && case.seen(seen::MISSED)).then(|| {
+        Reason::proven("a probe was skipped while this request ran: its bytes were not seen")
+    })
 }
 
-fn unseen_path(case: &Case<'_>) -> Option<String> {
+fn unseen_path(case: &Case<'_>) -> Option<Reason> {
     let entered = seen::DIRECT_TRIED | seen::BUFFERED_READ | seen::BUFFERED_WRITE;
     (case.verdict(Verdict::Unknown) && !case.seen(entered) && case.request.ret > 0).then(|| {
-        format!(
-            "likely a path of {} that no probe watches moved these {} bytes",
+        Reason::likely(format!(
+            "a path of {} that no probe watches moved these {} bytes",
             if case.fs.is_empty() { "its file system" } else { case.fs },
             case.request.ret
-        )
+        ))
     })
 }

@@ -1,7 +1,7 @@
 //! Rule for xfs (fs/xfs/xfs_file.c, xfs_iomap.c).
 
 use crate::{
-    cause::{Case, Rule, Scenario, rules::alignment::past},
+    cause::{Case, Reason, Rule, Scenario, rules::alignment::past},
     system::extents::extent,
 };
 
@@ -22,17 +22,17 @@ pub(super) const UNALIGNED_COW: Rule = Rule {
     test: unaligned_cow,
 };
 
-fn unaligned_cow(case: &Case<'_>) -> Option<String> {
+fn unaligned_cow(case: &Case<'_>) -> Option<Reason> {
     let block = case.block();
     let length = case.request.len;
     let unaligned = past(case.start(), block) != 0 || past(length, block) != 0;
     if !case.on(&["xfs"]) || !case.cached_write() || !unaligned {
         return None;
     }
-    let likely = if case.extent(extent::SHARED) { "" } else { "likely " };
-    Some(format!(
-        "{likely}the file shares extents (reflink), and {length} bytes at {} are no whole \
-         {block}-byte blocks: xfs copies such blocks through the page cache",
+    let text = format!(
+        "the file shares extents (reflink), and {length} bytes at {} are no whole {block}-byte \
+         blocks: xfs copies such blocks through the page cache",
         case.start()
-    ))
+    );
+    Some(if case.extent(extent::SHARED) { Reason::proven(text) } else { Reason::likely(text) })
 }

@@ -1,0 +1,70 @@
+//! [`Reason`]: why a rule fits a request, in one sentence, and whether that is proven.
+
+use std::fmt;
+
+/// Whether a reason is proven for the request at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certainty {
+    /// The evidence and the file's attributes prove what the sentence says.
+    Proven,
+    /// A part of the reason is a guess; the sentence says "likely" before that part.
+    Likely,
+}
+
+/// The reason of a rule that fits. Code that decides asks for the certainty, never for the words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    certainty: Certainty,
+    sentence: String,
+}
+
+impl Reason {
+    /// A reason that is proven.
+    pub fn proven(sentence: impl Into<String>) -> Self {
+        Self { certainty: Certainty::Proven, sentence: sentence.into() }
+    }
+
+    /// A reason that is only likely. `guess` is the sentence without the word "likely".
+    pub fn likely(guess: impl fmt::Display) -> Self {
+        Self { certainty: Certainty::Likely, sentence: format!("likely {guess}") }
+    }
+
+    /// Ends this reason with a guess, which is written without the word "likely".
+    #[must_use]
+    pub fn and_likely(self, guess: impl fmt::Display) -> Self {
+        let sentence = format!("{}: likely {guess}", self.sentence);
+        Self { certainty: Certainty::Likely, sentence }
+    }
+
+    /// Whether the reason is proven.
+    #[must_use]
+    pub const fn certainty(&self) -> Certainty {
+        self.certainty
+    }
+}
+
+/// The sentence that every output shows.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guess_says_likely() {
+        let shown = |reason: &Reason| (reason.certainty(), reason.to_string());
+        let proven = Reason::proven("it is full");
+        assert_eq!(shown(&proven), (Certainty::Proven, "it is full".to_owned()));
+        let likely = Reason::likely("it is full");
+        assert_eq!(shown(&likely), (Certainty::Likely, "likely it is full".to_owned()));
+        let both = proven.and_likely("a log filled it");
+        assert_eq!(
+            shown(&both),
+            (Certainty::Likely, "it is full: likely a log filled it".to_owned())
+        );
+    }
+}
