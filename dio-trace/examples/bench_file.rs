@@ -96,7 +96,7 @@ fn write(path: &Path, n: u64) -> Result<(Duration, u64)> {
     for recorded in made.iter().cycle().take(n as usize) {
         writer.request(recorded)?;
     }
-    writer.end(&End { time: 0, why: "done".to_owned() })?;
+    writer.end(&End { time: 0, why: End::DONE.to_owned() })?;
     Ok((began.elapsed(), writer.written()))
 }
 

@@ -285,7 +285,7 @@ pub(crate) fn write(path: &Path, host_name: &str, requests: u64) -> Result<()> {
         }
     }
     writer.totals(totals(&host))?;
-    writer.end(&End { time: SECOND + LASTS, why: "done".to_owned() })?;
+    writer.end(&End { time: SECOND + LASTS, why: End::DONE.to_owned() })?;
     Ok(())
 }
 

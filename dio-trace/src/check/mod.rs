@@ -28,6 +28,7 @@ use serde::Serialize;
 
 use proofs::{Proofs, Seen};
 use subject::Subject;
+pub use subject::What;
 use trial::{Proof, Trial, Whose};
 
 use crate::{
@@ -51,9 +52,9 @@ pub enum Access {
 #[derive(Clone, Debug, Serialize)]
 pub struct Answer {
     /// A verdict as of a request; `unknown` if neither the rules nor a trial can decide it.
-    pub verdict: &'static str,
+    pub verdict: Verdict,
     /// The verdict that the rules expect.
-    pub forecast: &'static str,
+    pub forecast: Verdict,
     /// What was done and seen; `None` if nothing was tried or proven. The verdict is then the
     /// forecast.
     pub proof: Option<String>,
@@ -79,10 +80,10 @@ pub enum Overall {
 }
 
 impl Overall {
-    fn of(verdict: &str) -> Self {
+    const fn of(verdict: Verdict) -> Self {
         match verdict {
-            "direct" | "client" | "dax" => Self::Direct,
-            "unknown" => Self::Unknown,
+            Verdict::Unknown => Self::Unknown,
+            past if is_past_cache(past) => Self::Direct,
             _ => Self::Not,
         }
     }
@@ -121,8 +122,7 @@ pub struct Report {
     pub v: u32,
     pub kind: &'static str,
     pub path: String,
-    /// `file`, `directory` or `device`
-    pub what: &'static str,
+    pub what: What,
     pub fs: String,
     /// The source of the mount, as in /proc/PID/mountinfo.
     pub source: String,
@@ -218,7 +218,7 @@ fn report(subject: &Subject, seen: Seen) -> Report {
         v: SCHEMA,
         kind: KIND,
         path: subject.file.path.clone(),
-        what: subject.what.as_str(),
+        what: subject.what,
         fs: subject.file.fs.clone(),
         source: subject.source.clone(),
         options: subject.file.options.clone(),
@@ -260,8 +260,8 @@ fn answer(subject: &Subject, access: Access, result: Trial) -> Answer {
     let cause = reason.as_ref().map(|reason| reason.id);
     let (why, fix) = reason.map(|Explanation { why, fix, .. }| (why, fix)).unzip();
     Answer {
-        verdict: verdict.as_str(),
-        forecast: expected.as_str(),
+        verdict,
+        forecast: expected,
         proof: how,
         proof_of: of.as_ref().map(Whose::as_str),
         sibling: of.and_then(Whose::sibling),
@@ -292,7 +292,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tried = check(folder.path(), true).unwrap();
         let asked = check(folder.path(), false).unwrap();
-        assert_eq!((tried.what, asked.what), ("directory", "directory"));
+        assert_eq!((tried.what, asked.what), (What::Directory, What::Directory));
         assert!(asked.read.proof.is_none() && asked.read.unproven.is_some());
         assert_eq!(tried.read.forecast, asked.read.forecast);
         assert_ne!(asked.overall, Overall::Direct);
@@ -302,7 +302,8 @@ mod tests {
     #[test]
     fn a_file_without_direct_io_is_refused_with_a_cause() {
         let report = check(Path::new("/proc/version"), true).unwrap();
-        assert_eq!((report.read.verdict, report.read.cause), ("refused", Some("open-refused")));
+        assert_eq!(report.read.verdict, Verdict::Refused);
+        assert_eq!(report.read.cause, Some("open-refused"));
         assert_eq!(report.overall, Overall::Not);
     }
 
@@ -348,12 +349,12 @@ mod tests {
         assert!(new <= 3, "{new} new files");
     }
 
-    fn summed(answers: &[(&'static str, bool)]) -> Sum {
+    fn summed(answers: &[(Verdict, bool)]) -> Sum {
         let answers: Vec<Answer> = answers
             .iter()
             .map(|(verdict, proven)| Answer {
-                verdict,
-                forecast: verdict,
+                verdict: *verdict,
+                forecast: *verdict,
                 proof: proven.then(String::new),
                 proof_of: None,
                 sibling: None,
@@ -369,12 +370,13 @@ mod tests {
     #[test]
     fn the_worst_answer_counts_and_direct_must_be_proven() {
         use Overall::{Direct, Not, Unknown};
+        use Verdict as V;
         let sum = |overall, expected, proven| Sum { overall, expected, proven };
-        assert_eq!(summed(&[("direct", true), ("client", true)]), sum(Direct, Direct, true));
-        assert_eq!(summed(&[("direct", true), ("client", false)]), sum(Unknown, Direct, false));
-        assert_eq!(summed(&[("direct", true), ("unknown", false)]), sum(Unknown, Unknown, false));
-        let mixed = summed(&[("unknown", false), ("memory", true), ("direct", true)]);
+        assert_eq!(summed(&[(V::Direct, true), (V::Client, true)]), sum(Direct, Direct, true));
+        assert_eq!(summed(&[(V::Direct, true), (V::Client, false)]), sum(Unknown, Direct, false));
+        assert_eq!(summed(&[(V::Direct, true), (V::Unknown, false)]), sum(Unknown, Unknown, false));
+        let mixed = summed(&[(V::Unknown, false), (V::Memory, true), (V::Direct, true)]);
         assert_eq!(mixed, sum(Not, Not, true));
-        assert_eq!(summed(&[("fallback", false), ("direct", true)]), sum(Not, Not, false));
+        assert_eq!(summed(&[(V::Fallback, false), (V::Direct, true)]), sum(Not, Not, false));
     }
 }

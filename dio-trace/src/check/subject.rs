@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use dio_trace_common::verdict::magic;
+use serde::Serialize;
 
 use crate::{
     cause::{Limits, limits_of},
@@ -19,15 +20,19 @@ use crate::{
     util::escape,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
+/// The kind of a checked path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
     File,
     Directory,
     Device,
 }
 
 impl What {
-    pub(super) const fn as_str(self) -> &'static str {
+    /// The word for it in every output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::File => "file",
             Self::Directory => "directory",

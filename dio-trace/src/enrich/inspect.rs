@@ -135,6 +135,7 @@ fn info(
         attrs,
         below,
         buffered_users: BufferedUsers::default(),
+        named: true,
         places: vec![path.to_path_buf()],
         traced: (about.ino(), 0),
     }

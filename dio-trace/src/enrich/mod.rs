@@ -110,7 +110,7 @@ impl Enricher {
     pub fn add(&mut self, event: &FileEvent) {
         let key = event.file;
         self.process(event.task.tgid, Some((0, &event.task.comm)));
-        if self.files.get(&key).is_some_and(|known| !known.path.starts_with('<')) {
+        if self.files.get(&key).is_some_and(|known| known.named) {
             return;
         }
         let mount = self.mount(event);
@@ -136,6 +136,7 @@ impl Enricher {
             attrs,
             below: None,
             buffered_users: BufferedUsers::default(),
+            named: true,
             places: Vec::new(),
             traced: (key.ino, key.dev),
         };
@@ -249,6 +250,7 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
         attrs,
         below: below.map(|m| (m.fs, m.options)),
         buffered_users: BufferedUsers::default(),
+        named: mount.is_some(),
         places,
         traced,
     }
@@ -284,6 +286,7 @@ fn lost_name(key: FileId, found: Option<(PathBuf, String)>) -> FileInfo {
         .as_ref()
         .and_then(|(real, _)| Some(Asked::find(real, (key.ino, key.dev), "").ok()?.attrs(None)))
         .unwrap_or_default();
+    let named = found.is_some();
     let (places, path) = found.map_or_else(
         || (Vec::new(), format!("<inode {}>", key.ino)),
         |(real, shown)| (vec![real], shown),
@@ -296,6 +299,7 @@ fn lost_name(key: FileId, found: Option<(PathBuf, String)>) -> FileInfo {
         attrs,
         below: None,
         buffered_users: BufferedUsers::default(),
+        named,
         places,
         traced: (key.ino, key.dev),
     }
@@ -329,5 +333,6 @@ mod tests {
             (info.path.as_str(), info.dev.as_str()),
             ("<inode 18446744073709551615>", "8:1")
         );
+        assert!(!info.named);
     }
 }

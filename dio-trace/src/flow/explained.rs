@@ -13,6 +13,7 @@ use crate::{
     cause::{Case, Explanation, explain},
     enrich::{Enricher, thread},
     flow::decided::{Decided, LookedUp},
+    kernel::probes::Effect,
     system::stack::Stack,
     util::{clock::Clock, errno},
 };
@@ -99,11 +100,10 @@ impl WatchedEffects {
     /// Derives them from the names of the attached probes.
     #[must_use]
     pub fn by(attached: &[String]) -> Self {
-        let has = |name: &str| attached.iter().any(|probe| probe.starts_with(name));
         Self {
-            flushes: has("do_writepages"),
-            invalidations: has("invalidate_inode_pages2_range"),
-            additions: has("mm_filemap_add_to_page_cache"),
+            flushes: Effect::Flushed.is_observed_by(attached),
+            invalidations: Effect::Invalidated.is_observed_by(attached),
+            additions: Effect::ReadAhead.is_observed_by(attached),
         }
     }
 }

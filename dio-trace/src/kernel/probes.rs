@@ -13,8 +13,59 @@ pub enum Duty {
     Api(&'static str),
     /// Nothing is lost: a kernel without the function does not have the path that it belongs to.
     Optional,
-    /// This side effect is unknown; verdicts stay correct.
-    Effect(&'static str),
+    /// This effect is unknown; verdicts stay correct.
+    Effect(Effect),
+}
+
+/// What is known only by some of the probes, and decides no verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Dirty pages that the kernel writes back before a direct request.
+    Flushed,
+    /// Pages that the kernel drops from the page cache for a direct write.
+    Invalidated,
+    /// Pages that a request adds to the page cache.
+    ReadAhead,
+    /// Processes that use a file through the page cache while others use it directly.
+    Dirtied,
+    /// The end of an inode, after which its number may mean another file.
+    Gone,
+    /// Opens and fcntls that fail because of O_DIRECT.
+    RejectedOpens,
+    /// Effects on the files that overlayfs passes requests on to.
+    Below,
+}
+
+impl Effect {
+    /// What is not known without the probe, in words.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Flushed => "dirty pages flushed first",
+            Self::Invalidated => "pages invalidated",
+            Self::ReadAhead => "pages read ahead",
+            Self::Dirtied => "processes that dirty pages of files used directly",
+            Self::Gone => "when a file that was used directly is gone for good",
+            Self::RejectedOpens => "files that refuse O_DIRECT at open or fcntl",
+            Self::Below => "pages flushed or invalidated below overlayfs",
+        }
+    }
+
+    /// True if one of the attached probes observes this effect. A probe is named as `function` or as
+    /// `function (alternative)`, in recordings as well.
+    #[must_use]
+    pub fn is_observed_by(self, attached: &[String]) -> bool {
+        let probes = PROBES.iter().map(|probe| (probe.duty, probe.functions));
+        let tracepoints = TRACEPOINTS.iter().map(|point| (point.duty, point.names));
+        let mut observing =
+            probes.chain(tracepoints).filter(|(duty, _)| *duty == Duty::Effect(self));
+        observing.any(|(_, names)| attached.iter().any(|probe| names.contains(&function(probe))))
+    }
+}
+
+/// The function or tracepoint in the name of an attached probe.
+fn function(probe: &str) -> &str {
+    probe.split_once(' ').map_or(probe, |(function, _)| function)
 }
 
 /// The entry or the return of one probed function. Entry and return are separate rows, so that one
@@ -88,8 +139,8 @@ const fn entered(function: &'static [&'static str], kprobe: &'static [&'static s
 const LIBAIO: Duty = Duty::Api("libaio");
 const IO_URING: Duty = Duty::Api("io_uring");
 const SPLICE: Duty = Duty::Api("splice");
-const REFUSALS: Duty = Duty::Effect("files that refuse O_DIRECT at open or fcntl");
-const STACKED: Duty = Duty::Effect("pages flushed or invalidated below overlayfs");
+const REFUSALS: Duty = Duty::Effect(Effect::RejectedOpens);
+const STACKED: Duty = Duty::Effect(Effect::Below);
 
 /// The probes in the order of attachment: evidence first, issues last. So no request is opened
 /// before every function that it may reach is probed.
@@ -148,27 +199,27 @@ pub const PROBES: &[Probe] = &[
     ),
     exit(
         &["do_writepages"],
-        Duty::Effect("dirty pages flushed first"),
+        Duty::Effect(Effect::Flushed),
         2,
         &["fx_do_writepages", "fe_do_writepages"],
         &["kp_do_writepages", "kr_do_writepages"],
     ),
     entry(
         &["truncate_inode_pages_final"],
-        Duty::Effect("when a file that was used directly is gone for good"),
+        Duty::Effect(Effect::Gone),
         &["fe_evicted"],
         &["kp_evicted"],
     ),
     exit(
         &["invalidate_inode_pages2_range"],
-        Duty::Effect("pages invalidated"),
+        Duty::Effect(Effect::Invalidated),
         3,
         &["fx_invalidate"],
         &["kr_invalidate"],
     ),
     entry(
         &["invalidate_inode_pages2_range"],
-        Duty::Effect("pages invalidated"),
+        Duty::Effect(Effect::Invalidated),
         &["fe_invalidate"],
         &["kp_invalidate"],
     ),
@@ -311,7 +362,7 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
     },
     Tracepoint {
         names: &["mm_filemap_add_to_page_cache"],
-        duty: Duty::Effect("pages read ahead"),
+        duty: Duty::Effect(Effect::ReadAhead),
         programs: &[("tp_added_to_page_cache", any)],
         copies: &[],
         when: When::Always,
@@ -319,7 +370,7 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
     Tracepoint {
         // The first name is used since 5.18, the second before.
         names: &["writeback_dirty_folio", "writeback_dirty_page"],
-        duty: Duty::Effect("processes that dirty pages of files used directly"),
+        duty: Duty::Effect(Effect::Dirtied),
         programs: &[("tp_dirtied", any)],
         copies: &[],
         when: When::Always,
@@ -343,4 +394,21 @@ pub fn wants(name: &str) -> bool {
         || name
             .strip_prefix("btf_trace_")
             .is_some_and(|t| TRACEPOINTS.iter().any(|p| p.names.contains(&t)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_effect_is_observed_by_its_own_probes() {
+        let observed = |effect: Effect, name: &str| effect.is_observed_by(&[name.to_owned()]);
+        assert!(observed(Effect::Flushed, "do_writepages"));
+        assert!(observed(Effect::Invalidated, "invalidate_inode_pages2_range (kprobe)"));
+        assert!(observed(Effect::ReadAhead, "mm_filemap_add_to_page_cache"));
+        assert!(observed(Effect::Dirtied, "writeback_dirty_page"));
+        assert!(!observed(Effect::Flushed, "vfs_read"));
+        assert!(!observed(Effect::Flushed, "invalidate_inode_pages2_range"));
+        assert!(!Effect::Flushed.is_observed_by(&[]));
+    }
 }

@@ -47,6 +47,9 @@ pub struct FileInfo {
     pub(crate) below: Option<(String, String)>,
     #[serde(skip)]
     pub buffered_users: BufferedUsers,
+    /// False if `path` has a placeholder for a name or a mount that was not found.
+    #[serde(skip)]
+    pub(crate) named: bool,
     /// Unescaped paths where the tracer may find the file, in the order to try: through
     /// /proc/PID/root of the process, whose mount namespace may differ; and directly, once the
     /// process has exited.

@@ -11,6 +11,13 @@ pub enum AttachMode {
 }
 
 impl AttachMode {
+    /// The mode that a recording names; fentry if this version does not know the word.
+    #[must_use]
+    pub fn recorded(word: &str) -> Self {
+        let known = [Self::Fentry, Self::Kprobe];
+        known.into_iter().find(|mode| mode.as_str() == word).unwrap_or(Self::Fentry)
+    }
+
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -210,7 +210,7 @@ impl Coverage {
             // A kernel without the function does not have the path: nothing is lost.
             Duty::Optional => return Ok(()),
             Duty::Api(api) => format!("{reason}; {api} requests may be missed"),
-            Duty::Effect(effect) => format!("{reason}; not known: {effect}"),
+            Duty::Effect(effect) => format!("{reason}; not known: {}", effect.as_str()),
         };
         self.missing.push(MissingProbe { probe: name.to_owned(), why: loses });
         Ok(())

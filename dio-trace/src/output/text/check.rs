@@ -1,7 +1,9 @@
 //! The text that `check` prints for a path.
 
+use dio_trace_common::verdict::Verdict;
+
 use crate::{
-    check::{Answer, Overall, Report},
+    check::{Answer, Overall, Report, What},
     output::text::columns::wrap,
 };
 
@@ -58,16 +60,17 @@ fn accesses(report: &Report) -> [(&'static str, Option<&Answer>); 3] {
 
 fn what(report: &Report) -> String {
     let on = match report.devices.first() {
-        Some(device) if report.what != "device" => format!(" on /dev/{device}"),
-        _ if report.what != "device" && !report.source.is_empty() => {
-            format!(" from {}", report.source)
-        }
-        _ => String::new(),
+        Some(device) => format!(" on /dev/{device}"),
+        None if !report.source.is_empty() => format!(" from {}", report.source),
+        None => String::new(),
     };
-    let fs = if report.what == "device" { String::new() } else { format!(", {}{on}", report.fs) };
+    let fs = match report.what {
+        What::Device => String::new(),
+        What::File | What::Directory => format!(", {}{on}", report.fs),
+    };
     let options =
         if report.options.is_empty() { String::new() } else { format!(" ({})", report.options) };
-    format!("{}{fs}{options}", report.what)
+    format!("{}{fs}{options}", report.what.as_str())
 }
 
 fn limits(report: &Report) -> String {
@@ -86,7 +89,7 @@ fn verdict(answer: &Answer) -> String {
     let word = answer.verdict;
     let Some(proof) = &answer.proof else {
         let forecast =
-            if word == "unknown" { "unknown".to_owned() } else { format!("{word} (forecast)") };
+            if word == Verdict::Unknown { word.to_string() } else { format!("{word} (forecast)") };
         let why = answer.unproven.as_deref().unwrap_or_default();
         return format!("{forecast}; not proven: {why}");
     };
@@ -94,7 +97,7 @@ fn verdict(answer: &Answer) -> String {
         .sibling
         .as_ref()
         .map_or_else(String::new, |path| format!(" of {path}, which is alike"));
-    if answer.forecast != word && answer.forecast != "unknown" {
+    if answer.forecast != word && answer.forecast != Verdict::Unknown {
         return format!("{word}; proven{of}: {proof}; the rules expected {}", answer.forecast);
     }
     format!("{word}; proven{of}: {proof}")

@@ -97,8 +97,7 @@ fn broken(replayed: &Replay) -> Vec<String> {
              second may be missing"
                 .to_owned(),
         ),
-        Some(end) if end.why != "done" => out.push(format!("it ended because {}", end.why)),
-        Some(_) => {}
+        Some(end) => out.extend(end.stopped_by().map(|why| format!("it ended because {why}"))),
     }
     out
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use dio_trace_common::verdict::Verdict;
+
 use crate::flow::{
     explained::{ExplainedRequest, FindingKey},
     group::By,
@@ -92,7 +94,7 @@ impl Finding {
             By::Cause => self.cause().is_some_and(|(cause, ..)| cause == name),
             By::Verdict => match &self.what {
                 What::Request(r) => r.verdict.as_str() == name,
-                What::RejectedOpen(_) => name == "refused",
+                What::RejectedOpen(_) => name == Verdict::Refused.as_str(),
                 What::MixedAccess(_) => false,
             },
             By::Stack | By::Time => false,

@@ -259,6 +259,17 @@ impl CounterFact {
 pub struct End {
     /// CLOCK_MONOTONIC in ns.
     pub time: u64,
-    /// `done`, or why recording stopped.
+    /// [`End::DONE`], or why recording stopped.
     pub why: String,
+}
+
+impl End {
+    /// The word for a recording that stopped because it was complete.
+    pub const DONE: &'static str = "done";
+
+    /// Why recording stopped early; None if the recording is complete.
+    #[must_use]
+    pub fn stopped_by(&self) -> Option<&str> {
+        (self.why != Self::DONE).then_some(&self.why)
+    }
 }

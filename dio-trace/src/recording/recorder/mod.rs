@@ -294,7 +294,7 @@ impl Recorder {
 
     /// Ends the recording and waits until it is written.
     pub fn finish(mut self, totals: &Totals, enricher: &mut Enricher) -> Done {
-        let why = self.shared.why().unwrap_or_else(|| "done".to_owned());
+        let why = self.shared.why().unwrap_or_else(|| End::DONE.to_owned());
         // Errors of `send` are ignored: if the thread has exited, `shared` has the reason.
         if self.is_flight() {
             let last = self.whole_memory(totals, enricher, why);
@@ -347,7 +347,7 @@ impl Recorder {
     fn next_file(&mut self, totals: &Totals, enricher: &mut Enricher) {
         let fact = self.all_totals(totals, enricher);
         self.flush_batch();
-        let end = End { time: fact.time, why: "done".to_owned() };
+        let end = End { time: fact.time, why: End::DONE.to_owned() };
         // If the queue is full, this is tried again in a second.
         if !self.batch.facts.is_empty()
             || self.queue.try_send(Message::EndSegment(fact, end)).is_err()

@@ -181,7 +181,7 @@ impl Walk<'_> {
         let buffered_uses = buffered_uses.into_iter().map(row).collect();
         Totals {
             kernel: header.kernel.clone(),
-            attach: if header.attach == "kprobe" { AttachMode::Kprobe } else { AttachMode::Fentry },
+            attach: AttachMode::recorded(&header.attach),
             attached: header.attached.clone(),
             missing: gaps(&header.missing),
             dark: gaps(&header.dark),
