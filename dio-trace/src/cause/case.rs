@@ -8,7 +8,7 @@ use dio_trace_common::{
 
 use crate::{
     model::BufferedUsers,
-    system::{device::Layer, file_attrs::FileAttrs},
+    system::{device::Layer, file_attrs::FileAttrs, mappings::Memory},
 };
 
 /// A request, its verdict, and the attributes of its file: everything that a rule may look at.
@@ -23,6 +23,8 @@ pub struct Case<'a> {
     pub attrs: &'a FileAttrs,
     /// OR of the flags of the extents in the request's range; None if they could not be read.
     pub extents: Option<u32>,
+    /// How the buffer of a request that ended with EFAULT is mapped; None if unknown.
+    pub memory: Option<&'a Memory>,
     /// Processes that use the file through the page cache.
     pub buffered_users: &'a BufferedUsers,
 }

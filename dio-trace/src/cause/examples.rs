@@ -14,9 +14,11 @@ use crate::{
     },
     model::{BufferedUser, BufferedUsers},
     system::{
-        device::{Layer, LayerKind},
+        btrfs::Profile,
+        device::{Layer, LayerKind, LoopLimits},
         extents::extent,
         file_attrs::{FileAttrs, attribute, flag},
+        mappings::Memory,
     },
     testing::fixtures,
 };
@@ -28,6 +30,7 @@ struct Example {
     options: &'static str,
     attrs: FileAttrs,
     extents: Option<u32>,
+    memory: Option<Memory>,
     buffered_users: BufferedUsers,
     /// Overrides the outcome if evidence alone cannot produce it.
     outcome: Option<Outcome>,
@@ -51,6 +54,7 @@ fn healthy() -> Example {
         options,
         attrs,
         extents: Some(0),
+        memory: None,
         buffered_users: BufferedUsers::default(),
         outcome: None,
     }
@@ -75,6 +79,7 @@ impl Example {
             options: self.options,
             attrs: &self.attrs,
             extents: self.extents,
+            memory: self.memory.as_ref(),
             buffered_users: &self.buffered_users,
         })
     }
@@ -128,7 +133,7 @@ impl Example {
 
     fn on_loop(&mut self, direct: bool) {
         let file = "/images/disk".to_owned();
-        let kind = LayerKind::Loop { file, direct };
+        let kind = LayerKind::Loop { file, direct, limits: LoopLimits::default() };
         self.attrs.device.layers = vec![Layer { name: "loop3".to_owned(), kind }];
     }
 
@@ -161,6 +166,18 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         |e| {
             e.fails(libc::EINVAL);
             e.attrs.dio_align = Some((0, 0)); // what f2fs reports for writes on zoned devices
+        },
+    ),
+    (
+        "daemon-refused",
+        |e| {
+            e.server("fuse", magic::FUSE);
+            e.fails(libc::EINVAL);
+        },
+        |e| {
+            e.server("fuse", magic::FUSE);
+            e.r.lower_magic = 0xef53; // the kernel forwarded it to ext4
+            e.fails(libc::EINVAL);
         },
     ),
     (
@@ -419,6 +436,34 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         |e| {
             e.written("btrfs");
             e.attrs.flags = Some(flag::NOCOW);
+        },
+    ),
+    (
+        "btrfs-copies",
+        |e| {
+            e.written("btrfs");
+            e.attrs.flags = Some(flag::NOCOW);
+            e.attrs.profiles = vec![Profile::Raid1];
+        },
+        |e| {
+            e.written("btrfs");
+            e.attrs.flags = Some(flag::NOCOW);
+            e.attrs.profiles = vec![Profile::Raid0];
+        },
+    ),
+    (
+        "btrfs-large-block",
+        |e| {
+            e.cached("btrfs");
+            e.attrs.block = Some(8192);
+            e.r.user = 0x2000;
+            e.r.len = 8192;
+            e.r.ret = 8192;
+            e.r.evidence.cached_bytes = 8192;
+        },
+        |e| {
+            e.cached("btrfs");
+            e.tried();
         },
     ),
     (
@@ -792,4 +837,96 @@ fn errors_name_what_is_below() {
     };
     assert_eq!(id(bad_page), Some("short-other"));
     assert_eq!(why(bad_page), "it stopped after 512 of 4096 bytes, where the kernel met EIO");
+}
+
+fn fix(change: Change) -> String {
+    example(change).explained().unwrap().fix
+}
+
+#[test]
+fn an_efault_is_explained_by_the_mapping_of_the_buffer() {
+    let unknown: Change = |e| e.fails(libc::EFAULT);
+    assert!(why(unknown).contains("likely") && why(unknown).contains("a device's"));
+    let device: Change = |e| {
+        e.fails(libc::EFAULT);
+        e.memory = Some(Memory::Device { name: "/dev/mem".to_owned() });
+    };
+    assert!(why(device).contains("memory of a device (/dev/mem; VmFlags io or pf)"));
+    assert!(fix(device).contains("bounce buffer"));
+    let guard: Change = |e| {
+        e.fails(libc::EFAULT);
+        e.memory = Some(Memory::Guard { byte: 2048 });
+    };
+    assert!(
+        why(guard).starts_with("byte 2048 of the buffer's 4096 is in a mapping without access")
+    );
+    let now_fine: Change = |e| {
+        e.fails(libc::EFAULT);
+        e.memory = Some(Memory::Mapped);
+    };
+    assert!(why(now_fine).starts_with("likely the buffer's 4096 bytes were not mapped"));
+}
+
+#[test]
+fn a_loop_device_gets_the_fix_that_the_kernel_accepts() {
+    let with: fn(&mut Example, LoopLimits) = |e, limits| {
+        e.on_loop(false);
+        let LayerKind::Loop { limits: to, .. } = &mut e.attrs.device.layers[0].kind else {
+            return;
+        };
+        *to = limits;
+    };
+    let fits = |e: &mut Example| with(e, LoopLimits { block: 4096, offset: 0, needs: 4096 });
+    let small = |e: &mut Example| with(e, LoopLimits { block: 512, offset: 0, needs: 4096 });
+    let shifted = |e: &mut Example| with(e, LoopLimits { block: 512, offset: 256, needs: 512 });
+    let fix_of = |change: &dyn Fn(&mut Example)| {
+        let mut example = healthy();
+        change(&mut example);
+        example.explained().unwrap().fix
+    };
+    assert!(fix_of(&fits).starts_with("`losetup --direct-io=on /dev/loopN`"));
+    let anew = fix_of(&small);
+    assert!(anew.contains("EINVAL") && anew.contains("`losetup -b 4096 --direct-io=on -f FILE`"));
+    assert!(fix_of(&shifted).contains("begins at byte 256"));
+}
+
+#[test]
+fn an_io_error_names_what_a_program_can_have_caused() {
+    let btrfs: Change = |e| {
+        e.fs = "btrfs";
+        e.fails(libc::EIO);
+    };
+    assert!(fix(btrfs).contains("csum failed"));
+    let stacked: Change = |e| {
+        e.device();
+        e.r.user = 0x1004;
+        e.fails(libc::EIO);
+        let layer = |name: &str, kind| Layer { name: name.to_owned(), kind };
+        e.attrs.device.layers =
+            vec![layer("dm-0", LayerKind::Mapper), layer("sda", LayerKind::Disk)];
+    };
+    assert!(why(stacked).contains("likely a device below refused the alignment late"));
+    assert!(fix(stacked).starts_with("align the request"));
+}
+
+#[test]
+fn btrfs_without_checksums_needs_a_profile_without_copies() {
+    let raid: Change = |e| {
+        e.written("btrfs");
+        e.attrs.profiles = vec![Profile::Raid1];
+    };
+    assert_eq!(id(raid), Some("btrfs-checksums"));
+    assert!(fix(raid).contains("`chattr +C` alone may not be enough"));
+}
+
+#[test]
+fn a_zoned_xfs_is_not_said_to_share_extents() {
+    let zoned: Change = |e| {
+        e.written("xfs");
+        e.r.pos = 512;
+        e.attrs.device.zoned = Some(true);
+    };
+    assert_eq!(id(zoned), Some("xfs-unaligned-cow"));
+    assert!(why(zoned).contains("zoned") && !why(zoned).contains("shares extents"));
+    assert!(!fix(zoned).contains("funshare"));
 }

@@ -23,7 +23,7 @@ impl Explanation {
             id: rule.id,
             certainty: reason.certainty(),
             why: reason.to_string(),
-            fix: rule.fix.to_owned(),
+            fix: reason.fix().unwrap_or(rule.fix).to_owned(),
         }
     }
 

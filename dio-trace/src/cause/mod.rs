@@ -29,7 +29,7 @@ pub struct Rule {
     pub means: &'static str,
     /// How the cause is proven for a request, or why it is only likely.
     pub proof: &'static str,
-    /// The remedy.
+    /// The remedy for most requests; a [`Reason`] may have another.
     pub fix: &'static str,
     /// File systems, devices or situations in which the cause occurs.
     pub on: &'static str,

@@ -16,24 +16,37 @@ pub enum Certainty {
 pub struct Reason {
     certainty: Certainty,
     sentence: String,
+    fix: Option<String>,
 }
 
 impl Reason {
     /// A reason that is proven.
     pub fn proven(sentence: impl Into<String>) -> Self {
-        Self { certainty: Certainty::Proven, sentence: sentence.into() }
+        Self { certainty: Certainty::Proven, sentence: sentence.into(), fix: None }
     }
 
     /// A reason that is only likely. `guess` is the sentence without the word "likely".
     pub fn likely(guess: impl fmt::Display) -> Self {
-        Self { certainty: Certainty::Likely, sentence: format!("likely {guess}") }
+        Self { certainty: Certainty::Likely, sentence: format!("likely {guess}"), fix: None }
     }
 
     /// Ends this reason with a guess, which is written without the word "likely".
     #[must_use]
     pub fn and_likely(self, guess: impl fmt::Display) -> Self {
         let sentence = format!("{}: likely {guess}", self.sentence);
-        Self { certainty: Certainty::Likely, sentence }
+        Self { certainty: Certainty::Likely, sentence, fix: self.fix }
+    }
+
+    /// Gives this request another remedy than the rule has for most.
+    #[must_use]
+    pub fn with_fix(self, fix: impl Into<String>) -> Self {
+        Self { fix: Some(fix.into()), ..self }
+    }
+
+    /// The remedy, if it is another than the rule's.
+    #[must_use]
+    pub fn fix(&self) -> Option<&str> {
+        self.fix.as_deref()
     }
 
     /// Whether the reason is proven.

@@ -103,6 +103,7 @@ fn case<'a>(subject: &'a Subject, request: &'a Request, decision: &'a Decision) 
         options,
         attrs: subject.attrs(),
         extents: subject.extents,
+        memory: None,
         buffered_users: &NOBODY,
     }
 }

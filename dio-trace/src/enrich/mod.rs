@@ -15,8 +15,8 @@ use std::{
 };
 
 use dio_trace_common::abi::{
-    BufferedUseEvent, FILE_TRUNCATED, FILE_UNHASHED, FileEvent, FileId, MIXED_DIRTIED,
-    REQ_BLOCK_DEVICE, Request,
+    BufferedUseEvent, FILE_TRUNCATED, FILE_UNHASHED, FileEvent, FileId, MIXED_DIRTIED, Op,
+    REQ_BLOCK_DEVICE, REQ_VECTORED, Request,
 };
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     system::{
         extents,
         file_attrs::Asked,
+        mappings::{Memory, Need, RecentMemory},
         mounts::{self, Mount},
         namespaces::{MountQuery, Namespaces},
         open_files,
@@ -46,6 +47,7 @@ pub struct Enricher {
     files: Files,
     namespaces: Namespaces,
     extents: extents::RecentExtents,
+    memory: RecentMemory,
     names: Names,
     /// `None` if stacks are not captured.
     stacks: Option<Stacks>,
@@ -161,6 +163,20 @@ impl Enricher {
         let key = request.file;
         let info = self.files.get(&key)?;
         self.extents.flags(key, (request.pos as u64, request.len), || open(info))
+    }
+
+    /// How the buffer of a request that ended with EFAULT is mapped now; `None` for other requests
+    /// and if it is unknown. Of a vector only the address of the vector itself is known.
+    pub fn memory(&mut self, request: &Request) -> Option<Memory> {
+        let single = request.flags & REQ_VECTORED == 0 && request.user != 0;
+        if request.ret != -i64::from(libc::EFAULT) || !single {
+            return None;
+        }
+        let need = match request.op() {
+            Op::Read => Need::Writable,
+            Op::Write => Need::Readable,
+        };
+        self.memory.look(request.task.tgid, request.user, request.len, need)
     }
 
     /// Adds a process that uses a file through the page cache. Returns the name of the process.

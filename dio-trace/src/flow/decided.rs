@@ -8,7 +8,11 @@ use dio_trace_common::{
     verdict::{Decision, decide},
 };
 
-use crate::{cause::wants_extents, enrich::Enricher, system::stack::Stack};
+use crate::{
+    cause::wants_extents,
+    enrich::Enricher,
+    system::{mappings::Memory, stack::Stack},
+};
 
 /// A request with user space's decision. The probes decide with the same function; user space runs
 /// it once per event and passes the result down.
@@ -43,6 +47,8 @@ pub struct LookedUp {
     /// OR of the flags of the extents in the request's range; None if explaining does not need
     /// them or they could not be read.
     pub extents: Option<u32>,
+    /// How the buffer is mapped; None if the request did not end with EFAULT, or it is unknown.
+    pub memory: Option<Memory>,
     /// The program's stack when it issued the request; None if it was not taken.
     pub stack: Option<Arc<Stack>>,
 }
@@ -50,7 +56,11 @@ pub struct LookedUp {
 impl LookedUp {
     /// Looks it up on this machine.
     pub fn now(decided: &Decided<'_>, enricher: &mut Enricher) -> Self {
-        Self { extents: extents(decided, enricher), stack: enricher.stack(decided.request) }
+        Self {
+            extents: extents(decided, enricher),
+            memory: enricher.memory(decided.request),
+            stack: enricher.stack(decided.request),
+        }
     }
 }
 

@@ -126,7 +126,7 @@ impl ExplainedRequest {
         watched: WatchedEffects,
     ) -> Self {
         let Decided { request, decision } = *decided;
-        let LookedUp { extents, stack } = looked_up;
+        let LookedUp { extents, memory, stack } = looked_up;
         let key = decided.file();
         let comm =
             enricher.process(request.task.tgid, Some((request.task.tid, &request.task.comm)));
@@ -141,6 +141,7 @@ impl ExplainedRequest {
             options,
             attrs: &file.attrs,
             extents,
+            memory: memory.as_ref(),
             buffered_users: &file.buffered_users,
         });
         let cause = explanation.as_ref().map(|explanation| explanation.id);

@@ -3,12 +3,13 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::util::escape::escape;
+use crate::{system::statx, util::escape::escape};
 
 /// Most devices reported for one file; a larger stack is truncated.
 const MAX_LAYERS: usize = 32;
@@ -38,12 +39,37 @@ pub enum LayerKind {
         file: String,
         /// The loop driver reads and writes the backing file with direct I/O.
         direct: bool,
+        /// What decides whether it can.
+        #[serde(default)]
+        limits: LoopLimits,
     },
     /// A device-mapper device.
     Mapper,
     /// An md RAID.
     Raid,
     Disk,
+}
+
+/// What decides whether a loop device can do direct I/O on its backing file
+/// (drivers/block/loop.c:lo_can_use_dio).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoopLimits {
+    /// Logical block size of the loop device, in bytes; 0 if unknown.
+    pub block: u32,
+    /// Where the device begins in its backing file, in bytes.
+    pub offset: u64,
+    /// Alignment that direct I/O on the backing file needs, in bytes; 0 if unknown.
+    pub needs: u32,
+}
+
+impl LoopLimits {
+    /// True if `losetup --direct-io=on` is refused with EINVAL; `None` if that is unknown.
+    #[must_use]
+    pub fn refuse_direct(&self) -> Option<bool> {
+        let known = self.block != 0 && self.needs != 0;
+        known.then(|| self.block < self.needs || self.offset % u64::from(self.needs) != 0)
+    }
 }
 
 /// Attributes of the device that a file lies on; a field is `None` if there is no device, or sysfs
@@ -112,7 +138,8 @@ fn collect(folder: &Path, layers: &mut Vec<Layer>) {
 fn kind(disk: &Path) -> LayerKind {
     if let Some(file) = read(&disk.join("loop/backing_file")) {
         let direct = read(&disk.join("loop/dio")).is_some_and(|text| text == "1");
-        return LayerKind::Loop { file: escape(file.as_bytes()), direct };
+        let limits = loop_limits(disk, Path::new(&file));
+        return LayerKind::Loop { file: escape(file.as_bytes()), direct, limits };
     }
     if disk.join("dm").exists() {
         LayerKind::Mapper
@@ -121,6 +148,34 @@ fn kind(disk: &Path) -> LayerKind {
     } else {
         LayerKind::Disk
     }
+}
+
+/// The kernel takes the alignment of the backing file's statx(2) from 6.15 on, and before, or where
+/// statx does not report it, the logical block of the device that the file lies on.
+fn loop_limits(disk: &Path, backing: &Path) -> LoopLimits {
+    let number = |name: &str| read(&disk.join(name)).and_then(|text| text.parse::<u64>().ok());
+    let block = number("queue/logical_block_size").and_then(|n| u32::try_from(n).ok());
+    let needs = direct_align(backing).or_else(|| block_below(backing));
+    LoopLimits {
+        block: block.unwrap_or(0),
+        offset: number("loop/offset").unwrap_or(0),
+        needs: needs.unwrap_or(0),
+    }
+}
+
+/// The alignment in bytes that statx reports for direct I/O on a file.
+fn direct_align(file: &Path) -> Option<u32> {
+    let about = statx::of_path(file)?;
+    let reported = about.stx_mask & libc::STATX_DIOALIGN != 0 && about.stx_dio_offset_align != 0;
+    reported.then_some(about.stx_dio_offset_align)
+}
+
+/// The logical block of the device that a file lies on.
+fn block_below(file: &Path) -> Option<u32> {
+    let dev = fs::metadata(file).ok()?.dev();
+    let folder = format!("/sys/dev/block/{}:{}", libc::major(dev), libc::minor(dev));
+    let disk = whole(&Path::new(&folder).canonicalize().ok()?);
+    read(&disk.join("queue/logical_block_size"))?.parse().ok()
 }
 
 /// Reads a sysfs attribute without its trailing newline.
@@ -149,6 +204,8 @@ mod tests {
         };
         write("loop0/loop/backing_file", "/images/a b\n");
         write("loop0/loop/dio", "0\n");
+        write("loop0/loop/offset", "1024\n");
+        write("loop0/queue/logical_block_size", "512\n");
         write("loop0/loop0p1/partition", "1\n");
         write("dm-0/dm/uuid", "LVM-x\n");
         write("dm-0/queue/logical_block_size", "4096\n");
@@ -161,7 +218,8 @@ mod tests {
         fs::remove_dir_all(&root).unwrap();
         assert_eq!((device.logical_block, device.dma_align), (Some(4096), Some(4)));
         assert_eq!((device.zoned, device.stable_writes), (Some(false), None));
-        let kind = LayerKind::Loop { file: "/images/a b".to_owned(), direct: false };
+        let limits = LoopLimits { block: 512, offset: 1024, needs: 0 };
+        let kind = LayerKind::Loop { file: "/images/a b".to_owned(), direct: false, limits };
         assert_eq!(
             device.layers,
             [

@@ -4,7 +4,6 @@
 use std::{
     fs::{self, File, Metadata, OpenOptions},
     io,
-    mem::MaybeUninit,
     os::{
         fd::AsRawFd as _,
         unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -15,9 +14,11 @@ use std::{
 use dio_trace_common::verdict::magic;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    system::device::{self, Device},
-    system::file_system::{client_magic, statfs},
+use crate::system::{
+    btrfs::{self, Profile},
+    device::{self, Device},
+    file_system::{client_magic, statfs},
+    statx,
 };
 
 /// Inode flags of FS_IOC_GETFLAGS (include/uapi/linux/fs.h, fs/ext4/ext4.h).
@@ -51,7 +52,7 @@ pub struct FileAttrs {
     pub attributes: Option<u64>,
     /// statx STATX_DIOALIGN: memory and offset alignment in bytes; 0 = no direct I/O.
     pub dio_align: Option<(u32, u32)>,
-    /// statx STATX_DIO_READ_ALIGN (7.x): offset alignment of reads in bytes.
+    /// statx STATX_DIO_READ_ALIGN (6.14): offset alignment of reads in bytes.
     pub dio_read_align: Option<u32>,
     /// statfs f_bsize: the file system's block size in bytes.
     pub block: Option<u32>,
@@ -59,6 +60,9 @@ pub struct FileAttrs {
     pub allocated: Option<u64>,
     /// The device that the file system is mounted from; default if there is none.
     pub device: Device,
+    /// The data profiles of a btrfs, two during a conversion; empty on other file systems.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<Profile>,
 }
 
 impl FileAttrs {
@@ -152,7 +156,7 @@ pub(crate) fn ask_through(
     let itself = about.file_type().is_block_device();
     let dev = numbers(if itself { about.rdev() } else { about.dev() });
     let below = if dev.0 == 0 { source.and_then(device_number) } else { Some(dev) };
-    let statx = statx(file);
+    let statx = statx::of_file(file);
     let reported = |mask| statx.filter(|answer| answer.stx_mask & mask != 0);
     FileAttrs {
         dev: Some(dev),
@@ -165,7 +169,12 @@ pub(crate) fn ask_through(
         block: if itself { None } else { block_size(file) },
         allocated: (!itself).then(|| about.blocks()),
         device: below.map(device).unwrap_or_default(),
+        profiles: below.filter(|_| is_btrfs(file)).map(btrfs::data_profiles).unwrap_or_default(),
     }
+}
+
+fn is_btrfs(file: &File) -> bool {
+    statfs(file).is_some_and(|about| about.f_type == libc::BTRFS_SUPER_MAGIC)
 }
 
 fn numbers(dev: libc::dev_t) -> (u32, u32) {
@@ -190,22 +199,11 @@ pub fn inode_flags(file: &File) -> Option<u32> {
 
 /// The file's `stx_attributes`, see [`attribute`]; `None` if statx(2) fails.
 pub fn attributes(file: &File) -> Option<u64> {
-    statx(file).map(|answer| answer.stx_attributes)
+    statx::of_file(file).map(|answer| answer.stx_attributes)
 }
 
 fn block_size(file: &File) -> Option<u32> {
     u32::try_from(statfs(file)?.f_bsize).ok()
-}
-
-pub(crate) fn statx(file: &File) -> Option<libc::statx> {
-    let wanted = libc::STATX_DIOALIGN | libc::STATX_DIO_READ_ALIGN | libc::STATX_MNT_ID;
-    let mut about = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: an empty path with AT_EMPTY_PATH names the descriptor itself.
-    let failed = unsafe {
-        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, wanted, about.as_mut_ptr())
-    } != 0;
-    // SAFETY: all-zero is a value of this plain struct, and the kernel fills it.
-    (!failed).then(|| unsafe { about.assume_init() })
 }
 
 #[cfg(test)]

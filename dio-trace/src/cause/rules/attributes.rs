@@ -58,11 +58,11 @@ pub(super) const ENCRYPTED: Rule = Rule {
     id: "encrypted",
     title: "the file is encrypted by the file system (fscrypt)",
     means: "fscrypt decrypts in the page cache, so requests for an encrypted file go through it. \
-            With -o inlinecrypt, where the kernel was built with it, the block layer decrypts, and \
-            requests in whole blocks are direct; kernels from 7.x on always work so.",
+            With -o inlinecrypt (from 5.18 on, where the kernel was built with it) the block layer \
+            decrypts, and requests in whole blocks are direct; kernels from 7.3 on always work so.",
     proof: "The request went through the page cache, and statx(2) or FS_IOC_GETFLAGS says that \
             this file is encrypted.",
-    fix: "mount with inlinecrypt (needs a kernel with CONFIG_FS_ENCRYPTION_INLINE_CRYPT) and use \
+    fix: "mount with inlinecrypt (kernel 5.18 or later with CONFIG_FS_ENCRYPTION_INLINE_CRYPT) and use \
           whole blocks for offset, length and buffer; or encrypt below the file system (dm-crypt), \
           which keeps requests direct",
     on: "ext4, f2fs",

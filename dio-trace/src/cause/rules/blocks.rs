@@ -13,9 +13,10 @@ pub(super) const ALLOCATING_WRITE: Rule = Rule {
     id: "allocating-write",
     title: "the write needs blocks that the file does not have yet",
     means: "Many file systems overwrite directly and allocate through the page cache. vfat \
-            and gfs2 extend a file that way, exfat where its clusters must grow; the legacy direct path (ext2, hfs, jfs, udf, \
-            ext4 files without extents) fills holes that way; exfat also writes past the valid \
-            length of a file so. ext4 with extents, xfs and btrfs allocate directly.",
+            and gfs2 extend a file that way, exfat before 7.2 where its clusters must grow; the \
+            legacy direct path (ext2, hfs, jfs, udf, ext4 files without extents) fills holes that \
+            way; exfat before 7.2 also writes past the valid length of a file so. ext4 with \
+            extents, xfs and btrfs allocate directly.",
     proof: "A write through the page cache that ends past the end the file had, on a file system \
             that extends so. A hole can no longer be asked once it is filled: likely.",
     fix: "write the file once from start to end (`dd if=/dev/zero of=FILE bs=1M conv=fsync`), then \
@@ -73,7 +74,8 @@ pub(super) const CUT_SHORT: Rule = Rule {
             stopped the direct part is not recorded: likely.",
     fix: "check that the whole buffer is mapped and writable, and that nobody writes the file \
           through the page cache meanwhile",
-    on: "block devices, vfat, exfat, ext2, hfs, jfs, nilfs2, udf, ntfs3",
+    on: "block devices, vfat, hfs, jfs, nilfs2, udf; exfat before 7.2, ntfs3 before 7.0, ext2 \
+         before 6.5",
     scenario: Scenario::Needs("a buffer that runs into an unmapped page, or a race with a writer"),
     test: cut_short,
 };

@@ -57,7 +57,7 @@ pub(super) const BUFFER_FAULT: Rule = Rule {
     means: "btrfs reads with page faults switched off, to be safe from deadlocks with a buffer \
             that is a mapping of the same file. If the buffer is not in memory and writable \
             (never touched, swapped out, shared since a fork), it faults it in and tries again; \
-            kernels from 6.18 on give the direct attempt up and read through the page cache.",
+            kernels from 6.15 on give the direct attempt up and read through the page cache.",
     proof: "What remains: a read that tried the direct path and ended in the page cache though its \
             extents are plain and nothing was dirty. The kernel leaves no error behind: likely.",
     fix: "write to the buffer once before the read (memset, or mmap with MAP_POPULATE), and do not \
@@ -71,18 +71,51 @@ pub(super) const CHECKSUMS: Rule = Rule {
     id: "btrfs-checksums",
     title: "btrfs: files with checksums are written cached",
     means: "A program that changes its buffer during a direct write leaves a checksum that does \
-            not match the data. Kernels from about 6.12 on therefore write files with checksums \
-            (the default) through the page cache; 7.x copies into kernel pages instead and is \
-            direct again. After the write the pages are written back and dropped, so that it costs \
-            a copy, not memory.",
+            not match the data. Kernels 6.15 to 7.2 (and 6.12.77 and later 6.12) therefore write \
+            files with checksums (the default) through the page cache; from 7.3 on the kernel \
+            copies the buffer into pages of its own instead, and the write is direct again. After \
+            a cached write the pages are written back and dropped: it costs a copy, not memory.",
     proof: "A write that did not try the direct path, in whole blocks, to a file without the \
-            no-checksum flag (lsattr: C). That the kernel did it for the checksums is its own \
-            affair: likely.",
+            no-checksum flag (lsattr: C). The kernel does not report why: likely.",
     fix: "`chattr +C` on the empty file or its folder (no checksums, no copy on write) makes \
-          writes direct; kernels from 7.x on do not need it",
-    on: "btrfs on 6.12 and 6.18",
+          writes direct if the data profile is single or raid0 (`btrfs filesystem df DIR`); \
+          kernels from 7.3 on need neither",
+    on: "btrfs on 6.12.77 and later 6.12, 6.15 to 7.2",
     scenario: Scenario::In(&["btrfs", "btrfs-zstd"]),
     test: checksums,
+};
+
+pub(super) const COPIES: Rule = Rule {
+    id: "btrfs-copies",
+    title: "btrfs: data kept in copies is written cached",
+    means: "A program that changes its buffer during a direct write leaves copies that differ. \
+            Kernels 7.0 to 7.2 (and 6.12.75 and later 6.12, 6.19) therefore write every file of a \
+            file system whose data profile keeps copies or parity (DUP, RAID1, RAID10, RAID5, \
+            RAID6) through the page cache, files without checksums included; from 7.3 on the \
+            kernel copies the buffer into pages of its own, and the write is direct again.",
+    proof: "A write that did not try the direct path, in whole blocks, to a file without \
+            checksums, and the data profile keeps copies (/sys/fs/btrfs/UUID/allocation/data). \
+            The kernel does not report why: likely.",
+    fix: "`btrfs balance start -dconvert=single DIR` (or raid0) gives the copies up; a RAID below \
+          the file system keeps them. Kernels from 7.3 on do not need it",
+    on: "btrfs with DUP, RAID1, RAID10, RAID5 or RAID6 data on 6.12.75 and later 6.12, 6.19 to 7.2",
+    scenario: Scenario::In(&["btrfs-dup"]),
+    test: copies,
+};
+
+pub(super) const LARGE_BLOCK: Rule = Rule {
+    id: "btrfs-large-block",
+    title: "btrfs: its blocks are larger than a page",
+    means: "A btrfs made with blocks (sectorsize) larger than a page can be mounted from 6.18 on. \
+            6.18 and 6.19 do no direct I/O on it; 7.0 and later do.",
+    proof: "No direct path was tried for a request in whole blocks, and the file system's block \
+            is larger than a page. The kernel does not report why: likely.",
+    fix: "use kernel 7.0 or later, or make the file system with `mkfs.btrfs -s 4096`",
+    on: "btrfs with blocks larger than a page, on 6.18 and 6.19",
+    scenario: Scenario::Needs(
+        "a kernel of 6.18 or 6.19 with CONFIG_BTRFS_EXPERIMENTAL, which Debian's do not have",
+    ),
+    test: large_block,
 };
 
 fn misaligned(case: &Case<'_>) -> Option<Reason> {
@@ -134,13 +167,46 @@ fn buffer_fault(case: &Case<'_>) -> Option<Reason> {
     })
 }
 
+fn untried_write(case: &Case<'_>) -> bool {
+    case.on(&["btrfs"]) && case.cached_write() && !case.tried()
+}
+
 fn checksums(case: &Case<'_>) -> Option<Reason> {
-    (case.on(&["btrfs"]) && case.cached_write() && !case.tried() && !case.flag(flag::NOCOW)).then(
-        || {
-            Reason::likely(
-                "data checksums: this kernel's btrfs writes files that have them through the page \
-                 cache",
-            )
-        },
-    )
+    if !untried_write(case) || case.flag(flag::NOCOW) {
+        return None;
+    }
+    let reason = Reason::likely(
+        "data checksums: this kernel's btrfs writes files that have them through the page cache",
+    );
+    let Some(profile) = profile_with_copies(case) else { return Some(reason) };
+    Some(reason.with_fix(format!(
+        "use a kernel from 7.3 on. `chattr +C` alone may not be enough here: kernels that keep to \
+         the data profile ({profile}) write files without checksums through the page cache as well"
+    )))
+}
+
+fn copies(case: &Case<'_>) -> Option<Reason> {
+    let profile = profile_with_copies(case).filter(|_| untried_write(case))?;
+    Some(Reason::likely(format!(
+        "the data profile is {profile}: this kernel's btrfs writes data of which it keeps copies \
+         or parity through the page cache"
+    )))
+}
+
+/// The data profile of the file's btrfs, if it keeps copies or parity. During a conversion there
+/// are two profiles, and new data goes to one of them.
+fn profile_with_copies(case: &Case<'_>) -> Option<&'static str> {
+    let profile = case.attrs.profiles.iter().find(|profile| profile.keeps_copies())?;
+    Some(profile.as_str())
+}
+
+fn large_block(case: &Case<'_>) -> Option<Reason> {
+    const PAGE: u32 = 4096;
+    let block = case.block();
+    (case.on(&["btrfs"]) && case.cached() && !case.tried() && block > PAGE).then(|| {
+        Reason::likely(format!(
+            "its blocks of {block} bytes are larger than a page ({PAGE}): this kernel's btrfs does \
+             no direct I/O on such a file system"
+        ))
+    })
 }

@@ -1,14 +1,37 @@
 //! Rules for requests that ended with an error.
 
-use dio_trace_common::{abi::API_IO_URING, verdict::Verdict};
+use dio_trace_common::{
+    abi::API_IO_URING,
+    verdict::{Verdict, magic},
+};
 
 use crate::{
     cause::{
         Case, Reason, Rule, Scenario,
         rules::alignment::{self, Limits},
     },
-    system::file_attrs::{attribute, flag},
+    system::{
+        file_attrs::{attribute, flag},
+        mappings::Memory,
+    },
     util::errno,
+};
+
+pub(super) const DAEMON_REFUSED: Rule = Rule {
+    id: "daemon-refused",
+    title: "EINVAL: the FUSE daemon answered so",
+    means: "FUSE has no alignment rule: it passes a direct request on to its daemon as it is, and \
+            returns the daemon's answer. A daemon that opens the file below with the caller's \
+            O_DIRECT makes requests of its own there, from a buffer of its own, and hands the \
+            EINVAL of the file system below back.",
+    proof: "EINVAL on FUSE, and the kernel did not hand the request on to a file below itself \
+            (passthrough). The daemon's own request is not part of this one: likely.",
+    fix: "trace the daemon, whose own request shows what was refused: `dio-trace audit`, or \
+          `dio-trace attach -p PID` with its PID (virtiofs: on the host). The daemon must align its \
+          buffer, or open the file below without O_DIRECT",
+    on: "fuse, virtiofs",
+    scenario: Scenario::Needs("a FUSE daemon that refuses direct requests"),
+    test: daemon_refused,
 };
 
 pub(super) const INVALID_REQUEST: Rule = Rule {
@@ -44,8 +67,8 @@ pub(super) const FLAG_UNSUPPORTED: Rule = Rule {
     id: "flag-unsupported",
     title: "EOPNOTSUPP: a flag of the request is not supported",
     means: "RWF_NOWAIT, RWF_ATOMIC and RWF_DONTCACHE need support by kernel and file system; \
-            without it the request is refused. RWF_DONTCACHE and O_DIRECT exclude each other. \
-            f2fs refuses direct requests on a file in an atomic write. A ring of io_uring that polls \
+            without it the request is refused: a direct one with RWF_DONTCACHE too, though the flag \
+            changes nothing about it. f2fs refuses direct requests on a file in an atomic write. A ring of io_uring that polls \
             (IORING_SETUP_IOPOLL) takes only files that can be polled.",
     proof: "EOPNOTSUPP alone: which flag it was is not recorded, hence likely.",
     fix: "leave that flag out on this file, or use another file system or a newer kernel",
@@ -82,13 +105,19 @@ pub(super) const NO_SPACE: Rule = Rule {
 
 pub(super) const EFAULT: Rule = Rule {
     id: "efault",
-    title: "EFAULT: the buffer is not mapped, or not writable",
-    means: "The kernel could not use the memory that was given: it is not mapped as far as the \
-            length says, or a read got memory that is read-only. On most file systems the whole \
-            request fails even if the first pages were good.",
-    proof: "The request ended with EFAULT, which has no other cause.",
+    title: "EFAULT: the kernel cannot use the buffer's memory",
+    means: "Direct I/O pins the pages of the buffer. That fails where nothing is mapped as far as \
+            the length says, where a read got memory that is read-only, where a mapped file ends, \
+            and for memory that may not be pinned: a device's (VM_IO, VM_PFNMAP, as GPUs, FPGAs \
+            and PCI BARs map it) and that of memfd_secret. A buffered request copies, and may work \
+            with the same memory. On most file systems the whole request fails even if the first \
+            pages were good.",
+    proof: "The request ended with EFAULT, and /proc/PID/maps (for device memory the VmFlags of \
+            smaps) shows what is at the buffer's address right after it. Likely where the process \
+            had exited, for a vector, in a recording, or where the mapping shows nothing wrong.",
     fix: "compare the buffer's address and length with /proc/PID/maps; look for a length larger \
-          than the allocation, or a buffer freed or unmapped while requests are in flight",
+          than the allocation, a buffer freed or unmapped while requests are in flight, or memory \
+          of a device (VmFlags io, pf in /proc/PID/smaps)",
     on: "ext4, xfs, f2fs (block devices and vfat return a short count instead: short-fault)",
     scenario: Scenario::Needs("a buffer that runs into an unmapped page"),
     test: efault,
@@ -113,7 +142,8 @@ pub(super) const IO_ERROR: Rule = Rule {
             does not match, a server that failed. A direct request that meets one bad block fails \
             as a whole; it is never cut short there. The same file read through the page cache is.",
     proof: "The error (EIO, ENODATA, EREMOTEIO, EILSEQ, ETIMEDOUT, ENOLINK, EBADMSG, EUCLEAN, \
-            ENXIO). The devices named are those that the file system stands on now.",
+            ENXIO). The devices named are those that the file system stands on now. Which of the \
+            layers failed the kernel's log tells. Likely where the request is also misaligned.",
     fix: "look at `dmesg -T`, then `smartctl -a /dev/DISK`; on btrfs and zfs run a scrub; on a \
           network file system look at the server's log. The data was not transferred",
     on: "any",
@@ -140,6 +170,23 @@ pub(super) const OTHER_ERROR: Rule = Rule {
     scenario: Scenario::Needs("a limit or state made for it, such as RLIMIT_FSIZE"),
     test: other_error,
 };
+
+fn daemon_refused(case: &Case<'_>) -> Option<Reason> {
+    let fuse =
+        case.is_client() && case.request.magic == magic::FUSE && case.request.lower_magic == 0;
+    (fuse && case.failed_with(libc::EINVAL)).then(|| {
+        let off = alignment::off_block(case, alignment::SECTOR);
+        let also = if off.is_empty() {
+            String::new()
+        } else {
+            format!("; {}, which the files below may need", off.join(", "))
+        };
+        Reason::likely(format!(
+            "the answer of the {} daemon: FUSE has no rule of its own{also}",
+            case.fs
+        ))
+    })
+}
 
 fn invalid_request(case: &Case<'_>) -> Option<Reason> {
     (case.failed_with(libc::EINVAL) && !alignment::says_none(case)).then(|| {
@@ -200,11 +247,65 @@ fn no_space(case: &Case<'_>) -> Option<Reason> {
 }
 
 fn efault(case: &Case<'_>) -> Option<Reason> {
-    let need = if case.is_write() { "readable" } else { "writable" };
-    case.failed_with(libc::EFAULT).then(|| {
-        let len = case.request.len;
-        Reason::proven(format!("the buffer is not mapped and {need} for all of its {len} bytes"))
+    case.failed_with(libc::EFAULT).then(|| match case.memory {
+        None | Some(Memory::Mapped) => bad_memory(case),
+        Some(memory) => found_memory(case, memory),
     })
+}
+
+/// The reason where the mapping is unknown, or shows nothing wrong.
+fn bad_memory(case: &Case<'_>) -> Reason {
+    let need = if case.is_write() { "readable" } else { "writable" };
+    let len = case.request.len;
+    Reason::likely(if case.memory.is_some() {
+        format!(
+            "the buffer's {len} bytes were not mapped and {need} while the request ran (they are \
+             now), or a file mapped there ends before them"
+        )
+    } else {
+        format!(
+            "the buffer is not mapped and {need} for all of its {len} bytes, or is memory that may \
+             not be pinned (a device's, memfd_secret)"
+        )
+    })
+}
+
+/// The reason that the mapping shows (mm/gup.c:check_vma_flags).
+fn found_memory(case: &Case<'_>, memory: &Memory) -> Reason {
+    let len = case.request.len;
+    match memory {
+        Memory::Unmapped { byte } => Reason::proven(format!(
+            "nothing is mapped at byte {byte} of the buffer's {len} (/proc/{}/maps)",
+            case.request.task.tgid
+        )),
+        Memory::Guard { byte } => Reason::proven(format!(
+            "byte {byte} of the buffer's {len} is in a mapping without access (PROT_NONE), as a \
+             guard page is"
+        )),
+        Memory::Forbidden { byte, name } => {
+            let (access, file) = (if case.is_write() { "read" } else { "write" }, in_file(name));
+            Reason::proven(format!(
+                "the mapping at byte {byte} of the buffer's {len} does not permit to {access}{file}"
+            ))
+        }
+        Memory::Device { name } => Reason::proven(format!(
+            "the buffer is memory of a device ({name}; VmFlags io or pf), which direct I/O cannot \
+             pin"
+        ))
+        .with_fix(
+            "read into ordinary memory and copy it from there (a bounce buffer), or use an \
+             interface made for device memory: dma-buf, GPUDirect Storage, PCI peer-to-peer",
+        ),
+        Memory::Secret => {
+            Reason::proven("the buffer is memory of memfd_secret(2), which direct I/O cannot pin")
+                .with_fix("read into ordinary memory and copy it from there (a bounce buffer)")
+        }
+        Memory::Mapped => bad_memory(case),
+    }
+}
+
+fn in_file(name: &str) -> String {
+    if name.is_empty() { String::new() } else { format!(" ({name})") }
 }
 
 fn interrupted(case: &Case<'_>) -> Option<Reason> {
@@ -239,7 +340,30 @@ fn io_error(case: &Case<'_>) -> Option<Reason> {
     let names: Vec<&str> = case.layers().iter().map(|layer| layer.name.as_str()).collect();
     let below = if names.is_empty() { String::new() } else { format!(" ({})", names.join(" on ")) };
     let on_it = if case.is_device() { String::new() } else { format!(", or {} on it", case.fs) };
-    Some(Reason::proven(format!("{what}, from the device{below}{on_it}")))
+    let reason = Reason::proven(format!("{what}, from the device{below}{on_it}"));
+    if let Some(wrong) = refused_late(case) {
+        let fix = "align the request to the limits that `dio-trace check` shows, and try again; if \
+                   the error stays, look at `dmesg -T`";
+        let guess = format!("a device below refused the alignment late: {wrong}");
+        return Some(reason.and_likely(guess).with_fix(fix));
+    }
+    Some(if case.on(&["btrfs"]) { reason.with_fix(BTRFS_IO_ERROR) } else { reason })
+}
+
+/// On btrfs, EIO also means a checksum that does not match, which a program can cause itself.
+const BTRFS_IO_ERROR: &str = "look at `dmesg -T`. \"csum failed\": data and checksum differ. Where \
+    the block was written with O_DIRECT by a kernel before 6.15, a program that changes its buffer \
+    during the write causes this on a healthy disk: keep the buffer unchanged until the write has \
+    completed, or `chattr +C` the empty file. Any other error is the device's: `smartctl -a \
+    /dev/DISK`. Then run `btrfs scrub start DIR`";
+
+/// What is misaligned of a request to a stack of devices, in words. Kernels 6.18 to 7.2 do not check
+/// the buffer's alignment at the top (5ff3f74e145a, 7eac33186957); a device below that needs more
+/// refuses the request when it is under way.
+fn refused_late(case: &Case<'_>) -> Option<String> {
+    let limits = alignment::limits(case).filter(|_| case.layers().len() > 1)?;
+    let wrong = alignment::violations(case, &limits);
+    (!wrong.is_empty()).then(|| wrong.join(", "))
 }
 
 fn other_error(case: &Case<'_>) -> Option<Reason> {

@@ -43,10 +43,11 @@ pub(super) const ZONED: Rule = Rule {
     id: "f2fs-zoned",
     title: "f2fs: writes to a zoned device are cached",
     means: "On a zoned device f2fs writes in sequence, in the order of its log, and therefore takes \
-            every write through the page cache, but for pinned files. Reads are direct.",
+            every write through the page cache, but for pinned files (from 6.10 on). Reads are \
+            direct from 6.1 on.",
     proof: "A write without a direct attempt, and the device's queue says that it is zoned.",
-    fix: "none for writes on this device; a conventional device, or a pinned and fallocated file \
-          (`f2fs_io pinfile set FILE`)",
+    fix: "none for writes on this device; a conventional device, or from 6.10 on a pinned and \
+          fallocated file (`f2fs_io pinfile set FILE`)",
     on: "f2fs",
     scenario: Scenario::In(&["f2fs-zoned"]),
     test: zoned,
@@ -68,7 +69,7 @@ pub(super) const MULTI_DEVICE: Rule = Rule {
     id: "f2fs-multi-device",
     title: "f2fs: several devices with different blocks",
     means: "An f2fs over several devices (mkfs.f2fs -c) whose block sizes or sections do not match \
-            takes everything through the page cache.",
+            takes everything through the page cache; before 5.16 every one over several devices did.",
     proof: "statx(2) says that this file does no direct I/O, and every other reason that f2fs has \
             is excluded: likely.",
     fix: "make the file system of devices with equal logical block sizes",

@@ -48,6 +48,7 @@ pub(super) const LASTING: &[Rule] = &[
 /// The rule table, in the order in which rules are tried.
 pub const RULES: &[Rule] = &[
     // The request failed: it moved no bytes.
+    errors::DAEMON_REFUSED,
     alignment::MISALIGNED,
     errors::INVALID_REQUEST,
     errors::COMPRESSED_REFUSED,
@@ -87,7 +88,9 @@ pub const RULES: &[Rule] = &[
     btrfs::COMPRESSED,
     btrfs::RACING,
     btrfs::BUFFER_FAULT,
+    btrfs::LARGE_BLOCK,
     btrfs::CHECKSUMS,
+    btrfs::COPIES,
     blocks::CUT_SHORT,
     stacked::OVERLAY,
     side_effects::DIRTY_LEFT,

@@ -136,7 +136,7 @@ pub(super) const OTHER: Rule = Rule {
     means: "A direct request to a local disk is served in full or fails. A count in between comes \
             from the page-cache part of one that fell back, which stops at the first page that \
             cannot be read or written (a bad sector, a full disk, a quota, RLIMIT_FSIZE); or, on a \
-            device or the legacy direct path (vfat, exfat), from a buffer that ends early.",
+            device or the legacy direct path (vfat; exfat before 7.2), from a buffer that ends early.",
     proof: "The count ends inside the file, and none of the other ends fits. The error that \
             stopped it is named where a probe saw one; else it is likely.",
     fix: "ask for the rest, which returns the error itself; look at `dmesg -T`, `df -h FILE` and \

@@ -19,7 +19,7 @@ pub(super) const DIRTY_LEFT: Rule = Rule {
             written back before it returned. Why it went there no rule tells.",
     fix: "call fdatasync after such writes or open with O_DSYNC (O_DIRECT alone never promised \
           durability); report the fallback itself with this line's --json record",
-    on: "ext4 with data=journal, xfs",
+    on: "ext4 with data=journal, xfs, f2fs from 5.17 to 6.3",
     scenario: Scenario::Needs("a fallback of a write that no other rule explains"),
     test: dirty_left,
 };

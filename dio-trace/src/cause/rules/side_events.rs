@@ -11,7 +11,7 @@ pub(in crate::cause) const OPEN_REFUSED: Rule = Rule {
             O_DIRECT and say nothing.",
     proof: "The kernel's open succeeded but for its test for direct I/O \
             (fs/open.c:do_dentry_open, fs/fcntl.c:setfl): the file has neither FMODE_CAN_ODIRECT \
-            nor, before 6.1, a direct_IO operation. It is only likely where the file system's own \
+            nor, before 5.19, a direct_IO operation. It is only likely where the file system's own \
             open said EINVAL, as an overlay's does for a layer without direct I/O.",
     fix: "open it without O_DIRECT, or keep the data on a file system that has direct I/O (ext4, \
           xfs, btrfs, f2fs)",

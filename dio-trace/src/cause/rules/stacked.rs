@@ -7,8 +7,9 @@ use crate::cause::{Case, Reason, Rule, Scenario};
 pub(super) const EROFS_FILE_BACKED: Rule = Rule {
     id: "erofs-file-backed",
     title: "erofs: mounted from a file, not from a device",
-    means: "An erofs image that is mounted straight from a file has no block device. Some kernels \
-            then ignore O_DIRECT and read through the page cache.",
+    means: "An erofs image that is mounted straight from a file has no block device. Its files \
+            refuse O_DIRECT at open; a stacked file system above may hand a direct request on, \
+            which erofs then reads through the page cache.",
     proof: "A read through the page cache without a direct attempt, and the file system has no \
             device number of its own.",
     fix: "attach the image to a loop device and mount that: `losetup --direct-io=on -f --show IMG`",

@@ -119,7 +119,7 @@ impl FileInfo {
             && fs.len().max(dev.len()) <= NAME
             && options.len() <= OPTIONS
             && below.as_ref().is_none_or(below_fits)
-            && attrs.device.layers.len() <= LAYERS
+            && attrs.device.layers.len().max(attrs.profiles.len()) <= LAYERS
             && attrs.device.layers.iter().all(|layer| layer.bytes() <= PATH)
     }
 

@@ -429,7 +429,7 @@ impl Recorder {
                 return;
             }
         }
-        let LookedUp { extents, stack } = LookedUp::now(&decided, enricher);
+        let LookedUp { extents, stack, .. } = LookedUp::now(&decided, enricher);
         let facts = &mut self.batch.facts;
         let file = self.ids.file(decided.file(), request.task.tgid, enricher, facts);
         let task = self.ids.task(

@@ -281,7 +281,7 @@ impl<'a> Walk<'a> {
 
     fn show(&mut self, decided: &Decided<'_>, recorded: &Recorded) -> Result<()> {
         let stack = self.stacks.get(recorded.stack);
-        let looked_up = LookedUp { extents: recorded.extents, stack };
+        let looked_up = LookedUp { extents: recorded.extents, memory: None, stack };
         self.pipeline.request(decided, looked_up, self.sink)
     }
 }

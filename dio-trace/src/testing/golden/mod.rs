@@ -32,7 +32,7 @@ use crate::{
         top::{About, Command, Model},
     },
     system::{
-        device::{Device, Layer, LayerKind},
+        device::{Device, Layer, LayerKind, LoopLimits},
         file_attrs::{FileAttrs, flag},
         stack::{Frame, Stack},
     },
@@ -47,7 +47,11 @@ const START: i128 = 1_767_323_045_000_000_000;
 
 /// A loop device that reads its backing file through the page cache.
 fn on_loop() -> Layer {
-    let kind = LayerKind::Loop { file: "/srv/disk.img".to_owned(), direct: false };
+    let kind = LayerKind::Loop {
+        file: "/srv/disk.img".to_owned(),
+        direct: false,
+        limits: LoopLimits::default(),
+    };
     Layer { name: "loop0".to_owned(), kind }
 }
 
