@@ -42,6 +42,8 @@ pub struct Rule {
 pub enum Scenario {
     /// The fixtures of xtask/scenarios/ in which the rule fires.
     In(&'static [&'static str]),
+    /// A program of xtask/src/guest/scenarios/ makes it fire.
+    Program(&'static str),
     /// No fixture makes it fire; the text says what that would need.
     Needs(&'static str),
 }

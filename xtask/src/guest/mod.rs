@@ -35,7 +35,8 @@ use clap::Subcommand;
 
 use fixtures::fuse;
 use scenarios::{
-    cut, family, innocents, live, mixed, named, released, rings, shorts, stacks, unprivileged,
+    cut, family, innocents, live, mixed, named, released, reports, rings, shorts, stacks,
+    unprivileged,
 };
 use suite::by_hand;
 
@@ -79,6 +80,10 @@ pub(crate) enum Guest {
     Rings(by_hand::AloneArgs),
     /// The program of the `rings` scenario
     RingsUser(rings::RingsUserArgs),
+    /// Run only the scenario of public reports
+    Reports(by_hand::AloneArgs),
+    /// Make requests from buffers that cannot be pinned, for the `reports` scenario
+    ReportsUser(reports::memory::ReportsUserArgs),
     /// Make the cells' requests
     Workload(workload::WorkloadArgs),
     /// Serve a folder over FUSE
@@ -126,6 +131,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Innocent(args) => innocents::program(args).map(|()| 0),
         Guest::Live(args) => by_hand::alone(args, live::SETUPS, live::check),
         Guest::Forecasts(args) => by_hand::forecasts_alone(args),
+        Guest::Reports(args) => by_hand::alone(args, reports::SETUPS, reports::check),
+        Guest::ReportsUser(args) => reports::memory::program(args).map(|()| 0),
         Guest::OrdinaryUser(args) => {
             by_hand::alone(args, unprivileged::SETUPS, unprivileged::check)
         }

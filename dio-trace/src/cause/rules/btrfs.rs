@@ -99,7 +99,7 @@ pub(super) const COPIES: Rule = Rule {
     fix: "`btrfs balance start -dconvert=single DIR` (or raid0) gives the copies up; a RAID below \
           the file system keeps them. Kernels from 7.3 on do not need it",
     on: "btrfs with DUP, RAID1, RAID10, RAID5 or RAID6 data on 6.12.75 and later 6.12, 6.19 to 7.2",
-    scenario: Scenario::In(&["btrfs-dup"]),
+    scenario: Scenario::Program("reports"),
     test: copies,
 };
 

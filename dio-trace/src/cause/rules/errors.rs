@@ -30,7 +30,7 @@ pub(super) const DAEMON_REFUSED: Rule = Rule {
           `dio-trace attach -p PID` with its PID (virtiofs: on the host). The daemon must align its \
           buffer, or open the file below without O_DIRECT",
     on: "fuse, virtiofs",
-    scenario: Scenario::Needs("a FUSE daemon that refuses direct requests"),
+    scenario: Scenario::Program("reports"),
     test: daemon_refused,
 };
 
@@ -119,7 +119,7 @@ pub(super) const EFAULT: Rule = Rule {
           than the allocation, a buffer freed or unmapped while requests are in flight, or memory \
           of a device (VmFlags io, pf in /proc/PID/smaps)",
     on: "ext4, xfs, f2fs (block devices and vfat return a short count instead: short-fault)",
-    scenario: Scenario::Needs("a buffer that runs into an unmapped page"),
+    scenario: Scenario::Program("reports"),
     test: efault,
 };
 

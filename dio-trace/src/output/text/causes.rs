@@ -36,6 +36,7 @@ pub fn cause_page(rule: &Rule, width: usize) -> String {
 fn scenario(scenario: &Scenario) -> String {
     match scenario {
         Scenario::In(setups) => format!("scenarios: {}", setups.join(", ")),
+        Scenario::Program(name) => format!("the scenario {name}"),
         Scenario::Needs(what) => format!("no scenario: needs {what}"),
     }
 }

@@ -11,6 +11,7 @@
 //! - [`filters`]: requests that filters leave out; [`gate`]: `run --fail-on`
 //! - [`unprivileged`]: dio-trace for an unprivileged user
 //! - [`forecasts`]: what `check` predicts
+//! - [`reports`]: causes and fixes that public reports taught
 //! - [`shorts`]: the causes of short reads
 pub(crate) mod cut;
 pub(crate) mod family;
@@ -23,6 +24,7 @@ pub(crate) mod mixed;
 pub(crate) mod named;
 pub(crate) mod recordings;
 pub(crate) mod released;
+pub(crate) mod reports;
 pub(crate) mod rings;
 pub(crate) mod shorts;
 pub(crate) mod stacks;

@@ -23,7 +23,7 @@ use crate::{
         fixtures::{self, Setup},
         harness::Tried,
         matrix::cells,
-        scenarios::{live, released, unprivileged},
+        scenarios::{live, released, reports, unprivileged},
     },
     host::cmd::say,
 };
@@ -81,6 +81,7 @@ pub(crate) fn main(args: &SuiteArgs) -> Result<u8> {
     scenarios::run(tried, out, scenarios::PLAIN, unprivileged::SETUPS, &mut judge)?;
     if args.user_side || args.all_setups {
         scenarios::run(tried, out, scenarios::NAMES, unprivileged::SETUPS, &mut judge)?;
+        scenarios::run(tried, out, scenarios::REPORTS, reports::SETUPS, &mut judge)?;
         scenarios::run(tried, out, scenarios::LET_GO, released::SETUPS, &mut judge)?;
     }
     if args.all_setups {

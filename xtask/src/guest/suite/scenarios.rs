@@ -11,7 +11,7 @@ use crate::{
         scenarios::{
             Check, family, filters, gate, innocents, live,
             mixed::{self, DirectUser},
-            named, recordings, released, rings, shorts, stacks, unprivileged,
+            named, recordings, released, reports, rings, shorts, stacks, unprivileged,
         },
         suite::run::Run,
     },
@@ -70,6 +70,14 @@ pub(super) const PLAIN: &[Scenario] = &[
 /// Scenarios that depend on /proc and user space rather than on how the kernel is probed.
 pub(super) const NAMES: &[Scenario] =
     &[Scenario { shown: "names", name: "names", runs: named::RUNS, check: named::check }];
+
+/// Causes and fixes that public reports taught.
+pub(super) const REPORTS: &[Scenario] = &[Scenario {
+    shown: "public reports",
+    name: "reports",
+    runs: reports::RUNS,
+    check: reports::check,
+}];
 
 /// Scenarios that take their fixtures apart.
 pub(super) const LET_GO: &[Scenario] = &[Scenario {

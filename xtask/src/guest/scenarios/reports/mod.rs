@@ -1,0 +1,134 @@
+//! Causes and fixes that public reports taught. Each module makes what a report describes, checks
+//! the cause that dio-trace gives, carries the fix out, and checks that it works.
+//!
+//! - [`memory`]: buffers that the kernel cannot pin
+//! - [`loops`]: a loop device over sectors of 4096 bytes
+//! - [`daemon`]: a FUSE daemon whose own request is refused
+//! - [`copies`]: a btrfs that keeps its data in copies
+mod copies;
+mod daemon;
+mod loops;
+pub(crate) mod memory;
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::{
+    guest::{
+        fixtures::Place,
+        harness::{Traces, Tried, end, requests, wait_until_tracing},
+    },
+    host::cmd::{say, text},
+};
+
+/// The number of runs of dio-trace.
+pub(crate) const RUNS: u64 = 8;
+pub(crate) const SETUPS: &[&str] = &["ext4-512", "ext4-4kn", "btrfs-dup"];
+
+/// One report; returns the mismatches.
+type Case = fn(&Trial<'_>, &Path) -> Result<Vec<String>>;
+
+/// Each report with the fixture that it needs.
+const CASES: &[(&str, &str, Case)] = &[
+    ("buffers that cannot be pinned", "ext4-512", memory::check),
+    ("loop device over larger sectors", "ext4-4kn", loops::check),
+    ("FUSE daemon refuses", "ext4-512", daemon::check),
+    ("btrfs data in copies", "btrfs-dup", copies::check),
+];
+
+/// Runs each report; returns the mismatches.
+pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for (name, setup, case) in CASES {
+        say(format!("reports: {name}"));
+        let place = places.iter().find(|place| place.setup.name == *setup);
+        let Some(place) = place else {
+            say(format!("reports: {name}: left out: there is no {setup} here"));
+            continue;
+        };
+        let mismatches = case(&Trial { tried, out }, &place.path)
+            .unwrap_or_else(|error| vec![format!("{error:#}")]);
+        wrong.extend(mismatches.into_iter().map(|text| format!("{name}: {text}")));
+    }
+    Ok(wrong)
+}
+
+/// Runs dio-trace for a report.
+struct Trial<'a> {
+    tried: &'a Tried,
+    out: &'a Path,
+}
+
+impl Trial<'_> {
+    /// Traces a command with `run --all`; returns the requests.
+    fn run(&self, command: &[&str]) -> Result<Vec<Seen>> {
+        let traces = Traces::new(self.out, "reports");
+        let mut tool = self.tool("run", &traces)?;
+        tool.arg("--").args(command).output().context("cannot start dio-trace")?;
+        read(&traces)
+    }
+
+    /// Traces all processes with `audit --all` while a command runs; returns the requests.
+    fn audit(&self, command: &[&str]) -> Result<Vec<Seen>> {
+        let traces = Traces::new(self.out, "reports");
+        let mut tool = self.tool("audit", &traces)?;
+        let mut tool = tool.stderr(File::create(&traces.talk)?).spawn()?;
+        wait_until_tracing(&mut tool, &traces)?;
+        // Its exit code is not compared: a request of it may be refused.
+        Command::new(command[0]).args(&command[1..]).output()?;
+        // SAFETY: our own child, which has not been waited for.
+        unsafe { libc::kill(tool.id() as libc::pid_t, libc::SIGINT) };
+        end(tool, &traces)?;
+        read(&traces)
+    }
+
+    fn tool(&self, verb: &str, traces: &Traces) -> Result<Command> {
+        let mut tool = Command::new(&self.tried.tool);
+        tool.args([verb, "--all", "--json", "--attach", &self.tried.attach]);
+        tool.args(["-o", text(&traces.json)?]);
+        Ok(tool)
+    }
+}
+
+fn read(traces: &Traces) -> Result<Vec<Seen>> {
+    requests(&fs::read_to_string(&traces.json).context("dio-trace wrote no JSON")?)
+}
+
+/// What a record says of a request.
+#[derive(Clone, Debug, Deserialize)]
+struct Seen {
+    op: String,
+    path: PathBuf,
+    ret: i64,
+    verdict: String,
+    cause: Option<String>,
+    why: Option<String>,
+    fix: Option<String>,
+}
+
+impl Seen {
+    /// The mismatch of a request that is not explained by this cause, with these words in the
+    /// reason and in the fix.
+    fn explained(&self, cause: &str, why: &str, fix: &str) -> Option<String> {
+        let has =
+            |text: &Option<String>, part: &str| text.as_deref().unwrap_or_default().contains(part);
+        let right =
+            self.cause.as_deref() == Some(cause) && has(&self.why, why) && has(&self.fix, fix);
+        (!right).then(|| format!("not {cause} with \"{why}\" and \"{fix}\": {self:?}"))
+    }
+}
+
+/// The requests on a file; a mismatch if their number is another.
+fn on<'a>(seen: &'a [Seen], path: &Path, wanted: usize) -> Result<Vec<&'a Seen>, String> {
+    let found: Vec<&Seen> = seen.iter().filter(|seen| seen.path == path).collect();
+    if found.len() == wanted {
+        return Ok(found);
+    }
+    Err(format!("{} requests on {}, not {wanted}: {seen:?}", found.len(), path.display()))
+}
