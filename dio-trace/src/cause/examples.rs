@@ -452,6 +452,16 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         },
     ),
     (
+        "file-gone",
+        |e| {
+            e.cached("ext4");
+            e.attrs.gone = true;
+            e.attrs.flags = None;
+            e.attrs.dio_align = None;
+        },
+        |e| e.cached("ext4"),
+    ),
+    (
         "btrfs-large-block",
         |e| {
             e.cached("btrfs");

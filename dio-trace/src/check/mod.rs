@@ -35,6 +35,7 @@ use crate::{
     cause::{Explanation, explain_rejected_open},
     enrich::PathInspector,
     flow::explained::SCHEMA,
+    system::file_attrs::AtomicLimits,
     util::escape,
 };
 
@@ -135,6 +136,12 @@ pub struct Report {
     pub read_offset_align: Option<u32>,
     /// The source of the alignment limits.
     pub limits: Option<&'static str>,
+    /// Why the file needs more than its device, if that is known.
+    pub limits_why: Option<String>,
+    /// Limits of atomic writes (RWF_ATOMIC); `None` if the file takes none.
+    pub atomic: Option<AtomicLimits>,
+    /// Whether the device's queue can be polled (IORING_SETUP_IOPOLL); `None` if it is unknown.
+    pub io_poll: Option<bool>,
     /// Names in /dev of the underlying devices.
     pub devices: Vec<String>,
     pub overall: Overall,
@@ -227,7 +234,10 @@ fn report(subject: &Subject, seen: Seen) -> Report {
         read_offset_align: read_limits
             .map(|read| read.offset)
             .filter(|offset| limits.as_ref().is_some_and(|limits| limits.offset != *offset)),
+        limits_why: limits.as_ref().and_then(|limits| subject.limits_why(limits)),
         limits: limits.map(|limits| limits.source),
+        atomic: subject.attrs().atomic,
+        io_poll: subject.attrs().device.io_poll,
         devices: subject.attrs().device.layers.iter().map(|layer| layer.name.clone()).collect(),
         overall,
         expected,

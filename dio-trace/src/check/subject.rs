@@ -115,6 +115,19 @@ impl Subject {
         })
     }
 
+    /// Why the file needs a larger multiple than the sector of its device. xfs says so of files
+    /// that it copies on write (fs/xfs/xfs_iops.c:xfs_report_dioalign, 6.14).
+    pub(super) fn limits_why(&self, limits: &Limits) -> Option<String> {
+        let sector = self.attrs().device.logical_block?;
+        let larger = limits.offset > sector && self.file.deciding().0 == "xfs";
+        larger.then(|| {
+            format!(
+                "the device takes {sector}; this file is written in whole blocks, because it shares \
+                 extents (reflink) or xfs always copies it on write"
+            )
+        })
+    }
+
     pub(super) const fn attrs(&self) -> &FileAttrs {
         &self.file.attrs
     }

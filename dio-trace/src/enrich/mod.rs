@@ -23,7 +23,7 @@ use crate::{
     model::{BufferedUser, BufferedUsers, FileInfo},
     system::{
         extents,
-        file_attrs::Asked,
+        file_attrs::{Asked, FileAttrs, of_gone},
         mappings::{Memory, Need, RecentMemory},
         mounts::{self, Mount},
         namespaces::{MountQuery, Namespaces},
@@ -128,7 +128,7 @@ impl Enricher {
         path: &str,
         fs: &str,
         options: &str,
-        attrs: crate::system::file_attrs::FileAttrs,
+        attrs: FileAttrs,
     ) {
         let info = FileInfo {
             path: path.to_owned(),
@@ -257,7 +257,12 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
     let source = below.as_ref().or(mount).map(|m| m.source.as_str());
     let fs = escape_c(&event.fs_name);
     let traced = (event.file.ino, event.file.dev);
-    let attrs = find(&places, traced, &fs).map(|file| file.attrs(source)).unwrap_or_default();
+    let itself = fs == "bdev";
+    let gone = || {
+        let mount = mount.filter(|_| !itself);
+        mount.map(|mount| of_gone_file(event, mount, source)).unwrap_or_default()
+    };
+    let attrs = find(&places, traced, &fs).map_or_else(gone, |file| file.attrs(source));
     FileInfo {
         path: shown,
         fs,
@@ -270,6 +275,16 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
         places,
         traced,
     }
+}
+
+/// The attributes of a file that no longer has a name. Its process may be gone too: then the mount
+/// point is looked up in this mount namespace.
+fn of_gone_file(event: &FileEvent, mount: &Mount, source: Option<&str>) -> FileAttrs {
+    let point = Path::new(OsStr::from_bytes(&mount.point));
+    let root = Path::new("/proc").join(event.task.tgid.to_string()).join("root");
+    let foreign = root.join(point.strip_prefix("/").unwrap_or(point));
+    let place = if foreign.exists() { &foreign } else { point };
+    of_gone(place, event.file.dev, source)
 }
 
 /// Opens a file to query its extents.

@@ -5,6 +5,7 @@ pub mod decided;
 pub mod explained;
 pub mod filter;
 pub mod group;
+pub mod nowait;
 pub mod pipeline;
 pub mod side_events;
 pub mod sink;

@@ -14,6 +14,7 @@ use crate::{
     enrich::Enricher,
     flow::{
         explained::SCHEMA,
+        nowait::{self, NowaitRow},
         side_events::{MixedRow, RejectedOpenRow, SideEvents},
     },
     model::{MissingProbe, Totals},
@@ -97,6 +98,8 @@ pub struct Summary {
     pub rejected_opens: Vec<RejectedOpenRow>,
     /// Files used directly and through the page cache.
     pub mixed: Vec<MixedRow>,
+    /// Files on which RWF_NOWAIT gains nothing.
+    pub nowait: Vec<NowaitRow>,
 }
 
 /// Statistics that count losses.
@@ -157,6 +160,7 @@ impl Summary {
             files,
             rejected_opens,
             mixed,
+            nowait: nowait::rows(&totals.counters, enricher),
         }
     }
 
@@ -170,7 +174,7 @@ impl Summary {
     /// The sentence of every heading: how many requests, by verdict, and how many findings.
     #[must_use]
     pub fn headline(&self) -> String {
-        headline(&self.requests, self.findings)
+        headline(&self.requests, self.findings, self.nowait.len())
     }
 
     /// Number of rejected opens.
@@ -241,14 +245,15 @@ pub(crate) fn parts(requests: &BTreeMap<&'static str, u64>) -> Vec<(&'static str
     parts
 }
 
-fn headline(requests: &BTreeMap<&'static str, u64>, findings: u64) -> String {
+fn headline(requests: &BTreeMap<&'static str, u64>, findings: u64, nowait: usize) -> String {
     let (ended, parts) = (requests.values().sum(), parts(requests));
     match (&parts[..], findings) {
         ([], _) => "No O_DIRECT request ended.".to_owned(),
         ([("direct", _)], 0) if ended == 1 => "The one request was direct.".to_owned(),
         ([("direct", _)], 0) => format!("All {} requests were direct.", count(ended)),
         (_, 0) => {
-            format!("{}: {}; nothing to report.", counted(ended, "request"), figures::parts(&parts))
+            let report = if nowait == 0 { "nothing to report" } else { "RWF_NOWAIT gains nothing" };
+            format!("{}: {}; {report}.", counted(ended, "request"), figures::parts(&parts))
         }
         _ => format!(
             "{} of {} {} a finding. By verdict: {}.",
@@ -362,7 +367,7 @@ mod tests {
                 Verdict::ALL.iter().map(|verdict| verdict.as_str()).zip(by.iter().copied()).collect();
             let ended: u64 = by.iter().sum();
             let findings = findings.min(ended);
-            let text = headline(&requests, findings);
+            let text = headline(&requests, findings, 0);
             let mut said = numbers(&text);
             if findings != 0 {
                 prop_assert_eq!(said.remove(0), findings);
@@ -381,10 +386,13 @@ mod tests {
     #[test]
     fn a_headline_counts_reads_at_the_end_of_the_file() {
         let requests = BTreeMap::from([("direct", 112), ("eof", 12), ("fallback", 0)]);
-        assert_eq!(headline(&requests, 0), "124 requests: 112 direct, 12 eof; nothing to report.");
+        assert_eq!(
+            headline(&requests, 0, 0),
+            "124 requests: 112 direct, 12 eof; nothing to report."
+        );
         let text = "16 of 124 requests have a finding. By verdict: 112 direct, 12 eof.";
-        assert_eq!(headline(&requests, 16), text);
-        assert_eq!(headline(&BTreeMap::from([("direct", 5)]), 0), "All 5 requests were direct.");
+        assert_eq!(headline(&requests, 16, 0), text);
+        assert_eq!(headline(&BTreeMap::from([("direct", 5)]), 0, 0), "All 5 requests were direct.");
     }
 
     #[test]

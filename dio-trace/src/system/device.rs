@@ -83,6 +83,8 @@ pub struct Device {
     pub dma_align: Option<u32>,
     /// Pages must not change while they are being written (checksums, RAID 5).
     pub stable_writes: Option<bool>,
+    /// The queue can be polled for completions (IORING_SETUP_IOPOLL, RWF_HIPRI).
+    pub io_poll: Option<bool>,
     /// A zoned device: writes within a zone must be sequential.
     pub zoned: Option<bool>,
     /// The device itself and all devices below it, from the top down.
@@ -107,6 +109,7 @@ fn describe(folder: &Path) -> Device {
         logical_block: number("logical_block_size"),
         dma_align: number("dma_alignment").map(|mask| mask.saturating_add(1)),
         stable_writes: number("stable_writes").map(|n| n != 0),
+        io_poll: number("io_poll").map(|n| n != 0),
         zoned: limit("zoned").map(|kind| kind != "none"),
         layers,
     }

@@ -60,9 +60,24 @@ pub struct FileAttrs {
     pub allocated: Option<u64>,
     /// The device that the file system is mounted from; default if there is none.
     pub device: Device,
+    /// statx STATX_WRITE_ATOMIC (6.11); `None` if the file takes no atomic writes.
+    pub atomic: Option<AtomicLimits>,
+    /// The file had no name any more when it was looked up: what is set here is known of its mount.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
     /// The data profiles of a btrfs, two during a conversion; empty on other file systems.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub profiles: Vec<Profile>,
+}
+
+/// What a file takes as an atomic write (RWF_ATOMIC).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtomicLimits {
+    /// Least and greatest length in bytes.
+    pub min: u32,
+    pub max: u32,
+    /// Most segments of a vector.
+    pub segments: u32,
 }
 
 impl FileAttrs {
@@ -166,11 +181,30 @@ pub(crate) fn ask_through(
             .map(|answer| (answer.stx_dio_mem_align, answer.stx_dio_offset_align)),
         dio_read_align: reported(libc::STATX_DIO_READ_ALIGN)
             .map(|answer| answer.stx_dio_read_offset_align),
+        atomic: reported(statx::WRITE_ATOMIC).and_then(atomic_limits),
+        gone: false,
         block: if itself { None } else { block_size(file) },
         allocated: (!itself).then(|| about.blocks()),
         device: below.map(device).unwrap_or_default(),
         profiles: below.filter(|_| is_btrfs(file)).map(btrfs::data_profiles).unwrap_or_default(),
     }
+}
+
+fn atomic_limits(answer: libc::statx) -> Option<AtomicLimits> {
+    let (min, max) = (answer.stx_atomic_write_unit_min, answer.stx_atomic_write_unit_max);
+    let segments = answer.stx_atomic_write_segments_max;
+    (max != 0).then_some(AtomicLimits { min, max, segments })
+}
+
+/// What is known of a file without a name, by the mount point of its file system; the default if
+/// another file system is mounted there. `dev` is the traced file's (kernel `dev_t`).
+pub(crate) fn of_gone(point: &Path, dev: u32, source: Option<&str>) -> FileAttrs {
+    let flags = libc::O_PATH | libc::O_CLOEXEC;
+    let root = OpenOptions::new().read(true).custom_flags(flags).open(point).ok();
+    let is_its = |root: &File| root.metadata().is_ok_and(|about| may_be_on(&about, dev));
+    let Some(root) = root.filter(is_its) else { return FileAttrs::default() };
+    let FileAttrs { dev, block, device, profiles, .. } = ask(&root, None, source);
+    FileAttrs { dev, block, device, profiles, gone: true, ..FileAttrs::default() }
 }
 
 fn is_btrfs(file: &File) -> bool {

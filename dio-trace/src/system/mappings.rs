@@ -80,8 +80,8 @@ struct Mapping {
     name: String,
 }
 
-/// Looks up the `len` bytes at `address` in the process `pid`; `None` if it has exited or has too
-/// many mappings.
+/// Looks up the `len` bytes at `address` in the process `pid`; `None` if it has exited (the table of
+/// a zombie is empty) or has too many mappings.
 fn look(pid: u32, address: u64, len: u64, need: Need) -> Option<Memory> {
     let maps = BufReader::new(File::open(format!("/proc/{pid}/maps")).ok()?.take(MAX_READ));
     let found = examine(maps, address, len, need)?;
@@ -103,9 +103,10 @@ enum Found {
 fn examine(maps: impl BufRead, address: u64, len: u64, need: Need) -> Option<Found> {
     let stop = address.checked_add(len)?;
     let mut at = address;
-    let mut kept: Option<Mapping> = None;
+    let (mut kept, mut empty) = (None::<Mapping>, true);
     for line in maps.split(b'\n') {
         let Some(mapping) = parse(&line.ok()?) else { continue };
+        empty = false;
         if mapping.end <= at {
             continue;
         }
@@ -124,7 +125,7 @@ fn examine(maps: impl BufRead, address: u64, len: u64, need: Need) -> Option<Fou
             return kept.map(Found::Fine);
         }
     }
-    Some(Found::Trouble(Memory::Unmapped { byte: at - address }))
+    (!empty).then(|| Found::Trouble(Memory::Unmapped { byte: at - address }))
 }
 
 fn refusal(mapping: &Mapping, byte: u64, need: Need) -> Option<Memory> {
@@ -212,6 +213,7 @@ mod tests {
         assert_eq!(memory(0x7f00_0001_6000, 4096, Readable), Some(Memory::Mapped));
         assert_eq!(memory(0x7f00_0000_4000, 0x3000, Writable), Some(Memory::Mapped));
         assert_eq!(memory(u64::MAX, 4096, Writable), None);
+        assert!(examine(&b""[..], 0x1000, 4096, Readable).is_none(), "a zombie");
     }
 
     #[test]

@@ -8,6 +8,9 @@ use std::{
     path::Path,
 };
 
+/// STATX_WRITE_ATOMIC (include/uapi/linux/stat.h, since 6.11).
+pub(crate) const WRITE_ATOMIC: u32 = 0x1_0000;
+
 /// statx of an open file, which may be an O_PATH descriptor; `None` if the call fails.
 pub(crate) fn of_file(file: &File) -> Option<libc::statx> {
     ask(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
@@ -20,7 +23,8 @@ pub(crate) fn of_path(path: &Path) -> Option<libc::statx> {
 }
 
 fn ask(folder: c_int, path: &CStr, flags: c_int) -> Option<libc::statx> {
-    let wanted = libc::STATX_DIOALIGN | libc::STATX_DIO_READ_ALIGN | libc::STATX_MNT_ID;
+    let wanted =
+        libc::STATX_DIOALIGN | libc::STATX_DIO_READ_ALIGN | libc::STATX_MNT_ID | WRITE_ATOMIC;
     let mut about = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: a path with its NUL; the kernel fills one statx.
     let failed =

@@ -84,6 +84,8 @@ pub(crate) enum Guest {
     Reports(by_hand::AloneArgs),
     /// Make requests from buffers that cannot be pinned, for the `reports` scenario
     ReportsUser(reports::memory::ReportsUserArgs),
+    /// Write with RWF_NOWAIT, for the `reports` scenario
+    ReportsNowait(reports::nowait::ReportsNowaitArgs),
     /// Make the cells' requests
     Workload(workload::WorkloadArgs),
     /// Serve a folder over FUSE
@@ -132,6 +134,7 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Live(args) => by_hand::alone(args, live::SETUPS, live::check),
         Guest::Forecasts(args) => by_hand::forecasts_alone(args),
         Guest::Reports(args) => by_hand::alone(args, reports::SETUPS, reports::check),
+        Guest::ReportsNowait(args) => reports::nowait::program(args).map(|()| 0),
         Guest::ReportsUser(args) => reports::memory::program(args).map(|()| 0),
         Guest::OrdinaryUser(args) => {
             by_hand::alone(args, unprivileged::SETUPS, unprivileged::check)

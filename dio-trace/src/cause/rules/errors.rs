@@ -82,10 +82,15 @@ pub(super) const WOULD_BLOCK: Rule = Rule {
     title: "EAGAIN: it must not wait, and would have had to",
     means: "RWF_NOWAIT asks for an answer at once. The kernel says EAGAIN if it would have to \
             wait: for cached or dirty pages in the range, a lock, block maps not in memory, an \
-            allocation, or a free slot in the device's queue. io_uring's own first attempts are \
-            no requests of yours: they are counted in `attempts`.",
-    proof: "The request ended with EAGAIN.",
-    fix: "nothing is wrong: repeat it without RWF_NOWAIT, or from a thread that may wait",
+            allocation, a time stamp that a write must update (xfs from 6.0 on, ext4 from 7.3 on), \
+            or a free slot in the device's queue. A block device also says so of a request that \
+            takes more than one bio, and btrfs from 7.3 on of every write that needs a stable copy \
+            of its buffer. io_uring's own first attempts are not requests of the program: they are \
+            counted in `attempts`.",
+    proof: "The request ended with EAGAIN. What it would have waited for the kernel does not say: \
+            likely.",
+    fix: "one by one nothing is wrong: repeat it without RWF_NOWAIT, or from a thread that may wait. \
+          If most requests of a file end so, RWF_NOWAIT gains nothing there",
     on: "any",
     scenario: Scenario::In(&["ext4-512", "xfs-512", "btrfs"]),
     test: would_block,
@@ -222,13 +227,31 @@ fn flag_unsupported(case: &Case<'_>) -> Option<Reason> {
     })
 }
 
+/// Bytes of 256 pages (BIO_MAX_VECS): more may not fit into one bio.
+const ONE_BIO: u64 = 1 << 20;
+
 fn would_block(case: &Case<'_>) -> Option<Reason> {
-    case.failed_with(libc::EAGAIN).then(|| {
-        Reason::proven(
-            "a request that must not wait would have had to: cached or dirty pages in its range, a \
-             lock, or metadata not in memory",
-        )
-    })
+    if !case.failed_with(libc::EAGAIN) {
+        return None;
+    }
+    let (len, write) = (case.request.len, case.is_write());
+    // block/fops.c:__blkdev_direct_IO
+    if case.is_device() && len > ONE_BIO {
+        let reason = format!(
+            "its {len} bytes take more than one bio (256 pages), which a block device does not \
+             submit for a request that must not wait"
+        );
+        return Some(Reason::likely(reason).with_fix(
+            "with RWF_NOWAIT ask for at most 1 MiB at a time, or repeat it without RWF_NOWAIT",
+        ));
+    }
+    Some(Reason::likely(if write {
+        "it would have had to wait: for cached or dirty pages in its range, a lock, blocks to \
+         allocate, metadata not in memory, or a time stamp to update"
+    } else {
+        "it would have had to wait: for cached or dirty pages in its range, a lock, or metadata not \
+         in memory"
+    }))
 }
 
 fn no_space(case: &Case<'_>) -> Option<Reason> {
@@ -274,6 +297,11 @@ fn bad_memory(case: &Case<'_>) -> Reason {
 fn found_memory(case: &Case<'_>, memory: &Memory) -> Reason {
     let len = case.request.len;
     match memory {
+        // The program may have freed it since.
+        Memory::Unmapped { byte: 0 } => Reason::likely(format!(
+            "nothing was mapped at the buffer's address, as is now (/proc/{}/maps)",
+            case.request.task.tgid
+        )),
         Memory::Unmapped { byte } => Reason::proven(format!(
             "nothing is mapped at byte {byte} of the buffer's {len} (/proc/{}/maps)",
             case.request.task.tgid

@@ -26,6 +26,9 @@ use crate::cause::Rule;
 pub use alignment::{Limits, limits_of};
 pub use errors::IO_ERRORS;
 
+/// Id of the rule for requests that must not wait.
+pub const WOULD_BLOCK: &str = errors::WOULD_BLOCK.id;
+
 /// Id of the rule for findings that no other rule explains.
 pub const NOT_EXPLAINED: &str = unknown::NOT_EXPLAINED.id;
 
@@ -93,6 +96,7 @@ pub const RULES: &[Rule] = &[
     btrfs::COPIES,
     blocks::CUT_SHORT,
     stacked::OVERLAY,
+    unknown::FILE_GONE,
     side_effects::DIRTY_LEFT,
     // The path was not observed.
     unknown::MISSED_PROBE,

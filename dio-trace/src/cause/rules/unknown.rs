@@ -32,6 +32,21 @@ pub(super) const UNSEEN_PATH: Rule = Rule {
     test: unseen_path,
 };
 
+pub(super) const FILE_GONE: Rule = Rule {
+    id: "file-gone",
+    title: "the file was gone before it could be asked",
+    means: "The request went through the page cache, and the reason is an attribute or an extent of \
+            its file that can only be asked while the file has a name. Temporary files and those of \
+            a compaction are often deleted before.",
+    proof: "Nothing that is known without the file explains the request (the mount's options, the \
+            device), and the file had no name any more when it was looked up.",
+    fix: "make a file in the same folder in the same way, keep it, and run `dio-trace check FILE` or \
+          trace a direct request on it",
+    on: "any",
+    scenario: Scenario::Needs("a file that is deleted at once, and a reason that only it knows"),
+    test: file_gone,
+};
+
 pub(super) const NOT_EXPLAINED: Rule = Rule {
     id: "not-explained",
     title: "no rule explains this finding",
@@ -51,6 +66,15 @@ pub(super) const NOT_EXPLAINED: Rule = Rule {
 fn missed_probe(case: &Case<'_>) -> Option<Reason> {
     (case.verdict(Verdict::Unknown) && case.seen(seen::MISSED)).then(|| {
         Reason::proven("a probe was skipped while this request ran: its bytes were not seen")
+    })
+}
+
+fn file_gone(case: &Case<'_>) -> Option<Reason> {
+    (case.cached() && case.attrs.gone).then(|| {
+        Reason::proven(
+            "the file was deleted before its attributes and extents could be asked, and nothing \
+             else explains this request",
+        )
     })
 }
 

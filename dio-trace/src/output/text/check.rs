@@ -5,6 +5,7 @@ use dio_trace_common::verdict::Verdict;
 use crate::{
     check::{Answer, Overall, Report, What},
     output::text::columns::wrap,
+    system::file_attrs::AtomicLimits,
 };
 
 /// The page of one path: a headline with the overall answer, then the details.
@@ -17,6 +18,15 @@ pub fn check_page(report: &Report, width: usize) -> String {
     };
     say("is:", &what(report));
     say("limits:", &limits(report));
+    if let Some(why) = &report.limits_why {
+        say("", why);
+    }
+    if let Some(AtomicLimits { min, max, .. }) = report.atomic {
+        say("atomic:", &format!("writes of {min} to {max} bytes with RWF_ATOMIC"));
+    }
+    if report.io_poll == Some(true) {
+        say("polling:", "the device's queue can be polled (IORING_SETUP_IOPOLL)");
+    }
     for (label, answer) in accesses(report) {
         let Some(answer) = answer else { continue };
         say(label, &verdict(answer));

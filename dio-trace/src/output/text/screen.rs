@@ -15,6 +15,7 @@ use dio_trace_common::{
 use crate::{
     flow::{
         explained::{ExplainedRequest, FindingKey},
+        nowait::NowaitRow,
         side_events::{MixedAccess, MixedRow, RejectedOpenRow},
         sink::Sink,
         summary::{FileRow, Summary},
@@ -140,10 +141,15 @@ impl<W: Write> Screen<W> {
         writeln!(self.out, "{fixed}{} {path}", self.paint((r.verdict, r.outcome), &word))
     }
 
-    fn reason(&mut self, cause: &'static str, why: &str, fix: &str) -> io::Result<()> {
+    /// Remembers a cause for the last line, which names `dio-trace explain`.
+    fn remember(&mut self, cause: &'static str) {
         if !self.causes.contains(&cause) {
             self.causes.push(cause);
         }
+    }
+
+    fn reason(&mut self, cause: &'static str, why: &str, fix: &str) -> io::Result<()> {
+        self.remember(cause);
         writeln!(self.out, "{}", wrap("  why: ", why, self.style.width))?;
         writeln!(self.out, "{}", wrap("  fix: ", fix, self.style.width))
     }
@@ -218,9 +224,7 @@ impl<W: Write> Screen<W> {
             if said.len() < MAX_ROWS && !said.contains(&why.as_str()) {
                 said.push(why);
                 writeln!(self.out, "{}", wrap("note:   ", why, self.style.width))?;
-                if !self.causes.contains(&cause) {
-                    self.causes.push(cause);
-                }
+                self.remember(cause);
             }
         }
         Ok(())
@@ -298,6 +302,15 @@ impl<W: Write> Screen<W> {
             count(row.invalidated_pages),
         );
         writeln!(self.out, "{}", wrap("mixed:  ", &text, self.style.width))
+    }
+
+    /// Writes a file on which RWF_NOWAIT gains nothing.
+    fn nowait(&mut self, row: &NowaitRow) -> io::Result<()> {
+        let text = format!("{}: of {}/{}, {}", row.path, row.comm, row.pid, row.why);
+        writeln!(self.out, "{}", wrap("nowait: ", &text, self.style.width))?;
+        writeln!(self.out, "{}", wrap("  fix:  ", &row.fix, self.style.width))?;
+        self.remember(row.cause);
+        Ok(())
     }
 
     fn coverage(&mut self, s: &Summary) -> io::Result<()> {
@@ -392,6 +405,9 @@ impl<W: Write> Sink for Screen<W> {
         self.notes(&summary.files)?;
         for row in summary.mixed.iter().take(MAX_ROWS) {
             self.mixed(row)?;
+        }
+        for row in summary.nowait.iter().take(MAX_ROWS) {
+            self.nowait(row)?;
         }
         if !self.causes.is_empty() {
             let text = format!("dio-trace explain {}", self.causes.join(" "));

@@ -5,7 +5,8 @@ use std::{
     io,
     os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
-    ptr,
+    ptr, thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +19,8 @@ use crate::{
 };
 
 const PAGE: usize = 4096;
+/// How long the program stays, so that dio-trace can look up its mappings.
+const LINGER: Duration = Duration::from_secs(5);
 /// The BIOS area, which /dev/mem maps also where the kernel has CONFIG_STRICT_DEVMEM.
 const BIOS: libc::off_t = 0xf_0000;
 
@@ -65,6 +68,7 @@ pub(crate) fn program(args: &ReportsUserArgs) -> Result<()> {
     // The fix: ordinary memory, from where the data is copied.
     let mut bounce = Buffer::new(PAGE)?;
     pread(&file, bounce.at(0).cast(), PAGE);
+    thread::sleep(LINGER);
     Ok(())
 }
 

@@ -5,10 +5,12 @@
 //! - [`loops`]: a loop device over sectors of 4096 bytes
 //! - [`daemon`]: a FUSE daemon whose own request is refused
 //! - [`copies`]: a btrfs that keeps its data in copies
+//! - [`nowait`]: RWF_NOWAIT that gains nothing
 mod copies;
 mod daemon;
 mod loops;
 pub(crate) mod memory;
+pub(crate) mod nowait;
 
 use std::{
     fs::{self, File},
@@ -18,6 +20,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     guest::{
@@ -28,8 +31,8 @@ use crate::{
 };
 
 /// The number of runs of dio-trace.
-pub(crate) const RUNS: u64 = 8;
-pub(crate) const SETUPS: &[&str] = &["ext4-512", "ext4-4kn", "btrfs-dup"];
+pub(crate) const RUNS: u64 = 10;
+pub(crate) const SETUPS: &[&str] = &["ext4-512", "ext4-4kn", "btrfs-dup", "xfs-512"];
 
 /// One report; returns the mismatches.
 type Case = fn(&Trial<'_>, &Path) -> Result<Vec<String>>;
@@ -40,6 +43,7 @@ const CASES: &[(&str, &str, Case)] = &[
     ("loop device over larger sectors", "ext4-4kn", loops::check),
     ("FUSE daemon refuses", "ext4-512", daemon::check),
     ("btrfs data in copies", "btrfs-dup", copies::check),
+    ("RWF_NOWAIT gains nothing", "xfs-512", nowait::check),
 ];
 
 /// Runs each report; returns the mismatches.
@@ -68,10 +72,19 @@ struct Trial<'a> {
 impl Trial<'_> {
     /// Traces a command with `run --all`; returns the requests.
     fn run(&self, command: &[&str]) -> Result<Vec<Seen>> {
+        self.run_with_summary(command).map(|(_, seen, _)| seen)
+    }
+
+    /// Traces a command with `run --all`; returns what it wrote to stdout, the requests, and the
+    /// summary.
+    fn run_with_summary(&self, command: &[&str]) -> Result<(String, Vec<Seen>, Value)> {
         let traces = Traces::new(self.out, "reports");
         let mut tool = self.tool("run", &traces)?;
-        tool.arg("--").args(command).output().context("cannot start dio-trace")?;
-        read(&traces)
+        let output = tool.arg("--").args(command).output().context("cannot start dio-trace")?;
+        let json = fs::read_to_string(&traces.json).context("dio-trace wrote no JSON")?;
+        let summary = json.lines().last().context("dio-trace wrote nothing")?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok((said, requests(&json)?, serde_json::from_str(summary)?))
     }
 
     /// Traces all processes with `audit --all` while a command runs; returns the requests.
