@@ -6,6 +6,7 @@ mod case;
 mod examples;
 mod explain;
 mod forecast;
+pub mod history;
 mod reason;
 mod rules;
 mod side_events;
