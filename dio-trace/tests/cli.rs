@@ -104,6 +104,12 @@ fn causes_are_explained_without_root() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(text.lines().chain(list.lines()).all(|line| line.chars().count() <= 80), "{text}");
+    assert_eq!(
+        text.matches("  kernels:").count(),
+        1,
+        "data-journal is the same everywhere: {text}"
+    );
+    assert!(text.contains("until 6.0 (b1a000d3b8ec, bf8d08532bc1)"), "{text}");
 }
 
 #[test]

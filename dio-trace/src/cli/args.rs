@@ -71,7 +71,8 @@ pub(super) enum Verb {
     },
     /// Export the requests of a recording: JSON lines, CSV, Parquet, Perfetto, folded
     Export(ExportArgs),
-    /// Explain what a cause means, how it is proven and what to do; without an id, list them all
+    /// Explain what a cause means, how it is proven, what to do, and how kernels differ; without an
+    /// id, list all causes
     Explain {
         /// Id of a cause, as in `cause` of --json and in the last line of the text output
         #[arg(value_name = "ID")]

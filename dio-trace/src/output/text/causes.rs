@@ -4,7 +4,7 @@
 use crate::cause::Scenario;
 use crate::{
     cause::{RULES, Rule},
-    output::text::columns::wrap,
+    output::text::{columns::wrap, kernels::history},
 };
 
 /// All causes, one line per cause.
@@ -20,15 +20,19 @@ pub fn cause_list(width: usize) -> String {
 #[must_use]
 pub fn cause_page(rule: &Rule, width: usize) -> String {
     let title = format!("{}: {}", rule.id, rule.title);
-    let part = |label: &str, text: &str| wrap(&format!("  {label:<8}"), text, width) + "\n";
-    [
+    let part = |label: &str, text: &str| wrap(&format!("  {label:<9}"), text, width) + "\n";
+    let mut page = [
         wrap("", &title, width) + "\n",
         part("means:", rule.means),
         part("proof:", rule.proof),
         part("fix:", rule.fix),
         part("where:", rule.on),
     ]
-    .concat()
+    .concat();
+    for (i, behaviour) in history(rule.id).iter().enumerate() {
+        page += &part(if i == 0 { "kernels:" } else { "" }, behaviour);
+    }
+    page
 }
 
 /// The scenario in words.
@@ -54,7 +58,9 @@ is its id. `dio-trace explain ID` shows the same on a terminal. A reason that is
 request at hand says \"likely\".
 
 Generated from dio-trace/src/cause/rules/: `BLESS=1 cargo test -p dio-trace golden` writes it anew.
-\"scenarios\" names the set-ups of xtask/scenarios/ in which a rule is met on real kernels.
+\"scenarios\" names the set-ups of xtask/scenarios/ in which a rule is met on real kernels. *Kernels*
+are the lines of docs/kernels.md for the cause; where there are none, it does not depend on the
+kernel, as far as is known.
 
 | id | in short |
 |---|---|
@@ -73,6 +79,11 @@ Generated from dio-trace/src/cause/rules/: `BLESS=1 cargo test -p dio-trace gold
             ("Seen", scenario(&rule.scenario)),
         ] {
             out += &format!("\n{}\n", wrap("", &format!("*{label}:* {text}"), WIDTH));
+        }
+        let kernels: Vec<String> =
+            history(rule.id).iter().map(|text| wrap("- ", text, WIDTH) + "\n").collect();
+        if !kernels.is_empty() {
+            out += &format!("\n*Kernels:*\n\n{}", kernels.concat());
         }
     }
     out

@@ -6,6 +6,7 @@ mod check;
 pub(crate) mod columns;
 mod doctor;
 mod gate;
+mod kernels;
 mod nothing;
 pub(crate) mod report;
 pub(crate) mod screen;
@@ -14,8 +15,11 @@ pub use causes::{cause_list, cause_page};
 pub use check::check_page;
 pub use doctor::doctor_page;
 pub use gate::gate_page;
+pub use kernels::kernel_changes;
 pub use report::{groups, recording, times};
 pub use screen::{Screen, Style};
 
 #[cfg(test)]
 pub(crate) use causes::cause_document;
+#[cfg(test)]
+pub(crate) use kernels::kernel_document;

@@ -416,6 +416,11 @@ fn golden_causes_are_documented() {
     compare("../../../../docs/causes.md", &crate::output::text::cause_document());
 }
 
+#[test]
+fn golden_kernels_are_documented() {
+    compare("../../../../docs/kernels.md", &crate::output::text::kernel_document());
+}
+
 fn keys(value: &Value) -> BTreeSet<String> {
     value.as_object().unwrap().keys().cloned().collect()
 }
