@@ -90,6 +90,23 @@ fn without_trials_the_answer_is_a_forecast_and_not_a_success() {
 }
 
 #[test]
+fn another_kernel_is_compared_with_this_one_if_it_is_named() {
+    let folder = folder();
+    let changes = |words: &[&str]| {
+        let words = [&["--json", "--no-probe"], words].concat();
+        lines(&check(&words, &[folder.path()])).remove(0)["kernel_changes"].clone()
+    };
+    assert!(changes(&[]).is_null());
+    for change in changes(&["--kernel", "5.10"]).as_array().unwrap() {
+        assert_eq!(change["kernel"], "5.10", "{change}");
+        assert_ne!(change["here"], change["there"], "{change}");
+    }
+    let page = check(&["--no-probe", "--kernel", "5.10"], &[folder.path()]).stdout;
+    let page = String::from_utf8(page).unwrap();
+    assert!(page.contains("  kernel:    5.10 instead of "), "{page}");
+}
+
+#[test]
 fn checking_a_file_does_not_update_its_access_time() {
     let folder = folder();
     let file = file(folder.path(), 1 << 20);

@@ -46,6 +46,9 @@ fn usage_errors_exit_with_2() {
     refuses(&["export", "x.dio", "--format", "xml"], 2, &["jsonl", "csv", "parquet"]);
     refuses(&["explain", "misalinged"], 2, &["no cause `misalinged`", "similar: misaligned"]);
     refuses(&["explain", "tmpfs", "\x1b[2J"], 2, &["\\x1b[2J"]);
+    refuses(&["check", "/", "--kernel", "new"], 2, &["--kernel", "looks like 7.2 or 6.12.77"]);
+    refuses(&["report", "x.dio", "--kernel", "6.12.y"], 2, &["looks like 7.2 or 6.12.77"]);
+    refuses(&["report", "x.dio", "--kernel", "7.2", "--json"], 2, &["cannot be used with"]);
 }
 
 #[test]

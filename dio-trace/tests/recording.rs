@@ -48,6 +48,17 @@ fn golden_report_fits_80_columns() {
 }
 
 #[test]
+fn golden_changes_on_another_kernel() {
+    let report = stdout(&["report", "v1.dio"]);
+    let text = stdout(&["report", "--kernel", "7.3", "v1.dio"]);
+    let added = text.strip_prefix(&report).expect("the rest of the report stays as it is");
+    assert!(added.lines().all(|line| line.chars().count() <= 80), "{added}");
+    compare("v1-kernel.txt", added);
+    let text = stdout(&["report", "--kernel", "6.12.117", "v1.dio"]);
+    assert!(text.contains("kernel: 6.12.117 instead of 6.12.117+deb12-amd64: no change"), "{text}");
+}
+
+#[test]
 fn golden_sums() {
     let by = ["process", "file", "fs", "cause", "time", "verdict"];
     let text: String = by.iter().map(|by| stdout(&["report", "--by", by, "v1.dio"])).collect();

@@ -23,7 +23,7 @@ mod watch;
 use std::path::Path;
 
 use anyhow::{Error, Result};
-use dio_trace_common::verdict::Verdict;
+use dio_trace_common::{abi::Op, verdict::Verdict};
 use serde::Serialize;
 
 use proofs::{Proofs, Seen};
@@ -32,7 +32,10 @@ pub use subject::What;
 use trial::{Proof, Trial, Whose};
 
 use crate::{
-    cause::{Explanation, explain_rejected_open},
+    cause::{
+        Explanation, explain_rejected_open,
+        history::{Comparison, Difference, Kernels},
+    },
     enrich::PathInspector,
     flow::explained::SCHEMA,
     system::file_attrs::AtomicLimits,
@@ -156,6 +159,9 @@ pub struct Report {
     pub extend: Option<Answer>,
     /// Always `None`: a path that could not be checked has a [`Failure`] instead.
     pub error: Option<String>,
+    /// What would differ on another kernel; `None` if none was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_changes: Option<Comparison>,
 }
 
 /// A path that could not be checked (docs/json.md).
@@ -190,13 +196,21 @@ pub struct Checker {
     /// `None` if no trials are to be made.
     proofs: Option<Proofs>,
     looker: PathInspector,
+    /// This kernel, and the one to compare it with.
+    kernels: Option<Kernels>,
 }
 
 impl Checker {
     /// Makes a checker, which makes trials only if `prove` is true.
     #[must_use]
     pub fn new(prove: bool) -> Self {
-        Self { proofs: prove.then(Proofs::default), looker: PathInspector::new() }
+        Self { proofs: prove.then(Proofs::default), looker: PathInspector::new(), kernels: None }
+    }
+
+    /// Also says what would differ on another kernel.
+    #[must_use]
+    pub fn comparing(self, kernels: Option<Kernels>) -> Self {
+        Self { kernels, ..self }
     }
 
     /// Checks a path.
@@ -207,7 +221,10 @@ impl Checker {
         let subject = Subject::open(path, &mut self.looker)?;
         let seen =
             self.proofs.as_mut().map_or_else(Seen::refrained, |proofs| proofs.seen(&subject));
-        Ok(report(&subject, seen))
+        let mut report = report(&subject, seen);
+        report.kernel_changes =
+            self.kernels.as_ref().map(|kernels| compare(kernels, &subject, &report));
+        Ok(report)
     }
 }
 
@@ -246,7 +263,22 @@ fn report(subject: &Subject, seen: Seen) -> Report {
         overwrite,
         extend,
         error: None,
+        kernel_changes: None,
     }
+}
+
+/// What differs on another kernel for the causes of the answers, and what begins there for such
+/// requests on the subject's file system.
+fn compare(kernels: &Kernels, subject: &Subject, report: &Report) -> Comparison {
+    let answers = [Some(&report.read), report.overwrite.as_ref(), report.extend.as_ref()];
+    let causes: Vec<&str> =
+        answers.into_iter().flatten().filter_map(|answer| answer.cause).collect();
+    let fs = subject.file.deciding().0;
+    let ops: &[Op] = if subject.writable() { &[Op::Read, Op::Write] } else { &[Op::Read] };
+    kernels.compare(|difference: &Difference| {
+        causes.iter().any(|cause| difference.concerns(cause, fs))
+            || ops.iter().any(|op| difference.begins(fs, *op))
+    })
 }
 
 /// Combines the forecast with the result of a trial; a proof takes precedence.

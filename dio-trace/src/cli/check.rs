@@ -6,8 +6,9 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
+    cause::history::KernelVersion,
     check::{Checker, Failure, Overall},
-    cli::tty::page_width,
+    cli::{kernels::running_and, tty::page_width},
     output::text,
     util::stdio::print,
 };
@@ -25,6 +26,9 @@ pub(super) struct CheckArgs {
     /// Only make a forecast: read nothing and create no file
     #[arg(long)]
     no_probe: bool,
+    /// Also say what would change on another kernel, such as 7.2 or 6.12.77 (docs/kernels.md)
+    #[arg(long, value_name = "VERSION")]
+    kernel: Option<KernelVersion>,
     /// Write one JSON line per path (docs/json.md)
     #[arg(long)]
     json: bool,
@@ -34,7 +38,14 @@ pub(super) struct CheckArgs {
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
     survive_file_limits();
     let width = page_width(&io::stdout());
-    let mut checker = Checker::new(!args.no_probe);
+    let kernels = match args.kernel.map(running_and).transpose() {
+        Ok(kernels) => kernels,
+        Err(error) => {
+            super::say(&error);
+            return ExitCode::from(CANNOT_TELL);
+        }
+    };
+    let mut checker = Checker::new(!args.no_probe).comparing(kernels);
     let mut worst = Overall::Direct;
     for (i, path) in args.paths.iter().enumerate() {
         let checked = checker.check(path);

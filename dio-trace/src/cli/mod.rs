@@ -11,6 +11,7 @@ mod gate;
 mod input;
 mod inspect;
 mod interactive;
+mod kernels;
 mod output;
 mod progress;
 mod record;

@@ -12,7 +12,15 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    cli::{input::Input, result_file::ResultFile, say, selection::SelectionArgs, tty},
+    cause::history::KernelVersion,
+    cli::{
+        input::Input,
+        kernels::{self, Found},
+        result_file::ResultFile,
+        say,
+        selection::SelectionArgs,
+        tty,
+    },
     flow::{
         explained::ExplainedRequest,
         group::{By, Group, groups},
@@ -49,6 +57,9 @@ pub(super) struct ReportArgs {
     /// Overwrite the page if it exists
     #[arg(long, requires = "html")]
     force: bool,
+    /// Also say what would change on another kernel, such as 7.2 or 6.12.77 (docs/kernels.md)
+    #[arg(long, value_name = "VERSION", conflicts_with_all = ["json", "by", "html"])]
+    kernel: Option<KernelVersion>,
     /// Show times in UTC instead of the recording host's zone
     #[arg(long)]
     utc: bool,
@@ -87,7 +98,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
         replayed.by_requests |= args.by == Some(By::Time);
         match (args.json, args.by) {
             (true, _) => json(&name, replayed, sink, args)?,
-            (false, None) => whole(&name, &replayed, sink, args.utc)?,
+            (false, None) => whole(&name, &replayed, sink, args)?,
             (false, Some(by)) => {
                 let shown = shown(&replayed.header, args.utc);
                 stdio::say(&text::recording(&name, &replayed, &shown, style().width));
@@ -221,6 +232,7 @@ struct Show {
     screen: Option<Screen<Lines>>,
     by: Option<By>,
     groups: HashMap<Cow<'static, str>, Group>,
+    found: Found,
 }
 
 impl Show {
@@ -231,7 +243,7 @@ impl Show {
             screen.begin(header.started);
             screen
         });
-        Self { screen, by: args.by, groups: HashMap::new() }
+        Self { screen, by: args.by, groups: HashMap::new(), found: Found::default() }
     }
 
     /// The name of the group that a finding is summed in; `None` if it is not summed here.
@@ -249,10 +261,14 @@ impl Sink for Show {
         if let (true, Some(name)) = (record.finding, self.name(record)) {
             self.groups.entry(name).or_default().count(record);
         }
+        if let Some(cause) = record.cause {
+            self.found.add(cause, &record.fs);
+        }
         self.screen.as_mut().map_or(Ok(()), |screen| screen.request(record))
     }
 
     fn rejected_open(&mut self, row: &RejectedOpenRow) -> Result<()> {
+        self.found.add(row.cause, &row.fs);
         self.screen.as_mut().map_or(Ok(()), |screen| screen.rejected_open(row))
     }
 
@@ -287,10 +303,10 @@ impl io::Write for Lines {
 }
 
 /// Writes a whole report: heading, findings, summary, timeline and latencies.
-fn whole(name: &str, replayed: &Replay, mut sink: Show, utc: bool) -> Result<()> {
+fn whole(name: &str, replayed: &Replay, mut sink: Show, args: &ReportArgs) -> Result<()> {
     let style = style();
     let mut out = Stdout::new();
-    let shown = shown(&replayed.header, utc);
+    let shown = shown(&replayed.header, args.utc);
     out.write_all(text::recording(name, replayed, &shown, style.width).as_bytes())?;
     if let Some(screen) = &mut sink.screen {
         if replayed.only.is_some() {
@@ -305,6 +321,10 @@ fn whole(name: &str, replayed: &Replay, mut sink: Show, utc: bool) -> Result<()>
         }
     }
     out.write_all(text::times(replayed, style.width).as_bytes())?;
+    if let Some(kernel) = args.kernel {
+        let lines = kernels::lines(replayed, &sink.found, kernel);
+        out.write_all(text::labelled("kernel: ", &lines, style.width).as_bytes())?;
+    }
     Ok(out.flush()?)
 }
 

@@ -14,3 +14,32 @@ pub(crate) fn line(path: &str) -> String {
 pub(crate) fn release() -> String {
     line("/proc/sys/kernel/osrelease")
 }
+
+/// The version of the running kernel as its distribution tells it apart from `uname -r`, which may
+/// hide the stable release; `None` if it does not tell.
+pub(crate) fn upstream() -> Option<String> {
+    upstream_of(&line("/proc/version_signature"), &line("/proc/version"))
+}
+
+/// Ubuntu's /proc/version_signature ends with the version, Debian's /proc/version has it after the
+/// last "Debian".
+fn upstream_of(signature: &str, version: &str) -> Option<String> {
+    let ubuntu = signature.split(' ').nth(2);
+    let debian = || version.rsplit_once(" Debian ").and_then(|(_, rest)| rest.split('-').next());
+    ubuntu.or_else(debian).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distributions_tell_the_upstream_version() {
+        let debian = "Linux version 6.1.0-56-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian \
+                      12.2.0-14) 12.2.0) #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)";
+        assert_eq!(upstream_of("", debian).as_deref(), Some("6.1.192"));
+        let ubuntu = "Ubuntu 6.8.0-45.45-generic 6.8.12";
+        assert_eq!(upstream_of(ubuntu, "Linux version 6.8.0").as_deref(), Some("6.8.12"));
+        assert_eq!(upstream_of("", "Linux version 7.3.4 (me@here) #1 SMP"), None);
+    }
+}

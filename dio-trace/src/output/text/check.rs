@@ -4,7 +4,7 @@ use dio_trace_common::verdict::Verdict;
 
 use crate::{
     check::{Answer, Overall, Report, What},
-    output::text::columns::wrap,
+    output::text::{columns::wrap, kernels::kernel_changes},
     system::file_attrs::AtomicLimits,
 };
 
@@ -33,6 +33,10 @@ pub fn check_page(report: &Report, width: usize) -> String {
     }
     for (label, text) in reasons(report) {
         say(label, &text);
+    }
+    let kernels = report.kernel_changes.as_ref().map(kernel_changes).unwrap_or_default();
+    for (i, line) in kernels.iter().enumerate() {
+        say(if i == 0 { "kernel:" } else { "" }, line);
     }
     wrap("", &format!("{}: {}", report.path, headline(report)), width) + "\n" + &out
 }

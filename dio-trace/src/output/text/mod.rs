@@ -16,7 +16,7 @@ pub use check::check_page;
 pub use doctor::doctor_page;
 pub use gate::gate_page;
 pub use kernels::kernel_changes;
-pub use report::{groups, recording, times};
+pub use report::{groups, labelled, recording, times};
 pub use screen::{Screen, Style};
 
 #[cfg(test)]

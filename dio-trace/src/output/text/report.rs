@@ -199,6 +199,14 @@ pub(crate) fn latencies(row: &Group) -> (String, String) {
     (text(row.latency_p50_ns), text(row.latency_p99_ns))
 }
 
+/// Lines of text below one another, the first of them with a label.
+#[must_use]
+pub fn labelled(label: &str, lines: &[String], width: usize) -> String {
+    let blank = " ".repeat(label.chars().count());
+    let label_of = |i| if i == 0 { label } else { blank.as_str() };
+    lines.iter().enumerate().map(|(i, text)| line(label_of(i), text, width)).collect()
+}
+
 fn line(label: &str, text: &str, width: usize) -> String {
     wrap(label, text, width) + "\n"
 }

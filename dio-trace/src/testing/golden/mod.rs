@@ -17,6 +17,7 @@ use dio_trace_common::{
 use serde_json::Value;
 
 use crate::{
+    cause::history::Kernels,
     enrich::Enricher,
     flow::{
         decided::{Decided, LookedUp},
@@ -438,9 +439,15 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     assert_eq!(documented("\nEach of `files`:\n"), keys(&summary["files"][0]));
     assert_eq!(documented("\nEach of `refusals`:\n"), keys(&summary["refusals"][0]));
     assert_eq!(documented("\nEach of `mixed`:\n"), keys(&summary["mixed"][0]));
-    let check = crate::check::Checker::new(false).check(&std::env::temp_dir()).unwrap();
+    let kernels = Kernels::new("7.3", None, "5.10".parse().unwrap()).unwrap();
+    let mut check = crate::check::Checker::new(false)
+        .comparing(Some(kernels.clone()))
+        .check(&std::env::temp_dir())
+        .unwrap();
+    check.kernel_changes = Some(kernels.compare(|_| true));
     let check = serde_json::to_value(check).unwrap();
     assert_eq!(documented("\n## check\n"), keys(&check));
+    assert_eq!(documented("\nEach of `kernel_changes`:\n"), keys(&check["kernel_changes"][0]));
     assert_eq!(documented("\nAn answer:\n"), keys(&check["read"]));
     let doctor = crate::doctor::Report {
         v: 1,
