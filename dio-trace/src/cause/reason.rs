@@ -1,6 +1,9 @@
 //! [`Reason`]: why a rule fits a request, in one sentence, and whether that is proven.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
 /// Whether a reason is proven for the request at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +12,28 @@ pub enum Certainty {
     Proven,
     /// A part of the reason is a guess; the sentence says "likely" before that part.
     Likely,
+}
+
+/// The kind of a reason: the same for two reasons of one rule that differ only in numbers, such as
+/// offsets, pages or process ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReasonKind(u64);
+
+impl ReasonKind {
+    /// The kind of a sentence: its words, without those that have a digit or depend on a number.
+    fn of(sentence: &str) -> Self {
+        const OF_NUMBER: &[&str] = &["has", "have", "is", "are", "was", "were"];
+        let mut hasher = DefaultHasher::new();
+        for word in sentence.split(|c: char| !c.is_alphanumeric()) {
+            let varies = word.contains(|c: char| c.is_ascii_digit()) || OF_NUMBER.contains(&word);
+            // "1 page" and "2 pages" are alike.
+            let word = word.trim_end_matches('s');
+            if !varies && !word.is_empty() {
+                word.hash(&mut hasher);
+            }
+        }
+        Self(hasher.finish())
+    }
 }
 
 /// The reason of a rule that fits. Code that decides asks for the certainty, never for the words.
@@ -49,6 +74,12 @@ impl Reason {
         self.fix.as_deref()
     }
 
+    /// The kind of the reason, by which outputs tell whether they have shown it.
+    #[must_use]
+    pub fn kind(&self) -> ReasonKind {
+        ReasonKind::of(&self.sentence)
+    }
+
     /// Whether the reason is proven.
     #[must_use]
     pub const fn certainty(&self) -> Certainty {
@@ -79,5 +110,25 @@ mod tests {
             shown(&both),
             (Certainty::Likely, "it is full: likely a log filled it".to_owned())
         );
+    }
+
+    #[test]
+    fn reasons_that_differ_in_numbers_are_of_one_kind() {
+        let kind = |sentence: &str| Reason::proven(sentence).kind();
+        for (one, other) in [
+            ("offset 100 is not a multiple of 512", "offset 7 is not a multiple of 4096"),
+            ("1 cached page of this file was dropped", "3 cached pages of this file were dropped"),
+            ("used directly by postgres/42", "used directly by postgres/43"),
+        ] {
+            assert_eq!(kind(one), kind(other), "{one}");
+        }
+        for (one, other) in [
+            ("offset 100 is not a multiple of 512", "length 100 is not a multiple of 512"),
+            ("offset 1 is not a multiple of 512", "offset 1, length 1 is not a multiple of 512"),
+            ("used directly by postgres/42", "used directly by mysqld/42"),
+        ] {
+            assert_ne!(kind(one), kind(other), "{one}");
+        }
+        assert_ne!(Reason::likely("it is full").kind(), kind("it is full"));
     }
 }

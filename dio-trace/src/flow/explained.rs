@@ -10,7 +10,7 @@ use dio_trace_common::{
 use serde::Serialize;
 
 use crate::{
-    cause::{Case, Explanation, explain},
+    cause::{Case, Explanation, ReasonKind, explain},
     enrich::{Enricher, thread},
     flow::decided::{Decided, LookedUp},
     kernel::probes::Effect,
@@ -81,12 +81,24 @@ pub struct ExplainedRequest {
     /// Identity of the file, for folding findings and for the summary; not serialized.
     #[serde(skip)]
     pub file: FileId,
+    /// Kind of `why`, for folding findings; not serialized.
+    #[serde(skip)]
+    pub reason: Option<ReasonKind>,
 }
 
-/// Findings with the same key are folded into one: process, file, operation, verdict, outcome,
-/// cause and stack id.
-pub type FindingKey =
-    (u32, FileId, Op, Verdict, Option<Outcome>, Option<&'static str>, Option<u32>);
+/// Findings with the same key are folded into one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FindingKey {
+    pub pid: u32,
+    pub file: FileId,
+    pub op: Op,
+    pub verdict: Verdict,
+    pub outcome: Option<Outcome>,
+    pub cause: Option<&'static str>,
+    pub reason: Option<ReasonKind>,
+    /// Id of the stack.
+    pub stack: Option<u32>,
+}
 
 /// The side effects whose probes are attached.
 #[derive(Clone, Copy, Debug)]
@@ -112,8 +124,16 @@ impl ExplainedRequest {
     /// The key by which findings are folded.
     #[must_use]
     pub fn kind(&self) -> FindingKey {
-        let stack = self.stack.as_ref().map(|stack| stack.id);
-        (self.pid, self.file, self.op, self.verdict, self.outcome, self.cause, stack)
+        FindingKey {
+            pid: self.pid,
+            file: self.file,
+            op: self.op,
+            verdict: self.verdict,
+            outcome: self.outcome,
+            cause: self.cause,
+            reason: self.reason,
+            stack: self.stack.as_ref().map(|stack| stack.id),
+        }
     }
 
     /// Explains a request.
@@ -145,6 +165,7 @@ impl ExplainedRequest {
             buffered_users: &file.buffered_users,
         });
         let cause = explanation.as_ref().map(|explanation| explanation.id);
+        let reason = explanation.as_ref().map(|explanation| explanation.kind);
         let (why, fix) = explanation.map(|Explanation { why, fix, .. }| (why, fix)).unzip();
         Self {
             v: SCHEMA,
@@ -181,6 +202,7 @@ impl ExplainedRequest {
             finding: decision.finding,
             stack,
             file: key,
+            reason,
         }
     }
 }

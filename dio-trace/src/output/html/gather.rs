@@ -9,14 +9,17 @@ use dio_trace_common::{
 };
 use serde::Serialize;
 
-use crate::flow::{explained::ExplainedRequest, sink::Sink};
+use crate::{
+    cause::ReasonKind,
+    flow::{explained::ExplainedRequest, sink::Sink},
+};
 
 /// Maximum number of rows. Findings that would need more are counted as left out.
 const MAX_KEPT: usize = 8_192;
 /// Maximum bytes of text in the rows.
 const MAX_TEXT: usize = 16 << 20;
 
-/// Findings of one process, file, operation, verdict, outcome and cause.
+/// Findings of one process, file, operation, verdict, outcome, cause and kind of reason.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Found {
     pid: u32,
@@ -28,7 +31,7 @@ pub(super) struct Found {
     outcome: Option<Outcome>,
     errno: Option<String>,
     cause: Option<&'static str>,
-    /// Reason of the first finding of the row.
+    /// Reason of the first finding of the row; those of the others differ in numbers.
     why: Option<String>,
     fix: Option<String>,
     requests: u64,
@@ -83,8 +86,9 @@ pub(super) struct Caused {
     bytes: u64,
 }
 
-/// Key of a row: process, file, operation, verdict, outcome, cause.
-type Key = (u32, FileId, Op, Verdict, Option<Outcome>, Option<&'static str>);
+/// Key of a row: process, file, operation, verdict, outcome, cause, kind of reason.
+type Key =
+    (u32, FileId, Op, Verdict, Option<Outcome>, Option<&'static str>, Option<ReasonKind>);
 
 /// A sink that groups findings.
 #[derive(Default)]
@@ -122,7 +126,7 @@ impl Sink for Gather {
             sum.requests += 1;
             sum.bytes = sum.bytes.saturating_add(r.ret.max(0).unsigned_abs());
         }
-        let key = (r.pid, r.file, r.op, r.verdict, r.outcome, r.cause);
+        let key = (r.pid, r.file, r.op, r.verdict, r.outcome, r.cause, r.reason);
         let full = self.rows.len() >= MAX_KEPT || self.text >= MAX_TEXT;
         if full && !self.rows.contains_key(&key) {
             self.left_out += 1;

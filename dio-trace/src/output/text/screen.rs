@@ -13,6 +13,7 @@ use dio_trace_common::{
 };
 
 use crate::{
+    cause::ReasonKind,
     flow::{
         explained::{ExplainedRequest, FindingKey},
         nowait::NowaitRow,
@@ -44,16 +45,40 @@ pub struct Style {
 
 /// Number of lines shown per kind of finding; further ones are only counted.
 const SHOWN: u64 = 3;
+/// Number of reasons shown per kind of finding. A sentence may name many processes.
+const REASONS: usize = 8;
 /// Maximum number of kinds remembered; at the limit all are forgotten.
 const MAX_KINDS: usize = 65_536;
 /// Maximum number of rows of the closing table.
 const MAX_ROWS: usize = 20;
 
+/// What was seen of one kind of finding.
+#[derive(Default)]
+struct Seen {
+    times: u64,
+    /// The reasons that were shown.
+    reasons: Vec<ReasonKind>,
+}
+
+impl Seen {
+    /// Counts a finding. Returns how many there were, and whether its reason is to be shown.
+    fn count(&mut self, reason: Option<ReasonKind>) -> (u64, bool) {
+        self.times += 1;
+        let new = |reason: &ReasonKind| {
+            self.reasons.len() < REASONS && !self.reasons.contains(reason)
+        };
+        let new = reason.filter(new);
+        self.reasons.extend(new);
+        (self.times, new.is_some())
+    }
+}
+
 /// Writes findings and the summary as text.
 pub struct Screen<W> {
     out: W,
     style: Style,
-    seen: HashMap<FindingKey, u64>,
+    /// By kind of finding, whatever its reason.
+    seen: HashMap<FindingKey, Seen>,
     /// Processes and names that were already printed in a `by:` line.
     named: HashSet<(u32, String)>,
     /// Causes whose reason was shown, in the order shown.
@@ -148,10 +173,13 @@ impl<W: Write> Screen<W> {
         }
     }
 
-    fn reason(&mut self, cause: &'static str, why: &str, fix: &str) -> io::Result<()> {
+    fn reason(&mut self, cause: &'static str, why: &str, fix: Option<&str>) -> io::Result<()> {
         self.remember(cause);
         writeln!(self.out, "{}", wrap("  why: ", why, self.style.width))?;
-        writeln!(self.out, "{}", wrap("  fix: ", fix, self.style.width))
+        match fix {
+            Some(fix) => writeln!(self.out, "{}", wrap("  fix: ", fix, self.style.width)),
+            None => Ok(()),
+        }
     }
 
     /// Writes the title and thread of the process, if they say more than the name in the line; once
@@ -345,7 +373,8 @@ impl<W: Write> Screen<W> {
 }
 
 impl<W: Write> Sink for Screen<W> {
-    /// Writes a request, with cause and remedy the first time its kind appears.
+    /// Writes a request: with each reason of a cause once, and with the remedy, which is the same
+    /// for all of them, the first time.
     fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
         if !record.finding && !self.style.all {
             return Ok(());
@@ -353,21 +382,18 @@ impl<W: Write> Sink for Screen<W> {
         if self.seen.len() >= MAX_KINDS {
             self.seen.clear();
         }
-        let times = self.seen.entry(record.kind()).or_insert(0);
-        *times += 1;
-        let times = *times;
+        let kind = FindingKey { reason: None, ..record.kind() };
+        let (times, is_new) = self.seen.entry(kind).or_default().count(record.reason);
         // A short read at the end of a file is expected; one line per file is enough.
         let shown = if record.outcome == Some(Outcome::Eof) { 1 } else { SHOWN };
-        if times > shown && !self.style.all {
+        if times > shown && !is_new && !self.style.all {
             return Ok(());
         }
         self.heading(record.time)?;
         self.line(record)?;
         self.by(record)?;
-        if let (1, Some(cause), Some(why), Some(fix)) =
-            (times, record.cause, &record.why, &record.fix)
-        {
-            self.reason(cause, why, fix)?;
+        if let (true, Some(cause), Some(why)) = (is_new, record.cause, &record.why) {
+            self.reason(cause, why, record.fix.as_deref().filter(|_| times == 1))?;
         }
         if let (1, Some(stack)) = (times, &record.stack) {
             self.stack(stack)?;
@@ -382,7 +408,7 @@ impl<W: Write> Sink for Screen<W> {
     fn rejected_open(&mut self, row: &RejectedOpenRow) -> Result<()> {
         let decided = (Verdict::Refused, None);
         self.side_event(row.time, (&row.comm, row.pid), row.call, row.errno, decided, &row.path)?;
-        Ok(self.reason(row.cause, &row.why, &row.fix)?)
+        Ok(self.reason(row.cause, &row.why, Some(&row.fix))?)
     }
 
     /// Writes that a process uses a file through the page cache which is also used directly.
@@ -390,7 +416,7 @@ impl<W: Write> Sink for Screen<W> {
         let decided = (Verdict::Partial, None);
         let op = if m.writes { "W" } else { "R" };
         self.side_event(m.time, (&m.comm, m.pid), op, "mixed", decided, &m.path)?;
-        Ok(self.reason(m.cause, &m.why, &m.fix)?)
+        Ok(self.reason(m.cause, &m.why, Some(&m.fix))?)
     }
 
     /// Writes the summary: rows per file and verdict, then what the tool did and did not see.
@@ -471,7 +497,7 @@ pub(crate) fn verdict_word(record: &ExplainedRequest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::golden::run;
+    use crate::{cause::Reason, testing::golden::run};
 
     const STYLE: Style = Style { width: 80, colour: false, cut: true, all: true };
 
@@ -511,5 +537,38 @@ mod tests {
         let mut reported = vec![heading];
         reported.extend(lines);
         assert_eq!(said(Some(last - SECOND), &times), reported);
+    }
+
+    /// The text for findings of one cause and file that have these reasons.
+    fn said_for(reasons: &[String]) -> String {
+        let style = Style { all: false, ..STYLE };
+        let mut screen = Screen::new(Vec::new(), style, Shown::ASKED);
+        let mut record = run().0.swap_remove(4);
+        for reason in reasons {
+            record.reason = Some(Reason::proven(reason).kind());
+            record.why = Some(reason.clone());
+            screen.request(&record).unwrap();
+        }
+        String::from_utf8(screen.get_ref().clone()).unwrap()
+    }
+
+    #[test]
+    fn each_reason_of_a_cause_is_shown_once_and_the_remedy_once_for_all() {
+        let address = |n: u32| format!("the buffer is {n} bytes past a multiple of 512");
+        let mut reasons: Vec<String> = (1..=5).map(address).collect();
+        reasons.push("a segment's length is not a multiple of 512".to_owned());
+        reasons.extend((6..=9).map(address));
+        let text = said_for(&reasons);
+        assert_eq!(text.matches("/data/odd.db").count(), 3 + 1, "{text}");
+        assert_eq!(text.matches("  why: ").count(), 2, "{text}");
+        assert_eq!(text.matches("  fix: ").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn the_reasons_of_a_cause_are_bounded() {
+        let letters = || 'a'..='z';
+        let names = letters().flat_map(|a| letters().map(move |b| format!("by {a}{b}")));
+        let text = said_for(&names.collect::<Vec<_>>());
+        assert_eq!(text.matches("  why: ").count(), REASONS, "{text}");
     }
 }
