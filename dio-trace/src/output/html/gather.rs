@@ -87,8 +87,7 @@ pub(super) struct Caused {
 }
 
 /// Key of a row: process, file, operation, verdict, outcome, cause, kind of reason.
-type Key =
-    (u32, FileId, Op, Verdict, Option<Outcome>, Option<&'static str>, Option<ReasonKind>);
+type Key = (u32, FileId, Op, Verdict, Option<Outcome>, Option<&'static str>, Option<ReasonKind>);
 
 /// A sink that groups findings.
 #[derive(Default)]

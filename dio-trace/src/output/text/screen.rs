@@ -64,9 +64,8 @@ impl Seen {
     /// Counts a finding. Returns how many there were, and whether its reason is to be shown.
     fn count(&mut self, reason: Option<ReasonKind>) -> (u64, bool) {
         self.times += 1;
-        let new = |reason: &ReasonKind| {
-            self.reasons.len() < REASONS && !self.reasons.contains(reason)
-        };
+        let new =
+            |reason: &ReasonKind| self.reasons.len() < REASONS && !self.reasons.contains(reason);
         let new = reason.filter(new);
         self.reasons.extend(new);
         (self.times, new.is_some())
