@@ -257,7 +257,7 @@ pub enum Effect {
     /// The file system, or this use of it, exists.
     Exists,
     /// The requests are the same; only what the kernel tells about a file changes.
-    Told,
+    Reported,
 }
 
 impl Effect {
@@ -273,7 +273,7 @@ impl Effect {
             Self::SideEffect => "side effect",
             Self::Limits => "limits",
             Self::Exists => "exists",
-            Self::Told => "told",
+            Self::Reported => "reported",
         }
     }
 }
@@ -312,7 +312,7 @@ impl Change {
         op: None,
         since: None,
         until: None,
-        effect: Effect::Told,
+        effect: Effect::Reported,
     };
 
     /// Whether a kernel behaves so, backports to stable releases included.

@@ -44,7 +44,7 @@ impl Kernels {
     fn difference(&self, change: &'static Change) -> Option<Difference> {
         let (here, there) = (change.applies(self.here), change.applies(self.there));
         let later = self.there > self.here;
-        (here != there && change.effect != Effect::Told).then_some(Difference {
+        (here != there && change.effect != Effect::Reported).then_some(Difference {
             change,
             here,
             there,

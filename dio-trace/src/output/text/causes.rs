@@ -57,8 +57,8 @@ dio-trace, in the order of decision. The first rule that fits is taken; `cause` 
 is its id. `dio-trace explain ID` shows the same on a terminal. A reason that is not proven for the
 request at hand says \"likely\".
 
-Generated from dio-trace/src/cause/rules/: `BLESS=1 cargo test -p dio-trace golden` writes it anew.
-\"scenarios\" names the set-ups of xtask/scenarios/ in which a rule is met on real kernels. *Kernels*
+Generated from dio-trace/src/cause/rules/: `BLESS=1 cargo test -p dio-trace golden` regenerates it.
+\"scenarios\" names the fixtures of xtask/scenarios/ in which a rule fires on real kernels. *Kernels*
 are the lines of docs/kernels.md for the cause; where there are none, it does not depend on the
 kernel, as far as is known.
 

@@ -80,13 +80,14 @@ began or ended between 5.10 and 7.3, and the commits that did it. `dio-trace exp
 lines of one cause. `dio-trace check PATH --kernel 7.2` and `dio-trace report FILE --kernel 7.2` say
 what would change on another kernel.
 
-Generated from dio-trace/src/cause/history/: `BLESS=1 cargo test -p dio-trace golden` writes it
-anew.
+Generated from dio-trace/src/cause/history/: `BLESS=1 cargo test -p dio-trace golden`
+regenerates it.
 
 - *Requests*: what becomes of the requests while the behaviour lasts. `page cache`, `direct`,
   `refused` (with an error at once), `fails late` (EIO), `open refused`; `side effect`: the verdict
   is the same, the page cache is not; `limits`: other alignment is asked for; `exists`: the file
-  system, or this use of it, is there; `told`: requests are the same, the kernel only tells more.
+  system, or this use of it, is there; `reported`: requests are the same, the
+  kernel only reports more.
 - *Since*, *until*: the first mainline release with the behaviour, and the first without. `-`: older
   than these kernels, or not ended by 7.3. *about*: the release was found by the date of the commit;
   the others were named by the pull request or the tag that brought the commit.

@@ -28,7 +28,7 @@ pub(super) const CHANGES: &[Change] = &[
     },
     Change {
         id: "btrfs-copies-cached",
-        causes: &["btrfs-checksums"],
+        causes: &["btrfs-copies", "btrfs-checksums"],
         fact: "all btrfs writes go through the page cache, those of files without checksums (chattr \
                +C) too, if its data profile keeps copies or parity (any but single and RAID0: `btrfs \
                filesystem df DIR`)",
@@ -64,7 +64,7 @@ pub(super) const CHANGES: &[Change] = &[
     },
     Change {
         id: "btrfs-large-block-cached",
-        causes: &["not-explained"],
+        causes: &["btrfs-large-block"],
         fact: "everything goes through the page cache on a btrfs whose block is larger than a page \
                (experimental)",
         on: ON,
