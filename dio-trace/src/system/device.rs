@@ -68,7 +68,7 @@ impl LoopLimits {
     #[must_use]
     pub fn refuse_direct(&self) -> Option<bool> {
         let known = self.block != 0 && self.needs != 0;
-        known.then(|| self.block < self.needs || self.offset % u64::from(self.needs) != 0)
+        known.then(|| self.block < self.needs || !self.offset.is_multiple_of(u64::from(self.needs)))
     }
 }
 

@@ -94,7 +94,6 @@ pub(super) const CHANGES: &[Change] = &[
             commit("8caec6c9fef7", "xfs: support sub-block aligned vectors in always COW mode"),
         ])),
         effect: Effect::Cached,
-        ..Change::ANY
     },
     Change {
         id: "exfat-growth-cached",

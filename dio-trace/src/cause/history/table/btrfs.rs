@@ -123,7 +123,6 @@ pub(super) const CHANGES: &[Change] = &[
                 .stable(&[Stable::Others]),
         ),
         effect: Effect::Cached,
-        ..Change::ANY
     },
     Change {
         id: "btrfs-nowait-encoded",

@@ -102,7 +102,6 @@ pub(super) const CHANGES: &[Change] = &[
             "f2fs: preserve direct write semantics when buffering is forced",
         )])),
         effect: Effect::SideEffect,
-        ..Change::ANY
     },
     Change {
         id: "f2fs-read-goes-on-cached",
