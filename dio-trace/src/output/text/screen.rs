@@ -58,9 +58,18 @@ struct Seen {
     times: u64,
     /// The reasons that were shown.
     reasons: Vec<ReasonKind>,
+    /// The remedy that was shown last: most reasons of a cause have the same.
+    fix: String,
 }
 
 impl Seen {
+    /// The remedy, if it is not the one that was shown last.
+    fn new_fix<'a>(&mut self, fix: Option<&'a str>) -> Option<&'a str> {
+        let fix = fix.filter(|fix| *fix != self.fix)?;
+        fix.clone_into(&mut self.fix);
+        Some(fix)
+    }
+
     /// Counts a finding. Returns how many there were, and whether its reason is to be shown.
     fn count(&mut self, reason: Option<ReasonKind>) -> (u64, bool) {
         self.times += 1;
@@ -382,7 +391,9 @@ impl<W: Write> Sink for Screen<W> {
             self.seen.clear();
         }
         let kind = FindingKey { reason: None, ..record.kind() };
-        let (times, is_new) = self.seen.entry(kind).or_default().count(record.reason);
+        let seen = self.seen.entry(kind).or_default();
+        let (times, is_new) = seen.count(record.reason);
+        let fix = if is_new { seen.new_fix(record.fix.as_deref()) } else { None };
         // A short read at the end of a file is expected; one line per file is enough.
         let shown = if record.outcome == Some(Outcome::Eof) { 1 } else { SHOWN };
         if times > shown && !is_new && !self.style.all {
@@ -392,7 +403,7 @@ impl<W: Write> Sink for Screen<W> {
         self.line(record)?;
         self.by(record)?;
         if let (true, Some(cause), Some(why)) = (is_new, record.cause, &record.why) {
-            self.reason(cause, why, record.fix.as_deref().filter(|_| times == 1))?;
+            self.reason(cause, why, fix)?;
         }
         if let (1, Some(stack)) = (times, &record.stack) {
             self.stack(stack)?;
