@@ -45,6 +45,9 @@ pub(crate) fn program(args: &ReportsUserArgs) -> Result<()> {
     let file = options.read(true).write(true).custom_flags(libc::O_DIRECT).open(&args.file);
     let file = file.with_context(|| format!("cannot open {}", args.file.display()))?;
     let devices = File::options().read(true).write(true).open("/dev/mem").context("/dev/mem")?;
+    // Mapped first: a later one would fill the hole that is made below.
+    let read_only = map(PAGE, libc::PROT_READ, None)?;
+    let mut bounce = Buffer::new(PAGE)?;
     let device = map(PAGE, libc::PROT_READ | libc::PROT_WRITE, Some((&devices, BIOS)))?;
     pwrite(&file, device, PAGE);
     pread(&file, device, PAGE);
@@ -64,9 +67,8 @@ pub(crate) fn program(args: &ReportsUserArgs) -> Result<()> {
         }
         pread(&file, pair, 2 * PAGE);
     }
-    pread(&file, map(PAGE, libc::PROT_READ, None)?, PAGE);
+    pread(&file, read_only, PAGE);
     // The fix: ordinary memory, from where the data is copied.
-    let mut bounce = Buffer::new(PAGE)?;
     pread(&file, bounce.at(0).cast(), PAGE);
     thread::sleep(LINGER);
     Ok(())
