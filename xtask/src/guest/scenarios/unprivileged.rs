@@ -157,7 +157,21 @@ fn traced(own: &Path, attach: &str, series: &str, home: &Path, out: &Path) -> Re
 fn by_nobody(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.uid(USER).gid(USER);
+    // SAFETY: between fork and exec only setrlimit is called, on a value of our own.
+    unsafe { command.pre_exec(limit_locked_memory) };
     command
+}
+
+/// Gives the process the limit of locked memory that a user has: this process, whose limit it would
+/// inherit, has raised its own in order to list eBPF programs (suite/verified.rs).
+fn limit_locked_memory() -> io::Result<()> {
+    const USUAL: libc::rlim_t = 64 << 10;
+    let limit = libc::rlimit { rlim_cur: USUAL, rlim_max: USUAL };
+    // SAFETY: a value of our own.
+    match unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Sets a file's permitted and effective capabilities (struct vfs_cap_data, revision 2).
