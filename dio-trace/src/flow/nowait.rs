@@ -12,6 +12,8 @@ use crate::{cause, enrich::Enricher, util::figures::count};
 
 /// The fewest requests with EAGAIN that are reported.
 const MIN: u64 = 10;
+/// The most rows: a recording may have any number of counters.
+const MAX_ROWS: usize = 1024;
 /// EAGAIN as the counters have it.
 const EAGAIN: u16 = libc::EAGAIN as u16;
 
@@ -37,15 +39,24 @@ pub struct NowaitRow {
 /// The rows of these counters, those with most EAGAIN first.
 pub(crate) fn rows(counters: &[(CounterKey, Counter)], enricher: &mut Enricher) -> Vec<NowaitRow> {
     let mut sums: HashMap<(u32, FileId, u8), (u64, u64)> = HashMap::new();
-    if counters.iter().all(|(key, _)| key.errno != EAGAIN) {
+    for (key, counter) in counters.iter().filter(|(key, _)| key.errno == EAGAIN) {
+        let of = (key.tgid, key.file, key.op);
+        if sums.len() < MAX_ROWS || sums.contains_key(&of) {
+            let (_, eagain) = sums.entry(of).or_default();
+            *eagain = eagain.saturating_add(counter.requests);
+        }
+    }
+    if sums.is_empty() {
         return Vec::new(); // as for most programs
     }
     for (key, counter) in counters {
-        let (requests, eagain) = sums.entry((key.tgid, key.file, key.op)).or_default();
-        *requests += counter.requests;
-        *eagain += if key.errno == EAGAIN { counter.requests } else { 0 };
+        if let Some((requests, _)) = sums.get_mut(&(key.tgid, key.file, key.op)) {
+            *requests = requests.saturating_add(counter.requests);
+        }
     }
-    let often = sums.into_iter().filter(|(_, (all, eagain))| *eagain >= MIN && eagain * 2 >= *all);
+    let often = sums
+        .into_iter()
+        .filter(|(_, (all, eagain))| *eagain >= MIN && eagain.saturating_mul(2) >= *all);
     let mut rows: Vec<NowaitRow> = often.map(|(key, sum)| row(key, sum, enricher)).collect();
     rows.sort_by(|a, b| (Reverse(a.eagain), &a.path).cmp(&(Reverse(b.eagain), &b.path)));
     rows
