@@ -250,9 +250,7 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
     }
     // The process may be in another mount namespace: go through its root directory.
     let local = Path::new(OsStr::from_bytes(&path));
-    let foreign = Path::new("/proc").join(event.task.tgid.to_string()).join("root");
-    let foreign = foreign.join(local.strip_prefix("/").unwrap_or(local));
-    let places = vec![foreign, local.to_path_buf()];
+    let places = vec![in_root_of(event.task.tgid, local), local.to_path_buf()];
     let below = mount.filter(|m| m.fs == "overlay").and_then(below_overlay);
     let source = below.as_ref().or(mount).map(|m| m.source.as_str());
     let fs = escape_c(&event.fs_name);
@@ -277,12 +275,17 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
     }
 }
 
+/// A path as the process `tgid` sees it, through its root directory.
+fn in_root_of(tgid: u32, path: &Path) -> PathBuf {
+    let root = Path::new("/proc").join(tgid.to_string()).join("root");
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
 /// The attributes of a file that no longer has a name. Its process may be gone too: then the mount
 /// point is looked up in this mount namespace.
 fn of_gone_file(event: &FileEvent, mount: &Mount, source: Option<&str>) -> FileAttrs {
     let point = Path::new(OsStr::from_bytes(&mount.point));
-    let root = Path::new("/proc").join(event.task.tgid.to_string()).join("root");
-    let foreign = root.join(point.strip_prefix("/").unwrap_or(point));
+    let foreign = in_root_of(event.task.tgid, point);
     let place = if foreign.exists() { &foreign } else { point };
     of_gone(place, event.file.dev, source)
 }

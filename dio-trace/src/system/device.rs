@@ -68,7 +68,13 @@ impl LoopLimits {
     #[must_use]
     pub fn refuse_direct(&self) -> Option<bool> {
         let known = self.block != 0 && self.needs != 0;
-        known.then(|| self.block < self.needs || !self.offset.is_multiple_of(u64::from(self.needs)))
+        known.then(|| self.block < self.needs || self.is_shifted())
+    }
+
+    /// True if the device begins where direct I/O on the backing file cannot.
+    #[must_use]
+    pub fn is_shifted(&self) -> bool {
+        self.needs != 0 && !self.offset.is_multiple_of(u64::from(self.needs))
     }
 }
 
@@ -92,11 +98,18 @@ pub struct Device {
 }
 
 /// Reads a device's attributes from sysfs by its (major, minor) number.
-pub(crate) fn ask((major, minor): (u32, u32)) -> Device {
-    Path::new(&format!("/sys/dev/block/{major}:{minor}"))
-        .canonicalize()
-        .map(|folder| describe(&folder))
-        .unwrap_or_default()
+pub(crate) fn ask(number: (u32, u32)) -> Device {
+    folder(number).map(|folder| describe(&folder)).unwrap_or_default()
+}
+
+/// The folder of a device in sysfs.
+fn folder((major, minor): (u32, u32)) -> Option<PathBuf> {
+    Path::new(&format!("/sys/dev/block/{major}:{minor}")).canonicalize().ok()
+}
+
+/// The logical block size of a disk in bytes.
+fn logical_block(disk: &Path) -> Option<u32> {
+    read(&disk.join("queue/logical_block_size"))?.parse().ok()
 }
 
 fn describe(folder: &Path) -> Device {
@@ -106,7 +119,7 @@ fn describe(folder: &Path) -> Device {
     let mut layers = Vec::new();
     collect(folder, &mut layers);
     Device {
-        logical_block: number("logical_block_size"),
+        logical_block: logical_block(&disk),
         dma_align: number("dma_alignment").map(|mask| mask.saturating_add(1)),
         stable_writes: number("stable_writes").map(|n| n != 0),
         io_poll: number("io_poll").map(|n| n != 0),
@@ -156,12 +169,11 @@ fn kind(disk: &Path) -> LayerKind {
 /// The kernel takes the alignment of the backing file's statx(2) from 6.15 on, and before, or where
 /// statx does not report it, the logical block of the device that the file lies on.
 fn loop_limits(disk: &Path, backing: &Path) -> LoopLimits {
-    let number = |name: &str| read(&disk.join(name)).and_then(|text| text.parse::<u64>().ok());
-    let block = number("queue/logical_block_size").and_then(|n| u32::try_from(n).ok());
+    let offset = read(&disk.join("loop/offset")).and_then(|text| text.parse().ok());
     let needs = direct_align(backing).or_else(|| block_below(backing));
     LoopLimits {
-        block: block.unwrap_or(0),
-        offset: number("loop/offset").unwrap_or(0),
+        block: logical_block(disk).unwrap_or(0),
+        offset: offset.unwrap_or(0),
         needs: needs.unwrap_or(0),
     }
 }
@@ -176,9 +188,7 @@ fn direct_align(file: &Path) -> Option<u32> {
 /// The logical block of the device that a file lies on.
 fn block_below(file: &Path) -> Option<u32> {
     let dev = fs::metadata(file).ok()?.dev();
-    let folder = format!("/sys/dev/block/{}:{}", libc::major(dev), libc::minor(dev));
-    let disk = whole(&Path::new(&folder).canonicalize().ok()?);
-    read(&disk.join("queue/logical_block_size"))?.parse().ok()
+    logical_block(&whole(&folder((libc::major(dev), libc::minor(dev)))?))
 }
 
 /// Reads a sysfs attribute without its trailing newline.

@@ -112,8 +112,7 @@ impl Asked {
     /// # Errors
     /// If the file is gone, another file, or neither a regular file nor a block device.
     pub(crate) fn find(path: &Path, (ino, dev): (u64, u32), fs: &str) -> io::Result<Self> {
-        let flags = libc::O_PATH | libc::O_CLOEXEC;
-        let named = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let named = open_path(path)?;
         let about = named.metadata()?;
         let kind = about.file_type();
         let same = about.ino() == ino && may_be_on(&about, dev);
@@ -141,6 +140,11 @@ impl Asked {
         let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
         OpenOptions::new().read(true).custom_flags(flags).open(itself).ok()
     }
+}
+
+/// Opens a path without involving the file system, a device's driver or a server.
+fn open_path(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path)
 }
 
 /// False if the device shows that this is another file with the same inode number, as in another
@@ -199,10 +203,8 @@ fn atomic_limits(answer: libc::statx) -> Option<AtomicLimits> {
 /// What is known of a file without a name, by the mount point of its file system; the default if
 /// another file system is mounted there. `dev` is the traced file's (kernel `dev_t`).
 pub(crate) fn of_gone(point: &Path, dev: u32, source: Option<&str>) -> FileAttrs {
-    let flags = libc::O_PATH | libc::O_CLOEXEC;
-    let root = OpenOptions::new().read(true).custom_flags(flags).open(point).ok();
     let is_its = |root: &File| root.metadata().is_ok_and(|about| may_be_on(&about, dev));
-    let Some(root) = root.filter(is_its) else { return FileAttrs::default() };
+    let Some(root) = open_path(point).ok().filter(is_its) else { return FileAttrs::default() };
     let FileAttrs { dev, block, device, profiles, .. } = ask(&root, None, source);
     FileAttrs { dev, block, device, profiles, gone: true, ..FileAttrs::default() }
 }

@@ -9,6 +9,7 @@ mod attributes;
 mod blocks;
 mod btrfs;
 mod client;
+mod efault;
 mod errors;
 mod f2fs;
 mod invalidation;
@@ -58,7 +59,7 @@ pub const RULES: &[Rule] = &[
     errors::FLAG_UNSUPPORTED,
     errors::WOULD_BLOCK,
     errors::NO_SPACE,
-    errors::EFAULT,
+    efault::EFAULT,
     errors::INTERRUPTED,
     errors::IO_ERROR,
     errors::OTHER_ERROR,

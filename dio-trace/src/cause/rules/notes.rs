@@ -83,7 +83,7 @@ pub(in crate::cause) fn buffered_below(layers: &[Layer]) -> Option<Reason> {
 /// (drivers/block/loop.c:lo_can_use_dio).
 fn attach_anew(file: &str, limits: &LoopLimits) -> String {
     let LoopLimits { block, offset, needs } = *limits;
-    if !offset.is_multiple_of(u64::from(needs)) {
+    if limits.is_shifted() {
         return format!(
             "this loop device begins at byte {offset} of {file}, and direct I/O on that file needs \
              multiples of {needs}: copy what is there to a file of its own, and attach that with \

@@ -381,8 +381,8 @@ impl<W: Write> Screen<W> {
 }
 
 impl<W: Write> Sink for Screen<W> {
-    /// Writes a request: with each reason of a cause once, and with the remedy, which is the same
-    /// for all of them, the first time.
+    /// Writes a request: with each reason of a cause once, and with the remedy where it is not the
+    /// one that was shown last.
     fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
         if !record.finding && !self.style.all {
             return Ok(());

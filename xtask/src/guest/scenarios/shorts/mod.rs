@@ -6,21 +6,22 @@ pub(crate) mod reader;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command},
-    thread,
-    time::{Duration, Instant},
+    process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::Value;
 
 use crate::{
-    guest::fixtures,
+    guest::fixtures::{self, Served},
     host::cmd::{self, say, text},
 };
 use judge::judge;
 use reader::Read;
+
+/// A FUSE server that answers each read with at most 1000 bytes.
+const SERVER: &[&str] = &["xtask", "guest", "fuse-server", "--direct-io", "--short", "1000"];
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ShortsArgs {
@@ -49,7 +50,8 @@ pub(crate) fn check(tool: &Path, attach: &str, out: &Path) -> Result<(usize, Vec
         ["ext4-512", "xfs-512", "btrfs", "f2fs", "vfat", "bdev-512", "ext4-journal", "err-ext4"];
     let places = fixtures::make_bare(&names)?;
     journal_data(&root.join("err-ext4"))?;
-    let server = Server::start(&root.join("ext4-512"), &root.join("fuse-short"))?;
+    let served = root.join("fuse-short");
+    let server = Served::start(SERVER, &root.join("ext4-512"), &served)?;
     let (json, tally) = (out.join("shorts.jsonl"), out.join("shorts.tally"));
     let me = std::env::current_exe().context("xtask cannot find itself")?;
     let mut command = Command::new(tool);
@@ -58,7 +60,7 @@ pub(crate) fn check(tool: &Path, attach: &str, out: &Path) -> Result<(usize, Vec
     for place in &places {
         command.args(["--place", &format!("{}:{}", place.setup.name, text(&place.path)?)]);
     }
-    command.args(["--place", &format!("fuse-short:{}", text(&server.folder)?)]);
+    command.args(["--place", &format!("fuse-short:{}", text(&served)?)]);
     cmd::run(&mut command)?;
     server.end()?;
     let reads: Vec<Read> = serde_json::from_slice(&fs::read(&tally)?)?;
@@ -66,36 +68,6 @@ pub(crate) fn check(tool: &Path, attach: &str, out: &Path) -> Result<(usize, Vec
     let events: Vec<Value> = events.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     fixtures::clear(root)?;
     Ok((reads.len(), judge(&reads, &events)))
-}
-
-/// A FUSE server that answers each read with at most 1000 bytes.
-struct Server {
-    child: Child,
-    folder: PathBuf,
-}
-
-impl Server {
-    fn start(below: &Path, folder: &Path) -> Result<Self> {
-        fs::create_dir_all(folder)?;
-        let me = std::env::current_exe().context("xtask cannot find itself")?;
-        let mut command = Command::new(me);
-        command.args(["guest", "fuse-server", "--direct-io", "--short", "1000"]);
-        let child = command.arg(below).arg(folder).spawn().context("cannot start the server")?;
-        let start = Instant::now();
-        while !fs::read_to_string("/proc/self/mounts")?.contains(text(folder)?) {
-            if start.elapsed() > Duration::from_secs(10) {
-                bail!("the FUSE server did not mount");
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(Self { child, folder: folder.to_owned() })
-    }
-
-    fn end(mut self) -> Result<()> {
-        cmd::output(Command::new("umount").arg(&self.folder))?;
-        self.child.wait()?;
-        Ok(())
-    }
 }
 
 /// Mounts the file system with a bad sector again with data=journal, so that O_DIRECT reads go
