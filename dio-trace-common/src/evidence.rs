@@ -49,6 +49,9 @@ pub mod seen {
     /// The file is a block device, or its data is neither on a server nor in memory
     /// (`verdict::magic::is_local`), and no stacked file system forwarded the request.
     pub const LOCAL: u32 = 1 << 17;
+    /// The user's buffer changed between the issue of a write and its completion. Only
+    /// `--verify-stable` compares it.
+    pub const BUFFER_CHANGED: u32 = 1 << 18;
     /// A direct path was entered for a kiocb, whatever its result.
     pub const DIRECT_TRIED: u32 = IOMAP_DIO | IOMAP_SIMPLE | LEGACY_DIO | DIRECT_ENTERED;
 }

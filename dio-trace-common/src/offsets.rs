@@ -31,6 +31,7 @@ macro_rules! kernel_offsets {
             HLIST_BL_NODE_PPREV "hlist_bl_node" "pprev" must;
             QSTR_NAME "qstr" "name" must;
             INODE_I_MODE "inode" "i_mode" must;
+            INODE_I_FLAGS "inode" "i_flags" must;
             INODE_I_INO "inode" "i_ino" must;
             INODE_I_SB "inode" "i_sb" must;
             INODE_I_SIZE "inode" "i_size" must;
@@ -63,11 +64,15 @@ macro_rules! kernel_offsets {
             AIO_IOCB_NBYTES "iocb" "aio_nbytes" may;
             AIO_IOCB_OFFSET "iocb" "aio_offset" may;
             AIO_IOCB_OPCODE "iocb" "aio_lio_opcode" may;
+            AIO_IOCB_RW_FLAGS "iocb" "aio_rw_flags" may;
             AIO_KIOCB_KI_RES "aio_kiocb" "ki_res" may;
             IO_KIOCB_OPCODE "io_kiocb" "opcode" may;
             IO_KIOCB_RESULT "io_kiocb" "result" may;
+            IO_KIOCB_CTX "io_kiocb" "ctx" may;
+            IO_RING_CTX_FLAGS "io_ring_ctx" "flags" may;
             IO_RW_ADDR "io_rw" "addr" may;
             IO_RW_LEN "io_rw" "len" may;
+            IO_RW_FLAGS "io_rw" "flags" may;
             IO_URING_CQE_RES "io_uring_cqe" "res" may;
             TASK_GROUP_LEADER "task_struct" "group_leader" must;
             TASK_COMM "task_struct" "comm" must;

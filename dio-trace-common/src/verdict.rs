@@ -188,7 +188,8 @@ fn decide_each(facts: &Facts, ev: &Evidence) -> Decision {
     let outcome = outcome(facts, ev, done);
     let cached = cached(facts, ev, done);
     let (verdict, direct_bytes, cached_bytes) = path(facts, ev, done, cached);
-    let disturbed = ev.flushed_pages != 0 || ev.invalidated_pages != 0;
+    let disturbed =
+        ev.flushed_pages != 0 || ev.invalidated_pages != 0 || ev.seen & seen::BUFFER_CHANGED != 0;
     let finding = match verdict {
         Verdict::Fallback | Verdict::Partial | Verdict::Failed | Verdict::Unknown => true,
         Verdict::Refused => facts.ret != -errno::EAGAIN,

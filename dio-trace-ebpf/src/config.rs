@@ -53,6 +53,12 @@ pub static FOLLOW_CHILDREN: Global<u32> = Global::new(0);
 /// 1: an event for every request, not only for findings.
 #[unsafe(no_mangle)]
 pub static EMIT_ALL: Global<u32> = Global::new(0);
+/// Not 0: requests whose attempts ended with EAGAIN say why, and each of them is sent.
+#[unsafe(no_mangle)]
+pub static WHY_EAGAIN: Global<u32> = Global::new(0);
+/// Not 0: the buffer of a write is compared at its end with what it was at its issue.
+#[unsafe(no_mangle)]
+pub static VERIFY_STABLE: Global<u32> = Global::new(0);
 /// Not 0: each request has its stack taken.
 #[unsafe(no_mangle)]
 pub static STACKS: Global<u32> = Global::new(0);

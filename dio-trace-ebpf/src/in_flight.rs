@@ -61,6 +61,8 @@ pub struct Open {
     pub last_token: u64,
     /// The slot of the counter of its thread's previous request of this kind; may be stale.
     pub counter_slot: u64,
+    /// Checksum of the user's buffer at issue, see stable_buffer.rs; 0: none was taken.
+    pub checksum: u64,
 }
 
 /// A request's record: a value of [`REQUESTS`], or a part of a thread's record.
@@ -71,6 +73,7 @@ pub struct RequestRef(*mut Open);
 fields! { RequestRef:
     pub last_token: u64,
     pub counter_slot: u64,
+    pub checksum: u64,
 }
 
 fields! { RequestRef in request.file:
@@ -109,6 +112,7 @@ fields! { RequestRef in request:
     pub api: u8,
     pub flags: u8,
     pub stack: u16,
+    pub would_block: u8,
     /// Written by the room `evidence` only.
     pub evidence: Evidence,
 }

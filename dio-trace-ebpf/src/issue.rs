@@ -4,7 +4,7 @@
 //! (A log message has the names of its module and its file in the program, so that their lengths
 //! are instructions.)
 
-use dio_trace_common::abi::{REQ_PUNTED, Stat};
+use dio_trace_common::abi::{REQ_PUNTED, Stat, ring};
 
 use crate::{
     evidence::EvidenceRef,
@@ -12,6 +12,7 @@ use crate::{
     in_flight::{self, RequestRef},
     kernel_memory::Args,
     maps::count,
+    task::is_io_worker,
     thread_table::{ASYNC, IDLE, SYNC, ThreadRef},
 };
 
@@ -27,6 +28,10 @@ pub struct Issue {
     pub len: u64,
     pub user: u64,
     pub nr_segs: u32,
+    /// `rwf::*`
+    pub rw_flags: u16,
+    /// `ring::*`
+    pub ring: u8,
     /// Of an asynchronous request, else 0.
     pub kiocb: u64,
     /// Kernel address of a synchronous request's position, else 0.
@@ -88,6 +93,9 @@ pub fn continue_attempt<A: Args>(ctx: &A, thread: ThreadRef, issue: &Issue) -> b
         EvidenceRef::of(RequestRef::new(record)).next_attempt(done);
         (*open).done_before = done;
         (*open).flags &= !REQ_PUNTED;
+        if is_io_worker() {
+            (*open).ring |= ring::WORKER;
+        }
         let own = &raw mut (*thread).open.request;
         (*own).begin_ns = (*open).begin_ns;
         (*own).kiocb = issue.kiocb;

@@ -11,7 +11,8 @@
 //! - [`record`], [`maps`], [`in_flight`], [`thread_table`]: what is kept, and who may access it;
 //!   [`task`], [`filter`], [`ring`]: of whom, and how it is sent
 //! - [`file_names`], [`mixed_access`], [`stacks`], [`counters`]: what else is said of a request
-//! - [`evidence`]: what the kernel does for a request; [`short_io`], [`alignment`]: why it stopped
+//! - [`evidence`]: what the kernel does for a request; [`short_io`], [`alignment`]: why it stopped;
+//!   [`stable_buffer`]: whether its buffer changed meanwhile
 //! - [`aio_reap`], [`open_rejected`]: completions that kprobes missed; O_DIRECT itself rejected
 //! - [`issue`], [`request`]: a request is opened, retried, finished
 //! - [`api`]: its issue and completion, by kernel file; [`sched`]: processes and threads come and
@@ -43,6 +44,7 @@ mod request;
 mod ring;
 mod sched;
 mod short_io;
+mod stable_buffer;
 mod stacks;
 mod task;
 mod thread_table;
@@ -57,7 +59,7 @@ use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
-use evidence::{direct, page_cache, stacked, writeback};
+use evidence::{direct, page_cache, stacked, would_block, writeback};
 use kernel_memory::{Args, ByCast, Return};
 
 /// The body of a kprobe, by what the kernel has for reading memory.
@@ -372,6 +374,25 @@ pub fn tp_dirtied(ctx: RawTracePointContext) -> i32 {
     page_cache::dirtied(&ctx);
     0
 }
+
+// ---- why EAGAIN, if that is asked for
+exit!(fx_kiocb_modified, kr_kiocb_modified, 1, would_block::kiocb_modified);
+exit!(fx_needs_writeback, kr_needs_writeback, 3, would_block::needs_writeback);
+exit!(fx_write_and_wait, kr_write_and_wait, 2, would_block::write_and_wait);
+exit!(fx_has_page, kr_has_page, 3, would_block::has_page);
+exit!(fx_iomap_iter, kr_iomap_iter, 2, would_block::mapped);
+exit!(fx_iomap_apply, kr_iomap_apply, 7, would_block::mapped);
+/// One of the two.
+macro_rules! trylock_exit {
+    ($($fx:ident)*) => {$(
+        #[fexit]
+        pub fn $fx(ctx: FExitContext) -> i32 {
+            would_block::trylock(&ctx);
+            0
+        }
+    )*};
+}
+trylock_exit!(fx_down_read_trylock fx_down_write_trylock);
 
 entry!(fe_evicted, kp_evicted, mixed_access::evicted);
 

@@ -75,12 +75,15 @@ pub fn starts_with_iou(request: RequestRef) -> bool {
 }
 
 /// True in a thread of io-wq, which may wait: the result that it gets is final
-/// (io_uring/rw.c:io_rw_should_reissue).
+/// (io_uring/rw.c:io_rw_should_reissue). The submission thread of a ring with SQPOLL has the flag as
+/// well (kernel/fork.c:create_io_thread, 5.12 on), and must not wait.
 #[inline(always)]
 pub fn is_io_worker() -> bool {
     const PF_IO_WORKER: u32 = 0x10; // include/linux/sched.h
-    let flags: u32 = read(current(), &TASK_FLAGS);
-    flags & PF_IO_WORKER != 0
+    const SUBMITS: u64 = u64::from_ne_bytes(*b"iou-sqp-"); // io_uring/sqpoll.c:io_sq_thread
+    let task = current();
+    let flags: u32 = read(task, &TASK_FLAGS);
+    flags & PF_IO_WORKER != 0 && read::<u64>(task, &TASK_COMM) != SUBMITS
 }
 
 /// True if SIGKILL is pending for this thread, as it is for every thread of a process that a signal

@@ -52,6 +52,80 @@ pub const REQ_VECTORED: u8 = 1 << 3;
 /// [`Request::flags`]: a completion was reported to io_uring, but the final result comes later.
 pub const REQ_PROVISIONAL: u8 = 1 << 4;
 
+/// Bits of [`Request::rw_flags`]: the flags of the call (include/uapi/linux/fs.h). The kernel's
+/// IOCB_* have the same values since 5.10 (include/linux/fs.h).
+pub mod rwf {
+    pub const HIPRI: u16 = 0x01;
+    pub const DSYNC: u16 = 0x02;
+    pub const SYNC: u16 = 0x04;
+    pub const NOWAIT: u16 = 0x08;
+    pub const APPEND: u16 = 0x10;
+    pub const NOAPPEND: u16 = 0x20;
+    pub const ATOMIC: u16 = 0x40;
+    pub const DONTCACHE: u16 = 0x80;
+    pub const NOSIGNAL: u16 = 0x100;
+
+    /// All flags with their names.
+    pub const ALL: &[(u16, &str)] = &[
+        (HIPRI, "RWF_HIPRI"),
+        (DSYNC, "RWF_DSYNC"),
+        (SYNC, "RWF_SYNC"),
+        (NOWAIT, "RWF_NOWAIT"),
+        (APPEND, "RWF_APPEND"),
+        (NOAPPEND, "RWF_NOAPPEND"),
+        (ATOMIC, "RWF_ATOMIC"),
+        (DONTCACHE, "RWF_DONTCACHE"),
+        (NOSIGNAL, "RWF_NOSIGNAL"),
+    ];
+}
+
+/// Bits of [`Request::ring`]: of the io_uring that the request was made with.
+pub mod ring {
+    /// IORING_SETUP_IOPOLL: completions are polled for.
+    pub const IOPOLL: u8 = 1 << 0;
+    /// IORING_SETUP_SQPOLL: a kernel thread submits.
+    pub const SQPOLL: u8 = 1 << 1;
+    /// A thread of io-wq made the last attempt: the request was punted.
+    pub const WORKER: u8 = 1 << 2;
+
+    /// All flags with their names.
+    pub const ALL: &[(u8, &str)] = &[(IOPOLL, "IOPOLL"), (SQPOLL, "SQPOLL"), (WORKER, "io-wq")];
+}
+
+/// Bits of [`Request::would_block`]: why an attempt that must not wait ended with EAGAIN. Only
+/// `--why-eagain` attaches the probes that set them.
+pub mod would_block {
+    /// The time stamps or the version of the inode had to be updated
+    /// (fs/inode.c:kiocb_modified, 6.0).
+    pub const TIMESTAMP: u8 = 1 << 0;
+    /// Dirty pages of the range had to be written back (mm/filemap.c:kiocb_write_and_wait, before
+    /// 6.6 filemap_range_needs_writeback).
+    pub const DIRTY: u8 = 1 << 1;
+    /// The range had pages in the page cache (mm/filemap.c:filemap_range_has_page).
+    pub const CACHED: u8 = 1 << 2;
+    /// The file system could not map the range without waiting: blocks to allocate, metadata to
+    /// read, or a lock of it that is held (fs/iomap/iter.c:iomap_iter).
+    pub const BLOCK_MAP: u8 = 1 << 3;
+    /// Another thread held the lock of the inode (`inode.i_rwsem`).
+    pub const INODE_LOCK: u8 = 1 << 4;
+
+    /// All reasons with their names.
+    pub const ALL: &[(u8, &str)] = &[
+        (TIMESTAMP, "timestamp"),
+        (DIRTY, "dirty-pages"),
+        (CACHED, "cached-pages"),
+        (BLOCK_MAP, "block-map"),
+        (INODE_LOCK, "inode-lock"),
+    ];
+}
+
+/// Bits of [`Request::inode_flags`] (include/linux/fs.h).
+pub mod inode_flag {
+    pub const DAX: u32 = 1 << 13;
+    pub const ENCRYPTED: u32 = 1 << 14;
+    pub const VERITY: u32 = 1 << 16;
+}
+
 /// One read or write, from issue to completion.
 ///
 /// The probes fill it in while the request is open, and send the same bytes when it completes.
@@ -103,6 +177,14 @@ pub struct Request {
     pub flags: u8,
     /// 1 + the id of the program's stack at issue; 0: no stack was captured.
     pub stack: u16,
+    /// `inode.i_flags` of the file, see [`inode_flag`].
+    pub inode_flags: u32,
+    /// Flags of the call, see [`rwf`].
+    pub rw_flags: u16,
+    /// See the module [`ring`].
+    pub ring: u8,
+    /// See the module [`would_block`].
+    pub would_block: u8,
 }
 
 impl Request {
@@ -135,6 +217,10 @@ impl Request {
         api: 0,
         flags: 0,
         stack: 0,
+        inode_flags: 0,
+        rw_flags: 0,
+        ring: 0,
+        would_block: 0,
     };
 
     /// The operation. An unknown byte is a read, as the probes count it.
@@ -169,4 +255,4 @@ impl Request {
 }
 
 // No padding, see the parent module.
-const _: () = assert!(size_of::<Request>() == 12 * 8 + 24 + 24 + 56 + 4 * 8);
+const _: () = assert!(size_of::<Request>() == 12 * 8 + 24 + 24 + 56 + 5 * 8);

@@ -48,6 +48,8 @@ stats! {
     LostFile = "file name: ring buffer full",
     /// Completed requests not counted: all counters were in use.
     LostCounter = "counter map full",
+    /// Writes whose buffer was compared (`--verify-stable`).
+    BuffersCompared = "buffers compared",
     /// Requests whose stack was lost: another stack with the same hash was stored.
     LostStack = "stack: hash taken",
 }

@@ -9,7 +9,8 @@ use crate::{
     filter::may_be_direct,
     issue::Issue,
     kernel_memory::{
-        AIO_IOCB_BUF, AIO_IOCB_NBYTES, AIO_IOCB_OFFSET, AIO_IOCB_OPCODE, Args, KIOCB_KI_FILP,
+        AIO_IOCB_BUF, AIO_IOCB_NBYTES, AIO_IOCB_OFFSET, AIO_IOCB_OPCODE, AIO_IOCB_RW_FLAGS, Args,
+        KIOCB_KI_FILP,
     },
     preempt::PreemptGuard,
     request::{
@@ -42,6 +43,8 @@ fn aio_rw<A: Args>(ctx: &A, op: u8) {
         len: if vectored { vector_len(admitted.thread, user, nbytes as u32) } else { nbytes },
         user,
         nr_segs: if vectored { nbytes as u32 } else { 1 },
+        rw_flags: ctx.load::<u32>(iocb, &AIO_IOCB_RW_FLAGS) as u16,
+        ring: 0,
         kiocb,
         ppos: 0,
         paired: true,

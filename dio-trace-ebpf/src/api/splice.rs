@@ -66,6 +66,8 @@ fn spliced<A: Args>(ctx: &A, direct: Direct, op: u8) -> Issue {
         len: ctx.arg(3),
         user: 0,
         nr_segs: 0,
+        rw_flags: 0,
+        ring: 0,
         kiocb: 0,
         ppos,
         paired: true,

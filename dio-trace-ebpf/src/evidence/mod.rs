@@ -13,6 +13,7 @@
 pub mod direct;
 pub mod page_cache;
 pub mod stacked;
+pub mod would_block;
 pub mod writeback;
 
 use dio_trace_common::{

@@ -10,7 +10,10 @@ use crate::{
     alignment::{explain, wants_explaining},
     config::{EMIT_ALL, FILTER_REQUESTS},
     counters::count_request,
-    evidence::page_cache::{discard_faulted, note_missed},
+    evidence::{
+        page_cache::{discard_faulted, note_missed},
+        would_block,
+    },
     filter::request_wanted,
     in_flight::{self, RequestRef},
     kernel_memory::{
@@ -18,7 +21,7 @@ use crate::{
     },
     maps::count,
     ring::emit,
-    short_io,
+    short_io, stable_buffer,
     thread_table::{ASYNC, IDLE, SYNC, ThreadRef, open_request},
 };
 
@@ -108,6 +111,9 @@ pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
         request.size_end().set(size);
     }
     discard_faulted(request);
+    if in_thread != 0 && ret > 0 {
+        stable_buffer::completed(request);
+    }
     // SAFETY: one CPU completes the request, and only reads it here (own-thread rule, one-completer
     // rule).
     let decision = unsafe {
@@ -123,7 +129,7 @@ pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
     request.cached_bytes().set_volatile(decision.cached_bytes);
     count(Stat::Ended);
     count_request(request, file);
-    if request.finding().get_volatile() != 0 || EMIT_ALL.load() != 0 {
+    if request.finding().get_volatile() != 0 || EMIT_ALL.load() != 0 || would_block::told(request) {
         emit(request);
     }
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use dio_trace_common::{
-    abi::{API_IO_URING, EVENT_REQUEST, OP_WRITE, REQ_ASYNC, REQ_BLOCK_DEVICE, Stat},
+    abi::{API_IO_URING, EVENT_REQUEST, OP_WRITE, REQ_ASYNC, REQ_BLOCK_DEVICE, Stat, ring},
     evidence::seen,
 };
 
@@ -13,12 +13,12 @@ use crate::{
     in_flight::{self, RequestRef},
     issue::{Issue, close_stale, continue_attempt},
     kernel_memory::{
-        ADDRESS_SPACE_HOST, Args, FILE_F_MAPPING, INODE_I_GENERATION, INODE_I_INO, INODE_I_RDEV,
-        INODE_I_SB, INODE_I_SIZE, SUPER_BLOCK_S_DEV, SUPER_BLOCK_S_MAGIC,
+        ADDRESS_SPACE_HOST, Args, FILE_F_MAPPING, INODE_I_FLAGS, INODE_I_GENERATION, INODE_I_INO,
+        INODE_I_RDEV, INODE_I_SB, INODE_I_SIZE, SUPER_BLOCK_S_DEV, SUPER_BLOCK_S_MAGIC,
     },
     maps::count,
-    stacks,
-    task::{comm, leader_comm, starts_with_iou},
+    stable_buffer, stacks,
+    task::{comm, is_io_worker, leader_comm, starts_with_iou},
     thread_table::{ASYNC, SYNC, ThreadRef},
 };
 
@@ -38,6 +38,7 @@ pub fn open<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
     let request = thread.request();
     fill(ctx, thread, file, issue);
     stacks::take(ctx, request);
+    stable_buffer::issued(request);
     if issue.kiocb == 0 {
         thread.state().set(SYNC);
     } else {
@@ -98,6 +99,10 @@ fn fill<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
         // The numbers of `Task` are those of the owner, in one word.
         (&raw mut (*request).task).cast::<u64>().write((*thread).owner);
         (*request).nr_segs = issue.nr_segs;
+        (*request).inode_flags = ctx.load(inode, &INODE_I_FLAGS);
+        (*request).rw_flags = issue.rw_flags;
+        (*request).ring = issue.ring;
+        (*request).would_block = 0;
         (*request).lower_magic = 0;
         (*request).op = issue.op;
         (*request).api = issue.api;
@@ -123,6 +128,9 @@ fn fill<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
         comm(record);
         // io-wq and SQPOLL threads are the process's own, under a name of the kernel's making.
         if issue.api == API_IO_URING && starts_with_iou(record) {
+            if is_io_worker() {
+                (*request).ring |= ring::WORKER;
+            }
             leader_comm(record);
         }
     }

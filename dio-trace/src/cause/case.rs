@@ -1,14 +1,18 @@
 //! [`Case`]: the input of a rule, with the predicates that rules share.
 
 use dio_trace_common::{
-    abi::{API_SPLICE, OP_WRITE, REQ_BLOCK_DEVICE, REQ_VECTORED, Request},
+    abi::{API_SPLICE, OP_WRITE, REQ_BLOCK_DEVICE, REQ_VECTORED, Request, inode_flag},
     evidence::seen,
     verdict::{Decision, Outcome, Verdict, magic},
 };
 
 use crate::{
     model::BufferedUsers,
-    system::{device::Layer, file_attrs::FileAttrs, mappings::Memory},
+    system::{
+        device::Layer,
+        file_attrs::{FileAttrs, attribute, flag},
+        mappings::Memory,
+    },
 };
 
 /// A request, its verdict, and the attributes of its file: everything that a rule may look at.
@@ -111,6 +115,18 @@ impl Case<'_> {
     /// `attribute`.
     pub(super) fn marked(&self, flag: u32, attribute: u64) -> bool {
         self.flag(flag) || self.attrs.attributes.is_some_and(|bits| bits & attribute != 0)
+    }
+
+    /// True if the file is encrypted by its file system. The inode says so of a deleted file too.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.request.inode_flags & inode_flag::ENCRYPTED != 0
+            || self.marked(flag::ENCRYPTED, attribute::ENCRYPTED)
+    }
+
+    /// True if the file has fs-verity.
+    pub(super) fn has_verity(&self) -> bool {
+        self.request.inode_flags & inode_flag::VERITY != 0
+            || self.marked(flag::VERITY, attribute::VERITY)
     }
 
     /// True if an extent in the range has one of the flags in `bit`; false if they are unknown.

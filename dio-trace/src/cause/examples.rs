@@ -2,7 +2,7 @@
 //! does not.
 
 use dio_trace_common::{
-    abi::{OP_WRITE, REQ_BLOCK_DEVICE, REQ_VECTORED, Request},
+    abi::{OP_WRITE, REQ_BLOCK_DEVICE, REQ_VECTORED, Request, inode_flag, ring, rwf, would_block},
     evidence::seen,
     verdict::{MAX_RW_COUNT, Outcome, decide, magic},
 };
@@ -17,7 +17,7 @@ use crate::{
         btrfs::Profile,
         device::{Layer, LayerKind, LoopLimits},
         extents::extent,
-        file_attrs::{FileAttrs, attribute, flag},
+        file_attrs::{AtomicLimits, FileAttrs, attribute, flag},
         mappings::Memory,
     },
     testing::fixtures,
@@ -104,6 +104,10 @@ impl Example {
         self.r.op = OP_WRITE;
         self.r.evidence.cached_bytes = 0;
         self.r.evidence.seen = seen::BUFFERED_WRITE;
+    }
+
+    fn writes(&mut self) {
+        self.r.op = OP_WRITE;
     }
 
     fn tried(&mut self) {
@@ -203,8 +207,39 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
             e.fails(libc::EOPNOTSUPP);
         },
     ),
+    (
+        "atomic-write",
+        |e| {
+            e.writes();
+            e.fails(libc::EINVAL);
+            e.r.rw_flags = rwf::ATOMIC;
+            e.r.len = 3 * 4096;
+        },
+        |e| {
+            e.writes();
+            e.fails(libc::EINVAL);
+            e.r.rw_flags = rwf::ATOMIC;
+            e.r.user = 0x1001; // the length is a power of two, and the offset a multiple of it
+        },
+    ),
     ("flag-unsupported", |e| e.fails(libc::EOPNOTSUPP), |e| e.fails(libc::ENOSYS)),
     ("would-block", |e| e.fails(libc::EAGAIN), |e| e.fails(libc::EBUSY)),
+    (
+        "punted",
+        |e| {
+            e.r.ring = ring::WORKER;
+            e.r.would_block = would_block::CACHED;
+        },
+        |e| e.r.ring = ring::WORKER, // as IOSQE_ASYNC asks for
+    ),
+    (
+        "buffer-changed",
+        |e| {
+            e.writes();
+            e.r.evidence.seen |= seen::BUFFER_CHANGED;
+        },
+        |e| e.writes(),
+    ),
     ("no-space", |e| e.fails(libc::ENOSPC), |e| e.fails(libc::EFBIG)),
     ("efault", |e| e.fails(libc::EFAULT), |e| e.fails(libc::ENOMEM)),
     ("interrupted", |e| e.fails(512), |e| e.fails(511)),
@@ -875,6 +910,81 @@ fn an_efault_is_explained_by_the_mapping_of_the_buffer() {
         e.memory = Some(Memory::Mapped);
     };
     assert!(why(now_fine).starts_with("likely the buffer's 4096 bytes were not mapped"));
+}
+
+#[test]
+fn a_refused_flag_is_named_if_it_is_the_only_one() {
+    let why = |change: &dyn Fn(&mut Example)| {
+        let mut e = healthy();
+        e.fails(libc::EOPNOTSUPP);
+        e.r.evidence.seen = 0;
+        change(&mut e);
+        let explained = e.explained().unwrap();
+        assert_eq!(explained.id, "flag-unsupported");
+        (explained.certainty, explained.why)
+    };
+    let (certainty, text) = why(&|e| e.r.rw_flags = rwf::DONTCACHE | rwf::DSYNC);
+    assert_eq!(certainty, Certainty::Proven);
+    assert_eq!(text, "this kernel or ext4 does not support RWF_DONTCACHE");
+    let (certainty, text) = why(&|e| e.r.rw_flags = rwf::DONTCACHE | rwf::NOWAIT);
+    assert_eq!(certainty, Certainty::Likely);
+    assert!(text.ends_with("one of RWF_NOWAIT, RWF_DONTCACHE"), "{text}");
+    let (certainty, text) = why(&|e| {
+        e.r.ring = ring::IOPOLL;
+        e.attrs.device.io_poll = Some(false);
+    });
+    assert_eq!(certainty, Certainty::Likely);
+    assert!(text.contains("cannot be polled (queue/io_poll is 0)"), "{text}");
+    // A recording of an earlier version has no flags.
+    assert_eq!(why(&|_| ()).0, Certainty::Likely);
+    assert_eq!(
+        why(&|e| {
+            e.fs = "f2fs";
+            e.r.rw_flags = rwf::NOWAIT;
+        })
+        .0,
+        Certainty::Likely
+    );
+}
+
+#[test]
+fn an_atomic_write_is_told_which_rule_it_breaks() {
+    let why = |len: u64, pos: i64| {
+        let mut e = healthy();
+        e.writes();
+        e.fails(libc::EINVAL);
+        (e.r.rw_flags, e.r.len, e.r.pos) = (rwf::ATOMIC, len, pos);
+        e.attrs.atomic = Some(AtomicLimits { min: 4096, max: 65536, segments: 1 });
+        e.explained().unwrap().why
+    };
+    assert_eq!(
+        why(12288, 0),
+        "RWF_ATOMIC: length 12288 is not a power of two (limits of this file: 4096 to 65536 bytes)"
+    );
+    assert!(why(8192, 4096).contains("offset 4096 is not a multiple of the length 8192"));
+    assert!(why(131_072, 0).contains("length 131072 is outside of 4096 to 65536"));
+}
+
+#[test]
+fn a_deleted_file_is_known_by_its_inode() {
+    for (bit, id) in [(inode_flag::ENCRYPTED, "encrypted"), (inode_flag::VERITY, "verity")] {
+        let mut e = healthy();
+        e.cached("ext4");
+        e.attrs = FileAttrs { gone: true, ..FileAttrs::default() };
+        e.r.inode_flags = bit;
+        assert_eq!(e.explained().unwrap().id, id);
+    }
+}
+
+#[test]
+fn probed_reasons_of_eagain_are_proven() {
+    let mut e = healthy();
+    e.fails(libc::EAGAIN);
+    assert_eq!(e.explained().unwrap().certainty, Certainty::Likely);
+    e.r.would_block = would_block::TIMESTAMP;
+    let explained = e.explained().unwrap();
+    assert_eq!(explained.certainty, Certainty::Proven);
+    assert!(explained.why.contains("a time stamp of the file had to be updated"));
 }
 
 #[test]

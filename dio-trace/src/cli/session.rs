@@ -87,6 +87,8 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         scope: subject.scope(),
         attach: common.attach.wish(),
         all,
+        why_eagain: common.why_eagain,
+        verify_stable: common.verify_stable,
         stacks: common.stack,
         log: common.verbose > 1,
         wanted,

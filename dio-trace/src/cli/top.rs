@@ -82,6 +82,8 @@ impl TopArgs {
             output: None,
             utc: self.utc,
             attach: self.attach,
+            why_eagain: false,
+            verify_stable: false,
             stack: false,
             filters: self.filters,
             verbose: 0,

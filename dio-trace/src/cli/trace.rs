@@ -67,6 +67,17 @@ pub(super) struct Common {
     /// Show the program's stack for each kind of finding: which code issued it (docs/stacks.md)
     #[arg(long)]
     pub(super) stack: bool,
+    /// Say why RWF_NOWAIT requests end with EAGAIN and why io_uring hands requests to its workers
+    ///
+    /// Attaches probes to functions that the whole system uses, such as those that try a lock.
+    #[arg(long)]
+    pub(super) why_eagain: bool,
+    /// Report writes whose buffer changed while they were in flight
+    ///
+    /// Compares samples of the buffer at issue and completion. Writes that complete in an interrupt,
+    /// as most of libaio and io_uring do, are not compared.
+    #[arg(long)]
+    pub(super) verify_stable: bool,
     #[command(flatten)]
     pub(super) filters: Filters,
     /// Print more on stderr; twice for the probes' own messages

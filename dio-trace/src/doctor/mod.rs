@@ -69,8 +69,16 @@ pub fn examine(attach: Option<AttachMode>) -> Report {
     let mut probes = Vec::new();
     if able {
         let wanted = RequestFilter::default();
-        let options =
-            Options { scope: Scope::System, attach, all: false, stacks: false, log: false, wanted };
+        let options = Options {
+            scope: Scope::System,
+            attach,
+            all: false,
+            why_eagain: false,
+            verify_stable: false,
+            stacks: false,
+            log: false,
+            wanted,
+        };
         match Tracer::start(&options, &mut |_, _| ()) {
             Ok(tracer) => lines.push(attached(&tracer, &mut probes)),
             Err(error) => {

@@ -1,9 +1,9 @@
 //! [`ExplainedRequest`]: a request with everything known about it, as every output takes it.
 
-use std::sync::Arc;
+use std::{ops::BitAnd, sync::Arc};
 
 use dio_trace_common::{
-    abi::{Api, FileId, OP_WRITE, Op, Request},
+    abi::{Api, FileId, OP_WRITE, Op, Request, ring, rwf, would_block},
     evidence::seen,
     verdict::{Outcome, Verdict},
 };
@@ -72,6 +72,11 @@ pub struct ExplainedRequest {
     pub fix: Option<String>,
     pub effects: Effects,
     pub attempts: u32,
+    /// Flags of the call and of its io_uring, by name.
+    pub flags: Vec<&'static str>,
+    /// Why an attempt would have had to wait, by name; empty without `--why-eagain`, or if no probe
+    /// saw a reason.
+    pub would_block: Vec<&'static str>,
     /// True if the request gets a line on the screen without `--all`.
     pub finding: bool,
     /// The program's own stack when it issued the request; None without `--stack` or if there was
@@ -81,6 +86,12 @@ pub struct ExplainedRequest {
     /// Identity of the file, for folding findings and for the summary; not serialized.
     #[serde(skip)]
     pub file: FileId,
+    /// Bits of [`dio_trace_common::abi::ring`]; not serialized.
+    #[serde(skip)]
+    pub ring: u8,
+    /// Bits of [`would_block`]; not serialized.
+    #[serde(skip)]
+    pub would_block_bits: u8,
     /// Kind of `why`, for folding findings; not serialized.
     #[serde(skip)]
     pub reason: Option<ReasonKind>,
@@ -199,12 +210,29 @@ impl ExplainedRequest {
                 ..effects(request, decision.cached_bytes, decision.direct_bytes, watched)
             },
             attempts: request.evidence.attempts,
+            flags: flags(request),
+            would_block: named(request.would_block, would_block::ALL).collect(),
+            ring: request.ring,
+            would_block_bits: request.would_block,
             finding: decision.finding,
             stack,
             file: key,
             reason,
         }
     }
+}
+
+/// The flags of the call and of its io_uring, by name.
+fn flags(request: &Request) -> Vec<&'static str> {
+    named(request.rw_flags, rwf::ALL).chain(named(request.ring, ring::ALL)).collect()
+}
+
+/// The names of the bits that are set.
+fn named<T>(bits: T, names: &'static [(T, &'static str)]) -> impl Iterator<Item = &'static str>
+where
+    T: Copy + BitAnd<Output = T> + Default + PartialEq,
+{
+    names.iter().filter(move |(bit, _)| bits & *bit != T::default()).map(|(_, name)| *name)
 }
 
 fn effects(request: &Request, cached: u64, direct: u64, watched: WatchedEffects) -> Effects {

@@ -101,7 +101,7 @@ impl<'a> TotalsFilter<'a> {
         self.retain(totals, enricher);
         let filter = self.filter;
         side.retain(|row| filter.takes_file(&row.comm, &row.path, &row.fs));
-        Summary::with(totals, side.rejected_opens(), mixed, enricher)
+        Summary::with(totals, side, mixed, enricher)
     }
 
     /// The mixed files to show. A mixed file has direct users and buffered users; it is shown with

@@ -1,14 +1,15 @@
 //! Files on which RWF_NOWAIT gains nothing: most of the requests of a process end with EAGAIN.
 //!
 //! One request that ends with EAGAIN is what its program asked for. When half of all requests do,
-//! each of them is made twice: once in vain, and once more by a thread that may wait.
+//! each of them is made twice: once in vain, and once more by a thread that may wait. io_uring does
+//! both by itself: it hands such requests to a worker thread.
 
 use std::{cmp::Reverse, collections::HashMap};
 
-use dio_trace_common::abi::{Counter, CounterKey, FileId, Op};
+use dio_trace_common::abi::{Counter, CounterKey, FileId, Op, ring, would_block};
 use serde::Serialize;
 
-use crate::{cause, enrich::Enricher, util::figures::count};
+use crate::{cause, enrich::Enricher, flow::explained::ExplainedRequest, util::figures::count};
 
 /// The fewest requests with EAGAIN that are reported.
 const MIN: u64 = 10;
@@ -17,7 +18,49 @@ const MAX_ROWS: usize = 1024;
 /// EAGAIN as the counters have it.
 const EAGAIN: u16 = libc::EAGAIN as u16;
 
-/// The reads, or the writes, of a process on a file of which most ended with EAGAIN.
+/// Requests with the same key are summed: process, file, and operation.
+type Key = (u32, FileId, u8);
+
+/// What was seen of the attempts of requests that would have had to wait, with `--why-eagain`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waits {
+    /// Requests that a worker thread of io_uring made.
+    punted: u64,
+    /// Requests by bit of [`would_block`].
+    reasons: [u64; REASONS.len()],
+}
+
+/// The bits of [`would_block`], with their words.
+const REASONS: &[(u8, &str)] = &[
+    (would_block::TIMESTAMP, "a time stamp to update"),
+    (would_block::DIRTY, "dirty pages of the range to write back"),
+    (would_block::CACHED, "pages of the range in the page cache"),
+    (would_block::BLOCK_MAP, "blocks that could not be mapped at once"),
+    (would_block::INODE_LOCK, "the lock of the inode, which another thread held"),
+];
+
+/// Sums of requests that would have had to wait.
+#[derive(Default)]
+pub(crate) struct WaitSums(HashMap<Key, Waits>);
+
+impl WaitSums {
+    /// Adds a request.
+    pub(crate) fn add(&mut self, record: &ExplainedRequest) {
+        let key = (record.pid, record.file, record.op as u8);
+        let bits = record.would_block_bits;
+        if bits == 0 || (self.0.len() >= MAX_ROWS && !self.0.contains_key(&key)) {
+            return;
+        }
+        let waits = self.0.entry(key).or_default();
+        waits.punted += u64::from(record.ring & ring::WORKER != 0 && record.ret >= 0);
+        for (sum, (bit, _)) in waits.reasons.iter_mut().zip(REASONS) {
+            *sum += u64::from(bits & bit != 0);
+        }
+    }
+}
+
+/// The reads, or the writes, of a process on a file of which most ended with EAGAIN, or were handed
+/// to a worker thread.
 #[derive(Clone, Debug, Serialize)]
 pub struct NowaitRow {
     pub pid: u32,
@@ -30,6 +73,9 @@ pub struct NowaitRow {
     /// All requests of this operation, and those that ended with EAGAIN.
     pub requests: u64,
     pub eagain: u64,
+    /// Requests that io_uring handed to a worker thread, as far as their events arrived; 0 without
+    /// `--why-eagain`.
+    pub punted: u64,
     /// The id of the rule.
     pub cause: &'static str,
     pub why: String,
@@ -37,8 +83,12 @@ pub struct NowaitRow {
 }
 
 /// The rows of these counters, those with most EAGAIN first.
-pub(crate) fn rows(counters: &[(CounterKey, Counter)], enricher: &mut Enricher) -> Vec<NowaitRow> {
-    let mut sums: HashMap<(u32, FileId, u8), (u64, u64)> = HashMap::new();
+pub(crate) fn rows(
+    counters: &[(CounterKey, Counter)],
+    waits: &WaitSums,
+    enricher: &mut Enricher,
+) -> Vec<NowaitRow> {
+    let mut sums: HashMap<Key, (u64, u64)> = waits.0.keys().map(|key| (*key, (0, 0))).collect();
     for (key, counter) in counters.iter().filter(|(key, _)| key.errno == EAGAIN) {
         let of = (key.tgid, key.file, key.op);
         if sums.len() < MAX_ROWS || sums.contains_key(&of) {
@@ -56,27 +106,68 @@ pub(crate) fn rows(counters: &[(CounterKey, Counter)], enricher: &mut Enricher) 
     }
     let often = sums
         .into_iter()
-        .filter(|(_, (all, eagain))| *eagain >= MIN && eagain.saturating_mul(2) >= *all);
-    let mut rows: Vec<NowaitRow> = often.map(|(key, sum)| row(key, sum, enricher)).collect();
-    rows.sort_by(|a, b| (Reverse(a.eagain), &a.path).cmp(&(Reverse(b.eagain), &b.path)));
+        .map(|(key, (all, eagain))| {
+            (key, Sum { all, eagain, waits: waits.0.get(&key).copied().unwrap_or_default() })
+        })
+        .filter(|(_, sum)| sum.is_often(sum.eagain) || sum.is_often(sum.waits.punted));
+    let mut rows: Vec<NowaitRow> = often.map(|(key, sum)| row(key, &sum, enricher)).collect();
+    let most = |row: &NowaitRow| Reverse(row.eagain.max(row.punted));
+    rows.sort_by(|a, b| (most(a), &a.path, a.pid).cmp(&(most(b), &b.path, b.pid)));
     rows
 }
 
-fn row(
-    (pid, file, op): (u32, FileId, u8),
-    (requests, eagain): (u64, u64),
-    enricher: &mut Enricher,
-) -> NowaitRow {
+/// The requests of one row.
+struct Sum {
+    all: u64,
+    eagain: u64,
+    waits: Waits,
+}
+
+impl Sum {
+    /// True if this number of requests is worth a row.
+    const fn is_often(&self, requests: u64) -> bool {
+        requests >= MIN && requests.saturating_mul(2) >= self.all
+    }
+
+    /// What the requests would have waited for, the most frequent first; None if no probe saw it.
+    fn reasons(&self) -> Option<String> {
+        let seen = self.waits.reasons.iter().zip(REASONS).filter(|(sum, _)| **sum != 0);
+        let mut seen: Vec<(u64, &str)> = seen.map(|(sum, (_, words))| (*sum, *words)).collect();
+        seen.sort_by_key(|(sum, _)| Reverse(*sum));
+        let words: Vec<String> =
+            seen.iter().map(|(sum, words)| format!("{words} ({})", count(*sum))).collect();
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+}
+
+fn row((pid, file, op): Key, sum: &Sum, enricher: &mut Enricher) -> NowaitRow {
     let comm = enricher.process(pid, None);
     let info = enricher.file(file, pid);
     let op = Op::from_u8(op).unwrap_or(Op::Read);
     let fs = info.deciding().0;
-    let why = format!(
-        "{} of {} {op}s ended with EAGAIN: RWF_NOWAIT gains nothing there; likely {}",
-        count(eagain),
-        count(requests),
-        waits_for(op, fs)
-    );
+    let reasons =
+        sum.reasons().map_or_else(|| format!("likely {}", waits_for(op, fs)), |seen| seen);
+    let all = count(sum.all);
+    let eagain = sum.is_often(sum.eagain);
+    let (cause, why, fix) = if eagain {
+        let n = count(sum.eagain);
+        (
+            cause::WOULD_BLOCK,
+            format!(
+                "{n} of {all} {op}s ended with EAGAIN: RWF_NOWAIT gains nothing there; {reasons}"
+            ),
+            "make these requests without RWF_NOWAIT, from a thread that may wait",
+        )
+    } else {
+        let n = count(sum.waits.punted);
+        (
+            cause::PUNTED,
+            format!("io_uring handed {n} of {all} {op}s to a worker thread (io-wq): {reasons}"),
+            "remove the reason where that is possible (write to allocated blocks, do not mix \
+             buffered and direct use), or count on the workers: IORING_REGISTER_IOWQ_MAX_WORKERS \
+             sets how many there are",
+        )
+    };
     NowaitRow {
         pid,
         comm,
@@ -85,11 +176,12 @@ fn row(
         ino: file.ino,
         fs: info.fs.clone(),
         op,
-        requests,
-        eagain,
-        cause: cause::WOULD_BLOCK,
+        requests: sum.all,
+        eagain: sum.eagain,
+        punted: sum.waits.punted,
+        cause,
         why,
-        fix: "make these requests without RWF_NOWAIT, from a thread that may wait".to_owned(),
+        fix: fix.to_owned(),
     }
 }
 
@@ -133,9 +225,31 @@ mod tests {
             counter(2, EAGAIN, 60),
             counter(3, EAGAIN, MIN - 1),
         ];
-        let rows = rows(&counters, &mut enricher);
+        let rows = rows(&counters, &WaitSums::default(), &mut enricher);
         let found: Vec<_> = rows.iter().map(|row| (row.pid, row.requests, row.eagain)).collect();
         assert_eq!(found, [(1, 80, 60)]);
         assert!(rows[0].why.starts_with("60 of 80 reads ended with EAGAIN"));
+        assert!(rows[0].why.contains("; likely pages of the file in the page cache"));
+    }
+
+    #[test]
+    fn what_the_probes_saw_is_counted() {
+        let mut enricher = Enricher::recorded();
+        let file = crate::testing::fixtures::request().file;
+        let mut waits = WaitSums::default();
+        let seen = |eagain, punted| Waits { punted, reasons: [eagain, 0, 2, 0, 0] };
+        waits.0.insert((1, file, Op::Read as u8), seen(60, 0));
+        waits.0.insert((2, file, Op::Read as u8), seen(5, 30));
+        waits.0.insert((3, file, Op::Read as u8), seen(5, 3));
+        let counters = [counter(1, EAGAIN, 60), counter(2, 0, 40), counter(3, 0, 40)];
+        let rows = rows(&counters, &waits, &mut enricher);
+        let found: Vec<_> = rows.iter().map(|row| (row.pid, row.cause, row.punted)).collect();
+        assert_eq!(found, [(1, cause::WOULD_BLOCK, 0), (2, cause::PUNTED, 30)]);
+        assert!(
+            rows[0].why.ends_with(
+                "; a time stamp to update (60), pages of the range in the page cache (2)"
+            )
+        );
+        assert!(rows[1].why.starts_with("io_uring handed 30 of 40 reads to a worker thread"));
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     cause::{DirectBy, Explanation, explain_mixed, explain_rejected_open, mixed_cause},
     enrich::Enricher,
-    flow::explained::ExplainedRequest,
+    flow::{explained::ExplainedRequest, nowait::WaitSums},
     model::Totals,
     util::clock::Clock,
 };
@@ -166,6 +166,7 @@ pub struct SideEvents {
     text: usize,
     left_out: u64,
     effects: HashMap<FileId, (u64, u64)>,
+    waits: WaitSums,
 }
 
 impl SideEvents {
@@ -197,8 +198,19 @@ impl SideEvents {
         self.left_out
     }
 
-    /// Adds the side effects of a request to those of its file.
+    /// Adds a request: its side effects, and what it would have had to wait for.
     pub fn request(&mut self, record: &ExplainedRequest) {
+        self.waits.add(record);
+        self.effects_of(record);
+    }
+
+    /// What requests would have had to wait for.
+    pub(crate) const fn waits(&self) -> &WaitSums {
+        &self.waits
+    }
+
+    /// Adds the side effects of a request to those of its file.
+    fn effects_of(&mut self, record: &ExplainedRequest) {
         let effects = &record.effects;
         let flushed = u64::from(effects.flushed_pages.unwrap_or(0));
         let dropped = u64::from(effects.invalidated_pages.unwrap_or(0));

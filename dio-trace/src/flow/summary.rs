@@ -100,6 +100,8 @@ pub struct Summary {
     pub mixed: Vec<MixedRow>,
     /// Files on which RWF_NOWAIT gains nothing.
     pub nowait: Vec<NowaitRow>,
+    /// Writes whose buffer was compared; 0 without `--verify-stable`.
+    pub buffers_compared: u64,
 }
 
 /// Statistics that count losses.
@@ -121,13 +123,13 @@ impl Summary {
     #[must_use]
     pub fn new(totals: &Totals, side: &SideEvents, enricher: &mut Enricher) -> Self {
         let mixed = side.mixed(totals, enricher);
-        Self::with(totals, side.rejected_opens(), mixed, enricher)
+        Self::with(totals, side, mixed, enricher)
     }
 
-    /// Summarizes totals, with given rows of rejected opens and mixed files.
+    /// Summarizes totals, with given rows of mixed files.
     pub(crate) fn with(
         totals: &Totals,
-        rejected_opens: Vec<RejectedOpenRow>,
+        side: &SideEvents,
         mixed: Vec<MixedRow>,
         enricher: &mut Enricher,
     ) -> Self {
@@ -158,9 +160,10 @@ impl Summary {
             kernel: totals.kernel.clone(),
             scope: Scope::default(),
             files,
-            rejected_opens,
+            rejected_opens: side.rejected_opens(),
             mixed,
-            nowait: nowait::rows(&totals.counters, enricher),
+            nowait: nowait::rows(&totals.counters, side.waits(), enricher),
+            buffers_compared: totals.stat(Stat::BuffersCompared),
         }
     }
 

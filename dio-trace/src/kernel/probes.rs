@@ -34,6 +34,8 @@ pub enum Effect {
     RejectedOpens,
     /// Effects on the files that overlayfs passes requests on to.
     Below,
+    /// Why requests that must not wait end with EAGAIN.
+    WouldBlock,
 }
 
 impl Effect {
@@ -48,6 +50,7 @@ impl Effect {
             Self::Gone => "when a file that was used directly is gone for good",
             Self::RejectedOpens => "files that refuse O_DIRECT at open or fcntl",
             Self::Below => "pages flushed or invalidated below overlayfs",
+            Self::WouldBlock => "one of the reasons of EAGAIN",
         }
     }
 
@@ -90,6 +93,8 @@ pub struct Probe {
     pub copies: bool,
     /// Used only in kprobe mode, to make up for what that mode may miss.
     pub kprobe_only: bool,
+    /// Used only with `--why-eagain`.
+    pub why_eagain: bool,
 }
 
 impl Probe {
@@ -117,6 +122,7 @@ const fn entry(
         tracepoint: None,
         copies: false,
         kprobe_only: false,
+        why_eagain: false,
     }
 }
 
@@ -136,11 +142,23 @@ const fn entered(function: &'static [&'static str], kprobe: &'static [&'static s
     Probe { kprobe_only: true, ..entry(function, Duty::Optional, &[], kprobe) }
 }
 
+/// The return of a function by which a request that must not wait finds that it would have to.
+const fn why_eagain(
+    function: &'static [&'static str],
+    duty: Duty,
+    args: usize,
+    fentry: &'static [&'static str],
+    kprobe: &'static [&'static str],
+) -> Probe {
+    Probe { why_eagain: true, ..exit(function, duty, args, fentry, kprobe) }
+}
+
 const LIBAIO: Duty = Duty::Api("libaio");
 const IO_URING: Duty = Duty::Api("io_uring");
 const SPLICE: Duty = Duty::Api("splice");
 const REFUSALS: Duty = Duty::Effect(Effect::RejectedOpens);
 const STACKED: Duty = Duty::Effect(Effect::Below);
+const WOULD_BLOCK: Duty = Duty::Effect(Effect::WouldBlock);
 
 /// The probes in the order of attachment: evidence first, issues last. So no request is opened
 /// before every function that it may reach is probed.
@@ -223,6 +241,36 @@ pub const PROBES: &[Probe] = &[
         &["fe_invalidate"],
         &["kp_invalidate"],
     ),
+    // Since 6.0.
+    why_eagain(
+        &["kiocb_modified"],
+        Duty::Optional,
+        1,
+        &["fx_kiocb_modified"],
+        &["kr_kiocb_modified"],
+    ),
+    // Since 6.6.
+    why_eagain(
+        &["kiocb_write_and_wait"],
+        Duty::Optional,
+        2,
+        &["fx_write_and_wait"],
+        &["kr_write_and_wait"],
+    ),
+    // From 5.13 to 6.5; later kernels inline it into the one above.
+    why_eagain(
+        &["filemap_range_needs_writeback"],
+        Duty::Optional,
+        3,
+        &["fx_needs_writeback"],
+        &["kr_needs_writeback"],
+    ),
+    why_eagain(&["filemap_range_has_page"], WOULD_BLOCK, 3, &["fx_has_page"], &["kr_has_page"]),
+    // The first since 5.15, the second before.
+    why_eagain(&["iomap_iter"], Duty::Optional, 2, &["fx_iomap_iter"], &["kr_iomap_iter"]),
+    why_eagain(&["iomap_apply"], Duty::Optional, 7, &["fx_iomap_apply"], &["kr_iomap_apply"]),
+    why_eagain(&["down_read_trylock"], WOULD_BLOCK, 1, &["fx_down_read_trylock"], &[]),
+    why_eagain(&["down_write_trylock"], WOULD_BLOCK, 1, &["fx_down_write_trylock"], &[]),
     entry(&["vfs_iter_read"], STACKED, &["fe_vfs_iter_read"], &["kp_vfs_iter_read"]),
     entry(&["vfs_iter_write"], STACKED, &["fe_vfs_iter_write"], &["kp_vfs_iter_write"]),
     entry(&["vfs_iocb_iter_read"], STACKED, &["fe_vfs_iocb_iter_read"], &["kp_vfs_iocb_iter_read"]),

@@ -13,7 +13,7 @@ use crate::{
         probes::{Duty, PROBES, Probe, TRACEPOINTS, Tracepoint, When},
     },
     model::{AttachMode, MissingProbe},
-    tracer::load::Kernel,
+    tracer::{Options, load::Kernel},
 };
 
 /// The probes that were attached, and those that could not be.
@@ -37,22 +37,23 @@ pub(super) type Progress<'a> = dyn FnMut(usize, usize) + 'a;
 pub(super) fn attach_all(
     bpf: &mut Ebpf,
     kernel: &Kernel,
-    wish: Option<AttachMode>,
-    filtered: bool,
+    options: &Options,
     progress: &mut Progress<'_>,
     forks_are_seen: impl FnOnce(&mut Ebpf) -> Result<()>,
 ) -> Result<Coverage> {
-    let attach = choose(bpf, kernel, wish)?;
+    let attach = choose(bpf, kernel, options.attach)?;
     let mut coverage =
         Coverage { attach, attached: Vec::new(), missing: Vec::new(), programs: Vec::new() };
     let wanted = |when| match when {
         When::Always => true,
-        When::Filtered => filtered,
+        When::Filtered => options.is_filtered(),
         When::Kprobe => attach == AttachMode::Kprobe,
     };
     let copies = attach == AttachMode::Fentry && kernel.preemptible;
     let of_mode = |probe: &&Probe| {
-        (copies || !probe.copies) && (attach == AttachMode::Kprobe || !probe.kprobe_only)
+        (copies || !probe.copies)
+            && (attach == AttachMode::Kprobe || !probe.kprobe_only)
+            && (options.why_eagain || !probe.why_eagain)
     };
     let tracepoints: Vec<_> = TRACEPOINTS.iter().filter(|t| wanted(t.when)).collect();
     let probes: Vec<_> = PROBES.iter().filter(of_mode).collect();
@@ -132,7 +133,10 @@ impl Coverage {
                 return Ok(function.to_owned());
             }
             if probe.kprobe.is_empty() {
-                return Err(anyhow!("only the tracepoint {:?} does this", probe.tracepoint));
+                return Err(match probe.tracepoint {
+                    Some(tracepoint) => anyhow!("only the tracepoint {tracepoint} does this"),
+                    None => anyhow!("only fexit does this"),
+                });
             }
             self.programs_of(bpf, probe.kprobe, |bpf, name| attach_kprobe(bpf, name, function))?;
             return Ok(function.to_owned());

@@ -108,6 +108,8 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let o_append = libc::O_APPEND as u32;
     let all = u32::from(options.all);
     let stacks = u32::from(options.stacks);
+    let why_eagain = u32::from(options.why_eagain);
+    let verify_stable = u32::from(options.verify_stable);
     let copies = u32::from(kernel.preemptible);
     let wanted = &options.wanted;
     let own = std::process::id();
@@ -125,6 +127,8 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
         .override_global("FILTER_PIDS", &filter, true)
         .override_global("FOLLOW_CHILDREN", &follow, true)
         .override_global("EMIT_ALL", &all, true)
+        .override_global("WHY_EAGAIN", &why_eagain, true)
+        .override_global("VERIFY_STABLE", &verify_stable, true)
         .override_global("STACKS", &stacks, true)
         .override_global("COPIES", &copies, true)
         .override_global("OWN_TGID", &own, true)

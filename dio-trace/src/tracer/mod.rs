@@ -36,9 +36,20 @@ pub struct Options {
     pub attach: Option<AttachMode>,
     /// Emit an event for every request instead of only for findings.
     pub all: bool,
+    /// Probe why requests that must not wait end with EAGAIN.
+    pub why_eagain: bool,
+    /// Compare the buffer of a write at its completion with what it was at its issue.
+    pub verify_stable: bool,
     /// Capture the user stack when a request is issued.
     pub stacks: bool,
     /// Print the probes' own messages to stderr.
     pub log: bool,
     pub wanted: RequestFilter,
+}
+
+impl Options {
+    /// True if only some processes are traced.
+    const fn is_filtered(&self) -> bool {
+        !matches!(self.scope, Scope::System)
+    }
 }

@@ -79,14 +79,12 @@ impl Tracer {
                 targets::add(&mut bpf, *pid)?;
             }
         }
-        let filtered = !matches!(options.scope, Scope::System);
         let add_descendants = |bpf: &mut Ebpf| match &options.scope {
             Scope::Processes { pids, children: true } => targets::add_descendants(bpf, pids),
             _ => Ok(()),
         };
-        let coverage =
-            attach_all(&mut bpf, &kernel, options.attach, filtered, progress, add_descendants)
-                .map_err(|error| by_cgroup(error, options))?;
+        let coverage = attach_all(&mut bpf, &kernel, options, progress, add_descendants)
+            .map_err(|error| by_cgroup(error, options))?;
         let ring = bpf.take_map("EVENTS").context("the object has no map EVENTS")?;
         // SAFETY: the RingBuf owns its descriptor and keeps it open as long as it lives.
         let ring = unsafe { AsyncFd::register(RingBuf::try_from(ring)?) }?;
@@ -102,7 +100,7 @@ impl Tracer {
             None
         };
         let mut tracer = Self { bpf, ring, tick, coverage, dark: Vec::new(), log };
-        tracer.self_test(filtered)?;
+        tracer.self_test(options.is_filtered())?;
         Ok(tracer)
     }
 

@@ -2,10 +2,7 @@
 
 use crate::{
     cause::{Case, Reason, Rule, Scenario, rules::alignment::off_block},
-    system::{
-        extents::extent,
-        file_attrs::{attribute, flag},
-    },
+    system::{extents::extent, file_attrs::flag},
 };
 
 pub(super) const DATA_JOURNAL: Rule = Rule {
@@ -60,8 +57,8 @@ pub(super) const ENCRYPTED: Rule = Rule {
     means: "fscrypt decrypts in the page cache, so requests for an encrypted file go through it. \
             With -o inlinecrypt (from 5.18 on, where the kernel was built with it) the block layer \
             decrypts, and requests in whole blocks are direct; kernels from 7.3 on always work so.",
-    proof: "The request went through the page cache, and statx(2) or FS_IOC_GETFLAGS says that \
-            this file is encrypted.",
+    proof: "The request went through the page cache, and the inode (S_ENCRYPTED), statx(2) or \
+            FS_IOC_GETFLAGS says that this file is encrypted.",
     fix: "mount with inlinecrypt (kernel 5.18 or later with CONFIG_FS_ENCRYPTION_INLINE_CRYPT) and use \
           whole blocks for offset, length and buffer; or encrypt below the file system (dm-crypt), \
           which keeps requests direct",
@@ -75,8 +72,8 @@ pub(super) const VERITY: Rule = Rule {
     title: "fs-verity checks this file in the page cache",
     means: "A file under fs-verity is verified page by page against a Merkle tree as it comes into \
             the page cache; a direct read would go past the check, so every read goes through it.",
-    proof: "The read went through the page cache, and statx(2) or FS_IOC_GETFLAGS says that this \
-            file has verity.",
+    proof: "The read went through the page cache, and the inode (S_VERITY), statx(2) or \
+            FS_IOC_GETFLAGS says that this file has verity.",
     fix: "none: reads of verity files are cached by design. Copy the file (`cp --reflink=never`) \
           for one without, or drop O_DIRECT",
     on: "ext4, f2fs, btrfs",
@@ -137,8 +134,7 @@ fn may_have_been_inline(case: &Case<'_>) -> bool {
 
 /// Follows fs/ext4/file.c:ext4_should_use_dio and fs/crypto/inline_crypt.c:fscrypt_dio_supported.
 fn encrypted(case: &Case<'_>) -> Option<Reason> {
-    let encrypted = case.marked(flag::ENCRYPTED, attribute::ENCRYPTED);
-    if !case.cached() || !encrypted || case.flag(flag::INLINE_DATA) {
+    if !case.cached() || !case.is_encrypted() || case.flag(flag::INLINE_DATA) {
         return None;
     }
     let wrong = off_block(case, case.block());
@@ -158,6 +154,6 @@ fn encrypted(case: &Case<'_>) -> Option<Reason> {
 }
 
 fn verity(case: &Case<'_>) -> Option<Reason> {
-    (case.cached_read() && case.marked(flag::VERITY, attribute::VERITY))
+    (case.cached_read() && case.has_verity())
         .then(|| Reason::proven("the file has fs-verity: every read is checked in the page cache"))
 }

@@ -1,9 +1,6 @@
 //! Rules for requests that ended with an error.
 
-use dio_trace_common::{
-    abi::API_IO_URING,
-    verdict::{Verdict, magic},
-};
+use dio_trace_common::verdict::{Verdict, magic};
 
 use crate::{
     cause::{
@@ -58,39 +55,6 @@ pub(super) const COMPRESSED_REFUSED: Rule = Rule {
     on: "ntfs3, ntfs",
     scenario: Scenario::Needs("an NTFS volume with a compressed file, which no mkfs here makes"),
     test: compressed_refused,
-};
-
-pub(super) const FLAG_UNSUPPORTED: Rule = Rule {
-    id: "flag-unsupported",
-    title: "EOPNOTSUPP: a flag of the request is not supported",
-    means: "RWF_NOWAIT, RWF_ATOMIC and RWF_DONTCACHE need support by kernel and file system; \
-            without it the request is refused: a direct one with RWF_DONTCACHE too, though the flag \
-            changes nothing about it. f2fs refuses direct requests on a file in an atomic write. A ring of io_uring that polls \
-            (IORING_SETUP_IOPOLL) takes only files that can be polled.",
-    proof: "EOPNOTSUPP alone: which flag it was is not recorded, hence likely.",
-    fix: "leave that flag out on this file, or use another file system or a newer kernel",
-    on: "any",
-    scenario: Scenario::In(&["ext4-512", "btrfs", "tmpfs"]),
-    test: flag_unsupported,
-};
-
-pub(super) const WOULD_BLOCK: Rule = Rule {
-    id: "would-block",
-    title: "EAGAIN: it must not wait, and would have had to",
-    means: "RWF_NOWAIT asks for an answer at once. The kernel says EAGAIN if it would have to \
-            wait: for cached or dirty pages in the range, a lock, block maps not in memory, an \
-            allocation, a time stamp that a write must update (xfs from 6.0 on, ext4 from 7.3 on), \
-            or a free slot in the device's queue. A block device also says so of a request that \
-            takes more than one bio, and btrfs from 7.3 on of every write that needs a stable copy \
-            of its buffer. io_uring's own first attempts are not requests of the program: they are \
-            counted in `attempts`.",
-    proof: "The request ended with EAGAIN. What it would have waited for the kernel does not say: \
-            likely.",
-    fix: "one by one nothing is wrong: repeat it without RWF_NOWAIT, or from a thread that may wait. \
-          If most requests of a file end so, RWF_NOWAIT gains nothing there",
-    on: "any",
-    scenario: Scenario::In(&["ext4-512", "xfs-512", "btrfs"]),
-    test: would_block,
 };
 
 pub(super) const NO_SPACE: Rule = Rule {
@@ -188,47 +152,6 @@ fn compressed_refused(case: &Case<'_>) -> Option<Reason> {
         let fs = case.fs;
         Reason::proven(format!("the file is compressed, and {fs} does no direct I/O on those"))
     })
-}
-
-fn flag_unsupported(case: &Case<'_>) -> Option<Reason> {
-    case.failed_with(libc::EOPNOTSUPP).then(|| {
-        let ring = if case.request.api == API_IO_URING {
-            ", or a ring with IORING_SETUP_IOPOLL on a file that cannot be polled"
-        } else {
-            ""
-        };
-        Reason::likely(format!(
-            "a flag (RWF_NOWAIT, RWF_DONTCACHE, RWF_ATOMIC) that this kernel or file system does \
-             not support{ring}"
-        ))
-    })
-}
-
-/// Bytes of 256 pages (BIO_MAX_VECS): more may not fit into one bio.
-const ONE_BIO: u64 = 1 << 20;
-
-fn would_block(case: &Case<'_>) -> Option<Reason> {
-    if !case.failed_with(libc::EAGAIN) {
-        return None;
-    }
-    let (len, write) = (case.request.len, case.is_write());
-    // block/fops.c:__blkdev_direct_IO
-    if case.is_device() && len > ONE_BIO {
-        let reason = format!(
-            "its {len} bytes take more than one bio (256 pages), which a block device does not \
-             submit for a request that must not wait"
-        );
-        return Some(Reason::likely(reason).with_fix(
-            "with RWF_NOWAIT ask for at most 1 MiB at a time, or repeat it without RWF_NOWAIT",
-        ));
-    }
-    Some(Reason::likely(if write {
-        "it would have had to wait: for cached or dirty pages in its range, a lock, blocks to \
-         allocate, metadata not in memory, or a time stamp to update"
-    } else {
-        "it would have had to wait: for cached or dirty pages in its range, a lock, or metadata not \
-         in memory"
-    }))
 }
 
 fn no_space(case: &Case<'_>) -> Option<Reason> {

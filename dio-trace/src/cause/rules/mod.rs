@@ -12,6 +12,7 @@ mod client;
 mod efault;
 mod errors;
 mod f2fs;
+mod flags;
 mod invalidation;
 mod memory;
 pub(super) mod notes;
@@ -21,6 +22,7 @@ mod side_effects;
 pub(super) mod side_events;
 mod stacked;
 mod unknown;
+mod would_block;
 mod xfs;
 
 use crate::cause::Rule;
@@ -28,7 +30,10 @@ pub use alignment::{Limits, limits_of};
 pub use errors::IO_ERRORS;
 
 /// Id of the rule for requests that must not wait.
-pub const WOULD_BLOCK: &str = errors::WOULD_BLOCK.id;
+pub const WOULD_BLOCK: &str = would_block::WOULD_BLOCK.id;
+
+/// Id of the rule for requests that io_uring handed to a worker thread.
+pub const PUNTED: &str = would_block::PUNTED.id;
 
 /// Id of the rule for findings that no other rule explains.
 pub const NOT_EXPLAINED: &str = unknown::NOT_EXPLAINED.id;
@@ -53,11 +58,12 @@ pub(super) const LASTING: &[Rule] = &[
 pub const RULES: &[Rule] = &[
     // The request failed: it moved no bytes.
     errors::DAEMON_REFUSED,
+    flags::ATOMIC_WRITE,
     alignment::MISALIGNED,
     errors::INVALID_REQUEST,
     errors::COMPRESSED_REFUSED,
-    errors::FLAG_UNSUPPORTED,
-    errors::WOULD_BLOCK,
+    flags::FLAG_UNSUPPORTED,
+    would_block::WOULD_BLOCK,
     errors::NO_SPACE,
     efault::EFAULT,
     errors::INTERRUPTED,
@@ -111,6 +117,7 @@ pub const RULES: &[Rule] = &[
     short_io::MAX_RW,
     short_io::OTHER,
     // Side effects.
+    side_effects::BUFFER_CHANGED,
     side_effects::DIRTY_FLUSH,
     side_effects::CACHE_INVALIDATED,
     // Expected short counts: the end of the file or device.
@@ -120,6 +127,7 @@ pub const RULES: &[Rule] = &[
     notes::LOOP_BUFFERED,
     notes::BOUNCED,
     notes::SERVER_MAY_CACHE,
+    would_block::PUNTED,
     // Causes of side events, not of requests.
     side_events::OPEN_REFUSED,
     side_events::MIXED_ACCESS,

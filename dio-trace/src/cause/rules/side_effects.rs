@@ -59,6 +59,32 @@ pub(super) const CACHE_INVALIDATED: Rule = Rule {
     test: cache_invalidated,
 };
 
+pub(super) const BUFFER_CHANGED: Rule = Rule {
+    id: "buffer-changed",
+    title: "the buffer changed while the write was in flight",
+    means: "A direct write reads the program's buffer while it is under way, perhaps several times: \
+            for each copy of a mirror, for a checksum, for the device. If the program changes the \
+            buffer before the write has completed, the copies of md RAID1 differ, the checksums of \
+            btrfs do not match, and what is on the disk is neither the old nor the new data.",
+    proof: "`--verify-stable`: a sum of samples of the buffer, taken at the issue and before the \
+            call returned, differs. Buffers of up to 4096 bytes are compared as a whole, of a \
+            vector the first segment.",
+    fix: "do not touch the buffer of a write before its call returns (or its completion is reaped): \
+          find the code that shares it, or write from a copy",
+    on: "any",
+    scenario: Scenario::Program("reports"),
+    test: buffer_changed,
+};
+
+fn buffer_changed(case: &Case<'_>) -> Option<Reason> {
+    (case.seen(seen::BUFFER_CHANGED) && healthy(case)).then(|| {
+        Reason::proven(
+            "the buffer was changed between the issue of the write and its return: what is on the \
+             disk may be a mixture",
+        )
+    })
+}
+
 fn dirty_left(case: &Case<'_>) -> Option<Reason> {
     (case.cached_write() && !case.seen(seen::WRITTEN_BACK)).then(|| {
         Reason::proven(format!(

@@ -368,6 +368,9 @@ impl<W: Write> Screen<W> {
         if skipped != 0 {
             seen.push_str(&format!("; probe runs skipped by the kernel {}", count(skipped)));
         }
+        if s.buffers_compared != 0 {
+            seen.push_str(&format!("; buffers compared {}", count(s.buffers_compared)));
+        }
         writeln!(self.out, "{}", wrap("seen:   ", &seen, self.style.width))?;
         let probes =
             format!("{} attached by {}, kernel {}", s.probes.attached.len(), s.attach, s.kernel);

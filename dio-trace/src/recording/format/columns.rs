@@ -58,11 +58,15 @@ enum Column {
     SegmentsSeen,
     Extents,
     Stack,
+    InodeFlags,
+    CallFlags,
 }
 
-const COLUMNS: usize = Column::Stack as usize + 1;
-/// Columns without [`Column::Stack`]: in files of version 1, and in blocks without stacks.
-const COLUMNS_1: usize = COLUMNS - 1;
+const COLUMNS: usize = Column::CallFlags as usize + 1;
+/// Columns of files of version 1, and of blocks without stacks in files of version 2.
+const COLUMNS_1: usize = Column::Stack as usize;
+/// Columns of blocks with stacks in files of version 2.
+const COLUMNS_2: usize = COLUMNS_1 + 1;
 
 /// A request as it is recorded, with ids of the recording for its file and its thread.
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +165,8 @@ impl Columns {
             u64::from(e.segments),
             recorded.extents.map_or(0, |flags| u64::from(flags) + 1),
             u64::from(recorded.stack),
+            u64::from(r.inode_flags),
+            u64::from(r.rw_flags) | u64::from(r.ring) << 16 | u64::from(r.would_block) << 24,
         ];
         for (column, value) in self.columns.iter_mut().zip(row) {
             column.push(value);
@@ -173,10 +179,8 @@ impl Columns {
     pub(crate) fn encode(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         put(&mut out, self.rows as u64);
-        let stacks = self.columns[Column::Stack as usize].iter().any(|stack| *stack != 0);
-        let columns = if stacks { COLUMNS } else { COLUMNS_1 };
-        put(&mut out, columns as u64);
-        for column in &self.columns[..columns] {
+        put(&mut out, COLUMNS as u64);
+        for column in &self.columns {
             pack(column, &mut out);
         }
         self.columns.iter_mut().for_each(Vec::clear);
@@ -190,7 +194,7 @@ impl Columns {
         let rows = usize::try_from(get(&mut bytes)?).ok().filter(|rows| *rows <= MAX_ROWS)?;
         // More columns require a newer format version.
         let columns = usize::try_from(get(&mut bytes)?).ok()?;
-        matches!(columns, COLUMNS_1 | COLUMNS).then_some(())?;
+        matches!(columns, COLUMNS_1 | COLUMNS_2 | COLUMNS).then_some(())?;
         let (there, missing) = self.columns.split_at_mut(columns);
         for column in there {
             unpack(&mut bytes, rows, column)?;
@@ -227,6 +231,7 @@ fn request(at: &impl Fn(Column) -> u64, before: Before) -> Recorded {
     let end_ns = before.end.wrapping_add(unfold(at(End)) as u64);
     let size_begin = before.size.wrapping_add(unfold(at(SizeBegin)));
     let what = at(What);
+    let flags = at(CallFlags);
     let request = Request {
         nr_segs: small(Segments),
         begin_ns: end_ns.wrapping_sub(unfold(at(Latency)) as u64),
@@ -257,6 +262,10 @@ fn request(at: &impl Fn(Column) -> u64, before: Before) -> Recorded {
         op: (what & 1) as u8,
         api: (what >> 1) as u8,
         flags: (what >> 9) as u8,
+        inode_flags: small(InodeFlags),
+        rw_flags: flags as u16,
+        ring: (flags >> 16) as u8,
+        would_block: (flags >> 24) as u8,
         ..Request::EMPTY
     };
     let extents = at(Extents).checked_sub(1).map(|flags| flags as u32);

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::recording::format::{
-    Columns, End, Fact, Header, Kind, Recorded, TotalsFact,
+    Columns, End, Fact, Header, Kind, Recorded, TotalsFact, VERSION,
     block::{encode, prefix},
 };
 
@@ -33,8 +33,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Those of the output.
     pub fn new(mut out: W, header: &Header) -> io::Result<Self> {
-        // A reader of version 1 can read a file without stacks.
-        let prefix = prefix(if header.stacks { 2 } else { 1 });
+        let prefix = prefix(VERSION);
         out.write_all(&prefix)?;
         let written = prefix.len() as u64;
         let mut writer = Self { written, ..Self::bare(out) };

@@ -268,9 +268,8 @@ fn stacks_are_emitted_once_and_found_again() {
     assert_eq!(replayed.recorded, 4);
     let stack = (1, "[unknown];[unknown]".to_owned());
     assert_eq!(seen.0, [stack.clone(), stack]);
-    // Emitted once, in a file whose version allows stacks.
     let mut reader = Reader::open(File::open(&options.path).unwrap()).unwrap();
-    assert_eq!(reader.version(), 2);
+    assert_eq!(reader.version(), 3);
     let mut emitted = 0;
     while let Some(item) = reader.item().unwrap() {
         if let Item::Facts(facts) = item {

@@ -8,7 +8,7 @@ use dio_trace_common::{
     abi::{
         API_IO_URING, API_LIBAIO, API_READV, BY_OPEN, BufferedUse, BufferedUseEvent, Counter,
         CounterKey, EVENT_BUFFERED_USE, EVENT_REJECTED_OPEN, FileId, MIXED_CACHED, MIXED_DIRTIED,
-        OP_WRITE, RejectedOpen, Request, STATS, Stat, Task,
+        OP_WRITE, RejectedOpen, Request, STATS, Stat, Task, ring, rwf, would_block,
     },
     evidence::seen,
     histogram::Histogram,
@@ -54,6 +54,14 @@ fn on_loop() -> Layer {
         limits: LoopLimits::default(),
     };
     Layer { name: "loop0".to_owned(), kind }
+}
+
+/// A request that must not wait, of a polling io_uring; a probe saw what it would have waited for.
+fn nowait(request: &mut Request) {
+    request.ret = -11;
+    request.rw_flags = rwf::NOWAIT;
+    request.ring = ring::IOPOLL;
+    request.would_block = would_block::CACHED;
 }
 
 /// One request of each common kind, each on a file of its own.
@@ -140,7 +148,7 @@ fn requests() -> Vec<(Request, &'static str, &'static str, &'static str, FileAtt
             "rw",
             nothing(),
         ),
-        (change(8, &|r| r.ret = -11), "/data/nowait.db", "ext4", "rw", nothing()),
+        (change(8, &nowait), "/data/nowait.db", "ext4", "rw", nothing()),
         (change(9, &|r| r.ret = -5), "/data/evil\\x1b[2J name.db", "xfs", "rw", nothing()),
         (
             change(10, &|_| ()),

@@ -1,0 +1,95 @@
+//! Rules for requests, and attempts of requests, that must not wait.
+
+use dio_trace_common::abi::{ring, would_block as bits};
+
+use crate::cause::{Case, Reason, Rule, Scenario};
+
+pub(super) const WOULD_BLOCK: Rule = Rule {
+    id: "would-block",
+    title: "EAGAIN: it must not wait, and would have had to",
+    means: "RWF_NOWAIT asks for an answer at once. The kernel says EAGAIN if it would have to \
+            wait: for cached or dirty pages in the range, a lock, block maps not in memory, an \
+            allocation, a time stamp that a write must update (xfs from 6.0 on, ext4 from 7.3 on), \
+            or a free slot in the device's queue. A block device also says so of a request that \
+            takes more than one bio, and btrfs from 7.3 on of every write that needs a stable copy \
+            of its buffer. io_uring's own first attempts are not requests of the program: they are \
+            counted in `attempts`.",
+    proof: "The request ended with EAGAIN. With `--why-eagain` the kernel functions that find a \
+            reason are probed, and the reason is proven; without it the kernel does not say: likely.",
+    fix: "one by one nothing is wrong: repeat it without RWF_NOWAIT, or from a thread that may wait. \
+          If most requests of a file end so, RWF_NOWAIT gains nothing there",
+    on: "any",
+    scenario: Scenario::In(&["ext4-512", "xfs-512", "btrfs"]),
+    test: would_block,
+};
+
+pub(super) const PUNTED: Rule = Rule {
+    id: "punted",
+    title: "io_uring handed the request to a worker thread",
+    means: "io_uring first tries each request without waiting. If that attempt ends with EAGAIN, a \
+            thread of io-wq makes the request again and may wait. That costs a switch of threads, \
+            and requests of one file may come one after another there.",
+    proof: "A thread of io-wq made the last attempt, and a probe of `--why-eagain` saw why an \
+            earlier one would have had to wait.",
+    fix: "remove the reason if that is possible: for blocks to allocate, write to allocated blocks \
+          (fallocate, or overwrite); for cached pages, stop mixing buffered and direct use",
+    on: "io_uring on any file system",
+    scenario: Scenario::Program("reports"),
+    test: punted,
+};
+
+/// Bytes of 256 pages (BIO_MAX_VECS): more may not fit into one bio.
+const ONE_BIO: u64 = 1 << 20;
+
+fn would_block(case: &Case<'_>) -> Option<Reason> {
+    if !case.failed_with(libc::EAGAIN) {
+        return None;
+    }
+    if let Some(reasons) = reasons(case.request.would_block) {
+        return Some(Reason::proven(format!("it would have had to wait: {reasons}")));
+    }
+    let (len, write) = (case.request.len, case.is_write());
+    // block/fops.c:__blkdev_direct_IO
+    if case.is_device() && len > ONE_BIO {
+        let reason = format!(
+            "its {len} bytes take more than one bio (256 pages), which a block device does not \
+             submit for a request that must not wait"
+        );
+        return Some(Reason::likely(reason).with_fix(
+            "with RWF_NOWAIT ask for at most 1 MiB at a time, or repeat it without RWF_NOWAIT",
+        ));
+    }
+    Some(Reason::likely(if write {
+        "it would have had to wait: for cached or dirty pages in its range, a lock, blocks to \
+         allocate, metadata not in memory, or a time stamp to update"
+    } else {
+        "it would have had to wait: for cached or dirty pages in its range, a lock, or metadata not \
+         in memory"
+    }))
+}
+
+fn punted(case: &Case<'_>) -> Option<Reason> {
+    let by_worker = case.request.ring & ring::WORKER != 0 && case.request.ret >= 0;
+    let reasons = reasons(case.request.would_block).filter(|_| by_worker)?;
+    Some(Reason::proven(format!(
+        "an attempt without waiting failed, and a worker thread (io-wq) made the request: {reasons}"
+    )))
+}
+
+/// What the attempts would have had to wait for, in words; None if no probe saw it.
+pub(in crate::cause) fn reasons(seen: u8) -> Option<String> {
+    const WORDS: &[(u8, &str)] = &[
+        (bits::TIMESTAMP, "a time stamp of the file had to be updated"),
+        (bits::DIRTY, "pages of its range in the page cache had to be written back"),
+        (bits::CACHED, "its range had pages in the page cache"),
+        (
+            bits::BLOCK_MAP,
+            "the file system could not map its blocks at once (blocks to allocate, metadata to \
+             read, or a lock)",
+        ),
+        (bits::INODE_LOCK, "another thread held the lock of the inode"),
+    ];
+    let named: Vec<&str> =
+        WORDS.iter().filter(|(bit, _)| seen & bit != 0).map(|(_, words)| *words).collect();
+    (!named.is_empty()).then(|| named.join("; "))
+}
