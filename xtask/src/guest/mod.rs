@@ -86,6 +86,12 @@ pub(crate) enum Guest {
     ReportsUser(reports::memory::ReportsUserArgs),
     /// Write with RWF_NOWAIT, for the `reports` scenario
     ReportsNowait(reports::nowait::ReportsNowaitArgs),
+    /// Write with flags of the call, for the `reports` scenario
+    ReportsFlags(reports::flags::ReportsFlagsArgs),
+    /// Write a buffer that changes, for the `reports` scenario
+    ReportsStable(reports::stable::ReportsStableArgs),
+    /// Make requests that would have to wait, for the `reports` scenario
+    ReportsWaits(reports::waits::ReportsWaitsArgs),
     /// Make the cells' requests
     Workload(workload::WorkloadArgs),
     /// Serve a folder over FUSE
@@ -135,6 +141,9 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Forecasts(args) => by_hand::forecasts_alone(args),
         Guest::Reports(args) => by_hand::alone(args, reports::SETUPS, reports::check),
         Guest::ReportsNowait(args) => reports::nowait::program(args).map(|()| 0),
+        Guest::ReportsFlags(args) => reports::flags::program(args).map(|()| 0),
+        Guest::ReportsStable(args) => reports::stable::program(args).map(|()| 0),
+        Guest::ReportsWaits(args) => reports::waits::program(args).map(|()| 0),
         Guest::ReportsUser(args) => reports::memory::program(args).map(|()| 0),
         Guest::OrdinaryUser(args) => {
             by_hand::alone(args, unprivileged::SETUPS, unprivileged::check)

@@ -184,7 +184,8 @@ fn fixed(ring: &mut IoUring, call: &Call) -> Result<i64> {
     result
 }
 
-fn submit(ring: &mut IoUring, entry: &squeue::Entry) -> Result<i64> {
+/// Submits an entry and waits for its result.
+pub(crate) fn submit(ring: &mut IoUring, entry: &squeue::Entry) -> Result<i64> {
     // SAFETY: the buffer outlives the request, which is waited for below.
     unsafe { ring.submission().push(entry) }.ok().context("the submission queue is full")?;
     ring.submit_and_wait(1).context("io_uring_enter")?;
@@ -197,7 +198,8 @@ fn submit(ring: &mut IoUring, entry: &squeue::Entry) -> Result<i64> {
     }
 }
 
-fn last_error() -> i64 {
+/// The calling thread's last error as -errno.
+pub(crate) fn last_error() -> i64 {
     -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 

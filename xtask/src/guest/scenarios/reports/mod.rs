@@ -6,13 +6,20 @@
 //! - [`daemon`]: a FUSE daemon whose own request is refused
 //! - [`copies`]: a btrfs that keeps its data in copies
 //! - [`nowait`]: RWF_NOWAIT that gains nothing
+//! - [`waits`]: what a request that must not wait would have waited for
+//! - [`flags`]: flags of the call that a file does not take
+//! - [`stable`]: a buffer that changes while it is written
 mod copies;
 mod daemon;
+pub(crate) mod flags;
 mod loops;
 pub(crate) mod memory;
 pub(crate) mod nowait;
+pub(crate) mod stable;
+pub(crate) mod waits;
 
 use std::{
+    cell::Cell,
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
@@ -31,8 +38,8 @@ use crate::{
 };
 
 /// The number of runs of dio-trace.
-pub(crate) const RUNS: u64 = 10;
-pub(crate) const SETUPS: &[&str] = &["ext4-512", "ext4-4kn", "btrfs-dup", "xfs-512"];
+pub(crate) const RUNS: u64 = 18;
+pub(crate) const SETUPS: &[&str] = &["ext4-512", "ext4-4kn", "btrfs-dup", "xfs-512", "scsi-medium"];
 
 /// One report; returns the mismatches.
 type Case = fn(&Trial<'_>, &Path) -> Result<Vec<String>>;
@@ -44,21 +51,33 @@ const CASES: &[(&str, &str, Case)] = &[
     ("FUSE daemon refuses", "ext4-512", daemon::check),
     ("btrfs data in copies", "btrfs-dup", copies::check),
     ("RWF_NOWAIT gains nothing", "xfs-512", nowait::check),
+    ("time stamps, by --why-eagain", "xfs-512", waits::check_timestamps),
+    ("dirty pages and locks, by --why-eagain", "ext4-512", waits::check_ext4),
+    ("flags of the call", "ext4-512", flags::check),
+    ("atomic writes", "scsi-medium", flags::check_atomic),
+    ("a buffer that changes", "ext4-512", stable::check),
 ];
 
 /// Runs each report; returns the mismatches.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
+    let trial = Trial { tried, out, runs: Cell::new(0) };
+    let mut left_out = false;
     for (name, setup, case) in CASES {
         say(format!("reports: {name}"));
         let place = places.iter().find(|place| place.setup.name == *setup);
         let Some(place) = place else {
             say(format!("reports: {name}: left out: there is no {setup} here"));
+            left_out = true;
             continue;
         };
-        let mismatches = case(&Trial { tried, out }, &place.path)
-            .unwrap_or_else(|error| vec![format!("{error:#}")]);
+        let mismatches =
+            case(&trial, &place.path).unwrap_or_else(|error| vec![format!("{error:#}")]);
         wrong.extend(mismatches.into_iter().map(|text| format!("{name}: {text}")));
+    }
+    let runs = trial.runs.get();
+    if !left_out && wrong.is_empty() && runs != RUNS {
+        wrong.push(format!("{runs} runs of dio-trace, and RUNS says {RUNS}"));
     }
     Ok(wrong)
 }
@@ -67,6 +86,8 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
 struct Trial<'a> {
     tried: &'a Tried,
     out: &'a Path,
+    /// The runs so far.
+    runs: Cell<u64>,
 }
 
 impl Trial<'_> {
@@ -78,9 +99,19 @@ impl Trial<'_> {
     /// Traces a command with `run --all`; returns what it wrote to stdout, the requests, and the
     /// summary.
     fn run_with_summary(&self, command: &[&str]) -> Result<(String, Vec<Seen>, Value)> {
+        self.run_with(&[], command)
+    }
+
+    /// [`Trial::run_with_summary`] with further options.
+    fn run_with(&self, options: &[&str], command: &[&str]) -> Result<(String, Vec<Seen>, Value)> {
         let traces = Traces::new(self.out, "reports");
         let mut tool = self.tool("run", &traces)?;
-        let output = tool.arg("--").args(command).output().context("cannot start dio-trace")?;
+        let output = tool
+            .args(options)
+            .arg("--")
+            .args(command)
+            .output()
+            .context("cannot start dio-trace")?;
         let json = fs::read_to_string(&traces.json).context("dio-trace wrote no JSON")?;
         let summary = json.lines().last().context("dio-trace wrote nothing")?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -102,6 +133,7 @@ impl Trial<'_> {
     }
 
     fn tool(&self, verb: &str, traces: &Traces) -> Result<Command> {
+        self.runs.set(self.runs.get() + 1);
         let mut tool = Command::new(&self.tried.tool);
         tool.args([verb, "--all", "--json", "--attach", &self.tried.attach]);
         tool.args(["-o", text(&traces.json)?]);
@@ -123,6 +155,9 @@ struct Seen {
     cause: Option<String>,
     why: Option<String>,
     fix: Option<String>,
+    flags: Vec<String>,
+    would_block: Vec<String>,
+    finding: bool,
 }
 
 impl Seen {
