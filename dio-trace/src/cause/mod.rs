@@ -17,7 +17,9 @@ pub use case::Case;
 pub use explain::{Explanation, explain, wants_extents};
 pub use forecast::forecast;
 pub use reason::{Certainty, Reason, ReasonKind};
-pub use rules::{IO_ERRORS, Limits, NOT_EXPLAINED, PUNTED, RULES, WOULD_BLOCK, limits_of};
+pub use rules::{
+    ALIGNMENT_PROBE, IO_ERRORS, Limits, NOT_EXPLAINED, PUNTED, RULES, WOULD_BLOCK, limits_of,
+};
 pub use side_events::{DirectBy, explain_file, explain_mixed, explain_rejected_open, mixed_cause};
 
 /// A row of the rule table: one cause.

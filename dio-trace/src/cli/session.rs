@@ -34,6 +34,7 @@ use crate::{
     },
     enrich::Enricher,
     flow::{
+        alignment_probe::Sight,
         explained::{ExplainedRequest, WatchedEffects},
         pipeline::Pipeline,
         side_events::{MixedAccess, RejectedOpenRow},
@@ -103,7 +104,8 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     enricher.look_around(&family.all());
     give_up_privilege(&tracer);
     let watched = WatchedEffects::by(tracer.coverage().0);
-    let pipeline = Pipeline::new(enricher, Clock::now(), watched, common.filters.filter());
+    let pipeline = Pipeline::new(enricher, Clock::now(), watched, common.filters.filter())
+        .with_sight(Sight { sees_all: all, shows_all: all });
     let scope = family.scope(text.clone());
     let family = (common.verbose > 0).then_some(family);
     let mut session = Session { tracer, pipeline, output, gate, recorder, family, scope };
@@ -371,6 +373,11 @@ impl Session {
     fn woken(&mut self, wake: Wake) -> Result<bool> {
         if let Wake::Look = wake {
             let mut totals = self.tracer.totals()?;
+            // What is counted and held back is known only once its event was taken.
+            while let Some(event) = self.tracer.waiting() {
+                self.take(event)?;
+            }
+            self.pipeline.change_counters(&mut totals.counters);
             let Pipeline { filter, enricher, .. } = &mut self.pipeline;
             filter.retain(&mut totals, enricher);
             self.output.look(&totals, enricher)?;
@@ -397,6 +404,7 @@ impl Session {
 
     /// Flushes buffered output; returns true if the recorder stopped early.
     fn flush(&mut self) -> Result<bool> {
+        self.settle_probes()?;
         self.output.sink().flush()?;
         let Some(recorder) = &mut self.recorder else { return Ok(false) };
         if recorder.wants_totals() {
@@ -407,6 +415,16 @@ impl Session {
             self.dump("a finding matched --dump-on")?;
         }
         Ok(stopped)
+    }
+
+    /// Passes on the requests that were held back for long enough.
+    fn settle_probes(&mut self) -> Result<()> {
+        let Self { tracer, pipeline, output, gate, .. } = self;
+        let mut sink = Gated { gate, sink: output.sink() };
+        if pipeline.expire_probes(Clock::monotonic(), &mut sink)? {
+            pipeline.decide_probes(&tracer.totals()?.counters, &mut sink)?;
+        }
+        Ok(())
     }
 
     /// Writes the memory of a flight recorder to a file.
@@ -438,6 +456,9 @@ impl Session {
             }
         })?;
         result?;
+        let counters = totals.counters.iter().map(|(key, counter)| (key, counter));
+        pipeline.finish_probes(counters, &mut Gated { gate: &mut gate, sink: output.sink() })?;
+        pipeline.change_counters(&mut totals.counters);
         let mut summary = pipeline.summary(&mut totals, &[], u32::MAX);
         summary.scope = scope;
         output.sink().summary(&summary)?;

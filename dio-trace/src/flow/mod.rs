@@ -1,6 +1,7 @@
 //! The path of an event to the outputs. A [`pipeline::Pipeline`] decides, filters and explains each
 //! event and passes it to a [`sink::Sink`]; a [`summary::Summary`] ends the run.
 
+pub mod alignment_probe;
 pub mod decided;
 pub mod explained;
 pub mod filter;

@@ -5,11 +5,12 @@
 //! recorded.
 
 use anyhow::Result;
-use dio_trace_common::abi::{BufferedUseEvent, RejectedOpen, Request};
+use dio_trace_common::abi::{BufferedUseEvent, Counter, CounterKey, RejectedOpen, Request};
 
 use crate::{
     enrich::Enricher,
     flow::{
+        alignment_probe::{AlignmentProbes, Released, Sight},
         decided::{Decided, LookedUp},
         explained::{ExplainedRequest, WatchedEffects},
         filter::{Filter, TotalsFilter},
@@ -28,12 +29,21 @@ pub struct Pipeline {
     watched: WatchedEffects,
     pub filter: Filter,
     side: SideEvents,
+    probes: AlignmentProbes,
 }
 
 impl Pipeline {
     #[must_use]
     pub fn new(enricher: Enricher, clock: Clock, watched: WatchedEffects, filter: Filter) -> Self {
-        Self { enricher, clock, watched, filter, side: SideEvents::default() }
+        let (side, probes) = (SideEvents::default(), AlignmentProbes::default());
+        Self { enricher, clock, watched, filter, side, probes }
+    }
+
+    /// Says which requests have events, and which the sink takes; without it, only findings.
+    #[must_use]
+    pub fn with_sight(mut self, sight: Sight) -> Self {
+        self.probes.set(sight);
+        self
     }
 
     /// Takes an event of the ring buffer.
@@ -48,7 +58,11 @@ impl Pipeline {
             }
             Event::Request(request) => {
                 let decided = Decided::of(request);
-                if !self.takes(&decided) {
+                if !self.takes_names(request) {
+                    return Ok(());
+                }
+                self.observe(request, sink)?;
+                if !self.filter.takes_verdict(decided.decision.verdict) {
                     return Ok(());
                 }
                 let looked_up = LookedUp::now(&decided, &mut self.enricher);
@@ -60,11 +74,6 @@ impl Pipeline {
                 self.mixed_access(event, direct, true, sink)
             }
         }
-    }
-
-    /// True if the filter takes a request.
-    fn takes(&mut self, decided: &Decided<'_>) -> bool {
-        self.filter.takes_verdict(decided.decision.verdict) && self.takes_names(decided.request)
     }
 
     /// True if the filter takes the names of a request's process and file.
@@ -84,7 +93,65 @@ impl Pipeline {
             && self.filter.takes_person(&self.enricher.process(event.direct_user, None))
     }
 
-    /// Explains a request that the filter has taken, and passes it to the sink.
+    /// Takes what a request says about those that are held back. Called before [`Self::request`], and
+    /// for requests that are then left out by their verdict or because they are no findings. Returns
+    /// the completions (CLOCK_MONOTONIC in ns) of earlier findings that are steps of a probe.
+    ///
+    /// # Errors
+    /// Errors of the sink.
+    pub fn observe(&mut self, request: &Request, sink: &mut dyn Sink) -> Result<Vec<u64>> {
+        release(self.probes.observe(request), sink)
+    }
+
+    /// Passes on what was held back for long enough at `now` (CLOCK_MONOTONIC in ns). Returns true
+    /// if [`Self::decide_probes`] is to be called.
+    ///
+    /// # Errors
+    /// Errors of the sink.
+    pub fn expire_probes(&mut self, now: u64, sink: &mut dyn Sink) -> Result<bool> {
+        release(self.probes.expire(now), sink)?;
+        Ok(self.probes.wants_counters(now))
+    }
+
+    /// Decides by the counters, which no filter has changed, about what was held back.
+    ///
+    /// # Errors
+    /// Errors of the sink.
+    pub fn decide_probes(
+        &mut self,
+        counters: &[(CounterKey, Counter)],
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
+        let counters = counters.iter().map(|(key, counter)| (key, counter));
+        release(self.probes.decide(counters), sink).map(|_| ())
+    }
+
+    /// Decides about all requests that are held back, by the last counters. Called when no more
+    /// events come. Returns the same as [`Self::observe`].
+    ///
+    /// # Errors
+    /// Errors of the sink.
+    pub fn finish_probes<'a>(
+        &mut self,
+        counters: impl Iterator<Item = (&'a CounterKey, &'a Counter)>,
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<u64>> {
+        release(self.probes.finish(counters), sink)
+    }
+
+    /// Changes counters to what was decided: steps of probes are no findings, and what is still held
+    /// back is not counted yet. Called once for each reading of the counters.
+    pub fn change_counters(&self, counters: &mut Vec<(CounterKey, Counter)>) {
+        self.probes.change(counters);
+    }
+
+    /// Number of requests that are held back.
+    #[cfg(test)]
+    pub(crate) fn probes_held(&self) -> usize {
+        self.probes.held()
+    }
+
+    /// Explains a request that the filter has taken, and passes it to the sink, or holds it back.
     ///
     /// # Errors
     /// Errors of the sink.
@@ -102,7 +169,7 @@ impl Pipeline {
             self.watched,
         );
         self.side.request(&record);
-        sink.request(&record)
+        self.probes.hold(decided, record).map_or(Ok(()), |record| sink.request(&record))
     }
 
     /// Takes a rejected open.
@@ -152,7 +219,14 @@ impl Pipeline {
     ///
     /// [`Op`]: dio_trace_common::abi::Op
     pub fn summary(&mut self, totals: &mut Totals, pids: &[u32], ops: u32) -> Summary {
-        let Self { enricher, filter, side, .. } = self;
-        TotalsFilter { filter, pids, ops }.summary(totals, side, enricher)
+        let Self { enricher, filter, side, probes, .. } = self;
+        let summary = TotalsFilter { filter, pids, ops }.summary(totals, side, enricher);
+        Summary { alignment_probes: probes.rows(enricher), ..summary }
     }
+}
+
+/// Passes on what was held back; returns the steps of probes.
+fn release(released: Released, sink: &mut dyn Sink) -> Result<Vec<u64>> {
+    released.records.iter().try_for_each(|record| sink.request(record))?;
+    Ok(released.steps)
 }

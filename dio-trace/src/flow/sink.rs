@@ -10,12 +10,14 @@ use crate::flow::{
 
 /// Takes what a [`Pipeline`] has decided, filtered and explained.
 ///
-/// Calls come in the order of the events. An error from any method means that the output can take
+/// Calls come in the order of the events, but for reads that may be steps of an alignment probe: they
+/// come when it is known what they are ([`AlignmentProbes`]). An error from any method means that the output can take
 /// no more; it ends tracing or reading.
 ///
 /// [`Pipeline`]: crate::flow::pipeline::Pipeline
+/// [`AlignmentProbes`]: crate::flow::alignment_probe::AlignmentProbes
 pub trait Sink {
-    /// True if requests without a finding are wanted as well. Only replay calls this: in live
+    /// True if requests without a finding are wanted as well, steps of alignment probes included. Only replay calls this: in live
     /// tracing the probes send only what was asked for.
     fn wants_all(&self) -> bool {
         false

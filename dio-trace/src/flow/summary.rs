@@ -13,6 +13,7 @@ use crate::{
     cause::explain_file,
     enrich::Enricher,
     flow::{
+        alignment_probe::AlignmentProbeRow,
         explained::SCHEMA,
         nowait::{self, NowaitRow},
         side_events::{MixedRow, RejectedOpenRow, SideEvents},
@@ -102,6 +103,8 @@ pub struct Summary {
     pub nowait: Vec<NowaitRow>,
     /// Writes whose buffer was compared; 0 without `--verify-stable`.
     pub buffers_compared: u64,
+    /// Alignment probes, whose requests are no findings. Empty until the pipeline sets it.
+    pub alignment_probes: Vec<AlignmentProbeRow>,
 }
 
 /// Statistics that count losses.
@@ -164,6 +167,7 @@ impl Summary {
             mixed,
             nowait: nowait::rows(&totals.counters, side.waits(), enricher),
             buffers_compared: totals.stat(Stat::BuffersCompared),
+            alignment_probes: Vec::new(),
         }
     }
 

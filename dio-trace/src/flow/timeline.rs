@@ -67,6 +67,14 @@ impl Timeline {
         slice.latency.count(latency);
     }
 
+    /// Takes the finding back of a request that ended at `time` and was added.
+    pub fn is_no_finding(&mut self, time: u64) {
+        let at = time.saturating_sub(self.start).checked_div(self.width).unwrap_or(0);
+        if let Some(slice) = self.slices.get_mut(at as usize) {
+            slice.findings = slice.findings.saturating_sub(1);
+        }
+    }
+
     /// Halves the number of slices.
     fn fold(&mut self) {
         let pair = |pair: &[Slice]| pair.iter().fold(Slice::EMPTY, Slice::add);

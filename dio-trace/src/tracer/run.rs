@@ -175,6 +175,16 @@ impl Tracer {
         targets::present(&self.bpf)
     }
 
+    /// The next event, if one is waiting.
+    pub fn waiting(&mut self) -> Option<Event> {
+        loop {
+            let item = self.ring.get_mut().next()?;
+            if let Some(event) = decode(&item).filter(foreign) {
+                return Some(event);
+            }
+        }
+    }
+
     /// Waits for the next event and returns it. Cancel safe: no event is lost.
     ///
     /// # Errors

@@ -35,6 +35,9 @@ pub const WOULD_BLOCK: &str = would_block::WOULD_BLOCK.id;
 /// Id of the rule for requests that io_uring handed to a worker thread.
 pub const PUNTED: &str = would_block::PUNTED.id;
 
+/// Id of the note on alignment probes.
+pub const ALIGNMENT_PROBE: &str = notes::ALIGNMENT_PROBE.id;
+
 /// Id of the rule for findings that no other rule explains.
 pub const NOT_EXPLAINED: &str = unknown::NOT_EXPLAINED.id;
 
@@ -128,6 +131,8 @@ pub const RULES: &[Rule] = &[
     notes::BOUNCED,
     notes::SERVER_MAY_CACHE,
     would_block::PUNTED,
+    // The cause of several requests together.
+    notes::ALIGNMENT_PROBE,
     // Causes of side events, not of requests.
     side_events::OPEN_REFUSED,
     side_events::MIXED_ACCESS,

@@ -58,6 +58,24 @@ pub(super) const SERVER_MAY_CACHE: Rule = Rule {
     test: server_may_cache,
 };
 
+pub(in crate::cause) const ALIGNMENT_PROBE: Rule = Rule {
+    id: "alignment-probe",
+    title: "a program tries out which alignment the file needs",
+    means: "A program that cannot ask for the alignment of a file finds it out: it reads at offset 0 \
+            with lengths, and then with buffer addresses, that grow in powers of two, until a read \
+            is not refused. QEMU does so for each image that it opens with cache=none, and other \
+            programs do alike. The refusals are expected: they are counted as `refused`, but are no \
+            findings.",
+    proof: "Reads at offset 0 that ended with EINVAL, each with the next length or buffer of such a \
+            series, and then one that worked and continues it. Where only findings have events, \
+            the counters show that reads of the same process and file worked; a single refused read \
+            is then taken for a probe only if it was of one byte. Anything else is a finding.",
+    fix: "nothing is wrong: the program learns from these reads how to align the others",
+    on: "qemu with cache=none, and other programs that try alignments out",
+    scenario: Scenario::Program("reports"),
+    test: |_| None,
+};
+
 fn loop_buffered(case: &Case<'_>) -> Option<Reason> {
     buffered_below(case.layers()).filter(|_| case.verdict(Verdict::Direct))
 }

@@ -15,6 +15,7 @@ use dio_trace_common::{
 use crate::{
     cause::ReasonKind,
     flow::{
+        alignment_probe::AlignmentProbeRow,
         explained::{ExplainedRequest, FindingKey},
         nowait::NowaitRow,
         side_events::{MixedAccess, MixedRow, RejectedOpenRow},
@@ -349,6 +350,14 @@ impl<W: Write> Screen<W> {
         Ok(())
     }
 
+    /// Writes the note on a process's alignment probes of a file.
+    fn alignment_probe(&mut self, row: &AlignmentProbeRow) -> io::Result<()> {
+        let text = format!("{}: of {}/{}, {}", row.path, row.comm, row.pid, row.why);
+        writeln!(self.out, "{}", wrap("note:   ", &text, self.style.width))?;
+        self.remember(row.cause);
+        Ok(())
+    }
+
     fn coverage(&mut self, s: &Summary) -> io::Result<()> {
         let lost: Vec<String> = s
             .lost
@@ -447,6 +456,9 @@ impl<W: Write> Sink for Screen<W> {
         }
         for row in summary.nowait.iter().take(MAX_ROWS) {
             self.nowait(row)?;
+        }
+        for row in summary.alignment_probes.iter().take(MAX_ROWS) {
+            self.alignment_probe(row)?;
         }
         if !self.causes.is_empty() {
             let text = format!("dio-trace explain {}", self.causes.join(" "));

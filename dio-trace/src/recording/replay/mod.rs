@@ -112,6 +112,7 @@ impl<R: Read + Seek> Recording<R> {
         while let Some(item) = reader.item()? {
             walk.take(item)?;
         }
+        walk.end()?;
         walk.left_out.too_large = reader.too_large();
         drop(reader); // its buffers
         Ok(walk.finish(header, bytes))

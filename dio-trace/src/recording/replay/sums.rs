@@ -111,6 +111,7 @@ impl Walk<'_> {
             self.left_out.requests = 0; // they are in the totals
         }
         let mut totals = self.as_live(&header, counters, by_requests);
+        self.pipeline.change_counters(&mut totals.counters);
         (self.named_right, self.used) = (HashMap::new(), HashSet::new());
         self.left_out.rows =
             self.pipeline.left_out() + fit(&mut totals, &mut self.pipeline.enricher);

@@ -4,11 +4,12 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
-use dio_trace_common::abi::{Counter, CounterKey, FileId, Task};
+use dio_trace_common::abi::{Counter, CounterKey, FileId, Request, Task};
 
 use crate::{
     enrich::Enricher,
     flow::{
+        alignment_probe::Sight,
         decided::{Decided, LookedUp},
         explained::WatchedEffects,
         pipeline::Pipeline,
@@ -80,8 +81,10 @@ impl<'a> Walk<'a> {
     pub(super) fn new(header: &Header, selection: Selection, sink: &'a mut dyn Sink) -> Self {
         let clock = Clock::fixed(i128::from(header.clock));
         let watched = WatchedEffects::by(&header.attached);
+        let sight = Sight { sees_all: header.all, shows_all: sink.wants_all() };
         let pipeline =
-            Pipeline::new(Enricher::recorded(), clock, watched, selection.filter.clone());
+            Pipeline::new(Enricher::recorded(), clock, watched, selection.filter.clone())
+                .with_sight(sight);
         Self {
             sink,
             selection,
@@ -247,6 +250,7 @@ impl<'a> Walk<'a> {
                 return Ok(());
             }
             let decided = Decided::of(&recorded.request);
+            self.observe(&recorded.request)?;
             if !self.selection.filter.takes_verdict(decided.decision.verdict) {
                 return Ok(());
             }
@@ -277,6 +281,20 @@ impl<'a> Walk<'a> {
             self.named_right.insert(known, right);
         }
         right
+    }
+
+    /// Takes what a request says about those that are held back.
+    fn observe(&mut self, request: &Request) -> Result<()> {
+        let steps = self.pipeline.observe(request, self.sink)?;
+        steps.iter().for_each(|time| self.timeline.is_no_finding(*time));
+        Ok(())
+    }
+
+    /// Decides about the requests that are still held back. Called after the last item.
+    pub(super) fn end(&mut self) -> Result<()> {
+        let steps = self.pipeline.finish_probes(self.counters.iter(), self.sink)?;
+        steps.iter().for_each(|time| self.timeline.is_no_finding(*time));
+        Ok(())
     }
 
     fn show(&mut self, decided: &Decided<'_>, recorded: &Recorded) -> Result<()> {

@@ -20,6 +20,7 @@ use crate::{
     cause::history::Kernels,
     enrich::Enricher,
     flow::{
+        alignment_probe::AlignmentProbeRow,
         decided::{Decided, LookedUp},
         explained::{ExplainedRequest, WatchedEffects},
         group::By,
@@ -277,6 +278,27 @@ pub(crate) fn totals() -> Totals {
     }
 }
 
+/// QEMU's probe of an image. Its requests are not among the [`totals`].
+fn alignment_probe() -> AlignmentProbeRow {
+    AlignmentProbeRow {
+        pid: 99,
+        comm: "qemu-img".to_owned(),
+        path: "/images/disk.img".to_owned(),
+        dev: "8:1".to_owned(),
+        ino: 11,
+        fs: "xfs".to_owned(),
+        requests: 4,
+        shortest: 1,
+        longest: 2048,
+        worked: Some(4096),
+        cause: "alignment-probe",
+        why:
+            "alignment probe: 4 reads at offset 0 with lengths 1 to 2048 were refused with EINVAL, \
+              then one of 4096 worked"
+                .to_owned(),
+    }
+}
+
 fn summary() -> Summary {
     let mut enricher = enricher();
     let mut side = SideEvents::default();
@@ -285,7 +307,8 @@ fn summary() -> Summary {
     }
     enricher.process(77, Some((77, &mixing().task.comm)));
     let scope = Scope { text: "process 42 and 2 descendants".to_owned(), children_left_out: 0 };
-    Summary { scope, ..Summary::new(&totals(), &side, &mut enricher) }
+    let alignment_probes = vec![alignment_probe()];
+    Summary { scope, alignment_probes, ..Summary::new(&totals(), &side, &mut enricher) }
 }
 
 /// The totals, with the names of all processes in them, for other tests.
@@ -447,6 +470,8 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     assert_eq!(documented("\nEach of `files`:\n"), keys(&summary["files"][0]));
     assert_eq!(documented("\nEach of `refusals`:\n"), keys(&summary["refusals"][0]));
     assert_eq!(documented("\nEach of `mixed`:\n"), keys(&summary["mixed"][0]));
+    let probe = &summary["alignment_probes"][0];
+    assert_eq!(documented("\nEach of `alignment_probes`"), keys(probe));
     let kernels = Kernels::new("7.3", None, "5.10".parse().unwrap()).unwrap();
     let mut check = crate::check::Checker::new(false)
         .comparing(Some(kernels.clone()))

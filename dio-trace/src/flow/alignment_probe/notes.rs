@@ -1,0 +1,182 @@
+//! The notes on alignment probes: what each says, and how the counters are changed by it.
+
+use std::{cmp::Reverse, collections::HashMap};
+
+use dio_trace_common::abi::{Counter, CounterKey};
+use serde::Serialize;
+
+use crate::{
+    cause::ALIGNMENT_PROBE,
+    enrich::Enricher,
+    flow::alignment_probe::held::{Held, Key},
+    util::figures::counted,
+};
+
+/// The most notes: a recording may have any number of processes and files.
+const MAX_NOTES: usize = 1024;
+
+/// The alignment probes of a process on a file.
+#[derive(Clone, Debug, Serialize)]
+pub struct AlignmentProbeRow {
+    pub pid: u32,
+    pub comm: String,
+    pub path: String,
+    pub dev: String,
+    pub ino: u64,
+    pub fs: String,
+    /// Reads that were refused on purpose.
+    pub requests: u64,
+    /// The shortest and the longest of them, in bytes.
+    pub shortest: u64,
+    pub longest: u64,
+    /// Length in bytes of the read that worked after them; `None` if it had no event, and only the
+    /// counters show that reads worked.
+    pub worked: Option<u64>,
+    /// The id of the rule.
+    pub cause: &'static str,
+    pub why: String,
+}
+
+/// The probes of one process and file.
+#[derive(Clone, Debug)]
+pub(super) struct Note {
+    requests: u64,
+    shortest: u64,
+    longest: u64,
+    /// One of them had a misaligned buffer.
+    misaligned: bool,
+    worked: Option<u64>,
+    /// Where the requests were counted as findings, and what they added there.
+    counted: (CounterKey, Counter),
+}
+
+impl Note {
+    /// The note on one run; `None` if it is empty.
+    pub(super) fn of(run: &[Held], worked: Option<u64>) -> Option<Self> {
+        let first = run.first()?;
+        let mut note = Self {
+            requests: 0,
+            shortest: first.step.len,
+            longest: first.step.len,
+            misaligned: false,
+            worked,
+            counted: (first.counted.0, Counter::ZERO),
+        };
+        for held in run {
+            note.requests += 1;
+            note.shortest = note.shortest.min(held.step.len);
+            note.longest = note.longest.max(held.step.len);
+            note.misaligned |= held.step.off != 0;
+            note.counted.1.merge(&held.counted.1);
+        }
+        Some(note)
+    }
+
+    fn join(&mut self, later: &Self) {
+        self.requests += later.requests;
+        self.shortest = self.shortest.min(later.shortest);
+        self.longest = self.longest.max(later.longest);
+        self.misaligned |= later.misaligned;
+        self.worked = later.worked.or(self.worked);
+        self.counted.1.merge(&later.counted.1);
+    }
+
+    /// The note as a sentence.
+    pub(super) fn why(&self) -> String {
+        let lengths = if self.shortest == self.longest {
+            format!("length {}", self.shortest)
+        } else {
+            format!("lengths {} to {}", self.shortest, self.longest)
+        };
+        let buffers = if self.misaligned { " and misaligned buffers" } else { "" };
+        let were = if self.requests == 1 { "was" } else { "were" };
+        let worked = self.worked.map_or_else(
+            || "; other reads of the file worked".to_owned(),
+            |len| format!(", then one of {len} worked"),
+        );
+        format!(
+            "alignment probe: {} at offset 0 with {lengths}{buffers} {were} refused with \
+             EINVAL{worked}",
+            counted(self.requests, "read")
+        )
+    }
+
+    fn row(&self, (pid, file): &Key, enricher: &mut Enricher) -> AlignmentProbeRow {
+        let comm = enricher.process(*pid, None);
+        let info = enricher.file(*file, *pid);
+        AlignmentProbeRow {
+            pid: *pid,
+            comm,
+            path: info.path.clone(),
+            dev: info.dev.clone(),
+            ino: file.ino,
+            fs: info.fs.clone(),
+            requests: self.requests,
+            shortest: self.shortest,
+            longest: self.longest,
+            worked: self.worked,
+            cause: ALIGNMENT_PROBE,
+            why: self.why(),
+        }
+    }
+}
+
+/// The notes of a run of the tracer, or of a recording.
+#[derive(Default)]
+pub(super) struct Notes(HashMap<Key, Note>);
+
+impl Notes {
+    /// Adds a note, or joins it with the earlier one of the process and file. Returns false if there
+    /// is no room.
+    pub(super) fn add(&mut self, key: Key, note: &Note) -> bool {
+        if let Some(known) = self.0.get_mut(&key) {
+            known.join(note);
+            return true;
+        }
+        let room = self.0.len() < MAX_NOTES;
+        if room {
+            self.0.insert(key, note.clone());
+        }
+        room
+    }
+
+    /// The rows, those with most requests first.
+    pub(super) fn rows(&self, enricher: &mut Enricher) -> Vec<AlignmentProbeRow> {
+        let mut rows: Vec<_> = self.0.iter().map(|(key, note)| note.row(key, enricher)).collect();
+        rows.sort_by(|a, b| {
+            (Reverse(a.requests), &a.path, a.pid).cmp(&(Reverse(b.requests), &b.path, b.pid))
+        });
+        rows
+    }
+
+    /// Moves the requests of all notes from the counters of findings to those of other requests of
+    /// the same verdict.
+    pub(super) fn move_in(&self, counters: &mut Vec<(CounterKey, Counter)>) {
+        for note in self.0.values() {
+            if let Some((at, taken)) = take_out(counters, &note.counted) {
+                let key = CounterKey { finding: 0, ..counters[at].0 };
+                counters.insert(at + 1, (key, taken));
+            }
+        }
+        counters.retain(|(_, counter)| counter.requests != 0);
+    }
+}
+
+/// Takes requests out of the counter that has them, which may leave it without any. Returns its
+/// index, and what was taken; `None` if there is no such counter.
+pub(super) fn take_out(
+    counters: &mut [(CounterKey, Counter)],
+    (key, counter): &(CounterKey, Counter),
+) -> Option<(usize, Counter)> {
+    // A counter that was made from recorded requests has the errno of its first one.
+    let without_errno = |key: &CounterKey| CounterKey { errno: 0, ..*key };
+    let exact = counters.iter().position(|(known, _)| known == key);
+    let alike = || counters.iter().position(|(k, _)| without_errno(k) == without_errno(key));
+    let at = exact.or_else(alike)?;
+    let known = std::mem::replace(&mut counters[at].1, Counter::ZERO);
+    if known.requests <= counter.requests {
+        return Some((at, known));
+    }
+    counters[at].1 = known.since(counter);
+    Some((at, *counter))
+}
