@@ -92,6 +92,10 @@ pub(crate) enum Guest {
     ReportsStable(reports::stable::ReportsStableArgs),
     /// Make requests that would have to wait, for the `reports` scenario
     ReportsWaits(reports::waits::ReportsWaitsArgs),
+    /// Try alignments out as QEMU does, for the `reports` scenario
+    ReportsProbing(reports::probing::ReportsProbingArgs),
+    /// Write vectors of odd segments, for the `reports` scenario
+    ReportsSegments(reports::segments::ReportsSegmentsArgs),
     /// Make the cells' requests
     Workload(workload::WorkloadArgs),
     /// Serve a folder over FUSE
@@ -144,6 +148,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::ReportsFlags(args) => reports::flags::program(args).map(|()| 0),
         Guest::ReportsStable(args) => reports::stable::program(args).map(|()| 0),
         Guest::ReportsWaits(args) => reports::waits::program(args).map(|()| 0),
+        Guest::ReportsProbing(args) => reports::probing::program(args).map(|()| 0),
+        Guest::ReportsSegments(args) => reports::segments::program(args).map(|()| 0),
         Guest::ReportsUser(args) => reports::memory::program(args).map(|()| 0),
         Guest::OrdinaryUser(args) => {
             by_hand::alone(args, unprivileged::SETUPS, unprivileged::check)

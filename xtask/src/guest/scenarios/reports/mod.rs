@@ -9,12 +9,16 @@
 //! - [`waits`]: what a request that must not wait would have waited for
 //! - [`flags`]: flags of the call that a file does not take
 //! - [`stable`]: a buffer that changes while it is written
+//! - [`probing`]: reads that try alignments out
+//! - [`segments`]: vectors that are refused for two reasons
 mod copies;
 mod daemon;
 pub(crate) mod flags;
 mod loops;
 pub(crate) mod memory;
 pub(crate) mod nowait;
+pub(crate) mod probing;
+pub(crate) mod segments;
 pub(crate) mod stable;
 pub(crate) mod waits;
 
@@ -56,6 +60,9 @@ const CASES: &[(&str, &str, Case)] = &[
     ("flags of the call", "ext4-512", flags::check),
     ("atomic writes", "scsi-medium", flags::check_atomic),
     ("a buffer that changes", "ext4-512", stable::check),
+    ("alignment probe, sectors of 512 bytes", "ext4-512", probing::check),
+    ("alignment probe, sectors of 4096 bytes", "ext4-4kn", probing::check),
+    ("segments refused for two reasons", "ext4-512", segments::check),
 ];
 
 /// Runs each report; returns the mismatches.
