@@ -63,13 +63,15 @@ pub(in crate::cause) const ALIGNMENT_PROBE: Rule = Rule {
     title: "a program tries out which alignment the file needs",
     means: "A program that cannot ask for the alignment of a file finds it out: it reads at offset 0 \
             with lengths, and then with buffer addresses, that grow in powers of two, until a read \
-            is not refused. QEMU does so for each image that it opens with cache=none, and other \
-            programs do alike. The refusals are expected: they are counted as `refused`, but are no \
+            is not refused. QEMU does so for each image that it opens with cache=none (with buffer \
+            addresses only on xfs and on block devices, which say the length), and other programs \
+            do alike. The refusals are expected: they are counted as `refused`, but are no \
             findings.",
     proof: "Reads at offset 0 that ended with EINVAL, each with the next length or buffer of such a \
             series, and then one that worked and continues it. Where only findings have events, \
             the counters show that reads of the same process and file worked; a single refused read \
-            is then taken for a probe only if it was of one byte. Anything else is a finding.",
+            is then taken for a probe only if it was of one byte, or into a buffer one byte past a \
+            page. Anything else is a finding.",
     fix: "nothing is wrong: the program learns from these reads how to align the others",
     on: "qemu with cache=none, and other programs that try alignments out",
     scenario: Scenario::Program("reports"),

@@ -65,9 +65,9 @@ impl Run {
         self.requests.push(next);
     }
 
-    /// True if the steps alone say that it is a probe: there are several, or it began with QEMU's
-    /// first. A single step of another length may be a program's real read.
+    /// True if the steps alone say that it is a probe: there are several, or it began with an opening
+    /// one. A single step of another kind may be a program's real read.
     pub(super) fn is_clear(&self) -> bool {
-        self.requests.len() > 1 || self.requests.iter().any(|held| held.step.is_first())
+        self.requests.len() > 1 || self.requests.iter().any(|held| held.step.is_opening())
     }
 }

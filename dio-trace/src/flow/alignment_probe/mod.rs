@@ -48,7 +48,7 @@ const MAX_STEPS: usize = 17;
 /// The most processes and files with a run.
 const MAX_RUNS: usize = 256;
 /// The most requests that are held back.
-const MAX_HELD: usize = 1024;
+const MAX_HELD: usize = 512;
 
 /// Requests that are no longer held back.
 #[derive(Default)]
@@ -126,9 +126,11 @@ impl AlignmentProbes {
                 self.become_probe(run, Some(step.len), released);
             }
             // The program probes again; the read that worked before had no event.
-            Some(step) if step.is_first() && refused && self.is_clear(&run) => self.ended.push(run),
+            Some(step) if step.is_opening() && refused && self.is_clear(&run) => {
+                self.ended.push(run);
+            }
             // No probe makes the same step twice, or goes back: a program repeats its real reads.
-            Some(step) if refused && !step.is_first() => self.give_up(run, request, released),
+            Some(_) if refused => self.give_up(run, request, released),
             // It may have gone on with other requests after a read that had no event.
             _ if request.ret >= 0 && self.is_clear(&run) => {
                 self.runs.insert(run.key, run);

@@ -36,7 +36,7 @@ impl Step {
 
     /// True if a probe may begin so: with a length, or with the smallest misalignment of a buffer.
     pub(super) const fn begins(self) -> bool {
-        self.off <= 1
+        self.off == 0 || self.is_opening()
     }
 
     /// True if a probe may go on so after `last`: the length grows, or the first misaligned buffer
@@ -50,10 +50,14 @@ impl Step {
         }
     }
 
-    /// True for QEMU's first step. A read of one byte can work on no disk, so a program that goes
-    /// on from it was trying.
-    pub(super) const fn is_first(self) -> bool {
-        self.len == 1 && self.off == 0
+    /// True for QEMU's first length, and for its first buffer, with which it begins where the file
+    /// system or the device says the length. No disk serves one byte, and no allocator gives a buffer
+    /// one byte past a page: a program that reads so is trying.
+    pub(super) const fn is_opening(self) -> bool {
+        match self.off {
+            0 => self.len == 1,
+            off => off == 1 && self.len >= 512,
+        }
     }
 }
 
@@ -105,6 +109,6 @@ mod tests {
         ] {
             assert!(!next.follows(last), "{last:?} {next:?}");
         }
-        assert!(step(4096, 1).begins() && !step(4096, 512).begins());
+        assert!(step(4096, 1).begins() && !step(4096, 512).begins() && !step(256, 1).begins());
     }
 }

@@ -218,6 +218,15 @@ fn each_opening_of_the_image_is_in_the_same_note() {
 }
 
 #[test]
+fn qemu_on_xfs_tries_only_buffers() {
+    let opened = [read(4096, 1, false), read(4096, 512, true)];
+    for sight in [ALL, FINDINGS] {
+        let (_, summary) = traced(sight, &[opened, opened, opened].concat());
+        assert_eq!((summary.findings, summary.alignment_probes[0].requests), (0, 3), "{sight:?}");
+    }
+}
+
+#[test]
 fn one_length_is_a_probe_if_the_next_is_seen_to_work() {
     let reads = [read(512, 0, false), read(4096, 0, true)];
     let (_, summary) = traced(ALL, &reads);
@@ -238,6 +247,8 @@ fn what_does_not_fit_stays_a_finding() {
         vec![read(1, 0, false), read(512, 0, false)], // and nothing that works
         vec![read(512, 0, false), read(512, 0, false), worked],
         vec![read(4096, 16, false), worked],
+        vec![read(4096, 1, false), read(4096, 2, false), worked],
+        vec![read(256, 1, false), worked],
         vec![read(131_072, 0, false), read(1 << 18, 0, true)],
         vec![read(1, 0, false), read(512, 0, false), misaligned, worked],
         vec![read(1, 0, false), read(512, 0, false), elsewhere, worked],
@@ -247,8 +258,9 @@ fn what_does_not_fit_stays_a_finding() {
         all_are_findings(ALL, &requests);
         all_are_findings(FINDINGS, &requests);
     }
-    // Where all is seen, the read that works must be at offset 0 and continue the series.
+    // Where all is seen, no step is made twice, and the read that works must be at offset 0 and continue the series.
     let at = Request { pos: 4096, ..worked };
+    all_are_findings(ALL, &[read(1, 0, false), read(1, 0, false), worked]);
     for next in [at, read(4096, 512, true), read(256, 0, true)] {
         all_are_findings(ALL, &[read(1, 0, false), read(512, 0, false), next, worked]);
     }

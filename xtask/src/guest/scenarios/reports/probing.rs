@@ -32,6 +32,8 @@ const FAILED: i32 = 3;
 enum Way {
     /// Lengths until one works, then buffer addresses until one works, and then the file.
     Probe,
+    /// Only buffer addresses, as QEMU does where it is told the length (xfs, block devices).
+    Buffers,
     /// 1000 bytes, and then the file.
     Odd,
     /// Lengths that are refused, and nothing that works.
@@ -42,9 +44,14 @@ impl Way {
     const fn word(self) -> &'static str {
         match self {
             Self::Probe => "probe",
+            Self::Buffers => "buffers",
             Self::Odd => "odd",
             Self::Never => "never",
         }
+    }
+
+    const fn is_probe(self) -> bool {
+        matches!(self, Self::Probe | Self::Buffers)
     }
 }
 
@@ -72,6 +79,7 @@ pub(crate) fn program(args: &ReportsProbingArgs) -> Result<()> {
             STEPS.iter().any(|len| works(0, *len, 0));
             STEPS.iter().any(|past| works(*past, PAGE, 0));
         }
+        Way::Buffers => _ = STEPS.iter().any(|past| works(*past, PAGE, 0)),
         Way::Odd => _ = works(0, 1000, 0),
         Way::Never => [1, 256].iter().for_each(|len| _ = works(0, *len, 0)),
     }
@@ -96,6 +104,8 @@ pub(super) fn check(trial: &Trial<'_>, folder: &Path) -> Result<Vec<String>> {
     for (way, all) in [
         (Way::Probe, true),
         (Way::Probe, false),
+        (Way::Buffers, true),
+        (Way::Buffers, false),
         (Way::Odd, true),
         (Way::Odd, false),
         (Way::Never, false),
@@ -136,7 +146,7 @@ impl Traced {
         lines.retain(|line| line["path"] == text(file).unwrap_or_default());
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let refused = said.trim().parse().with_context(|| format!("the program said {said}"))?;
-        let code = not_ended_with(&output, if way == Way::Probe { 0 } else { FAILED });
+        let code = not_ended_with(&output, if way.is_probe() { 0 } else { FAILED });
         Ok(Self { refused, lines, summary, code })
     }
 
@@ -144,7 +154,7 @@ impl Traced {
         let mut wrong: Vec<String> = self.code.iter().cloned().collect();
         let is_refused = |line: &&Value| line["errno"] == "EINVAL";
         let refused: Vec<&Value> = self.lines.iter().filter(is_refused).collect();
-        let (notes, found) = if way == Way::Probe { (self.refused, 0) } else { (0, self.refused) };
+        let (notes, found) = if way.is_probe() { (self.refused, 0) } else { (0, self.refused) };
         let shown = if all { self.refused } else { found };
         let rows = self.summary["alignment_probes"].as_array().cloned().unwrap_or_default();
         let noted: u64 = rows.iter().filter_map(|row| row["requests"].as_u64()).sum();
@@ -167,7 +177,7 @@ impl Traced {
 
 /// True if a refused read has the cause of its kind, and a fix only if something is wrong.
 fn is_right(line: &Value, way: Way) -> bool {
-    if way == Way::Probe {
+    if way.is_probe() {
         line["cause"] == "alignment-probe" && line["fix"].is_null() && line["finding"] == false
     } else {
         line["cause"] == "misaligned" && line["fix"].is_string() && line["finding"] == true
