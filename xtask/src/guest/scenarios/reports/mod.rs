@@ -42,9 +42,8 @@ use crate::{
 };
 
 /// The number of runs of dio-trace.
-pub(crate) const SETUPS: &[&str] = &["ext4-512", "ext4-4kn", "btrfs-dup", "xfs-512", "scsi-medium"];
 pub(crate) const RUNS: u64 = 32;
-pub(crate) const SETUPS: &[&str] = &["ext4-512", "ext4-4kn", "btrfs-dup", "xfs-512"];
+pub(crate) const SETUPS: &[&str] = &["ext4-512", "ext4-4kn", "btrfs-dup", "xfs-512", "scsi-medium"];
 
 /// One report; returns the mismatches.
 type Case = fn(&Trial<'_>, &Path) -> Result<Vec<String>>;
