@@ -51,6 +51,9 @@ pub(crate) struct WorkloadArgs {
     /// File to write the tally to
     #[arg(long)]
     pub(crate) tally: PathBuf,
+    /// Delete each file right after its request
+    #[arg(long)]
+    pub(crate) delete: bool,
 }
 
 pub(crate) fn main(args: &WorkloadArgs) -> Result<()> {
@@ -63,9 +66,18 @@ pub(crate) fn main(args: &WorkloadArgs) -> Result<()> {
         prepared.extend(prepare(cells, Path::new(path), setup.cloned)?);
     }
     settle()?;
-    let mut apis = Apis::new()?;
+    let (mut apis, mut kept) = (Apis::new()?, Vec::new());
     wait_for_go()?;
-    let tally: Result<Vec<Entry>> = prepared.iter().map(|ready| ready.run(&mut apis)).collect();
+    let make = |ready: Prepared| {
+        let entry = ready.run(&mut apis)?;
+        if args.delete && ready.how == Holds::Files {
+            fs::remove_file(&ready.path).context("cannot delete a file")?;
+            return Ok(entry); // closes it
+        }
+        kept.push(ready);
+        Ok(entry)
+    };
+    let tally: Result<Vec<Entry>> = prepared.into_iter().map(make).collect();
     let text = serde_json::to_vec(&tally?)?;
     fs::write(&args.tally, text).context("cannot write the tally")
 }

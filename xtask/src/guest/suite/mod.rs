@@ -73,7 +73,7 @@ pub(crate) fn main(args: &SuiteArgs) -> Result<u8> {
             }
         }
         if !measured.is_empty() {
-            run::one_round(tried, out, number + 1, measured, &mut judge)?;
+            run::one_round(tried, out, number + 1, measured, args.user_side, &mut judge)?;
         }
     }
     scenarios::mixed_access(tried, out, &mut judge)?;

@@ -27,12 +27,14 @@ use crate::{
     host::cmd::{say, text},
 };
 
-/// Makes the fixtures of one round, runs the workload on them, and removes them.
+/// Makes the fixtures of one round, runs the workload on them, and removes them. `deletes`: also
+/// with files that are deleted at once.
 pub(super) fn one_round(
     tried: &Tried,
     out: &Path,
     number: usize,
     setups: Vec<(&'static Setup, Vec<Cell>)>,
+    deletes: bool,
     judge: &mut Judge,
 ) -> Result<()> {
     let root = Path::new(ROOT);
@@ -44,6 +46,10 @@ pub(super) fn one_round(
     run.attached(judge).context("with attach -p --all")?;
     places.iter().try_for_each(|(place, _)| fixtures::renew(place))?;
     run.findings(judge).context("with run")?;
+    if deletes {
+        places.iter().try_for_each(|(place, _)| fixtures::renew(place))?;
+        run.deleted(judge).context("with files that are deleted")?;
+    }
     forecasts(tried, &places, judge)?;
     fixtures::clear(root)
 }
@@ -136,6 +142,30 @@ impl Run<'_> {
         let mut program = Program::start(&mut command)?;
         program.go()?;
         self.judge(judge, "run", &traces, Asked::Findings)
+    }
+
+    /// Runs the workload under `audit`, which deletes each file right after its request: the causes
+    /// must not depend on whether a file is still there, or say that it is not.
+    fn deleted(&self, judge: &mut Judge) -> Result<()> {
+        let traces = self.traces("audit-deleted");
+        let words = self.workload(&traces)?;
+        let mut program =
+            Program::start(Command::new(&words[0]).args(&words[1..]).arg("--delete"))?;
+        let mut tool = self.tool(&traces)?;
+        tool.args(["audit", "--json", "--attach", &self.tried.attach]);
+        let mut tool = tool.args(["-o", text(&traces.json)?]).spawn()?;
+        wait_until_tracing(&mut tool, &traces)?;
+        program.go()?;
+        // SAFETY: our own child, which has not been waited for.
+        unsafe { libc::kill(tool.id() as libc::pid_t, libc::SIGINT) };
+        end(tool, &traces)?;
+        let events = traces.report()?.events;
+        let silent = events.iter().filter(|e| e.cause.as_deref() == Some("not-explained"));
+        let wrong: Vec<String> = silent.map(|event| format!("not explained: {event:?}")).collect();
+        let word = if wrong.is_empty() { "right" } else { "NOT RIGHT" };
+        say(format!("audit: {} findings on deleted files, {word}", events.len()));
+        judge.verdict("audit, deleted files", events.len() as u64, wrong);
+        Ok(())
     }
 
     fn judge(&self, judge: &mut Judge, name: &str, traces: &Traces, asked: Asked) -> Result<()> {
