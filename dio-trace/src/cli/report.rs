@@ -63,6 +63,9 @@ pub(super) struct ReportArgs {
     /// Show times in UTC instead of the recording host's zone
     #[arg(long)]
     utc: bool,
+    /// Leave out no lines of findings, and no rows
+    #[arg(short, long)]
+    verbose: bool,
     #[command(flatten)]
     selection: SelectionArgs,
 }
@@ -101,14 +104,14 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
             (false, None) => whole(&name, &replayed, sink, args)?,
             (false, Some(by)) => {
                 let shown = shown(&replayed.header, args.utc);
-                stdio::say(&text::recording(&name, &replayed, &shown, style().width));
+                stdio::say(&text::recording(&name, &replayed, &shown, style(args.verbose).width));
                 sums.add(replayed, sink, by, shown.zone);
             }
         }
     }
     let files = args.files.len();
     if let (false, Some(by)) = (args.json || unread == files, args.by) {
-        stdio::print(&text::groups(&sums.rows(by), by, style()))?;
+        stdio::print(&text::groups(&sums.rows(by), by, style(args.verbose)))?;
     }
     ensure!(unread == 0, "{unread} of {files} recordings could not be read and are not included");
     Ok(())
@@ -125,7 +128,7 @@ const SUM: usize = 700;
 fn one(args: &ReportArgs, path: &Path) -> Result<(String, Replay, Show)> {
     let input = Input::open(path)?;
     let recording = input.recording(true)?;
-    let mut sink = Show::new(args, recording.header(), style());
+    let mut sink = Show::new(args, recording.header(), style(args.verbose));
     let selection = args.selection.selection(recording.header());
     let replayed = input.named(recording.replay(selection, &mut sink))?;
     Ok((input.name, replayed, sink))
@@ -221,8 +224,8 @@ fn shown(header: &Header, utc: bool) -> Shown {
     Shown::recorded(header.zone.as_ref(), utc)
 }
 
-fn style() -> Style {
-    tty::style(io::stdout().is_terminal(), false)
+fn style(verbose: bool) -> Style {
+    tty::style(io::stdout().is_terminal(), false, verbose)
 }
 
 /// The sink for a report: collects the lines of findings, or the sums by cause or stack, which the
@@ -304,23 +307,23 @@ impl io::Write for Lines {
 
 /// Writes a whole report: heading, findings, summary, timeline and latencies.
 fn whole(name: &str, replayed: &Replay, mut sink: Show, args: &ReportArgs) -> Result<()> {
-    let style = style();
+    let style = style(args.verbose);
     let mut out = Stdout::new();
     let shown = shown(&replayed.header, args.utc);
     out.write_all(text::recording(name, replayed, &shown, style.width).as_bytes())?;
+    let answer = text::answer(&replayed.summary, style.width);
+    out.write_all(answer.as_bytes())?;
     if let Some(screen) = &mut sink.screen {
-        if replayed.only.is_some() {
-            screen.narrow();
-        }
         let left_out = screen.get_ref().left_out;
         screen.get_ref().open.set(true);
-        screen.summary(&replayed.summary)?;
+        screen.body(&replayed.summary)?;
         out.write_all(&screen.get_ref().bytes)?;
         if left_out != 0 {
             writeln!(out, "left:   {left_out} lines of findings: `dio-trace export` has all")?;
         }
     }
     out.write_all(text::times(replayed, style.width).as_bytes())?;
+    out.write_all(answer.as_bytes())?;
     if let Some(kernel) = args.kernel {
         let lines = kernels::lines(replayed, &sink.found, kernel);
         out.write_all(text::labelled("kernel: ", &lines, style.width).as_bytes())?;

@@ -34,13 +34,14 @@ use crate::{
     },
     enrich::Enricher,
     flow::{
+        answer::{Basis, Included, conclude},
         explained::{ExplainedRequest, WatchedEffects},
         pipeline::Pipeline,
         side_events::{MixedAccess, RejectedOpenRow},
         sink::Sink,
         summary::Scope,
     },
-    model::Event,
+    model::{Event, RequestFilter},
     recording::recorder::Recorder,
     system::{cgroup::is_populated, open_files::direct_fds, processes},
     tracer::{Options, Tracer},
@@ -82,6 +83,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     };
     let gate = Gating::open(verb)?;
     let wanted = common.filters.wanted()?;
+    let selected = wanted != RequestFilter::ALL || !common.filters.filter().is_open();
     let all = common.all || record.is_some_and(RecordArgs::wants_all);
     let options = Options {
         scope: subject.scope(),
@@ -104,7 +106,9 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let pipeline = Pipeline::new(enricher, Clock::now(), watched, common.filters.filter());
     let scope = family.scope(text.clone());
     let family = (common.verbose > 0).then_some(family);
-    let mut session = Session { tracer, pipeline, output, gate, recorder, family, scope };
+    let started = Instant::now();
+    let mut session =
+        Session { tracer, pipeline, output, gate, recorder, family, scope, selected, started };
     let dump_signal =
         record.filter(|args| args.is_flight_recorder()).map(|_| SignalKind::user_defined1());
     session.output.start(&session.tracer, &text)?;
@@ -297,6 +301,10 @@ struct Session {
     /// The processes that are traced by id; `None` if new ones need not be noted on stderr.
     family: Option<Family>,
     scope: Scope,
+    /// True if filters select requests.
+    selected: bool,
+    /// When tracing began.
+    started: Instant,
 }
 
 impl Session {
@@ -424,9 +432,21 @@ impl Session {
         args.finished(&recorder.finish(&totals, enricher))
     }
 
+    /// What the figures of the summary stand for.
+    fn basis(&self) -> Basis {
+        let by_verdict = !self.pipeline.filter.verdicts.is_empty();
+        Basis {
+            included: if by_verdict { Included::Verdicts } else { Included::Every },
+            selected: self.selected,
+            lasted_ns: u64::try_from(self.started.elapsed().as_nanos()).ok(),
+            ..Basis::LIVE
+        }
+    }
+
     /// Stops tracing, writes the summary and returns the exit code. `code` is the command's exit
     /// code; `None` if there is none or it has not ended.
     fn finish(self, code: Option<u8>) -> Result<u8> {
+        let basis = self.basis();
         let Self { tracer, mut pipeline, mut output, mut gate, scope, .. } = self;
         let mut result = Ok(());
         let mut totals = tracer.stop(&mut |event| {
@@ -438,6 +458,7 @@ impl Session {
         result?;
         let mut summary = pipeline.summary(&mut totals, &[], u32::MAX);
         summary.scope = scope;
+        conclude(&mut summary, &pipeline.causes, &basis);
         output.sink().summary(&summary)?;
         gate.map_or(Ok(code.unwrap_or(0)), |gate| gate.end(&summary, code))
     }

@@ -251,7 +251,7 @@ impl Sink for Live {
     /// Prints the closing part of the summary to stdout; the rows were already on the screen.
     fn summary(&mut self, summary: &Summary) -> Result<()> {
         let shown = self.model.about.shown.clone();
-        Ok(Screen::new(Stdout::new(), style(true, false), shown).closing(summary)?)
+        Ok(Screen::new(Stdout::new(), style(true, false, false), shown).closing(summary)?)
     }
 }
 

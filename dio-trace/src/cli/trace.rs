@@ -69,7 +69,7 @@ pub(super) struct Common {
     pub(super) stack: bool,
     #[command(flatten)]
     pub(super) filters: Filters,
-    /// Print more on stderr; twice for the probes' own messages
+    /// Leave out no lines of findings, and print more on stderr; twice for the probes' own messages
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
 }

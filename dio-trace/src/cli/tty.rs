@@ -5,8 +5,8 @@ use std::io::IsTerminal;
 use crate::output::text::Style;
 
 /// The style of the lines of a trace or report.
-pub(super) fn style(terminal: bool, all: bool) -> Style {
-    Style { width: width(terminal), colour: terminal && colours(), cut: terminal, all }
+pub(super) fn style(terminal: bool, all: bool, verbose: bool) -> Style {
+    Style { width: width(terminal), colour: terminal && colours(), cut: terminal, all, verbose }
 }
 
 /// True unless NO_COLOR turns colours off (no-color.org).

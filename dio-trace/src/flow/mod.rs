@@ -1,12 +1,16 @@
 //! The path of an event to the outputs. A [`pipeline::Pipeline`] decides, filters and explains each
 //! event and passes it to a [`sink::Sink`]; a [`summary::Summary`] ends the run.
 
+pub mod answer;
+pub mod causes;
 pub mod decided;
 pub mod explained;
 pub mod filter;
 pub mod group;
+pub(crate) mod nothing;
 pub mod nowait;
 pub mod pipeline;
+pub mod problem;
 pub mod side_events;
 pub mod sink;
 pub mod summary;

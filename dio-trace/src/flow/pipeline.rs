@@ -10,6 +10,7 @@ use dio_trace_common::abi::{BufferedUseEvent, RejectedOpen, Request};
 use crate::{
     enrich::Enricher,
     flow::{
+        causes::Causes,
         decided::{Decided, LookedUp},
         explained::{ExplainedRequest, WatchedEffects},
         filter::{Filter, TotalsFilter},
@@ -28,12 +29,15 @@ pub struct Pipeline {
     watched: WatchedEffects,
     pub filter: Filter,
     side: SideEvents,
+    /// The findings by cause.
+    pub causes: Causes,
 }
 
 impl Pipeline {
     #[must_use]
     pub fn new(enricher: Enricher, clock: Clock, watched: WatchedEffects, filter: Filter) -> Self {
-        Self { enricher, clock, watched, filter, side: SideEvents::default() }
+        let (side, causes) = (SideEvents::default(), Causes::default());
+        Self { enricher, clock, watched, filter, side, causes }
     }
 
     /// Takes an event of the ring buffer.
@@ -102,6 +106,7 @@ impl Pipeline {
             self.watched,
         );
         self.side.request(&record);
+        self.causes.count(&record);
         sink.request(&record)
     }
 

@@ -1,14 +1,15 @@
 //! Text output: findings and the closing summary of a run, and the pages of `report`, `explain`,
 //! `check`, `doctor` and the gate.
 
+mod cause_blocks;
 mod causes;
 mod check;
 pub(crate) mod columns;
 mod doctor;
 mod gate;
 mod kernels;
-mod nothing;
 pub(crate) mod report;
+mod said;
 pub(crate) mod screen;
 
 pub use causes::{cause_list, cause_page};
@@ -17,7 +18,7 @@ pub use doctor::doctor_page;
 pub use gate::gate_page;
 pub use kernels::kernel_changes;
 pub use report::{groups, labelled, recording, times};
-pub use screen::{Screen, Style};
+pub use screen::{Screen, Style, answer};
 
 #[cfg(test)]
 pub(crate) use causes::cause_document;

@@ -2,7 +2,7 @@
 //! closing summary.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     io::{self, Write},
 };
 
@@ -13,22 +13,22 @@ use dio_trace_common::{
 };
 
 use crate::{
-    cause::ReasonKind,
     flow::{
-        explained::{ExplainedRequest, FindingKey},
+        explained::ExplainedRequest,
         nowait::NowaitRow,
         side_events::{MixedAccess, MixedRow, RejectedOpenRow},
         sink::Sink,
         summary::{FileRow, Summary},
     },
     output::text::{
+        cause_blocks::cause_blocks,
         columns::{bytes, head, tail, wrap},
-        nothing,
+        said::{Bounds, End, Said, Why},
     },
     system::stack::Stack,
     util::{
         clock::{Shown, Zone},
-        figures::{about, count, counted, duration},
+        figures::{about, count, duration},
     },
 };
 
@@ -41,52 +41,20 @@ pub struct Style {
     pub cut: bool,
     /// Print every request, not only findings.
     pub all: bool,
+    /// Leave out no findings of a cause, and no rows.
+    pub verbose: bool,
 }
 
-/// Number of lines shown per kind of finding; further ones are only counted.
-const SHOWN: u64 = 3;
-/// Number of reasons shown per kind of finding. A sentence may name many processes.
-const REASONS: usize = 8;
-/// Maximum number of kinds remembered; at the limit all are forgotten.
-const MAX_KINDS: usize = 65_536;
+/// Maximum number of names that are remembered; at the limit all are forgotten.
+const MAX_NAMED: usize = 65_536;
 /// Maximum number of rows of the closing table.
 const MAX_ROWS: usize = 20;
-
-/// What was seen of one kind of finding.
-#[derive(Default)]
-struct Seen {
-    times: u64,
-    /// The reasons that were shown.
-    reasons: Vec<ReasonKind>,
-    /// The remedy that was shown last: most reasons of a cause have the same.
-    fix: String,
-}
-
-impl Seen {
-    /// The remedy, if it is not the one that was shown last.
-    fn new_fix<'a>(&mut self, fix: Option<&'a str>) -> Option<&'a str> {
-        let fix = fix.filter(|fix| *fix != self.fix)?;
-        fix.clone_into(&mut self.fix);
-        Some(fix)
-    }
-
-    /// Counts a finding. Returns how many there were, and whether its reason is to be shown.
-    fn count(&mut self, reason: Option<ReasonKind>) -> (u64, bool) {
-        self.times += 1;
-        let new =
-            |reason: &ReasonKind| self.reasons.len() < REASONS && !self.reasons.contains(reason);
-        let new = reason.filter(new);
-        self.reasons.extend(new);
-        (self.times, new.is_some())
-    }
-}
 
 /// Writes findings and the summary as text.
 pub struct Screen<W> {
     out: W,
     style: Style,
-    /// By kind of finding, whatever its reason.
-    seen: HashMap<FindingKey, Seen>,
+    said: Said,
     /// Processes and names that were already printed in a `by:` line.
     named: HashSet<(u32, String)>,
     /// Causes whose reason was shown, in the order shown.
@@ -96,8 +64,6 @@ pub struct Screen<W> {
     shown: Shown,
     /// The date of the lines, once it was printed.
     day: Option<String>,
-    /// Filters or times leave out part of the recording.
-    narrowed: bool,
 }
 
 impl<W: Write> Screen<W> {
@@ -105,20 +71,13 @@ impl<W: Write> Screen<W> {
         Self {
             out,
             style,
-            seen: HashMap::new(),
+            said: Said::default(),
             named: HashSet::new(),
             causes: Vec::new(),
             headed: false,
             shown,
             day: None,
-            narrowed: false,
         }
-    }
-
-    /// Call this if filters or times may leave nothing of a recording; changes the text for an
-    /// empty result.
-    pub fn narrow(&mut self) {
-        self.narrowed = true;
     }
 
     /// Call this if the zone and the date of `time` are already printed.
@@ -181,12 +140,38 @@ impl<W: Write> Screen<W> {
         }
     }
 
-    fn reason(&mut self, cause: &'static str, why: &str, fix: Option<&str>) -> io::Result<()> {
-        self.remember(cause);
-        writeln!(self.out, "{}", wrap("  why: ", why, self.style.width))?;
-        match fix {
-            Some(fix) => writeln!(self.out, "{}", wrap("  fix: ", fix, self.style.width)),
-            None => Ok(()),
+    /// Which lines are left out.
+    const fn bounds(&self) -> Bounds {
+        match self.style {
+            Style { all: true, .. } => Bounds::None,
+            Style { verbose: true, .. } => Bounds::Kinds,
+            _ => Bounds::Few,
+        }
+    }
+
+    /// Writes the reason and the remedy, as far as they were not written before.
+    fn why(&mut self, how: Why, cause: &'static str, (why, fix): (&str, &str)) -> io::Result<()> {
+        let width = self.style.width;
+        match how {
+            Why::Silent => Ok(()),
+            Why::AsAbove => writeln!(self.out, "  why: as above: {cause}"),
+            Why::New { fix: is_new } => {
+                self.remember(cause);
+                writeln!(self.out, "{}", wrap("  why: ", why, width))?;
+                if is_new { writeln!(self.out, "{}", wrap("  fix: ", fix, width)) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Writes the line that ends the lines of a kind or of a cause.
+    fn end(&mut self, end: Option<End>, cause: Option<&str>) -> io::Result<()> {
+        match (end, cause) {
+            (None, _) => Ok(()),
+            (Some(End::Cause), Some(cause)) => {
+                let text = format!("further lines about {cause} are left out (--verbose has them)");
+                writeln!(self.out, "{}", wrap("  ", &text, self.style.width))
+            }
+            (Some(_), _) => writeln!(self.out, "  more like this are only counted"),
         }
     }
 
@@ -196,7 +181,7 @@ impl<W: Write> Screen<W> {
         let thread = record.thread.as_ref().map(|thread| format!("thread {thread}"));
         let names: Vec<String> = record.cmdline.iter().cloned().chain(thread).collect();
         let text = names.join(", ");
-        if self.named.len() >= MAX_KINDS {
+        if self.named.len() >= MAX_NAMED {
             self.named.clear();
         }
         if text.is_empty() || !self.named.insert((record.pid, text.clone())) {
@@ -247,9 +232,37 @@ impl<W: Write> Screen<W> {
     /// # Errors
     /// Errors of the writer.
     pub fn closing(&mut self, summary: &Summary) -> io::Result<()> {
-        self.headline(summary)?;
+        self.counts(summary)?;
         self.coverage(summary)?;
-        self.out.flush()
+        self.answer(summary)
+    }
+
+    /// Writes the end of a run without its answer: rows, what the tool did and did not see, and the
+    /// causes.
+    ///
+    /// # Errors
+    /// Errors of the writer.
+    pub fn body(&mut self, summary: &Summary) -> io::Result<()> {
+        if self.headed {
+            writeln!(self.out)?;
+        }
+        if !summary.files.is_empty() {
+            self.table(&summary.files)?;
+        }
+        self.notes(&summary.files)?;
+        for row in summary.mixed.iter().take(MAX_ROWS) {
+            self.mixed(row)?;
+        }
+        for row in summary.nowait.iter().take(MAX_ROWS) {
+            self.nowait(row)?;
+        }
+        if !self.causes.is_empty() {
+            let text = format!("dio-trace explain {}", self.causes.join(" "));
+            writeln!(self.out, "{}", wrap("more:   ", &text, self.style.width))?;
+        }
+        self.coverage(summary)?;
+        write!(self.out, "{}", cause_blocks(&summary.causes, self.style))?;
+        self.counts(summary)
     }
 
     /// Writes the notes on direct requests, each once.
@@ -266,23 +279,21 @@ impl<W: Write> Screen<W> {
         Ok(())
     }
 
-    fn headline(&mut self, s: &Summary) -> io::Result<()> {
-        let text = if s.ended() == 0 && self.narrowed {
-            "Nothing that was recorded fits: without filters and times the report has all of it."
-                .to_owned()
-        } else if s.ended() == 0 {
-            nothing::seen(s)
-        } else {
-            s.headline()
-        };
-        writeln!(self.out, "{}", wrap("", &text, self.style.width))?;
-        match s.refused_opens() {
-            0 => Ok(()),
-            n => {
-                let text = format!("O_DIRECT itself was refused {}.", counted(n, "time"));
-                writeln!(self.out, "{}", wrap("", &text, self.style.width))
-            }
+    /// Writes how many requests there are by verdict, if the answer does not say that.
+    fn counts(&mut self, s: &Summary) -> io::Result<()> {
+        if s.findings == 0 {
+            return Ok(());
         }
+        writeln!(self.out, "{}", wrap("", &s.headline(), self.style.width))
+    }
+
+    /// Writes the run in one sentence.
+    ///
+    /// # Errors
+    /// Errors of the writer.
+    pub fn answer(&mut self, s: &Summary) -> io::Result<()> {
+        write!(self.out, "{}", answer(s, self.style.width))?;
+        self.out.flush()
     }
 
     fn table(&mut self, rows: &[FileRow]) -> io::Result<()> {
@@ -387,71 +398,56 @@ impl<W: Write> Sink for Screen<W> {
         if !record.finding && !self.style.all {
             return Ok(());
         }
-        if self.seen.len() >= MAX_KINDS {
-            self.seen.clear();
-        }
-        let kind = FindingKey { reason: None, ..record.kind() };
-        let seen = self.seen.entry(kind).or_default();
-        let (times, is_new) = seen.count(record.reason);
-        let fix = if is_new { seen.new_fix(record.fix.as_deref()) } else { None };
-        // A short read at the end of a file is expected; one line per file is enough.
-        let shown = if record.outcome == Some(Outcome::Eof) { 1 } else { SHOWN };
-        if times > shown && !is_new && !self.style.all {
-            return Ok(());
-        }
+        let Some(lines) = self.said.request(record, self.bounds()) else { return Ok(()) };
         self.heading(record.time)?;
         self.line(record)?;
         self.by(record)?;
-        if let (true, Some(cause), Some(why)) = (is_new, record.cause, &record.why) {
-            self.reason(cause, why, fix)?;
+        if let (Some(cause), Some(why), Some(fix)) = (record.cause, &record.why, &record.fix) {
+            self.why(lines.why, cause, (why, fix))?;
         }
-        if let (1, Some(stack)) = (times, &record.stack) {
+        if let (true, Some(stack)) = (lines.is_first, &record.stack) {
             self.stack(stack)?;
         }
-        if times == shown && shown > 1 && !self.style.all {
-            writeln!(self.out, "  more like this are only counted")?;
-        }
+        self.end(lines.end, record.cause)?;
         Ok(self.out.flush()?)
     }
 
     /// Writes a rejected open, with the reason.
     fn rejected_open(&mut self, row: &RejectedOpenRow) -> Result<()> {
+        let text = (&row.why[..], &row.fix[..]);
+        let Some(lines) = self.said.side_event(row.cause, text, self.bounds()) else {
+            return Ok(());
+        };
         let decided = (Verdict::Refused, None);
         self.side_event(row.time, (&row.comm, row.pid), row.call, row.errno, decided, &row.path)?;
-        Ok(self.reason(row.cause, &row.why, Some(&row.fix))?)
+        self.why(lines.why, row.cause, text)?;
+        Ok(self.end(lines.end, Some(row.cause))?)
     }
 
     /// Writes that a process uses a file through the page cache which is also used directly.
     fn mixed_access(&mut self, m: &MixedAccess) -> Result<()> {
+        let text = (&m.why[..], &m.fix[..]);
+        let Some(lines) = self.said.side_event(m.cause, text, self.bounds()) else {
+            return Ok(());
+        };
         let decided = (Verdict::Partial, None);
         let op = if m.writes { "W" } else { "R" };
         self.side_event(m.time, (&m.comm, m.pid), op, "mixed", decided, &m.path)?;
-        Ok(self.reason(m.cause, &m.why, Some(&m.fix))?)
+        self.why(lines.why, m.cause, text)?;
+        Ok(self.end(lines.end, Some(m.cause))?)
     }
 
-    /// Writes the summary: rows per file and verdict, then what the tool did and did not see.
+    /// Writes the end of a run; its last lines are the answer.
     fn summary(&mut self, summary: &Summary) -> Result<()> {
-        if self.headed {
-            writeln!(self.out)?;
-        }
-        self.headline(summary)?;
-        if !summary.files.is_empty() {
-            self.table(&summary.files)?;
-        }
-        self.notes(&summary.files)?;
-        for row in summary.mixed.iter().take(MAX_ROWS) {
-            self.mixed(row)?;
-        }
-        for row in summary.nowait.iter().take(MAX_ROWS) {
-            self.nowait(row)?;
-        }
-        if !self.causes.is_empty() {
-            let text = format!("dio-trace explain {}", self.causes.join(" "));
-            writeln!(self.out, "{}", wrap("more:   ", &text, self.style.width))?;
-        }
-        self.coverage(summary)?;
-        Ok(self.out.flush()?)
+        self.body(summary)?;
+        Ok(self.answer(summary)?)
     }
+}
+
+/// The run in one sentence.
+#[must_use]
+pub fn answer(summary: &Summary, width: usize) -> String {
+    wrap("answer: ", &summary.answer, width) + "\n"
 }
 
 /// The heading over lines of requests.
@@ -507,9 +503,9 @@ pub(crate) fn verdict_word(record: &ExplainedRequest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cause::Reason, testing::golden::run};
+    use crate::{cause::Reason, output::text::said::REASONS, testing::golden::run};
 
-    const STYLE: Style = Style { width: 80, colour: false, cut: true, all: true };
+    const STYLE: Style = Style { width: 80, colour: false, cut: true, all: true, verbose: false };
 
     /// The lines about zone and date, and the times of the other lines, for a request at each of
     /// `times`.

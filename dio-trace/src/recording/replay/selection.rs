@@ -20,7 +20,7 @@ impl Window {
         self.since <= time && time < self.until
     }
 
-    const fn is_all(&self) -> bool {
+    pub(super) const fn is_all(&self) -> bool {
         self.since == 0 && self.until == u64::MAX
     }
 }

@@ -20,6 +20,8 @@ use crate::{
     cause::history::Kernels,
     enrich::Enricher,
     flow::{
+        answer::{Basis, conclude},
+        causes::Causes,
         decided::{Decided, LookedUp},
         explained::{ExplainedRequest, WatchedEffects},
         group::By,
@@ -277,7 +279,11 @@ fn summary() -> Summary {
     }
     enricher.process(77, Some((77, &mixing().task.comm)));
     let scope = Scope { text: "process 42 and 2 descendants".to_owned(), children_left_out: 0 };
-    Summary { scope, ..Summary::new(&totals(), &side, &mut enricher) }
+    let mut summary = Summary { scope, ..Summary::new(&totals(), &side, &mut enricher) };
+    let mut causes = Causes::default();
+    records().iter().for_each(|record| causes.count(record));
+    conclude(&mut summary, &causes, &Basis { lasted_ns: Some(4_000_000_000), ..Basis::LIVE });
+    summary
 }
 
 /// The totals, with the names of all processes in them, for other tests.
@@ -340,7 +346,7 @@ fn golden_json() {
 
 fn screen(all: bool) -> String {
     let mut out = Vec::new();
-    let style = Style { width: 80, colour: false, cut: true, all };
+    let style = Style { width: 80, colour: false, cut: true, all, verbose: false };
     let mut screen = Screen::new(&mut out, style, Shown::recorded(None, false));
     for record in records() {
         screen.request(&record).unwrap();
@@ -360,7 +366,7 @@ fn a_title_and_a_thread_s_name_have_a_line_of_their_own() {
     record.cmdline = Some("postgres: ".to_owned() + &"x".repeat(54));
     record.thread = Some("a name of a thread".to_owned());
     let mut out = Vec::new();
-    let style = Style { width: 80, colour: false, cut: true, all: false };
+    let style = Style { width: 80, colour: false, cut: true, all: false, verbose: false };
     let mut screen = Screen::new(&mut out, style, Shown::ASKED);
     (0..2).for_each(|_| screen.request(&record).unwrap());
     let text = String::from_utf8(out).unwrap();
@@ -437,6 +443,7 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     assert_eq!(documented("\nEach of `frames`:\n"), keys(&stack["frames"][0]));
     assert_eq!(documented("\n## summary\n"), keys(&summary));
     assert_eq!(documented("\nEach of `files`:\n"), keys(&summary["files"][0]));
+    assert_eq!(documented("\nEach of `causes`."), keys(&summary["causes"][0]));
     assert_eq!(documented("\nEach of `refusals`:\n"), keys(&summary["refusals"][0]));
     assert_eq!(documented("\nEach of `mixed`:\n"), keys(&summary["mixed"][0]));
     let kernels = Kernels::new("7.3", None, "5.10".parse().unwrap()).unwrap();
