@@ -12,6 +12,7 @@ mod input;
 mod inspect;
 mod interactive;
 mod kernels;
+mod live_table;
 mod output;
 mod progress;
 mod record;

@@ -82,6 +82,9 @@ impl RecordArgs {
         if common.utc {
             bail!("a recording keeps its host's zone: give --utc to `dio-trace report`");
         }
+        if common.by.is_some() {
+            bail!("a recording keeps what sums are made from: give --by to `dio-trace report`");
+        }
         if is_dash(&self.output) {
             bail!(
                 "a recording needs a file, not a stream: when the disk is full, it is cut to its \

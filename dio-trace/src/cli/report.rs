@@ -1,7 +1,6 @@
 //! `dio-trace report`: shows recordings as text, as JSON, as sums (`--by`) or as an HTML page.
 
 use std::{
-    borrow::Cow,
     cell::Cell,
     collections::{BTreeSet, HashMap},
     io::{self, BufWriter, IntoInnerError, IsTerminal as _, Write as _},
@@ -22,16 +21,17 @@ use crate::{
         tty,
     },
     flow::{
+        by_record::{ByRecord, by_time},
         explained::ExplainedRequest,
-        group::{By, Group, groups},
+        group::{By, Group, Groups, groups},
         side_events::{MixedAccess, RejectedOpenRow},
         sink::Sink,
-        timeline::{Slice, Timeline, join},
+        timeline::Timeline,
     },
     output::{
         document::Document,
         html::{self, Gather},
-        text::{self, Screen, Style},
+        text::{self, MAX_ROWS, Screen, Style},
     },
     recording::{format::Header, replay::Replay},
     util::{
@@ -101,17 +101,19 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
         replayed.by_requests |= args.by == Some(By::Time);
         match (args.json, args.by) {
             (true, _) => json(&name, replayed, sink, args)?,
-            (false, None) => whole(&name, &replayed, sink, args)?,
+            (false, None) => whole(&name, &mut replayed, sink, args)?,
             (false, Some(by)) => {
                 let shown = shown(&replayed.header, args.utc);
                 stdio::say(&text::recording(&name, &replayed, &shown, style(args.verbose).width));
+                sums.lasted_ns = replayed.summary.lasted_ns.filter(|_| args.files.len() == 1);
                 sums.add(replayed, sink, by, shown.zone);
             }
         }
     }
     let files = args.files.len();
     if let (false, Some(by)) = (args.json || unread == files, args.by) {
-        stdio::print(&text::groups(&sums.rows(by), by, style(args.verbose)))?;
+        let (rows, lasted_ns) = (sums.rows(by), sums.lasted_ns);
+        stdio::print(&text::groups(&rows, by, style(args.verbose), MAX_ROWS, lasted_ns))?;
     }
     ensure!(unread == 0, "{unread} of {files} recordings could not be read and are not included");
     Ok(())
@@ -146,6 +148,8 @@ struct Sums {
     times: Vec<(u64, Timeline)>,
     /// The time zones of the recordings.
     zones: Vec<Zone>,
+    /// How long the recording lasted in ns; None of several.
+    lasted_ns: Option<u64>,
 }
 
 impl Sums {
@@ -190,9 +194,10 @@ impl Sums {
 
     /// The rows in order. If there are several hosts, names of processes and files start with the
     /// host.
-    fn rows(self, by: By) -> Vec<Group> {
+    fn rows(&mut self, by: By) -> Vec<Group> {
         if by == By::Time {
-            return by_time(&self.times, &self.zone());
+            let times: Vec<_> = self.times.iter().map(|(begin, times)| (*begin, times)).collect();
+            return by_time(&times, &self.zone());
         }
         let named = |((host, _), mut row): ((String, String), Group)| {
             if self.hosts.len() > 1 && !host.is_empty() {
@@ -200,7 +205,7 @@ impl Sums {
             }
             row
         };
-        let mut rows: Vec<Group> = self.rows.into_iter().map(named).collect();
+        let mut rows: Vec<Group> = std::mem::take(&mut self.rows).into_iter().map(named).collect();
         rows.sort_by(Group::order);
         rows
     }
@@ -233,8 +238,7 @@ fn style(verbose: bool) -> Style {
 struct Show {
     /// Lines of findings, kept until the heading is written; `None` with --by or --json.
     screen: Option<Screen<Lines>>,
-    by: Option<By>,
-    groups: HashMap<Cow<'static, str>, Group>,
+    sums: ByRecord,
     found: Found,
 }
 
@@ -246,24 +250,19 @@ impl Show {
             screen.begin(header.started);
             screen
         });
-        Self { screen, by: args.by, groups: HashMap::new(), found: Found::default() }
-    }
-
-    /// The name of the group that a finding is summed in; `None` if it is not summed here.
-    fn name(&self, record: &ExplainedRequest) -> Option<Cow<'static, str>> {
-        match self.by {
-            Some(By::Cause) => record.cause.map(Cow::Borrowed),
-            Some(By::Stack) => record.stack.as_ref().map(|stack| Cow::Owned(stack.folded())),
-            _ => None,
-        }
+        // Times are those of the replay's own timeline.
+        let sums = ByRecord::new(args.by.filter(|by| *by != By::Time));
+        Self { screen, sums, found: Found::default() }
     }
 }
 
 impl Sink for Show {
+    fn wants_all(&self) -> bool {
+        self.sums.wants_all()
+    }
+
     fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
-        if let (true, Some(name)) = (record.finding, self.name(record)) {
-            self.groups.entry(name).or_default().count(record);
-        }
+        self.sums.count(record);
         if let Some(cause) = record.cause {
             self.found.add(cause, &record.fs);
         }
@@ -306,7 +305,9 @@ impl io::Write for Lines {
 }
 
 /// Writes a whole report: heading, findings, summary, timeline and latencies.
-fn whole(name: &str, replayed: &Replay, mut sink: Show, args: &ReportArgs) -> Result<()> {
+fn whole(name: &str, replayed: &mut Replay, mut sink: Show, args: &ReportArgs) -> Result<()> {
+    let rows = groups(&replayed.counters, By::File, &mut replayed.enricher);
+    replayed.summary.groups = Some(Groups { by: By::File, asked: false, rows });
     let style = style(args.verbose);
     let mut out = Stdout::new();
     let shown = shown(&replayed.header, args.utc);
@@ -337,29 +338,10 @@ fn begin(replayed: &Replay) -> u64 {
     u64::try_from(start).unwrap_or(0)
 }
 
-/// Sums the timelines; returns one row per slice of the time that they cover together.
-fn by_time(timelines: &[(u64, Timeline)], zone: &Zone) -> Vec<Group> {
-    const ROWS: usize = 24;
-    let timelines: Vec<_> = timelines.iter().map(|(begin, timeline)| (*begin, timeline)).collect();
-    let (start, width, slices) = join(&timelines, ROWS);
-    let row = |(i, slice): (usize, &Slice)| {
-        let at = start.saturating_add(width.saturating_mul(i as u64));
-        Group::of(zone.iso_fine(at), slice.requests, slice.findings)
-    };
-    slices.iter().enumerate().map(row).collect()
-}
-
 fn rows(replayed: &mut Replay, sink: Show, by: By, zone: &Zone) -> Vec<Group> {
     match by {
-        By::Cause | By::Stack => {
-            let named = |(name, mut row): (Cow<'static, str>, Group)| {
-                row.name = name.into_owned();
-                row.measure();
-                row
-            };
-            sink.groups.into_iter().map(named).collect()
-        }
-        By::Time => by_time(&[(begin(replayed), replayed.timeline.clone())], zone),
+        By::Time => by_time(&[(begin(replayed), &replayed.timeline)], zone),
+        by if by.is_of_records() => sink.sums.rows(zone),
         by => groups(&replayed.counters, by, &mut replayed.enricher),
     }
 }

@@ -26,6 +26,7 @@ use crate::{
     cli::{
         gate::Gating,
         interactive,
+        live_table::LiveTable,
         output::Output,
         record::RecordArgs,
         subject::Subject,
@@ -36,6 +37,7 @@ use crate::{
     flow::{
         answer::{Basis, Included, conclude},
         explained::{ExplainedRequest, WatchedEffects},
+        group::By,
         pipeline::Pipeline,
         side_events::{MixedAccess, RejectedOpenRow},
         sink::Sink,
@@ -89,7 +91,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         scope: subject.scope(),
         attach: common.attach.wish(),
         all,
-        stacks: common.stack,
+        stacks: common.stack || common.by == Some(By::Stack),
         log: common.verbose > 1,
         wanted,
     };
@@ -107,8 +109,19 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let scope = family.scope(text.clone());
     let family = (common.verbose > 0).then_some(family);
     let started = Instant::now();
-    let mut session =
-        Session { tracer, pipeline, output, gate, recorder, family, scope, selected, started };
+    let table = LiveTable::new(common);
+    let mut session = Session {
+        tracer,
+        pipeline,
+        output,
+        gate,
+        table,
+        recorder,
+        family,
+        scope,
+        selected,
+        started,
+    };
     let dump_signal =
         record.filter(|args| args.is_flight_recorder()).map(|_| SignalKind::user_defined1());
     session.output.start(&session.tracer, &text)?;
@@ -296,6 +309,7 @@ struct Session {
     pipeline: Pipeline,
     output: Output,
     gate: Option<Gating>,
+    table: LiveTable,
     /// Receives the events instead of the output.
     recorder: Option<Recorder>,
     /// The processes that are traced by id; `None` if new ones need not be noted on stderr.
@@ -363,13 +377,13 @@ impl Session {
     }
 
     fn take(&mut self, event: Event) -> Result<()> {
-        let Self { pipeline, output, gate, recorder, .. } = self;
+        let Self { pipeline, output, gate, table, recorder, .. } = self;
         match recorder {
             Some(recorder) => {
                 recorder.take(event, &mut pipeline.enricher);
                 Ok(())
             }
-            None => pipeline.event(&event, &mut Gated { gate, sink: output.sink() }),
+            None => pipeline.event(&event, &mut Gated { gate, table, sink: output.sink() }),
         }
     }
 
@@ -447,11 +461,11 @@ impl Session {
     /// code; `None` if there is none or it has not ended.
     fn finish(self, code: Option<u8>) -> Result<u8> {
         let basis = self.basis();
-        let Self { tracer, mut pipeline, mut output, mut gate, scope, .. } = self;
+        let Self { tracer, mut pipeline, mut output, mut gate, mut table, scope, .. } = self;
         let mut result = Ok(());
         let mut totals = tracer.stop(&mut |event| {
             if result.is_ok() {
-                let mut sink = Gated { gate: &mut gate, sink: output.sink() };
+                let mut sink = Gated { gate: &mut gate, table: &mut table, sink: output.sink() };
                 result = pipeline.event(&event, &mut sink);
             }
         })?;
@@ -459,14 +473,16 @@ impl Session {
         let mut summary = pipeline.summary(&mut totals, &[], u32::MAX);
         summary.scope = scope;
         conclude(&mut summary, &pipeline.causes, &basis);
+        summary.groups = table.groups(&totals, &mut pipeline.enricher);
         output.sink().summary(&summary)?;
         gate.map_or(Ok(code.unwrap_or(0)), |gate| gate.end(&summary, code))
     }
 }
 
-/// A sink that also passes requests to the gate, if there is one.
+/// A sink that also passes requests to the gate, if there is one, and to the closing table.
 struct Gated<'a> {
     gate: &'a mut Option<Gating>,
+    table: &'a mut LiveTable,
     sink: &'a mut dyn Sink,
 }
 
@@ -475,6 +491,7 @@ impl Sink for Gated<'_> {
         if let Some(gate) = self.gate {
             gate.take(record);
         }
+        self.table.count(record);
         self.sink.request(record)
     }
 

@@ -80,6 +80,7 @@ impl TopArgs {
             all: false,
             json: false,
             output: None,
+            by: None,
             utc: self.utc,
             attach: self.attach,
             stack: false,

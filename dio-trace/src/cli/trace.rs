@@ -9,6 +9,7 @@ use crate::{
         filters::Filters,
         values::{Mode, ReportFile, duration, report_file},
     },
+    flow::group::By,
     gate::Rule,
 };
 
@@ -58,6 +59,11 @@ pub(super) struct Common {
     /// Write the output to this file instead of stdout, line by line
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
+    /// What a row of the closing table is; without this option, a file
+    ///
+    /// thread, cause, stack and time sum only findings, or every request with --all.
+    #[arg(long, value_enum)]
+    pub(super) by: Option<By>,
     /// Show times in UTC instead of this machine's zone
     #[arg(long)]
     pub(super) utc: bool,

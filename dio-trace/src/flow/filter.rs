@@ -12,8 +12,9 @@ use glob::Pattern;
 use crate::{
     enrich::Enricher,
     flow::{
+        bytes::verdict,
         side_events::{MixedRow, SideEvents},
-        summary::{Summary, verdict},
+        summary::Summary,
     },
     model::Totals,
 };

@@ -2,6 +2,8 @@
 //! event and passes it to a [`sink::Sink`]; a [`summary::Summary`] ends the run.
 
 pub mod answer;
+pub mod by_record;
+pub mod bytes;
 pub mod causes;
 pub mod decided;
 pub mod explained;

@@ -13,22 +13,16 @@ use crate::{
     cause::explain_file,
     enrich::Enricher,
     flow::{
+        bytes::{Bytes, verdict},
         causes::CauseRow,
         explained::SCHEMA,
+        group::Groups,
         nowait::{self, NowaitRow},
         side_events::{MixedRow, RejectedOpenRow, SideEvents},
     },
     model::{MissingProbe, Totals},
-    util::figures::{self, count, counted, percent},
+    util::figures::{self, count, counted},
 };
-
-/// Bytes moved: in total, past the page cache (direct) and through it (cached).
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Bytes {
-    pub total: u64,
-    pub direct: u64,
-    pub cached: u64,
-}
 
 /// A row of the summary: one process, file, operation, verdict and outcome.
 #[derive(Clone, Debug, Serialize)]
@@ -102,6 +96,8 @@ pub struct Summary {
     /// Empty until the caller sets it.
     pub scope: Scope,
     pub files: Vec<FileRow>,
+    /// The rows of the closing table; None unless they are asked for.
+    pub groups: Option<Groups>,
     /// Rejected opens: O_DIRECT itself was refused, so no request followed.
     #[serde(rename = "refusals")]
     pub rejected_opens: Vec<RejectedOpenRow>,
@@ -170,6 +166,7 @@ impl Summary {
             kernel: totals.kernel.clone(),
             scope: Scope::default(),
             files,
+            groups: None,
             rejected_opens,
             mixed,
             nowait: nowait::rows(&totals.counters, enricher),
@@ -255,11 +252,6 @@ impl Sums {
     }
 }
 
-/// A counter's verdict; `Unknown` if a recording has a number that this version does not know.
-pub(crate) fn verdict(key: &CounterKey) -> Verdict {
-    Verdict::from_u8(key.verdict).unwrap_or(Verdict::Unknown)
-}
-
 /// Requests by verdict, ordered as in [`Summary::parts`].
 pub(crate) fn parts(requests: &BTreeMap<&'static str, u64>) -> Vec<(&'static str, u64)> {
     let mut parts: Vec<_> =
@@ -300,27 +292,6 @@ fn parts_with_short(parts: &[(&str, u64)], short: &BTreeMap<&'static str, u64>) 
         None => format!("{} {verdict}", count(*n)),
     };
     parts.iter().map(text).collect::<Vec<_>>().join(", ")
-}
-
-impl Bytes {
-    /// Percentage of the bytes moved that went past the page cache; None if none were moved.
-    #[must_use]
-    pub fn direct_share(&self) -> Option<f64> {
-        let moved = self.direct + self.cached;
-        (moved != 0).then(|| self.direct as f64 * 100.0 / moved as f64)
-    }
-
-    /// The direct share as text, such as "74.9%".
-    #[must_use]
-    pub fn direct_text(&self) -> String {
-        percent(self.direct, self.direct.saturating_add(self.cached))
-    }
-
-    pub(crate) fn add(&mut self, counter: &Counter) {
-        self.total += counter.bytes;
-        self.direct += counter.direct_bytes;
-        self.cached += counter.cached_bytes;
-    }
 }
 
 /// Key of a row: process, file, operation, verdict and outcome; errno and finding are merged.

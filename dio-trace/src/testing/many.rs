@@ -14,6 +14,7 @@ use crate::{
         causes::Causes,
         decided::{Decided, LookedUp},
         explained::{ExplainedRequest, WatchedEffects},
+        group::{By, Groups, groups},
         side_events::SideEvents,
         sink::Sink,
         summary::Summary,
@@ -109,6 +110,8 @@ fn run(verbose: bool) -> (String, Summary) {
     let totals = totals(&requests);
     let mut summary = Summary::new(&totals, &SideEvents::default(), &mut enricher);
     conclude(&mut summary, &causes, &Basis { lasted_ns: Some(4_000_000_000), ..Basis::LIVE });
+    let rows = groups(&totals.counters, By::File, &mut enricher);
+    summary.groups = Some(Groups { by: By::File, asked: false, rows });
     screen.summary(&summary).unwrap();
     (String::from_utf8(screen.get_ref().clone()).unwrap(), summary)
 }

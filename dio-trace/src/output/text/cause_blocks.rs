@@ -14,7 +14,8 @@ const BLOCKS: usize = 3;
 /// Causes that have a block or a line.
 const MAX_CAUSES: usize = 10;
 
-/// The blocks of the causes.
+/// The blocks of the causes. The most important cause is the last one: it is still on the screen
+/// when the run has ended.
 #[must_use]
 pub(super) fn cause_blocks(rows: &[CauseRow], style: Style) -> String {
     let (blocks, all) = if style.verbose { (usize::MAX, usize::MAX) } else { (BLOCKS, MAX_CAUSES) };
@@ -28,12 +29,13 @@ pub(super) fn cause_blocks(rows: &[CauseRow], style: Style) -> String {
     let text = |(at, row): (usize, &CauseRow)| {
         if at < blocks { block(row, files, style) } else { heading(row, style) }
     };
-    let mut out: String = rows.iter().take(all).enumerate().map(text).collect();
+    let mut out = String::new();
     if rows.len() > all {
         let causes = counted((rows.len() - all) as u64, "more cause");
         out += &format!("… {causes} (--verbose or --json has all)\n");
     }
-    out
+    let text: Vec<String> = rows.iter().take(all).enumerate().map(text).collect();
+    out + &text.into_iter().rev().collect::<String>()
 }
 
 /// The line of a cause.

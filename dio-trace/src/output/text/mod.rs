@@ -7,6 +7,7 @@ mod check;
 pub(crate) mod columns;
 mod doctor;
 mod gate;
+pub(crate) mod groups;
 mod kernels;
 pub(crate) mod report;
 mod said;
@@ -16,8 +17,9 @@ pub use causes::{cause_list, cause_page};
 pub use check::check_page;
 pub use doctor::doctor_page;
 pub use gate::gate_page;
+pub use groups::{MAX_ROWS, groups};
 pub use kernels::kernel_changes;
-pub use report::{groups, labelled, recording, times};
+pub use report::{labelled, recording, times};
 pub use screen::{Screen, Style, answer};
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use dio_trace_common::{
 use crate::{
     flow::{
         explained::ExplainedRequest,
+        group::Groups,
         nowait::NowaitRow,
         side_events::{MixedAccess, MixedRow, RejectedOpenRow},
         sink::Sink,
@@ -23,6 +24,7 @@ use crate::{
     output::text::{
         cause_blocks::cause_blocks,
         columns::{bytes, head, tail, wrap},
+        groups::{CLOSING_ROWS, MAX_ROWS, groups, per_second},
         said::{Bounds, End, Said, Why},
     },
     system::stack::Stack,
@@ -47,8 +49,8 @@ pub struct Style {
 
 /// Maximum number of names that are remembered; at the limit all are forgotten.
 const MAX_NAMED: usize = 65_536;
-/// Maximum number of rows of the closing table.
-const MAX_ROWS: usize = 20;
+/// Maximum number of notes, and of mixed files.
+const MAX_NOTES: usize = 20;
 
 /// Writes findings and the summary as text.
 pub struct Screen<W> {
@@ -246,20 +248,19 @@ impl<W: Write> Screen<W> {
         if self.headed {
             writeln!(self.out)?;
         }
-        if !summary.files.is_empty() {
-            self.table(&summary.files)?;
-        }
+        self.table(summary)?;
         self.notes(&summary.files)?;
-        for row in summary.mixed.iter().take(MAX_ROWS) {
+        for row in summary.mixed.iter().take(MAX_NOTES) {
             self.mixed(row)?;
         }
-        for row in summary.nowait.iter().take(MAX_ROWS) {
+        for row in summary.nowait.iter().take(MAX_NOTES) {
             self.nowait(row)?;
         }
         if !self.causes.is_empty() {
             let text = format!("dio-trace explain {}", self.causes.join(" "));
             writeln!(self.out, "{}", wrap("more:   ", &text, self.style.width))?;
         }
+        self.moved(summary)?;
         self.coverage(summary)?;
         write!(self.out, "{}", cause_blocks(&summary.causes, self.style))?;
         self.counts(summary)
@@ -270,7 +271,7 @@ impl<W: Write> Screen<W> {
         let mut said: Vec<&str> = Vec::new();
         for row in rows {
             let (Some(cause), Some(why)) = (row.cause, &row.why) else { continue };
-            if said.len() < MAX_ROWS && !said.contains(&why.as_str()) {
+            if said.len() < MAX_NOTES && !said.contains(&why.as_str()) {
                 said.push(why);
                 writeln!(self.out, "{}", wrap("note:   ", why, self.style.width))?;
                 self.remember(cause);
@@ -296,32 +297,23 @@ impl<W: Write> Screen<W> {
         self.out.flush()
     }
 
-    fn table(&mut self, rows: &[FileRow]) -> io::Result<()> {
-        writeln!(
-            self.out,
-            "{:>9} {:>7} {:>7} {:>7} {:<2} {:<18} FILE",
-            "REQUESTS", "BYTES", "P50<", "P99<", "OP", "VERDICT"
-        )?;
-        for row in rows.iter().take(MAX_ROWS) {
-            let word = match row.outcome {
-                Some(outcome) if outcome != Outcome::Full => format!("{} {outcome}", row.verdict),
-                _ => row.verdict.to_string(),
-            };
-            let fixed = format!(
-                "{:>9} {:>7} {:>7} {:>7} {:<2} {word:<18} ",
-                count(row.requests),
-                about(row.bytes.total),
-                duration(row.latency_p50_ns),
-                duration(row.latency_p99_ns),
-                letter(row.op),
-            );
-            let path = self.path(&row.path, fixed.chars().count());
-            writeln!(self.out, "{fixed}{path}")?;
+    /// Writes the closing table.
+    fn table(&mut self, s: &Summary) -> io::Result<()> {
+        let Some(Groups { by, asked, rows }) = &s.groups else { return Ok(()) };
+        let most = if *asked { MAX_ROWS } else { CLOSING_ROWS };
+        if rows.is_empty() && !asked {
+            return Ok(());
         }
-        if rows.len() > MAX_ROWS {
-            writeln!(self.out, "{:>9} further rows (--json has them all)", rows.len() - MAX_ROWS)?;
-        }
-        Ok(())
+        write!(self.out, "{}", groups(rows, *by, self.style, most, s.lasted_ns))
+    }
+
+    /// Writes how many bytes were moved, and how fast.
+    fn moved(&mut self, s: &Summary) -> io::Result<()> {
+        let Some(ns) = s.lasted_ns.filter(|_| s.bytes.total != 0) else { return Ok(()) };
+        let (total, rate) = (about(s.bytes.total), about(per_second(s.bytes.total, ns)));
+        let (share, time) = (s.bytes.direct_text(), duration(ns));
+        let text = format!("{total} bytes in {time}, {rate}/s; {share} past the page cache");
+        writeln!(self.out, "{}", wrap("moved:  ", &text, self.style.width))
     }
 
     /// Writes a mixed file: the users of both sides, and the side effects.

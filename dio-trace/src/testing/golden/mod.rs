@@ -24,7 +24,7 @@ use crate::{
         causes::Causes,
         decided::{Decided, LookedUp},
         explained::{ExplainedRequest, WatchedEffects},
-        group::By,
+        group::{By, Groups, groups},
         side_events::{MixedAccess, SideEvents},
         sink::Sink,
         summary::{Scope, Summary},
@@ -282,6 +282,8 @@ fn summary() -> Summary {
     let mut summary = Summary { scope, ..Summary::new(&totals(), &side, &mut enricher) };
     let mut causes = Causes::default();
     records().iter().for_each(|record| causes.count(record));
+    let rows = groups(&totals().counters, By::File, &mut enricher);
+    summary.groups = Some(Groups { by: By::File, asked: false, rows });
     conclude(&mut summary, &causes, &Basis { lasted_ns: Some(4_000_000_000), ..Basis::LIVE });
     summary
 }
