@@ -17,7 +17,7 @@ use dio_trace_common::{
 use glob::Pattern;
 
 use crate::{
-    cli::values::{duration, verdict},
+    cli::values::{Only, duration, only},
     flow::filter::Filter,
     model::RequestFilter,
     system::cgroup,
@@ -70,9 +70,9 @@ pub(super) struct RecordedFilters {
     /// Only requests that took at least this long: 500us, 10ms, 1s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     min_latency: Option<Duration>,
-    /// Only these verdicts
-    #[arg(long, value_delimiter = ',', value_name = "VERDICT", value_parser = verdict)]
-    only: Vec<Verdict>,
+    /// Only these verdicts, or short counts, whatever their verdict
+    #[arg(long, value_delimiter = ',', value_name = "VERDICT|short", value_parser = only())]
+    only: Vec<Only>,
     /// Only refused and failed requests
     #[arg(long, conflicts_with = "only")]
     errors: bool,
@@ -168,8 +168,10 @@ impl RecordedFilters {
         say("op", self.op.iter().map(|op| format!("{op:?}").to_lowercase()).collect());
         say("api", self.api.iter().map(|api| api.word()).collect());
         say("latency from", self.min_latency.iter().map(|time| format!("{time:?}")).collect());
-        let verdicts = self.filter().verdicts;
-        say("verdict", verdicts.iter().map(|verdict| verdict.as_str().to_owned()).collect());
+        let filter = self.filter();
+        let verdicts = filter.verdicts.iter().map(|verdict| verdict.as_str());
+        let short = filter.short.then_some("short");
+        say("verdict", verdicts.chain(short).map(str::to_owned).collect());
         words
     }
 
@@ -196,11 +198,20 @@ impl RecordedFilters {
     /// The filter by names and verdicts, for which a request must be resolved and judged first.
     pub(super) fn filter(&self) -> Filter {
         let errors = [Verdict::Refused, Verdict::Failed];
+        let verdict = |only: &Only| match only {
+            Only::Verdict(verdict) => Some(*verdict),
+            Only::Short => None,
+        };
         Filter {
             comms: self.comm.clone(),
             paths: self.path.clone(),
             fs: self.fs.clone(),
-            verdicts: if self.errors { errors.to_vec() } else { self.only.clone() },
+            verdicts: if self.errors {
+                errors.to_vec()
+            } else {
+                self.only.iter().filter_map(verdict).collect()
+            },
+            short: self.only.contains(&Only::Short),
         }
     }
 }

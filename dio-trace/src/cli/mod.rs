@@ -47,7 +47,10 @@ use trace::Trace;
 /// exits with its command's code.
 pub fn main() -> ExitCode {
     let verb = match args::Cli::try_parse() {
-        Ok(args) => args.verb,
+        Ok(args) => {
+            tty::choose(args.color);
+            args.verb
+        }
         Err(error) => return no_verb(&error),
     };
     match verb {

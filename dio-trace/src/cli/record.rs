@@ -49,7 +49,7 @@ pub(super) struct RecordArgs {
           conflicts_with_all = ["max_size", "force", "rotate"])]
     flight_recorder: Option<u64>,
     /// Also write the flight recorder on the first finding with one of these verdicts
-    #[arg(long, value_delimiter = ',', value_name = "VERDICT", value_parser = verdict,
+    #[arg(long, value_delimiter = ',', value_name = "VERDICT", value_parser = verdict(),
           requires = "flight_recorder")]
     dump_on: Vec<Verdict>,
 }

@@ -8,7 +8,7 @@ use std::{
         fd::FromRawFd as _,
         unix::{fs::MetadataExt as _, process::ExitStatusExt as _},
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitStatus,
     time::Duration,
 };
@@ -74,8 +74,10 @@ pub(super) enum To<'a> {
 pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let common = verb.common();
     let record = if let To::Recording(args) = to { Some(args) } else { None };
-    if let Trace::Run { command, .. } = verb {
-        check_command(&command[0])?;
+    if let Trace::Run { command, .. } = verb
+        && let Some(code) = cannot_run(&command[0])
+    {
+        return Ok(code);
     }
     let subject = Subject::of(verb)?;
     record.map_or(Ok(()), |args| args.check(verb))?;
@@ -212,30 +214,36 @@ impl Family {
     }
 }
 
-/// Checks that the command exists. This is done before the probes are attached, which takes
-/// seconds.
-///
-/// # Errors
-/// If there is no such executable file.
-fn check_command(command: &OsStr) -> Result<()> {
-    let is_program = |path: &Path| {
-        let mode = |meta: std::fs::Metadata| meta.is_file() && meta.mode() & 0o111 != 0;
-        std::fs::metadata(path).is_ok_and(mode)
-    };
-    let found = if command.as_encoded_bytes().contains(&b'/') {
-        is_program(Path::new(command))
+/// Checks the command before the probes are attached, which takes seconds. If it cannot be run,
+/// says so on stderr and returns the exit code that a shell has for it.
+fn cannot_run(command: &OsStr) -> Option<u8> {
+    const NOT_EXECUTABLE: u8 = 126;
+    const NOT_FOUND: u8 = 127;
+    let shown = || crate::util::escape::escape(command.as_encoded_bytes());
+    let found: Vec<PathBuf> = if command.as_encoded_bytes().contains(&b'/') {
+        vec![PathBuf::from(command)]
     } else {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|folder| is_program(&folder.join(command)))
+        std::env::split_paths(&path).map(|folder| folder.join(command)).collect()
     };
-    if !found {
-        bail!(
+    let files: Vec<_> = found
+        .iter()
+        .filter_map(|path| std::fs::metadata(path).ok())
+        .filter(|m| m.is_file())
+        .collect();
+    if files.iter().any(|file| file.mode() & 0o111 != 0) {
+        return None;
+    }
+    if files.is_empty() {
+        note!(
             "cannot run `{}`: there is no such program (under sudo, PATH may differ: give the full \
              path)",
-            crate::util::escape::escape(command.as_encoded_bytes())
+            shown()
         );
+        return Some(NOT_FOUND);
     }
-    Ok(())
+    note!("cannot run `{}`: it is not executable (chmod +x)", shown());
+    Some(NOT_EXECUTABLE)
 }
 
 /// Returns what ends the run, and the subject in words. Starts the command, if there is one.
@@ -448,7 +456,7 @@ impl Session {
 
     /// What the figures of the summary stand for.
     fn basis(&self) -> Basis {
-        let by_verdict = !self.pipeline.filter.verdicts.is_empty();
+        let by_verdict = !self.pipeline.filter.takes_decisions();
         Basis {
             included: if by_verdict { Included::Verdicts } else { Included::Every },
             selected: self.selected,

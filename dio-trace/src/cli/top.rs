@@ -144,7 +144,7 @@ impl Live {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             model: Model::new(about, options.by),
-            theme: Theme { colour: colours() },
+            theme: Theme { colour: colours(true) },
             terminal: None,
             keys: None,
             hangup: signal(SignalKind::hangup())?,

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use crate::{
     cli::{
         filters::Filters,
-        values::{Mode, ReportFile, duration, report_file},
+        values::{Mode, ReportFile, Suggested, duration, report_file},
     },
     flow::group::By,
     gate::Rule,
@@ -47,7 +47,7 @@ pub(super) enum Trace {
 
 #[derive(Args, Debug)]
 pub(super) struct Common {
-    /// Stop after this time: 10, 10s, 500ms, 2m, 1h
+    /// Stop after this time: 10, 10s, 500ms, 2m, 1h, 7d
     #[arg(short, long, value_parser = duration)]
     pub(super) duration: Option<Duration>,
     /// Show every O_DIRECT request, not only findings
@@ -83,11 +83,12 @@ pub(super) struct Common {
 /// Findings that fail a build.
 #[derive(Args, Debug)]
 pub(super) struct GateArgs {
-    /// Exit with 3 on these findings: fallback, partial, short, refused, failed, mixed, unknown
+    /// Exit with 3 on these findings
     ///
     /// WORD:MIN fails at MIN or more. short does not count the end of a file or device. Lost events
     /// fail too.
-    #[arg(long, value_delimiter = ',', value_name = "WORD[:MIN],…")]
+    #[arg(long, value_delimiter = ',', value_name = "WORD[:MIN],…",
+          value_parser = Suggested::<Rule>::new(Rule::words()))]
     pub(super) fail_on: Vec<Rule>,
     /// Write the result of --fail-on to a file: .json, .md or .xml (JUnit)
     #[arg(long, value_name = "FILE", requires = "fail_on", value_parser = report_file)]

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use dio_trace_common::{
     abi::{Counter, CounterKey, FileId},
-    verdict::Verdict,
+    verdict::{Outcome, Verdict},
 };
 use glob::Pattern;
 
@@ -29,17 +29,24 @@ pub struct Filter {
     /// File system types.
     pub fs: Vec<String>,
     pub verdicts: Vec<Verdict>,
+    /// Requests with a short count are taken as well, whatever their verdict.
+    pub short: bool,
 }
 
 impl Filter {
     /// The filter that takes everything.
-    pub const OPEN: Self =
-        Self { comms: Vec::new(), paths: Vec::new(), fs: Vec::new(), verdicts: Vec::new() };
+    pub const OPEN: Self = Self {
+        comms: Vec::new(),
+        paths: Vec::new(),
+        fs: Vec::new(),
+        verdicts: Vec::new(),
+        short: false,
+    };
 
     /// True if the filter takes everything.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.takes_names() && self.verdicts.is_empty()
+        self.takes_names() && self.takes_decisions()
     }
 
     /// True if the filter takes all process, path and file-system names.
@@ -54,8 +61,17 @@ impl Filter {
         self.takes_person(comm) && self.takes_place(path, fs)
     }
 
-    pub(crate) fn takes_verdict(&self, verdict: Verdict) -> bool {
-        self.verdicts.is_empty() || self.verdicts.contains(&verdict)
+    /// True if the filter takes all verdicts and outcomes.
+    #[must_use]
+    pub fn takes_decisions(&self) -> bool {
+        self.verdicts.is_empty() && !self.short
+    }
+
+    /// True if the filter takes a request that was decided so.
+    pub(crate) fn takes_decision(&self, verdict: Verdict, outcome: Option<Outcome>) -> bool {
+        self.takes_decisions()
+            || self.verdicts.contains(&verdict)
+            || self.short && outcome.is_some_and(Outcome::is_short)
     }
 
     pub(crate) fn takes_person(&self, comm: &str) -> bool {
@@ -154,7 +170,7 @@ impl<'a> TotalsFilter<'a> {
     /// True if the counter is taken, leaving its process aside.
     fn takes_use(&self, key: &CounterKey, enricher: &mut Enricher) -> bool {
         self.ops >> (key.op & 31) & 1 != 0
-            && self.filter.takes_verdict(verdict(key))
+            && self.filter.takes_decision(verdict(key), Outcome::from_u8(key.outcome))
             && self.takes_file(key.file, key.tgid, enricher)
     }
 
@@ -184,7 +200,8 @@ mod tests {
     fn taken(filter: &Filter) -> Vec<String> {
         let (records, _) = run();
         let takes = |r: &&ExplainedRequest| {
-            filter.takes_verdict(r.verdict) && filter.takes_file(&r.comm, &r.path, &r.fs)
+            filter.takes_decision(r.verdict, r.outcome)
+                && filter.takes_file(&r.comm, &r.path, &r.fs)
         };
         records.iter().filter(takes).map(|r| r.path.clone()).collect()
     }
@@ -199,6 +216,10 @@ mod tests {
         assert_eq!(taken(&path("/data/*")).len() + 4, all);
         let refused = Filter { verdicts: vec![Verdict::Refused], ..Filter::default() };
         assert_eq!(taken(&refused), ["/data/odd.db", "/data/nowait.db"]);
+        let short = Filter { short: true, ..Filter::default() };
+        assert_eq!(taken(&short), ["/data/wal.log"]);
+        let both = Filter { verdicts: vec![Verdict::Failed], ..short };
+        assert_eq!(taken(&both).len(), 2);
         let nobody = Filter { comms: vec!["mysqld".to_owned()], ..Filter::default() };
         assert!(taken(&nobody).is_empty());
     }

@@ -68,7 +68,8 @@ impl Pipeline {
 
     /// True if the filter takes a request.
     fn takes(&mut self, decided: &Decided<'_>) -> bool {
-        self.filter.takes_verdict(decided.decision.verdict) && self.takes_names(decided.request)
+        self.filter.takes_decision(decided.decision.verdict, Some(decided.decision.outcome))
+            && self.takes_names(decided.request)
     }
 
     /// True if the filter takes the names of a request's process and file.

@@ -4,7 +4,7 @@ use crate::{
     flow::group::{By, Group},
     output::text::{
         Style,
-        columns::{head, tail},
+        columns::{head, with_path},
     },
     util::figures::{about, count, duration},
 };
@@ -68,7 +68,8 @@ fn line(row: &Group, by: By, style: Style, lasted_ns: Option<u64>) -> String {
             let name = head(row.name.rsplit(';').next().unwrap_or_default(), room);
             format!("{fixed}{name}\n{}", frames(&row.name, style))
         }
-        _ => format!("{fixed}{}\n", tail(&row.name, room)),
+        _ if style.cut => with_path(&fixed, fixed.len(), &row.name, style.width) + "\n",
+        _ => format!("{fixed}{}\n", row.name),
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     },
     output::text::{
         cause_blocks::cause_blocks,
-        columns::{bytes, head, tail, wrap},
+        columns::{bytes, head, with_path, wrap},
         groups::{CLOSING_ROWS, MAX_ROWS, groups, per_second},
         said::{Bounds, End, Said, Why},
     },
@@ -104,8 +104,8 @@ impl<W: Write> Screen<W> {
     ) -> io::Result<()> {
         self.heading(time)?;
         let fixed = no_request(&self.shown.zone, time, (comm, pid), op);
-        let path = self.path(path, fixed.chars().count() + word.len().max(8) + 1);
-        writeln!(self.out, "{fixed}{} {path}", self.paint(decided, word))
+        let used = fixed.chars().count() + word.len().max(8) + 1;
+        self.with_path(&format!("{fixed}{} ", self.paint(decided, word)), used, path)
     }
 
     /// Writes the heading before the first line, and the date when it changes: lines have only the
@@ -119,7 +119,9 @@ impl<W: Write> Screen<W> {
         }
         if !self.headed {
             self.headed = true;
-            writeln!(self.out, "{}", heading())?;
+            let line = heading();
+            let (fixed, last) = line.split_at(line.len() - "FILE".len());
+            self.with_path(fixed, fixed.len(), last)?;
         }
         if is_new && self.day.is_some() {
             writeln!(self.out, "date:   {day}")?;
@@ -131,8 +133,9 @@ impl<W: Write> Screen<W> {
     fn line(&mut self, r: &ExplainedRequest) -> io::Result<()> {
         let word = verdict_word(r);
         let fixed = request(&self.shown.zone, r);
-        let path = self.path(&r.path, fixed.chars().count() + word.len().max(8) + 1);
-        writeln!(self.out, "{fixed}{} {path}", self.paint((r.verdict, r.outcome), &word))
+        let used = fixed.chars().count() + word.len().max(8) + 1;
+        let fixed = format!("{fixed}{} ", self.paint((r.verdict, r.outcome), &word));
+        self.with_path(&fixed, used, &r.path)
     }
 
     /// Remembers a cause for the last line, which names `dio-trace explain`.
@@ -205,13 +208,11 @@ impl<W: Write> Screen<W> {
         Ok(())
     }
 
-    /// A path truncated to the rest of the line, of which `before` columns are used.
-    fn path(&self, path: &str, before: usize) -> String {
-        if self.style.cut {
-            tail(path, self.style.width.saturating_sub(before).max(12))
-        } else {
-            path.to_owned()
-        }
+    /// Writes the columns of a line and its path. The first `used` characters of the line are taken;
+    /// `fixed` has colours as well.
+    fn with_path(&mut self, fixed: &str, used: usize, path: &str) -> io::Result<()> {
+        let width = if self.style.cut { self.style.width } else { usize::MAX };
+        writeln!(self.out, "{}", with_path(fixed, used, path, width))
     }
 
     /// The padded word, coloured by severity.

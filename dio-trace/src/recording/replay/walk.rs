@@ -4,7 +4,10 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
-use dio_trace_common::abi::{Counter, CounterKey, FileId, Task};
+use dio_trace_common::{
+    abi::{Counter, CounterKey, FileId, Task},
+    verdict::Decision,
+};
 
 use crate::{
     enrich::Enricher,
@@ -247,7 +250,8 @@ impl<'a> Walk<'a> {
                 return Ok(());
             }
             let decided = Decided::of(&recorded.request);
-            if !self.selection.filter.takes_verdict(decided.decision.verdict) {
+            let Decision { verdict, outcome, .. } = decided.decision;
+            if !self.selection.filter.takes_decision(verdict, Some(outcome)) {
                 return Ok(());
             }
             self.count(&decided);

@@ -347,8 +347,12 @@ fn golden_json() {
 }
 
 fn screen(all: bool) -> String {
+    screen_of(80, all)
+}
+
+fn screen_of(width: usize, all: bool) -> String {
     let mut out = Vec::new();
-    let style = Style { width: 80, colour: false, cut: true, all, verbose: false };
+    let style = Style { width, colour: false, cut: true, all, verbose: false };
     let mut screen = Screen::new(&mut out, style, Shown::recorded(None, false));
     for record in records() {
         screen.request(&record).unwrap();
@@ -387,6 +391,19 @@ fn golden_screens_fit_80_columns() {
             assert!(!line.chars().any(char::is_control), "{name}: {line:?}");
         }
         compare(name, &text);
+    }
+}
+
+#[test]
+fn a_narrow_screen_keeps_paths_in_one_piece() {
+    let text = screen_of(60, false);
+    let lines: Vec<&str> = text.lines().collect();
+    for name in ["/data/wal.log", "/data/odd.db", "/btrfs/table.db"] {
+        assert!(lines.contains(&format!("  {name}").as_str()), "{name}: {text}");
+    }
+    for line in lines {
+        // A symbol of a stack and a word of a remedy may be longer.
+        assert!(line.chars().count() <= 61, "{line}");
     }
 }
 
