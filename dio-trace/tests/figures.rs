@@ -310,6 +310,22 @@ fn lines_and_slices_are_in_the_same_zone() {
 }
 
 #[test]
+fn a_time_of_the_clock_is_that_of_the_recording_host() {
+    let of = twenty_minutes();
+    let requests = |words: &[&str]| {
+        let json = of.json(words);
+        (json["requests_in_window"].as_u64().unwrap(), json["only"].as_str().unwrap().to_owned())
+    };
+    let (n, only) = requests(&["--since", "04:09:05", "--until", "04:10:05"]);
+    assert_eq!(only, "since 2026-01-02T04:09:05+01:00; until 2026-01-02T04:10:05+01:00");
+    assert!(n > 0);
+    assert_eq!(requests(&["--since", "5m", "--until", "6m"]).0, n);
+    assert_eq!(requests(&["--utc", "--since", "03:09:05", "--until", "6m"]).0, n);
+    let (none, only) = requests(&["--since", "03:09"]);
+    assert_eq!((none, only.as_str()), (0, "since 2026-01-03T03:09:00+01:00"));
+}
+
+#[test]
 fn a_mixed_file_is_shown_with_both_sides_if_either_is_selected() {
     let of = twenty_minutes();
     let all = flat(&of.report(&[]));

@@ -28,6 +28,7 @@ mod trace;
 mod tty;
 mod values;
 mod version;
+mod when;
 
 use std::{
     io::{self, Write as _},

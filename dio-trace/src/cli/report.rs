@@ -131,7 +131,7 @@ fn one(args: &ReportArgs, path: &Path) -> Result<(String, Replay, Show)> {
     let input = Input::open(path)?;
     let recording = input.recording(true)?;
     let mut sink = Show::new(args, recording.header(), style(args.verbose));
-    let selection = args.selection.selection(recording.header());
+    let selection = args.selection.selection(recording.header(), args.utc);
     let replayed = input.named(recording.replay(selection, &mut sink))?;
     Ok((input.name, replayed, sink))
 }
@@ -219,7 +219,7 @@ fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
     let show_progress = out.is_file() || !io::stdout().is_terminal();
     let mut out = BufWriter::new(out);
     let mut gather = Gather::default();
-    let mut replayed = input.replay(show_progress, &args.selection, &mut gather)?;
+    let mut replayed = input.replay(show_progress, (&args.selection, args.utc), &mut gather)?;
     let shown = shown(&replayed.header, args.utc);
     html::page(&mut out, &input.name, &shown, &mut replayed, gather)?;
     out.into_inner().map_err(IntoInnerError::into_error)?.finish()
