@@ -122,6 +122,9 @@ fn values_are_in_help_and_completions() {
     }
     assert!(bash.contains("data-journal ") && !help("explain").contains("data-journal,"));
     refuses(&["audit", "--only", "shorts"], 2, &["short"]);
+    refuses(&["audit", "--cause", "misalinged"], 2, &["similar: misaligned"]);
+    refuses(&["top", "--cause", "misaligned"], 2, &["unexpected argument"]);
+    refuses(&["record", "-o", "/x", "audit", "--cause", "misaligned"], 1, &["dio-trace report"]);
     refuses(&["run", "--fail-on", "x", "--", "true"], 2, &["the words are fallback"]);
 }
 

@@ -219,10 +219,31 @@ fn every_output_gives_the_same_answer() {
         (twenty_minutes(), &["--since", "5m"]),
         (twenty_minutes(), &["--only", "fallback"]),
         (twenty_minutes(), &["--path", "/nowhere"]),
+        (twenty_minutes(), &["--cause", "misaligned"]),
+        (first(), &["--cause", "open-refused,io-error"]),
     ] {
         let all = answers(&of, words);
         assert!(!all[0].is_empty() && all.iter().all(|answer| *answer == all[0]), "{all:#?}");
     }
+}
+
+#[test]
+fn a_cause_is_selected_with_its_figures() {
+    let of = twenty_minutes();
+    let all = of.json(&[])["summary"].clone();
+    let one = of.json(&["--cause", "misaligned"])["summary"].clone();
+    let caused = |row: &&Value| row["cause"] == "misaligned";
+    let causes = all["causes"].as_array().unwrap();
+    assert_eq!(
+        one["causes"].as_array().unwrap(),
+        &[(*causes.iter().find(caused).unwrap()).clone()]
+    );
+    assert_eq!(one["requests"]["refused"], one["findings"]);
+    assert_eq!(one["causes"][0]["requests"], one["findings"]);
+    assert_eq!((&one["mixed"], &one["refusals"]), (&Value::from([0; 0]), &Value::from([0; 0])));
+    let answer = one["answer"].as_str().unwrap();
+    assert!(answer.contains("; requests with other causes are left out"), "{answer}");
+    assert!(!answer.contains('%'), "a share of what was selected says nothing: {answer}");
 }
 
 #[test]

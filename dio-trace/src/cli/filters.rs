@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
@@ -17,7 +18,8 @@ use dio_trace_common::{
 use glob::Pattern;
 
 use crate::{
-    cli::values::{Only, duration, only},
+    cause::{self, RULES},
+    cli::values::{Only, Suggested, duration, only},
     flow::filter::Filter,
     model::RequestFilter,
     system::cgroup,
@@ -42,6 +44,40 @@ pub(super) struct Filters {
     /// Only files on this device: a block device, or any file on its file system
     #[arg(long, value_name = "PATH")]
     dev: Option<PathBuf>,
+}
+
+/// The filter by cause. `top` does not have it, because its figures are counters.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Filters")]
+pub(super) struct CauseFilter {
+    /// Only these causes, such as misaligned; `dio-trace explain` lists all
+    ///
+    /// The figures are then of the requests that are shown: findings, or every request with --all.
+    #[arg(long, value_delimiter = ',', value_name = "ID", hide_possible_values = true,
+          value_parser = Suggested::<CauseId>::new(RULES.iter().map(|rule| rule.id)))]
+    cause: Vec<CauseId>,
+}
+
+impl CauseFilter {
+    /// The ids of the causes; empty for any.
+    pub(super) fn ids(&self) -> Vec<&'static str> {
+        self.cause.iter().map(|cause| cause.0).collect()
+    }
+}
+
+/// The id of a cause.
+#[derive(Clone, Copy, Debug)]
+struct CauseId(&'static str);
+
+impl FromStr for CauseId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rule = cause::find(text).ok_or_else(|| {
+            format!("similar: {} (`dio-trace explain` lists all)", cause::nearest(text).join(", "))
+        })?;
+        Ok(Self(rule.id))
+    }
 }
 
 /// Filters that also apply to recordings. A request must match every filter that is set; it matches
@@ -212,6 +248,7 @@ impl RecordedFilters {
                 self.only.iter().filter_map(verdict).collect()
             },
             short: self.only.contains(&Only::Short),
+            causes: Vec::new(),
         }
     }
 }

@@ -91,9 +91,9 @@ impl RecordArgs {
                  last whole block (-o FILE; `./-` is a file named -)"
             );
         }
-        if !common.filters.filter().is_open() {
+        if !common.filter().is_open() {
             bail!(
-                "--comm, --path, --fs, --only and --errors filter when a recording is read: give \
+                "--comm, --path, --fs, --only, --errors and --cause filter when a recording is read: give \
                  them to `dio-trace report`"
             );
         }

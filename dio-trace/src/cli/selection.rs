@@ -4,7 +4,11 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
-    cli::{filters::RecordedFilters, when::When},
+    cli::{
+        filters::{CauseFilter, RecordedFilters},
+        when::When,
+    },
+    flow::filter::Filter,
     recording::{
         format::Header,
         replay::{Selection, Window},
@@ -30,6 +34,8 @@ pub(super) struct SelectionArgs {
     pid: Vec<u32>,
     #[command(flatten)]
     filters: RecordedFilters,
+    #[command(flatten)]
+    causes: CauseFilter,
 }
 
 impl SelectionArgs {
@@ -55,6 +61,9 @@ impl SelectionArgs {
             let pids: Vec<String> = self.pid.iter().map(u32::to_string).collect();
             say("pid", pids.join(","));
         }
+        if !self.causes.ids().is_empty() {
+            say("cause", self.causes.ids().join(","));
+        }
         if let Some(when) = self.since {
             say("since", when.text(since, zone));
         }
@@ -79,7 +88,7 @@ impl SelectionArgs {
             },
             pids: self.pid.clone(),
             wanted: self.filters.wanted(),
-            filter: self.filters.filter(),
+            filter: Filter { causes: self.causes.ids(), ..self.filters.filter() },
             only: self.words(since, until, &zone),
         }
     }

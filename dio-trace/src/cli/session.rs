@@ -87,7 +87,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     };
     let gate = Gating::open(verb)?;
     let wanted = common.filters.wanted()?;
-    let selected = wanted != RequestFilter::ALL || !common.filters.filter().is_open();
+    let selected = wanted != RequestFilter::ALL || !common.filter().is_open();
     let all = common.all || record.is_some_and(RecordArgs::wants_all);
     let options = Options {
         scope: subject.scope(),
@@ -107,7 +107,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     enricher.look_around(&family.all());
     give_up_privilege(&tracer);
     let watched = WatchedEffects::by(tracer.coverage().0);
-    let pipeline = Pipeline::new(enricher, Clock::now(), watched, common.filters.filter());
+    let pipeline = Pipeline::new(enricher, Clock::now(), watched, common.filter());
     let scope = family.scope(text.clone());
     let family = (common.verbose > 0).then_some(family);
     let started = Instant::now();
@@ -456,9 +456,14 @@ impl Session {
 
     /// What the figures of the summary stand for.
     fn basis(&self) -> Basis {
-        let by_verdict = !self.pipeline.filter.takes_decisions();
+        let filter = &self.pipeline.filter;
+        let included = match (filter.causes.is_empty(), filter.takes_decisions()) {
+            (false, _) => Included::Causes,
+            (true, false) => Included::Verdicts,
+            (true, true) => Included::Every,
+        };
         Basis {
-            included: if by_verdict { Included::Verdicts } else { Included::Every },
+            included,
             selected: self.selected,
             lasted_ns: u64::try_from(self.started.elapsed().as_nanos()).ok(),
             ..Basis::LIVE
@@ -478,6 +483,9 @@ impl Session {
             }
         })?;
         result?;
+        if let Some(counted) = pipeline.counted() {
+            totals.counters = counted;
+        }
         let mut summary = pipeline.summary(&mut totals, &[], u32::MAX);
         summary.scope = scope;
         conclude(&mut summary, &pipeline.causes, &basis);

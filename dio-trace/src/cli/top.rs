@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     cli::{
-        filters::Filters,
+        filters::{CauseFilter, Filters},
         terminal::{self, Terminal},
         trace::{Common, Processes, Trace},
         tty::{colours, style},
@@ -85,6 +85,7 @@ impl TopArgs {
             attach: self.attach,
             stack: false,
             filters: self.filters,
+            causes: CauseFilter::default(),
             verbose: 0,
         };
         let trace = Trace::Audit { processes: self.processes, common };

@@ -6,10 +6,10 @@ use clap::{Args, Subcommand};
 
 use crate::{
     cli::{
-        filters::Filters,
+        filters::{CauseFilter, Filters},
         values::{Mode, ReportFile, Suggested, duration, report_file},
     },
-    flow::group::By,
+    flow::{filter::Filter, group::By},
     gate::Rule,
 };
 
@@ -75,9 +75,18 @@ pub(super) struct Common {
     pub(super) stack: bool,
     #[command(flatten)]
     pub(super) filters: Filters,
+    #[command(flatten)]
+    pub(super) causes: CauseFilter,
     /// Leave out no lines of findings, and print more on stderr; twice for the probes' own messages
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
+}
+
+impl Common {
+    /// The filter for user space.
+    pub(super) fn filter(&self) -> Filter {
+        Filter { causes: self.causes.ids(), ..self.filters.filter() }
+    }
 }
 
 /// Findings that fail a build.

@@ -27,6 +27,8 @@ pub enum Included {
     Sample(u64),
     /// Only requests with the verdicts that were asked for.
     Verdicts,
+    /// Only requests with the causes that were asked for.
+    Causes,
 }
 
 /// What the figures of a summary stand for.
@@ -72,6 +74,9 @@ fn nothing(s: &Summary, basis: &Basis) -> String {
             "Nothing that was recorded fits: without filters and times the report has all of it."
                 .to_owned()
         }
+        Basis { included: Included::Causes, .. } => {
+            "No request with this cause was seen.".to_owned()
+        }
         Basis { included: Included::Findings, .. } => {
             "No finding was recorded; requests without a finding were not recorded.".to_owned()
         }
@@ -92,7 +97,7 @@ fn sentence(s: &Summary, basis: &Basis) -> String {
         n => parts.push(format!("{} files are also used through the page cache", count(n))),
     }
     parts.extend(not_counted(basis));
-    parts.extend(missed.map(|what| format!("some requests may have been missed: {what}")));
+    parts.extend(missed.map(|what| format!("not everything was seen: {what}")));
     parts.join("; ") + "."
 }
 
@@ -310,6 +315,7 @@ fn not_counted(basis: &Basis) -> Option<String> {
             format!("of the requests without a finding 1 in {} was recorded", count(n))
         }
         Included::Verdicts => "requests with other verdicts are left out".to_owned(),
+        Included::Causes => "requests with other causes are left out".to_owned(),
     })
 }
 
@@ -393,8 +399,8 @@ mod tests {
         s.unmatched = 1;
         assert_eq!(
             said(&s),
-            "All 12,345 requests that were seen were direct; some requests may have been missed: 1 \
-             completion not seen."
+            "All 12,345 requests that were seen were direct; not everything was seen: 1 completion \
+             not seen."
         );
         let mut s =
             summary(&[(READ, Verdict::Direct, None, 112, 0), (READ, Verdict::Eof, None, 12, 0)]);
@@ -483,6 +489,7 @@ mod tests {
             (Included::Findings, "; requests without a finding were not recorded."),
             (Included::Sample(100), "; of the requests without a finding 1 in 100 was recorded."),
             (Included::Verdicts, "; requests with other verdicts are left out."),
+            (Included::Causes, "; requests with other causes are left out."),
         ] {
             let text = answer(&s, &Basis { included, ..Basis::LIVE });
             assert!(text.starts_with("9 reads were not direct: 9 fallbacks"), "{text}");

@@ -31,6 +31,8 @@ pub struct Filter {
     pub verdicts: Vec<Verdict>,
     /// Requests with a short count are taken as well, whatever their verdict.
     pub short: bool,
+    /// Ids of causes. Counters have no cause, so with these the requests are counted one by one.
+    pub causes: Vec<&'static str>,
 }
 
 impl Filter {
@@ -41,12 +43,13 @@ impl Filter {
         fs: Vec::new(),
         verdicts: Vec::new(),
         short: false,
+        causes: Vec::new(),
     };
 
     /// True if the filter takes everything.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.takes_names() && self.takes_decisions()
+        self.takes_names() && self.takes_decisions() && self.causes.is_empty()
     }
 
     /// True if the filter takes all process, path and file-system names.
@@ -72,6 +75,11 @@ impl Filter {
         self.takes_decisions()
             || self.verdicts.contains(&verdict)
             || self.short && outcome.is_some_and(Outcome::is_short)
+    }
+
+    /// True if the filter takes a request or a side event with this cause.
+    pub(crate) fn takes_cause(&self, cause: Option<&str>) -> bool {
+        self.causes.is_empty() || cause.is_some_and(|cause| self.causes.contains(&cause))
     }
 
     pub(crate) fn takes_person(&self, comm: &str) -> bool {
@@ -114,11 +122,16 @@ impl<'a> TotalsFilter<'a> {
         side: &mut SideEvents,
         enricher: &mut Enricher,
     ) -> Summary {
-        let mixed = self.mixed(totals, side, enricher);
+        let mut mixed = self.mixed(totals, side, enricher);
+        mixed.retain(|row| self.filter.takes_cause(Some(row.cause)));
         self.retain(totals, enricher);
         let filter = self.filter;
-        side.retain(|row| filter.takes_file(&row.comm, &row.path, &row.fs));
-        Summary::with(totals, side.rejected_opens(), mixed, enricher)
+        side.retain(|row| {
+            filter.takes_file(&row.comm, &row.path, &row.fs) && filter.takes_cause(Some(row.cause))
+        });
+        let mut summary = Summary::with(totals, side.rejected_opens(), mixed, enricher);
+        summary.nowait.retain(|row| filter.takes_cause(Some(row.cause)));
+        summary
     }
 
     /// The mixed files to show. A mixed file has direct users and buffered users; it is shown with

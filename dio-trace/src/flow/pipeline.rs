@@ -4,8 +4,10 @@
 //! requests that are already decided and filtered, and with the extents and the stack that were
 //! recorded.
 
+use std::collections::HashMap;
+
 use anyhow::Result;
-use dio_trace_common::abi::{BufferedUseEvent, RejectedOpen, Request};
+use dio_trace_common::abi::{BufferedUseEvent, Counter, CounterKey, RejectedOpen, Request};
 
 use crate::{
     enrich::Enricher,
@@ -14,7 +16,7 @@ use crate::{
         decided::{Decided, LookedUp},
         explained::{ExplainedRequest, WatchedEffects},
         filter::{Filter, TotalsFilter},
-        side_events::{MixedAccess, SideEvents},
+        side_events::{MixedAccess, RejectedOpenRow, SideEvents},
         sink::Sink,
         summary::Summary,
     },
@@ -31,13 +33,15 @@ pub struct Pipeline {
     side: SideEvents,
     /// The findings by cause.
     pub causes: Causes,
+    /// Requests of the ring buffer that were taken; counted only if the filter is by cause.
+    counted: HashMap<CounterKey, Counter>,
 }
 
 impl Pipeline {
     #[must_use]
     pub fn new(enricher: Enricher, clock: Clock, watched: WatchedEffects, filter: Filter) -> Self {
         let (side, causes) = (SideEvents::default(), Causes::default());
-        Self { enricher, clock, watched, filter, side, causes }
+        Self { enricher, clock, watched, filter, side, causes, counted: HashMap::new() }
     }
 
     /// Takes an event of the ring buffer.
@@ -56,7 +60,12 @@ impl Pipeline {
                     return Ok(());
                 }
                 let looked_up = LookedUp::now(&decided, &mut self.enricher);
-                self.request(&decided, looked_up, sink)
+                if self.request(&decided, looked_up, sink)? && !self.filter.causes.is_empty() {
+                    let key = CounterKey::of(request, &decided.decision);
+                    let counter = self.counted.entry(key).or_insert(Counter::ZERO);
+                    counter.count(request, &decided.decision);
+                }
+                Ok(())
             }
             Event::RejectedOpen(rejected_open) => self.rejected_open(rejected_open, sink),
             Event::BufferedUse(event) => {
@@ -89,7 +98,14 @@ impl Pipeline {
             && self.filter.takes_person(&self.enricher.process(event.direct_user, None))
     }
 
-    /// Explains a request that the filter has taken, and passes it to the sink.
+    /// The counters of the requests that a filter by cause has taken; None without such a filter.
+    pub fn counted(&mut self) -> Option<Vec<(CounterKey, Counter)>> {
+        let counted = std::mem::take(&mut self.counted);
+        (!self.filter.causes.is_empty()).then(|| counted.into_iter().collect())
+    }
+
+    /// Explains a request that the filter has taken as far as that does not depend on its cause, and
+    /// passes it to the sink if the filter takes the cause. Returns whether it does.
     ///
     /// # Errors
     /// Errors of the sink.
@@ -98,17 +114,28 @@ impl Pipeline {
         decided: &Decided<'_>,
         looked_up: LookedUp,
         sink: &mut dyn Sink,
-    ) -> Result<()> {
-        let record = ExplainedRequest::new(
-            decided,
-            looked_up,
-            &mut self.enricher,
-            &self.clock,
-            self.watched,
-        );
-        self.side.request(&record);
-        self.causes.count(&record);
-        sink.request(&record)
+    ) -> Result<bool> {
+        let record = self.explain(decided, looked_up);
+        let is_taken = self.filter.takes_cause(record.cause);
+        if is_taken {
+            self.pass(&record, sink)?;
+        }
+        Ok(is_taken)
+    }
+
+    /// Explains a request.
+    pub fn explain(&mut self, decided: &Decided<'_>, looked_up: LookedUp) -> ExplainedRequest {
+        ExplainedRequest::new(decided, looked_up, &mut self.enricher, &self.clock, self.watched)
+    }
+
+    /// Passes a request that the filter has taken to the sink.
+    ///
+    /// # Errors
+    /// Errors of the sink.
+    pub fn pass(&mut self, record: &ExplainedRequest, sink: &mut dyn Sink) -> Result<()> {
+        self.side.request(record);
+        self.causes.count(record);
+        sink.request(record)
     }
 
     /// Takes a rejected open.
@@ -118,7 +145,10 @@ impl Pipeline {
     pub fn rejected_open(&mut self, event: &RejectedOpen, sink: &mut dyn Sink) -> Result<()> {
         let row = self.side.rejected_open(event, &mut self.enricher, &self.clock);
         let filter = &self.filter;
-        match row.filter(|row| filter.takes_file(&row.comm, &row.path, &row.fs)) {
+        let is_taken = |row: &&RejectedOpenRow| {
+            filter.takes_file(&row.comm, &row.path, &row.fs) && filter.takes_cause(Some(row.cause))
+        };
+        match row.filter(is_taken) {
             Some(row) => sink.rejected_open(row),
             None => Ok(()),
         }
@@ -140,6 +170,7 @@ impl Pipeline {
         let access = MixedAccess::new(event, &mut self.enricher, &self.clock);
         let filter = &self.filter;
         let either = direct || cached && filter.takes_person(&access.comm);
+        let either = either && filter.takes_cause(Some(access.cause));
         if either && filter.takes_place(&access.path, &access.fs) {
             sink.mixed_access(&access)?;
         }

@@ -148,6 +148,7 @@ impl Walk<'_> {
     /// What the figures of the summary stand for.
     fn basis(&self, header: &Header, by_requests: bool, span: Span) -> Basis {
         let included = match (header.all, header.sample) {
+            _ if !self.selection.filter.causes.is_empty() => Included::Causes,
             _ if !self.selection.filter.takes_decisions() => Included::Verdicts,
             (true, _) => Included::Every,
             _ if !by_requests => Included::Every,
