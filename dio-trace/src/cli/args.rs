@@ -42,7 +42,7 @@ use crate::{
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) verb: Verb,
-    /// Colours: on a terminal, unless NO_COLOR is set or TERM is dumb; always; or never
+    /// When to use colours; auto: on a terminal, unless NO_COLOR is set or TERM is dumb
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
     pub(super) color: Color,
 }

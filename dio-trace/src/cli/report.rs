@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use clap::Args;
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 use crate::{
     cause::history::KernelVersion,
@@ -18,6 +21,7 @@ use crate::{
         result_file::ResultFile,
         say,
         selection::SelectionArgs,
+        trace::{SHOW, TO},
         tty,
     },
     flow::{
@@ -45,29 +49,37 @@ pub(super) struct ReportArgs {
     /// Recordings, of one machine or several; - for stdin
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Show only sums by this, instead of findings and files
-    #[arg(long, value_enum)]
-    by: Option<By>,
-    /// One JSON object per recording
-    #[arg(long)]
-    json: bool,
-    /// Write an HTML page, which needs no network, to this file, or - for stdout; one recording
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "by"])]
-    html: Option<PathBuf>,
-    /// Overwrite the page if it exists
-    #[arg(long, requires = "html")]
-    force: bool,
-    /// Also say what would change on another kernel, such as 7.2 or 6.12.77 (docs/kernels.md)
-    #[arg(long, value_name = "VERSION", conflicts_with_all = ["json", "by", "html"])]
-    kernel: Option<KernelVersion>,
-    /// Show times in UTC instead of the recording host's zone
-    #[arg(long)]
-    utc: bool,
-    /// Leave out no lines of findings, and no rows
-    #[arg(short, long)]
-    verbose: bool,
     #[command(flatten)]
     selection: SelectionArgs,
+    /// Show only sums by this, instead of findings and files
+    #[arg(long, value_name = "WHAT", value_parser = by(), help_heading = SHOW)]
+    by: Option<By>,
+    /// Also say what would change on another kernel, such as 7.2 or 6.12.77 (docs/kernels.md)
+    #[arg(long, value_name = "VERSION", conflicts_with_all = ["json", "by", "html"],
+          help_heading = SHOW)]
+    kernel: Option<KernelVersion>,
+    /// Show times in UTC instead of the recording host's zone
+    #[arg(long, help_heading = SHOW)]
+    utc: bool,
+    /// Leave out no lines of findings, and no rows
+    #[arg(short, long, help_heading = SHOW)]
+    verbose: bool,
+    /// One JSON object per recording
+    #[arg(long, help_heading = TO)]
+    json: bool,
+    /// Write an HTML page, which needs no network, to this file, or - for stdout; one recording
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "by"], help_heading = TO)]
+    html: Option<PathBuf>,
+    /// Overwrite the page if it exists
+    #[arg(long, requires = "html", help_heading = TO)]
+    force: bool,
+}
+
+/// Parses what to sum by. A recording has no containers.
+fn by() -> impl TypedValueParser<Value = By> {
+    let recorded = By::value_variants().iter().filter(|by| **by != By::Container);
+    let words = recorded.filter_map(ValueEnum::to_possible_value);
+    PossibleValuesParser::new(words).try_map(|word| By::from_str(&word, false))
 }
 
 /// Reports on each recording, or sums all of them if `--by` is given.

@@ -13,18 +13,22 @@ use crate::{
     gate::Rule,
 };
 
+/// Headings in the help.
+pub(super) const SHOW: &str = "What to show";
+pub(super) const TO: &str = "Where to";
+
 /// The verbs that trace.
 #[derive(Debug, Subcommand)]
 pub(super) enum Trace {
     /// Trace a command and its descendants, from its first request to its exit
     Run {
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
         #[command(flatten)]
         common: Common,
         #[command(flatten)]
         gate: GateArgs,
-        /// The command and its arguments
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-        command: Vec<OsString>,
     },
     /// Trace running processes with their descendants, a systemd unit, or a container
     ///
@@ -45,41 +49,42 @@ pub(super) enum Trace {
     },
 }
 
+/// Options in the order of use: what to trace, what to show, where to.
 #[derive(Args, Debug)]
 pub(super) struct Common {
     /// Stop after this time: 10, 10s, 500ms, 2m, 1h, 7d
-    #[arg(short, long, value_parser = duration)]
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub(super) duration: Option<Duration>,
-    /// Show every O_DIRECT request, not only findings
-    #[arg(long)]
-    pub(super) all: bool,
-    /// Write JSON lines (docs/json.md)
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Write the output to this file instead of stdout, line by line
-    #[arg(short, long, value_name = "FILE")]
-    pub(super) output: Option<PathBuf>,
-    /// What a row of the closing table is; without this option, a file
-    ///
-    /// thread, cause, stack and time sum only findings, or every request with --all.
-    #[arg(long, value_enum)]
-    pub(super) by: Option<By>,
-    /// Show times in UTC instead of this machine's zone
-    #[arg(long)]
-    pub(super) utc: bool,
     /// How to attach the probes
-    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Mode::Auto)]
     pub(super) attach: Mode,
-    /// Show the program's stack for each kind of finding: which code issued it (docs/stacks.md)
-    #[arg(long)]
-    pub(super) stack: bool,
     #[command(flatten)]
     pub(super) filters: Filters,
     #[command(flatten)]
     pub(super) causes: CauseFilter,
+    /// Show every O_DIRECT request, not only findings
+    #[arg(long, help_heading = SHOW)]
+    pub(super) all: bool,
+    /// What a row of the closing table is; without this option, a file
+    ///
+    /// thread, cause, stack and time sum only findings, or every request with --all.
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = SHOW)]
+    pub(super) by: Option<By>,
+    /// Show the program's stack for each kind of finding: which code issued it (docs/stacks.md)
+    #[arg(long, help_heading = SHOW)]
+    pub(super) stack: bool,
+    /// Show times in UTC instead of this machine's zone
+    #[arg(long, help_heading = SHOW)]
+    pub(super) utc: bool,
     /// Leave out no lines of findings, and print more on stderr; twice for the probes' own messages
-    #[arg(short, long, action = clap::ArgAction::Count)]
+    #[arg(short, long, action = clap::ArgAction::Count, help_heading = SHOW)]
     pub(super) verbose: u8,
+    /// Write JSON lines (docs/json.md)
+    #[arg(long, help_heading = TO)]
+    pub(super) json: bool,
+    /// Write the output to this file instead of stdout, line by line
+    #[arg(short, long, value_name = "FILE", help_heading = TO)]
+    pub(super) output: Option<PathBuf>,
 }
 
 impl Common {
@@ -91,6 +96,7 @@ impl Common {
 
 /// Findings that fail a build.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Gate")]
 pub(super) struct GateArgs {
     /// Exit with 3 on these findings
     ///
