@@ -118,7 +118,7 @@ impl Found {
             let op = usize::from(row.op == Op::Write);
             found.requests[op] += row.requests;
             found.by[op][Problem::of(row.verdict, row.outcome) as usize] += row.findings;
-            found.partial += if row.verdict == Verdict::Partial { row.requests } else { 0 };
+            found.partial += if row.verdict == Verdict::Partial { row.findings } else { 0 };
         }
         found
     }
@@ -223,7 +223,7 @@ fn lead_clause(s: &Summary, basis: &Basis, found: &Found, lead: Problem) -> Stri
 
 /// How many of the requests were cached as a whole, and how many in part.
 fn fallbacks(cached: u64, partial: u64) -> String {
-    match (cached - partial, partial) {
+    match (cached.saturating_sub(partial), partial) {
         (whole, 0) => format!(": {}", counted(whole, "fallback")),
         (0, partial) => format!(": {} partial", count(partial)),
         (whole, partial) => {
@@ -267,9 +267,9 @@ fn because(causes: &[CauseRow], problem: Problem, n: u64) -> String {
     };
     let share = |row: &CauseRow| percent(of(row), n);
     match of(first) {
-        top if top == n => format!(", {}", main_cause(first)),
+        top if top == n => format!(", {}", main_cause(first, top)),
         top if top.saturating_mul(20) >= n.saturating_mul(19) => {
-            format!(", nearly all {}", main_cause(first))
+            format!(", nearly all {}", main_cause(first, top))
         }
         top if rest.is_empty() || top.saturating_mul(2) > n => {
             let others = match rest {
@@ -279,7 +279,7 @@ fn because(causes: &[CauseRow], problem: Problem, n: u64) -> String {
                     format!(", {} because of {}, the rest because of others", share(one), one.cause)
                 }
             };
-            format!(", {} {}{others}", share(first), main_cause(first))
+            format!(", {} {}{others}", share(first), main_cause(first, top))
         }
         _ => {
             let text = |row: &&CauseRow| format!("{}{} ({})", likely(row), row.cause, share(row));
@@ -291,10 +291,12 @@ fn because(causes: &[CauseRow], problem: Problem, n: u64) -> String {
     }
 }
 
-/// The cause that most findings have, with its title and its files.
-fn main_cause(row: &CauseRow) -> String {
+/// The cause that most findings have, with its title. Its files are named if it has no findings but
+/// these `n`.
+fn main_cause(row: &CauseRow, n: u64) -> String {
     let title = row.title.strip_prefix("short: ").unwrap_or(row.title);
     let place = match (&row.files[..], &row.below) {
+        _ if row.requests != n => String::new(),
         ([one], _) if row.file_count == 1 => format!(", in {}", one.path),
         (_, Some(folder)) => format!(", in {} below {folder}", counted(row.file_count, "file")),
         _ => String::new(),
