@@ -259,7 +259,8 @@ const fn noun(problem: Problem) -> &'static str {
 
 /// Why: the causes of the `n` findings with this problem, with their shares.
 fn because(causes: &[CauseRow], problem: Problem, n: u64) -> String {
-    let of = |row: &CauseRow| row.problems[problem as usize];
+    // More events than counts arrive if counters were lost.
+    let of = |row: &CauseRow| row.problems[problem as usize].min(n);
     let mut rows: Vec<&CauseRow> = causes.iter().filter(|row| of(row) != 0).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(of(row)));
     let [first, rest @ ..] = &rows[..] else {
@@ -267,9 +268,9 @@ fn because(causes: &[CauseRow], problem: Problem, n: u64) -> String {
     };
     let share = |row: &CauseRow| percent(of(row), n);
     match of(first) {
-        top if top == n => format!(", {}", main_cause(first, top)),
+        top if top == n => format!(", {}", main_cause(first)),
         top if top.saturating_mul(20) >= n.saturating_mul(19) => {
-            format!(", nearly all {}", main_cause(first, top))
+            format!(", nearly all {}", main_cause(first))
         }
         top if rest.is_empty() || top.saturating_mul(2) > n => {
             let others = match rest {
@@ -279,7 +280,7 @@ fn because(causes: &[CauseRow], problem: Problem, n: u64) -> String {
                     format!(", {} because of {}, the rest because of others", share(one), one.cause)
                 }
             };
-            format!(", {} {}{others}", share(first), main_cause(first, top))
+            format!(", {} {}{others}", share(first), main_cause(first))
         }
         _ => {
             let text = |row: &&CauseRow| format!("{}{} ({})", likely(row), row.cause, share(row));
@@ -291,12 +292,12 @@ fn because(causes: &[CauseRow], problem: Problem, n: u64) -> String {
     }
 }
 
-/// The cause that most findings have, with its title. Its files are named if it has no findings but
-/// these `n`.
-fn main_cause(row: &CauseRow, n: u64) -> String {
+/// The cause that most findings have, with its title. Its files are named if all its findings
+/// have one problem.
+fn main_cause(row: &CauseRow) -> String {
     let title = row.title.strip_prefix("short: ").unwrap_or(row.title);
     let place = match (&row.files[..], &row.below) {
-        _ if row.requests != n => String::new(),
+        _ if row.problems.iter().filter(|n| **n != 0).count() != 1 => String::new(),
         ([one], _) if row.file_count == 1 => format!(", in {}", one.path),
         (_, Some(folder)) => format!(", in {} below {folder}", counted(row.file_count, "file")),
         _ => String::new(),
@@ -442,6 +443,8 @@ mod tests {
         let text = said(&s);
         assert!(text.contains("fallbacks, 62.2% because of data-journal (ext4"), "{text}");
         assert!(text.ends_with(", 37.8% because of btrfs-compressed."), "{text}");
+        s.causes = vec![cause("data-journal", Problem::Cached, 20_000)];
+        assert_eq!(said(&s), all, "counters were lost");
         s.causes.clear();
         assert!(said(&s).contains("for causes that are not known"));
     }
