@@ -117,7 +117,7 @@ fn main() -> Result<()> {
     match &sink[..] {
         "json" => pump("json", events, files, &mut JsonLines::new(io::sink())),
         "screen" => {
-            let style = Style { width: 80, colour: false, cut: true, all: true };
+            let style = Style { width: 80, colour: false, cut: true, all: true, verbose: false };
             let mut screen = Screen::new(io::sink(), style, Shown::here(true));
             pump("screen", events, files, &mut screen)
         }

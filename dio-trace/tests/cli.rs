@@ -54,15 +54,20 @@ fn usage_errors_exit_with_2() {
 #[test]
 fn failures_exit_with_1_and_one_line() {
     refuses(&["attach", "-p", "4194305"], 1, &["no process 4194305", "pgrep"]);
-    refuses(&["run", "--", "/nonexistent/program"], 1, &["no such program"]);
-    refuses(&["run", "--", "no-such-program-anywhere"], 1, &["no such program", "PATH"]);
-    refuses(&["run", "--", "/etc/passwd"], 1, &["no such program"]);
     refuses(&["audit", "-o", "/nonexistent/file"], 1, &["cannot write /nonexistent/file"]);
 }
 
 #[test]
+fn a_program_that_cannot_be_run_exits_as_in_a_shell() {
+    refuses(&["run", "--", "/nonexistent/program"], 127, &["no such program"]);
+    refuses(&["run", "--", "no-such-program-anywhere"], 127, &["no such program", "PATH"]);
+    refuses(&["run", "--", "/etc/passwd"], 126, &["not executable"]);
+    refuses(&["run", "--", "/"], 127, &["no such program"]);
+}
+
+#[test]
 fn control_characters_in_names_are_escaped() {
-    refuses(&["run", "--", "\x1b[2Jevil"], 1, &["\\x1b[2Jevil"]);
+    refuses(&["run", "--", "\x1b[2Jevil"], 127, &["\\x1b[2Jevil"]);
 }
 
 #[test]
@@ -94,6 +99,33 @@ fn help_has_examples_and_fits_80_columns() {
     }
     let text = String::from_utf8(run(&["--help"]).stdout).unwrap();
     assert!(text.contains("sudo dio-trace attach -p"), "{text}");
+}
+
+#[test]
+fn values_are_in_help_and_completions() {
+    let help = |verb: &str| {
+        let text = String::from_utf8(run(&[verb, "--help"]).stdout).unwrap();
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let bash = String::from_utf8(run(&["completions", "bash"]).stdout).unwrap();
+    for (verb, values) in [
+        (
+            "audit",
+            "refused, failed, eof, dax, memory, fallback, partial, client, direct, unknown, short",
+        ),
+        ("run", "fallback, partial, refused, failed, unknown, short, mixed"),
+        ("audit", "read, write"),
+        ("record", "refused, failed, eof, dax, memory"),
+    ] {
+        assert!(help(verb).contains(&format!("[possible values: {values}")), "{verb}: {values}");
+        assert!(bash.contains(&values.replace(", ", " ")), "{values}");
+    }
+    assert!(bash.contains("data-journal ") && !help("explain").contains("data-journal,"));
+    refuses(&["audit", "--only", "shorts"], 2, &["short"]);
+    refuses(&["audit", "--cause", "misalinged"], 2, &["similar: misaligned"]);
+    refuses(&["top", "--cause", "misaligned"], 2, &["unexpected argument"]);
+    refuses(&["record", "-o", "/x", "audit", "--cause", "misaligned"], 1, &["dio-trace report"]);
+    refuses(&["run", "--fail-on", "x", "--", "true"], 2, &["the words are fallback"]);
 }
 
 #[test]
@@ -151,6 +183,20 @@ fn no_colours_without_a_terminal() {
         let text = [out.stdout, out.stderr].concat();
         assert!(!text.contains(&0x1b), "{words:?}");
     }
+    let recording = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/v1.dio");
+    let colours = |words: &[&str], term: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dio-trace"));
+        let out = command.args(words).env("TERM", term).env_remove("NO_COLOR").output().unwrap();
+        assert!(out.status.success(), "{words:?}");
+        out.stdout.contains(&0x1b)
+    };
+    assert!(!colours(&["report", recording], "xterm"));
+    for term in ["xterm", "dumb"] {
+        assert!(colours(&["report", recording, "--color", "always"], term));
+        assert!(colours(&["--color=always", "report", recording], term));
+        assert!(!colours(&["report", recording, "--color=never"], term));
+    }
+    refuses(&["report", recording, "--color", "sometimes"], 2, &["auto, always, never"]);
 }
 
 #[test]

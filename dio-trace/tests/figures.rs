@@ -92,6 +92,7 @@ fn headline(text: &str) -> ByVerdict {
     let (_, rest) = text.split_once("By verdict: ").expect("no headline by verdict");
     let part = |part: &str| {
         let (n, verdict) = part.split_once(' ').unwrap();
+        let (verdict, _) = verdict.split_once(" (").unwrap_or((verdict, ""));
         (verdict.to_owned(), number(n))
     };
     rest.split_once('.').unwrap().0.split(", ").map(part).collect()
@@ -119,7 +120,7 @@ fn by_verdict(of: &Recording) -> Vec<(&'static str, ByVerdict)> {
         let some = requests.as_object().unwrap().iter().filter(|(_, n)| n.as_u64() != Some(0));
         some.map(|(verdict, n)| (verdict.clone(), n.as_u64().unwrap())).collect::<ByVerdict>()
     };
-    let latency = text.split_once("\nlatency ").unwrap().1;
+    let latency = text.split_once("\nlatency ").unwrap().1.split_once("\nanswer: ").unwrap().0;
     let export = of.says("export", &["--format", "jsonl"], "UTC");
     let summary: Value = serde_json::from_str(export.lines().last().unwrap()).unwrap();
     let mut files = ByVerdict::new();
@@ -185,11 +186,92 @@ fn every_output_counts_the_same() {
     agree(&twenty_minutes());
 }
 
+/// The answer, as each output shows it.
+fn answers(of: &Recording, words: &[&str]) -> Vec<String> {
+    let (text, page, json) = (of.report(words), of.page(words, "UTC"), of.json(words));
+    let export = of.says("export", &[&["--format", "jsonl"], words].concat(), "UTC");
+    let last: Value = serde_json::from_str(export.lines().last().unwrap()).unwrap();
+    let said = |value: &Value| value.as_str().unwrap().to_owned();
+    let (_, text) = text.split_once("\nanswer: ").unwrap();
+    // A line of an answer that is not its first one is indented.
+    let lines = |text: &str| {
+        let mut lines = text.lines();
+        let first = lines.next().unwrap().to_owned();
+        let more = lines.take_while(|line| line.starts_with("        ")).map(str::to_owned);
+        flat(&[first].into_iter().chain(more).collect::<Vec<_>>().join(" "))
+    };
+    let (_, end) = text.rsplit_once("\nanswer: ").unwrap();
+    assert_eq!(flat(end), lines(end), "the report ends with the answer");
+    vec![
+        lines(text),
+        lines(end),
+        said(&page["report"]["summary"]["answer"]),
+        said(&json["summary"]["answer"]),
+        said(&last["answer"]),
+    ]
+}
+
+#[test]
+fn every_output_gives_the_same_answer() {
+    for (of, words) in [
+        (first(), &[][..]),
+        (twenty_minutes(), &[]),
+        (twenty_minutes(), &["--since", "5m"]),
+        (twenty_minutes(), &["--only", "fallback"]),
+        (twenty_minutes(), &["--path", "/nowhere"]),
+        (twenty_minutes(), &["--cause", "misaligned"]),
+        (first(), &["--cause", "open-refused,io-error"]),
+    ] {
+        let all = answers(&of, words);
+        assert!(!all[0].is_empty() && all.iter().all(|answer| *answer == all[0]), "{all:#?}");
+    }
+}
+
+#[test]
+fn a_cause_is_selected_with_its_figures() {
+    let of = twenty_minutes();
+    let all = of.json(&[])["summary"].clone();
+    let one = of.json(&["--cause", "misaligned"])["summary"].clone();
+    let caused = |row: &&Value| row["cause"] == "misaligned";
+    let causes = all["causes"].as_array().unwrap();
+    assert_eq!(
+        one["causes"].as_array().unwrap(),
+        &[(*causes.iter().find(caused).unwrap()).clone()]
+    );
+    assert_eq!(one["requests"]["refused"], one["findings"]);
+    assert_eq!(one["causes"][0]["requests"], one["findings"]);
+    assert_eq!((&one["mixed"], &one["refusals"]), (&Value::from([0; 0]), &Value::from([0; 0])));
+    let answer = one["answer"].as_str().unwrap();
+    assert!(answer.contains("; requests with other causes are left out"), "{answer}");
+    assert!(!answer.contains('%'), "a share of what was selected says nothing: {answer}");
+}
+
+#[test]
+fn the_answer_adds_up() {
+    for of in [first(), twenty_minutes()] {
+        let summary = of.json(&[])["summary"].clone();
+        let answer = summary["answer"].as_str().unwrap();
+        let (share, rest) = answer.split_once("% of the ").unwrap();
+        let (all, rest) = rest.split_once(' ').unwrap();
+        let (_, rest) = rest.split_once(": ").unwrap();
+        let fallbacks = number(rest.split_once(' ').unwrap().0);
+        assert_eq!(summary["requests"]["fallback"], fallbacks);
+        let share: f64 = share.parse().unwrap();
+        let exact = fallbacks as f64 * 100.0 / number(all) as f64;
+        assert!((share - exact).abs() < 0.06, "{answer}");
+        let mut causes = 0;
+        for cause in summary["causes"].as_array().unwrap() {
+            causes += cause["requests"].as_u64().unwrap();
+        }
+        assert_eq!(summary["findings"], causes, "no event was lost");
+    }
+}
+
 #[test]
 fn refused_requests_and_rejected_opens_are_separate_figures() {
     let of = first();
     let (text, page) = (of.report(&[]), of.page(&[], "UTC"));
-    assert!(text.contains("O_DIRECT itself was refused 1 time."), "{text}");
+    assert!(flat(&text).contains("O_DIRECT itself was refused 1 time."), "{text}");
     assert_eq!(page["refused_opens"], 1);
     assert_eq!(headline(&text)["refused"], 3);
     assert_eq!(page["report"]["summary"]["requests"]["refused"], 3);
@@ -246,6 +328,22 @@ fn lines_and_slices_are_in_the_same_zone() {
             assert!(slices.lines().all(|line| line.chars().count() <= 80), "{slices}");
         }
     }
+}
+
+#[test]
+fn a_time_of_the_clock_is_that_of_the_recording_host() {
+    let of = twenty_minutes();
+    let requests = |words: &[&str]| {
+        let json = of.json(words);
+        (json["requests_in_window"].as_u64().unwrap(), json["only"].as_str().unwrap().to_owned())
+    };
+    let (n, only) = requests(&["--since", "04:09:05", "--until", "04:10:05"]);
+    assert_eq!(only, "since 2026-01-02T04:09:05+01:00; until 2026-01-02T04:10:05+01:00");
+    assert!(n > 0);
+    assert_eq!(requests(&["--since", "5m", "--until", "6m"]).0, n);
+    assert_eq!(requests(&["--utc", "--since", "03:09:05", "--until", "6m"]).0, n);
+    let (none, only) = requests(&["--since", "03:09"]);
+    assert_eq!((none, only.as_str()), (0, "since 2026-01-03T03:09:00+01:00"));
 }
 
 #[test]

@@ -106,6 +106,10 @@ fn filters_select_the_matching_requests() {
         wanted.len()
     };
     assert_eq!(narrowed(&["--only", "fallback"], &|r| r["verdict"] == "fallback"), 9);
+    assert_eq!(narrowed(&["--cause", "misaligned"], &|r| r["cause"] == "misaligned"), 3);
+    assert_eq!(narrowed(&["--only", "short"], &|r| r["outcome"] == "short:eof"), 1);
+    let either = |r: &serde_json::Value| r["outcome"] == "short:eof" || r["verdict"] == "refused";
+    assert_eq!(narrowed(&["--only", "short,refused"], &either), 4);
     assert_eq!(narrowed(&["--errors"], &|r| r["verdict"] == "refused"), 3);
     assert_eq!(narrowed(&["--op", "write"], &|r| r["op"] == "write"), 2);
     assert_eq!(narrowed(&["--api", "readv"], &|_| true), all.len());

@@ -21,7 +21,7 @@ pub struct ReasonKind(u64);
 
 impl ReasonKind {
     /// The kind of a sentence: its words, without those that have a digit or depend on a number.
-    fn of(sentence: &str) -> Self {
+    pub(crate) fn of(sentence: &str) -> Self {
         const OF_NUMBER: &[&str] = &["has", "have", "is", "are", "was", "were"];
         let mut hasher = DefaultHasher::new();
         for word in sentence.split(|c: char| !c.is_alphanumeric()) {

@@ -5,9 +5,18 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::cli::{
-    check::CheckArgs, doctor::DoctorArgs, export::ExportArgs, record::RecordArgs,
-    report::ReportArgs, top::TopArgs, trace::Trace,
+use crate::{
+    cause::RULES,
+    cli::{
+        check::CheckArgs,
+        doctor::DoctorArgs,
+        export::ExportArgs,
+        record::RecordArgs,
+        report::ReportArgs,
+        top::TopArgs,
+        trace::Trace,
+        values::{Color, Suggested},
+    },
 };
 
 /// Was it really direct? Which file, why not, what to do
@@ -28,11 +37,14 @@ use crate::cli::{
         dio-trace explain data-journal         what a cause means; no root\n  \
         sudo dio-trace doctor                  what works here\n\n\
         Exit codes: 0 done, 1 failure, 2 usage, 3 --fail-on, 130 at a second Ctrl-C;\n\
-        run exits with its command's code."
+        run exits with its command's code, 127 if there is no such command."
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) verb: Verb,
+    /// When to use colours; auto: on a terminal, unless NO_COLOR is set or TERM is dumb
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
+    pub(super) color: Color,
 }
 
 #[derive(Debug, Subcommand)]
@@ -75,7 +87,8 @@ pub(super) enum Verb {
     /// id, list all causes
     Explain {
         /// Id of a cause, as in `cause` of --json and in the last line of the text output
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", hide_possible_values = true,
+              value_parser = Suggested::<String>::new(RULES.iter().map(|rule| rule.id)))]
         ids: Vec<String>,
     },
     /// Write completions for a shell to stdout

@@ -78,7 +78,7 @@ fn to_output(args: &ExportArgs, input: &Input) -> Result<()> {
         Format::Jsonl | Format::Csv | Format::Folded => {}
     }
     let mut out = BufWriter::with_capacity(1 << 18, out);
-    let replay = |sink: &mut dyn Sink| input.replay(show_progress, &args.selection, sink);
+    let replay = |sink: &mut dyn Sink| input.replay(show_progress, (&args.selection, false), sink);
     let replayed = match args.format {
         Format::Jsonl => {
             let mut lines = JsonLines::new(&mut out);
@@ -118,7 +118,7 @@ fn by_hour(args: &ExportArgs, input: &Input, folder: &Path) -> Result<()> {
     let recording = input.recording(true)?;
     let header = recording.header();
     let mut hours = Partition::new(folder, header, (&input.path, &input.file), args.force);
-    let selection = args.selection.selection(header);
+    let selection = args.selection.selection(header, false);
     let replayed = input.named(recording.replay(selection, &mut hours))?;
     let files = hours.finish()?;
     note!("{files} files in {}", escape::path(folder));

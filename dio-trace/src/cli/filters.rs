@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
@@ -17,7 +18,8 @@ use dio_trace_common::{
 use glob::Pattern;
 
 use crate::{
-    cli::values::{duration, verdict},
+    cause::{self, RULES},
+    cli::values::{Only, Suggested, duration, only},
     flow::filter::Filter,
     model::RequestFilter,
     system::cgroup,
@@ -42,6 +44,40 @@ pub(super) struct Filters {
     /// Only files on this device: a block device, or any file on its file system
     #[arg(long, value_name = "PATH")]
     dev: Option<PathBuf>,
+}
+
+/// The filter by cause. `top` does not have it, because its figures are counters.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Filters")]
+pub(super) struct CauseFilter {
+    /// Only these causes, such as misaligned; `dio-trace explain` lists all
+    ///
+    /// The figures are then of the requests that are shown: findings, or every request with --all.
+    #[arg(long, value_delimiter = ',', value_name = "ID", hide_possible_values = true,
+          value_parser = Suggested::<CauseId>::new(RULES.iter().map(|rule| rule.id)))]
+    cause: Vec<CauseId>,
+}
+
+impl CauseFilter {
+    /// The ids of the causes; empty for any.
+    pub(super) fn ids(&self) -> Vec<&'static str> {
+        self.cause.iter().map(|cause| cause.0).collect()
+    }
+}
+
+/// The id of a cause.
+#[derive(Clone, Copy, Debug)]
+struct CauseId(&'static str);
+
+impl FromStr for CauseId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rule = cause::find(text).ok_or_else(|| {
+            format!("similar: {} (`dio-trace explain` lists all)", cause::nearest(text).join(", "))
+        })?;
+        Ok(Self(rule.id))
+    }
 }
 
 /// Filters that also apply to recordings. A request must match every filter that is set; it matches
@@ -70,9 +106,9 @@ pub(super) struct RecordedFilters {
     /// Only requests that took at least this long: 500us, 10ms, 1s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     min_latency: Option<Duration>,
-    /// Only these verdicts
-    #[arg(long, value_delimiter = ',', value_name = "VERDICT", value_parser = verdict)]
-    only: Vec<Verdict>,
+    /// Only these verdicts, or short counts, whatever their verdict
+    #[arg(long, value_delimiter = ',', value_name = "VERDICT|short", value_parser = only())]
+    only: Vec<Only>,
     /// Only refused and failed requests
     #[arg(long, conflicts_with = "only")]
     errors: bool,
@@ -168,8 +204,10 @@ impl RecordedFilters {
         say("op", self.op.iter().map(|op| format!("{op:?}").to_lowercase()).collect());
         say("api", self.api.iter().map(|api| api.word()).collect());
         say("latency from", self.min_latency.iter().map(|time| format!("{time:?}")).collect());
-        let verdicts = self.filter().verdicts;
-        say("verdict", verdicts.iter().map(|verdict| verdict.as_str().to_owned()).collect());
+        let filter = self.filter();
+        let verdicts = filter.verdicts.iter().map(|verdict| verdict.as_str());
+        let short = filter.short.then_some("short");
+        say("verdict", verdicts.chain(short).map(str::to_owned).collect());
         words
     }
 
@@ -196,11 +234,21 @@ impl RecordedFilters {
     /// The filter by names and verdicts, for which a request must be resolved and judged first.
     pub(super) fn filter(&self) -> Filter {
         let errors = [Verdict::Refused, Verdict::Failed];
+        let verdict = |only: &Only| match only {
+            Only::Verdict(verdict) => Some(*verdict),
+            Only::Short => None,
+        };
         Filter {
             comms: self.comm.clone(),
             paths: self.path.clone(),
             fs: self.fs.clone(),
-            verdicts: if self.errors { errors.to_vec() } else { self.only.clone() },
+            verdicts: if self.errors {
+                errors.to_vec()
+            } else {
+                self.only.iter().filter_map(verdict).collect()
+            },
+            short: self.only.contains(&Only::Short),
+            causes: Vec::new(),
         }
     }
 }

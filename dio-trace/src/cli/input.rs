@@ -93,15 +93,16 @@ impl Input {
         self.named(Recording::open(BufReader::with_capacity(1 << 18, file)))
     }
 
-    /// Replays the selected part of the recording into a sink.
+    /// Replays the selected part of the recording into a sink. Times of the clock are in UTC if the
+    /// second part of the selection is true.
     pub(super) fn replay(
         &self,
         show_progress: bool,
-        selection: &SelectionArgs,
+        (selection, utc): (&SelectionArgs, bool),
         sink: &mut dyn Sink,
     ) -> Result<Replay> {
         let recording = self.recording(show_progress)?;
-        let selection = selection.selection(recording.header());
+        let selection = selection.selection(recording.header(), utc);
         self.named(recording.replay(selection, sink))
     }
 

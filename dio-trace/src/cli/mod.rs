@@ -12,6 +12,7 @@ mod input;
 mod inspect;
 mod interactive;
 mod kernels;
+mod live_table;
 mod output;
 mod progress;
 mod record;
@@ -27,6 +28,7 @@ mod trace;
 mod tty;
 mod values;
 mod version;
+mod when;
 
 use std::{
     io::{self, Write as _},
@@ -46,7 +48,10 @@ use trace::Trace;
 /// exits with its command's code.
 pub fn main() -> ExitCode {
     let verb = match args::Cli::try_parse() {
-        Ok(args) => args.verb,
+        Ok(args) => {
+            tty::choose(args.color);
+            args.verb
+        }
         Err(error) => return no_verb(&error),
     };
     match verb {

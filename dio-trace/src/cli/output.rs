@@ -24,7 +24,7 @@ use crate::{
 };
 
 pub(super) enum Output {
-    Screen(Screen<Box<dyn Write>>),
+    Screen(Box<Screen<Box<dyn Write>>>),
     Json(JsonLines<BufWriter<Box<dyn Write>>>),
     Top(Box<Live>),
 }
@@ -53,13 +53,14 @@ impl Output {
         if common.json {
             return Ok(Self::Json(JsonLines::new(BufWriter::new(out))));
         }
-        Ok(Self::Screen(Screen::new(out, style(terminal, common.all), Shown::here(common.utc))))
+        let style = style(terminal, common.all, common.verbose > 0);
+        Ok(Self::Screen(Box::new(Screen::new(out, style, Shown::here(common.utc)))))
     }
 
     /// The sink that receives the events.
     pub(super) fn sink(&mut self) -> &mut dyn Sink {
         match self {
-            Self::Screen(screen) => screen,
+            Self::Screen(screen) => screen.as_mut(),
             Self::Json(lines) => lines,
             Self::Top(live) => live.as_mut(),
         }

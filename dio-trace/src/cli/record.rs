@@ -49,7 +49,7 @@ pub(super) struct RecordArgs {
           conflicts_with_all = ["max_size", "force", "rotate"])]
     flight_recorder: Option<u64>,
     /// Also write the flight recorder on the first finding with one of these verdicts
-    #[arg(long, value_delimiter = ',', value_name = "VERDICT", value_parser = verdict,
+    #[arg(long, value_delimiter = ',', value_name = "VERDICT", value_parser = verdict(),
           requires = "flight_recorder")]
     dump_on: Vec<Verdict>,
 }
@@ -82,15 +82,18 @@ impl RecordArgs {
         if common.utc {
             bail!("a recording keeps its host's zone: give --utc to `dio-trace report`");
         }
+        if common.by.is_some() {
+            bail!("a recording keeps what sums are made from: give --by to `dio-trace report`");
+        }
         if is_dash(&self.output) {
             bail!(
                 "a recording needs a file, not a stream: when the disk is full, it is cut to its \
                  last whole block (-o FILE; `./-` is a file named -)"
             );
         }
-        if !common.filters.filter().is_open() {
+        if !common.filter().is_open() {
             bail!(
-                "--comm, --path, --fs, --only and --errors filter when a recording is read: give \
+                "--comm, --path, --fs, --only, --errors and --cause filter when a recording is read: give \
                  them to `dio-trace report`"
             );
         }

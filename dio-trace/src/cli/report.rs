@@ -1,7 +1,6 @@
 //! `dio-trace report`: shows recordings as text, as JSON, as sums (`--by`) or as an HTML page.
 
 use std::{
-    borrow::Cow,
     cell::Cell,
     collections::{BTreeSet, HashMap},
     io::{self, BufWriter, IntoInnerError, IsTerminal as _, Write as _},
@@ -9,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use clap::Args;
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 use crate::{
     cause::history::KernelVersion,
@@ -19,19 +21,21 @@ use crate::{
         result_file::ResultFile,
         say,
         selection::SelectionArgs,
+        trace::{SHOW, TO},
         tty,
     },
     flow::{
+        by_record::{ByRecord, by_time},
         explained::ExplainedRequest,
-        group::{By, Group, groups},
+        group::{By, Group, Groups, groups},
         side_events::{MixedAccess, RejectedOpenRow},
         sink::Sink,
-        timeline::{Slice, Timeline, join},
+        timeline::Timeline,
     },
     output::{
         document::Document,
         html::{self, Gather},
-        text::{self, Screen, Style},
+        text::{self, MAX_ROWS, Screen, Style},
     },
     recording::{format::Header, replay::Replay},
     util::{
@@ -45,26 +49,37 @@ pub(super) struct ReportArgs {
     /// Recordings, of one machine or several; - for stdin
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Show only sums by this, instead of findings and files
-    #[arg(long, value_enum)]
-    by: Option<By>,
-    /// One JSON object per recording
-    #[arg(long)]
-    json: bool,
-    /// Write an HTML page, which needs no network, to this file, or - for stdout; one recording
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "by"])]
-    html: Option<PathBuf>,
-    /// Overwrite the page if it exists
-    #[arg(long, requires = "html")]
-    force: bool,
-    /// Also say what would change on another kernel, such as 7.2 or 6.12.77 (docs/kernels.md)
-    #[arg(long, value_name = "VERSION", conflicts_with_all = ["json", "by", "html"])]
-    kernel: Option<KernelVersion>,
-    /// Show times in UTC instead of the recording host's zone
-    #[arg(long)]
-    utc: bool,
     #[command(flatten)]
     selection: SelectionArgs,
+    /// Show only sums by this, instead of findings and files
+    #[arg(long, value_name = "WHAT", value_parser = by(), help_heading = SHOW)]
+    by: Option<By>,
+    /// Also say what would change on another kernel, such as 7.2 or 6.12.77 (docs/kernels.md)
+    #[arg(long, value_name = "VERSION", conflicts_with_all = ["json", "by", "html"],
+          help_heading = SHOW)]
+    kernel: Option<KernelVersion>,
+    /// Show times in UTC instead of the recording host's zone
+    #[arg(long, help_heading = SHOW)]
+    utc: bool,
+    /// Leave out no lines of findings, and no rows
+    #[arg(short, long, help_heading = SHOW)]
+    verbose: bool,
+    /// One JSON object per recording
+    #[arg(long, help_heading = TO)]
+    json: bool,
+    /// Write an HTML page, which needs no network, to this file, or - for stdout; one recording
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "by"], help_heading = TO)]
+    html: Option<PathBuf>,
+    /// Overwrite the page if it exists
+    #[arg(long, requires = "html", help_heading = TO)]
+    force: bool,
+}
+
+/// Parses what to sum by. A recording has no containers.
+fn by() -> impl TypedValueParser<Value = By> {
+    let recorded = By::value_variants().iter().filter(|by| **by != By::Container);
+    let words = recorded.filter_map(ValueEnum::to_possible_value);
+    PossibleValuesParser::new(words).try_map(|word| By::from_str(&word, false))
 }
 
 /// Reports on each recording, or sums all of them if `--by` is given.
@@ -98,17 +113,19 @@ pub(super) fn run(args: &ReportArgs) -> Result<()> {
         replayed.by_requests |= args.by == Some(By::Time);
         match (args.json, args.by) {
             (true, _) => json(&name, replayed, sink, args)?,
-            (false, None) => whole(&name, &replayed, sink, args)?,
+            (false, None) => whole(&name, &mut replayed, sink, args)?,
             (false, Some(by)) => {
                 let shown = shown(&replayed.header, args.utc);
-                stdio::say(&text::recording(&name, &replayed, &shown, style().width));
+                stdio::say(&text::recording(&name, &replayed, &shown, style(args.verbose).width));
+                sums.lasted_ns = replayed.summary.lasted_ns.filter(|_| args.files.len() == 1);
                 sums.add(replayed, sink, by, shown.zone);
             }
         }
     }
     let files = args.files.len();
     if let (false, Some(by)) = (args.json || unread == files, args.by) {
-        stdio::print(&text::groups(&sums.rows(by), by, style()))?;
+        let (rows, lasted_ns) = (sums.rows(by), sums.lasted_ns);
+        stdio::print(&text::groups(&rows, by, style(args.verbose), MAX_ROWS, lasted_ns))?;
     }
     ensure!(unread == 0, "{unread} of {files} recordings could not be read and are not included");
     Ok(())
@@ -125,8 +142,8 @@ const SUM: usize = 700;
 fn one(args: &ReportArgs, path: &Path) -> Result<(String, Replay, Show)> {
     let input = Input::open(path)?;
     let recording = input.recording(true)?;
-    let mut sink = Show::new(args, recording.header(), style());
-    let selection = args.selection.selection(recording.header());
+    let mut sink = Show::new(args, recording.header(), style(args.verbose));
+    let selection = args.selection.selection(recording.header(), args.utc);
     let replayed = input.named(recording.replay(selection, &mut sink))?;
     Ok((input.name, replayed, sink))
 }
@@ -143,6 +160,8 @@ struct Sums {
     times: Vec<(u64, Timeline)>,
     /// The time zones of the recordings.
     zones: Vec<Zone>,
+    /// How long the recording lasted in ns; None of several.
+    lasted_ns: Option<u64>,
 }
 
 impl Sums {
@@ -187,9 +206,10 @@ impl Sums {
 
     /// The rows in order. If there are several hosts, names of processes and files start with the
     /// host.
-    fn rows(self, by: By) -> Vec<Group> {
+    fn rows(&mut self, by: By) -> Vec<Group> {
         if by == By::Time {
-            return by_time(&self.times, &self.zone());
+            let times: Vec<_> = self.times.iter().map(|(begin, times)| (*begin, times)).collect();
+            return by_time(&times, &self.zone());
         }
         let named = |((host, _), mut row): ((String, String), Group)| {
             if self.hosts.len() > 1 && !host.is_empty() {
@@ -197,7 +217,7 @@ impl Sums {
             }
             row
         };
-        let mut rows: Vec<Group> = self.rows.into_iter().map(named).collect();
+        let mut rows: Vec<Group> = std::mem::take(&mut self.rows).into_iter().map(named).collect();
         rows.sort_by(Group::order);
         rows
     }
@@ -211,7 +231,7 @@ fn to_page(args: &ReportArgs, file: &Path, page: &Path) -> Result<()> {
     let show_progress = out.is_file() || !io::stdout().is_terminal();
     let mut out = BufWriter::new(out);
     let mut gather = Gather::default();
-    let mut replayed = input.replay(show_progress, &args.selection, &mut gather)?;
+    let mut replayed = input.replay(show_progress, (&args.selection, args.utc), &mut gather)?;
     let shown = shown(&replayed.header, args.utc);
     html::page(&mut out, &input.name, &shown, &mut replayed, gather)?;
     out.into_inner().map_err(IntoInnerError::into_error)?.finish()
@@ -221,8 +241,8 @@ fn shown(header: &Header, utc: bool) -> Shown {
     Shown::recorded(header.zone.as_ref(), utc)
 }
 
-fn style() -> Style {
-    tty::style(io::stdout().is_terminal(), false)
+fn style(verbose: bool) -> Style {
+    tty::style(io::stdout().is_terminal(), false, verbose)
 }
 
 /// The sink for a report: collects the lines of findings, or the sums by cause or stack, which the
@@ -230,8 +250,7 @@ fn style() -> Style {
 struct Show {
     /// Lines of findings, kept until the heading is written; `None` with --by or --json.
     screen: Option<Screen<Lines>>,
-    by: Option<By>,
-    groups: HashMap<Cow<'static, str>, Group>,
+    sums: ByRecord,
     found: Found,
 }
 
@@ -243,24 +262,19 @@ impl Show {
             screen.begin(header.started);
             screen
         });
-        Self { screen, by: args.by, groups: HashMap::new(), found: Found::default() }
-    }
-
-    /// The name of the group that a finding is summed in; `None` if it is not summed here.
-    fn name(&self, record: &ExplainedRequest) -> Option<Cow<'static, str>> {
-        match self.by {
-            Some(By::Cause) => record.cause.map(Cow::Borrowed),
-            Some(By::Stack) => record.stack.as_ref().map(|stack| Cow::Owned(stack.folded())),
-            _ => None,
-        }
+        // Times are those of the replay's own timeline.
+        let sums = ByRecord::new(args.by.filter(|by| *by != By::Time));
+        Self { screen, sums, found: Found::default() }
     }
 }
 
 impl Sink for Show {
+    fn wants_all(&self) -> bool {
+        self.sums.wants_all()
+    }
+
     fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
-        if let (true, Some(name)) = (record.finding, self.name(record)) {
-            self.groups.entry(name).or_default().count(record);
-        }
+        self.sums.count(record);
         if let Some(cause) = record.cause {
             self.found.add(cause, &record.fs);
         }
@@ -303,24 +317,26 @@ impl io::Write for Lines {
 }
 
 /// Writes a whole report: heading, findings, summary, timeline and latencies.
-fn whole(name: &str, replayed: &Replay, mut sink: Show, args: &ReportArgs) -> Result<()> {
-    let style = style();
+fn whole(name: &str, replayed: &mut Replay, mut sink: Show, args: &ReportArgs) -> Result<()> {
+    let rows = groups(&replayed.counters, By::File, &mut replayed.enricher);
+    replayed.summary.groups = Some(Groups { by: By::File, asked: false, rows });
+    let style = style(args.verbose);
     let mut out = Stdout::new();
     let shown = shown(&replayed.header, args.utc);
     out.write_all(text::recording(name, replayed, &shown, style.width).as_bytes())?;
+    let answer = text::answer(&replayed.summary, style.width);
+    out.write_all(answer.as_bytes())?;
     if let Some(screen) = &mut sink.screen {
-        if replayed.only.is_some() {
-            screen.narrow();
-        }
         let left_out = screen.get_ref().left_out;
         screen.get_ref().open.set(true);
-        screen.summary(&replayed.summary)?;
+        screen.body(&replayed.summary)?;
         out.write_all(&screen.get_ref().bytes)?;
         if left_out != 0 {
             writeln!(out, "left:   {left_out} lines of findings: `dio-trace export` has all")?;
         }
     }
     out.write_all(text::times(replayed, style.width).as_bytes())?;
+    out.write_all(answer.as_bytes())?;
     if let Some(kernel) = args.kernel {
         let lines = kernels::lines(replayed, &sink.found, kernel);
         out.write_all(text::labelled("kernel: ", &lines, style.width).as_bytes())?;
@@ -334,29 +350,10 @@ fn begin(replayed: &Replay) -> u64 {
     u64::try_from(start).unwrap_or(0)
 }
 
-/// Sums the timelines; returns one row per slice of the time that they cover together.
-fn by_time(timelines: &[(u64, Timeline)], zone: &Zone) -> Vec<Group> {
-    const ROWS: usize = 24;
-    let timelines: Vec<_> = timelines.iter().map(|(begin, timeline)| (*begin, timeline)).collect();
-    let (start, width, slices) = join(&timelines, ROWS);
-    let row = |(i, slice): (usize, &Slice)| {
-        let at = start.saturating_add(width.saturating_mul(i as u64));
-        Group::of(zone.iso_fine(at), slice.requests, slice.findings)
-    };
-    slices.iter().enumerate().map(row).collect()
-}
-
 fn rows(replayed: &mut Replay, sink: Show, by: By, zone: &Zone) -> Vec<Group> {
     match by {
-        By::Cause | By::Stack => {
-            let named = |(name, mut row): (Cow<'static, str>, Group)| {
-                row.name = name.into_owned();
-                row.measure();
-                row
-            };
-            sink.groups.into_iter().map(named).collect()
-        }
-        By::Time => by_time(&[(begin(replayed), replayed.timeline.clone())], zone),
+        By::Time => by_time(&[(begin(replayed), &replayed.timeline)], zone),
+        by if by.is_of_records() => sink.sums.rows(zone),
         by => groups(&replayed.counters, by, &mut replayed.enricher),
     }
 }

@@ -8,7 +8,7 @@ use std::{
         fd::FromRawFd as _,
         unix::{fs::MetadataExt as _, process::ExitStatusExt as _},
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitStatus,
     time::Duration,
 };
@@ -26,6 +26,7 @@ use crate::{
     cli::{
         gate::Gating,
         interactive,
+        live_table::LiveTable,
         output::Output,
         record::RecordArgs,
         subject::Subject,
@@ -35,13 +36,15 @@ use crate::{
     enrich::Enricher,
     flow::{
         alignment_probe::Sight,
+        answer::{Basis, Included, conclude},
         explained::{ExplainedRequest, WatchedEffects},
+        group::By,
         pipeline::Pipeline,
         side_events::{MixedAccess, RejectedOpenRow},
         sink::Sink,
         summary::Scope,
     },
-    model::Event,
+    model::{Event, RequestFilter},
     recording::recorder::Recorder,
     system::{cgroup::is_populated, open_files::direct_fds, processes},
     tracer::{Options, Tracer},
@@ -72,8 +75,10 @@ pub(super) enum To<'a> {
 pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let common = verb.common();
     let record = if let To::Recording(args) = to { Some(args) } else { None };
-    if let Trace::Run { command, .. } = verb {
-        check_command(&command[0])?;
+    if let Trace::Run { command, .. } = verb
+        && let Some(code) = cannot_run(&command[0])
+    {
+        return Ok(code);
     }
     let subject = Subject::of(verb)?;
     record.map_or(Ok(()), |args| args.check(verb))?;
@@ -83,6 +88,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     };
     let gate = Gating::open(verb)?;
     let wanted = common.filters.wanted()?;
+    let selected = wanted != RequestFilter::ALL || !common.filter().is_open();
     let all = common.all || record.is_some_and(RecordArgs::wants_all);
     let options = Options {
         scope: subject.scope(),
@@ -90,7 +96,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         all,
         why_eagain: common.why_eagain,
         verify_stable: common.verify_stable,
-        stacks: common.stack,
+        stacks: common.stack || common.by == Some(By::Stack),
         log: common.verbose > 1,
         wanted,
     };
@@ -104,11 +110,24 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     enricher.look_around(&family.all());
     give_up_privilege(&tracer);
     let watched = WatchedEffects::by(tracer.coverage().0);
-    let pipeline = Pipeline::new(enricher, Clock::now(), watched, common.filters.filter())
+    let pipeline = Pipeline::new(enricher, Clock::now(), watched, common.filter())
         .with_sight(Sight { sees_all: all, shows_all: all });
     let scope = family.scope(text.clone());
     let family = (common.verbose > 0).then_some(family);
-    let mut session = Session { tracer, pipeline, output, gate, recorder, family, scope };
+    let started = Instant::now();
+    let table = LiveTable::new(common);
+    let mut session = Session {
+        tracer,
+        pipeline,
+        output,
+        gate,
+        table,
+        recorder,
+        family,
+        scope,
+        selected,
+        started,
+    };
     let dump_signal =
         record.filter(|args| args.is_flight_recorder()).map(|_| SignalKind::user_defined1());
     session.output.start(&session.tracer, &text)?;
@@ -199,30 +218,36 @@ impl Family {
     }
 }
 
-/// Checks that the command exists. This is done before the probes are attached, which takes
-/// seconds.
-///
-/// # Errors
-/// If there is no such executable file.
-fn check_command(command: &OsStr) -> Result<()> {
-    let is_program = |path: &Path| {
-        let mode = |meta: std::fs::Metadata| meta.is_file() && meta.mode() & 0o111 != 0;
-        std::fs::metadata(path).is_ok_and(mode)
-    };
-    let found = if command.as_encoded_bytes().contains(&b'/') {
-        is_program(Path::new(command))
+/// Checks the command before the probes are attached, which takes seconds. If it cannot be run,
+/// says so on stderr and returns the exit code that a shell has for it.
+fn cannot_run(command: &OsStr) -> Option<u8> {
+    const NOT_EXECUTABLE: u8 = 126;
+    const NOT_FOUND: u8 = 127;
+    let shown = || crate::util::escape::escape(command.as_encoded_bytes());
+    let found: Vec<PathBuf> = if command.as_encoded_bytes().contains(&b'/') {
+        vec![PathBuf::from(command)]
     } else {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|folder| is_program(&folder.join(command)))
+        std::env::split_paths(&path).map(|folder| folder.join(command)).collect()
     };
-    if !found {
-        bail!(
+    let files: Vec<_> = found
+        .iter()
+        .filter_map(|path| std::fs::metadata(path).ok())
+        .filter(|m| m.is_file())
+        .collect();
+    if files.iter().any(|file| file.mode() & 0o111 != 0) {
+        return None;
+    }
+    if files.is_empty() {
+        note!(
             "cannot run `{}`: there is no such program (under sudo, PATH may differ: give the full \
              path)",
-            crate::util::escape::escape(command.as_encoded_bytes())
+            shown()
         );
+        return Some(NOT_FOUND);
     }
-    Ok(())
+    note!("cannot run `{}`: it is not executable (chmod +x)", shown());
+    Some(NOT_EXECUTABLE)
 }
 
 /// Returns what ends the run, and the subject in words. Starts the command, if there is one.
@@ -296,11 +321,16 @@ struct Session {
     pipeline: Pipeline,
     output: Output,
     gate: Option<Gating>,
+    table: LiveTable,
     /// Receives the events instead of the output.
     recorder: Option<Recorder>,
     /// The processes that are traced by id; `None` if new ones need not be noted on stderr.
     family: Option<Family>,
     scope: Scope,
+    /// True if filters select requests.
+    selected: bool,
+    /// When tracing began.
+    started: Instant,
 }
 
 impl Session {
@@ -359,13 +389,13 @@ impl Session {
     }
 
     fn take(&mut self, event: Event) -> Result<()> {
-        let Self { pipeline, output, gate, recorder, .. } = self;
+        let Self { pipeline, output, gate, table, recorder, .. } = self;
         match recorder {
             Some(recorder) => {
                 recorder.take(event, &mut pipeline.enricher);
                 Ok(())
             }
-            None => pipeline.event(&event, &mut Gated { gate, sink: output.sink() }),
+            None => pipeline.event(&event, &mut Gated { gate, table, sink: output.sink() }),
         }
     }
 
@@ -419,8 +449,8 @@ impl Session {
 
     /// Passes on the requests that were held back for long enough.
     fn settle_probes(&mut self) -> Result<()> {
-        let Self { tracer, pipeline, output, gate, .. } = self;
-        let mut sink = Gated { gate, sink: output.sink() };
+        let Self { tracer, pipeline, output, gate, table, .. } = self;
+        let mut sink = Gated { gate, table, sink: output.sink() };
         if pipeline.expire_probes(Clock::monotonic(), &mut sink)? {
             pipeline.decide_probes(&tracer.totals()?.counters, &mut sink)?;
         }
@@ -444,31 +474,55 @@ impl Session {
         args.finished(&recorder.finish(&totals, enricher))
     }
 
+    /// What the figures of the summary stand for.
+    fn basis(&self) -> Basis {
+        let filter = &self.pipeline.filter;
+        let included = match (filter.causes.is_empty(), filter.takes_decisions()) {
+            (false, _) => Included::Causes,
+            (true, false) => Included::Verdicts,
+            (true, true) => Included::Every,
+        };
+        Basis {
+            included,
+            selected: self.selected,
+            lasted_ns: u64::try_from(self.started.elapsed().as_nanos()).ok(),
+            ..Basis::LIVE
+        }
+    }
+
     /// Stops tracing, writes the summary and returns the exit code. `code` is the command's exit
     /// code; `None` if there is none or it has not ended.
     fn finish(self, code: Option<u8>) -> Result<u8> {
-        let Self { tracer, mut pipeline, mut output, mut gate, scope, .. } = self;
+        let basis = self.basis();
+        let Self { tracer, mut pipeline, mut output, mut gate, mut table, scope, .. } = self;
         let mut result = Ok(());
         let mut totals = tracer.stop(&mut |event| {
             if result.is_ok() {
-                let mut sink = Gated { gate: &mut gate, sink: output.sink() };
+                let mut sink = Gated { gate: &mut gate, table: &mut table, sink: output.sink() };
                 result = pipeline.event(&event, &mut sink);
             }
         })?;
         result?;
         let counters = totals.counters.iter().map(|(key, counter)| (key, counter));
-        pipeline.finish_probes(counters, &mut Gated { gate: &mut gate, sink: output.sink() })?;
+        let mut sink = Gated { gate: &mut gate, table: &mut table, sink: output.sink() };
+        pipeline.finish_probes(counters, &mut sink)?;
+        if let Some(counted) = pipeline.counted() {
+            totals.counters = counted;
+        }
         pipeline.change_counters(&mut totals.counters);
         let mut summary = pipeline.summary(&mut totals, &[], u32::MAX);
         summary.scope = scope;
+        conclude(&mut summary, &pipeline.causes, &basis);
+        summary.groups = table.groups(&totals, &mut pipeline.enricher);
         output.sink().summary(&summary)?;
         gate.map_or(Ok(code.unwrap_or(0)), |gate| gate.end(&summary, code))
     }
 }
 
-/// A sink that also passes requests to the gate, if there is one.
+/// A sink that also passes requests to the gate, if there is one, and to the closing table.
 struct Gated<'a> {
     gate: &'a mut Option<Gating>,
+    table: &'a mut LiveTable,
     sink: &'a mut dyn Sink,
 }
 
@@ -477,6 +531,7 @@ impl Sink for Gated<'_> {
         if let Some(gate) = self.gate {
             gate.take(record);
         }
+        self.table.count(record);
         self.sink.request(record)
     }
 

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     cli::{
-        filters::Filters,
+        filters::{CauseFilter, Filters},
         terminal::{self, Terminal},
         trace::{Common, Processes, Trace},
         tty::{colours, style},
@@ -80,12 +80,14 @@ impl TopArgs {
             all: false,
             json: false,
             output: None,
+            by: None,
             utc: self.utc,
             attach: self.attach,
             why_eagain: false,
             verify_stable: false,
             stack: false,
             filters: self.filters,
+            causes: CauseFilter::default(),
             verbose: 0,
         };
         let trace = Trace::Audit { processes: self.processes, common };
@@ -145,7 +147,7 @@ impl Live {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             model: Model::new(about, options.by),
-            theme: Theme { colour: colours() },
+            theme: Theme { colour: colours(true) },
             terminal: None,
             keys: None,
             hangup: signal(SignalKind::hangup())?,
@@ -253,7 +255,7 @@ impl Sink for Live {
     /// Prints the closing part of the summary to stdout; the rows were already on the screen.
     fn summary(&mut self, summary: &Summary) -> Result<()> {
         let shown = self.model.about.shown.clone();
-        Ok(Screen::new(Stdout::new(), style(true, false), shown).closing(summary)?)
+        Ok(Screen::new(Stdout::new(), style(true, false, false), shown).closing(summary)?)
     }
 }
 

@@ -6,24 +6,29 @@ use clap::{Args, Subcommand};
 
 use crate::{
     cli::{
-        filters::Filters,
-        values::{Mode, ReportFile, duration, report_file},
+        filters::{CauseFilter, Filters},
+        values::{Mode, ReportFile, Suggested, duration, report_file},
     },
+    flow::{filter::Filter, group::By},
     gate::Rule,
 };
+
+/// Headings in the help.
+pub(super) const SHOW: &str = "What to show";
+pub(super) const TO: &str = "Where to";
 
 /// The verbs that trace.
 #[derive(Debug, Subcommand)]
 pub(super) enum Trace {
     /// Trace a command and its descendants, from its first request to its exit
     Run {
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
         #[command(flatten)]
         common: Common,
         #[command(flatten)]
         gate: GateArgs,
-        /// The command and its arguments
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-        command: Vec<OsString>,
     },
     /// Trace running processes with their descendants, a systemd unit, or a container
     ///
@@ -44,55 +49,72 @@ pub(super) enum Trace {
     },
 }
 
+/// Options in the order of use: what to trace, what to show, where to.
 #[derive(Args, Debug)]
 pub(super) struct Common {
-    /// Stop after this time: 10, 10s, 500ms, 2m, 1h
-    #[arg(short, long, value_parser = duration)]
+    /// Stop after this time: 10, 10s, 500ms, 2m, 1h, 7d
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub(super) duration: Option<Duration>,
-    /// Show every O_DIRECT request, not only findings
-    #[arg(long)]
-    pub(super) all: bool,
-    /// Write JSON lines (docs/json.md)
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Write the output to this file instead of stdout, line by line
-    #[arg(short, long, value_name = "FILE")]
-    pub(super) output: Option<PathBuf>,
-    /// Show times in UTC instead of this machine's zone
-    #[arg(long)]
-    pub(super) utc: bool,
     /// How to attach the probes
-    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Mode::Auto)]
     pub(super) attach: Mode,
+    #[command(flatten)]
+    pub(super) filters: Filters,
+    #[command(flatten)]
+    pub(super) causes: CauseFilter,
+    /// Show every O_DIRECT request, not only findings
+    #[arg(long, help_heading = SHOW)]
+    pub(super) all: bool,
+    /// What a row of the closing table is; without this option, a file
+    ///
+    /// thread, cause, stack and time sum only findings, or every request with --all.
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = SHOW)]
+    pub(super) by: Option<By>,
     /// Show the program's stack for each kind of finding: which code issued it (docs/stacks.md)
-    #[arg(long)]
+    #[arg(long, help_heading = SHOW)]
     pub(super) stack: bool,
     /// Say why RWF_NOWAIT requests end with EAGAIN and why io_uring hands requests to its workers
     ///
     /// Attaches probes to functions that the whole system uses, such as those that try a lock.
-    #[arg(long)]
+    #[arg(long, help_heading = SHOW)]
     pub(super) why_eagain: bool,
     /// Report writes whose buffer changed while they were in flight
     ///
     /// Compares samples of the buffer at issue and completion. Writes that complete in an interrupt,
     /// as most of libaio and io_uring do, are not compared.
-    #[arg(long)]
+    #[arg(long, help_heading = SHOW)]
     pub(super) verify_stable: bool,
-    #[command(flatten)]
-    pub(super) filters: Filters,
-    /// Print more on stderr; twice for the probes' own messages
-    #[arg(short, long, action = clap::ArgAction::Count)]
+    /// Show times in UTC instead of this machine's zone
+    #[arg(long, help_heading = SHOW)]
+    pub(super) utc: bool,
+    /// Leave out no lines of findings, and print more on stderr; twice for the probes' own messages
+    #[arg(short, long, action = clap::ArgAction::Count, help_heading = SHOW)]
     pub(super) verbose: u8,
+    /// Write JSON lines (docs/json.md)
+    #[arg(long, help_heading = TO)]
+    pub(super) json: bool,
+    /// Write the output to this file instead of stdout, line by line
+    #[arg(short, long, value_name = "FILE", help_heading = TO)]
+    pub(super) output: Option<PathBuf>,
+}
+
+impl Common {
+    /// The filter for user space.
+    pub(super) fn filter(&self) -> Filter {
+        Filter { causes: self.causes.ids(), ..self.filters.filter() }
+    }
 }
 
 /// Findings that fail a build.
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Gate")]
 pub(super) struct GateArgs {
-    /// Exit with 3 on these findings: fallback, partial, short, refused, failed, mixed, unknown
+    /// Exit with 3 on these findings
     ///
     /// WORD:MIN fails at MIN or more. short does not count the end of a file or device. Lost events
     /// fail too.
-    #[arg(long, value_delimiter = ',', value_name = "WORD[:MIN],…")]
+    #[arg(long, value_delimiter = ',', value_name = "WORD[:MIN],…",
+          value_parser = Suggested::<Rule>::new(Rule::words()))]
     pub(super) fail_on: Vec<Rule>,
     /// Write the result of --fail-on to a file: .json, .md or .xml (JUnit)
     #[arg(long, value_name = "FILE", requires = "fail_on", value_parser = report_file)]

@@ -1,17 +1,33 @@
 //! Width and colours for text output.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, sync::OnceLock};
 
-use crate::output::text::Style;
+use crate::{cli::values::Color, output::text::Style};
 
-/// The style of the lines of a trace or report.
-pub(super) fn style(terminal: bool, all: bool) -> Style {
-    Style { width: width(terminal), colour: terminal && colours(), cut: terminal, all }
+/// The value of `--color`.
+static COLOR: OnceLock<Color> = OnceLock::new();
+
+/// Sets when text is coloured; the first call decides.
+pub(super) fn choose(color: Color) {
+    let _ = COLOR.set(color);
 }
 
-/// True unless NO_COLOR turns colours off (no-color.org).
-pub(super) fn colours() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// The style of the lines of a trace or report.
+pub(super) fn style(terminal: bool, all: bool, verbose: bool) -> Style {
+    Style { width: width(terminal), colour: colours(terminal), cut: terminal, all, verbose }
+}
+
+/// True if text is coloured: on a terminal, unless NO_COLOR (no-color.org) or a dumb terminal turns
+/// colours off, or as `--color` says.
+pub(super) fn colours(terminal: bool) -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    match COLOR.get() {
+        Some(Color::Always) => true,
+        Some(Color::Never) => false,
+        Some(Color::Auto) | None => {
+            terminal && !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+        }
+    }
 }
 
 /// Width of a page of text in columns; at most 100, because longer lines are hard to read.

@@ -1,8 +1,11 @@
 //! Parsers for the values of command-line options.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsStr, fmt, marker::PhantomData, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::ValueEnum;
+use clap::{
+    ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use dio_trace_common::verdict::Verdict;
 
 use crate::{gate::Form, model::AttachMode};
@@ -19,6 +22,14 @@ pub(super) fn report_file(text: &str) -> Result<ReportFile, String> {
     let path = PathBuf::from(text);
     let form = Form::of(&path).ok_or("its name must end in .json, .md or .xml")?;
     Ok(ReportFile { path, form })
+}
+
+/// When text is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    Auto,
+    Always,
+    Never,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -40,7 +51,7 @@ impl Mode {
     }
 }
 
-/// Parses "10", "10s", "500ms", "200us", "2m", "1h".
+/// Parses "10", "10s", "500ms", "200us", "2m", "1h", "7d".
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -50,7 +61,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "us" => 1e-6,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => return Err(format!("unknown unit `{unit}`: use us, ms, s, m or h")),
+        "d" => 86_400.0,
+        _ => return Err(format!("unknown unit `{unit}`: use us, ms, s, m, h or d")),
     };
     let value: f64 = number.parse().map_err(|_| format!("`{number}` is not a number"))?;
     Duration::try_from_secs_f64(value * scale)
@@ -59,12 +71,72 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be more than 0 and not absurdly long".to_owned())
 }
 
-/// Parses a verdict from its name.
-pub(super) fn verdict(text: &str) -> Result<Verdict, String> {
-    Verdict::ALL.iter().find(|verdict| verdict.as_str() == text).copied().ok_or_else(|| {
-        let known: Vec<&str> = Verdict::ALL.iter().map(|verdict| verdict.as_str()).collect();
-        format!("the verdicts are {}", known.join(", "))
+/// Parses a verdict: help and completions list all of them.
+pub(super) fn verdict() -> impl TypedValueParser<Value = Verdict> {
+    PossibleValuesParser::new(Verdict::ALL.iter().map(|verdict| verdict.as_str())).try_map(|text| {
+        Verdict::ALL.iter().find(|verdict| verdict.as_str() == text).copied().ok_or("not known")
     })
+}
+
+/// A value of `--only`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Only {
+    Verdict(Verdict),
+    /// A short count, whatever the verdict.
+    Short,
+}
+
+impl Only {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Verdict(verdict) => verdict.as_str(),
+            Self::Short => "short",
+        }
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        Verdict::ALL.iter().copied().map(Self::Verdict).chain([Self::Short])
+    }
+}
+
+/// Parses a value of `--only`: help and completions list all of them.
+pub(super) fn only() -> impl TypedValueParser<Value = Only> {
+    PossibleValuesParser::new(Only::all().map(Only::as_str))
+        .try_map(|text| Only::all().find(|only| only.as_str() == text).ok_or("not known"))
+}
+
+/// Parses by `FromStr`, and gives help and completions words to list that need not be all values.
+#[derive(Clone)]
+pub(super) struct Suggested<T> {
+    words: Vec<&'static str>,
+    of: PhantomData<T>,
+}
+
+impl<T> Suggested<T> {
+    pub(super) fn new(words: impl IntoIterator<Item = &'static str>) -> Self {
+        Self { words: words.into_iter().collect(), of: PhantomData }
+    }
+}
+
+impl<T> TypedValueParser for Suggested<T>
+where
+    T: FromStr<Err: fmt::Display> + Clone + Send + Sync + 'static,
+{
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        let parser = |text: &str| text.parse::<T>().map_err(|error| error.to_string());
+        parser.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.words.iter().map(PossibleValue::new)))
+    }
 }
 
 #[cfg(test)]
@@ -76,7 +148,8 @@ mod tests {
         assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
-        for bad in ["", "x", "-1", "0", "5d", "1e300h", "NaN"] {
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 24 * 3600)));
+        for bad in ["", "x", "-1", "0", "5w", "1e300d", "NaN"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

@@ -212,6 +212,11 @@ impl Enricher {
         self.names.title(tgid)
     }
 
+    /// The container of a process, or else its cgroup.
+    pub fn container(&mut self, tgid: u32) -> String {
+        self.names.container(tgid)
+    }
+
     /// The mount that a file is on.
     fn mount(&mut self, event: &FileEvent) -> Option<Mount> {
         if self.recorded {

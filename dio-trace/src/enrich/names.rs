@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::util::escape::{escape, escape_c};
+use crate::{
+    system::cgroup::container_of,
+    util::escape::{escape, escape_c},
+};
 
 /// Most processes whose names are kept, and longest name in bytes (title: in characters).
 const MAX_NAMES: usize = 1 << 16;
@@ -25,6 +28,8 @@ struct Name {
     comm: Option<String>,
     /// See [`title`]; the last known one if the process has exited.
     title: Option<String>,
+    /// The container, or the cgroup.
+    container: Option<String>,
     /// When the title was last read.
     asked: Option<Instant>,
 }
@@ -90,6 +95,15 @@ impl Names {
         entry.title.clone().filter(|title| entry.comm.as_ref() != Some(title))
     }
 
+    /// The container of a process, or else its cgroup, as it was when the process was first seen.
+    pub(super) fn container(&mut self, tgid: u32) -> String {
+        self.ask_title(tgid);
+        let known = self.known.get(&tgid).and_then(|entry| entry.container.clone());
+        known.unwrap_or_else(|| {
+            if self.recorded { "(not recorded)" } else { "(not known)" }.to_owned()
+        })
+    }
+
     fn ask_title(&mut self, tgid: u32) {
         if self.recorded {
             return;
@@ -99,6 +113,7 @@ impl Names {
             return;
         }
         entry.asked = Some(Instant::now());
+        entry.container = entry.container.take().or_else(|| container_of(tgid));
         if let Some(title) = title_of(tgid) {
             entry.title = Some(title);
         }

@@ -10,7 +10,7 @@ use dio_trace_common::{
 use serde::Serialize;
 
 use crate::{
-    cause::{Case, Explanation, ReasonKind, explain},
+    cause::{Case, Certainty, Explanation, ReasonKind, explain},
     enrich::{Enricher, thread},
     flow::decided::{Decided, LookedUp},
     kernel::probes::Effect,
@@ -95,6 +95,9 @@ pub struct ExplainedRequest {
     /// Kind of `why`, for folding findings; not serialized.
     #[serde(skip)]
     pub reason: Option<ReasonKind>,
+    /// Whether `why` is proven; not serialized.
+    #[serde(skip)]
+    pub certainty: Option<Certainty>,
 }
 
 /// Findings with the same key are folded into one.
@@ -177,6 +180,7 @@ impl ExplainedRequest {
         });
         let cause = explanation.as_ref().map(|explanation| explanation.id);
         let reason = explanation.as_ref().map(|explanation| explanation.kind);
+        let certainty = explanation.as_ref().map(|explanation| explanation.certainty);
         let (why, fix) = explanation.map(|Explanation { why, fix, .. }| (why, fix)).unzip();
         Self {
             v: SCHEMA,
@@ -218,6 +222,7 @@ impl ExplainedRequest {
             stack,
             file: key,
             reason,
+            certainty,
         }
     }
 }

@@ -5,15 +5,16 @@ use std::collections::HashSet;
 
 use dio_trace_common::{
     abi::{Counter, CounterKey, FileId},
-    verdict::Verdict,
+    verdict::{Outcome, Verdict},
 };
 use glob::Pattern;
 
 use crate::{
     enrich::Enricher,
     flow::{
+        bytes::verdict,
         side_events::{MixedRow, SideEvents},
-        summary::{Summary, verdict},
+        summary::Summary,
     },
     model::Totals,
 };
@@ -28,17 +29,27 @@ pub struct Filter {
     /// File system types.
     pub fs: Vec<String>,
     pub verdicts: Vec<Verdict>,
+    /// Requests with a short count are taken as well, whatever their verdict.
+    pub short: bool,
+    /// Ids of causes. Counters have no cause, so with these the requests are counted one by one.
+    pub causes: Vec<&'static str>,
 }
 
 impl Filter {
     /// The filter that takes everything.
-    pub const OPEN: Self =
-        Self { comms: Vec::new(), paths: Vec::new(), fs: Vec::new(), verdicts: Vec::new() };
+    pub const OPEN: Self = Self {
+        comms: Vec::new(),
+        paths: Vec::new(),
+        fs: Vec::new(),
+        verdicts: Vec::new(),
+        short: false,
+        causes: Vec::new(),
+    };
 
     /// True if the filter takes everything.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.takes_names() && self.verdicts.is_empty()
+        self.takes_names() && self.takes_decisions() && self.causes.is_empty()
     }
 
     /// True if the filter takes all process, path and file-system names.
@@ -53,8 +64,22 @@ impl Filter {
         self.takes_person(comm) && self.takes_place(path, fs)
     }
 
-    pub(crate) fn takes_verdict(&self, verdict: Verdict) -> bool {
-        self.verdicts.is_empty() || self.verdicts.contains(&verdict)
+    /// True if the filter takes all verdicts and outcomes.
+    #[must_use]
+    pub fn takes_decisions(&self) -> bool {
+        self.verdicts.is_empty() && !self.short
+    }
+
+    /// True if the filter takes a request that was decided so.
+    pub(crate) fn takes_decision(&self, verdict: Verdict, outcome: Option<Outcome>) -> bool {
+        self.takes_decisions()
+            || self.verdicts.contains(&verdict)
+            || self.short && outcome.is_some_and(Outcome::is_short)
+    }
+
+    /// True if the filter takes a request or a side event with this cause.
+    pub(crate) fn takes_cause(&self, cause: Option<&str>) -> bool {
+        self.causes.is_empty() || cause.is_some_and(|cause| self.causes.contains(&cause))
     }
 
     pub(crate) fn takes_person(&self, comm: &str) -> bool {
@@ -97,11 +122,16 @@ impl<'a> TotalsFilter<'a> {
         side: &mut SideEvents,
         enricher: &mut Enricher,
     ) -> Summary {
-        let mixed = self.mixed(totals, side, enricher);
+        let mut mixed = self.mixed(totals, side, enricher);
+        mixed.retain(|row| self.filter.takes_cause(Some(row.cause)));
         self.retain(totals, enricher);
         let filter = self.filter;
-        side.retain(|row| filter.takes_file(&row.comm, &row.path, &row.fs));
-        Summary::with(totals, side, mixed, enricher)
+        side.retain(|row| {
+            filter.takes_file(&row.comm, &row.path, &row.fs) && filter.takes_cause(Some(row.cause))
+        });
+        let mut summary = Summary::with(totals, side, mixed, enricher);
+        summary.nowait.retain(|row| filter.takes_cause(Some(row.cause)));
+        summary
     }
 
     /// The mixed files to show. A mixed file has direct users and buffered users; it is shown with
@@ -153,7 +183,7 @@ impl<'a> TotalsFilter<'a> {
     /// True if the counter is taken, leaving its process aside.
     fn takes_use(&self, key: &CounterKey, enricher: &mut Enricher) -> bool {
         self.ops >> (key.op & 31) & 1 != 0
-            && self.filter.takes_verdict(verdict(key))
+            && self.filter.takes_decision(verdict(key), Outcome::from_u8(key.outcome))
             && self.takes_file(key.file, key.tgid, enricher)
     }
 
@@ -183,7 +213,8 @@ mod tests {
     fn taken(filter: &Filter) -> Vec<String> {
         let (records, _) = run();
         let takes = |r: &&ExplainedRequest| {
-            filter.takes_verdict(r.verdict) && filter.takes_file(&r.comm, &r.path, &r.fs)
+            filter.takes_decision(r.verdict, r.outcome)
+                && filter.takes_file(&r.comm, &r.path, &r.fs)
         };
         records.iter().filter(takes).map(|r| r.path.clone()).collect()
     }
@@ -198,6 +229,10 @@ mod tests {
         assert_eq!(taken(&path("/data/*")).len() + 4, all);
         let refused = Filter { verdicts: vec![Verdict::Refused], ..Filter::default() };
         assert_eq!(taken(&refused), ["/data/odd.db", "/data/nowait.db"]);
+        let short = Filter { short: true, ..Filter::default() };
+        assert_eq!(taken(&short), ["/data/wal.log"]);
+        let both = Filter { verdicts: vec![Verdict::Failed], ..short };
+        assert_eq!(taken(&both).len(), 2);
         let nobody = Filter { comms: vec!["mysqld".to_owned()], ..Filter::default() };
         assert!(taken(&nobody).is_empty());
     }

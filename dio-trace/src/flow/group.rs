@@ -1,4 +1,5 @@
-//! Groups: sums of requests by process, file, file system, verdict, cause, stack or time.
+//! Groups: sums of requests by process, file, file system, container or verdict, and by what only
+//! single requests have.
 
 use std::{cmp::Ordering, collections::HashMap};
 
@@ -7,13 +8,13 @@ use dio_trace_common::{
     abi::{Counter, CounterKey},
     histogram::Histogram,
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{
     enrich::Enricher,
     flow::{
+        bytes::{Bytes, verdict},
         explained::ExplainedRequest,
-        summary::{Bytes, verdict},
     },
 };
 
@@ -21,12 +22,38 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub enum By {
     Process,
+    Thread,
     File,
     Fs,
     Cause,
+    /// The container of the process, or its cgroup; a recording does not have them
+    Container,
     Stack,
     Time,
     Verdict,
+}
+
+impl By {
+    /// True if counters do not have it, so that single requests are summed.
+    #[must_use]
+    pub const fn is_of_records(self) -> bool {
+        matches!(self, Self::Thread | Self::Cause | Self::Stack | Self::Time)
+    }
+}
+
+/// The groups of a run, as they are asked for.
+#[derive(Clone, Debug)]
+pub struct Groups {
+    pub by: By,
+    /// True if the user asked for them.
+    pub asked: bool,
+    pub rows: Vec<Group>,
+}
+
+impl Serialize for Groups {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.rows.serialize(serializer)
+    }
 }
 
 /// One group: its name and its sums.
@@ -38,14 +65,15 @@ pub struct Group {
     pub bytes: Bytes,
     pub latency_p50_ns: Option<u64>,
     pub latency_p99_ns: Option<u64>,
+    pub latency_p999_ns: Option<u64>,
     #[serde(skip)]
     latency_ns: u64,
     #[serde(skip)]
     latency: Histogram,
 }
 
-/// Groups counters, those with most findings first. Counters have no cause, stack or time: grouping
-/// by these gives verdicts.
+/// Groups counters, those with most findings first. Counters have no thread, cause, stack or time:
+/// grouping by these gives verdicts.
 #[must_use]
 pub fn groups(counters: &[(CounterKey, Counter)], by: By, enricher: &mut Enricher) -> Vec<Group> {
     let mut rows: HashMap<String, Group> = HashMap::new();
@@ -71,7 +99,10 @@ fn name(key: &CounterKey, by: By, enricher: &mut Enricher) -> String {
         By::Process => format!("{}/{}", enricher.process(key.tgid, None), key.tgid),
         By::File => enricher.file(key.file, key.tgid).path.clone(),
         By::Fs => enricher.file(key.file, key.tgid).fs.clone(),
-        By::Verdict | By::Cause | By::Stack | By::Time => verdict(key).as_str().to_owned(),
+        By::Container => enricher.container(key.tgid),
+        By::Verdict | By::Thread | By::Cause | By::Stack | By::Time => {
+            verdict(key).as_str().to_owned()
+        }
     }
 }
 
@@ -84,6 +115,7 @@ impl Default for Group {
             bytes: Bytes::default(),
             latency_p50_ns: None,
             latency_p99_ns: None,
+            latency_p999_ns: None,
             latency_ns: 0,
             latency: Histogram::EMPTY,
         }
@@ -138,11 +170,42 @@ impl Group {
     pub fn measure(&mut self) {
         self.latency_p50_ns = Some(self.latency.percentile(50));
         self.latency_p99_ns = Some(self.latency.percentile(99));
+        self.latency_p999_ns = Some(permille(&self.latency, 999));
     }
 
     /// Orders groups by findings, then requests, most first; then by name.
     #[must_use]
     pub fn order(a: &Self, b: &Self) -> Ordering {
         (b.findings, b.requests, &a.name).cmp(&(a.findings, a.requests, &b.name))
+    }
+}
+
+/// Upper bound in ns of the bucket that the permille of requests falls into; 0 if all are empty.
+fn permille(latency: &Histogram, permille: u64) -> u64 {
+    let all: u64 = latency.0.iter().map(|n| u64::from(*n)).sum();
+    let rank = (all * permille).div_ceil(1_000);
+    let mut below = 0;
+    let at = latency.0.iter().position(|n| {
+        below += u64::from(*n);
+        below >= rank && rank > 0
+    });
+    at.map_or(0, |bit| 1 << (bit + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_of_a_thousand_is_above_p99_9() {
+        let mut latency = Histogram::EMPTY;
+        (latency.0[16], latency.0[20]) = (999, 1);
+        assert_eq!((permille(&latency, 999), permille(&latency, 1_000)), (1 << 17, 1 << 21));
+        latency.0[20] = 2;
+        assert_eq!(permille(&latency, 999), 1 << 21);
+        assert_eq!(permille(&Histogram::EMPTY, 999), 0);
+        for percent in [50, 99] {
+            assert_eq!(permille(&latency, percent * 10), latency.percentile(percent));
+        }
     }
 }

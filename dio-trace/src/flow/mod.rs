@@ -2,12 +2,18 @@
 //! event and passes it to a [`sink::Sink`]; a [`summary::Summary`] ends the run.
 
 pub mod alignment_probe;
+pub mod answer;
+pub mod by_record;
+pub mod bytes;
+pub mod causes;
 pub mod decided;
 pub mod explained;
 pub mod filter;
 pub mod group;
+pub(crate) mod nothing;
 pub mod nowait;
 pub mod pipeline;
+pub mod problem;
 pub mod side_events;
 pub mod sink;
 pub mod summary;

@@ -4,17 +4,23 @@
 //! requests that are already decided and filtered, and with the extents and the stack that were
 //! recorded.
 
+use std::collections::HashMap;
+
 use anyhow::Result;
-use dio_trace_common::abi::{BufferedUseEvent, Counter, CounterKey, RejectedOpen, Request};
+use dio_trace_common::{
+    abi::{BufferedUseEvent, Counter, CounterKey, RejectedOpen, Request},
+    verdict::Decision,
+};
 
 use crate::{
     enrich::Enricher,
     flow::{
         alignment_probe::{AlignmentProbes, Released, Sight},
+        causes::Causes,
         decided::{Decided, LookedUp},
         explained::{ExplainedRequest, WatchedEffects},
         filter::{Filter, TotalsFilter},
-        side_events::{MixedAccess, SideEvents},
+        side_events::{MixedAccess, RejectedOpenRow, SideEvents},
         sink::Sink,
         summary::Summary,
     },
@@ -30,13 +36,25 @@ pub struct Pipeline {
     pub filter: Filter,
     side: SideEvents,
     probes: AlignmentProbes,
+    /// The findings by cause.
+    pub causes: Causes,
+    /// Requests of the ring buffer that were taken; counted only if the filter is by cause.
+    counted: HashMap<CounterKey, Counter>,
 }
 
 impl Pipeline {
     #[must_use]
     pub fn new(enricher: Enricher, clock: Clock, watched: WatchedEffects, filter: Filter) -> Self {
-        let (side, probes) = (SideEvents::default(), AlignmentProbes::default());
-        Self { enricher, clock, watched, filter, side, probes }
+        Self {
+            enricher,
+            clock,
+            watched,
+            filter,
+            side: SideEvents::default(),
+            probes: AlignmentProbes::default(),
+            causes: Causes::default(),
+            counted: HashMap::new(),
+        }
     }
 
     /// Says which requests have events, and which the sink takes; without it, only findings.
@@ -62,11 +80,17 @@ impl Pipeline {
                     return Ok(());
                 }
                 self.observe(request, sink)?;
-                if !self.filter.takes_verdict(decided.decision.verdict) {
+                let Decision { verdict, outcome, .. } = decided.decision;
+                if !self.filter.takes_decision(verdict, Some(outcome)) {
                     return Ok(());
                 }
                 let looked_up = LookedUp::now(&decided, &mut self.enricher);
-                self.request(&decided, looked_up, sink)
+                if self.request(&decided, looked_up, sink)? && !self.filter.causes.is_empty() {
+                    let key = CounterKey::of(request, &decided.decision);
+                    let counter = self.counted.entry(key).or_insert(Counter::ZERO);
+                    counter.count(request, &decided.decision);
+                }
+                Ok(())
             }
             Event::RejectedOpen(rejected_open) => self.rejected_open(rejected_open, sink),
             Event::BufferedUse(event) => {
@@ -100,7 +124,8 @@ impl Pipeline {
     /// # Errors
     /// Errors of the sink.
     pub fn observe(&mut self, request: &Request, sink: &mut dyn Sink) -> Result<Vec<u64>> {
-        release(self.probes.observe(request), sink)
+        let released = self.probes.observe(request);
+        self.release(released, sink)
     }
 
     /// Passes on what was held back for long enough at `now` (CLOCK_MONOTONIC in ns). Returns true
@@ -109,7 +134,8 @@ impl Pipeline {
     /// # Errors
     /// Errors of the sink.
     pub fn expire_probes(&mut self, now: u64, sink: &mut dyn Sink) -> Result<bool> {
-        release(self.probes.expire(now), sink)?;
+        let released = self.probes.expire(now);
+        self.release(released, sink)?;
         Ok(self.probes.wants_counters(now))
     }
 
@@ -122,8 +148,8 @@ impl Pipeline {
         counters: &[(CounterKey, Counter)],
         sink: &mut dyn Sink,
     ) -> Result<()> {
-        let counters = counters.iter().map(|(key, counter)| (key, counter));
-        release(self.probes.decide(counters), sink).map(|_| ())
+        let released = self.probes.decide(counters.iter().map(|(key, counter)| (key, counter)));
+        self.release(released, sink).map(drop)
     }
 
     /// Decides about all requests that are held back, by the last counters. Called when no more
@@ -136,7 +162,14 @@ impl Pipeline {
         counters: impl Iterator<Item = (&'a CounterKey, &'a Counter)>,
         sink: &mut dyn Sink,
     ) -> Result<Vec<u64>> {
-        release(self.probes.finish(counters), sink)
+        let released = self.probes.finish(counters);
+        self.release(released, sink)
+    }
+
+    /// Passes on what was held back; returns the steps of probes.
+    fn release(&mut self, released: Released, sink: &mut dyn Sink) -> Result<Vec<u64>> {
+        released.records.iter().try_for_each(|record| self.show(record, sink))?;
+        Ok(released.steps)
     }
 
     /// Changes counters to what was decided: steps of probes are no findings, and what is still held
@@ -151,7 +184,15 @@ impl Pipeline {
         self.probes.held()
     }
 
-    /// Explains a request that the filter has taken, and passes it to the sink, or holds it back.
+    /// The counters of the requests that a filter by cause has taken; None without such a filter.
+    pub fn counted(&mut self) -> Option<Vec<(CounterKey, Counter)>> {
+        let counted = std::mem::take(&mut self.counted);
+        (!self.filter.causes.is_empty()).then(|| counted.into_iter().collect())
+    }
+
+    /// Explains a request that the filter has taken as far as that does not depend on its cause, and
+    /// passes it to the sink, or holds it back, if the filter takes the cause. Returns whether it
+    /// does.
     ///
     /// # Errors
     /// Errors of the sink.
@@ -160,16 +201,41 @@ impl Pipeline {
         decided: &Decided<'_>,
         looked_up: LookedUp,
         sink: &mut dyn Sink,
+    ) -> Result<bool> {
+        let record = self.explain(decided, looked_up);
+        let is_taken = self.filter.takes_cause(record.cause);
+        if is_taken {
+            self.pass(decided, record, sink)?;
+        }
+        Ok(is_taken)
+    }
+
+    /// Explains a request.
+    pub fn explain(&mut self, decided: &Decided<'_>, looked_up: LookedUp) -> ExplainedRequest {
+        ExplainedRequest::new(decided, looked_up, &mut self.enricher, &self.clock, self.watched)
+    }
+
+    /// Passes a request that the filter has taken to the sink, or holds it back.
+    ///
+    /// # Errors
+    /// Errors of the sink.
+    pub fn pass(
+        &mut self,
+        decided: &Decided<'_>,
+        record: ExplainedRequest,
+        sink: &mut dyn Sink,
     ) -> Result<()> {
-        let record = ExplainedRequest::new(
-            decided,
-            looked_up,
-            &mut self.enricher,
-            &self.clock,
-            self.watched,
-        );
         self.side.request(&record);
-        self.probes.hold(decided, record).map_or(Ok(()), |record| sink.request(&record))
+        match self.probes.hold(decided, record) {
+            Some(record) => self.show(&record, sink),
+            None => Ok(()),
+        }
+    }
+
+    /// Passes a request to the sink.
+    fn show(&mut self, record: &ExplainedRequest, sink: &mut dyn Sink) -> Result<()> {
+        self.causes.count(record);
+        sink.request(record)
     }
 
     /// Takes a rejected open.
@@ -179,7 +245,10 @@ impl Pipeline {
     pub fn rejected_open(&mut self, event: &RejectedOpen, sink: &mut dyn Sink) -> Result<()> {
         let row = self.side.rejected_open(event, &mut self.enricher, &self.clock);
         let filter = &self.filter;
-        match row.filter(|row| filter.takes_file(&row.comm, &row.path, &row.fs)) {
+        let is_taken = |row: &&RejectedOpenRow| {
+            filter.takes_file(&row.comm, &row.path, &row.fs) && filter.takes_cause(Some(row.cause))
+        };
+        match row.filter(is_taken) {
             Some(row) => sink.rejected_open(row),
             None => Ok(()),
         }
@@ -201,6 +270,7 @@ impl Pipeline {
         let access = MixedAccess::new(event, &mut self.enricher, &self.clock);
         let filter = &self.filter;
         let either = direct || cached && filter.takes_person(&access.comm);
+        let either = either && filter.takes_cause(Some(access.cause));
         if either && filter.takes_place(&access.path, &access.fs) {
             sink.mixed_access(&access)?;
         }
@@ -223,10 +293,4 @@ impl Pipeline {
         let summary = TotalsFilter { filter, pids, ops }.summary(totals, side, enricher);
         Summary { alignment_probes: probes.rows(enricher), ..summary }
     }
-}
-
-/// Passes on what was held back; returns the steps of probes.
-fn release(released: Released, sink: &mut dyn Sink) -> Result<Vec<u64>> {
-    released.records.iter().try_for_each(|record| sink.request(record))?;
-    Ok(released.steps)
 }

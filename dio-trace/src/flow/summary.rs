@@ -14,21 +14,16 @@ use crate::{
     enrich::Enricher,
     flow::{
         alignment_probe::AlignmentProbeRow,
+        bytes::{Bytes, verdict},
+        causes::CauseRow,
         explained::SCHEMA,
+        group::Groups,
         nowait::{self, NowaitRow},
         side_events::{MixedRow, RejectedOpenRow, SideEvents},
     },
     model::{MissingProbe, Totals},
-    util::figures::{self, count, counted, percent},
+    util::figures::{self, count, counted},
 };
-
-/// Bytes moved: in total, past the page cache (direct) and through it (cached).
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Bytes {
-    pub total: u64,
-    pub direct: u64,
-    pub cached: u64,
-}
 
 /// A row of the summary: one process, file, operation, verdict and outcome.
 #[derive(Clone, Debug, Serialize)]
@@ -78,10 +73,18 @@ pub struct Scope {
 pub struct Summary {
     pub v: u32,
     pub kind: &'static str,
+    /// The run in one sentence; empty until [`answer::conclude`] sets it.
+    ///
+    /// [`answer::conclude`]: crate::flow::answer::conclude
+    pub answer: String,
     /// Requests by verdict; every verdict has an entry.
     pub requests: BTreeMap<&'static str, u64>,
     pub findings: u64,
     pub bytes: Bytes,
+    /// Time that was traced or recorded in ns; set together with `answer`.
+    pub lasted_ns: Option<u64>,
+    /// The findings by cause; set together with `answer`.
+    pub causes: Vec<CauseRow>,
     /// Losses by reason; every reason has an entry.
     pub lost: BTreeMap<&'static str, u64>,
     pub unmatched: u64,
@@ -94,6 +97,8 @@ pub struct Summary {
     /// Empty until the caller sets it.
     pub scope: Scope,
     pub files: Vec<FileRow>,
+    /// The rows of the closing table; None unless they are asked for.
+    pub groups: Option<Groups>,
     /// Rejected opens: O_DIRECT itself was refused, so no request followed.
     #[serde(rename = "refusals")]
     pub rejected_opens: Vec<RejectedOpenRow>,
@@ -148,9 +153,12 @@ impl Summary {
         Self {
             v: SCHEMA,
             kind: "summary",
+            answer: String::new(),
             requests,
             findings,
             bytes,
+            lasted_ns: None,
+            causes: Vec::new(),
             lost,
             unmatched: totals.stat(Stat::Unmatched),
             in_flight: totals.in_flight(),
@@ -163,6 +171,7 @@ impl Summary {
             kernel: totals.kernel.clone(),
             scope: Scope::default(),
             files,
+            groups: None,
             rejected_opens: side.rejected_opens(),
             mixed,
             nowait: nowait::rows(&totals.counters, side.waits(), enricher),
@@ -181,7 +190,7 @@ impl Summary {
     /// The sentence of every heading: how many requests, by verdict, and how many findings.
     #[must_use]
     pub fn headline(&self) -> String {
-        headline(&self.requests, self.findings, self.nowait.len())
+        headline(&self.requests, self.findings, self.nowait.len(), &self.short_by_verdict())
     }
 
     /// Number of rejected opens.
@@ -195,6 +204,17 @@ impl Summary {
     pub fn short(&self) -> u64 {
         let is_short = |row: &&FileRow| row.outcome.is_some_and(Outcome::is_short);
         self.files.iter().filter(is_short).map(|row| row.requests).sum()
+    }
+
+    /// Requests with a short count by verdict, without verdicts that had none.
+    fn short_by_verdict(&self) -> BTreeMap<&'static str, u64> {
+        let mut short = BTreeMap::new();
+        for row in &self.files {
+            if row.outcome.is_some_and(Outcome::is_short) {
+                *short.entry(row.verdict.as_str()).or_default() += row.requests;
+            }
+        }
+        short
     }
 
     /// Requests whose completion was seen.
@@ -239,11 +259,6 @@ impl Sums {
     }
 }
 
-/// A counter's verdict; `Unknown` if a recording has a number that this version does not know.
-pub(crate) fn verdict(key: &CounterKey) -> Verdict {
-    Verdict::from_u8(key.verdict).unwrap_or(Verdict::Unknown)
-}
-
 /// Requests by verdict, ordered as in [`Summary::parts`].
 pub(crate) fn parts(requests: &BTreeMap<&'static str, u64>) -> Vec<(&'static str, u64)> {
     let mut parts: Vec<_> =
@@ -252,7 +267,12 @@ pub(crate) fn parts(requests: &BTreeMap<&'static str, u64>) -> Vec<(&'static str
     parts
 }
 
-fn headline(requests: &BTreeMap<&'static str, u64>, findings: u64, nowait: usize) -> String {
+fn headline(
+    requests: &BTreeMap<&'static str, u64>,
+    findings: u64,
+    nowait: usize,
+    short: &BTreeMap<&'static str, u64>,
+) -> String {
     let (ended, parts) = (requests.values().sum(), parts(requests));
     match (&parts[..], findings) {
         ([], _) => "No O_DIRECT request ended.".to_owned(),
@@ -267,30 +287,18 @@ fn headline(requests: &BTreeMap<&'static str, u64>, findings: u64, nowait: usize
             count(findings),
             counted(ended, "request"),
             if findings == 1 { "has" } else { "have" },
-            figures::parts(&parts)
+            parts_with_short(&parts, short)
         ),
     }
 }
 
-impl Bytes {
-    /// Percentage of the bytes moved that went past the page cache; None if none were moved.
-    #[must_use]
-    pub fn direct_share(&self) -> Option<f64> {
-        let moved = self.direct + self.cached;
-        (moved != 0).then(|| self.direct as f64 * 100.0 / moved as f64)
-    }
-
-    /// The direct share as text, such as "74.9%".
-    #[must_use]
-    pub fn direct_text(&self) -> String {
-        percent(self.direct, self.direct.saturating_add(self.cached))
-    }
-
-    pub(crate) fn add(&mut self, counter: &Counter) {
-        self.total += counter.bytes;
-        self.direct += counter.direct_bytes;
-        self.cached += counter.cached_bytes;
-    }
+/// `257 direct (78 short), 78 refused`: requests by verdict, and how many of each came back short.
+fn parts_with_short(parts: &[(&str, u64)], short: &BTreeMap<&'static str, u64>) -> String {
+    let text = |(verdict, n): &(&str, u64)| match short.get(verdict) {
+        Some(short) => format!("{} {verdict} ({} short)", count(*n), count(*short)),
+        None => format!("{} {verdict}", count(*n)),
+    };
+    parts.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 /// Key of a row: process, file, operation, verdict and outcome; errno and finding are merged.
@@ -374,7 +382,7 @@ mod tests {
                 Verdict::ALL.iter().map(|verdict| verdict.as_str()).zip(by.iter().copied()).collect();
             let ended: u64 = by.iter().sum();
             let findings = findings.min(ended);
-            let text = headline(&requests, findings, 0);
+            let text = headline(&requests, findings, 0, &BTreeMap::new());
             let mut said = numbers(&text);
             if findings != 0 {
                 prop_assert_eq!(said.remove(0), findings);
@@ -392,14 +400,18 @@ mod tests {
 
     #[test]
     fn a_headline_counts_reads_at_the_end_of_the_file() {
+        let none = BTreeMap::new();
         let requests = BTreeMap::from([("direct", 112), ("eof", 12), ("fallback", 0)]);
         assert_eq!(
-            headline(&requests, 0, 0),
+            headline(&requests, 0, 0, &none),
             "124 requests: 112 direct, 12 eof; nothing to report."
         );
         let text = "16 of 124 requests have a finding. By verdict: 112 direct, 12 eof.";
-        assert_eq!(headline(&requests, 16, 0), text);
-        assert_eq!(headline(&BTreeMap::from([("direct", 5)]), 0, 0), "All 5 requests were direct.");
+        assert_eq!(headline(&requests, 16, 0, &none), text);
+        let text = "16 of 124 requests have a finding. By verdict: 112 direct (9 short), 12 eof.";
+        assert_eq!(headline(&requests, 16, 0, &BTreeMap::from([("direct", 9)])), text);
+        let all = headline(&BTreeMap::from([("direct", 5)]), 0, 0, &none);
+        assert_eq!(all, "All 5 requests were direct.");
     }
 
     #[test]

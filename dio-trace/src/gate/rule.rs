@@ -55,6 +55,11 @@ impl FromStr for Rule {
 }
 
 impl Rule {
+    /// The words of all rules.
+    pub fn words() -> impl Iterator<Item = &'static str> {
+        WORDS.iter().map(|(word, _)| *word)
+    }
+
     /// The rule's word.
     #[must_use]
     pub const fn what(&self) -> &'static str {

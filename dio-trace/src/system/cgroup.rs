@@ -101,6 +101,29 @@ pub fn folder_of_unit(unit: &str) -> Result<PathBuf> {
     }
 }
 
+/// The container of a process, or else its cgroup; None if the process has exited or there is no
+/// unified hierarchy.
+#[must_use]
+pub fn container_of(pid: u32) -> Option<String> {
+    let text = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+    container_in(&escape(
+        text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?,
+    ))
+}
+
+/// The container that a path in the hierarchy names by an id of 64 digits, or else the path.
+fn container_in(path: &str) -> Option<String> {
+    /// Digits of an id that are shown, as `docker ps` does.
+    const SHOWN: usize = 12;
+    let id = |name: &str| {
+        let name = name.strip_suffix(".scope").unwrap_or(name);
+        let id = name.rsplit_once('-').map_or(name, |(_, id)| id);
+        let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_id.then(|| format!("container {}", &id[..SHOWN]))
+    };
+    path.starts_with('/').then(|| path.split('/').find_map(id).unwrap_or_else(|| path.to_owned()))
+}
+
 /// True while a process is in the cgroup of this directory or in a descendant of it.
 #[must_use]
 pub fn is_populated(folder: &Path) -> bool {
@@ -159,6 +182,22 @@ mod tests {
         }
         assert!(!is_container("docker-13f4a9c.scope", "3f4a"));
         assert!(!is_container("system.slice", "3f4a"));
+    }
+
+    #[test]
+    fn a_process_is_in_a_container_or_in_a_cgroup() {
+        let id = "3f4a9c0b1d2e".repeat(6);
+        let id = &id[..64];
+        for path in [
+            format!("/system.slice/docker-{id}.scope"),
+            format!("/kubepods.slice/pod1.slice/cri-containerd-{id}.scope/init"),
+            format!("/docker/{id}"),
+        ] {
+            assert_eq!(container_in(&path).as_deref(), Some("container 3f4a9c0b1d2e"), "{path}");
+        }
+        let unit = "/system.slice/postgresql@16-main.service";
+        assert_eq!(container_in(unit).as_deref(), Some(unit));
+        assert_eq!(container_in(""), None);
     }
 
     #[test]

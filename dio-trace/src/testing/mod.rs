@@ -5,3 +5,5 @@ pub(crate) mod fixtures;
 pub mod fuzz;
 #[cfg(test)]
 pub(crate) mod golden;
+#[cfg(test)]
+mod many;

@@ -35,13 +35,14 @@ pub fn about(n: u64) -> String {
 /// A duration, given in ns, rounded to two digits or more: `131us`.
 #[must_use]
 pub fn duration(ns: u64) -> String {
-    const UNITS: [(u64, &str); 6] = [
+    const UNITS: [(u64, &str); 7] = [
         (1, "ns"),
         (1_000, "us"),
         (1_000_000, "ms"),
         (1_000_000_000, "s"),
         (60_000_000_000, "min"),
         (3_600_000_000_000, "h"),
+        (86_400_000_000_000, "d"),
     ];
     scaled(ns, &UNITS)
 }

@@ -15,7 +15,7 @@ function scaled(n, units) {
 }
 const BYTES = [[1n, ""], [1n << 10n, "K"], [1n << 20n, "M"], [1n << 30n, "G"], [1n << 40n, "T"]];
 const TIMES = [[1n, "ns"], [1000n, "us"], [1000000n, "ms"], [1000000000n, "s"],
-  [60000000000n, "min"], [3600000000000n, "h"]];
+  [60000000000n, "min"], [3600000000000n, "h"], [86400000000000n, "d"]];
 const bytes = n => scaled(n, BYTES);
 const duration = ns => ns === null || ns === undefined ? "-" : scaled(ns, TIMES);
 function percent(part, whole) {

@@ -27,8 +27,8 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = concat!(include_str!("format.js"), include_str!("page.js"));
 /// Hashes of [`STYLE`] and [`SCRIPT`] for the Content-Security-Policy: a browser runs nothing else,
 /// whatever the data contains. A test compares them.
-const STYLE_HASH: &str = "sha256-CLtiVXLuKbTt4ddZBDXEBhww812seKBD4AImdyHMXDA=";
-const SCRIPT_HASH: &str = "sha256-nKIJ5YVvDUYWj9+Hxu9RyLOWZiTd2pmwCXkMa3X7glA=";
+const STYLE_HASH: &str = "sha256-8HqSVp8JFp9xnMGYgRh9rP5nwr/4+BbyoZBcUZdGdwQ=";
+const SCRIPT_HASH: &str = "sha256-uM1jKvB+xSgFQdif8xCvPYHX4/0fMLe4Uo1pSuoZvyg=";
 /// Maximum number of rows of a table. The page says how many are left out.
 const MAX_ROWS: usize = 1_000;
 const SLICES: usize = 128;
@@ -192,7 +192,7 @@ pub fn page(
     replayed: &mut Replay,
     gather: Gather,
 ) -> Result<()> {
-    let headline = replayed.headline();
+    let headline = replayed.summary.headline();
     let summary = &mut replayed.summary;
     let rows_left_out = summary.files.len().saturating_sub(MAX_ROWS);
     let (short, refused_opens) = (summary.short(), summary.refused_opens());

@@ -165,9 +165,10 @@ function heading() {
   name();
   return el("header", {},
     el("div", {}, el("h1", {}, "Was it really direct? ", el("span", { class: "mono" }, report.file)),
+      el("p", { id: "answer" }, summary.answer),
       el("div", { class: "soft" }, line),
       el("div", { class: "soft" }, "Times: " + data.zone.text),
-      el("p", { id: "headline" }, data.headline),
+      summary.findings ? el("p", { id: "headline" }, data.headline) : null,
       report.only ? el("div", { class: "warn" }, "Only " + report.only) : null), button);
 }
 

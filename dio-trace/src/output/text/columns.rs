@@ -1,7 +1,7 @@
 //! Helpers that fit text into columns: truncation, wrapping, and short byte counts.
 
 /// `text` in at most `width` characters. A longer text loses its beginning, because the end of a
-/// path says more.
+/// path says more; a path loses whole names, if its last name fits.
 #[must_use]
 pub(crate) fn tail(text: &str, width: usize) -> String {
     let len = text.chars().count();
@@ -9,7 +9,23 @@ pub(crate) fn tail(text: &str, width: usize) -> String {
         return text.to_owned();
     }
     let kept: String = text.chars().skip(len - (width - 1)).collect();
+    let whole = kept.find('/').map_or(&kept[..], |at| &kept[at..]);
+    // Not "…/" for a name that only just does not fit.
+    let kept = if whole.len() > 1 { whole } else { &kept };
     format!("…{kept}")
+}
+
+/// Fewest columns in which a path is truncated; with less room it has a line of its own.
+const LEAST: usize = 16;
+
+/// `path` after the columns `fixed`, in lines of at most `width` characters.
+#[must_use]
+pub(crate) fn with_path(fixed: &str, used: usize, path: &str, width: usize) -> String {
+    let room = width.saturating_sub(used);
+    if path.chars().count() > room && room < LEAST {
+        return format!("{}\n  {}", fixed.trim_end(), tail(path, width.saturating_sub(2)));
+    }
+    format!("{fixed}{}", tail(path, room))
 }
 
 /// `text` in at most `width` characters. A longer text loses its end.
@@ -61,9 +77,23 @@ mod tests {
 
     #[test]
     fn texts_are_cut_where_they_say_least() {
-        assert_eq!(tail("/var/lib/db/file", 8), "…db/file");
+        assert_eq!(tail("/var/lib/db/file", 9), "…/db/file");
+        assert_eq!(tail("/var/lib/db/file", 8), "…/file");
+        assert_eq!(tail("/var/lib/db/file", 5), "…file");
+        assert_eq!(tail("/var/lib/db/file", 4), "…ile");
+        assert_eq!(tail("/dir/", 3), "…r/");
         assert_eq!(tail("/short", 8), "/short");
         assert_eq!(head("iou-wrk-123456", 6), "iou-w…");
+    }
+
+    #[test]
+    fn a_path_without_room_has_its_own_line() {
+        let path = "/var/lib/postgresql/base/16384/2619";
+        assert_eq!(with_path("12 R ", 5, path, 60), format!("12 R {path}"));
+        assert_eq!(with_path("12 R ", 5, path, 30), "12 R …/base/16384/2619");
+        let fixed = format!("{:50}", "12 R");
+        assert_eq!(with_path(&fixed, 50, path, 60), format!("12 R\n  {path}"));
+        assert_eq!(with_path(&fixed, 50, "/short", 60), format!("{fixed}/short"));
     }
 
     #[test]

@@ -1,15 +1,11 @@
-//! The parts of a report that live tracing does not have: the recording, its timeline, and `--by`
-//! tables.
+//! The parts of a report that live tracing does not have: the recording, and its timeline.
 
 use crate::{
     flow::{
-        group::{By, Group, groups as grouped},
+        group::{By, groups},
         timeline::sparkline,
     },
-    output::text::{
-        Style,
-        columns::{head, tail, wrap},
-    },
+    output::text::{columns::wrap, groups::latency},
     recording::{format::Scope, replay::Replay},
     util::{
         clock::Shown,
@@ -17,8 +13,6 @@ use crate::{
     },
 };
 
-/// Maximum number of rows of a `--by` table.
-const MAX_ROWS: usize = 40;
 /// Maximum number of damaged places that are listed.
 const MAX_PLACES: usize = 5;
 
@@ -115,88 +109,16 @@ pub fn times(replayed: &Replay, width: usize) -> String {
     }
     // Grouping by verdict looks up no names, so an empty enricher will do.
     let mut empty = crate::enrich::Enricher::recorded();
-    let rows = grouped(&replayed.counters, By::Verdict, &mut empty);
+    let rows = groups(&replayed.counters, By::Verdict, &mut empty);
     if !rows.is_empty() {
         out +=
             &format!("{:<8}{:>12} {:>8} {:>8}  VERDICT\n", "latency", "REQUESTS", "P50<", "P99<");
     }
     for row in rows {
-        let (p50, p99) = latencies(&row);
+        let (p50, p99) = (latency(row.latency_p50_ns), latency(row.latency_p99_ns));
         out += &format!("        {:>12} {p50:>8} {p99:>8}  {}\n", count(row.requests), row.name);
     }
     out
-}
-
-/// The table of `--by`.
-#[must_use]
-pub fn groups(rows: &[Group], by: By, style: Style) -> String {
-    let what = subject(by);
-    if by == By::Time {
-        return by_time(rows);
-    }
-    let mut out = format!(
-        "{:>11} {:>10} {:>6} {:>7} {:>7} {:>7} {what}\n",
-        "REQUESTS", "FINDINGS", "BYTES", "DIRECT", "P50<", "P99<"
-    );
-    for row in rows.iter().take(MAX_ROWS) {
-        let (p50, p99) = latencies(row);
-        let direct = row.bytes.direct_text();
-        let room = if style.cut { style.width.saturating_sub(54) } else { usize::MAX };
-        let name = match by {
-            By::Stack => head(row.name.rsplit(';').next().unwrap_or_default(), room),
-            _ => tail(&row.name, room),
-        };
-        let bytes = about(row.bytes.total);
-        out += &format!(
-            "{:>11} {:>10} {bytes:>6} {direct:>7} {p50:>7} {p99:>7} {name}\n",
-            count(row.requests),
-            count(row.findings),
-        );
-        if by == By::Stack {
-            out += &frames(&row.name, style);
-        }
-    }
-    if rows.len() > MAX_ROWS {
-        out += &format!("{} more\n", count((rows.len() - MAX_ROWS) as u64));
-    }
-    out
-}
-
-/// The table of `--by time`, which has only counts.
-fn by_time(rows: &[Group]) -> String {
-    let mut out = format!("{:>11} {:>10} {}\n", "REQUESTS", "FINDINGS", subject(By::Time));
-    for row in rows {
-        out += &format!("{:>11} {:>10} {}\n", count(row.requests), count(row.findings), row.name);
-    }
-    out
-}
-
-/// The callers of a folded stack's innermost function.
-fn frames(folded: &str, style: Style) -> String {
-    let line = |name: &str| {
-        let text = format!("            from {name}");
-        let text = if style.cut { head(&text, style.width) } else { text };
-        text + "\n"
-    };
-    folded.rsplit(';').skip(1).map(line).collect()
-}
-
-/// The heading of the column with the groups' names.
-pub(crate) const fn subject(by: By) -> &'static str {
-    match by {
-        By::Process => "PROCESS/PID",
-        By::File => "FILE",
-        By::Fs => "FILE SYSTEM",
-        By::Cause => "CAUSE",
-        By::Stack => "STACK",
-        By::Time => "TIME",
-        By::Verdict => "VERDICT",
-    }
-}
-
-pub(crate) fn latencies(row: &Group) -> (String, String) {
-    let text = |ns: Option<u64>| ns.map_or_else(|| "-".to_owned(), duration);
-    (text(row.latency_p50_ns), text(row.latency_p99_ns))
 }
 
 /// Lines of text below one another, the first of them with a label.

@@ -2,7 +2,7 @@
 //! closing summary.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     io::{self, Write},
 };
 
@@ -13,23 +13,25 @@ use dio_trace_common::{
 };
 
 use crate::{
-    cause::ReasonKind,
     flow::{
         alignment_probe::AlignmentProbeRow,
-        explained::{ExplainedRequest, FindingKey},
+        explained::ExplainedRequest,
+        group::Groups,
         nowait::NowaitRow,
         side_events::{MixedAccess, MixedRow, RejectedOpenRow},
         sink::Sink,
         summary::{FileRow, Summary},
     },
     output::text::{
-        columns::{bytes, head, tail, wrap},
-        nothing,
+        cause_blocks::cause_blocks,
+        columns::{bytes, head, with_path, wrap},
+        groups::{CLOSING_ROWS, MAX_ROWS, groups, per_second},
+        said::{Bounds, End, Said, Why},
     },
     system::stack::Stack,
     util::{
         clock::{Shown, Zone},
-        figures::{about, count, counted, duration},
+        figures::{about, count, duration},
     },
 };
 
@@ -42,52 +44,20 @@ pub struct Style {
     pub cut: bool,
     /// Print every request, not only findings.
     pub all: bool,
+    /// Leave out no findings of a cause, and no rows.
+    pub verbose: bool,
 }
 
-/// Number of lines shown per kind of finding; further ones are only counted.
-const SHOWN: u64 = 3;
-/// Number of reasons shown per kind of finding. A sentence may name many processes.
-const REASONS: usize = 8;
-/// Maximum number of kinds remembered; at the limit all are forgotten.
-const MAX_KINDS: usize = 65_536;
-/// Maximum number of rows of the closing table.
-const MAX_ROWS: usize = 20;
-
-/// What was seen of one kind of finding.
-#[derive(Default)]
-struct Seen {
-    times: u64,
-    /// The reasons that were shown.
-    reasons: Vec<ReasonKind>,
-    /// The remedy that was shown last: most reasons of a cause have the same.
-    fix: String,
-}
-
-impl Seen {
-    /// The remedy, if it is not the one that was shown last.
-    fn new_fix<'a>(&mut self, fix: Option<&'a str>) -> Option<&'a str> {
-        let fix = fix.filter(|fix| *fix != self.fix)?;
-        fix.clone_into(&mut self.fix);
-        Some(fix)
-    }
-
-    /// Counts a finding. Returns how many there were, and whether its reason is to be shown.
-    fn count(&mut self, reason: Option<ReasonKind>) -> (u64, bool) {
-        self.times += 1;
-        let new =
-            |reason: &ReasonKind| self.reasons.len() < REASONS && !self.reasons.contains(reason);
-        let new = reason.filter(new);
-        self.reasons.extend(new);
-        (self.times, new.is_some())
-    }
-}
+/// Maximum number of names that are remembered; at the limit all are forgotten.
+const MAX_NAMED: usize = 65_536;
+/// Maximum number of notes, and of mixed files.
+const MAX_NOTES: usize = 20;
 
 /// Writes findings and the summary as text.
 pub struct Screen<W> {
     out: W,
     style: Style,
-    /// By kind of finding, whatever its reason.
-    seen: HashMap<FindingKey, Seen>,
+    said: Said,
     /// Processes and names that were already printed in a `by:` line.
     named: HashSet<(u32, String)>,
     /// Causes whose reason was shown, in the order shown.
@@ -97,8 +67,6 @@ pub struct Screen<W> {
     shown: Shown,
     /// The date of the lines, once it was printed.
     day: Option<String>,
-    /// Filters or times leave out part of the recording.
-    narrowed: bool,
 }
 
 impl<W: Write> Screen<W> {
@@ -106,20 +74,13 @@ impl<W: Write> Screen<W> {
         Self {
             out,
             style,
-            seen: HashMap::new(),
+            said: Said::default(),
             named: HashSet::new(),
             causes: Vec::new(),
             headed: false,
             shown,
             day: None,
-            narrowed: false,
         }
-    }
-
-    /// Call this if filters or times may leave nothing of a recording; changes the text for an
-    /// empty result.
-    pub fn narrow(&mut self) {
-        self.narrowed = true;
     }
 
     /// Call this if the zone and the date of `time` are already printed.
@@ -144,8 +105,8 @@ impl<W: Write> Screen<W> {
     ) -> io::Result<()> {
         self.heading(time)?;
         let fixed = no_request(&self.shown.zone, time, (comm, pid), op);
-        let path = self.path(path, fixed.chars().count() + word.len().max(8) + 1);
-        writeln!(self.out, "{fixed}{} {path}", self.paint(decided, word))
+        let used = fixed.chars().count() + word.len().max(8) + 1;
+        self.with_path(&format!("{fixed}{} ", self.paint(decided, word)), used, path)
     }
 
     /// Writes the heading before the first line, and the date when it changes: lines have only the
@@ -159,7 +120,9 @@ impl<W: Write> Screen<W> {
         }
         if !self.headed {
             self.headed = true;
-            writeln!(self.out, "{}", heading())?;
+            let line = heading();
+            let (fixed, last) = line.split_at(line.len() - "FILE".len());
+            self.with_path(fixed, fixed.len(), last)?;
         }
         if is_new && self.day.is_some() {
             writeln!(self.out, "date:   {day}")?;
@@ -171,8 +134,9 @@ impl<W: Write> Screen<W> {
     fn line(&mut self, r: &ExplainedRequest) -> io::Result<()> {
         let word = verdict_word(r);
         let fixed = request(&self.shown.zone, r);
-        let path = self.path(&r.path, fixed.chars().count() + word.len().max(8) + 1);
-        writeln!(self.out, "{fixed}{} {path}", self.paint((r.verdict, r.outcome), &word))
+        let used = fixed.chars().count() + word.len().max(8) + 1;
+        let fixed = format!("{fixed}{} ", self.paint((r.verdict, r.outcome), &word));
+        self.with_path(&fixed, used, &r.path)
     }
 
     /// Remembers a cause for the last line, which names `dio-trace explain`.
@@ -182,12 +146,38 @@ impl<W: Write> Screen<W> {
         }
     }
 
-    fn reason(&mut self, cause: &'static str, why: &str, fix: Option<&str>) -> io::Result<()> {
-        self.remember(cause);
-        writeln!(self.out, "{}", wrap("  why: ", why, self.style.width))?;
-        match fix {
-            Some(fix) => writeln!(self.out, "{}", wrap("  fix: ", fix, self.style.width)),
-            None => Ok(()),
+    /// Which lines are left out.
+    const fn bounds(&self) -> Bounds {
+        match self.style {
+            Style { all: true, .. } => Bounds::None,
+            Style { verbose: true, .. } => Bounds::Kinds,
+            _ => Bounds::Few,
+        }
+    }
+
+    /// Writes the reason and the remedy, as far as they were not written before.
+    fn why(&mut self, how: Why, cause: &'static str, (why, fix): (&str, &str)) -> io::Result<()> {
+        let width = self.style.width;
+        match how {
+            Why::Silent => Ok(()),
+            Why::AsAbove => writeln!(self.out, "  why: as above: {cause}"),
+            Why::New { fix: is_new } => {
+                self.remember(cause);
+                writeln!(self.out, "{}", wrap("  why: ", why, width))?;
+                if is_new { writeln!(self.out, "{}", wrap("  fix: ", fix, width)) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Writes the line that ends the lines of a kind or of a cause.
+    fn end(&mut self, end: Option<End>, cause: Option<&str>) -> io::Result<()> {
+        match (end, cause) {
+            (None, _) => Ok(()),
+            (Some(End::Cause), Some(cause)) => {
+                let text = format!("further lines about {cause} are left out (--verbose has them)");
+                writeln!(self.out, "{}", wrap("  ", &text, self.style.width))
+            }
+            (Some(_), _) => writeln!(self.out, "  more like this are only counted"),
         }
     }
 
@@ -197,7 +187,7 @@ impl<W: Write> Screen<W> {
         let thread = record.thread.as_ref().map(|thread| format!("thread {thread}"));
         let names: Vec<String> = record.cmdline.iter().cloned().chain(thread).collect();
         let text = names.join(", ");
-        if self.named.len() >= MAX_KINDS {
+        if self.named.len() >= MAX_NAMED {
             self.named.clear();
         }
         if text.is_empty() || !self.named.insert((record.pid, text.clone())) {
@@ -219,13 +209,11 @@ impl<W: Write> Screen<W> {
         Ok(())
     }
 
-    /// A path truncated to the rest of the line, of which `before` columns are used.
-    fn path(&self, path: &str, before: usize) -> String {
-        if self.style.cut {
-            tail(path, self.style.width.saturating_sub(before).max(12))
-        } else {
-            path.to_owned()
-        }
+    /// Writes the columns of a line and its path. The first `used` characters of the line are taken;
+    /// `fixed` has colours as well.
+    fn with_path(&mut self, fixed: &str, used: usize, path: &str) -> io::Result<()> {
+        let width = if self.style.cut { self.style.width } else { usize::MAX };
+        writeln!(self.out, "{}", with_path(fixed, used, path, width))
     }
 
     /// The padded word, coloured by severity.
@@ -248,9 +236,39 @@ impl<W: Write> Screen<W> {
     /// # Errors
     /// Errors of the writer.
     pub fn closing(&mut self, summary: &Summary) -> io::Result<()> {
-        self.headline(summary)?;
+        self.counts(summary)?;
         self.coverage(summary)?;
-        self.out.flush()
+        self.answer(summary)
+    }
+
+    /// Writes the end of a run without its answer: rows, what the tool did and did not see, and the
+    /// causes.
+    ///
+    /// # Errors
+    /// Errors of the writer.
+    pub fn body(&mut self, summary: &Summary) -> io::Result<()> {
+        if self.headed {
+            writeln!(self.out)?;
+        }
+        self.table(summary)?;
+        self.notes(&summary.files)?;
+        for row in summary.mixed.iter().take(MAX_NOTES) {
+            self.mixed(row)?;
+        }
+        for row in summary.nowait.iter().take(MAX_NOTES) {
+            self.nowait(row)?;
+        }
+        for row in summary.alignment_probes.iter().take(MAX_NOTES) {
+            self.alignment_probe(row)?;
+        }
+        if !self.causes.is_empty() {
+            let text = format!("dio-trace explain {}", self.causes.join(" "));
+            writeln!(self.out, "{}", wrap("more:   ", &text, self.style.width))?;
+        }
+        self.moved(summary)?;
+        self.coverage(summary)?;
+        write!(self.out, "{}", cause_blocks(&summary.causes, self.style))?;
+        self.counts(summary)
     }
 
     /// Writes the notes on direct requests, each once.
@@ -258,7 +276,7 @@ impl<W: Write> Screen<W> {
         let mut said: Vec<&str> = Vec::new();
         for row in rows {
             let (Some(cause), Some(why)) = (row.cause, &row.why) else { continue };
-            if said.len() < MAX_ROWS && !said.contains(&why.as_str()) {
+            if said.len() < MAX_NOTES && !said.contains(&why.as_str()) {
                 said.push(why);
                 writeln!(self.out, "{}", wrap("note:   ", why, self.style.width))?;
                 self.remember(cause);
@@ -267,51 +285,40 @@ impl<W: Write> Screen<W> {
         Ok(())
     }
 
-    fn headline(&mut self, s: &Summary) -> io::Result<()> {
-        let text = if s.ended() == 0 && self.narrowed {
-            "Nothing that was recorded fits: without filters and times the report has all of it."
-                .to_owned()
-        } else if s.ended() == 0 {
-            nothing::seen(s)
-        } else {
-            s.headline()
-        };
-        writeln!(self.out, "{}", wrap("", &text, self.style.width))?;
-        match s.refused_opens() {
-            0 => Ok(()),
-            n => {
-                let text = format!("O_DIRECT itself was refused {}.", counted(n, "time"));
-                writeln!(self.out, "{}", wrap("", &text, self.style.width))
-            }
+    /// Writes how many requests there are by verdict, if the answer does not say that.
+    fn counts(&mut self, s: &Summary) -> io::Result<()> {
+        if s.findings == 0 {
+            return Ok(());
         }
+        writeln!(self.out, "{}", wrap("", &s.headline(), self.style.width))
     }
 
-    fn table(&mut self, rows: &[FileRow]) -> io::Result<()> {
-        writeln!(
-            self.out,
-            "{:>9} {:>7} {:>7} {:>7} {:<2} {:<18} FILE",
-            "REQUESTS", "BYTES", "P50<", "P99<", "OP", "VERDICT"
-        )?;
-        for row in rows.iter().take(MAX_ROWS) {
-            let word = match row.outcome {
-                Some(outcome) if outcome != Outcome::Full => format!("{} {outcome}", row.verdict),
-                _ => row.verdict.to_string(),
-            };
-            let fixed = format!(
-                "{:>9} {:>7} {:>7} {:>7} {:<2} {word:<18} ",
-                count(row.requests),
-                about(row.bytes.total),
-                duration(row.latency_p50_ns),
-                duration(row.latency_p99_ns),
-                letter(row.op),
-            );
-            let path = self.path(&row.path, fixed.chars().count());
-            writeln!(self.out, "{fixed}{path}")?;
+    /// Writes the run in one sentence.
+    ///
+    /// # Errors
+    /// Errors of the writer.
+    pub fn answer(&mut self, s: &Summary) -> io::Result<()> {
+        write!(self.out, "{}", answer(s, self.style.width))?;
+        self.out.flush()
+    }
+
+    /// Writes the closing table.
+    fn table(&mut self, s: &Summary) -> io::Result<()> {
+        let Some(Groups { by, asked, rows }) = &s.groups else { return Ok(()) };
+        let most = if *asked { MAX_ROWS } else { CLOSING_ROWS };
+        if rows.is_empty() && !asked {
+            return Ok(());
         }
-        if rows.len() > MAX_ROWS {
-            writeln!(self.out, "{:>9} further rows (--json has them all)", rows.len() - MAX_ROWS)?;
-        }
-        Ok(())
+        write!(self.out, "{}", groups(rows, *by, self.style, most, s.lasted_ns))
+    }
+
+    /// Writes how many bytes were moved, and how fast.
+    fn moved(&mut self, s: &Summary) -> io::Result<()> {
+        let Some(ns) = s.lasted_ns.filter(|_| s.bytes.total != 0) else { return Ok(()) };
+        let (total, rate) = (about(s.bytes.total), about(per_second(s.bytes.total, ns)));
+        let (share, time) = (s.bytes.direct_text(), duration(ns));
+        let text = format!("{total} bytes in {time}, {rate}/s; {share} past the page cache");
+        writeln!(self.out, "{}", wrap("moved:  ", &text, self.style.width))
     }
 
     /// Writes a mixed file: the users of both sides, and the side effects.
@@ -399,74 +406,56 @@ impl<W: Write> Sink for Screen<W> {
         if !record.finding && !self.style.all {
             return Ok(());
         }
-        if self.seen.len() >= MAX_KINDS {
-            self.seen.clear();
-        }
-        let kind = FindingKey { reason: None, ..record.kind() };
-        let seen = self.seen.entry(kind).or_default();
-        let (times, is_new) = seen.count(record.reason);
-        let fix = if is_new { seen.new_fix(record.fix.as_deref()) } else { None };
-        // A short read at the end of a file is expected; one line per file is enough.
-        let shown = if record.outcome == Some(Outcome::Eof) { 1 } else { SHOWN };
-        if times > shown && !is_new && !self.style.all {
-            return Ok(());
-        }
+        let Some(lines) = self.said.request(record, self.bounds()) else { return Ok(()) };
         self.heading(record.time)?;
         self.line(record)?;
         self.by(record)?;
-        if let (true, Some(cause), Some(why)) = (is_new, record.cause, &record.why) {
-            self.reason(cause, why, fix)?;
+        if let (Some(cause), Some(why), Some(fix)) = (record.cause, &record.why, &record.fix) {
+            self.why(lines.why, cause, (why, fix))?;
         }
-        if let (1, Some(stack)) = (times, &record.stack) {
+        if let (true, Some(stack)) = (lines.is_first, &record.stack) {
             self.stack(stack)?;
         }
-        if times == shown && shown > 1 && !self.style.all {
-            writeln!(self.out, "  more like this are only counted")?;
-        }
+        self.end(lines.end, record.cause)?;
         Ok(self.out.flush()?)
     }
 
     /// Writes a rejected open, with the reason.
     fn rejected_open(&mut self, row: &RejectedOpenRow) -> Result<()> {
+        let text = (&row.why[..], &row.fix[..]);
+        let Some(lines) = self.said.side_event(row.cause, text, self.bounds()) else {
+            return Ok(());
+        };
         let decided = (Verdict::Refused, None);
         self.side_event(row.time, (&row.comm, row.pid), row.call, row.errno, decided, &row.path)?;
-        Ok(self.reason(row.cause, &row.why, Some(&row.fix))?)
+        self.why(lines.why, row.cause, text)?;
+        Ok(self.end(lines.end, Some(row.cause))?)
     }
 
     /// Writes that a process uses a file through the page cache which is also used directly.
     fn mixed_access(&mut self, m: &MixedAccess) -> Result<()> {
+        let text = (&m.why[..], &m.fix[..]);
+        let Some(lines) = self.said.side_event(m.cause, text, self.bounds()) else {
+            return Ok(());
+        };
         let decided = (Verdict::Partial, None);
         let op = if m.writes { "W" } else { "R" };
         self.side_event(m.time, (&m.comm, m.pid), op, "mixed", decided, &m.path)?;
-        Ok(self.reason(m.cause, &m.why, Some(&m.fix))?)
+        self.why(lines.why, m.cause, text)?;
+        Ok(self.end(lines.end, Some(m.cause))?)
     }
 
-    /// Writes the summary: rows per file and verdict, then what the tool did and did not see.
+    /// Writes the end of a run; its last lines are the answer.
     fn summary(&mut self, summary: &Summary) -> Result<()> {
-        if self.headed {
-            writeln!(self.out)?;
-        }
-        self.headline(summary)?;
-        if !summary.files.is_empty() {
-            self.table(&summary.files)?;
-        }
-        self.notes(&summary.files)?;
-        for row in summary.mixed.iter().take(MAX_ROWS) {
-            self.mixed(row)?;
-        }
-        for row in summary.nowait.iter().take(MAX_ROWS) {
-            self.nowait(row)?;
-        }
-        for row in summary.alignment_probes.iter().take(MAX_ROWS) {
-            self.alignment_probe(row)?;
-        }
-        if !self.causes.is_empty() {
-            let text = format!("dio-trace explain {}", self.causes.join(" "));
-            writeln!(self.out, "{}", wrap("more:   ", &text, self.style.width))?;
-        }
-        self.coverage(summary)?;
-        Ok(self.out.flush()?)
+        self.body(summary)?;
+        Ok(self.answer(summary)?)
     }
+}
+
+/// The run in one sentence.
+#[must_use]
+pub fn answer(summary: &Summary, width: usize) -> String {
+    wrap("answer: ", &summary.answer, width) + "\n"
 }
 
 /// The heading over lines of requests.
@@ -522,9 +511,9 @@ pub(crate) fn verdict_word(record: &ExplainedRequest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cause::Reason, testing::golden::run};
+    use crate::{cause::Reason, output::text::said::REASONS, testing::golden::run};
 
-    const STYLE: Style = Style { width: 80, colour: false, cut: true, all: true };
+    const STYLE: Style = Style { width: 80, colour: false, cut: true, all: true, verbose: false };
 
     /// The lines about zone and date, and the times of the other lines, for a request at each of
     /// `times`.

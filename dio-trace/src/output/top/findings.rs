@@ -97,7 +97,7 @@ impl Finding {
                 What::RejectedOpen(_) => name == Verdict::Refused.as_str(),
                 What::MixedAccess(_) => false,
             },
-            By::Stack | By::Time => false,
+            By::Thread | By::Container | By::Stack | By::Time => false,
         }
     }
 }

@@ -7,10 +7,11 @@ use dio_trace_common::abi::{Counter, CounterKey};
 use crate::{
     enrich::Enricher,
     flow::{
+        bytes::Bytes,
         explained::ExplainedRequest,
         group::{By, Group, groups},
         side_events::{MixedAccess, RejectedOpenRow},
-        summary::{Bytes, LOSSES, Sums},
+        summary::{LOSSES, Sums},
     },
     model::Totals,
     output::top::{
@@ -41,6 +42,8 @@ impl Bys {
             By::Verdict => "verdict",
             By::Stack => "stack",
             By::Time => "time",
+            By::Thread => "thread",
+            By::Container => "container",
         }
     }
 }

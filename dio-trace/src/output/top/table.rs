@@ -214,7 +214,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::summary::Bytes;
+    use crate::flow::bytes::Bytes;
 
     fn group(name: &str, requests: u64, findings: u64) -> Group {
         Group::of(name.to_owned(), requests, findings)

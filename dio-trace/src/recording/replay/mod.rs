@@ -66,19 +66,6 @@ pub struct Replay {
     pub left_out: LeftOut,
 }
 
-impl Replay {
-    /// The headline of a report.
-    #[must_use]
-    pub fn headline(&self) -> String {
-        if self.summary.ended() == 0 && self.only.is_some() {
-            return "Nothing that was recorded fits: without filters and times the report has all of \
-                    it."
-                .to_owned();
-        }
-        self.summary.headline()
-    }
-}
-
 /// An open recording whose header was read.
 pub struct Recording<R> {
     reader: Reader<R>,

@@ -20,7 +20,7 @@ impl Window {
         self.since <= time && time < self.until
     }
 
-    const fn is_all(&self) -> bool {
+    pub(super) const fn is_all(&self) -> bool {
         self.since == 0 && self.until == u64::MAX
     }
 }
@@ -51,6 +51,7 @@ impl Selection {
     /// by.
     pub(super) const fn asks_requests(&self) -> bool {
         !self.window.is_all()
+            || !self.filter.causes.is_empty()
             || self.wanted.tid != 0
             || self.wanted.apis != u32::MAX
             || self.wanted.min_latency_ns != 0

@@ -9,7 +9,13 @@ use dio_trace_common::abi::{
 };
 
 use crate::{
-    flow::{decided::Decided, filter::TotalsFilter, pipeline::Pipeline},
+    flow::{
+        answer::{Basis, Included, conclude},
+        causes::Causes,
+        decided::Decided,
+        filter::TotalsFilter,
+        pipeline::Pipeline,
+    },
     model::{AttachMode, MissingProbe, Totals},
     recording::{
         format::{Header, TotalsFact},
@@ -119,6 +125,9 @@ impl Walk<'_> {
         let mut summary = self.pipeline.summary(&mut totals, pids, wanted.ops);
         summary.scope = scope(&header.scope);
         let span = self.span(&header);
+        let basis = self.basis(&header, by_requests, span);
+        conclude(&mut summary, &self.pipeline.causes, &basis);
+        self.pipeline.causes = Causes::default(); // its rows are in the summary
         Replay {
             header,
             summary,
@@ -134,6 +143,26 @@ impl Walk<'_> {
             dropped: self.totals.dropped,
             bytes,
             left_out: self.left_out,
+        }
+    }
+
+    /// What the figures of the summary stand for.
+    fn basis(&self, header: &Header, by_requests: bool, span: Span) -> Basis {
+        let included = match (header.all, header.sample) {
+            _ if !self.selection.filter.causes.is_empty() => Included::Causes,
+            _ if !self.selection.filter.takes_decisions() => Included::Verdicts,
+            (true, _) => Included::Every,
+            _ if !by_requests => Included::Every,
+            (false, 0) => Included::Findings,
+            (false, n) => Included::Sample(n),
+        };
+        // How much of a window the recording covers is not known.
+        let whole = self.selection.window.is_all();
+        Basis {
+            included,
+            selected: self.selection.only.is_some(),
+            recorded: true,
+            lasted_ns: whole.then_some(span.lasted_ns),
         }
     }
 

@@ -4,7 +4,10 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
-use dio_trace_common::abi::{Counter, CounterKey, FileId, Request, Task};
+use dio_trace_common::{
+    abi::{Counter, CounterKey, FileId, Request, Task},
+    verdict::Decision,
+};
 
 use crate::{
     enrich::Enricher,
@@ -251,8 +254,12 @@ impl<'a> Walk<'a> {
             }
             let decided = Decided::of(&recorded.request);
             self.observe(&recorded.request)?;
-            if !self.selection.filter.takes_verdict(decided.decision.verdict) {
+            let Decision { verdict, outcome, .. } = decided.decision;
+            if !self.selection.filter.takes_decision(verdict, Some(outcome)) {
                 return Ok(());
+            }
+            if !self.selection.filter.causes.is_empty() {
+                return self.by_cause(&decided, recorded, all);
             }
             self.count(&decided);
             if decided.decision.finding || all { self.show(&decided, recorded) } else { Ok(()) }
@@ -297,9 +304,24 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn show(&mut self, decided: &Decided<'_>, recorded: &Recorded) -> Result<()> {
+    /// Counts and shows a request if it has a cause that is selected.
+    fn by_cause(&mut self, decided: &Decided<'_>, recorded: &Recorded, all: bool) -> Result<()> {
+        let looked_up = self.looked_up(recorded);
+        let record = self.pipeline.explain(decided, looked_up);
+        if !self.selection.filter.takes_cause(record.cause) {
+            return Ok(());
+        }
+        self.count(decided);
+        if record.finding || all { self.pipeline.pass(decided, record, self.sink) } else { Ok(()) }
+    }
+
+    fn looked_up(&mut self, recorded: &Recorded) -> LookedUp {
         let stack = self.stacks.get(recorded.stack);
-        let looked_up = LookedUp { extents: recorded.extents, memory: None, stack };
-        self.pipeline.request(decided, looked_up, self.sink)
+        LookedUp { extents: recorded.extents, memory: None, stack }
+    }
+
+    fn show(&mut self, decided: &Decided<'_>, recorded: &Recorded) -> Result<()> {
+        let looked_up = self.looked_up(recorded);
+        self.pipeline.request(decided, looked_up, self.sink).map(drop)
     }
 }

@@ -21,9 +21,11 @@ use crate::{
     enrich::Enricher,
     flow::{
         alignment_probe::AlignmentProbeRow,
+        answer::{Basis, conclude},
+        causes::Causes,
         decided::{Decided, LookedUp},
         explained::{ExplainedRequest, WatchedEffects},
-        group::By,
+        group::{By, Groups, groups},
         side_events::{MixedAccess, SideEvents},
         sink::Sink,
         summary::{Scope, Summary},
@@ -308,7 +310,14 @@ fn summary() -> Summary {
     enricher.process(77, Some((77, &mixing().task.comm)));
     let scope = Scope { text: "process 42 and 2 descendants".to_owned(), children_left_out: 0 };
     let alignment_probes = vec![alignment_probe()];
-    Summary { scope, alignment_probes, ..Summary::new(&totals(), &side, &mut enricher) }
+    let mut summary =
+        Summary { scope, alignment_probes, ..Summary::new(&totals(), &side, &mut enricher) };
+    let mut causes = Causes::default();
+    records().iter().for_each(|record| causes.count(record));
+    let rows = groups(&totals().counters, By::File, &mut enricher);
+    summary.groups = Some(Groups { by: By::File, asked: false, rows });
+    conclude(&mut summary, &causes, &Basis { lasted_ns: Some(4_000_000_000), ..Basis::LIVE });
+    summary
 }
 
 /// The totals, with the names of all processes in them, for other tests.
@@ -370,8 +379,12 @@ fn golden_json() {
 }
 
 fn screen(all: bool) -> String {
+    screen_of(80, all)
+}
+
+fn screen_of(width: usize, all: bool) -> String {
     let mut out = Vec::new();
-    let style = Style { width: 80, colour: false, cut: true, all };
+    let style = Style { width, colour: false, cut: true, all, verbose: false };
     let mut screen = Screen::new(&mut out, style, Shown::recorded(None, false));
     for record in records() {
         screen.request(&record).unwrap();
@@ -391,7 +404,7 @@ fn a_title_and_a_thread_s_name_have_a_line_of_their_own() {
     record.cmdline = Some("postgres: ".to_owned() + &"x".repeat(54));
     record.thread = Some("a name of a thread".to_owned());
     let mut out = Vec::new();
-    let style = Style { width: 80, colour: false, cut: true, all: false };
+    let style = Style { width: 80, colour: false, cut: true, all: false, verbose: false };
     let mut screen = Screen::new(&mut out, style, Shown::ASKED);
     (0..2).for_each(|_| screen.request(&record).unwrap());
     let text = String::from_utf8(out).unwrap();
@@ -410,6 +423,19 @@ fn golden_screens_fit_80_columns() {
             assert!(!line.chars().any(char::is_control), "{name}: {line:?}");
         }
         compare(name, &text);
+    }
+}
+
+#[test]
+fn a_narrow_screen_keeps_paths_in_one_piece() {
+    let text = screen_of(60, false);
+    let lines: Vec<&str> = text.lines().collect();
+    for name in ["/data/wal.log", "/data/odd.db", "/btrfs/table.db"] {
+        assert!(lines.contains(&format!("  {name}").as_str()), "{name}: {text}");
+    }
+    for line in lines {
+        // A symbol of a stack and a word of a remedy may be longer.
+        assert!(line.chars().count() <= 61, "{line}");
     }
 }
 
@@ -468,6 +494,7 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     assert_eq!(documented("\nEach of `frames`:\n"), keys(&stack["frames"][0]));
     assert_eq!(documented("\n## summary\n"), keys(&summary));
     assert_eq!(documented("\nEach of `files`:\n"), keys(&summary["files"][0]));
+    assert_eq!(documented("\nEach of `causes`."), keys(&summary["causes"][0]));
     assert_eq!(documented("\nEach of `refusals`:\n"), keys(&summary["refusals"][0]));
     assert_eq!(documented("\nEach of `mixed`:\n"), keys(&summary["mixed"][0]));
     let probe = &summary["alignment_probes"][0];

@@ -227,7 +227,7 @@ fn fitting(parts: Vec<Span<'static>>, width: u16) -> Line<'static> {
 }
 
 /// The share of the bytes that was direct, and a style by severity.
-fn share(bytes: &crate::flow::summary::Bytes, theme: Theme) -> (String, Style) {
+fn share(bytes: &crate::flow::bytes::Bytes, theme: Theme) -> (String, Style) {
     let style = match bytes.direct_share() {
         None => Style::new(),
         Some(share) if share >= 100.0 => theme.good(),

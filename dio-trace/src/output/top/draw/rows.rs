@@ -11,7 +11,7 @@ use crate::{
     output::{
         text::{
             columns::{tail, wrap},
-            report::subject,
+            groups::subject,
         },
         top::{
             HISTORY, Model, Row, Sort,

@@ -3,7 +3,7 @@
 use crate::flow::summary::Summary;
 
 /// Says that no request was seen, and what could have hidden one.
-pub(super) fn seen(s: &Summary) -> String {
+pub(crate) fn seen(s: &Summary) -> String {
     let mut text = format!("No O_DIRECT request ended while {} was traced.", scope(s));
     let open = s.in_flight + s.unmatched;
     if open != 0 {
