@@ -145,8 +145,7 @@ fn row((pid, file, op): Key, sum: &Sum, enricher: &mut Enricher) -> NowaitRow {
     let info = enricher.file(file, pid);
     let op = Op::from_u8(op).unwrap_or(Op::Read);
     let fs = info.deciding().0;
-    let reasons =
-        sum.reasons().map_or_else(|| format!("likely {}", waits_for(op, fs)), |seen| seen);
+    let reasons = sum.reasons().unwrap_or_else(|| format!("likely {}", waits_for(op, fs)));
     let all = count(sum.all);
     let eagain = sum.is_often(sum.eagain);
     let (cause, why, fix) = if eagain {

@@ -123,7 +123,7 @@ fn broken_rules(case: &Case<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     if !len.is_power_of_two() {
         wrong.push(format!("length {len} is not a power of two"));
-    } else if case.start() % len != 0 {
+    } else if !case.start().is_multiple_of(len) {
         wrong.push(format!("offset {} is not a multiple of the length {len}", case.start()));
     }
     if let Some(limits) = case.attrs.atomic {

@@ -12,7 +12,7 @@ use crate::flow::{explained::ExplainedRequest, sink::Sink};
 
 const HEADING: &str = "time,pid,tid,comm,op,api,dev,ino,fs,path,offset,len,ret,latency_ns,verdict,\
 direct_bytes,cached_bytes,outcome,errno,cause,why,fix,flushed_pages,invalidated_pages,\
-readahead_pages,dirty_left_pages,approximate,attempts,finding,stack\r\n";
+readahead_pages,dirty_left_pages,approximate,attempts,finding,stack,flags,would_block\r\n";
 
 /// Writes requests as CSV rows.
 pub struct Csv<W> {
@@ -71,7 +71,7 @@ impl<W: Write> Sink for Csv<W> {
         )?;
         write!(
             self.out,
-            "{},{},{},{},{},{},{},{}\r\n",
+            "{},{},{},{},{},{},{},{},{},{}\r\n",
             number(e.flushed_pages),
             number(e.invalidated_pages),
             number(e.readahead_pages),
@@ -79,7 +79,9 @@ impl<W: Write> Sink for Csv<W> {
             e.approximate,
             r.attempts,
             r.finding,
-            text(r.stack.as_ref().map(|stack| stack.folded()).as_deref())
+            text(r.stack.as_ref().map(|stack| stack.folded()).as_deref()),
+            cell(&r.flags.join(" ")),
+            cell(&r.would_block.join(" "))
         )?;
         Ok(())
     }
@@ -113,7 +115,7 @@ mod tests {
     fn fields_are_quoted_when_needed() {
         assert_eq!(quoted("/data/a b"), "/data/a b");
         assert_eq!(quoted("/data/a,\"b\""), "\"/data/a,\"\"b\"\"\"");
-        assert_eq!(HEADING.trim_end().split(',').count(), 30);
+        assert_eq!(HEADING.trim_end().split(',').count(), 32);
     }
 
     #[test]

@@ -54,6 +54,8 @@ message dio_trace {
   required int32 attempts (INTEGER(32,false));
   required boolean finding;
   optional binary stack (STRING);
+  optional binary flags (STRING);
+  optional binary would_block (STRING);
 }";
 
 /// Writes requests as a Parquet file.
@@ -123,6 +125,8 @@ impl<W: Write + Send> Parquet<W> {
         group.int(|r| r.attempts as i32)?;
         group.flag(|r| r.finding)?;
         group.some::<ByteArrayType>(|r| Some(r.stack.as_ref()?.folded().as_str().into()))?;
+        group.some::<ByteArrayType>(|r| words(&r.flags))?;
+        group.some::<ByteArrayType>(|r| words(&r.would_block))?;
         group.out.close()?;
         Ok(())
     }
@@ -139,6 +143,11 @@ impl<W: Write + Send> Sink for Parquet<W> {
         let full = self.rows.len() >= GROUP || self.text >= MAX_TEXT;
         if full { self.group().map_err(plain) } else { Ok(()) }
     }
+}
+
+/// Words with a space between them; null if there are none.
+fn words(words: &[&str]) -> Option<ByteArray> {
+    (!words.is_empty()).then(|| words.join(" ").as_str().into())
 }
 
 /// Bytes of the texts of unbounded length in a request.

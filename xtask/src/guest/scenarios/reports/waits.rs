@@ -97,7 +97,8 @@ pub(crate) fn program(args: &ReportsWaitsArgs) -> Result<()> {
             }
         }
         What::Locked => {
-            results = while_locked(&cached, &mut |n| nowait(&call(false, n % COUNT, buffer.at(0))))?
+            results =
+                while_locked(&cached, &mut |n| nowait(&call(false, n % COUNT, buffer.at(0))))?;
         }
     }
     for result in results {
