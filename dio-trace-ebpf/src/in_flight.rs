@@ -63,6 +63,8 @@ pub struct Open {
     pub counter_slot: u64,
     /// Checksum of the user's buffer at issue, see stable_buffer.rs; 0: none was taken.
     pub checksum: u64,
+    /// What the present attempt would have to wait for, see evidence/would_block.rs.
+    pub waits_for: u64,
 }
 
 /// A request's record: a value of [`REQUESTS`], or a part of a thread's record.
@@ -74,6 +76,7 @@ fields! { RequestRef:
     pub last_token: u64,
     pub counter_slot: u64,
     pub checksum: u64,
+    pub waits_for: u64,
 }
 
 fields! { RequestRef in request.file:

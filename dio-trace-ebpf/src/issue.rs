@@ -7,7 +7,7 @@
 use dio_trace_common::abi::{REQ_PUNTED, Stat, ring};
 
 use crate::{
-    evidence::EvidenceRef,
+    evidence::{EvidenceRef, would_block},
     filter::Direct,
     in_flight::{self, RequestRef},
     kernel_memory::Args,
@@ -92,6 +92,9 @@ pub fn continue_attempt<A: Args>(ctx: &A, thread: ThreadRef, issue: &Issue) -> b
         let done = (issue.pos - (*open).pos) as u64;
         EvidenceRef::of(RequestRef::new(record)).next_attempt(done);
         (*open).done_before = done;
+        if done == 0 {
+            would_block::attempt_failed(RequestRef::new(record));
+        }
         (*open).flags &= !REQ_PUNTED;
         if is_io_worker() {
             (*open).ring |= ring::WORKER;

@@ -1,8 +1,8 @@
 //! Why an attempt that must not wait ended with EAGAIN, if `--why-eagain` asks for it.
 //!
 //! These functions return EAGAIN, or what their caller turns into EAGAIN, inside the attempt. A
-//! request that waits passes some of them as well: what they say is used only where an attempt
-//! ended with EAGAIN.
+//! request that waits passes some of them as well: what they say is kept only if the attempt ended
+//! with EAGAIN.
 
 use dio_trace_common::abi::would_block;
 
@@ -16,6 +16,23 @@ use crate::{
 
 const EAGAIN: i32 = -11;
 
+/// The first attempt of a request begins.
+#[inline(always)]
+pub fn begins(request: RequestRef) {
+    if WHY_EAGAIN.load() != 0 {
+        request.waits_for().set(0);
+    }
+}
+
+/// An attempt of the request ended with EAGAIN.
+#[inline(always)]
+pub fn attempt_failed(request: RequestRef) {
+    if WHY_EAGAIN.load() != 0 {
+        let seen = request.waits_for().take();
+        request.would_block().set_bits(seen as u8);
+    }
+}
+
 /// True if the request has a reason to be sent that is no finding.
 #[inline(always)]
 pub fn told(request: RequestRef) -> bool {
@@ -26,7 +43,7 @@ pub fn told(request: RequestRef) -> bool {
 fn tell(bit: u8) {
     let _guard = PreemptGuard::new();
     if let Some(request) = current_request() {
-        request.would_block().set_bits(bit);
+        request.waits_for().set_bits(u64::from(bit));
     }
 }
 
@@ -80,6 +97,6 @@ pub fn trylock<A: Args + Return<1>>(ctx: &A) {
     let _guard = PreemptGuard::new();
     let Some(request) = current_request() else { return };
     if ctx.arg(0) == request.file().get().inode + u64::from(INODE_I_RWSEM.load()) {
-        request.would_block().set_bits(would_block::INODE_LOCK);
+        request.waits_for().set_bits(u64::from(would_block::INODE_LOCK));
     }
 }

@@ -27,6 +27,7 @@ use crate::{
 
 /// RWF_APPEND of an open request (include/linux/fs.h).
 const IOCB_APPEND: u32 = 0x10;
+const EAGAIN: i64 = -11;
 
 /// Closes the thread's synchronous request; true if there was one.
 #[inline(always)]
@@ -98,6 +99,9 @@ pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
         count(Stat::Ended);
         count(Stat::Filtered);
         return;
+    }
+    if ret == EAGAIN {
+        would_block::attempt_failed(request);
     }
     if in_thread != 0 && wants_explaining(request, ret) {
         explain(request);

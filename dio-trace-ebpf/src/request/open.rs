@@ -8,7 +8,7 @@ use dio_trace_common::{
 
 use crate::{
     config::O_APPEND,
-    evidence::{EvidenceRef, of_magic},
+    evidence::{EvidenceRef, of_magic, would_block},
     filter::Direct,
     in_flight::{self, RequestRef},
     issue::{Issue, close_stale, continue_attempt},
@@ -39,6 +39,7 @@ pub fn open<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
     fill(ctx, thread, file, issue);
     stacks::take(ctx, request);
     stable_buffer::issued(request);
+    would_block::begins(request);
     if issue.kiocb == 0 {
         thread.state().set(SYNC);
     } else {
