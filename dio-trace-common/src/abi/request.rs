@@ -85,7 +85,7 @@ pub mod ring {
     pub const IOPOLL: u8 = 1 << 0;
     /// IORING_SETUP_SQPOLL: a kernel thread submits.
     pub const SQPOLL: u8 = 1 << 1;
-    /// A thread of io-wq made the last attempt: the request was punted.
+    /// A thread of io-wq made the last attempt.
     pub const WORKER: u8 = 1 << 2;
 
     /// All flags with their names.
@@ -95,16 +95,16 @@ pub mod ring {
 /// Bits of [`Request::would_block`]: why an attempt that must not wait ended with EAGAIN. Only
 /// `--why-eagain` attaches the probes that set them.
 pub mod would_block {
-    /// The time stamps or the version of the inode had to be updated
-    /// (fs/inode.c:kiocb_modified, 6.0).
+    /// The time stamps or the version of the inode had to be updated, or its setuid bits or
+    /// capabilities removed (fs/inode.c:kiocb_modified, 6.0).
     pub const TIMESTAMP: u8 = 1 << 0;
     /// Dirty pages of the range had to be written back (mm/filemap.c:kiocb_write_and_wait, before
     /// 6.6 filemap_range_needs_writeback).
     pub const DIRTY: u8 = 1 << 1;
     /// The range had pages in the page cache (mm/filemap.c:filemap_range_has_page).
     pub const CACHED: u8 = 1 << 2;
-    /// The file system could not map the range without waiting: blocks to allocate, metadata to
-    /// read, or a lock of it that is held (fs/iomap/iter.c:iomap_iter).
+    /// The file system's block mapping answered EAGAIN (fs/iomap/iter.c:iomap_iter): blocks to
+    /// allocate, metadata to read, a lock, several extents, shared or compressed ones.
     pub const BLOCK_MAP: u8 = 1 << 3;
     /// Another thread held the lock of the inode (`inode.i_rwsem`).
     pub const INODE_LOCK: u8 = 1 << 4;

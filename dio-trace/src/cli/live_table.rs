@@ -17,6 +17,8 @@ pub(super) struct LiveTable {
     by: Option<By>,
     /// False if no table is shown without `--by`.
     always: bool,
+    /// True if requests without a finding are counted too.
+    all: bool,
     sums: ByRecord,
     zone: Zone,
 }
@@ -26,13 +28,17 @@ impl LiveTable {
         Self {
             by: common.by,
             always: !common.json,
+            all: common.all,
             sums: ByRecord::new(common.by),
             zone: Shown::here(common.utc).zone,
         }
     }
 
     pub(super) fn count(&mut self, record: &ExplainedRequest) {
-        self.sums.count(record);
+        // With --why-eagain some requests have an event though they are no findings.
+        if record.finding || self.all {
+            self.sums.count(record);
+        }
     }
 
     /// The rows; None if there is no table.

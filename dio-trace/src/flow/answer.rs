@@ -39,14 +39,21 @@ pub struct Basis {
     pub selected: bool,
     /// The summary is of a recording.
     pub recorded: bool,
+    /// The recording is cut or damaged, or requests were dropped from it.
+    pub incomplete: bool,
     /// Time that was traced or recorded in ns, if known.
     pub lasted_ns: Option<u64>,
 }
 
 impl Basis {
     /// Every request of a live run.
-    pub const LIVE: Self =
-        Self { included: Included::Every, selected: false, recorded: false, lasted_ns: None };
+    pub const LIVE: Self = Self {
+        included: Included::Every,
+        selected: false,
+        recorded: false,
+        incomplete: false,
+        lasted_ns: None,
+    };
 }
 
 /// Completes a summary: its causes, its duration and its answer.
@@ -57,15 +64,18 @@ pub fn conclude(summary: &mut Summary, causes: &Causes, basis: &Basis) {
 }
 
 fn answer(s: &Summary, basis: &Basis) -> String {
-    let mut text = match s.ended() {
+    let refused = match s.refused_opens() {
+        0 => String::new(),
+        n => format!("O_DIRECT itself was refused {}.", counted(n, "time")),
+    };
+    let text = match s.ended() {
+        0 if !refused.is_empty() && (basis.selected || basis.included == Included::Causes) => {
+            String::new()
+        }
         0 => nothing(s, basis),
         _ => sentence(s, basis),
     };
-    match s.refused_opens() {
-        0 => {}
-        n => text += &format!(" O_DIRECT itself was refused {}.", counted(n, "time")),
-    }
-    text
+    [text, refused].iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(" ")
 }
 
 fn nothing(s: &Summary, basis: &Basis) -> String {
@@ -75,7 +85,11 @@ fn nothing(s: &Summary, basis: &Basis) -> String {
                 .to_owned()
         }
         Basis { included: Included::Causes, .. } => {
-            "No request with this cause was seen.".to_owned()
+            "No request with this cause was seen; those without a finding are seen only with --all."
+                .to_owned()
+        }
+        Basis { recorded: false, selected: true, .. } => {
+            "No request that ended fits the filters.".to_owned()
         }
         Basis { included: Included::Findings, .. } => {
             "No finding was recorded; requests without a finding were not recorded.".to_owned()
@@ -85,16 +99,19 @@ fn nothing(s: &Summary, basis: &Basis) -> String {
 }
 
 fn sentence(s: &Summary, basis: &Basis) -> String {
-    let missed = missed(s);
+    let missed = missed(s, basis);
     let found = Found::of(&s.files);
     let mut parts = match found.lead() {
         None => vec![healthy(s, basis, missed.is_some())],
-        Some(lead) => problem(s, basis, &found, lead),
+        Some(lead) => problem(s, basis, &found, lead, missed.is_some()),
     };
     match s.mixed.len() as u64 {
         0 => {}
         1 => parts.push("1 file is also used through the page cache".to_owned()),
         n => parts.push(format!("{} files are also used through the page cache", count(n))),
+    }
+    if s.files.iter().any(|row| row.cause == Some("loop-buffered")) {
+        parts.push("a loop device below uses the page cache (loop-buffered)".to_owned());
     }
     parts.extend(not_counted(basis));
     parts.extend(missed.map(|what| format!("not everything was seen: {what}")));
@@ -155,7 +172,7 @@ fn healthy(s: &Summary, basis: &Basis, missed: bool) -> String {
     let (ended, parts) = (s.ended(), s.parts());
     if !matches!(&parts[..], [("direct", _)]) {
         let end =
-            if s.nowait.is_empty() { "nothing to report" } else { "RWF_NOWAIT gains nothing" };
+            if s.nowait_gains_nothing() { "RWF_NOWAIT gains nothing" } else { "nothing to report" };
         return format!("{}: {}; {end}", counted(ended, "request"), figures::parts(&parts));
     }
     let seen = match (basis, missed) {
@@ -171,15 +188,20 @@ fn healthy(s: &Summary, basis: &Basis, missed: bool) -> String {
 }
 
 /// The clauses about findings: the most important problem with its causes, then the other problems.
-fn problem(s: &Summary, basis: &Basis, found: &Found, lead: Problem) -> Vec<String> {
+fn problem(s: &Summary, basis: &Basis, found: &Found, lead: Problem, missed: bool) -> Vec<String> {
     let n = found.sum(lead);
-    let mut parts = vec![lead_clause(s, basis, found, lead) + &because(&s.causes, lead, n)];
+    let why = because(&s.causes, lead, n);
+    let mut parts = vec![match why {
+        Some(why) => lead_clause(s, basis, found, lead, missed) + &why,
+        None => lead_clause(s, basis, found, lead, missed),
+    }];
     let known: u64 = s.causes.iter().map(|row| row.problems[lead as usize]).sum();
-    if (1..n).contains(&known) {
-        parts.push(format!(
-            "the causes of {} are not known: their events were lost",
-            count(n - known)
-        ));
+    if known < n {
+        let why = match lost(s, Stat::LostEvent) {
+            0 => "those requests are not in the recording",
+            _ => "their events were lost",
+        };
+        parts.push(format!("the causes of {} are not known: {why}", count(n - known)));
     }
     let others: Vec<String> = Problem::ALL
         .into_iter()
@@ -192,14 +214,18 @@ fn problem(s: &Summary, basis: &Basis, found: &Found, lead: Problem) -> Vec<Stri
     parts
 }
 
-fn lead_clause(s: &Summary, basis: &Basis, found: &Found, lead: Problem) -> String {
+fn lead_clause(s: &Summary, basis: &Basis, found: &Found, lead: Problem, missed: bool) -> String {
     let n = found.sum(lead);
     let (one, all) = found.subject(lead);
     if lead.is_minor()
         && basis.included == Included::Every
         && matches!(&s.parts()[..], [("direct", _)])
     {
-        let seen = if basis.selected { " that were selected" } else { "" };
+        let seen = match (basis.selected, missed) {
+            (true, _) => " that were selected",
+            (false, true) => " that were seen",
+            _ => "",
+        };
         let all = counted(s.ended(), "request");
         return format!("All {all}{seen} were direct, but {} {}", count(n), verb(lead, n));
     }
@@ -242,7 +268,7 @@ const fn verb(problem: Problem, n: u64) -> &'static str {
         (Problem::Unknown, 1) => "is unknown: no probe accounts for its bytes",
         (Problem::Unknown, _) => "are unknown: no probe accounts for their bytes",
         (Problem::Short, _) => "came back short",
-        (Problem::Disturbed, _) => "had to write back or drop cached pages",
+        (Problem::Disturbed, _) => "had side effects",
     }
 }
 
@@ -253,21 +279,20 @@ const fn noun(problem: Problem) -> &'static str {
         Problem::Failed => "failed",
         Problem::Unknown => "unknown",
         Problem::Short => "short",
-        Problem::Disturbed => "with pages written back or dropped",
+        Problem::Disturbed => "with side effects",
     }
 }
 
-/// Why: the causes of the `n` findings with this problem, with their shares.
-fn because(causes: &[CauseRow], problem: Problem, n: u64) -> String {
+/// Why: the causes of the `n` findings with this problem, with their shares; None if no cause is
+/// known.
+fn because(causes: &[CauseRow], problem: Problem, n: u64) -> Option<String> {
     // More events than counts arrive if counters were lost.
     let of = |row: &CauseRow| row.problems[problem as usize].min(n);
     let mut rows: Vec<&CauseRow> = causes.iter().filter(|row| of(row) != 0).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(of(row)));
-    let [first, rest @ ..] = &rows[..] else {
-        return ", for causes that are not known: the events were lost".to_owned();
-    };
+    let [first, rest @ ..] = &rows[..] else { return None };
     let share = |row: &CauseRow| percent(of(row), n);
-    match of(first) {
+    Some(match of(first) {
         top if top == n => format!(", {}", main_cause(first)),
         top if top.saturating_mul(20) >= n.saturating_mul(19) => {
             format!(", nearly all {}", main_cause(first))
@@ -289,7 +314,7 @@ fn because(causes: &[CauseRow], problem: Problem, n: u64) -> String {
                 if rows.len() > 3 { "others".to_owned() } else { few.pop().unwrap_or_default() };
             format!(", because of {} and {last}", few.join(", "))
         }
-    }
+    })
 }
 
 /// The cause that most findings have, with its title. Its files are named if all its findings
@@ -323,23 +348,34 @@ fn not_counted(basis: &Basis) -> Option<String> {
 }
 
 /// What may have hidden requests, in words; None if nothing has.
-fn missed(s: &Summary) -> Option<String> {
+fn missed(s: &Summary, basis: &Basis) -> Option<String> {
     const UNCOUNTED: [Stat; 4] =
         [Stat::LostThread, Stat::LostKiocb, Stat::LostLength, Stat::LostCounter];
-    let lost = |stat: &Stat| s.lost.get(stat.as_str()).copied().unwrap_or(0);
+    let uncounted: u64 = UNCOUNTED.iter().map(|stat| lost(s, *stat)).sum();
+    // Which cause a request has only its event says.
+    let events = if basis.included == Included::Causes { lost(s, Stat::LostEvent) } else { 0 };
     let what = [
-        (UNCOUNTED.iter().map(lost).sum(), "request not counted", "requests not counted"),
-        (lost(&Stat::LostChild), "child process not followed", "child processes not followed"),
+        (uncounted + events, "request not counted", "requests not counted"),
+        (lost(s, Stat::LostChild), "child process not followed", "child processes not followed"),
+        (s.in_flight, "request had not completed", "requests had not completed"),
         (s.unmatched, "completion not seen", "completions not seen"),
         (s.skipped_runs.values().sum(), "probe run skipped", "probe runs skipped"),
         (s.probes.missing.len() as u64, "probe missing", "probes missing"),
     ];
-    let said: Vec<String> = what
+    let mut said: Vec<String> = what
         .into_iter()
         .filter(|(n, ..)| *n != 0)
         .map(|(n, one, many)| format!("{} {}", count(n), if n == 1 { one } else { many }))
         .collect();
+    if basis.incomplete {
+        said.push("the recording is not complete".to_owned());
+    }
     (!said.is_empty()).then(|| said.join(", "))
+}
+
+/// How many were lost for this reason.
+fn lost(s: &Summary, stat: Stat) -> u64 {
+    s.lost.get(stat.as_str()).copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -354,7 +390,7 @@ mod tests {
         let mut s = run().1;
         s.requests.values_mut().for_each(|n| *n = 0);
         s.lost.values_mut().for_each(|n| *n = 0);
-        (s.unmatched, s.findings) = (0, 0);
+        (s.unmatched, s.in_flight, s.findings) = (0, 0, 0);
         s.skipped_runs.clear();
         s.probes.missing.clear();
         s.mixed.clear();
@@ -431,6 +467,12 @@ mod tests {
         let text = said(&s);
         assert!(text.contains("fallbacks, nearly all because of data-journal"), "{text}");
         assert!(
+            text.contains("; the causes of 90 are not known: those requests are not"),
+            "{text}"
+        );
+        s.lost.insert(Stat::LostEvent.as_str(), 90);
+        let text = said(&s);
+        assert!(
             text.contains("; the causes of 90 are not known: their events were lost"),
             "{text}"
         );
@@ -446,7 +488,7 @@ mod tests {
         s.causes = vec![cause("data-journal", Problem::Cached, 20_000)];
         assert_eq!(said(&s), all, "counters were lost");
         s.causes.clear();
-        assert!(said(&s).contains("for causes that are not known"));
+        assert!(said(&s).contains("; the causes of 16,090 are not known: their events were lost"));
     }
 
     #[test]
@@ -500,6 +542,26 @@ mod tests {
             assert!(text.starts_with("9 reads were not direct: 9 fallbacks"), "{text}");
             assert!(text.ends_with(end) && !text.contains('%'), "{text}");
         }
+    }
+
+    #[test]
+    fn nothing_is_claimed_that_was_not_seen() {
+        let mut s = summary(&[]);
+        let selected = Basis { selected: true, ..Basis::LIVE };
+        assert_eq!(answer(&s, &selected), "No request that ended fits the filters.");
+        s.rejected_opens.clone_from(&run().1.rejected_opens);
+        assert_eq!(answer(&s, &selected), "O_DIRECT itself was refused 2 times.");
+        let mut s = summary(&[(READ, Verdict::Direct, None, 100, 0)]);
+        s.in_flight = 500;
+        let text = said(&s);
+        assert!(text.starts_with("All 100 requests that were seen were direct"), "{text}");
+        assert!(text.ends_with("500 requests had not completed."), "{text}");
+        let mut s = summary(&[(READ, Verdict::Direct, None, 100, 0)]);
+        s.files[0].cause = Some("loop-buffered");
+        assert!(said(&s).ends_with("; a loop device below uses the page cache (loop-buffered)."));
+        s.files[0].cause = None;
+        let cut = Basis { incomplete: true, recorded: true, ..Basis::LIVE };
+        assert!(answer(&s, &cut).contains("that were seen were direct; not everything was seen"));
     }
 
     #[test]

@@ -117,7 +117,13 @@ impl Causes {
     #[must_use]
     pub fn rows(&self) -> Vec<CauseRow> {
         let minor = |row: &CauseRow| {
-            row.problems.iter().zip(Problem::ALL).all(|(n, problem)| *n == 0 || problem.is_minor())
+            // What is on the disk may be wrong.
+            row.cause != "buffer-changed"
+                && row
+                    .problems
+                    .iter()
+                    .zip(Problem::ALL)
+                    .all(|(n, problem)| *n == 0 || problem.is_minor())
         };
         let mut rows: Vec<CauseRow> = self.sums.iter().map(|(id, sum)| sum.row(id)).collect();
         rows.sort_by_key(|row| (minor(row), Reverse(row.requests), row.cause));

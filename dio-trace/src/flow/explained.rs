@@ -86,12 +86,6 @@ pub struct ExplainedRequest {
     /// Identity of the file, for folding findings and for the summary; not serialized.
     #[serde(skip)]
     pub file: FileId,
-    /// Bits of [`dio_trace_common::abi::ring`]; not serialized.
-    #[serde(skip)]
-    pub ring: u8,
-    /// Bits of [`would_block`]; not serialized.
-    #[serde(skip)]
-    pub would_block_bits: u8,
     /// Kind of `why`, for folding findings; not serialized.
     #[serde(skip)]
     pub reason: Option<ReasonKind>,
@@ -216,8 +210,6 @@ impl ExplainedRequest {
             attempts: request.evidence.attempts,
             flags: flags(request),
             would_block: named(request.would_block, would_block::ALL).collect(),
-            ring: request.ring,
-            would_block_bits: request.would_block,
             finding: decision.finding,
             stack,
             file: key,

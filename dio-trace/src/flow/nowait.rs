@@ -6,10 +6,10 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
-use dio_trace_common::abi::{Counter, CounterKey, FileId, Op, ring, would_block};
+use dio_trace_common::abi::{Counter, CounterKey, FileId, Op, Request, ring, would_block};
 use serde::Serialize;
 
-use crate::{cause, enrich::Enricher, flow::explained::ExplainedRequest, util::figures::count};
+use crate::{cause, enrich::Enricher, util::figures::count};
 
 /// The fewest requests with EAGAIN that are reported.
 const MIN: u64 = 10;
@@ -24,18 +24,20 @@ type Key = (u32, FileId, u8);
 /// What was seen of the attempts of requests that would have had to wait, with `--why-eagain`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Waits {
-    /// Requests that a worker thread of io_uring made.
+    /// Requests that a worker thread of io_uring made, and those that ended with EAGAIN.
     punted: u64,
-    /// Requests by bit of [`would_block`].
-    reasons: [u64; REASONS.len()],
+    eagain: u64,
+    /// The same by bit of [`would_block`].
+    punted_for: [u64; REASONS.len()],
+    eagain_for: [u64; REASONS.len()],
 }
 
 /// The bits of [`would_block`], with their words.
 const REASONS: &[(u8, &str)] = &[
-    (would_block::TIMESTAMP, "a time stamp to update"),
+    (would_block::TIMESTAMP, "a time stamp or version to update, or setuid bits to remove"),
     (would_block::DIRTY, "dirty pages of the range to write back"),
     (would_block::CACHED, "pages of the range in the page cache"),
-    (would_block::BLOCK_MAP, "blocks that could not be mapped at once"),
+    (would_block::BLOCK_MAP, "the file system's block mapping"),
     (would_block::INODE_LOCK, "the lock of the inode, which another thread held"),
 ];
 
@@ -45,15 +47,22 @@ pub(crate) struct WaitSums(HashMap<Key, Waits>);
 
 impl WaitSums {
     /// Adds a request.
-    pub(crate) fn add(&mut self, record: &ExplainedRequest) {
-        let key = (record.pid, record.file, record.op as u8);
-        let bits = record.would_block_bits;
+    pub(crate) fn add(&mut self, request: &Request) {
+        let key = (request.task.tgid, request.file, request.op);
+        let bits = request.would_block;
         if bits == 0 || (self.0.len() >= MAX_ROWS && !self.0.contains_key(&key)) {
             return;
         }
         let waits = self.0.entry(key).or_default();
-        waits.punted += u64::from(record.ring & ring::WORKER != 0 && record.ret >= 0);
-        for (sum, (bit, _)) in waits.reasons.iter_mut().zip(REASONS) {
+        let (sum, reasons) = if request.ret == -i64::from(EAGAIN) {
+            (&mut waits.eagain, &mut waits.eagain_for)
+        } else if request.ring & ring::WORKER != 0 {
+            (&mut waits.punted, &mut waits.punted_for)
+        } else {
+            return;
+        };
+        *sum += 1;
+        for (sum, (bit, _)) in reasons.iter_mut().zip(REASONS) {
             *sum += u64::from(bits & bit != 0);
         }
     }
@@ -129,15 +138,26 @@ impl Sum {
         requests >= MIN && requests.saturating_mul(2) >= self.all
     }
 
-    /// What the requests would have waited for, the most frequent first; None if no probe saw it.
-    fn reasons(&self) -> Option<String> {
-        let seen = self.waits.reasons.iter().zip(REASONS).filter(|(sum, _)| **sum != 0);
-        let mut seen: Vec<(u64, &str)> = seen.map(|(sum, (_, words))| (*sum, *words)).collect();
-        seen.sort_by_key(|(sum, _)| Reverse(*sum));
-        let words: Vec<String> =
-            seen.iter().map(|(sum, words)| format!("{words} ({})", count(*sum))).collect();
-        (!words.is_empty()).then(|| words.join(", "))
+    /// What the requests with EAGAIN would have waited for: what was seen, and what is likely.
+    fn eagain_reasons(&self, likely: &str) -> String {
+        match words(&self.waits.eagain_for) {
+            None => format!("likely {likely}"),
+            Some(seen) if self.waits.eagain < self.eagain => {
+                format!("{seen}; the others likely {likely}")
+            }
+            Some(seen) => seen,
+        }
     }
+}
+
+/// The reasons with their numbers of requests, the most frequent first; None if no probe saw one.
+fn words(reasons: &[u64; REASONS.len()]) -> Option<String> {
+    let seen = reasons.iter().zip(REASONS).filter(|(sum, _)| **sum != 0);
+    let mut seen: Vec<(u64, &str)> = seen.map(|(sum, (_, words))| (*sum, *words)).collect();
+    seen.sort_by_key(|(sum, _)| Reverse(*sum));
+    let words: Vec<String> =
+        seen.iter().map(|(sum, words)| format!("{words} ({})", count(*sum))).collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 fn row((pid, file, op): Key, sum: &Sum, enricher: &mut Enricher) -> NowaitRow {
@@ -145,11 +165,11 @@ fn row((pid, file, op): Key, sum: &Sum, enricher: &mut Enricher) -> NowaitRow {
     let info = enricher.file(file, pid);
     let op = Op::from_u8(op).unwrap_or(Op::Read);
     let fs = info.deciding().0;
-    let reasons = sum.reasons().unwrap_or_else(|| format!("likely {}", waits_for(op, fs)));
     let all = count(sum.all);
     let eagain = sum.is_often(sum.eagain);
     let (cause, why, fix) = if eagain {
         let n = count(sum.eagain);
+        let reasons = sum.eagain_reasons(waits_for(op, fs));
         (
             cause::WOULD_BLOCK,
             format!(
@@ -159,11 +179,12 @@ fn row((pid, file, op): Key, sum: &Sum, enricher: &mut Enricher) -> NowaitRow {
         )
     } else {
         let n = count(sum.waits.punted);
+        let reasons = words(&sum.waits.punted_for).unwrap_or_default();
         (
             cause::PUNTED,
             format!("io_uring handed {n} of {all} {op}s to a worker thread (io-wq): {reasons}"),
-            "remove the reason where that is possible (write to allocated blocks, do not mix \
-             buffered and direct use), or count on the workers: IORING_REGISTER_IOWQ_MAX_WORKERS \
+            "remove the reason where that is possible (overwrite blocks that have been written, do not \
+             mix buffered and direct use), or count on the workers: IORING_REGISTER_IOWQ_MAX_WORKERS \
              sets how many there are",
         )
     };
@@ -236,7 +257,12 @@ mod tests {
         let mut enricher = Enricher::recorded();
         let file = crate::testing::fixtures::request().file;
         let mut waits = WaitSums::default();
-        let seen = |eagain, punted| Waits { punted, reasons: [eagain, 0, 2, 0, 0] };
+        let seen = |eagain, punted| Waits {
+            punted,
+            eagain,
+            eagain_for: [eagain, 0, 2, 0, 0],
+            punted_for: [punted, 0, 0, 0, 0],
+        };
         waits.0.insert((1, file, Op::Read as u8), seen(60, 0));
         waits.0.insert((2, file, Op::Read as u8), seen(5, 30));
         waits.0.insert((3, file, Op::Read as u8), seen(5, 3));
@@ -245,9 +271,9 @@ mod tests {
         let found: Vec<_> = rows.iter().map(|row| (row.pid, row.cause, row.punted)).collect();
         assert_eq!(found, [(1, cause::WOULD_BLOCK, 0), (2, cause::PUNTED, 30)]);
         assert!(
-            rows[0].why.ends_with(
-                "; a time stamp to update (60), pages of the range in the page cache (2)"
-            )
+            rows[0]
+                .why
+                .ends_with(" setuid bits to remove (60), pages of the range in the page cache (2)")
         );
         assert!(rows[1].why.starts_with("io_uring handed 30 of 40 reads to a worker thread"));
     }

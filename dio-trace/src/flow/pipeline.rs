@@ -225,11 +225,17 @@ impl Pipeline {
         record: ExplainedRequest,
         sink: &mut dyn Sink,
     ) -> Result<()> {
+        self.side.waited(decided.request);
         self.side.request(&record);
         match self.probes.hold(decided, record) {
             Some(record) => self.show(&record, sink),
             None => Ok(()),
         }
+    }
+
+    /// Takes a request that is not passed to the sink: only what it would have had to wait for.
+    pub fn unseen(&mut self, decided: &Decided<'_>) {
+        self.side.waited(decided.request);
     }
 
     /// Passes a request to the sink.

@@ -14,7 +14,8 @@ pub enum Problem {
     Unknown,
     /// A request that was not cached moved fewer bytes than were asked for.
     Short,
-    /// A request that was not cached caused pages to be written back or dropped.
+    /// A request that was not cached had side effects: pages were written back or dropped, or its
+    /// buffer changed meanwhile.
     Disturbed,
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use dio_trace_common::abi::{
     BY_FCNTL, BufferedUseEvent, Counter, CounterKey, FileId, MIXED_DIRTIED, OP_WRITE, RejectedOpen,
+    Request,
 };
 use serde::Serialize;
 
@@ -198,10 +199,9 @@ impl SideEvents {
         self.left_out
     }
 
-    /// Adds a request: its side effects, and what it would have had to wait for.
-    pub fn request(&mut self, record: &ExplainedRequest) {
-        self.waits.add(record);
-        self.effects_of(record);
+    /// Adds what a request would have had to wait for.
+    pub fn waited(&mut self, request: &Request) {
+        self.waits.add(request);
     }
 
     /// What requests would have had to wait for.
@@ -210,7 +210,7 @@ impl SideEvents {
     }
 
     /// Adds the side effects of a request to those of its file.
-    fn effects_of(&mut self, record: &ExplainedRequest) {
+    pub fn request(&mut self, record: &ExplainedRequest) {
         let effects = &record.effects;
         let flushed = u64::from(effects.flushed_pages.unwrap_or(0));
         let dropped = u64::from(effects.invalidated_pages.unwrap_or(0));

@@ -10,7 +10,7 @@ use dio_trace_common::{
 use serde::Serialize;
 
 use crate::{
-    cause::explain_file,
+    cause::{WOULD_BLOCK, explain_file},
     enrich::Enricher,
     flow::{
         alignment_probe::AlignmentProbeRow,
@@ -190,7 +190,14 @@ impl Summary {
     /// The sentence of every heading: how many requests, by verdict, and how many findings.
     #[must_use]
     pub fn headline(&self) -> String {
-        headline(&self.requests, self.findings, self.nowait.len(), &self.short_by_verdict())
+        let nowait = self.nowait_gains_nothing();
+        headline(&self.requests, self.findings, nowait, &self.short_by_verdict())
+    }
+
+    /// True if most requests of a file with RWF_NOWAIT ended with EAGAIN.
+    #[must_use]
+    pub fn nowait_gains_nothing(&self) -> bool {
+        self.nowait.iter().any(|row| row.cause == WOULD_BLOCK)
     }
 
     /// Number of rejected opens.
@@ -270,7 +277,7 @@ pub(crate) fn parts(requests: &BTreeMap<&'static str, u64>) -> Vec<(&'static str
 fn headline(
     requests: &BTreeMap<&'static str, u64>,
     findings: u64,
-    nowait: usize,
+    nowait: bool,
     short: &BTreeMap<&'static str, u64>,
 ) -> String {
     let (ended, parts) = (requests.values().sum(), parts(requests));
@@ -279,7 +286,7 @@ fn headline(
         ([("direct", _)], 0) if ended == 1 => "The one request was direct.".to_owned(),
         ([("direct", _)], 0) => format!("All {} requests were direct.", count(ended)),
         (_, 0) => {
-            let report = if nowait == 0 { "nothing to report" } else { "RWF_NOWAIT gains nothing" };
+            let report = if nowait { "RWF_NOWAIT gains nothing" } else { "nothing to report" };
             format!("{}: {}; {report}.", counted(ended, "request"), figures::parts(&parts))
         }
         _ => format!(
@@ -382,7 +389,7 @@ mod tests {
                 Verdict::ALL.iter().map(|verdict| verdict.as_str()).zip(by.iter().copied()).collect();
             let ended: u64 = by.iter().sum();
             let findings = findings.min(ended);
-            let text = headline(&requests, findings, 0, &BTreeMap::new());
+            let text = headline(&requests, findings, false, &BTreeMap::new());
             let mut said = numbers(&text);
             if findings != 0 {
                 prop_assert_eq!(said.remove(0), findings);
@@ -403,14 +410,14 @@ mod tests {
         let none = BTreeMap::new();
         let requests = BTreeMap::from([("direct", 112), ("eof", 12), ("fallback", 0)]);
         assert_eq!(
-            headline(&requests, 0, 0, &none),
+            headline(&requests, 0, false, &none),
             "124 requests: 112 direct, 12 eof; nothing to report."
         );
         let text = "16 of 124 requests have a finding. By verdict: 112 direct, 12 eof.";
-        assert_eq!(headline(&requests, 16, 0, &none), text);
+        assert_eq!(headline(&requests, 16, false, &none), text);
         let text = "16 of 124 requests have a finding. By verdict: 112 direct (9 short), 12 eof.";
-        assert_eq!(headline(&requests, 16, 0, &BTreeMap::from([("direct", 9)])), text);
-        let all = headline(&BTreeMap::from([("direct", 5)]), 0, 0, &none);
+        assert_eq!(headline(&requests, 16, false, &BTreeMap::from([("direct", 9)])), text);
+        let all = headline(&BTreeMap::from([("direct", 5)]), 0, false, &none);
         assert_eq!(all, "All 5 requests were direct.");
     }
 

@@ -13,9 +13,10 @@ pub(super) const FLAG_UNSUPPORTED: Rule = Rule {
             (IORING_SETUP_IOPOLL) needs a file system that can poll, and on newer kernels a device \
             with poll queues. f2fs also refuses direct requests on a file in an atomic write.",
     proof: "EOPNOTSUPP before the request reached a direct path, and exactly one flag of the \
-            request needs support. Where several do, or the request came further: likely.",
-    fix: "leave that flag out on this file, or use another file system or a newer kernel. For \
-          IOPOLL: `cat /sys/block/DISK/queue/io_poll` says whether the device has poll queues (nvme: \
+            request needs support: that flag is named. Whether the kernel, the file system, the \
+            device or the kind of file lacks it the error does not say: likely.",
+    fix: "leave that flag out on this file. RWF_ATOMIC needs a device with atomic writes \
+          (`dio-trace check FILE` shows the limits if there are any). For IOPOLL: `cat /sys/block/DISK/queue/io_poll` says whether the device has poll queues (nvme: \
           the module parameter poll_queues)",
     on: "any",
     scenario: Scenario::In(&["ext4-512", "btrfs", "tmpfs"]),
@@ -38,7 +39,8 @@ pub(super) const ATOMIC_WRITE: Rule = Rule {
 };
 
 /// Flags that a kernel or a file system may not support.
-const NEED_SUPPORT: u16 = rwf::NOWAIT | rwf::ATOMIC | rwf::DONTCACHE;
+const NEED_SUPPORT: u16 =
+    rwf::NOWAIT | rwf::ATOMIC | rwf::DONTCACHE | rwf::NOAPPEND | rwf::NOSIGNAL;
 /// All flags that kernels up to 7.3 know.
 const KNOWN: u16 = 0x1ff;
 
@@ -77,12 +79,33 @@ fn flag_unsupported(case: &Case<'_>) -> Option<Reason> {
             "because this kernel or f2fs does not support {flag}, or because the file is in an \
              atomic write"
         )),
-        [flag] => Reason::proven(format!("this kernel or {of} does not support {flag}")),
+        [flag] => unsupported(case, flag, of),
         several => Reason::likely(format!(
             "because this kernel or {of} does not support one of {}",
             several.join(", ")
         )),
     })
+}
+
+/// The one flag that is not supported, and what may lack it (include/linux/fs.h:kiocb_set_rw_flags).
+fn unsupported(case: &Case<'_>, flag: &str, of: &str) -> Reason {
+    let flags = case.request.rw_flags;
+    if flags & rwf::ATOMIC != 0 && !case.is_write() {
+        return Reason::proven("RWF_ATOMIC is for writes, and this is a read");
+    }
+    let rivals = if flags & rwf::ATOMIC != 0 {
+        format!("{of}, its device or this kernel takes no atomic writes")
+    } else if flags & rwf::NOWAIT != 0 {
+        format!(
+            "{of} does not support it for this kind of file (data=journal, encrypted, inline, an \
+             overlay), or not at all"
+        )
+    } else if flags & rwf::DONTCACHE != 0 {
+        format!("this kernel (before 6.14) or {of} lacks it, or the file is on DAX")
+    } else {
+        format!("this kernel or {of} lacks it")
+    };
+    Reason::proven(format!("{flag} is not supported here")).and_likely(rivals)
 }
 
 /// Why a request of a polling ring is refused, as far as the device's queue tells.
@@ -121,9 +144,11 @@ fn atomic_write(case: &Case<'_>) -> Option<Reason> {
 fn broken_rules(case: &Case<'_>) -> Vec<String> {
     let (len, segments) = (case.request.len, case.request.nr_segs);
     let mut wrong = Vec::new();
+    // The kernel compares the offset that was passed, before it moves an append to the end.
+    let appends = case.start() == case.request.size_begin as u64;
     if !len.is_power_of_two() {
         wrong.push(format!("length {len} is not a power of two"));
-    } else if !case.start().is_multiple_of(len) {
+    } else if !appends && !case.start().is_multiple_of(len) {
         wrong.push(format!("offset {} is not a multiple of the length {len}", case.start()));
     }
     if let Some(limits) = case.attrs.atomic {

@@ -64,11 +64,11 @@ pub(super) const BUFFER_CHANGED: Rule = Rule {
     title: "the buffer changed while the write was in flight",
     means: "A direct write reads the program's buffer while it is under way, perhaps several times: \
             for each copy of a mirror, for a checksum, for the device. If the program changes the \
-            buffer before the write has completed, the copies of md RAID1 differ, the checksums of \
-            btrfs do not match, and what is on the disk is neither the old nor the new data.",
+            buffer before the write has completed, the copies of md RAID1 may differ, the checksums \
+            of btrfs may not match, and the disk may have neither the old nor the new data.",
     proof: "`--verify-stable`: a sum of samples of the buffer, taken at the issue and before the \
-            call returned, differs. Buffers of up to 4096 bytes are compared as a whole, of a \
-            vector the first segment.",
+            call returned, differs. Buffers of up to 4096 bytes are compared as a whole; of a vector \
+            only the first segment is compared.",
     fix: "do not touch the buffer of a write before its call returns (or its completion is reaped): \
           find the code that shares it, or write from a copy",
     on: "any",

@@ -1,6 +1,9 @@
 //! Rules for requests, and attempts of requests, that must not wait.
 
-use dio_trace_common::abi::{ring, would_block as bits};
+use dio_trace_common::{
+    abi::{ring, rwf, would_block as bits},
+    evidence::seen,
+};
 
 use crate::cause::{Case, Reason, Rule, Scenario};
 
@@ -15,7 +18,8 @@ pub(super) const WOULD_BLOCK: Rule = Rule {
             of its buffer. io_uring's own first attempts are not requests of the program: they are \
             counted in `attempts`.",
     proof: "The request ended with EAGAIN. With `--why-eagain` the kernel functions that find a \
-            reason are probed, and the reason is proven; without it the kernel does not say: likely.",
+            reason are probed, and what they found is proven; without it the kernel does not say: \
+            likely.",
     fix: "one by one nothing is wrong: repeat it without RWF_NOWAIT, or from a thread that may wait. \
           If most requests of a file end so, RWF_NOWAIT gains nothing there",
     on: "any",
@@ -26,13 +30,14 @@ pub(super) const WOULD_BLOCK: Rule = Rule {
 pub(super) const PUNTED: Rule = Rule {
     id: "punted",
     title: "io_uring handed the request to a worker thread",
-    means: "io_uring first tries each request without waiting. If that attempt ends with EAGAIN, a \
+    means: "io_uring first tries a request without waiting, if its file supports that and the \
+            program did not ask for a worker (IOSQE_ASYNC). If that attempt ends with EAGAIN, a \
             thread of io-wq makes the request again and may wait. That costs a switch of threads, \
-            and requests of one file may come one after another there.",
+            and writes to one file come one after another there.",
     proof: "A thread of io-wq made the last attempt, and a probe of `--why-eagain` saw why an \
             earlier one would have had to wait.",
-    fix: "remove the reason if that is possible: for blocks to allocate, write to allocated blocks \
-          (fallocate, or overwrite); for cached pages, stop mixing buffered and direct use",
+    fix: "remove the reason if that is possible: for block mapping, overwrite blocks that have been \
+          written before; for cached pages, stop mixing buffered and direct use",
     on: "io_uring on any file system",
     scenario: Scenario::Program("reports"),
     test: punted,
@@ -46,7 +51,11 @@ fn would_block(case: &Case<'_>) -> Option<Reason> {
         return None;
     }
     if let Some(reasons) = reasons(case.request.would_block) {
-        return Some(Reason::proven(format!("it would have had to wait: {reasons}")));
+        let reason = Reason::proven(format!("it would have had to wait: {reasons}"));
+        return Some(with_rivals(reason, case.request.would_block));
+    }
+    if let Some(reason) = kept_pages(case) {
+        return Some(reason);
     }
     let (len, write) = (case.request.len, case.is_write());
     // block/fops.c:__blkdev_direct_IO
@@ -71,22 +80,53 @@ fn would_block(case: &Case<'_>) -> Option<Reason> {
 fn punted(case: &Case<'_>) -> Option<Reason> {
     let by_worker = case.request.ring & ring::WORKER != 0 && case.request.ret >= 0;
     let reasons = reasons(case.request.would_block).filter(|_| by_worker)?;
-    Some(Reason::proven(format!(
+    let reason = Reason::proven(format!(
         "an attempt without waiting failed, and a worker thread (io-wq) made the request: {reasons}"
-    )))
+    ));
+    Some(with_rivals(reason, case.request.would_block))
+}
+
+/// An atomic write that may wait, and whose range has pages in the page cache that could not be
+/// dropped, also ends with EAGAIN (fs/iomap/direct-io.c:__iomap_dio_rw).
+fn kept_pages(case: &Case<'_>) -> Option<Reason> {
+    let flags = case.request.rw_flags;
+    if flags & rwf::ATOMIC == 0 || flags & rwf::NOWAIT != 0 {
+        return None;
+    }
+    let text = "pages of its range in the page cache could not be dropped, and an atomic write does \
+                not fall back";
+    let reason = if case.seen(seen::INVALIDATE_FAILED) {
+        Reason::proven(text)
+    } else {
+        Reason::likely(text)
+    };
+    Some(
+        reason.with_fix("repeat the write, and stop using the file through the page cache as well"),
+    )
+}
+
+/// Adds what block mapping may have waited for: it has many reasons.
+fn with_rivals(reason: Reason, seen: u8) -> Reason {
+    if seen & bits::BLOCK_MAP == 0 {
+        return reason;
+    }
+    reason.and_likely(
+        "blocks to allocate, metadata to read, a lock, a range over several extents, or extents that \
+         are shared, compressed or inline",
+    )
 }
 
 /// What the attempts would have had to wait for, in words; None if no probe saw it.
 pub(in crate::cause) fn reasons(seen: u8) -> Option<String> {
     const WORDS: &[(u8, &str)] = &[
-        (bits::TIMESTAMP, "a time stamp of the file had to be updated"),
+        (
+            bits::TIMESTAMP,
+            "a time stamp or the version of the file had to be updated, or its setuid bits or \
+             capabilities removed",
+        ),
         (bits::DIRTY, "pages of its range in the page cache had to be written back"),
         (bits::CACHED, "its range had pages in the page cache"),
-        (
-            bits::BLOCK_MAP,
-            "the file system could not map its blocks at once (blocks to allocate, metadata to \
-             read, or a lock)",
-        ),
+        (bits::BLOCK_MAP, "the file system's block mapping answered EAGAIN"),
         (bits::INODE_LOCK, "another thread held the lock of the inode"),
     ];
     let named: Vec<&str> =

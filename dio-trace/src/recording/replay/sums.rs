@@ -103,7 +103,7 @@ impl Walk<'_> {
     }
 
     pub(super) fn finish(mut self, header: Header, bytes: u64) -> Replay {
-        let whole = self.integrity.end.is_some() && self.integrity.damage.is_empty();
+        let whole = self.is_whole();
         // The totals of a damaged or cut file may be missing or old: count the requests instead.
         let in_totals: u64 = self.counters.values().map(|counter| counter.requests).sum();
         let incomplete = !whole && (header.all || in_totals < self.recorded);
@@ -146,6 +146,11 @@ impl Walk<'_> {
         }
     }
 
+    /// True if the recording was ended, and nothing of it is damaged.
+    fn is_whole(&self) -> bool {
+        self.integrity.end.is_some() && self.integrity.damage.is_empty()
+    }
+
     /// What the figures of the summary stand for.
     fn basis(&self, header: &Header, by_requests: bool, span: Span) -> Basis {
         let included = match (header.all, header.sample) {
@@ -162,6 +167,7 @@ impl Walk<'_> {
             included,
             selected: self.selection.only.is_some(),
             recorded: true,
+            incomplete: !self.is_whole() || self.totals.dropped != 0,
             lasted_ns: whole.then_some(span.lasted_ns),
         }
     }

@@ -262,7 +262,11 @@ impl<'a> Walk<'a> {
                 return self.by_cause(&decided, recorded, all);
             }
             self.count(&decided);
-            if decided.decision.finding || all { self.show(&decided, recorded) } else { Ok(()) }
+            if decided.decision.finding || all {
+                return self.show(&decided, recorded);
+            }
+            self.pipeline.unseen(&decided);
+            Ok(())
         })
     }
 

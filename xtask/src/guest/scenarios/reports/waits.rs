@@ -179,10 +179,10 @@ pub(super) fn check_timestamps(trial: &Trial<'_>, folder: &Path) -> Result<Vec<S
     let file = folder.join("stamps");
     fill(&file, COUNT * PAGE)?;
     let (_, seen, rows) = run(trial, What::Nowait, &file)?;
-    let (count, mut wrong) = eagain(&seen, "timestamp", "a time stamp of the file");
+    let (count, mut wrong) = eagain(&seen, "timestamp", "a time stamp or the version of the file");
     let row = rows.iter().find(|row| row["cause"] == "would-block");
     let why = row.and_then(|row| row["why"].as_str()).unwrap_or_default();
-    let told = why.ends_with(&format!("; a time stamp to update ({count})"));
+    let told = why.ends_with(&format!("or setuid bits to remove ({count})"));
     if count * 2 >= COUNT && !told {
         wrong.push(format!("{count} EAGAIN, and the rows are {rows:?}"));
     }
