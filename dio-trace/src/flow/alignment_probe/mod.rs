@@ -238,8 +238,11 @@ impl AlignmentProbes {
                 *sum = sum.saturating_add(counter.requests);
             }
         }
+        // Each probe ends with a read of its own, and these counters have those of earlier ones too.
+        for (key, left) in &mut worked {
+            *left = left.saturating_sub(self.notes.runs(key));
+        }
         for run in std::mem::take(&mut self.ended) {
-            // Each probe ends with a read of its own.
             match worked.get_mut(&run.key) {
                 Some(left) if *left > 0 => {
                     *left -= 1;

@@ -40,6 +40,8 @@ pub struct AlignmentProbeRow {
 /// The probes of one process and file.
 #[derive(Clone, Debug)]
 pub(super) struct Note {
+    /// Number of probes, each of which has a read that worked.
+    runs: u64,
     requests: u64,
     shortest: u64,
     longest: u64,
@@ -55,6 +57,7 @@ impl Note {
     pub(super) fn of(run: &[Held], worked: Option<u64>) -> Option<Self> {
         let first = run.first()?;
         let mut note = Self {
+            runs: 1,
             requests: 0,
             shortest: first.step.len,
             longest: first.step.len,
@@ -73,6 +76,7 @@ impl Note {
     }
 
     fn join(&mut self, later: &Self) {
+        self.runs += later.runs;
         self.requests += later.requests;
         self.shortest = self.shortest.min(later.shortest);
         self.longest = self.longest.max(later.longest);
@@ -138,6 +142,11 @@ impl Notes {
             self.0.insert(key, note.clone());
         }
         room
+    }
+
+    /// Number of probes of a process on a file.
+    pub(super) fn runs(&self, key: &Key) -> u64 {
+        self.0.get(key).map_or(0, |note| note.runs)
     }
 
     /// The rows, those with most requests first.

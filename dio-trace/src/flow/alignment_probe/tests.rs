@@ -290,6 +290,23 @@ fn the_counters_must_have_a_read_for_each_probe() {
 }
 
 #[test]
+fn a_read_that_worked_serves_one_probe_however_often_the_counters_are_asked() {
+    let mut traced = Traced::new(FINDINGS);
+    traced.take(read(4096, 0, true));
+    for _ in 0..3 {
+        traced.take(read(1, 0, false));
+        traced.flush(5_000 * MS);
+    }
+    assert_eq!(traced.shown(), [(1, true), (1, true)]);
+    // Another one that works serves another probe.
+    traced.take(read(4096, 0, true));
+    traced.take(read(1, 0, false));
+    traced.flush(5_000 * MS);
+    let summary = traced.summary();
+    assert_eq!((summary.findings, summary.alignment_probes[0].requests), (2, 2));
+}
+
+#[test]
 fn a_filter_by_verdict_does_not_hide_the_read_that_worked() {
     let mut all = Traced::new(ALL);
     all.pipeline.filter.verdicts = vec![dio_trace_common::verdict::Verdict::Refused];
