@@ -31,7 +31,7 @@ use crate::{
     flow::{
         alignment_probe::{
             held::{Held, Key, Run},
-            notes::{Note, Notes, take_out},
+            notes::{Note, Notes, Places},
             step::Step,
         },
         decided::Decided,
@@ -286,10 +286,14 @@ impl AlignmentProbes {
     /// Changes counters to what was decided: steps of probes are no findings, and requests that are
     /// still held back are not counted yet.
     pub(super) fn change(&self, counters: &mut Vec<(CounterKey, Counter)>) {
-        for held in self.runs.values().chain(&self.ended).flat_map(|run| &run.requests) {
-            take_out(counters, &held.counted);
+        if self.held() == 0 && self.notes.is_empty() {
+            return; // as for most runs of the tracer
         }
-        self.notes.move_in(counters);
+        let places = Places::of(counters);
+        for held in self.runs.values().chain(&self.ended).flat_map(|run| &run.requests) {
+            places.take_out(counters, &held.counted);
+        }
+        self.notes.move_in(counters, &places);
     }
 
     /// The notes, those with most requests first.

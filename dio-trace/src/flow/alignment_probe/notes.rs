@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
-use dio_trace_common::abi::{Counter, CounterKey};
+use dio_trace_common::abi::{Counter, CounterKey, OP_READ};
 use serde::Serialize;
 
 use crate::{
@@ -160,32 +160,53 @@ impl Notes {
 
     /// Moves the requests of all notes from the counters of findings to those of other requests of
     /// the same verdict.
-    pub(super) fn move_in(&self, counters: &mut Vec<(CounterKey, Counter)>) {
+    pub(super) fn move_in(&self, counters: &mut Vec<(CounterKey, Counter)>, at: &Places) {
+        counters.reserve(self.0.len());
         for note in self.0.values() {
-            if let Some((at, taken)) = take_out(counters, &note.counted) {
-                let key = CounterKey { finding: 0, ..counters[at].0 };
-                counters.insert(at + 1, (key, taken));
+            if let Some((key, taken)) = at.take_out(counters, &note.counted) {
+                counters.push((CounterKey { finding: 0, ..key }, taken));
             }
         }
         counters.retain(|(_, counter)| counter.requests != 0);
     }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
-/// Takes requests out of the counter that has them, which may leave it without any. Returns its
-/// index, and what was taken; `None` if there is no such counter.
-pub(super) fn take_out(
-    counters: &mut [(CounterKey, Counter)],
-    (key, counter): &(CounterKey, Counter),
-) -> Option<(usize, Counter)> {
-    // A counter that was made from recorded requests has the errno of its first one.
-    let without_errno = |key: &CounterKey| CounterKey { errno: 0, ..*key };
-    let exact = counters.iter().position(|(known, _)| known == key);
-    let alike = || counters.iter().position(|(k, _)| without_errno(k) == without_errno(key));
-    let at = exact.or_else(alike)?;
-    let known = std::mem::replace(&mut counters[at].1, Counter::ZERO);
-    if known.requests <= counter.requests {
-        return Some((at, known));
+/// Where the counters of reads are: by their key, and by their key without errno.
+pub(super) struct Places(HashMap<CounterKey, usize>);
+
+impl Places {
+    pub(super) fn of(counters: &[(CounterKey, Counter)]) -> Self {
+        let mut places = HashMap::new();
+        for (at, (key, _)) in counters.iter().enumerate().filter(|(_, (k, _))| k.op == OP_READ) {
+            places.entry(without_errno(key)).or_insert(at);
+            places.insert(*key, at);
+        }
+        Self(places)
     }
-    counters[at].1 = known.since(counter);
-    Some((at, *counter))
+
+    /// Takes requests out of the counter that has them, which may leave it without any. Returns its
+    /// key, and what was taken; `None` if there is no such counter.
+    pub(super) fn take_out(
+        &self,
+        counters: &mut [(CounterKey, Counter)],
+        (key, counter): &(CounterKey, Counter),
+    ) -> Option<(CounterKey, Counter)> {
+        // A counter that was made from recorded requests has the errno of its first one.
+        let at = self.0.get(key).or_else(|| self.0.get(&without_errno(key)))?;
+        let (key, known) = counters.get_mut(*at)?;
+        let all = std::mem::replace(known, Counter::ZERO);
+        if all.requests <= counter.requests {
+            return Some((*key, all));
+        }
+        *known = all.since(counter);
+        Some((*key, *counter))
+    }
+}
+
+const fn without_errno(key: &CounterKey) -> CounterKey {
+    CounterKey { errno: 0, ..*key }
 }

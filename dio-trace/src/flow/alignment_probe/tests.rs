@@ -307,6 +307,28 @@ fn a_read_that_worked_serves_one_probe_however_often_the_counters_are_asked() {
 }
 
 #[test]
+fn taking_notes_out_of_many_counters_takes_a_pass() {
+    let mut traced = Traced::new(FINDINGS);
+    for pid in 1..=1_000 {
+        traced.take(of_process(pid, read(1, 0, false)));
+        traced.take(of_process(pid, read(4096, 0, true)));
+        traced.flush(5_000 * MS);
+    }
+    let (key, counter) = traced.counters[0];
+    // Others with the same key but their errno, before and after it: the exact one is taken.
+    traced.counters.insert(0, (CounterKey { errno: 95, ..key }, counter));
+    let other = |n: u32| (CounterKey { tgid: 10_000 + n, ..key }, counter);
+    traced.counters.extend((0..100_000).map(other));
+    let before = Sums::of(&traced.counters);
+    let began = std::time::Instant::now();
+    traced.pipeline.change_counters(&mut traced.counters);
+    assert!(began.elapsed().as_secs() < 5);
+    let after = Sums::of(&traced.counters);
+    assert_eq!((before.findings, before.requests), (after.findings + 1_000, after.requests));
+    assert!(traced.counters.iter().any(|(key, _)| key.errno == 95 && key.finding != 0));
+}
+
+#[test]
 fn a_filter_by_verdict_does_not_hide_the_read_that_worked() {
     let mut all = Traced::new(ALL);
     all.pipeline.filter.verdicts = vec![dio_trace_common::verdict::Verdict::Refused];
