@@ -506,9 +506,6 @@ impl Session {
         let counters = totals.counters.iter().map(|(key, counter)| (key, counter));
         let mut sink = Gated { gate: &mut gate, table: &mut table, sink: output.sink() };
         pipeline.finish_probes(counters, &mut sink)?;
-        if let Some(counted) = pipeline.counted() {
-            totals.counters = counted;
-        }
         pipeline.change_counters(&mut totals.counters);
         let mut summary = pipeline.summary(&mut totals, &[], u32::MAX);
         summary.scope = scope;

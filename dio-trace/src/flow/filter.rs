@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use dio_trace_common::{
-    abi::{Counter, CounterKey, FileId},
+    abi::{Counter, CounterKey, FileId, Stat},
     verdict::{Outcome, Verdict},
 };
 use glob::Pattern;
@@ -13,6 +13,7 @@ use crate::{
     enrich::Enricher,
     flow::{
         bytes::verdict,
+        nowait,
         side_events::{MixedRow, SideEvents},
         summary::Summary,
     },
@@ -114,11 +115,14 @@ impl<'a> TotalsFilter<'a> {
         Self { filter, pids: &[], ops: u32::MAX }
     }
 
-    /// Removes what is not selected from the totals, and summarizes the rest.
+    /// Removes what is not selected from the totals, and summarizes the rest. If the filter is by
+    /// cause, `by_cause` replaces the counters, which have no cause, and has the number of requests
+    /// that are not in it. Mixed files and RWF_NOWAIT are judged by all requests nevertheless.
     #[must_use]
     pub fn summary(
         &self,
         totals: &mut Totals,
+        by_cause: Option<(Vec<(CounterKey, Counter)>, u64)>,
         side: &mut SideEvents,
         enricher: &mut Enricher,
     ) -> Summary {
@@ -129,7 +133,18 @@ impl<'a> TotalsFilter<'a> {
         side.retain(|row| {
             filter.takes_file(&row.comm, &row.path, &row.fs) && filter.takes_cause(Some(row.cause))
         });
+        let nowait = by_cause.map(|(counters, left_out)| {
+            let rows = nowait::rows(&totals.counters, side.waits(), enricher);
+            totals.counters = counters;
+            let lost = &mut totals.stats[Stat::LostCounter as usize];
+            *lost = lost.saturating_add(left_out);
+            self.retain(totals, enricher);
+            rows
+        });
         let mut summary = Summary::with(totals, side, mixed, enricher);
+        if let Some(rows) = nowait {
+            summary.nowait = rows;
+        }
         summary.nowait.retain(|row| filter.takes_cause(Some(row.cause)));
         summary
     }
@@ -244,7 +259,7 @@ mod tests {
     /// logger/77 uses it through the page cache, and the number of requests counted.
     fn mixed(narrow: &TotalsFilter<'_>) -> (Vec<Sides>, u64) {
         let (mut totals, mut enricher) = named();
-        let summary = narrow.summary(&mut totals, &mut SideEvents::default(), &mut enricher);
+        let summary = narrow.summary(&mut totals, None, &mut SideEvents::default(), &mut enricher);
         let sides = |row: &MixedRow| {
             let direct = row.direct.iter().map(|user| user.comm.clone());
             (direct.collect(), row.cached.iter().map(|user| user.comm.clone()).collect())

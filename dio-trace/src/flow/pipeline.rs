@@ -9,13 +9,13 @@ use std::collections::HashMap;
 use anyhow::Result;
 use dio_trace_common::{
     abi::{BufferedUseEvent, Counter, CounterKey, RejectedOpen, Request},
-    verdict::Decision,
+    verdict::{Decision, Verdict},
 };
 
 use crate::{
     enrich::Enricher,
     flow::{
-        alignment_probe::{AlignmentProbes, Released, Sight},
+        alignment_probe::{AlignmentProbes, Released, Settled, Sight},
         causes::Causes,
         decided::{Decided, LookedUp},
         explained::{ExplainedRequest, WatchedEffects},
@@ -28,6 +28,20 @@ use crate::{
     util::clock::Clock,
 };
 
+/// The most keys by which the requests of a filter by cause are counted.
+const MAX_COUNTED: usize = 16_384;
+
+/// What was decided about requests that were held back.
+#[derive(Default)]
+pub struct Settlement {
+    /// Completions (CLOCK_MONOTONIC in ns) of requests that are steps of a probe and no findings;
+    /// empty if the filter is by cause.
+    pub steps: Vec<u64>,
+    /// If the filter is by cause: those that it has taken, with completion, latency, verdict, and
+    /// whether they are findings.
+    pub taken: Vec<(u64, u64, Verdict, bool)>,
+}
+
 /// Explains events and passes them to a sink.
 pub struct Pipeline {
     pub enricher: Enricher,
@@ -38,8 +52,10 @@ pub struct Pipeline {
     probes: AlignmentProbes,
     /// The findings by cause.
     pub causes: Causes,
-    /// Requests of the ring buffer that were taken; counted only if the filter is by cause.
+    /// Requests with a cause that is taken, and how many are left out of it, because there were too
+    /// many keys; counted only if the filter is by cause.
     counted: HashMap<CounterKey, Counter>,
+    uncounted: u64,
 }
 
 impl Pipeline {
@@ -54,6 +70,7 @@ impl Pipeline {
             probes: AlignmentProbes::default(),
             causes: Causes::default(),
             counted: HashMap::new(),
+            uncounted: 0,
         }
     }
 
@@ -85,12 +102,7 @@ impl Pipeline {
                     return Ok(());
                 }
                 let looked_up = LookedUp::now(&decided, &mut self.enricher);
-                if self.request(&decided, looked_up, sink)? && !self.filter.causes.is_empty() {
-                    let key = CounterKey::of(request, &decided.decision);
-                    let counter = self.counted.entry(key).or_insert(Counter::ZERO);
-                    counter.count(request, &decided.decision);
-                }
-                Ok(())
+                self.request(&decided, looked_up, true, sink).map(drop)
             }
             Event::RejectedOpen(rejected_open) => self.rejected_open(rejected_open, sink),
             Event::BufferedUse(event) => {
@@ -119,11 +131,11 @@ impl Pipeline {
 
     /// Takes what a request says about those that are held back. Called before [`Self::request`], and
     /// for requests that are then left out by their verdict or because they are no findings. Returns
-    /// the completions (CLOCK_MONOTONIC in ns) of earlier findings that are steps of a probe.
+    /// what was decided about earlier ones.
     ///
     /// # Errors
     /// Errors of the sink.
-    pub fn observe(&mut self, request: &Request, sink: &mut dyn Sink) -> Result<Vec<u64>> {
+    pub fn observe(&mut self, request: &Request, sink: &mut dyn Sink) -> Result<Settlement> {
         let released = self.probes.observe(request);
         self.release(released, sink)
     }
@@ -161,15 +173,27 @@ impl Pipeline {
         &mut self,
         counters: impl Iterator<Item = (&'a CounterKey, &'a Counter)>,
         sink: &mut dyn Sink,
-    ) -> Result<Vec<u64>> {
+    ) -> Result<Settlement> {
         let released = self.probes.finish(counters);
         self.release(released, sink)
     }
 
     /// Passes on what was held back; returns the steps of probes.
-    fn release(&mut self, released: Released, sink: &mut dyn Sink) -> Result<Vec<u64>> {
-        released.records.iter().try_for_each(|record| self.show(record, sink))?;
-        Ok(released.steps)
+    fn release(&mut self, released: Released, sink: &mut dyn Sink) -> Result<Settlement> {
+        let Released { records, steps } = released;
+        let by_cause = !self.filter.causes.is_empty();
+        let mut settlement = Settlement::default();
+        for settled in records {
+            let Settled { end_ns, ref record, .. } = settled;
+            let (latency, verdict, finding) = (record.latency_ns, record.verdict, record.finding);
+            if self.show(settled, sink)? && by_cause {
+                settlement.taken.push((end_ns, latency, verdict, finding));
+            }
+        }
+        if !by_cause {
+            settlement.steps = steps;
+        }
+        Ok(settlement)
     }
 
     /// Changes counters to what was decided: steps of probes are no findings, and what is still held
@@ -184,15 +208,37 @@ impl Pipeline {
         self.probes.held()
     }
 
-    /// The counters of the requests that a filter by cause has taken; None without such a filter.
-    pub fn counted(&mut self) -> Option<Vec<(CounterKey, Counter)>> {
+    /// The counters of the requests that a filter by cause has taken, and the number of requests that
+    /// are not in them; None without such a filter.
+    fn counted(&mut self) -> Option<(Vec<(CounterKey, Counter)>, u64)> {
         let counted = std::mem::take(&mut self.counted);
-        (!self.filter.causes.is_empty()).then(|| counted.into_iter().collect())
+        let is_by_cause = !self.filter.causes.is_empty();
+        let mut rows: Vec<_> = counted.into_iter().collect();
+        rows.sort_by_key(|(k, _)| (k.file.inode, k.tgid, k.op, k.verdict, k.outcome, k.errno));
+        is_by_cause.then(|| (rows, std::mem::take(&mut self.uncounted)))
     }
 
-    /// Explains a request that the filter has taken as far as that does not depend on its cause, and
-    /// passes it to the sink, or holds it back, if the filter takes the cause. Returns whether it
-    /// does.
+    /// Reduces the counters of the requests that a filter by cause has taken, as `fit` reduces those
+    /// of totals; returns what it returns.
+    pub(crate) fn fit_counted(
+        &mut self,
+        totals: &mut Totals,
+        fit: impl FnOnce(&mut Totals, &mut Enricher) -> u64,
+    ) -> u64 {
+        let counted = std::mem::take(&mut self.counted).into_iter().collect();
+        let whole = std::mem::replace(&mut totals.counters, counted);
+        let uses = std::mem::take(&mut totals.buffered_uses);
+        let left_out = fit(totals, &mut self.enricher);
+        for (key, counter) in std::mem::replace(&mut totals.counters, whole) {
+            self.counted.entry(key).or_insert(Counter::ZERO).merge(&counter);
+        }
+        totals.buffered_uses = uses;
+        left_out
+    }
+
+    /// Explains a request that the filter has taken as far as that does not depend on its cause,
+    /// and holds it back, or passes it to the sink if `is_shown` and the filter takes the cause.
+    /// Returns whether the filter has taken it.
     ///
     /// # Errors
     /// Errors of the sink.
@@ -200,37 +246,26 @@ impl Pipeline {
         &mut self,
         decided: &Decided<'_>,
         looked_up: LookedUp,
+        is_shown: bool,
         sink: &mut dyn Sink,
     ) -> Result<bool> {
         let record = self.explain(decided, looked_up);
-        let is_taken = self.filter.takes_cause(record.cause);
-        if is_taken {
-            self.pass(decided, record, sink)?;
+        self.side.waited(decided.request);
+        if is_shown {
+            self.side.request(&record);
         }
-        Ok(is_taken)
+        match self.probes.hold(decided, record) {
+            Some(record) => {
+                let is_counted = !self.filter.causes.is_empty();
+                self.show(Settled::new(decided, record, is_counted, is_shown), sink)
+            }
+            None => Ok(false),
+        }
     }
 
     /// Explains a request.
-    pub fn explain(&mut self, decided: &Decided<'_>, looked_up: LookedUp) -> ExplainedRequest {
+    fn explain(&mut self, decided: &Decided<'_>, looked_up: LookedUp) -> ExplainedRequest {
         ExplainedRequest::new(decided, looked_up, &mut self.enricher, &self.clock, self.watched)
-    }
-
-    /// Passes a request that the filter has taken to the sink, or holds it back.
-    ///
-    /// # Errors
-    /// Errors of the sink.
-    pub fn pass(
-        &mut self,
-        decided: &Decided<'_>,
-        record: ExplainedRequest,
-        sink: &mut dyn Sink,
-    ) -> Result<()> {
-        self.side.waited(decided.request);
-        self.side.request(&record);
-        match self.probes.hold(decided, record) {
-            Some(record) => self.show(&record, sink),
-            None => Ok(()),
-        }
     }
 
     /// Takes a request that is not passed to the sink: only what it would have had to wait for.
@@ -238,10 +273,25 @@ impl Pipeline {
         self.side.waited(decided.request);
     }
 
-    /// Passes a request to the sink.
-    fn show(&mut self, record: &ExplainedRequest, sink: &mut dyn Sink) -> Result<()> {
-        self.causes.count(record);
-        sink.request(record)
+    /// Counts a request, and passes it to the sink, if the filter takes its cause; returns whether it
+    /// does.
+    fn show(&mut self, settled: Settled, sink: &mut dyn Sink) -> Result<bool> {
+        let Settled { counted, record, is_shown, .. } = settled;
+        if !self.filter.takes_cause(record.cause) {
+            return Ok(false);
+        }
+        if let Some((key, counter)) = counted.filter(|_| !self.filter.causes.is_empty()) {
+            if self.counted.len() < MAX_COUNTED || self.counted.contains_key(&key) {
+                self.counted.entry(key).or_insert(Counter::ZERO).merge(&counter);
+            } else {
+                self.uncounted += counter.requests;
+            }
+        }
+        if is_shown {
+            self.causes.count(&record);
+            sink.request(&record)?;
+        }
+        Ok(true)
     }
 
     /// Takes a rejected open.
@@ -295,8 +345,12 @@ impl Pipeline {
     ///
     /// [`Op`]: dio_trace_common::abi::Op
     pub fn summary(&mut self, totals: &mut Totals, pids: &[u32], ops: u32) -> Summary {
+        let by_cause = self.counted();
         let Self { enricher, filter, side, probes, .. } = self;
-        let summary = TotalsFilter { filter, pids, ops }.summary(totals, side, enricher);
-        Summary { alignment_probes: probes.rows(enricher), ..summary }
+        let narrow = TotalsFilter { filter, pids, ops };
+        let mut alignment_probes = probes.rows(enricher);
+        alignment_probes.retain(|row| filter.takes_cause(Some(row.cause)));
+        let summary = narrow.summary(totals, by_cause, side, enricher);
+        Summary { alignment_probes, ..summary }
     }
 }

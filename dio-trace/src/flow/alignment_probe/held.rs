@@ -21,25 +21,61 @@ pub(super) struct Held {
     pub(super) record: Box<ExplainedRequest>,
 }
 
+/// A request of which it is known what it is.
+pub struct Settled {
+    /// Completion, CLOCK_MONOTONIC in ns.
+    pub end_ns: u64,
+    /// Where it is counted, and what it adds there; `None` if that is done elsewhere.
+    pub counted: Option<(CounterKey, Counter)>,
+    pub record: ExplainedRequest,
+    /// The sink takes it.
+    pub is_shown: bool,
+}
+
+impl Settled {
+    /// A request that is not held back. It need not be counted if the filter is not by cause.
+    pub fn new(
+        decided: &Decided<'_>,
+        record: ExplainedRequest,
+        is_counted: bool,
+        is_shown: bool,
+    ) -> Self {
+        let end_ns = decided.request.end_ns;
+        Self { end_ns, counted: is_counted.then(|| counted(decided)), record, is_shown }
+    }
+}
+
+fn counted(Decided { request, decision }: &Decided<'_>) -> (CounterKey, Counter) {
+    let mut counter = Counter::ZERO;
+    counter.count(request, decision);
+    (CounterKey::of(request, decision), counter)
+}
+
 impl Held {
     pub(super) fn new(step: Step, decided: &Decided<'_>, record: ExplainedRequest) -> Self {
-        let Decided { request, decision } = decided;
-        let mut counter = Counter::ZERO;
-        counter.count(request, decision);
-        let counted = (CounterKey::of(request, decision), counter);
-        Self { step, end_ns: request.end_ns, counted, record: Box::new(record) }
+        let end_ns = decided.request.end_ns;
+        Self { step, end_ns, counted: counted(decided), record: Box::new(record) }
+    }
+
+    /// The request as the finding that it is.
+    pub(super) fn into_finding(self) -> Settled {
+        let Self { end_ns, counted, record, .. } = self;
+        Settled { end_ns, counted: Some(counted), record: *record, is_shown: true }
     }
 
     /// Turns a finding into a step of a probe, for which there is nothing to do.
-    pub(super) fn into_step(self, why: &str) -> ExplainedRequest {
-        ExplainedRequest {
+    pub(super) fn into_step(self, why: &str, is_shown: bool) -> Settled {
+        let (key, counter) = self.counted;
+        let counted = Some((CounterKey { finding: 0, ..key }, counter));
+        let record = ExplainedRequest {
             finding: false,
             cause: Some(ALIGNMENT_PROBE),
             why: Some(why.to_owned()),
             fix: None,
             reason: Some(Reason::proven(why).kind()),
             ..*self.record
-        }
+        };
+        Settled { end_ns: self.end_ns, counted, record, is_shown }
     }
 }
 

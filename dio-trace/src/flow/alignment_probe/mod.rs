@@ -24,6 +24,7 @@ use dio_trace_common::{
     verdict::Verdict,
 };
 
+pub use held::Settled;
 pub use notes::AlignmentProbeRow;
 
 use crate::{
@@ -53,8 +54,8 @@ const MAX_HELD: usize = 512;
 /// Requests that are no longer held back.
 #[derive(Default)]
 pub struct Released {
-    /// What is passed to the sink, in order.
-    pub records: Vec<ExplainedRequest>,
+    /// In order. A filter by cause takes them only now.
+    pub records: Vec<Settled>,
     /// Completions, CLOCK_MONOTONIC in ns, of the requests that turned out to be steps of a probe
     /// and are no findings.
     pub steps: Vec<u64>,
@@ -277,9 +278,7 @@ impl AlignmentProbes {
         let why = note.why();
         for held in run.requests {
             released.steps.push(held.end_ns);
-            if self.sight.shows_all {
-                released.records.push(held.into_step(&why));
-            }
+            released.records.push(held.into_step(&why, self.sight.shows_all));
         }
     }
 
@@ -303,7 +302,7 @@ impl AlignmentProbes {
 }
 
 fn become_findings(run: Run, released: &mut Released) {
-    released.records.extend(run.requests.into_iter().map(|held| *held.record));
+    released.records.extend(run.requests.into_iter().map(Held::into_finding));
 }
 
 /// The process and file of a request; `None` if a recording does not say them, since requests of

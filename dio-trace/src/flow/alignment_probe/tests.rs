@@ -339,6 +339,42 @@ fn a_filter_by_verdict_does_not_hide_the_read_that_worked() {
 }
 
 #[test]
+fn a_filter_by_cause_takes_what_the_requests_turn_out_to_be() {
+    let misaligned = of_process(3, Request { pos: 100, ..read(4096, 0, false) });
+    let requests = [qemu(), vec![misaligned]].concat();
+    for sight in [ALL, FINDINGS] {
+        for (cause, findings, refused, notes) in
+            [("alignment-probe", 0, 5, 1), ("misaligned", 1, 1, 0), ("io-error", 0, 0, 0)]
+        {
+            let mut traced = Traced::new(sight);
+            traced.pipeline.filter.causes = vec![cause];
+            requests.iter().for_each(|request| traced.take(*request));
+            let summary = traced.summary();
+            let figures =
+                (summary.findings, summary.requests["refused"], summary.alignment_probes.len());
+            assert_eq!(figures, (findings, refused, notes), "{cause} {sight:?}");
+            assert_eq!(summary.ended(), refused, "{cause} {sight:?}");
+            let shown = if cause == "alignment-probe" && !sight.shows_all { 0 } else { refused };
+            assert_eq!(traced.shown().len() as u64, shown, "{cause} {sight:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_filter_by_cause_counts_is_bounded() {
+    let mut traced = Traced::new(ALL);
+    traced.pipeline.filter.causes = vec!["misaligned"];
+    let misaligned = Request { pos: 100, ..read(4096, 0, false) };
+    for pid in 1..=16_400 {
+        let event = Event::Request(Box::new(of_process(pid, misaligned)));
+        traced.pipeline.event(&event, traced.sink.get_mut()).unwrap();
+    }
+    let summary = traced.summary();
+    assert_eq!(summary.findings, 16_384);
+    assert!(summary.lost.values().any(|lost| *lost >= 16), "{:?}", summary.lost);
+}
+
+#[test]
 fn memory_is_bounded_and_nothing_is_lost() {
     // More steps than any probe has.
     let many: Vec<Request> = (0..MAX_STEPS as u64 + 3)

@@ -48,10 +48,9 @@ impl Selection {
     };
 
     /// True if the selection needs individual requests, because totals do not have what it selects
-    /// by.
+    /// by. For causes, only what is shown needs them.
     pub(super) const fn asks_requests(&self) -> bool {
         !self.window.is_all()
-            || !self.filter.causes.is_empty()
             || self.wanted.tid != 0
             || self.wanted.apis != u32::MAX
             || self.wanted.min_latency_ns != 0

@@ -34,13 +34,10 @@ use crate::{
 const MAX_BUFFERED_USES: usize = 1 << 14;
 
 impl Walk<'_> {
-    /// Counts a request, in case the totals do not suffice.
+    /// Counts a request, whatever its cause, in case the totals do not suffice.
     pub(super) fn count(&mut self, decided: &Decided<'_>) {
         let Decided { request, decision } = *decided;
-        self.shown += 1;
         self.use_directly(decided.file(), request.task.tgid);
-        let latency = decided.latency_ns();
-        self.timeline.add(request.end_ns, latency, decision.verdict, decision.finding);
         let kind = (
             request.op,
             decision.verdict as u8,
@@ -109,11 +106,13 @@ impl Walk<'_> {
         let incomplete = !whole && (header.all || in_totals < self.recorded);
         // The same if totals had to be left out.
         let incomplete = incomplete || self.left_out.totals != 0 && in_totals < self.recorded;
-        let by_requests = self.selection.asks_requests() || incomplete;
+        let uncounted = self.selection.asks_requests() || incomplete;
+        // What is shown by cause was counted from the requests, whatever the other figures are from.
+        let by_requests = uncounted || !self.selection.filter.causes.is_empty();
         let counters: Vec<_> =
-            if by_requests { self.counted.take() } else { self.counters.drain().collect() };
+            if uncounted { self.counted.take() } else { self.counters.drain().collect() };
         (self.counters, self.counted) = (HashMap::new(), Counted::default());
-        if !by_requests {
+        if !uncounted {
             self.left_out.requests = 0; // they are in the totals
         }
         let mut totals = self.as_live(&header, counters, by_requests);
@@ -121,6 +120,7 @@ impl Walk<'_> {
         (self.named_right, self.used) = (HashMap::new(), HashSet::new());
         self.left_out.rows =
             self.pipeline.left_out() + fit(&mut totals, &mut self.pipeline.enricher);
+        self.left_out.rows += self.pipeline.fit_counted(&mut totals, fit);
         let Selection { pids, wanted, .. } = &self.selection;
         let mut summary = self.pipeline.summary(&mut totals, pids, wanted.ops);
         summary.scope = scope(&header.scope);

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use anyhow::Result;
 use dio_trace_common::{
     abi::{Counter, CounterKey, FileId, Request, Task},
-    verdict::Decision,
+    verdict::{Decision, Verdict},
 };
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
         alignment_probe::Sight,
         decided::{Decided, LookedUp},
         explained::WatchedEffects,
-        pipeline::Pipeline,
+        pipeline::{Pipeline, Settlement},
         sink::Sink,
         timeline::Timeline,
     },
@@ -258,12 +258,14 @@ impl<'a> Walk<'a> {
             if !self.selection.filter.takes_decision(verdict, Some(outcome)) {
                 return Ok(());
             }
-            if !self.selection.filter.causes.is_empty() {
-                return self.by_cause(&decided, recorded, all);
-            }
             self.count(&decided);
-            if decided.decision.finding || all {
-                return self.show(&decided, recorded);
+            let is_shown = decided.decision.finding || all;
+            if !self.selection.filter.causes.is_empty() {
+                return self.by_cause(&decided, recorded, is_shown);
+            }
+            self.add(time, decided.latency_ns(), verdict, decided.decision.finding);
+            if is_shown {
+                return self.show(&decided, recorded, true).map(drop);
             }
             self.pipeline.unseen(&decided);
             Ok(())
@@ -296,27 +298,43 @@ impl<'a> Walk<'a> {
 
     /// Takes what a request says about those that are held back.
     fn observe(&mut self, request: &Request) -> Result<()> {
-        let steps = self.pipeline.observe(request, self.sink)?;
-        steps.iter().for_each(|time| self.timeline.is_no_finding(*time));
+        let settlement = self.pipeline.observe(request, self.sink)?;
+        self.settle(settlement);
         Ok(())
     }
 
     /// Decides about the requests that are still held back. Called after the last item.
     pub(super) fn end(&mut self) -> Result<()> {
-        let steps = self.pipeline.finish_probes(self.counters.iter(), self.sink)?;
-        steps.iter().for_each(|time| self.timeline.is_no_finding(*time));
+        let settlement = self.pipeline.finish_probes(self.counters.iter(), self.sink)?;
+        self.settle(settlement);
         Ok(())
     }
 
-    /// Counts and shows a request if it has a cause that is selected.
-    fn by_cause(&mut self, decided: &Decided<'_>, recorded: &Recorded, all: bool) -> Result<()> {
-        let looked_up = self.looked_up(recorded);
-        let record = self.pipeline.explain(decided, looked_up);
-        if !self.selection.filter.takes_cause(record.cause) {
-            return Ok(());
+    fn settle(&mut self, Settlement { steps, taken }: Settlement) {
+        steps.iter().for_each(|time| self.timeline.is_no_finding(*time));
+        for (time, latency, verdict, finding) in taken {
+            self.add(time, latency, verdict, finding);
         }
-        self.count(decided);
-        if record.finding || all { self.pipeline.pass(decided, record, self.sink) } else { Ok(()) }
+    }
+
+    /// Adds a request that matches the selection.
+    fn add(&mut self, time: u64, latency: u64, verdict: Verdict, finding: bool) {
+        self.shown += 1;
+        self.timeline.add(time, latency, verdict, finding);
+    }
+
+    /// Shows a request if it has a cause that is selected.
+    fn by_cause(
+        &mut self,
+        decided: &Decided<'_>,
+        recorded: &Recorded,
+        is_shown: bool,
+    ) -> Result<()> {
+        if self.show(decided, recorded, is_shown)? {
+            let Decision { verdict, finding, .. } = decided.decision;
+            self.add(decided.request.end_ns, decided.latency_ns(), verdict, finding);
+        }
+        Ok(())
     }
 
     fn looked_up(&mut self, recorded: &Recorded) -> LookedUp {
@@ -324,8 +342,8 @@ impl<'a> Walk<'a> {
         LookedUp { extents: recorded.extents, memory: None, stack }
     }
 
-    fn show(&mut self, decided: &Decided<'_>, recorded: &Recorded) -> Result<()> {
+    fn show(&mut self, decided: &Decided<'_>, recorded: &Recorded, is_shown: bool) -> Result<bool> {
         let looked_up = self.looked_up(recorded);
-        self.pipeline.request(decided, looked_up, self.sink).map(drop)
+        self.pipeline.request(decided, looked_up, is_shown, self.sink)
     }
 }
