@@ -103,6 +103,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let mut tracer = interactive::with_progress(|progress| Tracer::start(&options, progress))?;
     let recorder = record.map(|args| args.start(verb, &subject, &tracer)).transpose()?;
     let family = Family::of(&subject, &tracer)?;
+    let started = Instant::now(); // before the command begins
     let (watch, text) = watch(verb, &subject, &family, &mut tracer)?;
     announce(&tracer, &text, common);
     list_open(&family.all(), common.verbose > 0);
@@ -114,7 +115,6 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         .with_sight(Sight { sees_all: all, shows_all: all });
     let scope = family.scope(text.clone());
     let family = (common.verbose > 0).then_some(family);
-    let started = Instant::now();
     let table = LiveTable::new(common);
     let mut session = Session {
         tracer,
