@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// The number of runs of dio-trace.
-pub(crate) const RUNS: u64 = 26;
+pub(crate) const RUNS: u64 = 27;
 pub(crate) const SETUPS: &[&str] = &["ext4-512", "ext4-4kn", "btrfs-dup", "xfs-512", "scsi-medium"];
 
 /// One report; returns the mismatches.

@@ -76,14 +76,16 @@ pub(super) fn check(trial: &Trial<'_>, folder: &Path) -> Result<Vec<String>> {
     fill(&file, 16 * PAGE)?;
     let traces = Traces::new(trial.out, "reports");
     let me = std::env::current_exe().context("xtask cannot find itself")?;
+    trial.count();
     let mut tool = Command::new(&trial.tried.tool);
     tool.args(["run", "--attach", &trial.tried.attach, "-o", text(&traces.json)?, "--"]);
     tool.args([text(&me)?, "guest", "reports-segments", text(&file)?]);
     let output = tool.output().context("cannot start dio-trace")?;
     let refused = String::from_utf8_lossy(&output.stdout).into_owned();
     let screen = fs::read_to_string(&traces.json).context("dio-trace wrote no screen")?;
-    // Lines are broken to fit the screen.
-    let shown = screen.split_whitespace().collect::<Vec<_>>().join(" ");
+    // The end of the run names the causes again. Lines are broken to fit the screen.
+    let live = screen.split("\n REQUESTS").next().unwrap_or_default();
+    let shown = live.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut wrong = Vec::new();
     if !refused.lines().any(|odd| odd == "address") {
         wrong.push(format!("the scenario shows nothing: refused were only {refused:?}"));
