@@ -199,7 +199,7 @@ pub(crate) fn submit(ring: &mut IoUring, entry: &squeue::Entry) -> Result<i64> {
 }
 
 /// The calling thread's last error as -errno.
-pub(crate) fn last_error() -> i64 {
+fn last_error() -> i64 {
     -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 

@@ -13,12 +13,12 @@ use anyhow::{Context, Result};
 use clap::Args;
 use io_uring::IoUring;
 
-use super::{Seen, Trial, on};
+use super::{Seen, Trial, on, results};
 use crate::{
     guest::direct_io::{
         files::fill,
         memory::Buffer,
-        request::{Call, last_error, plain, submit},
+        request::{Call, plain, submit, vectored},
     },
     host::cmd::text,
 };
@@ -53,11 +53,16 @@ pub(crate) fn program(args: &ReportsFlagsArgs) -> Result<()> {
     let crashes = if file.metadata()?.file_type().is_block_device() { RWF_DONTCACHE } else { 0 };
     for (n, (flags, len)) in WRITES.iter().enumerate() {
         let flags = flags & !crashes;
-        let iovec = libc::iovec { iov_base: buffer.at(0).cast(), iov_len: *len };
-        let offset = (n * STEP) as libc::off_t;
-        // SAFETY: one iovec, of our own buffer.
-        let wrote = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const iovec, 1, offset, flags) };
-        println!("{}", if wrote < 0 { last_error() } else { wrote as i64 });
+        let call = Call {
+            write: true,
+            fd: file.as_raw_fd(),
+            buffer: buffer.at(0),
+            len: *len,
+            offset: (n * STEP) as i64,
+            cut: 0,
+            flags,
+        };
+        println!("{}", vectored("pwritev2", &call));
     }
     let call = Call {
         write: false,
@@ -78,11 +83,8 @@ pub(crate) fn program(args: &ReportsFlagsArgs) -> Result<()> {
 
 /// Runs the program; returns its results, and the requests on the file in the order of the calls.
 fn run(trial: &Trial<'_>, file: &Path) -> Result<(Vec<i64>, Vec<Seen>)> {
-    let me = std::env::current_exe().context("xtask cannot find itself")?;
-    let command = [text(&me)?, "guest", "reports-flags", text(file)?];
-    let (said, seen, _) = trial.run_with_summary(&command)?;
-    let results: Result<Vec<i64>, _> = said.lines().map(str::parse).collect();
-    let results = results.with_context(|| format!("the program said {said}"))?;
+    let (said, seen, _) = trial.run_guest(&[], &["reports-flags", text(file)?])?;
+    let results = results(&said)?;
     let count = WRITES.len() + 2;
     let seen = on(&seen, file, count).map_err(anyhow::Error::msg)?;
     Ok((results, seen.into_iter().cloned().collect()))

@@ -38,7 +38,10 @@ use crate::{
         fixtures::Place,
         harness::{Traces, Tried, end, requests, wait_until_tracing},
     },
-    host::cmd::{say, text},
+    host::{
+        cmd::{say, text},
+        paths,
+    },
 };
 
 /// The number of runs of dio-trace.
@@ -125,6 +128,12 @@ impl Trial<'_> {
         Ok((said, requests(&json)?, serde_json::from_str(summary)?))
     }
 
+    /// [`Trial::run_with`] for a guest word of this program.
+    fn run_guest(&self, options: &[&str], words: &[&str]) -> Result<(String, Vec<Seen>, Value)> {
+        let me = paths::own_program()?;
+        self.run_with(options, &[&[text(&me)?, "guest"], words].concat())
+    }
+
     /// Traces all processes with `audit --all` while a command runs; returns the requests.
     fn audit(&self, command: &[&str]) -> Result<Vec<Seen>> {
         let traces = Traces::new(self.out, "reports");
@@ -139,18 +148,26 @@ impl Trial<'_> {
         read(&traces)
     }
 
-    /// Counts a run of dio-trace.
-    fn count(&self) {
-        self.runs.set(self.runs.get() + 1);
-    }
-
+    /// dio-trace, with JSON lines of every request.
     fn tool(&self, verb: &str, traces: &Traces) -> Result<Command> {
-        self.count();
-        let mut tool = Command::new(&self.tried.tool);
-        tool.args([verb, "--all", "--json", "--attach", &self.tried.attach]);
-        tool.args(["-o", text(&traces.json)?]);
+        let mut tool = self.plain_tool(verb, traces)?;
+        tool.args(["--all", "--json"]);
         Ok(tool)
     }
+
+    /// dio-trace, with its output in a file.
+    fn plain_tool(&self, verb: &str, traces: &Traces) -> Result<Command> {
+        self.runs.set(self.runs.get() + 1);
+        let mut tool = Command::new(&self.tried.tool);
+        tool.args([verb, "--attach", &self.tried.attach, "-o", text(&traces.json)?]);
+        Ok(tool)
+    }
+}
+
+/// The numbers that a program printed, one a line.
+fn results(said: &str) -> Result<Vec<i64>> {
+    let results: Result<Vec<i64>, _> = said.lines().map(str::parse).collect();
+    results.with_context(|| format!("the program said {said}"))
 }
 
 fn read(traces: &Traces) -> Result<Vec<Seen>> {

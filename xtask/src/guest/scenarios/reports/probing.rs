@@ -5,7 +5,6 @@ use std::{
     io,
     os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result};
@@ -18,7 +17,7 @@ use crate::{
         direct_io::{files::fill, memory::Buffer},
         harness::{Traces, not_ended_with},
     },
-    host::cmd::text,
+    host::{cmd::text, paths},
 };
 
 const PAGE: usize = 4096;
@@ -147,11 +146,10 @@ impl Traced {
     /// Runs the program under dio-trace.
     fn run(trial: &Trial<'_>, file: &Path, way: Way, all: bool) -> Result<Self> {
         let traces = Traces::new(trial.out, "reports");
-        let me = std::env::current_exe().context("xtask cannot find itself")?;
-        trial.count();
-        let mut tool = Command::new(&trial.tried.tool);
-        tool.args(["run", "--json", "--attach", &trial.tried.attach, "--fail-on", "refused"]);
-        tool.args(all.then_some("--all")).args(["-o", text(&traces.json)?, "--", text(&me)?]);
+        let me = paths::own_program()?;
+        let mut tool = trial.plain_tool("run", &traces)?;
+        tool.args(["--json", "--fail-on", "refused"]).args(all.then_some("--all"));
+        tool.args(["--", text(&me)?]);
         tool.args(["guest", "reports-probing", text(file)?, "--way", way.word()]);
         let output = tool.output().context("cannot start dio-trace")?;
         let json = fs::read_to_string(&traces.json).context("dio-trace wrote no JSON")?;

@@ -6,7 +6,6 @@ use std::{
     io,
     os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result};
@@ -18,7 +17,7 @@ use crate::{
         direct_io::{files::fill, memory::Buffer},
         harness::Traces,
     },
-    host::cmd::text,
+    host::{cmd::text, paths},
 };
 
 const PAGE: usize = 4096;
@@ -75,11 +74,9 @@ pub(super) fn check(trial: &Trial<'_>, folder: &Path) -> Result<Vec<String>> {
     let file = folder.join("segments");
     fill(&file, 16 * PAGE)?;
     let traces = Traces::new(trial.out, "reports");
-    let me = std::env::current_exe().context("xtask cannot find itself")?;
-    trial.count();
-    let mut tool = Command::new(&trial.tried.tool);
-    tool.args(["run", "--attach", &trial.tried.attach, "-o", text(&traces.json)?, "--"]);
-    tool.args([text(&me)?, "guest", "reports-segments", text(&file)?]);
+    let me = paths::own_program()?;
+    let mut tool = trial.plain_tool("run", &traces)?;
+    tool.args(["--", text(&me)?, "guest", "reports-segments", text(&file)?]);
     let output = tool.output().context("cannot start dio-trace")?;
     let refused = String::from_utf8_lossy(&output.stdout).into_owned();
     let screen = fs::read_to_string(&traces.json).context("dio-trace wrote no screen")?;

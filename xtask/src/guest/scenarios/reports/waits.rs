@@ -17,12 +17,12 @@ use clap::{Args, ValueEnum};
 use io_uring::IoUring;
 use serde_json::Value;
 
-use super::{Seen, Trial, on};
+use super::{Seen, Trial, on, results};
 use crate::{
     guest::direct_io::{
         files::fill,
         memory::Buffer,
-        request::{Call, last_error, plain, submit},
+        request::{Call, plain, submit, vectored},
     },
     host::cmd::text,
 };
@@ -134,27 +134,14 @@ fn while_locked(cached: &File, request: &mut dyn FnMut(usize) -> i64) -> Result<
 }
 
 fn nowait(call: &Call) -> i64 {
-    let iovec = libc::iovec { iov_base: call.buffer.cast(), iov_len: call.len };
-    let offset = call.offset;
-    // SAFETY: one iovec, of the caller's buffer.
-    let done = unsafe {
-        if call.write {
-            libc::pwritev2(call.fd, &raw const iovec, 1, offset, call.flags)
-        } else {
-            libc::preadv2(call.fd, &raw const iovec, 1, offset, call.flags)
-        }
-    };
-    if done < 0 { last_error() } else { done as i64 }
+    vectored(if call.write { "pwritev2" } else { "preadv2" }, call)
 }
 
 /// Runs the program; returns its results, the requests, and the summary's rows.
 fn run(trial: &Trial<'_>, what: What, file: &Path) -> Result<(Vec<i64>, Vec<Seen>, Vec<Value>)> {
-    let me = std::env::current_exe().context("xtask cannot find itself")?;
-    let word = what.word();
-    let command = [text(&me)?, "guest", "reports-waits", &word, text(file)?];
-    let (said, seen, summary) = trial.run_with(OPTIONS, &command)?;
-    let results: Result<Vec<i64>, _> = said.lines().map(str::parse).collect();
-    let results = results.with_context(|| format!("the program said {said}"))?;
+    let words = ["reports-waits", &what.word(), text(file)?];
+    let (said, seen, summary) = trial.run_guest(OPTIONS, &words)?;
+    let results = results(&said)?;
     let seen = on(&seen, file, results.len()).map_err(anyhow::Error::msg)?;
     let rows = summary["nowait"].as_array().cloned().unwrap_or_default();
     Ok((results, seen.into_iter().cloned().collect(), rows))
