@@ -18,7 +18,8 @@ pub use explain::{Explanation, explain, wants_extents};
 pub use forecast::forecast;
 pub use reason::{Certainty, Reason, ReasonKind};
 pub use rules::{
-    ALIGNMENT_PROBE, IO_ERRORS, Limits, NOT_EXPLAINED, PUNTED, RULES, WOULD_BLOCK, limits_of,
+    ALIGNMENT_PROBE, BUFFER_CHANGED, IO_ERRORS, LOOP_BUFFERED, Limits, NOT_EXPLAINED, PUNTED,
+    RULES, WAITS, WOULD_BLOCK, limits_of,
 };
 pub use side_events::{DirectBy, explain_file, explain_mixed, explain_rejected_open, mixed_cause};
 

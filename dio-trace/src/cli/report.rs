@@ -282,7 +282,7 @@ impl Sink for Show {
     }
 
     fn rejected_open(&mut self, row: &RejectedOpenRow) -> Result<()> {
-        self.found.add(row.cause, &row.fs);
+        self.found.add(row.cause, &row.user.fs);
         self.screen.as_mut().map_or(Ok(()), |screen| screen.rejected_open(row))
     }
 

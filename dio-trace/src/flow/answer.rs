@@ -8,6 +8,7 @@ use dio_trace_common::{
 };
 
 use crate::{
+    cause::LOOP_BUFFERED,
     flow::{
         causes::{CauseRow, Causes},
         nothing,
@@ -68,14 +69,13 @@ fn answer(s: &Summary, basis: &Basis) -> String {
         0 => String::new(),
         n => format!("O_DIRECT itself was refused {}.", counted(n, "time")),
     };
+    let filtered = basis.selected || basis.included == Included::Causes;
     let text = match s.ended() {
-        0 if !refused.is_empty() && (basis.selected || basis.included == Included::Causes) => {
-            String::new()
-        }
+        0 if filtered && !refused.is_empty() => return refused,
         0 => nothing(s, basis),
         _ => sentence(s, basis),
     };
-    [text, refused].iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(" ")
+    if refused.is_empty() { text } else { format!("{text} {refused}") }
 }
 
 fn nothing(s: &Summary, basis: &Basis) -> String {
@@ -110,7 +110,7 @@ fn sentence(s: &Summary, basis: &Basis) -> String {
         1 => parts.push("1 file is also used through the page cache".to_owned()),
         n => parts.push(format!("{} files are also used through the page cache", count(n))),
     }
-    if s.files.iter().any(|row| row.cause == Some("loop-buffered")) {
+    if s.files.iter().any(|row| row.cause == Some(LOOP_BUFFERED)) {
         parts.push("a loop device below uses the page cache (loop-buffered)".to_owned());
     }
     parts.extend(not_counted(basis));
@@ -175,26 +175,28 @@ fn healthy(s: &Summary, basis: &Basis, missed: bool) -> String {
             if s.nowait_gains_nothing() { "RWF_NOWAIT gains nothing" } else { "nothing to report" };
         return format!("{}: {}; {end}", counted(ended, "request"), figures::parts(&parts));
     }
-    let seen = match (basis, missed) {
-        (Basis { included: Included::Sample(_), .. }, _) => " that were recorded",
-        (Basis { selected: true, .. }, _) => " that were selected",
-        (_, true) => " that were seen",
-        _ => "",
-    };
+    let seen = which(basis, missed);
     if ended == 1 && seen.is_empty() {
         return "The one request was direct".to_owned();
     }
     format!("All {} requests{seen} were direct", count(ended))
 }
 
+/// Which requests are meant by "all".
+const fn which(basis: &Basis, missed: bool) -> &'static str {
+    match (basis, missed) {
+        (Basis { included: Included::Sample(_), .. }, _) => " that were recorded",
+        (Basis { selected: true, .. }, _) => " that were selected",
+        (_, true) => " that were seen",
+        _ => "",
+    }
+}
+
 /// The clauses about findings: the most important problem with its causes, then the other problems.
 fn problem(s: &Summary, basis: &Basis, found: &Found, lead: Problem, missed: bool) -> Vec<String> {
     let n = found.sum(lead);
     let why = because(&s.causes, lead, n);
-    let mut parts = vec![match why {
-        Some(why) => lead_clause(s, basis, found, lead, missed) + &why,
-        None => lead_clause(s, basis, found, lead, missed),
-    }];
+    let mut parts = vec![lead_clause(s, basis, found, lead, missed) + &why];
     let known: u64 = s.causes.iter().map(|row| row.problems[lead as usize]).sum();
     if known < n {
         let why = match lost(s, Stat::LostEvent) {
@@ -221,11 +223,7 @@ fn lead_clause(s: &Summary, basis: &Basis, found: &Found, lead: Problem, missed:
         && basis.included == Included::Every
         && matches!(&s.parts()[..], [("direct", _)])
     {
-        let seen = match (basis.selected, missed) {
-            (true, _) => " that were selected",
-            (false, true) => " that were seen",
-            _ => "",
-        };
+        let seen = which(basis, missed);
         let all = counted(s.ended(), "request");
         return format!("All {all}{seen} were direct, but {} {}", count(n), verb(lead, n));
     }
@@ -283,16 +281,16 @@ const fn noun(problem: Problem) -> &'static str {
     }
 }
 
-/// Why: the causes of the `n` findings with this problem, with their shares; None if no cause is
+/// Why: the causes of the `n` findings with this problem, with their shares; empty if no cause is
 /// known.
-fn because(causes: &[CauseRow], problem: Problem, n: u64) -> Option<String> {
+fn because(causes: &[CauseRow], problem: Problem, n: u64) -> String {
     // More events than counts arrive if counters were lost.
     let of = |row: &CauseRow| row.problems[problem as usize].min(n);
     let mut rows: Vec<&CauseRow> = causes.iter().filter(|row| of(row) != 0).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(of(row)));
-    let [first, rest @ ..] = &rows[..] else { return None };
+    let [first, rest @ ..] = &rows[..] else { return String::new() };
     let share = |row: &CauseRow| percent(of(row), n);
-    Some(match of(first) {
+    match of(first) {
         top if top == n => format!(", {}", main_cause(first)),
         top if top.saturating_mul(20) >= n.saturating_mul(19) => {
             format!(", nearly all {}", main_cause(first))
@@ -314,7 +312,7 @@ fn because(causes: &[CauseRow], problem: Problem, n: u64) -> Option<String> {
                 if rows.len() > 3 { "others".to_owned() } else { few.pop().unwrap_or_default() };
             format!(", because of {} and {last}", few.join(", "))
         }
-    })
+    }
 }
 
 /// The cause that most findings have, with its title. Its files are named if all its findings

@@ -12,7 +12,7 @@ use dio_trace_common::abi::FileId;
 use serde::Serialize;
 
 use crate::{
-    cause::{Certainty, ReasonKind, find},
+    cause::{BUFFER_CHANGED, Certainty, ReasonKind, find},
     flow::{
         explained::ExplainedRequest,
         problem::{ByProblem, Problem},
@@ -118,7 +118,7 @@ impl Causes {
     pub fn rows(&self) -> Vec<CauseRow> {
         let minor = |row: &CauseRow| {
             // What is on the disk may be wrong.
-            row.cause != "buffer-changed"
+            row.cause != BUFFER_CHANGED
                 && row
                     .problems
                     .iter()

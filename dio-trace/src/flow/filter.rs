@@ -131,7 +131,8 @@ impl<'a> TotalsFilter<'a> {
         self.retain(totals, enricher);
         let filter = self.filter;
         side.retain(|row| {
-            filter.takes_file(&row.comm, &row.path, &row.fs) && filter.takes_cause(Some(row.cause))
+            filter.takes_file(&row.user.comm, &row.user.path, &row.user.fs)
+                && filter.takes_cause(Some(row.cause))
         });
         let nowait = by_cause.map(|(counters, left_out)| {
             let rows = nowait::rows(&totals.counters, side.waits(), enricher);

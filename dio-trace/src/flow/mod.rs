@@ -8,6 +8,7 @@ pub mod bytes;
 pub mod causes;
 pub mod decided;
 pub mod explained;
+pub mod file_user;
 pub mod filter;
 pub mod group;
 pub(crate) mod nothing;

@@ -6,10 +6,15 @@
 
 use std::{cmp::Reverse, collections::HashMap};
 
-use dio_trace_common::abi::{Counter, CounterKey, FileId, Op, Request, ring, would_block};
+use dio_trace_common::abi::{Counter, CounterKey, FileId, Op, Request, ring};
 use serde::Serialize;
 
-use crate::{cause, enrich::Enricher, util::figures::count};
+use crate::{
+    cause::{self, WAITS},
+    enrich::Enricher,
+    flow::file_user::FileUser,
+    util::figures::count,
+};
 
 /// The fewest requests with EAGAIN that are reported.
 const MIN: u64 = 10;
@@ -27,19 +32,10 @@ struct Waits {
     /// Requests that a worker thread of io_uring made, and those that ended with EAGAIN.
     punted: u64,
     eagain: u64,
-    /// The same by bit of [`would_block`].
-    punted_for: [u64; REASONS.len()],
-    eagain_for: [u64; REASONS.len()],
+    /// The same by the row of [`WAITS`].
+    punted_for: [u64; WAITS.len()],
+    eagain_for: [u64; WAITS.len()],
 }
-
-/// The bits of [`would_block`], with their words.
-const REASONS: &[(u8, &str)] = &[
-    (would_block::TIMESTAMP, "a time stamp or version to update, or setuid bits to remove"),
-    (would_block::DIRTY, "dirty pages of the range to write back"),
-    (would_block::CACHED, "pages of the range in the page cache"),
-    (would_block::BLOCK_MAP, "the file system's block mapping"),
-    (would_block::INODE_LOCK, "the lock of the inode, which another thread held"),
-];
 
 /// Sums of requests that would have had to wait.
 #[derive(Default)]
@@ -62,8 +58,8 @@ impl WaitSums {
             return;
         };
         *sum += 1;
-        for (sum, (bit, _)) in reasons.iter_mut().zip(REASONS) {
-            *sum += u64::from(bits & bit != 0);
+        for (sum, wait) in reasons.iter_mut().zip(WAITS) {
+            *sum += u64::from(bits & wait.bit != 0);
         }
     }
 }
@@ -72,12 +68,8 @@ impl WaitSums {
 /// to a worker thread.
 #[derive(Clone, Debug, Serialize)]
 pub struct NowaitRow {
-    pub pid: u32,
-    pub comm: String,
-    pub path: String,
-    pub dev: String,
-    pub ino: u64,
-    pub fs: String,
+    #[serde(flatten)]
+    pub user: FileUser,
     pub op: Op,
     /// All requests of this operation, and those that ended with EAGAIN.
     pub requests: u64,
@@ -121,7 +113,9 @@ pub(crate) fn rows(
         .filter(|(_, sum)| sum.is_often(sum.eagain) || sum.is_often(sum.waits.punted));
     let mut rows: Vec<NowaitRow> = often.map(|(key, sum)| row(key, &sum, enricher)).collect();
     let most = |row: &NowaitRow| Reverse(row.eagain.max(row.punted));
-    rows.sort_by(|a, b| (most(a), &a.path, a.pid).cmp(&(most(b), &b.path, b.pid)));
+    rows.sort_by(|a, b| {
+        (most(a), &a.user.path, a.user.pid).cmp(&(most(b), &b.user.path, b.user.pid))
+    });
     rows
 }
 
@@ -151,9 +145,9 @@ impl Sum {
 }
 
 /// The reasons with their numbers of requests, the most frequent first; None if no probe saw one.
-fn words(reasons: &[u64; REASONS.len()]) -> Option<String> {
-    let seen = reasons.iter().zip(REASONS).filter(|(sum, _)| **sum != 0);
-    let mut seen: Vec<(u64, &str)> = seen.map(|(sum, (_, words))| (*sum, *words)).collect();
+fn words(reasons: &[u64; WAITS.len()]) -> Option<String> {
+    let seen = reasons.iter().zip(WAITS).filter(|(sum, _)| **sum != 0);
+    let mut seen: Vec<(u64, &str)> = seen.map(|(sum, wait)| (*sum, wait.noun)).collect();
     seen.sort_by_key(|(sum, _)| Reverse(*sum));
     let words: Vec<String> =
         seen.iter().map(|(sum, words)| format!("{words} ({})", count(*sum))).collect();
@@ -161,10 +155,9 @@ fn words(reasons: &[u64; REASONS.len()]) -> Option<String> {
 }
 
 fn row((pid, file, op): Key, sum: &Sum, enricher: &mut Enricher) -> NowaitRow {
-    let comm = enricher.process(pid, None);
-    let info = enricher.file(file, pid);
+    let user = FileUser::new(pid, None, file, enricher);
     let op = Op::from_u8(op).unwrap_or(Op::Read);
-    let fs = info.deciding().0;
+    let fs = enricher.file(file, pid).deciding().0;
     let all = count(sum.all);
     let eagain = sum.is_often(sum.eagain);
     let (cause, why, fix) = if eagain {
@@ -189,12 +182,7 @@ fn row((pid, file, op): Key, sum: &Sum, enricher: &mut Enricher) -> NowaitRow {
         )
     };
     NowaitRow {
-        pid,
-        comm,
-        path: info.path.clone(),
-        dev: info.dev.clone(),
-        ino: file.ino,
-        fs: info.fs.clone(),
+        user,
         op,
         requests: sum.all,
         eagain: sum.eagain,
@@ -246,7 +234,8 @@ mod tests {
             counter(3, EAGAIN, MIN - 1),
         ];
         let rows = rows(&counters, &WaitSums::default(), &mut enricher);
-        let found: Vec<_> = rows.iter().map(|row| (row.pid, row.requests, row.eagain)).collect();
+        let found: Vec<_> =
+            rows.iter().map(|row| (row.user.pid, row.requests, row.eagain)).collect();
         assert_eq!(found, [(1, 80, 60)]);
         assert!(rows[0].why.starts_with("60 of 80 reads ended with EAGAIN"));
         assert!(rows[0].why.contains("; likely pages of the file in the page cache"));
@@ -268,7 +257,7 @@ mod tests {
         waits.0.insert((3, file, Op::Read as u8), seen(5, 3));
         let counters = [counter(1, EAGAIN, 60), counter(2, 0, 40), counter(3, 0, 40)];
         let rows = rows(&counters, &waits, &mut enricher);
-        let found: Vec<_> = rows.iter().map(|row| (row.pid, row.cause, row.punted)).collect();
+        let found: Vec<_> = rows.iter().map(|row| (row.user.pid, row.cause, row.punted)).collect();
         assert_eq!(found, [(1, cause::WOULD_BLOCK, 0), (2, cause::PUNTED, 30)]);
         assert!(
             rows[0]

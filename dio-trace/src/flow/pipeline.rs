@@ -302,7 +302,8 @@ impl Pipeline {
         let row = self.side.rejected_open(event, &mut self.enricher, &self.clock);
         let filter = &self.filter;
         let is_taken = |row: &&RejectedOpenRow| {
-            filter.takes_file(&row.comm, &row.path, &row.fs) && filter.takes_cause(Some(row.cause))
+            filter.takes_file(&row.user.comm, &row.user.path, &row.user.fs)
+                && filter.takes_cause(Some(row.cause))
         };
         match row.filter(is_taken) {
             Some(row) => sink.rejected_open(row),

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     cause::{DirectBy, Explanation, explain_mixed, explain_rejected_open, mixed_cause},
     enrich::Enricher,
-    flow::{explained::ExplainedRequest, nowait::WaitSums},
+    flow::{explained::ExplainedRequest, file_user::FileUser, nowait::WaitSums},
     model::Totals,
     util::clock::Clock,
 };
@@ -28,12 +28,8 @@ const MAX_TEXT: usize = 8 << 20;
 pub struct RejectedOpenRow {
     /// `open` or `fcntl`.
     pub call: &'static str,
-    pub pid: u32,
-    pub comm: String,
-    pub path: String,
-    pub dev: String,
-    pub ino: u64,
-    pub fs: String,
+    #[serde(flatten)]
+    pub user: FileUser,
     pub errno: &'static str,
     pub count: u64,
     pub cause: &'static str,
@@ -46,17 +42,12 @@ pub struct RejectedOpenRow {
 
 impl RejectedOpenRow {
     fn new(event: &RejectedOpen, enricher: &mut Enricher, clock: &Clock) -> Self {
-        let comm = enricher.process(event.task.tgid, Some((event.task.tid, &event.task.comm)));
-        let file = enricher.file(event.file, event.task.tgid);
-        let Explanation { id, why, fix, .. } = explain_rejected_open(&file.fs, event.proven != 0);
+        let thread = (event.task.tid, &event.task.comm);
+        let user = FileUser::new(event.task.tgid, Some(thread), event.file, enricher);
+        let Explanation { id, why, fix, .. } = explain_rejected_open(&user.fs, event.proven != 0);
         Self {
             call: if event.by == BY_FCNTL { "fcntl" } else { "open" },
-            pid: event.task.tgid,
-            comm,
-            path: file.path.clone(),
-            dev: file.dev.clone(),
-            ino: event.file.ino,
-            fs: file.fs.clone(),
+            user,
             errno: "EINVAL",
             count: 0,
             cause: id,
@@ -186,7 +177,7 @@ impl SideEvents {
         }
         let row = self.rejected_opens.entry(key).or_insert_with(|| {
             let row = RejectedOpenRow::new(event, enricher, clock);
-            self.text += row.path.len() + row.fs.len() + row.comm.len();
+            self.text += row.user.path.len() + row.user.fs.len() + row.user.comm.len();
             row
         });
         row.count += 1;
@@ -233,7 +224,9 @@ impl SideEvents {
     #[must_use]
     pub fn rejected_opens(&self) -> Vec<RejectedOpenRow> {
         let mut rows: Vec<RejectedOpenRow> = self.rejected_opens.values().cloned().collect();
-        rows.sort_by(|a, b| (b.count, &a.path, a.pid).cmp(&(a.count, &b.path, b.pid)));
+        rows.sort_by(|a, b| {
+            (b.count, &a.user.path, a.user.pid).cmp(&(a.count, &b.user.path, b.user.pid))
+        });
         rows
     }
 

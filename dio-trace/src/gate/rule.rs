@@ -100,9 +100,9 @@ impl Rule {
                 let offender = |row: &crate::flow::side_events::RejectedOpenRow| Offender {
                     what: self.word,
                     count: row.count,
-                    comm: row.comm.clone(),
+                    comm: row.user.comm.clone(),
                     op: row.call,
-                    path: row.path.clone(),
+                    path: row.user.path.clone(),
                     cause: Some(row.cause.to_owned()),
                     why: Some(row.why.clone()),
                     fix: Some(row.fix.clone()),

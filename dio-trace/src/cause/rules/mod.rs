@@ -28,12 +28,19 @@ mod xfs;
 use crate::cause::Rule;
 pub use alignment::{Limits, limits_of};
 pub use errors::IO_ERRORS;
+pub use would_block::WAITS;
 
 /// Id of the rule for requests that must not wait.
 pub const WOULD_BLOCK: &str = would_block::WOULD_BLOCK.id;
 
 /// Id of the rule for requests that io_uring handed to a worker thread.
 pub const PUNTED: &str = would_block::PUNTED.id;
+
+/// Id of the rule for buffers that changed while they were written.
+pub const BUFFER_CHANGED: &str = side_effects::BUFFER_CHANGED.id;
+
+/// Id of the note on buffered loop devices.
+pub const LOOP_BUFFERED: &str = notes::LOOP_BUFFERED.id;
 
 /// Id of the note on alignment probes.
 pub const ALIGNMENT_PROBE: &str = notes::ALIGNMENT_PROBE.id;

@@ -116,20 +116,48 @@ fn with_rivals(reason: Reason, seen: u8) -> Reason {
     )
 }
 
+/// Something that an attempt would have had to wait for.
+pub struct Wait {
+    /// Bit of [`bits`].
+    pub bit: u8,
+    /// In words: a clause, and a noun.
+    clause: &'static str,
+    pub noun: &'static str,
+}
+
+/// What the probes of `--why-eagain` see.
+pub const WAITS: [Wait; 5] = [
+    Wait {
+        bit: bits::TIMESTAMP,
+        clause: "a time stamp or the version of the file had to be updated, or its setuid bits or \
+                 capabilities removed",
+        noun: "a time stamp or version to update, or setuid bits to remove",
+    },
+    Wait {
+        bit: bits::DIRTY,
+        clause: "pages of its range in the page cache had to be written back",
+        noun: "dirty pages of the range to write back",
+    },
+    Wait {
+        bit: bits::CACHED,
+        clause: "its range had pages in the page cache",
+        noun: "pages of the range in the page cache",
+    },
+    Wait {
+        bit: bits::BLOCK_MAP,
+        clause: "the file system's block mapping answered EAGAIN",
+        noun: "the file system's block mapping",
+    },
+    Wait {
+        bit: bits::INODE_LOCK,
+        clause: "another thread held the lock of the inode",
+        noun: "the lock of the inode, which another thread held",
+    },
+];
+
 /// What the attempts would have had to wait for, in words; None if no probe saw it.
-pub(in crate::cause) fn reasons(seen: u8) -> Option<String> {
-    const WORDS: &[(u8, &str)] = &[
-        (
-            bits::TIMESTAMP,
-            "a time stamp or the version of the file had to be updated, or its setuid bits or \
-             capabilities removed",
-        ),
-        (bits::DIRTY, "pages of its range in the page cache had to be written back"),
-        (bits::CACHED, "its range had pages in the page cache"),
-        (bits::BLOCK_MAP, "the file system's block mapping answered EAGAIN"),
-        (bits::INODE_LOCK, "another thread held the lock of the inode"),
-    ];
+fn reasons(seen: u8) -> Option<String> {
     let named: Vec<&str> =
-        WORDS.iter().filter(|(bit, _)| seen & bit != 0).map(|(_, words)| *words).collect();
+        WAITS.iter().filter(|wait| seen & wait.bit != 0).map(|wait| wait.clause).collect();
     (!named.is_empty()).then(|| named.join("; "))
 }

@@ -8,7 +8,10 @@ use serde::Serialize;
 use crate::{
     cause::ALIGNMENT_PROBE,
     enrich::Enricher,
-    flow::alignment_probe::held::{Held, Key},
+    flow::{
+        alignment_probe::held::{Held, Key},
+        file_user::FileUser,
+    },
     util::figures::counted,
 };
 
@@ -18,12 +21,8 @@ const MAX_NOTES: usize = 1024;
 /// The alignment probes of a process on a file.
 #[derive(Clone, Debug, Serialize)]
 pub struct AlignmentProbeRow {
-    pub pid: u32,
-    pub comm: String,
-    pub path: String,
-    pub dev: String,
-    pub ino: u64,
-    pub fs: String,
+    #[serde(flatten)]
+    pub user: FileUser,
     /// Reads that were refused on purpose.
     pub requests: u64,
     /// The shortest and the longest of them, in bytes.
@@ -106,15 +105,8 @@ impl Note {
     }
 
     fn row(&self, (pid, file): &Key, enricher: &mut Enricher) -> AlignmentProbeRow {
-        let comm = enricher.process(*pid, None);
-        let info = enricher.file(*file, *pid);
         AlignmentProbeRow {
-            pid: *pid,
-            comm,
-            path: info.path.clone(),
-            dev: info.dev.clone(),
-            ino: file.ino,
-            fs: info.fs.clone(),
+            user: FileUser::new(*pid, None, *file, enricher),
             requests: self.requests,
             shortest: self.shortest,
             longest: self.longest,
@@ -153,7 +145,11 @@ impl Notes {
     pub(super) fn rows(&self, enricher: &mut Enricher) -> Vec<AlignmentProbeRow> {
         let mut rows: Vec<_> = self.0.iter().map(|(key, note)| note.row(key, enricher)).collect();
         rows.sort_by(|a, b| {
-            (Reverse(a.requests), &a.path, a.pid).cmp(&(Reverse(b.requests), &b.path, b.pid))
+            (Reverse(a.requests), &a.user.path, a.user.pid).cmp(&(
+                Reverse(b.requests),
+                &b.user.path,
+                b.user.pid,
+            ))
         });
         rows
     }

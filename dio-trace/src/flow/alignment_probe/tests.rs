@@ -275,7 +275,7 @@ fn processes_do_not_disturb_each_other() {
     for sight in [ALL, FINDINGS] {
         let (_, summary) = traced(sight, &requests);
         assert_eq!(summary.findings, 14, "{sight:?}");
-        let pids: Vec<u32> = summary.alignment_probes.iter().map(|row| row.pid).collect();
+        let pids: Vec<u32> = summary.alignment_probes.iter().map(|row| row.user.pid).collect();
         assert_eq!((pids.len(), pids.contains(&1), pids.contains(&2)), (2, true, true));
     }
 }

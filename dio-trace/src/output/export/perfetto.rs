@@ -222,10 +222,10 @@ impl<W: Write> Sink for Perfetto<W> {
     }
 
     fn rejected_open(&mut self, row: &RejectedOpenRow) -> Result<()> {
-        let who = (row.pid, row.comm.as_str());
+        let who = (row.user.pid, row.user.comm.as_str());
         let said = [
             ("cause", row.cause),
-            ("file", &*row.path),
+            ("file", &*row.user.path),
             ("call", row.call),
             ("why", &*row.why),
             ("fix", &*row.fix),

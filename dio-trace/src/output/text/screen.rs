@@ -350,7 +350,7 @@ impl<W: Write> Screen<W> {
 
     /// Writes a file on which RWF_NOWAIT gains nothing.
     fn nowait(&mut self, row: &NowaitRow) -> io::Result<()> {
-        let text = format!("{}: of {}/{}, {}", row.path, row.comm, row.pid, row.why);
+        let text = format!("{}: of {}/{}, {}", row.user.path, row.user.comm, row.user.pid, row.why);
         writeln!(self.out, "{}", wrap("nowait: ", &text, self.style.width))?;
         writeln!(self.out, "{}", wrap("  fix:  ", &row.fix, self.style.width))?;
         self.remember(row.cause);
@@ -359,7 +359,7 @@ impl<W: Write> Screen<W> {
 
     /// Writes the note on a process's alignment probes of a file.
     fn alignment_probe(&mut self, row: &AlignmentProbeRow) -> io::Result<()> {
-        let text = format!("{}: of {}/{}, {}", row.path, row.comm, row.pid, row.why);
+        let text = format!("{}: of {}/{}, {}", row.user.path, row.user.comm, row.user.pid, row.why);
         writeln!(self.out, "{}", wrap("note:   ", &text, self.style.width))?;
         self.remember(row.cause);
         Ok(())
@@ -427,7 +427,14 @@ impl<W: Write> Sink for Screen<W> {
             return Ok(());
         };
         let decided = (Verdict::Refused, None);
-        self.side_event(row.time, (&row.comm, row.pid), row.call, row.errno, decided, &row.path)?;
+        self.side_event(
+            row.time,
+            (&row.user.comm, row.user.pid),
+            row.call,
+            row.errno,
+            decided,
+            &row.user.path,
+        )?;
         self.why(lines.why, row.cause, text)?;
         Ok(self.end(lines.end, Some(row.cause))?)
     }

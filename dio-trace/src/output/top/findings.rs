@@ -35,7 +35,7 @@ impl Finding {
     pub fn process(&self) -> (&str, u32) {
         match &self.what {
             What::Request(r) => (&r.comm, r.pid),
-            What::RejectedOpen(r) => (&r.comm, r.pid),
+            What::RejectedOpen(r) => (&r.user.comm, r.user.pid),
             What::MixedAccess(m) => (&m.comm, m.pid),
         }
     }
@@ -44,7 +44,7 @@ impl Finding {
     pub fn path(&self) -> &str {
         match &self.what {
             What::Request(r) => &r.path,
-            What::RejectedOpen(r) => &r.path,
+            What::RejectedOpen(r) => &r.user.path,
             What::MixedAccess(m) => &m.path,
         }
     }
@@ -53,7 +53,7 @@ impl Finding {
     pub fn fs(&self) -> &str {
         match &self.what {
             What::Request(r) => &r.fs,
-            What::RejectedOpen(r) => &r.fs,
+            What::RejectedOpen(r) => &r.user.fs,
             What::MixedAccess(m) => &m.fs,
         }
     }
@@ -124,7 +124,7 @@ impl Findings {
     }
 
     pub fn rejected_open(&mut self, row: &RejectedOpenRow) {
-        let key = Key::Beside(row.pid, row.path.clone(), row.call);
+        let key = Key::Beside(row.user.pid, row.user.path.clone(), row.call);
         self.add(key, || What::RejectedOpen(Box::new(row.clone())), 1);
     }
 

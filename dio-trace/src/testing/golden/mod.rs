@@ -25,6 +25,7 @@ use crate::{
         causes::Causes,
         decided::{Decided, LookedUp},
         explained::{ExplainedRequest, WatchedEffects},
+        file_user::FileUser,
         group::{By, Groups, groups},
         side_events::{MixedAccess, SideEvents},
         sink::Sink,
@@ -283,12 +284,14 @@ pub(crate) fn totals() -> Totals {
 /// QEMU's probe of an image. Its requests are not among the [`totals`].
 fn alignment_probe() -> AlignmentProbeRow {
     AlignmentProbeRow {
-        pid: 99,
-        comm: "qemu-img".to_owned(),
-        path: "/images/disk.img".to_owned(),
-        dev: "8:1".to_owned(),
-        ino: 11,
-        fs: "xfs".to_owned(),
+        user: FileUser {
+            pid: 99,
+            comm: "qemu-img".to_owned(),
+            path: "/images/disk.img".to_owned(),
+            dev: "8:1".to_owned(),
+            ino: 11,
+            fs: "xfs".to_owned(),
+        },
         requests: 4,
         shortest: 1,
         longest: 2048,

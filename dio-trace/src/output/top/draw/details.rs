@@ -74,7 +74,7 @@ fn over(width: usize) -> String {
 fn line(finding: &Finding, zone: &Zone, theme: Theme, width: usize) -> Line<'static> {
     let fixed = match &finding.what {
         What::Request(r) => request(zone, r),
-        What::RejectedOpen(r) => no_request(zone, r.time, (&r.comm, r.pid), r.call),
+        What::RejectedOpen(r) => no_request(zone, r.time, (&r.user.comm, r.user.pid), r.call),
         What::MixedAccess(m) => {
             no_request(zone, m.time, (&m.comm, m.pid), if m.writes { "W" } else { "R" })
         }

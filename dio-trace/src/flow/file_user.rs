@@ -1,0 +1,39 @@
+//! [`FileUser`]: a process and a file that it uses, as rows of the summary name them.
+
+use dio_trace_common::abi::FileId;
+use serde::Serialize;
+
+use crate::enrich::Enricher;
+
+/// A process and a file that it uses. Its fields are those of the JSON object that has it
+/// (docs/json.md).
+#[derive(Clone, Debug, Serialize)]
+pub struct FileUser {
+    pub pid: u32,
+    pub comm: String,
+    pub path: String,
+    pub dev: String,
+    pub ino: u64,
+    pub fs: String,
+}
+
+impl FileUser {
+    /// Looks the names up. `seen` is a thread of the process and its name, if there is one.
+    pub fn new(
+        pid: u32,
+        seen: Option<(u32, &[u8; 16])>,
+        file: FileId,
+        enricher: &mut Enricher,
+    ) -> Self {
+        let comm = enricher.process(pid, seen);
+        let info = enricher.file(file, pid);
+        Self {
+            pid,
+            comm,
+            path: info.path.clone(),
+            dev: info.dev.clone(),
+            ino: file.ino,
+            fs: info.fs.clone(),
+        }
+    }
+}
