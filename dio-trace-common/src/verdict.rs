@@ -188,8 +188,9 @@ fn decide_each(facts: &Facts, ev: &Evidence) -> Decision {
     let outcome = outcome(facts, ev, done);
     let cached = cached(facts, ev, done);
     let (verdict, direct_bytes, cached_bytes) = path(facts, ev, done, cached);
-    let disturbed =
-        ev.flushed_pages != 0 || ev.invalidated_pages != 0 || ev.seen & seen::BUFFER_CHANGED != 0;
+    // One branch for all: see `is_plain`.
+    let effects = ev.flushed_pages | ev.invalidated_pages | (ev.seen & seen::BUFFER_CHANGED);
+    let disturbed = effects != 0;
     let finding = match verdict {
         Verdict::Fallback | Verdict::Partial | Verdict::Failed | Verdict::Unknown => true,
         Verdict::Refused => facts.ret != -errno::EAGAIN,

@@ -8,7 +8,7 @@ use dio_trace_common::{
 
 use crate::{
     alignment::{explain, wants_explaining},
-    config::{EMIT_ALL, FILTER_REQUESTS},
+    config::{EMIT_ALL, FILTER_REQUESTS, VERIFY_STABLE, WHY_EAGAIN},
     counters::count_request,
     evidence::{
         page_cache::{discard_faulted, note_missed},
@@ -100,7 +100,8 @@ pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
         count(Stat::Filtered);
         return;
     }
-    if ret == EAGAIN {
+    // The switch first: the verifier follows `ret` by itself behind a comparison.
+    if WHY_EAGAIN.load() != 0 && ret == EAGAIN {
         would_block::attempt_failed(request);
     }
     if in_thread != 0 && wants_explaining(request, ret) {
@@ -115,7 +116,7 @@ pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
         request.size_end().set(size);
     }
     discard_faulted(request);
-    if in_thread != 0 && ret > 0 {
+    if VERIFY_STABLE.load() != 0 && in_thread != 0 && ret > 0 {
         stable_buffer::completed(request);
     }
     // SAFETY: one CPU completes the request, and only reads it here (own-thread rule, one-completer
