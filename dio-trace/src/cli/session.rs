@@ -105,6 +105,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let family = Family::of(&subject, &tracer)?;
     let started = Instant::now(); // before the command begins
     let (watch, text) = watch(verb, &subject, &family, &mut tracer)?;
+    let ends = EndSignals::new()?; // before the user is told to press Ctrl-C
     announce(&tracer, &text, common);
     list_open(&family.all(), common.verbose > 0);
     let mut enricher = Enricher::with_stacks(tracer.stacks(&options)?);
@@ -132,7 +133,8 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         record.filter(|args| args.is_flight_recorder()).map(|_| SignalKind::user_defined1());
     session.output.start(&session.tracer, &text)?;
     let limit = common.duration.unwrap_or(FOREVER);
-    let code = session.run(watch, limit, dump_signal.map(signal).transpose()?).await?;
+    let dump_signal = dump_signal.map(signal).transpose()?;
+    let code = session.run(watch, limit, ends, dump_signal).await?;
     session.output.stop();
     interactive::quit_at_next_signal();
     interactive::say_to_person("detaching…");
@@ -340,11 +342,10 @@ impl Session {
         &mut self,
         mut watch: Watch,
         limit: Duration,
+        mut ends: EndSignals,
         mut dump_signal: Option<Signal>,
     ) -> Result<Option<u8>> {
         let mut end = Instant::now() + limit;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
         let mut flush = interval(FLUSH_EVERY);
         let mut interrupted = false;
         let mut status = None;
@@ -373,7 +374,7 @@ impl Session {
                     }
                     watch = Watch::Descendants;
                 }
-                signal = either(&mut interrupt, &mut terminate) => {
+                signal = ends.next() => {
                     let Watch::Child(child) = &watch else { break };
                     if interrupted {
                         break;
@@ -551,11 +552,26 @@ async fn received(signal: &mut Option<Signal>) {
     }
 }
 
-/// Waits for either signal and returns its number.
-async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> libc::c_int {
-    tokio::select! {
-        _ = interrupt.recv() => libc::SIGINT,
-        _ = terminate.recv() => libc::SIGTERM,
+/// The signals that end a run. They are caught from the time that this is made.
+struct EndSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl EndSignals {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for either signal and returns its number.
+    async fn next(&mut self) -> libc::c_int {
+        tokio::select! {
+            _ = self.interrupt.recv() => libc::SIGINT,
+            _ = self.terminate.recv() => libc::SIGTERM,
+        }
     }
 }
 
