@@ -14,7 +14,7 @@ use crate::{
     flow::{
         bytes::verdict,
         nowait,
-        side_events::{MixedRow, SideEvents},
+        side_events::{MixedRow, RejectedOpenRow, SideEvents},
         summary::Summary,
     },
     model::Totals,
@@ -78,6 +78,12 @@ impl Filter {
             || self.short && outcome.is_some_and(Outcome::is_short)
     }
 
+    /// True if the filter takes a rejected open.
+    pub(crate) fn takes_rejected_open(&self, row: &RejectedOpenRow) -> bool {
+        let user = &row.user;
+        self.takes_file(&user.comm, &user.path, &user.fs) && self.takes_cause(Some(row.cause))
+    }
+
     /// True if the filter takes a request or a side event with this cause.
     pub(crate) fn takes_cause(&self, cause: Option<&str>) -> bool {
         self.causes.is_empty() || cause.is_some_and(|cause| self.causes.contains(&cause))
@@ -130,24 +136,16 @@ impl<'a> TotalsFilter<'a> {
         mixed.retain(|row| self.filter.takes_cause(Some(row.cause)));
         self.retain(totals, enricher);
         let filter = self.filter;
-        side.retain(|row| {
-            filter.takes_file(&row.user.comm, &row.user.path, &row.user.fs)
-                && filter.takes_cause(Some(row.cause))
-        });
-        let nowait = by_cause.map(|(counters, left_out)| {
-            let rows = nowait::rows(&totals.counters, side.waits(), enricher);
+        side.retain(|row| filter.takes_rejected_open(row));
+        let mut nowait = nowait::rows(&totals.counters, side.waits(), enricher);
+        nowait.retain(|row| filter.takes_cause(Some(row.cause)));
+        if let Some((counters, left_out)) = by_cause {
             totals.counters = counters;
             let lost = &mut totals.stats[Stat::LostCounter as usize];
             *lost = lost.saturating_add(left_out);
             self.retain(totals, enricher);
-            rows
-        });
-        let mut summary = Summary::with(totals, side, mixed, enricher);
-        if let Some(rows) = nowait {
-            summary.nowait = rows;
         }
-        summary.nowait.retain(|row| filter.takes_cause(Some(row.cause)));
-        summary
+        Summary::with(totals, side, mixed, nowait, enricher)
     }
 
     /// The mixed files to show. A mixed file has direct users and buffered users; it is shown with

@@ -20,7 +20,7 @@ use crate::{
         decided::{Decided, LookedUp},
         explained::{ExplainedRequest, WatchedEffects},
         filter::{Filter, TotalsFilter},
-        side_events::{MixedAccess, RejectedOpenRow, SideEvents},
+        side_events::{MixedAccess, SideEvents},
         sink::Sink,
         summary::Summary,
     },
@@ -301,11 +301,7 @@ impl Pipeline {
     pub fn rejected_open(&mut self, event: &RejectedOpen, sink: &mut dyn Sink) -> Result<()> {
         let row = self.side.rejected_open(event, &mut self.enricher, &self.clock);
         let filter = &self.filter;
-        let is_taken = |row: &&RejectedOpenRow| {
-            filter.takes_file(&row.user.comm, &row.user.path, &row.user.fs)
-                && filter.takes_cause(Some(row.cause))
-        };
-        match row.filter(is_taken) {
+        match row.filter(|row| filter.takes_rejected_open(row)) {
             Some(row) => sink.rejected_open(row),
             None => Ok(()),
         }

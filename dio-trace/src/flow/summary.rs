@@ -131,14 +131,16 @@ impl Summary {
     #[must_use]
     pub fn new(totals: &Totals, side: &SideEvents, enricher: &mut Enricher) -> Self {
         let mixed = side.mixed(totals, enricher);
-        Self::with(totals, side, mixed, enricher)
+        let nowait = nowait::rows(&totals.counters, side.waits(), enricher);
+        Self::with(totals, side, mixed, nowait, enricher)
     }
 
-    /// Summarizes totals, with given rows of mixed files.
+    /// Summarizes totals, with given rows of mixed files and of RWF_NOWAIT.
     pub(crate) fn with(
         totals: &Totals,
         side: &SideEvents,
         mixed: Vec<MixedRow>,
+        nowait: Vec<NowaitRow>,
         enricher: &mut Enricher,
     ) -> Self {
         let Sums { requests, findings, bytes } = Sums::of(&totals.counters);
@@ -174,7 +176,7 @@ impl Summary {
             groups: None,
             rejected_opens: side.rejected_opens(),
             mixed,
-            nowait: nowait::rows(&totals.counters, side.waits(), enricher),
+            nowait,
             buffers_compared: totals.stat(Stat::BuffersCompared),
             alignment_probes: Vec::new(),
         }
