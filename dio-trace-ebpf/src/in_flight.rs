@@ -32,6 +32,12 @@
 //!   `MISSED` (kprobe mode). If both change the word within the same few instructions, one bit is
 //!   lost. The completer sets `DIRECT_ENTERED` again where it runs in another context, so that the
 //!   proof of the direct path does not hang on one store.
+//! - `waits_for` and `would_block` (--why-eagain): the issuer writes both, and only of an attempt
+//!   that failed, of which no completion is pending; the completer writes them after EAGAIN.
+//! - `checksum` (--verify-stable): the issuer writes it before the insertion; the completer reads it
+//!   only where it is the issuer as well.
+//! - `rw_flags` and `ring`: the issuer writes them before the insertion, and `ring` again at a later
+//!   attempt. The completer adds to them right before the record is sent.
 //! - `last_token` is written only by programs that the kernel calls once for each completion
 //!   (evidence/mod.rs:is_duplicate).
 //!
@@ -115,6 +121,8 @@ fields! { RequestRef in request:
     pub api: u8,
     pub flags: u8,
     pub stack: u16,
+    pub rw_flags: u16,
+    pub ring: u8,
     pub would_block: u8,
     /// Written by the room `evidence` only.
     pub evidence: Evidence,

@@ -30,8 +30,6 @@ pub struct Issue {
     pub nr_segs: u32,
     /// `rwf::*`
     pub rw_flags: u16,
-    /// `ring::*`
-    pub ring: u8,
     /// Of an asynchronous request, else 0.
     pub kiocb: u64,
     /// Kernel address of a synchronous request's position, else 0.
@@ -90,11 +88,9 @@ pub fn continue_attempt<A: Args>(ctx: &A, thread: ThreadRef, issue: &Issue) -> b
         // A buffer of the kernel's choice is known once it was chosen (IOSQE_BUFFER_SELECT).
         ((*open).user, (*open).len) = (issue.user, issue.len);
         let done = (issue.pos - (*open).pos) as u64;
+        would_block::next_attempt(RequestRef::new(record), done);
         EvidenceRef::of(RequestRef::new(record)).next_attempt(done);
         (*open).done_before = done;
-        if done == 0 {
-            would_block::attempt_failed(RequestRef::new(record));
-        }
         (*open).flags &= !REQ_PUNTED;
         if is_io_worker() {
             (*open).ring |= ring::WORKER;

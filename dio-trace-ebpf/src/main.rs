@@ -28,6 +28,7 @@ mod alignment;
 mod api;
 mod config;
 mod counters;
+mod errno;
 mod evidence;
 mod file_names;
 mod filter;
@@ -48,6 +49,7 @@ mod stable_buffer;
 mod stacks;
 mod task;
 mod thread_table;
+mod uring_flags;
 mod user_memory;
 
 use api::{
@@ -59,7 +61,12 @@ use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
-use evidence::{direct, page_cache, stacked, would_block, writeback};
+use dio_trace_common::abi::would_block as reason;
+use evidence::{
+    direct, page_cache, stacked,
+    would_block::{self, eagain, true_for},
+    writeback,
+};
 use kernel_memory::{Args, ByCast, Return};
 
 /// The body of a kprobe, by what the kernel has for reading memory.
@@ -376,12 +383,12 @@ pub fn tp_dirtied(ctx: RawTracePointContext) -> i32 {
 }
 
 // ---- why EAGAIN, if that is asked for
-exit!(fx_kiocb_modified, kr_kiocb_modified, 1, would_block::kiocb_modified);
-exit!(fx_needs_writeback, kr_needs_writeback, 3, would_block::needs_writeback);
-exit!(fx_write_and_wait, kr_write_and_wait, 2, would_block::write_and_wait);
-exit!(fx_has_page, kr_has_page, 3, would_block::has_page);
-exit!(fx_iomap_iter, kr_iomap_iter, 2, would_block::mapped);
-exit!(fx_iomap_apply, kr_iomap_apply, 7, would_block::mapped);
+exit!(fx_kiocb_modified, kr_kiocb_modified, 1, eagain::<{ reason::TIMESTAMP }>);
+exit!(fx_needs_writeback, kr_needs_writeback, 3, true_for::<{ reason::DIRTY }>);
+exit!(fx_write_and_wait, kr_write_and_wait, 2, eagain::<{ reason::DIRTY }>);
+exit!(fx_has_page, kr_has_page, 3, true_for::<{ reason::CACHED }>);
+exit!(fx_iomap_iter, kr_iomap_iter, 2, eagain::<{ reason::BLOCK_MAP }>);
+exit!(fx_iomap_apply, kr_iomap_apply, 7, eagain::<{ reason::BLOCK_MAP }>);
 /// One of the two.
 macro_rules! trylock_exit {
     ($($fx:ident)*) => {$(

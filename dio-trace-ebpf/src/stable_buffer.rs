@@ -2,10 +2,12 @@
 //!
 //! A sum of the buffer is taken at issue and again at completion, both in the thread that made the
 //! request: only there can its memory be read. A completion in an interrupt, as most of libaio and
-//! io_uring are, runs on top of any process: those writes are not compared.
+//! io_uring are, runs on top of any process: those writes are not compared. Neither are vectors of
+//! io_uring: it has copied the array of the vector, which the program may reuse while a worker
+//! makes the request.
 
 use dio_trace_common::{
-    abi::{OP_WRITE, REQ_VECTORED, Stat},
+    abi::{API_IO_URING, OP_WRITE, REQ_VECTORED, Stat},
     evidence::seen,
 };
 
@@ -56,6 +58,9 @@ pub fn completed(request: RequestRef) {
 fn sum(request: RequestRef) -> u64 {
     let (mut at, mut len) = (request.user().get(), request.len().get());
     if request.flags().has(REQ_VECTORED) {
+        if request.api().get() == API_IO_URING {
+            return 0;
+        }
         let Some(first) = read_user::<Iovec>(at) else { return 0 };
         (at, len) = (first.base, first.len);
     }
@@ -66,9 +71,12 @@ fn sum(request: RequestRef) -> u64 {
     let mut sum = 1u64;
     let mut words: Words = [0; SAMPLE as usize / 8];
     for n in 0..SAMPLES {
-        let from = n * step;
+        let mut from = n * step;
         if from + SAMPLE > len {
             break;
+        }
+        if n == SAMPLES - 1 {
+            from = len - SAMPLE; // the end
         }
         if !read_user_into(at + from, &mut words) {
             return 0;

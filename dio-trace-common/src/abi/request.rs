@@ -65,6 +65,16 @@ pub mod rwf {
     pub const DONTCACHE: u16 = 0x80;
     pub const NOSIGNAL: u16 = 0x100;
 
+    /// Flags that no kernel has (up to 7.3). The highest bit also stands for all above it.
+    pub const UNKNOWN: u16 = 0xfe00;
+
+    /// The flags of a call in the 16 bits of [`super::Request::rw_flags`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(flags: u32) -> u16 {
+        flags as u16 | if flags >> 16 != 0 { 1 << 15 } else { 0 }
+    }
+
     /// All flags with their names.
     pub const ALL: &[(u16, &str)] = &[
         (HIPRI, "RWF_HIPRI"),
@@ -76,6 +86,7 @@ pub mod rwf {
         (ATOMIC, "RWF_ATOMIC"),
         (DONTCACHE, "RWF_DONTCACHE"),
         (NOSIGNAL, "RWF_NOSIGNAL"),
+        (UNKNOWN, "RWF_unknown"),
     ];
 }
 
@@ -121,7 +132,6 @@ pub mod would_block {
 
 /// Bits of [`Request::inode_flags`] (include/linux/fs.h).
 pub mod inode_flag {
-    pub const DAX: u32 = 1 << 13;
     pub const ENCRYPTED: u32 = 1 << 14;
     pub const VERITY: u32 = 1 << 16;
 }
@@ -256,3 +266,17 @@ impl Request {
 
 // No padding, see the parent module.
 const _: () = assert!(size_of::<Request>() == 12 * 8 + 24 + 24 + 56 + 5 * 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_flag_of_a_call_is_lost() {
+        assert_eq!(rwf::of(u32::from(rwf::NOWAIT | rwf::ATOMIC)), rwf::NOWAIT | rwf::ATOMIC);
+        for bit in 0..32 {
+            let flags = rwf::of(1 << bit);
+            assert_eq!(rwf::ALL.iter().filter(|(known, _)| flags & known != 0).count(), 1, "{bit}");
+        }
+    }
+}

@@ -1,10 +1,11 @@
 //! libaio (fs/aio.c).
 
-use dio_trace_common::abi::{API_LIBAIO, OP_READ, OP_WRITE, REQ_VECTORED};
+use dio_trace_common::abi::{API_LIBAIO, OP_READ, OP_WRITE, REQ_VECTORED, rwf};
 
-use super::{EIOCBQUEUED, admitted, vector_len};
+use super::{admitted, vector_len};
 use crate::{
     aio_reap,
+    errno::EIOCBQUEUED,
     evidence::direct::completes_elsewhere,
     filter::may_be_direct,
     issue::Issue,
@@ -43,8 +44,7 @@ fn aio_rw<A: Args>(ctx: &A, op: u8) {
         len: if vectored { vector_len(admitted.thread, user, nbytes as u32) } else { nbytes },
         user,
         nr_segs: if vectored { nbytes as u32 } else { 1 },
-        rw_flags: ctx.load::<u32>(iocb, &AIO_IOCB_RW_FLAGS) as u16,
-        ring: 0,
+        rw_flags: rwf::of(ctx.load(iocb, &AIO_IOCB_RW_FLAGS)),
         kiocb,
         ppos: 0,
         paired: true,

@@ -1,12 +1,13 @@
 //! io_uring (io_uring/rw.c; fs/io_uring.c before 6.0).
 
 use dio_trace_common::{
-    abi::{API_IO_URING, OP_READ, OP_WRITE, REQ_PROVISIONAL, REQ_PUNTED, REQ_VECTORED, ring},
+    abi::{API_IO_URING, OP_READ, OP_WRITE, REQ_PROVISIONAL, REQ_PUNTED, REQ_VECTORED},
     offsets::ABSENT,
 };
 
-use super::{EIOCBQUEUED, admitted, vector_len};
+use super::{admitted, vector_len};
 use crate::{
+    errno::{EAGAIN, EIOCBQUEUED, EOPNOTSUPP, IOU_REQUEUE},
     evidence::{
         direct::{Deferred, completes_elsewhere},
         page_cache::buffered_err,
@@ -15,9 +16,8 @@ use crate::{
     in_flight::RequestRef,
     issue::Issue,
     kernel_memory::{
-        Args, FILE_F_POS, IO_KIOCB_CTX, IO_KIOCB_OPCODE, IO_KIOCB_RESULT, IO_RING_CTX_FLAGS,
-        IO_RW_ADDR, IO_RW_FLAGS, IO_RW_LEN, KIOCB_DIO_COMPLETE, KIOCB_KI_FILP, KIOCB_KI_FLAGS,
-        KIOCB_KI_POS, read, read_fast,
+        Args, FILE_F_POS, IO_KIOCB_OPCODE, IO_KIOCB_RESULT, IO_RW_ADDR, IO_RW_LEN,
+        KIOCB_DIO_COMPLETE, KIOCB_KI_FILP, KIOCB_KI_FLAGS, KIOCB_KI_POS, read, read_fast,
     },
     preempt::PreemptGuard,
     request::{
@@ -26,12 +26,8 @@ use crate::{
     },
     task::is_io_worker,
     thread_table::{self, is_submitting},
+    uring_flags,
 };
-
-const EAGAIN: i64 = -11;
-const EOPNOTSUPP: i64 = -95;
-/// IOU_REQUEUE, a kernel-internal verdict of io_uring from 6.15 on.
-const IOU_REQUEUE: i64 = -3072;
 
 /// `int io_read(struct io_kiocb *, …)` and `io_write`; the kiocb is the request's first member.
 /// Called for every attempt, a later one with the position that the one before reached.
@@ -64,38 +60,12 @@ fn io_rw<A: Args>(ctx: &A, op: u8, paired: bool) {
         len: if vectored { vector_len(admitted.thread, user, len) } else { u64::from(len) },
         user,
         nr_segs: if vectored { len } else { 1 },
-        rw_flags: flags_of_call(req),
-        ring: flags_of_ring(req),
+        rw_flags: uring_flags::at_issue(req),
         kiocb: req,
         ppos: 0,
         paired,
     };
     open(ctx, admitted.thread, file, &issue);
-}
-
-/// The RWF_* flags. Before 5.15 they are in the kiocb by now, with the same values
-/// (fs/io_uring.c:io_prep_rw); RWF_NOWAIT is the program's: io_uring sets its own one later.
-#[inline(always)]
-fn flags_of_call(req: u64) -> u16 {
-    let flags: u32 = if IO_RW_FLAGS.load() == ABSENT {
-        const RWF_SUPPORTED: u32 = 0x1f; // include/uapi/linux/fs.h, 5.10
-        read_fast::<u32>(req, &KIOCB_KI_FLAGS) & RWF_SUPPORTED
-    } else {
-        read_fast(req, &IO_RW_FLAGS)
-    };
-    flags as u16
-}
-
-/// The flags of the ring, of which [`ring`] has those that matter
-/// (include/uapi/linux/io_uring.h).
-#[inline(always)]
-fn flags_of_ring(req: u64) -> u8 {
-    if IO_KIOCB_CTX.load() == ABSENT || IO_RING_CTX_FLAGS.load() == ABSENT {
-        return 0;
-    }
-    let ctx: u64 = read_fast(req, &IO_KIOCB_CTX);
-    let flags: u32 = read_fast(ctx, &IO_RING_CTX_FLAGS);
-    flags as u8 & (ring::IOPOLL | ring::SQPOLL)
 }
 
 /// See [`io_rw`].

@@ -21,10 +21,6 @@ use crate::{
     user_memory::{Iovec, read_user},
 };
 
-/// The request was queued; its completion is still to come (include/linux/errno.h). io_uring
-/// returns the same value for "no completion to post here" (IOU_ISSUE_SKIP_COMPLETE).
-const EIOCBQUEUED: i64 = -529;
-
 /// A thread that may issue a request, with preemption off while this lives.
 struct Admitted {
     thread: ThreadRef,

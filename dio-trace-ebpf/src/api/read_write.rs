@@ -1,6 +1,6 @@
 //! read, pread, write, pwrite and their vectored forms (fs/read_write.c).
 
-use dio_trace_common::abi::{API_READ, API_READV, OP_READ, OP_WRITE, REQ_VECTORED};
+use dio_trace_common::abi::{API_READ, API_READV, OP_READ, OP_WRITE, REQ_VECTORED, rwf};
 
 use super::{admitted, position, vector_len};
 use crate::{
@@ -35,7 +35,6 @@ fn vfs_rw<A: Args>(ctx: &A, op: u8, attachment: u32) {
         user: ctx.arg(1),
         nr_segs: 1,
         rw_flags: 0,
-        ring: 0,
         kiocb: 0,
         ppos,
         paired: true,
@@ -87,8 +86,7 @@ fn vfs_iov<A: Args>(ctx: &A, op: u8) {
         len: vector_len(admitted.thread, user, nr_segs),
         user,
         nr_segs,
-        rw_flags: ctx.arg(4) as u16,
-        ring: 0,
+        rw_flags: rwf::of(ctx.arg(4) as u32),
         kiocb: 0,
         ppos,
         paired: true,

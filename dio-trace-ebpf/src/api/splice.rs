@@ -67,7 +67,6 @@ fn spliced<A: Args>(ctx: &A, direct: Direct, op: u8) -> Issue {
         user: 0,
         nr_segs: 0,
         rw_flags: 0,
-        ring: 0,
         kiocb: 0,
         ppos,
         paired: true,

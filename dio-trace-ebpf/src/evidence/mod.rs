@@ -8,6 +8,7 @@
 //! - [`direct`]: the direct paths
 //! - [`page_cache`]: reads and writes through the page cache, and the pages that come into it
 //! - [`writeback`]: side effects on the page cache: write-back and invalidation
+//! - [`would_block`]: why an attempt that must not wait ended with EAGAIN
 //! - [`stacked`]: what a stacked file system forwards to a lower one
 
 pub mod direct;

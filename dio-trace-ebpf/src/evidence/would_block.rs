@@ -8,13 +8,13 @@ use dio_trace_common::abi::would_block;
 
 use crate::{
     config::WHY_EAGAIN,
+    errno::{EAGAIN, EIOCBQUEUED},
+    evidence::page_cache::buffered_err,
     in_flight::RequestRef,
     kernel_memory::{Args, INODE_I_RWSEM, Return},
     preempt::PreemptGuard,
     thread_table::current_request,
 };
-
-const EAGAIN: i32 = -11;
 
 /// The first attempt of a request begins.
 #[inline(always)]
@@ -24,7 +24,7 @@ pub fn begins(request: RequestRef) {
     }
 }
 
-/// An attempt of the request ended with EAGAIN.
+/// The request ended with EAGAIN.
 #[inline(always)]
 pub fn attempt_failed(request: RequestRef) {
     if WHY_EAGAIN.load() != 0 {
@@ -33,57 +33,47 @@ pub fn attempt_failed(request: RequestRef) {
     }
 }
 
+/// An attempt of the request ended, and another one begins behind `done` bytes: the one before
+/// ended with EAGAIN, unless it made progress or was queued for a page
+/// (mm/filemap.c:filemap_read with IOCB_WAITQ).
+#[inline(always)]
+pub fn next_attempt(request: RequestRef, done: u64) {
+    if WHY_EAGAIN.load() == 0 {
+        return;
+    }
+    let seen = request.waits_for().take();
+    if done == 0 && i64::from(buffered_err(request)) != EIOCBQUEUED {
+        request.would_block().set_bits(seen as u8);
+    }
+}
+
 /// True if the request has a reason to be sent that is no finding.
 #[inline(always)]
-pub fn told(request: RequestRef) -> bool {
+pub fn wants_event(request: RequestRef) -> bool {
     WHY_EAGAIN.load() != 0 && request.would_block().get() != 0
 }
 
 #[inline(always)]
-fn tell(bit: u8) {
+fn note(bit: u8) {
     let _guard = PreemptGuard::new();
     if let Some(request) = current_request() {
         request.waits_for().set_bits(u64::from(bit));
     }
 }
 
-/// Return of `int kiocb_modified(struct kiocb *)`.
+/// Return of a function whose EAGAIN means the reason `BIT`.
 #[inline(always)]
-pub fn kiocb_modified(ret: i64) {
-    if ret as i32 == EAGAIN {
-        tell(would_block::TIMESTAMP);
+pub fn eagain<const BIT: u8>(ret: i64) {
+    if i64::from(ret as i32) == EAGAIN {
+        note(BIT);
     }
 }
 
-/// Return of `int iomap_iter(struct iomap_iter *, …)`, or of `loff_t iomap_apply(…)` before 5.15.
+/// Return of a `bool` function that is true for the reason `BIT`.
 #[inline(always)]
-pub fn mapped(ret: i64) {
-    if ret as i32 == EAGAIN {
-        tell(would_block::BLOCK_MAP);
-    }
-}
-
-/// Return of `bool filemap_range_needs_writeback(struct address_space *, loff_t, loff_t)`.
-#[inline(always)]
-pub fn needs_writeback(ret: i64) {
+pub fn true_for<const BIT: u8>(ret: i64) {
     if ret as u8 != 0 {
-        tell(would_block::DIRTY);
-    }
-}
-
-/// Return of `int kiocb_write_and_wait(struct kiocb *, size_t)`.
-#[inline(always)]
-pub fn write_and_wait(ret: i64) {
-    if ret as i32 == EAGAIN {
-        tell(would_block::DIRTY);
-    }
-}
-
-/// Return of `bool filemap_range_has_page(struct address_space *, loff_t, loff_t)`.
-#[inline(always)]
-pub fn has_page(ret: i64) {
-    if ret as u8 != 0 {
-        tell(would_block::CACHED);
+        note(BIT);
     }
 }
 

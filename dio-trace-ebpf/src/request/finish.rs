@@ -10,6 +10,7 @@ use crate::{
     alignment::{explain, wants_explaining},
     config::{EMIT_ALL, FILTER_REQUESTS, VERIFY_STABLE, WHY_EAGAIN},
     counters::count_request,
+    errno::EAGAIN,
     evidence::{
         page_cache::{discard_faulted, note_missed},
         would_block,
@@ -23,11 +24,11 @@ use crate::{
     ring::emit,
     short_io, stable_buffer,
     thread_table::{ASYNC, IDLE, SYNC, ThreadRef, open_request},
+    uring_flags,
 };
 
 /// RWF_APPEND of an open request (include/linux/fs.h).
 const IOCB_APPEND: u32 = 0x10;
-const EAGAIN: i64 = -11;
 
 /// Closes the thread's synchronous request; true if there was one.
 #[inline(always)]
@@ -134,7 +135,11 @@ pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
     request.cached_bytes().set_volatile(decision.cached_bytes);
     count(Stat::Ended);
     count_request(request, file);
-    if request.finding().get_volatile() != 0 || EMIT_ALL.load() != 0 || would_block::told(request) {
+    if request.finding().get_volatile() != 0
+        || EMIT_ALL.load() != 0
+        || would_block::wants_event(request)
+    {
+        uring_flags::add(request);
         emit(request);
     }
 }

@@ -102,7 +102,7 @@ fn fill<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
         (*request).nr_segs = issue.nr_segs;
         (*request).inode_flags = ctx.load(inode, &INODE_I_FLAGS);
         (*request).rw_flags = issue.rw_flags;
-        (*request).ring = issue.ring;
+        (*request).ring = 0;
         (*request).would_block = 0;
         (*request).lower_magic = 0;
         (*request).op = issue.op;

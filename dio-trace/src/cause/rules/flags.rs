@@ -41,16 +41,14 @@ pub(super) const ATOMIC_WRITE: Rule = Rule {
 /// Flags that a kernel or a file system may not support.
 const NEED_SUPPORT: u16 =
     rwf::NOWAIT | rwf::ATOMIC | rwf::DONTCACHE | rwf::NOAPPEND | rwf::NOSIGNAL;
-/// All flags that kernels up to 7.3 know.
-const KNOWN: u16 = 0x1ff;
 
 /// What of the request needs support, in words.
 fn needing_support(case: &Case<'_>) -> Vec<String> {
     let flags = case.request.rw_flags;
     let named = rwf::ALL.iter().filter(|(bit, _)| flags & bit & NEED_SUPPORT != 0);
     let mut needing: Vec<String> = named.map(|(_, name)| (*name).to_owned()).collect();
-    if flags & !KNOWN != 0 {
-        needing.push(format!("RWF flags {:#x}, which this program does not know", flags & !KNOWN));
+    if flags & rwf::UNKNOWN != 0 {
+        needing.push("an RWF flag that no kernel up to 7.3 has".to_owned());
     }
     if case.request.ring & ring::IOPOLL != 0 {
         needing.push("IORING_SETUP_IOPOLL".to_owned());

@@ -46,7 +46,9 @@ pub(crate) struct ReportsFlagsArgs {
 /// The program: [`WRITES`], then a read by a ring with a submission thread and one by a ring that
 /// polls. Prints the results.
 pub(crate) fn program(args: &ReportsFlagsArgs) -> Result<()> {
-    let file = File::options().read(true).write(true).custom_flags(libc::O_DIRECT).open(&args.file);
+    // O_DSYNC of the file is not a flag of the call, though the kernel keeps both in one word.
+    let open = libc::O_DIRECT | libc::O_DSYNC;
+    let file = File::options().read(true).write(true).custom_flags(open).open(&args.file);
     let file = file.with_context(|| format!("cannot open {}", args.file.display()))?;
     let mut buffer = Buffer::new(STEP)?;
     // Linux 7.3.4 crashes there (mm/filemap.c:filemap_dontcache_kick_writeback).
