@@ -1,6 +1,9 @@
 //! Names a file: its dentries up to the root of its mount.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use aya_ebpf::{
+    btf_maps::{Array, HashMap},
+    helpers::generated::{bpf_get_smp_processor_id, bpf_probe_read_kernel_str},
+};
 use dio_trace_common::abi::{
     EVENT_FILE, FILE_TRUNCATED, FILE_UNHASHED, FileEvent, NAME_BYTES, PATH_BYTES, PATH_DEPTH, Stat,
     Task,
@@ -14,8 +17,8 @@ use crate::{
         MOUNT_MNT_ID, MOUNT_MNT_NS, PATH_DENTRY, PATH_MNT, QSTR_NAME, SUPER_BLOCK_S_DEV,
         SUPER_BLOCK_S_TYPE, VFSMOUNT_MNT_ROOT, read,
     },
-    maps::{EVENTS, count},
-    ring::wakeup,
+    maps::{count, insert_new},
+    ring,
 };
 
 /// A file as it is to be named.
@@ -62,15 +65,63 @@ impl Named {
     }
 }
 
+/// The names that programs write at the same time: more than CPUs that name a file at once, of
+/// which each has one in its thread and perhaps one in an interrupt.
+const DRAFTS_MAX: u32 = 64;
+/// Places that a program tries.
+const TRIES: u32 = 4;
+
+/// Where names are written before they are sent. They are not written into the ring buffer itself:
+/// before 6.2 the verifier takes no two states with a reservation for equal
+/// (kernel/bpf/verifier.c:refsafe), and walks all names once for each way that leads here.
+#[aya_ebpf::macros::btf_map]
+static DRAFTS: Array<FileEvent, { DRAFTS_MAX as usize }> = Array::new();
+
+/// The places of [`DRAFTS`] that are in use. The program that enters one here writes it alone, until
+/// it removes the entry.
+#[aya_ebpf::macros::btf_map]
+static DRAFTS_USED: HashMap<u32, u32, { DRAFTS_MAX as usize }> = HashMap::new();
+
+/// Takes a place of [`DRAFTS`].
+#[inline(always)]
+fn claim() -> Option<u32> {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    for n in 0..TRIES {
+        let place = cpu.wrapping_add(n) % DRAFTS_MAX;
+        if insert_new(&DRAFTS_USED, &place, &1) {
+            return Some(place);
+        }
+    }
+    None
+}
+
 /// Sends the names of a file, and the thread in which it was seen. At most once per counter, so
 /// that its cost does not matter.
 #[inline(never)]
 pub fn emit(file: &Named, task: &Task) -> i32 {
-    let Some(mut entry) = EVENTS.reserve_untyped::<FileEvent>(0) else {
+    let Some(place) = claim() else {
         count(Stat::LostFile);
         return 0;
     };
-    let event = entry.as_mut_ptr();
+    if let Some(event) = DRAFTS.get_ptr_mut(place) {
+        // SAFETY: the place was claimed above: no other program writes it.
+        let sent = unsafe {
+            write(event, file, task);
+            ring::send(event)
+        };
+        if !sent {
+            count(Stat::LostFile);
+        }
+    }
+    let _ = DRAFTS_USED.remove(place);
+    0
+}
+
+/// # Safety
+/// `event` lies in a map's value that nobody else writes.
+#[inline(always)]
+unsafe fn write(event: *mut FileEvent, file: &Named, task: &Task) {
     let (mnt, inode) = (file.mnt, file.inode);
     let sb: u64 = read(inode, &INODE_I_SB);
     let mode: u16 = read(inode, &INODE_I_MODE);
@@ -84,8 +135,8 @@ pub fn emit(file: &Named, task: &Task) -> i32 {
     };
     let fs_type: u64 = read(data_sb, &SUPER_BLOCK_S_TYPE);
     let name: u64 = read(fs_type, &FILE_SYSTEM_TYPE_NAME);
-    // SAFETY: reserved above with this very size; every member is written before it is sent,
-    // but for the tail of `names` beyond `names_len`, which nobody reads.
+    // SAFETY: per the caller. Every member is written, but for the tail of `names` beyond
+    // `names_len`, which nobody reads.
     unsafe {
         (*event).kind = EVENT_FILE;
         let file_id = &raw mut (*event).file;
@@ -101,8 +152,6 @@ pub fn emit(file: &Named, task: &Task) -> i32 {
         bpf_probe_read_kernel_str((&raw mut (*event).fs_name).cast(), 16, name as *const _);
         walk(event, file.dentry, read(mnt, &VFSMOUNT_MNT_ROOT));
     }
-    entry.submit(wakeup());
-    0
 }
 
 /// Writes the names from `dentry` up to, not including, the mount's `root`.
@@ -112,7 +161,7 @@ pub fn emit(file: &Named, task: &Task) -> i32 {
 #[inline(always)]
 unsafe fn walk(event: *mut FileEvent, mut dentry: u64, root: u64) {
     let pprev: u64 = read(dentry + u64::from(DENTRY_D_HASH.load()), &HLIST_BL_NODE_PPREV);
-    // SAFETY: per the caller, reserved.
+    // SAFETY: per the caller.
     let (flags, len) = unsafe { (&raw mut (*event).flags, &raw mut (*event).names_len) };
     // SAFETY: as above; also below.
     unsafe {

@@ -1,7 +1,7 @@
 //! The ring buffer: sending a request, and waking the reader.
 
 use aya_ebpf::helpers::generated::{bpf_ringbuf_output, bpf_ringbuf_query};
-use dio_trace_common::abi::{Request, Stat};
+use dio_trace_common::abi::Stat;
 
 use crate::{
     in_flight::RequestRef,
@@ -19,17 +19,28 @@ pub fn emit(request: RequestRef) {
     let wakeup = if nth % ASKS == 0 { wakeup() } else { NO_WAKEUP };
     name(request);
     // SAFETY: a whole Request of a map; one CPU completes it (one-completer rule).
-    let sent = unsafe {
-        bpf_ringbuf_output(
-            (&raw const EVENTS).cast_mut().cast(),
-            request.record().cast_mut().cast(),
-            size_of::<Request>() as u64,
-            wakeup,
-        )
-    };
-    if sent != 0 {
+    if !unsafe { output(request.record(), wakeup) } {
         count(Stat::LostEvent);
     }
+}
+
+/// Sends another event; false if there was no room.
+///
+/// # Safety
+/// `event` lies in a map's value, and nobody writes it meanwhile.
+#[inline(always)]
+pub unsafe fn send<T>(event: *const T) -> bool {
+    // SAFETY: per the caller.
+    unsafe { output(event, wakeup()) }
+}
+
+/// # Safety
+/// As of [`send`].
+#[inline(always)]
+unsafe fn output<T>(event: *const T, flags: u64) -> bool {
+    let (ring, size) = ((&raw const EVENTS).cast_mut().cast(), size_of::<T>() as u64);
+    // SAFETY: the helper reads the event as it stands, and copies it.
+    unsafe { bpf_ringbuf_output(ring, event.cast_mut().cast(), size, flags) == 0 }
 }
 
 /// BPF_RB_NO_WAKEUP (include/uapi/linux/bpf.h)
