@@ -93,7 +93,7 @@ pub(crate) fn main(args: &TruthArgs) -> Result<u8> {
 
 fn chosen(args: &TruthArgs) -> Result<Vec<Run>> {
     let words = if args.setup.is_empty() {
-        vec!["--all-setups".to_owned()]
+        ["--all-setups", "--scenarios", "all"].map(str::to_owned).to_vec()
     } else {
         args.setup.iter().flat_map(|name| ["--setup".to_owned(), name.clone()]).collect()
     };

@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Args;
 
+use self::scenarios::Scope;
 use crate::{
     guest::{
         check::Judge,
@@ -41,9 +42,12 @@ pub(crate) struct SuiteArgs {
     /// Also make the rare fixtures, which `cargo xtask test` leaves out to save time
     #[arg(long, conflicts_with = "setup")]
     all_setups: bool,
-    /// Also run the scenarios that `cargo xtask test` runs on only one kernel
+    /// Which of the scenarios that are not made of cells to run
+    #[arg(long, value_enum, default_value_t = Scope::Commands)]
+    scenarios: Scope,
+    /// Also run the cells under `audit`, each with a file that is deleted right after its request
     #[arg(long)]
-    user_side: bool,
+    deleted_files: bool,
 }
 
 /// The number of mismatches shown; all are in the result.
@@ -56,6 +60,7 @@ pub(crate) fn main(args: &SuiteArgs) -> Result<u8> {
         [] => fixtures::ALL.iter().filter(|setup| args.all_setups || !setup.rare).collect(),
         names => names.iter().map(|name| fixtures::find(name)).collect::<Result<_>>()?,
     };
+    let scope = args.scenarios;
     let (mut judge, mut left_out) = (Judge::default(), Vec::new());
     for (number, round) in fixtures::rounds(&wanted).into_iter().enumerate() {
         let mut measured = Vec::new();
@@ -73,16 +78,17 @@ pub(crate) fn main(args: &SuiteArgs) -> Result<u8> {
             }
         }
         if !measured.is_empty() {
-            run::one_round(tried, out, number + 1, measured, args.user_side, &mut judge)?;
+            run::one_round(tried, out, number + 1, measured, args.deleted_files, &mut judge)?;
         }
     }
     scenarios::mixed_access(tried, out, &mut judge)?;
-    scenarios::run(tried, out, scenarios::WITH_JOURNAL, live::SETUPS, &mut judge)?;
-    scenarios::run(tried, out, scenarios::PLAIN, unprivileged::SETUPS, &mut judge)?;
-    if args.user_side || args.all_setups {
-        scenarios::run(tried, out, scenarios::NAMES, unprivileged::SETUPS, &mut judge)?;
-        scenarios::run(tried, out, scenarios::REPORTS, reports::SETUPS, &mut judge)?;
-        scenarios::run(tried, out, scenarios::LET_GO, released::SETUPS, &mut judge)?;
+    for (scenarios, setups) in [
+        (scenarios::WITH_JOURNAL, live::SETUPS),
+        (scenarios::PLAIN, unprivileged::SETUPS),
+        (scenarios::REPORTS, reports::SETUPS),
+        (scenarios::LET_GO, released::SETUPS),
+    ] {
+        scenarios::run(tried, out, scope, scenarios, setups, &mut judge)?;
     }
     if args.all_setups {
         scenarios::short_counts(tried, out, &mut judge)?;

@@ -46,11 +46,12 @@ pub(super) fn one_round(
     run.attached(judge).context("with attach -p --all")?;
     places.iter().try_for_each(|(place, _)| fixtures::renew(place))?;
     run.findings(judge).context("with run")?;
+    // Asks about the files that the run has left.
+    forecasts(tried, &places, judge)?;
     if deletes {
         places.iter().try_for_each(|(place, _)| fixtures::renew(place))?;
         run.deleted(judge).context("with files that are deleted")?;
     }
-    forecasts(tried, &places, judge)?;
     fixtures::clear(root)
 }
 

@@ -2,6 +2,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 use crate::{
     guest::{
@@ -18,8 +19,20 @@ use crate::{
     host::cmd::say,
 };
 
+/// Which scenarios a suite runs; each of these includes the ones before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Scope {
+    /// What depends on how the kernel is probed.
+    Kernel,
+    /// Also the commands of dio-trace.
+    Commands,
+    /// Also what takes long, or what one kernel is enough for.
+    All,
+}
+
 /// A scenario of the suite that is not made of cells.
 pub(super) struct Scenario {
+    scope: Scope,
     /// The name in the progress lines.
     shown: &'static str,
     /// The name in the result.
@@ -29,74 +42,75 @@ pub(super) struct Scenario {
     check: Check,
 }
 
+const fn scenario(
+    scope: Scope,
+    name: &'static str,
+    shown: &'static str,
+    runs: u64,
+    check: Check,
+) -> Scenario {
+    Scenario { scope, shown, name, runs, check }
+}
+
 /// Scenarios that need a folder where reads are direct, and one where O_DIRECT reads go through the
 /// page cache.
 pub(super) const WITH_JOURNAL: &[Scenario] = &[
-    Scenario { shown: "run --fail-on", name: "fail-on", runs: gate::RUNS, check: gate::check },
-    Scenario { shown: "top", name: "top", runs: live::RUNS, check: live::check },
-    Scenario {
-        shown: "io_uring's rarer features",
-        name: "rings",
-        runs: rings::RUNS,
-        check: rings::check,
-    },
-    Scenario {
-        shown: "no false mixed access",
-        name: "innocents",
-        runs: innocents::RUNS,
-        check: innocents::check,
-    },
-    Scenario { shown: "run --stack", name: "stack", runs: stacks::RUNS, check: stacks::check },
+    scenario(Scope::Commands, "fail-on", "run --fail-on", gate::RUNS, gate::check),
+    scenario(Scope::Commands, "top", "top", live::RUNS, live::check),
+    scenario(Scope::Kernel, "rings", "io_uring's rarer features", rings::RUNS, rings::check),
+    scenario(
+        Scope::Kernel,
+        "innocents",
+        "no false mixed access",
+        innocents::RUNS,
+        innocents::check,
+    ),
+    scenario(Scope::Commands, "stack", "run --stack", stacks::RUNS, stacks::check),
 ];
 
 /// Scenarios that need only a folder where reads are direct.
 pub(super) const PLAIN: &[Scenario] = &[
-    Scenario {
-        shown: "descendants at attach",
-        name: "family",
-        runs: family::RUNS,
-        check: family::check,
-    },
-    Scenario { shown: "filters", name: "filters", runs: filters::RUNS, check: filters::check },
-    Scenario { shown: "recording", name: "recording", runs: 1, check: recordings::check },
-    Scenario {
-        shown: "ordinary user",
-        name: "ordinary-user",
-        runs: unprivileged::RUNS,
-        check: unprivileged::check,
-    },
+    scenario(Scope::Kernel, "family", "descendants at attach", family::RUNS, family::check),
+    scenario(Scope::Commands, "filters", "filters", filters::RUNS, filters::check),
+    scenario(Scope::Commands, "recording", "recording", 1, recordings::check),
+    scenario(
+        Scope::Commands,
+        "ordinary-user",
+        "ordinary user",
+        unprivileged::RUNS,
+        unprivileged::check,
+    ),
+    scenario(Scope::All, "names", "names", named::RUNS, named::check),
 ];
 
-/// Scenarios that depend on /proc and user space rather than on how the kernel is probed.
-pub(super) const NAMES: &[Scenario] =
-    &[Scenario { shown: "names", name: "names", runs: named::RUNS, check: named::check }];
-
 /// Causes and fixes that public reports taught.
-pub(super) const REPORTS: &[Scenario] = &[Scenario {
-    shown: "public reports",
-    name: "reports",
-    runs: reports::RUNS,
-    check: reports::check,
-}];
+pub(super) const REPORTS: &[Scenario] =
+    &[scenario(Scope::All, "reports", "public reports", reports::RUNS, reports::check)];
 
 /// Scenarios that take their fixtures apart.
-pub(super) const LET_GO: &[Scenario] = &[Scenario {
-    shown: "release of what was traced",
-    name: "released",
-    runs: released::RUNS,
-    check: released::check,
-}];
+pub(super) const LET_GO: &[Scenario] = &[scenario(
+    Scope::All,
+    "released",
+    "release of what was traced",
+    released::RUNS,
+    released::check,
+)];
 
-/// Runs scenarios on these fixtures.
+/// Runs those of the scenarios that are in scope on these fixtures.
 pub(super) fn run(
     tried: &Tried,
     out: &Path,
+    scope: Scope,
     scenarios: &[Scenario],
     setups: &[&str],
     judge: &mut Judge,
 ) -> Result<()> {
+    let wanted: Vec<_> = scenarios.iter().filter(|scenario| scenario.scope <= scope).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
     let places = fixtures::make_bare(setups)?;
-    for Scenario { shown, name, runs, check } in scenarios {
+    for Scenario { shown, name, runs, check, .. } in wanted {
         let wrong = check(tried, &places, out);
         let wrong = wrong.unwrap_or_else(|error| vec![format!("{error:#}")]);
         say(format!("{shown}: {}", if wrong.is_empty() { "right" } else { "NOT RIGHT" }));
