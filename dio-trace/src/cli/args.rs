@@ -1,8 +1,10 @@
 //! The command line: its verbs and their help.
 
-use std::path::PathBuf;
+use std::{env, ffi::OsString, path::PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{
+    Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind,
+};
 use clap_complete::Shell;
 
 use crate::{
@@ -11,6 +13,7 @@ use crate::{
         check::CheckArgs,
         doctor::DoctorArgs,
         export::ExportArgs,
+        manual::with_examples,
         record::RecordArgs,
         report::ReportArgs,
         top::TopArgs,
@@ -26,18 +29,7 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(
     version = crate::cli::version::TEXT.as_str(),
-    max_term_width = 80,
-    after_help = "Examples:\n  \
-        sudo dio-trace audit -d 10             the whole system for ten seconds\n  \
-        sudo dio-trace attach -p 1234          a process and its descendants\n  \
-        sudo dio-trace run -- fio job.fio      a command, from its first request\n  \
-        sudo dio-trace audit --json | jq .     for programs\n  \
-        sudo dio-trace top                     the whole system, live\n  \
-        dio-trace check /var/lib/db            will it be direct there? no root\n  \
-        dio-trace explain data-journal         what a cause means; no root\n  \
-        sudo dio-trace doctor                  what works here\n\n\
-        Exit codes: 0 done, 1 failure, 2 usage, 3 --fail-on, 130 at a second Ctrl-C;\n\
-        run exits with its command's code, 127 if there is no such command."
+    max_term_width = 80
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
@@ -68,6 +60,8 @@ pub(super) enum Verb {
     /// If permitted, attaches all probes for a moment. Exit codes: 0 tracing works, 1 it does not.
     Doctor(DoctorArgs),
     /// Record a trace to a file, to be read later and on any machine
+    ///
+    /// Without a verb it records running processes, as `attach` traces them: record -p 1234 -o FILE.
     Record {
         #[command(flatten)]
         options: RecordArgs,
@@ -103,14 +97,110 @@ pub(super) enum Verb {
     Man { folder: PathBuf },
 }
 
+/// Options of the verbs that trace which `record` refuses (record.rs:check): its help does not list
+/// them.
+const NOT_RECORDED: &[&str] =
+    &["json", "utc", "by", "comm", "path", "fs", "only", "errors", "cause", "fail_on", "report"];
+
+/// The definition of the command line.
+pub(super) fn command() -> Command {
+    with_examples(Cli::command()).mut_subcommand("record", |record| {
+        record.mut_subcommands(|verb| {
+            verb.mut_args(|arg| match arg.get_id().as_str() {
+                "output" => arg.help("The recording to write; `dio-trace report FILE` reads it"),
+                id if NOT_RECORDED.contains(&id) => arg.hide(true),
+                _ => arg,
+            })
+        })
+    })
+}
+
+/// Parses the command line of this process.
+///
+/// # Errors
+/// A usage error, or what to print for `--help` and `--version`.
+pub(super) fn parse() -> Result<Cli, clap::Error> {
+    parsed(&env::args_os().collect::<Vec<_>>())
+}
+
+/// Parses a command line. `record` without a verb is `record attach`: people type `record -p PID`.
+pub(super) fn parsed(words: &[OsString]) -> Result<Cli, clap::Error> {
+    exactly(words).or_else(|error| {
+        let lacks_verb = matches!(
+            error.kind(),
+            ErrorKind::UnknownArgument
+                | ErrorKind::MissingSubcommand
+                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        );
+        let Some(record) = words.iter().position(|word| word == "record").filter(|_| lacks_verb)
+        else {
+            return Err(error);
+        };
+        let (before, options) = words.split_at(record + 1);
+        let attach: Vec<_> = [before, &["attach".into()], options].concat();
+        exactly(&attach).map_err(|_| error)
+    })
+}
+
+fn exactly(words: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_valid() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_record_stand_on_either_side_of_its_verb() {
+        for line in [
+            "record -o F --force --max-size 1M audit -d 1",
+            "record audit -o F --force --max-size 1M -d 1",
+            "record --force audit -o F -d 1 --max-size 1M",
+            "record -p 1 -o F --force --max-size 1M -d 1",
+            "--color never record -d 1 -o F --pid 1 --max-size 1M --force",
+        ] {
+            let words: Vec<OsString> =
+                ["dio-trace"].into_iter().chain(line.split(' ')).map(Into::into).collect();
+            let Verb::Record { options, trace } = parsed(&words).expect(line).verb else {
+                panic!("{line}")
+            };
+            let shown = format!("{options:?}");
+            assert!(shown.contains("force: true, "), "{line}: {shown}");
+            assert!(shown.contains("max_size: Some(1048576)"), "{line}: {shown}");
+            assert_eq!(options.file(trace.common()).expect(line), "F", "{line}");
+            let attaches = matches!(*trace, Trace::Attach { .. });
+            assert_eq!(attaches, !line.contains("audit"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_usage_error_of_record_is_about_what_was_typed() {
+        let error = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(Into::into).collect();
+            parsed(&words).expect_err(line).to_string()
+        };
+        assert!(error("dio-trace record aduit -o F").contains("'audit'"));
+        assert!(error("dio-trace record --nonsense -o F").contains("--nonsense"));
+    }
+
+    #[test]
+    fn the_help_of_record_lists_what_it_takes() {
+        let mut command = command();
+        command.build();
+        let record = command.find_subcommand_mut("record").expect("a verb");
+        let help = record.find_subcommand_mut("run").expect("a verb").render_help().to_string();
+        for refused in ["--json", "--utc", "--by", "--only", "--fail-on"] {
+            assert!(!help.contains(refused), "{refused}: {help}");
+        }
+        for taken in ["--output", "--force", "--all", "--dev"] {
+            assert!(help.contains(taken), "{taken}: {help}");
+        }
     }
 }

@@ -13,6 +13,7 @@ mod inspect;
 mod interactive;
 mod kernels;
 mod live_table;
+mod manual;
 mod output;
 mod progress;
 mod record;
@@ -35,10 +36,8 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser as _};
-
 use crate::util::stdio::{note, or_end};
+use anyhow::Context as _;
 use session::To;
 use trace::Trace;
 
@@ -47,7 +46,7 @@ use trace::Trace;
 /// Exit codes: 0 done, 1 failure, 2 usage, 3 findings of `--fail-on`, 130 at a second Ctrl-C. `run`
 /// exits with its command's code.
 pub fn main() -> ExitCode {
-    let verb = match args::Cli::try_parse() {
+    let verb = match args::parse() {
         Ok(args) => {
             tty::choose(args.color);
             args.verb
@@ -78,7 +77,7 @@ async fn tracing(verb: &Trace, to: To<'_>) -> ExitCode {
     match session::run(verb, to).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => match error.downcast::<clap::Error>() {
-            Ok(usage) => no_verb(&usage.format(&mut args::Cli::command())),
+            Ok(usage) => no_verb(&usage.format(&mut args::command())),
             Err(error) => fail(&error),
         },
     }

@@ -1,6 +1,9 @@
 //! The output of a live trace: text (the screen), JSON lines, or the live screen of `top`.
 
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::{
+    io::{self, BufWriter, IsTerminal as _, Write},
+    path::Path,
+};
 
 use anyhow::Result;
 
@@ -38,12 +41,12 @@ impl Output {
         Ok(Self::Top(Box::new(Live::new(options)?)))
     }
 
-    /// Opens the output that the options select.
+    /// Opens the output that the options select, in a file or on stdout.
     ///
     /// # Errors
     /// If the file cannot be opened for writing.
-    pub(super) fn open(common: &Common) -> Result<Self> {
-        let path = common.output.as_deref().filter(|path| !private_file::is_dash(path));
+    pub(super) fn open(common: &Common, file: Option<&Path>) -> Result<Self> {
+        let path = file.filter(|path| !private_file::is_dash(path));
         let (out, terminal): (Box<dyn Write>, bool) = match path {
             Some(path) => {
                 (Box::new(Named::new(escape::path(path), private_file::stream(path)?)), false)

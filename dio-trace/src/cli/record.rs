@@ -2,12 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
-use clap::Args;
+use anyhow::{Error, Result, bail};
+use clap::{Args, error::ErrorKind};
 use dio_trace_common::verdict::Verdict;
 
 use crate::{
-    cli::{subject::Subject, trace::Trace, values::verdict, version},
+    cli::{
+        subject::Subject,
+        trace::{Common, Trace},
+        values::verdict,
+        version,
+    },
     kernel::{line, release},
     model::MissingProbe,
     recording::{
@@ -27,30 +32,31 @@ use crate::{
 pub(super) struct RecordArgs {
     /// The file to write; `dio-trace report FILE` reads it, on any machine and without root
     #[arg(short, long, value_name = "FILE")]
-    pub(super) output: PathBuf,
+    output: Option<PathBuf>,
     /// Overwrite FILE if it exists
-    #[arg(long)]
+    #[arg(long, global = true)]
     force: bool,
     /// Record every O_DIRECT request, not only findings
     #[arg(long)]
     all: bool,
     /// In addition to findings, record one in N of the other requests
-    #[arg(long, value_name = "1/N", value_parser = sample, conflicts_with = "all")]
+    #[arg(long, value_name = "1/N", value_parser = sample, global = true,
+          conflicts_with = "all")]
     sample: Option<u64>,
     /// Stop once the file has this size: 500K, 100M, 2G
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size, global = true)]
     max_size: Option<u64>,
     /// Start a new file at this size: FILE.1, FILE.2, …; with KEEP, keep only the last KEEP files
-    #[arg(long, value_name = "SIZE[:KEEP]", value_parser = rotation,
+    #[arg(long, value_name = "SIZE[:KEEP]", value_parser = rotation, global = true,
           conflicts_with_all = ["max_size", "force"])]
     rotate: Option<(u64, Option<u64>)>,
     /// Keep the last SIZE bytes in memory; write them on SIGUSR1 and at the end: FILE.1, FILE.2, …
-    #[arg(long, value_name = "SIZE", value_parser = room,
+    #[arg(long, value_name = "SIZE", value_parser = room, global = true,
           conflicts_with_all = ["max_size", "force", "rotate"])]
     flight_recorder: Option<u64>,
     /// Also write the flight recorder on the first finding with one of these verdicts
     #[arg(long, value_delimiter = ',', value_name = "VERDICT", value_parser = verdict(),
-          requires = "flight_recorder")]
+          global = true, requires = "flight_recorder")]
     dump_on: Vec<Verdict>,
 }
 
@@ -65,6 +71,18 @@ impl RecordArgs {
         self.flight_recorder.is_some()
     }
 
+    /// The recording to write: -o stands before the verb or behind it.
+    ///
+    /// # Errors
+    /// If it is missing, or given twice.
+    pub(super) fn file<'a>(&'a self, common: &'a Common) -> Result<&'a Path> {
+        match (&self.output, &common.output) {
+            (Some(file), None) | (None, Some(file)) => Ok(file),
+            (None, None) => Err(usage("-o FILE is missing: the recording to write")),
+            (Some(_), Some(_)) => Err(usage("-o is given twice: a recording has one name")),
+        }
+    }
+
     /// Rejects options that `record` cannot be combined with.
     ///
     /// # Errors
@@ -76,8 +94,8 @@ impl RecordArgs {
                 "--all records every request, --sample one in N without a finding: use one of them"
             );
         }
-        if common.json || common.output.is_some() {
-            bail!("a recording has one format: put -o before the verb, and --json after `report`");
+        if common.json {
+            bail!("a recording has one format: give --json to `dio-trace report`");
         }
         if common.utc {
             bail!("a recording keeps its host's zone: give --utc to `dio-trace report`");
@@ -85,7 +103,7 @@ impl RecordArgs {
         if common.by.is_some() {
             bail!("a recording keeps what sums are made from: give --by to `dio-trace report`");
         }
-        if is_dash(&self.output) {
+        if is_dash(self.file(common)?) {
             bail!(
                 "a recording needs a file, not a stream: when the disk is full, it is cut to its \
                  last whole block (-o FILE; `./-` is a file named -)"
@@ -114,7 +132,7 @@ impl RecordArgs {
         tracer: &Tracer,
     ) -> Result<Recorder> {
         let options = Options {
-            path: self.output.clone(),
+            path: self.file(verb.common())?.to_owned(),
             force: self.force,
             sample: self.sample.unwrap_or(0),
             max_size: self.max_size,
@@ -131,10 +149,10 @@ impl RecordArgs {
     ///
     /// # Errors
     /// If the recorder stopped early, for example because the disk was full.
-    pub(super) fn finished(&self, done: &Done) -> Result<()> {
+    pub(super) fn finished(done: &Done) -> Result<()> {
         let path = match &done.files[..] {
             [first, .., last] => format!("{} … {}", escape::path(first), escape::path(last)),
-            files => escape::path(files.first().map_or(Path::new(&self.output), PathBuf::as_path)),
+            files => files.first().map_or_else(|| "FILE".to_owned(), |file| escape::path(file)),
         };
         let dropped = if done.dropped == 0 {
             String::new()
@@ -184,6 +202,10 @@ impl RecordArgs {
             dark: pairs(tracer.dark()),
         }
     }
+}
+
+fn usage(text: &str) -> Error {
+    clap::Error::raw(ErrorKind::MissingRequiredArgument, text).into()
 }
 
 fn scope(verb: &Trace, subject: &Subject) -> Scope {

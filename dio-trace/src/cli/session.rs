@@ -84,7 +84,8 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     record.map_or(Ok(()), |args| args.check(verb))?;
     let output = match to {
         To::Top(options) => Output::top(options)?,
-        To::Output | To::Recording(_) => Output::open(common)?,
+        To::Output => Output::open(common, common.output.as_deref())?,
+        To::Recording(_) => Output::open(common, None)?,
     };
     let gate = Gating::open(verb)?;
     let wanted = common.filters.wanted()?;
@@ -139,7 +140,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     interactive::quit_at_next_signal();
     interactive::say_to_person("detaching…");
     match record {
-        Some(args) => session.finish_recording(args).map(|()| code.unwrap_or(0)),
+        Some(_) => session.finish_recording().map(|()| code.unwrap_or(0)),
         None => session.finish(code),
     }
 }
@@ -467,12 +468,12 @@ impl Session {
     }
 
     /// Stops tracing and ends the recording with the final totals.
-    fn finish_recording(self, args: &RecordArgs) -> Result<()> {
+    fn finish_recording(self) -> Result<()> {
         let Self { tracer, mut pipeline, recorder, .. } = self;
         let Some(mut recorder) = recorder else { return Ok(()) };
         let enricher = &mut pipeline.enricher;
         let totals = tracer.stop(&mut |event| recorder.take(event, enricher))?;
-        args.finished(&recorder.finish(&totals, enricher))
+        RecordArgs::finished(&recorder.finish(&totals, enricher))
     }
 
     /// What the figures of the summary stand for.

@@ -32,8 +32,7 @@ pub(super) enum Trace {
     },
     /// Trace running processes with their descendants, a systemd unit, or a container
     ///
-    /// Ends when all of them have ended. Examples: attach -p 1234; attach postgres; attach --unit
-    /// postgresql@18-main; attach --container 3f4a9c.
+    /// Ends when all of them have ended.
     Attach {
         #[command(flatten)]
         subject: Named,
