@@ -35,6 +35,12 @@ impl Bytes {
         self.direct += counter.direct_bytes;
         self.cached += counter.cached_bytes;
     }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.total += other.total;
+        self.direct += other.direct;
+        self.cached += other.cached;
+    }
 }
 
 /// A counter's verdict; `Unknown` if a recording has a number that this version does not know.

@@ -473,7 +473,7 @@ pub(crate) fn heading() -> String {
     )
 }
 
-const fn letter(op: Op) -> &'static str {
+pub(crate) const fn letter(op: Op) -> &'static str {
     match op {
         Op::Read => "R",
         Op::Write => "W",

@@ -6,7 +6,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     Quit,
-    /// One step back; quits on the first page.
+    /// One step back; never quits.
     Back,
     Suspend,
     Redraw,

@@ -80,6 +80,21 @@ pub struct Status {
     pub in_flight: u64,
 }
 
+/// Sums over the rows that a filter text leaves.
+#[derive(Clone, Debug, Default)]
+pub struct Filtered {
+    /// Requests of the last interval.
+    pub requests: u64,
+    /// Findings of the last interval.
+    pub findings: u64,
+    /// Bytes of the last interval.
+    pub bytes: Bytes,
+    /// Requests since the start.
+    pub all_requests: u64,
+    /// Findings since the start.
+    pub all_findings: u64,
+}
+
 /// The page that is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
@@ -159,6 +174,7 @@ impl Model {
         for by in [By::Process, By::File, By::Fs, By::Verdict] {
             self.tables.entry(by).or_default().begin(groups(&before, by, enricher));
         }
+        self.name_processes(enricher);
         let causes = self.take_causes();
         self.tables.entry(By::Cause).or_default().begin(causes);
         self.status = status(totals, &[]);
@@ -178,11 +194,18 @@ impl Model {
         for by in [By::Process, By::File, By::Fs, By::Verdict] {
             self.tables.entry(by).or_default().poll(groups(&changed, by, enricher));
         }
+        self.name_processes(enricher);
         let causes = self.take_causes();
         self.tables.entry(By::Cause).or_default().poll(causes);
         self.status = status(totals, &changed);
         self.counted = true;
         true
+    }
+
+    /// Gives the rows of processes their titles.
+    fn name_processes(&mut self, enricher: &mut Enricher) {
+        let title = |name: &str| enricher.title(name.rsplit_once('/')?.1.parse().ok()?);
+        self.tables.entry(By::Process).or_default().entitle(title);
     }
 
     /// Takes the findings by cause of the interval.
@@ -245,6 +268,23 @@ impl Model {
         table.map(|table| table.rows(&self.text, self.sort, self.reversed)).unwrap_or_default()
     }
 
+    /// Sums over the rows that match the filter text; None without one.
+    #[must_use]
+    pub fn filtered(&self) -> Option<Filtered> {
+        if self.text.is_empty() {
+            return None;
+        }
+        let mut sums = Filtered::default();
+        for row in self.rows() {
+            sums.requests += row.last.requests;
+            sums.findings += row.last.findings;
+            sums.bytes.merge(&row.last.bytes);
+            sums.all_requests += row.requests;
+            sums.all_findings += row.findings;
+        }
+        Some(sums)
+    }
+
     /// Number of rows of the current grouping, and of rows dropped for lack of room.
     #[must_use]
     pub fn kept(&self) -> (usize, u64) {
@@ -296,7 +336,7 @@ impl Model {
             Command::Suspend => return Step::Suspend,
             Command::Redraw => return Step::Redraw,
             Command::Help => self.help = !self.help,
-            Command::Back => return self.back(),
+            Command::Back => self.back(),
             _ if self.help => self.help = false,
             Command::Pause => self.pause(),
             Command::StepBy(by) => self.step_by(by),
@@ -318,18 +358,15 @@ impl Model {
         Step::Stay
     }
 
-    fn back(&mut self) -> Step {
+    fn back(&mut self) {
         if self.help {
             self.help = false;
         } else if self.typing || (self.page == Page::Rows && !self.text.is_empty()) {
             self.typing = false;
             self.text.clear();
-        } else if self.page == Page::Findings {
-            self.page = Page::Rows;
         } else {
-            return Step::Quit;
+            self.page = Page::Rows;
         }
-        Step::Stay
     }
 
     fn pause(&mut self) {

@@ -26,13 +26,15 @@ pub struct Row {
     pub history: VecDeque<u64>,
     /// Number of intervals since the last request.
     pub idle: u64,
+    /// Title of the process; None if the row is of something else, or it says no more than the name.
+    pub title: Option<String>,
 }
 
 impl Row {
     fn new(name: String) -> Self {
         let last = Group::of(name, 0, 0);
         let history = VecDeque::with_capacity(HISTORY);
-        Self { last, requests: 0, findings: 0, history, idle: 0 }
+        Self { last, requests: 0, findings: 0, history, idle: 0, title: None }
     }
 
     fn take(&mut self, group: Group) {
@@ -167,6 +169,15 @@ impl Table {
         self.evict();
     }
 
+    /// Asks for the titles of the rows of the last interval that have none.
+    pub fn entitle(&mut self, mut title: impl FnMut(&str) -> Option<String>) {
+        for (name, row) in &mut self.rows {
+            if row.title.is_none() && row.idle == 0 {
+                row.title = title(name);
+            }
+        }
+    }
+
     /// Drops the rows idle longest; among equals, those with fewest findings, then fewest requests.
     fn evict(&mut self) {
         if self.rows.len() <= MAX_ROWS {
@@ -195,11 +206,12 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// The rows whose name contains `text`, ignoring case, in sort order.
+    /// The rows whose name or title contains `text`, ignoring case, in sort order.
     #[must_use]
     pub fn rows(&self, text: &str, sort: Sort, reversed: bool) -> Vec<&Row> {
         let text = text.to_lowercase();
-        let fits = |row: &&Row| text.is_empty() || row.last.name.to_lowercase().contains(&text);
+        let has = |name: &str| name.to_lowercase().contains(&text);
+        let fits = |row: &&Row| has(&row.last.name) || row.title.as_deref().is_some_and(has);
         let mut rows: Vec<&Row> = self.rows.values().filter(fits).collect();
         rows.sort_by(|a, b| {
             let order = sort.order(a, b);

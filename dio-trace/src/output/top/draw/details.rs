@@ -11,7 +11,7 @@ use crate::{
     output::{
         text::{
             columns::{head, tail, wrap},
-            screen::{heading, no_request, request, verdict_word},
+            screen::{heading, letter, no_request, request, verdict_word},
         },
         top::{
             Finding, Model, What,
@@ -102,7 +102,7 @@ pub(super) fn latest(model: &Model, name: &str, theme: Theme, area: Rect) -> Vec
     for finding in found.into_iter().take(height.saturating_sub(1)) {
         let (word, style) = word(finding, theme);
         let cause = finding.cause().map_or("", |(cause, ..)| cause);
-        let fixed = format!("{:>5} ", times(finding));
+        let fixed = format!("{:>5} {:<5} ", times(finding), op(finding));
         let after = format!(" {cause:<20} ");
         let used = fixed.len() + word.chars().count().max(9) + after.chars().count();
         let path = tail(finding.path(), width.saturating_sub(used).max(1));
@@ -113,6 +113,16 @@ pub(super) fn latest(model: &Model, name: &str, theme: Theme, area: Rect) -> Vec
         ]));
     }
     lines
+}
+
+/// R or W; of a rejected open the call.
+fn op(finding: &Finding) -> &'static str {
+    match &finding.what {
+        What::Request(r) => letter(r.op),
+        What::MixedAccess(m) if m.writes => "W",
+        What::MixedAccess(_) => "R",
+        What::RejectedOpen(r) => r.call,
+    }
 }
 
 fn times(finding: &Finding) -> String {

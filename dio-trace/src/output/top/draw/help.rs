@@ -14,7 +14,7 @@ const KEYS: &[(&str, &str)] = &[
     ("s S, Left Right", "sort by the next or previous column; r reverses"),
     ("/", "only rows with a text; Enter keeps it, Esc clears it"),
     ("p, Space", "pause the screen; counting goes on"),
-    ("q, Esc, Ctrl-C", "quit; Ctrl-Z suspends, Ctrl-L redraws"),
+    ("q, Ctrl-C", "quit; Ctrl-Z suspends, Ctrl-L redraws"),
 ];
 
 const COLUMNS: &[(&str, &str)] = &[

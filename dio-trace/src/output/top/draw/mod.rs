@@ -99,22 +99,27 @@ fn title(model: &Model, theme: Theme, width: u16) -> Line<'static> {
     Line::from(vec![Span::styled(format!("{left:<room$} "), BOLD), right])
 }
 
-/// The second line: sums over all requests. The most important come first, as a narrow screen has
+/// The second line: sums over the rows that are shown. The most important come first, as a narrow screen has
 /// no room for all.
 fn totals(model: &Model, theme: Theme, width: u16) -> Line<'static> {
     let status = &model.status;
     let odd = |n: u64| if n == 0 { Style::new() } else { theme.odd() };
+    let filtered = model.filtered();
+    let (requests, findings, bytes) = match &filtered {
+        Some(rows) => (rows.requests, rows.findings, &rows.bytes),
+        None => (status.requests, status.findings, &status.bytes),
+    };
     let mut parts = vec![
-        Span::raw(format!("{} req/s", rate(model.per_second(status.requests)))),
-        Span::styled(
-            format!("{} findings/s", rate(model.per_second(status.findings))),
-            odd(status.findings),
-        ),
+        Span::raw(format!("{} req/s", rate(model.per_second(requests)))),
+        Span::styled(format!("{} findings/s", rate(model.per_second(findings))), odd(findings)),
     ];
-    let (text, style) = share(&status.bytes, theme);
+    let (text, style) = share(bytes, theme);
     parts.push(Span::styled(format!("{text} direct"), style));
     parts.push(Span::styled(format!("{} lost", count(status.lost)), odd(status.lost)));
-    parts.push(Span::raw(format!("{}/s", about(model.per_second(status.bytes.total) as u64))));
+    parts.push(Span::raw(format!("{}/s", about(model.per_second(bytes.total) as u64))));
+    if filtered.is_some() {
+        return fitting(parts, width);
+    }
     parts.push(Span::raw(format!("{} in flight", count(status.in_flight))));
     let unknown = status.all.requests.get("unknown").copied().unwrap_or(0);
     parts.push(Span::styled(format!("{} unknown", count(unknown)), odd(unknown)));
@@ -122,10 +127,16 @@ fn totals(model: &Model, theme: Theme, width: u16) -> Line<'static> {
 }
 
 /// The third line: all requests since the start, by verdict, and the findings among them. The
-/// numbers add up: verdicts that do not fit are summed as "other".
+/// numbers add up: verdicts that do not fit are summed as "other". Rows have no sums by verdict, so
+/// that with a filter text only the sums are shown.
 fn since_start(model: &Model, theme: Theme, width: u16) -> Line<'static> {
     if !model.counted {
         return Line::styled("since the start: collecting …", DIM);
+    }
+    if let Some(rows) = model.filtered() {
+        let (all, found) =
+            (counted(rows.all_requests, "request"), counted(rows.all_findings, "finding"));
+        return Line::raw(head(&format!("{all} in these rows; {found}"), usize::from(width)));
     }
     let sums = &model.status.all;
     let (parts, width) = (sums.parts(), usize::from(width));
@@ -173,8 +184,12 @@ fn shown(model: &Model, width: u16) -> Line<'static> {
     }
     let order = if model.reversed { "last" } else { "first" };
     parts.push(Span::raw(format!("{} {order}", model.sort.word())));
-    let rows = if kept == 1 { "row" } else { "rows" };
-    parts.push(Span::raw(format!("{} {rows}", count(kept as u64))));
+    let rows = counted(kept as u64, "row");
+    let rows = match model.filtered() {
+        Some(_) => format!("{} of {rows}", count(model.rows().len() as u64)),
+        None => rows,
+    };
+    parts.push(Span::raw(rows));
     if evicted != 0 {
         parts.push(Span::raw(format!("{} dropped", count(evicted))));
     }

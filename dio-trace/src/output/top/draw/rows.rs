@@ -10,7 +10,7 @@ use crate::{
     flow::{group::By, timeline::sparkline},
     output::{
         text::{
-            columns::{tail, wrap},
+            columns::{head, tail, wrap},
             groups::subject,
         },
         top::{
@@ -151,7 +151,7 @@ fn draw(row: &Row, model: &Model, theme: Theme, columns: &[Column]) -> Line<'sta
                 (format!("{text:>width$}"), style)
             }
             Column::History(width) => (history(row, *width), Style::new()),
-            Column::Name(width) => (format!("{:<width$}", tail(name(row), *width)), Style::new()),
+            Column::Name(width) => (format!("{:<width$}", name(row, *width)), Style::new()),
         };
         line.push_span(Span::styled(text, style));
         line.push_span(Span::raw(" "));
@@ -159,9 +159,16 @@ fn draw(row: &Row, model: &Model, theme: Theme, columns: &[Column]) -> Line<'sta
     if last.requests == 0 && last.findings == 0 { line.patch_style(DIM) } else { line }
 }
 
-/// The name of a row; "?" for a file system whose name was lost.
-fn name(row: &Row) -> &str {
-    if row.last.name.is_empty() { "?" } else { &row.last.name }
+/// The name of a row, "?" for a file system whose name was lost; and as much as fits of its title.
+fn name(row: &Row, width: usize) -> String {
+    /// A title that is cut to less says nothing.
+    const LEAST: usize = 6;
+    let name = if row.last.name.is_empty() { "?" } else { &row.last.name };
+    let room = width.saturating_sub(name.chars().count() + 2);
+    match &row.title {
+        Some(title) if room >= LEAST => format!("{name}  {}", head(title, room)),
+        _ => tail(name, width),
+    }
 }
 
 fn number(sort: Sort, row: &Row, model: &Model, theme: Theme) -> (String, Style) {

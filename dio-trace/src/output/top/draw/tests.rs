@@ -129,8 +129,23 @@ fn keys_lead_where_they_should() {
     assert_eq!((model.page, model.by), (Page::Rows, By::File));
     press(&mut model, "\t\t");
     assert_eq!(model.by, By::Cause);
-    assert_eq!(model.obey(Command::Back), crate::output::top::Step::Quit);
+    assert_eq!(model.obey(Command::Back), crate::output::top::Step::Stay, "Esc never quits");
     assert_eq!(model.obey(Command::Quit), crate::output::top::Step::Quit);
+}
+
+#[test]
+fn sums_follow_the_filter() {
+    let mut model = top_model();
+    press(&mut model, "2/journal");
+    let lines = drawn(&model, 80, 24);
+    let [row] = &model.rows()[..] else { panic!("{lines:?}") };
+    let (requests, findings) = (row.requests, row.findings);
+    assert!(requests < model.status.all.requests.values().sum());
+    let sums = format!("{requests} requests in these rows; {findings} findings");
+    assert!(lines[2].starts_with(&sums), "{lines:?}");
+    assert!(lines[3].contains("1 of 10 rows"), "{lines:?}");
+    press(&mut model, "\x1b");
+    assert!(!drawn(&model, 80, 24)[2].contains("in these rows"));
 }
 
 #[test]
