@@ -84,6 +84,9 @@ pub(super) enum Verb {
         #[arg(value_name = "ID", hide_possible_values = true,
               value_parser = Suggested::<String>::new(RULES.iter().map(|rule| rule.id)))]
         ids: Vec<String>,
+        /// Write JSON lines, one per cause (docs/json.md)
+        #[arg(long)]
+        json: bool,
     },
     /// Write completions for a shell to stdout
     ///

@@ -56,8 +56,9 @@ pub fn main() -> ExitCode {
     match verb {
         args::Verb::Trace(trace) => with_runtime(tracing(&trace, To::Output)),
         args::Verb::Top(args) => {
+            let once = args.is_once();
             let (trace, options) = args.split();
-            with_runtime(tracing(&trace, To::Top(&options)))
+            with_runtime(tracing(&trace, if once { To::Sums } else { To::Top(&options) }))
         }
         args::Verb::Record { options, trace } => {
             with_runtime(tracing(&trace, To::Recording(&options)))
@@ -68,7 +69,7 @@ pub fn main() -> ExitCode {
         args::Verb::Doctor(args) => with_runtime(async { doctor::run(&args) }),
         args::Verb::Completions { shell } => done(shell::completions(shell)),
         args::Verb::Man { folder } => done(shell::man(&folder)),
-        args::Verb::Explain { ids } => explain::run(&ids),
+        args::Verb::Explain { ids, json } => explain::run(&ids, json),
         args::Verb::Check(args) => check::run(&args),
     }
 }

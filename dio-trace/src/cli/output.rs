@@ -14,7 +14,7 @@ use crate::{
         tty::style,
     },
     enrich::Enricher,
-    flow::sink::Sink,
+    flow::{explained::ExplainedRequest, sink::Sink, summary::Summary},
     model::Totals,
     output::{json_lines::JsonLines, text::Screen},
     tracer::Tracer,
@@ -29,7 +29,22 @@ use crate::{
 pub(super) enum Output {
     Screen(Box<Screen<Box<dyn Write>>>),
     Json(JsonLines<BufWriter<Box<dyn Write>>>),
+    /// One of these without its requests.
+    Sums(SumsOnly),
     Top(Box<Live>),
+}
+
+/// Passes only the summary on.
+pub(super) struct SumsOnly(Box<dyn Sink>);
+
+impl Sink for SumsOnly {
+    fn request(&mut self, _: &ExplainedRequest) -> Result<()> {
+        Ok(())
+    }
+
+    fn summary(&mut self, summary: &Summary) -> Result<()> {
+        self.0.summary(summary)
+    }
 }
 
 impl Output {
@@ -60,11 +75,21 @@ impl Output {
         Ok(Self::Screen(Box::new(Screen::new(out, style, Shown::here(common.utc)))))
     }
 
+    /// Leaves out everything but the summary.
+    pub(super) fn without_requests(self) -> Self {
+        match self {
+            Self::Screen(screen) => Self::Sums(SumsOnly(screen)),
+            Self::Json(lines) => Self::Sums(SumsOnly(Box::new(lines))),
+            other => other,
+        }
+    }
+
     /// The sink that receives the events.
     pub(super) fn sink(&mut self) -> &mut dyn Sink {
         match self {
             Self::Screen(screen) => screen.as_mut(),
             Self::Json(lines) => lines,
+            Self::Sums(sums) => sums,
             Self::Top(live) => live.as_mut(),
         }
     }
@@ -77,7 +102,7 @@ impl Output {
     /// Waits for a request of the live screen. Other outputs make none and wait for ever.
     pub(super) async fn wake(&mut self) -> Wake {
         match self {
-            Self::Screen(_) | Self::Json(_) => std::future::pending().await,
+            Self::Screen(_) | Self::Json(_) | Self::Sums(_) => std::future::pending().await,
             Self::Top(live) => live.wake().await,
         }
     }

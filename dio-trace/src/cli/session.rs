@@ -68,6 +68,8 @@ pub(super) enum To<'a> {
     /// Text or JSON lines, as the verb's options select.
     Output,
     Recording(&'a RecordArgs),
+    /// Text or JSON lines, without the requests.
+    Sums,
     Top(&'a TopOptions),
 }
 
@@ -86,6 +88,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         To::Top(options) => Output::top(options)?,
         To::Output => Output::open(common, common.output.as_deref())?,
         To::Recording(_) => Output::open(common, None)?,
+        To::Sums => Output::open(common, None)?.without_requests(),
     };
     let gate = Gating::open(verb)?;
     let wanted = common.filters.wanted()?;

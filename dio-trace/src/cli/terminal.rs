@@ -34,10 +34,12 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// If stdout is not a capable terminal, or there is no keyboard.
 pub(super) fn check() -> Result<()> {
     if !io::stdout().is_terminal() {
-        bail!("top needs a terminal, and stdout is not one: use `dio-trace audit`, or its --json");
+        bail!(
+            "top needs a terminal, and stdout is not one: use `dio-trace top --once`, or `audit`"
+        );
     }
     if std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
-        bail!("top needs a terminal that can place its cursor, and TERM is dumb: use `audit`");
+        bail!("top needs a terminal that can place its cursor, and TERM is dumb: use `top --once`");
     }
     if !io::stdin().is_terminal() && File::open("/dev/tty").is_err() {
         bail!("top needs a keyboard: stdin is not a terminal, and there is no /dev/tty");

@@ -52,6 +52,12 @@ pub(super) struct TopArgs {
     /// What a row is; Tab changes it
     #[arg(long, default_value = "process", value_parser = by())]
     by: By,
+    /// Print the rows of one interval and end; needs no terminal
+    #[arg(long, conflicts_with = "duration")]
+    once: bool,
+    /// With --once: write the summary of docs/json.md, with the rows in `groups`
+    #[arg(long, requires = "once")]
+    json: bool,
     /// Quit after this time
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
@@ -73,14 +79,19 @@ pub(super) struct TopOptions {
 }
 
 impl TopArgs {
+    /// True if one interval is printed, without the live screen.
+    pub(super) const fn is_once(&self) -> bool {
+        self.once
+    }
+
     /// Splits the options into those for tracing and those for the screen.
     pub(super) fn split(self) -> (Trace, TopOptions) {
         let common = Common {
-            duration: self.duration,
+            duration: if self.once { Some(self.interval) } else { self.duration },
             all: false,
-            json: false,
+            json: self.json,
             output: None,
-            by: None,
+            by: self.once.then_some(self.by),
             utc: self.utc,
             attach: self.attach,
             why_eagain: false,

@@ -18,6 +18,7 @@ pub use check::check_page;
 pub use doctor::doctor_page;
 pub use gate::gate_page;
 pub use groups::{MAX_ROWS, groups};
+pub(crate) use kernels::history;
 pub use kernels::kernel_changes;
 pub use report::{labelled, recording, times};
 pub use screen::{Screen, Style, answer};
