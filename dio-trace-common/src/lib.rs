@@ -11,6 +11,9 @@
 //! boundary: a byte from the other side is converted by a checked `from_u8`.
 #![no_std]
 
+#[cfg(feature = "schema")]
+extern crate alloc;
+
 pub mod abi;
 mod byte_enum;
 pub mod evidence;

@@ -54,6 +54,7 @@ pub enum Access {
 
 /// The answer for one kind of access (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Answer {
     /// A verdict as of a request; `unknown` if neither the rules nor a trial can decide it.
     pub verdict: Verdict,
@@ -76,6 +77,7 @@ pub struct Answer {
 
 /// The overall answer for a path, over all kinds of access. Worse answers compare greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Overall {
     Direct,
@@ -122,6 +124,7 @@ impl Sum {
 
 /// The answers about one path (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Check"))]
 pub struct Report {
     pub v: u32,
     pub kind: &'static str,
@@ -166,6 +169,7 @@ pub struct Report {
 
 /// A path that could not be checked (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "CheckFailure"))]
 pub struct Failure {
     pub v: u32,
     pub kind: &'static str,

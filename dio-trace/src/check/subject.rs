@@ -22,6 +22,7 @@ use crate::{
 
 /// The kind of a checked path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum What {
     File,

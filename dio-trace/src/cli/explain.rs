@@ -20,7 +20,8 @@ const USAGE: u8 = 2;
 
 /// A cause of the rule table (docs/json.md).
 #[derive(Serialize)]
-struct Cause {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Cause {
     v: u32,
     kind: &'static str,
     cause: &'static str,

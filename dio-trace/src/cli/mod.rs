@@ -38,6 +38,8 @@ use std::{
 
 use crate::util::stdio::{note, or_end};
 use anyhow::Context as _;
+#[cfg(test)]
+pub(crate) use explain::Cause;
 use session::To;
 use trace::Trace;
 

@@ -17,6 +17,7 @@ use crate::{
 
 /// The state of one requirement. Worse states compare greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     Ok,
@@ -28,6 +29,7 @@ pub enum State {
 
 /// The answer for one requirement.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Line {
     pub what: &'static str,
     pub state: State,
@@ -37,6 +39,7 @@ pub struct Line {
 
 /// A probe, named by the kernel function that it is attached to.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProbeLine {
     pub probe: String,
     /// What is lost without the probe; `None` if it is attached.
@@ -45,6 +48,7 @@ pub struct ProbeLine {
 
 /// The report of `dio-trace doctor` (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Doctor"))]
 pub struct Report {
     pub v: u32,
     pub kind: &'static str,

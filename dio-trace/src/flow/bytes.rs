@@ -10,6 +10,7 @@ use crate::util::figures::percent;
 
 /// Bytes moved: in total, past the page cache (direct) and through it (cached).
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Bytes {
     pub total: u64,
     pub direct: u64,

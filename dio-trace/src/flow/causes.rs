@@ -33,6 +33,7 @@ const MAX_KINDS: usize = 1_024;
 
 /// A reason of a cause: one for all reasons that differ only in numbers.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReasonRow {
     /// The sentence of the first finding; those of the others may have other numbers.
     pub why: String,
@@ -42,6 +43,7 @@ pub struct ReasonRow {
 
 /// A file of a cause.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CauseFile {
     pub path: String,
     pub requests: u64,
@@ -49,6 +51,7 @@ pub struct CauseFile {
 
 /// The findings of one cause.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CauseRow {
     /// The id of the rule.
     pub cause: &'static str,

@@ -23,6 +23,7 @@ pub const SCHEMA: u32 = 1;
 
 /// Side effects of a request on the page cache.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Effects {
     /// Dirty pages written back before the request; None if unknown.
     pub flushed_pages: Option<u32>,
@@ -41,6 +42,7 @@ pub struct Effects {
 /// One request, with the fields of its JSON object. docs/json.md gives the type, unit and null rule
 /// of each.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ExplainedRequest {
     pub v: u32,
     pub kind: &'static str,

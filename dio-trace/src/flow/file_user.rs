@@ -8,6 +8,7 @@ use crate::enrich::Enricher;
 /// A process and a file that it uses. Its fields are those of the JSON object that has it
 /// (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FileUser {
     pub pid: u32,
     pub comm: String,

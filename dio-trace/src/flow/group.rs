@@ -58,6 +58,7 @@ impl Serialize for Groups {
 
 /// One group: its name and its sums.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Group {
     pub name: String,
     pub requests: u64,

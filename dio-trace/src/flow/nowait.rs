@@ -67,6 +67,7 @@ impl WaitSums {
 /// The reads, or the writes, of a process on a file of which most ended with EAGAIN, or were handed
 /// to a worker thread.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NowaitRow {
     #[serde(flatten)]
     pub user: FileUser,

@@ -25,6 +25,7 @@ const MAX_TEXT: usize = 8 << 20;
 
 /// Rejected opens of one process, file and call (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RejectedOpenRow {
     /// `open` or `fcntl`.
     pub call: &'static str,
@@ -107,6 +108,7 @@ impl MixedAccess {
 
 /// A process that uses a mixed file directly, with its requests.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DirectUser {
     pub pid: u32,
     pub comm: String,
@@ -116,6 +118,7 @@ pub struct DirectUser {
 
 /// A process that uses a mixed file through the page cache.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CacheUser {
     pub pid: u32,
     pub comm: String,
@@ -127,6 +130,7 @@ pub struct CacheUser {
 
 /// A mixed file, with the users of both sides (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MixedRow {
     pub path: String,
     pub dev: String,

@@ -27,6 +27,7 @@ use crate::{
 
 /// A row of the summary: one process, file, operation, verdict and outcome.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FileRow {
     pub pid: u32,
     pub comm: String,
@@ -54,6 +55,7 @@ pub struct FileRow {
 
 /// The probes of a run.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Probes {
     pub attached: Vec<String>,
     pub missing: Vec<MissingProbe>,
@@ -61,6 +63,7 @@ pub struct Probes {
 
 /// Whose requests were traced.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Scope {
     /// The scope in words, such as "process 3920 and 7 descendants".
     pub text: String,
@@ -70,6 +73,7 @@ pub struct Scope {
 
 /// The summary: the last line of `--json` (docs/json.md), and what the closing screen shows.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Summary {
     pub v: u32,
     pub kind: &'static str,
@@ -98,6 +102,7 @@ pub struct Summary {
     pub scope: Scope,
     pub files: Vec<FileRow>,
     /// The rows of the closing table; None unless they are asked for.
+    #[cfg_attr(test, schemars(with = "Option<Vec<crate::flow::group::Group>>"))]
     pub groups: Option<Groups>,
     /// Rejected opens: O_DIRECT itself was refused, so no request followed.
     #[serde(rename = "refusals")]

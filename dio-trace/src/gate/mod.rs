@@ -28,6 +28,7 @@ const MAX_OFFENDERS: usize = 4_096;
 
 /// Requests of one kind that a rule counts, or a rejected open, or a file with mixed access.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Offender {
     /// The rule's word.
     pub what: &'static str,
@@ -43,6 +44,7 @@ pub struct Offender {
 
 /// A rule and its count.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "GateRule"))]
 pub struct Verdict {
     pub what: &'static str,
     /// The rule fails if `count` is at least this.
@@ -53,6 +55,7 @@ pub struct Verdict {
 
 /// The result of a gated run (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Gate"))]
 pub struct Outcome {
     pub v: u32,
     pub kind: &'static str,

@@ -29,6 +29,7 @@ impl AttachMode {
 
 /// A probe that could not be attached, or that did not fire in the self-test.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MissingProbe {
     pub probe: String,
     /// The reason, and what it means for the results.

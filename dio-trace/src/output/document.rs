@@ -12,6 +12,7 @@ use crate::{
 };
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Report"))]
 pub struct Document<'a> {
     v: u32,
     kind: &'static str,

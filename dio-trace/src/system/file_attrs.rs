@@ -72,6 +72,7 @@ pub struct FileAttrs {
 
 /// What a file takes as an atomic write (RWF_ATOMIC).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AtomicLimits {
     /// Least and greatest length in bytes.
     pub min: u32,

@@ -9,6 +9,7 @@ pub const MAX_FRAMES: usize = 127;
 
 /// The call stack of a program when it issued a request, innermost frame first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Stack {
     /// Identifies the stack while the tracer runs, or within one recording.
     pub id: u32,
@@ -17,6 +18,7 @@ pub struct Stack {
 
 /// A frame of a stack. Names are escaped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Frame {
     /// Demangled function name; `None` if unknown.
     pub symbol: Option<String>,

@@ -7,3 +7,5 @@ pub mod fuzz;
 pub(crate) mod golden;
 #[cfg(test)]
 mod many;
+#[cfg(test)]
+mod schema;

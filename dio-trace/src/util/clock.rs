@@ -69,6 +69,7 @@ fn read(clock: libc::clockid_t) -> i128 {
 /// A time zone as a recording stores it: the offset when the recording began. All times of the
 /// recording are shown with this offset, even if daylight saving time starts or ends meanwhile.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Zone {
     /// Seconds east of UTC.
     pub offset: i32,

@@ -67,6 +67,17 @@ impl Serialize for Comparison {
     }
 }
 
+#[cfg(test)]
+impl schemars::JsonSchema for Comparison {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "KernelChanges".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        Vec::<Row>::json_schema(generator)
+    }
+}
+
 /// A behaviour that one of two kernels has and the other has not, as far as is known.
 #[derive(Clone, Copy, Debug)]
 pub struct Difference {
@@ -121,6 +132,7 @@ impl Difference {
 
 /// The JSON of a difference (docs/json.md).
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "KernelChange"))]
 struct Row {
     kernel: String,
     change: &'static str,

@@ -20,6 +20,7 @@ const MAX_NOTES: usize = 1024;
 
 /// The alignment probes of a process on a file.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AlignmentProbeRow {
     #[serde(flatten)]
     pub user: FileUser,

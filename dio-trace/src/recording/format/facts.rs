@@ -14,6 +14,7 @@ use crate::{model::FileInfo, system::stack, util::clock::Zone};
 
 /// Where, when and how the recording was made.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Header {
     pub tool: String,
     pub host: String,
@@ -48,6 +49,7 @@ pub struct Header {
 /// The processes whose requests were recorded.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "RecordedScope"))]
 pub enum Scope {
     #[default]
     System,

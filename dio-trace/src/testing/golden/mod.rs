@@ -364,7 +364,7 @@ pub(crate) fn top_model() -> Model {
 }
 
 /// Compares with a committed file; with BLESS set, writes it first.
-fn compare(name: &str, text: &str) {
+pub(crate) fn compare(name: &str, text: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/testing/golden").join(name);
     if std::env::var_os("BLESS").is_some() {
         fs::write(&path, text).unwrap();
@@ -373,12 +373,17 @@ fn compare(name: &str, text: &str) {
     assert!(golden == text, "{} differs; is now:\n{text}", path.display());
 }
 
-#[test]
-fn golden_json() {
+/// The run as JSON lines.
+pub(crate) fn lines() -> Vec<String> {
     let mut lines: Vec<String> =
         records().iter().map(|record| serde_json::to_string(record).unwrap()).collect();
     lines.push(serde_json::to_string(&summary()).unwrap());
-    compare("all.jsonl", &(lines.join("\n") + "\n"));
+    lines
+}
+
+#[test]
+fn golden_json() {
+    compare("all.jsonl", &(lines().join("\n") + "\n"));
 }
 
 fn screen(all: bool) -> String {
