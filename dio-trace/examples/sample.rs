@@ -81,7 +81,7 @@ const fn kind(weight: u64, task: u32, file: u64, way: Way, typical: u64) -> Kind
 }
 
 fn kinds() -> Vec<Kind> {
-    vec![
+    let mut kinds = vec![
         Kind { api: API_IO_URING, ..kind(300, 1, 1, Way::Direct, 90_000) },
         Kind { api: API_IO_URING, ..kind(220, 2, 2, Way::Direct, 95_000) },
         Kind { write: true, api: API_IO_URING, ..kind(110, 1, 3, Way::Direct, 40_000) },
@@ -95,11 +95,20 @@ fn kinds() -> Vec<Kind> {
         kind(16, 6, 8, Way::Memory, 2_000),
         Kind { span: (81, 83), ..kind(4, 5, 9, Way::Broken, 30_000_000) },
         Kind { span: (20, 90), ..kind(3, 6, 10, Way::Cached, 60_000) },
-    ]
+    ];
+    kinds.extend((11..=22).map(|file| kind(2, 6, file, Way::Direct, 80_000)));
+    kinds
+}
+
+/// The files of a vector store: enough for tables that are too long to be shown as a whole.
+macro_rules! segments {
+    ($($n:literal)*) => {
+        [$((concat!("/srv/vectors/segment-", $n, ".idx"), "ext4", "rw", json!({}))),*]
+    };
 }
 
 fn files() -> Vec<(&'static str, &'static str, &'static str, Value)> {
-    vec![
+    let mut files = vec![
         ("/var/lib/postgresql/16/main/base/16384/24576", "ext4", "rw", json!({})),
         ("/var/lib/postgresql/16/main/base/16384/24581", "ext4", "rw", json!({})),
         ("/var/lib/postgresql/16/main/pg_wal/0000000100000007", "ext4", "rw", json!({})),
@@ -125,7 +134,9 @@ fn files() -> Vec<(&'static str, &'static str, &'static str, Value)> {
             "rw,compress=zstd:3",
             json!({"flags": 4, "block": 4096}),
         ),
-    ]
+    ];
+    files.extend(segments!("00" "01" "02" "03" "04" "05" "06" "07" "08" "09" "10" "11"));
+    files
 }
 
 const TASKS: &[(u32, &str)] = &[

@@ -80,6 +80,9 @@ pub(crate) fn check() -> Result<PathBuf> {
     browser.show(&made.page)?;
     totals(&mut browser, &made.report)?;
     names_are_inert(&mut browser)?;
+    causes_come_first(&mut browser)?;
+    contents(&mut browser)?;
+    folding(&mut browser)?;
     sorting(&mut browser)?;
     opening(&mut browser)?;
     filtering(&mut browser)?;
@@ -138,6 +141,44 @@ fn names_are_inert(browser: &mut Browser) -> Result<()> {
     is(browser, "document.body.innerText.includes('<img src=x onerror=alert(1)>')", &json!(true))
 }
 
+/// Checks that the answer and the causes stand above the charts.
+fn causes_come_first(browser: &mut Browser) -> Result<()> {
+    let top = |what: &str| format!("document.querySelector('{what}').getBoundingClientRect().top");
+    let order =
+        format!("{} < {} && {1} < {}", top("#answer"), top("#causes"), top("#verdicts-over-time"));
+    is(browser, &order, &json!(true))
+}
+
+/// Checks that each entry of the contents list leads to its section.
+fn contents(browser: &mut Browser) -> Result<()> {
+    let links = "[...document.querySelectorAll('nav a')]";
+    is(browser, &format!("{links}.length > 5"), &json!(true))?;
+    let lead = format!(
+        "{links}.every(a => document.querySelector(a.getAttribute('href')).dataset.title \
+         === a.textContent)"
+    );
+    is(browser, &lead, &json!(true))
+}
+
+/// Checks that a long table shows its first rows, and all on demand; and that a filter finds rows
+/// that are folded away.
+fn folding(browser: &mut Browser) -> Result<()> {
+    const ROWS: &str = "[...document.querySelectorAll('#rows tr.row')]";
+    let shown = format!("{ROWS}.filter(r => !r.hidden).length");
+    is(browser, &format!("{ROWS}.length > 20"), &json!(true))?;
+    is(browser, &shown, &json!(20))?;
+    let folded = format!("{ROWS}.filter(r => r.hidden)[0].cells[0].textContent");
+    let Value::String(path) = browser.value(&folded)? else { anyhow::bail!("no row is folded") };
+    browser.click("#filter")?;
+    browser.text(&path)?;
+    is(browser, &format!("{shown} > 0"), &json!(true))?;
+    browser.value("document.getElementById('filter').select()")?;
+    browser.text(" ")?;
+    is(browser, &shown, &json!(20))?;
+    browser.click("#every-file .unfold")?;
+    is(browser, &format!("{shown} === {ROWS}.length"), &json!(true))
+}
+
 fn sorting(browser: &mut Browser) -> Result<()> {
     const FIRST: &str = "document.querySelector('#files tr.row td').textContent";
     const HEAD: &str = "#files th:nth-child(2)";
@@ -166,6 +207,11 @@ fn opening(browser: &mut Browser) -> Result<()> {
         &format!("{MORE}.querySelector('.fix').textContent.includes('defragment')"),
         &json!(true),
     )?;
+    // The command of a remedy is copied, or selected where the clipboard is refused.
+    browser.click("#causes .copy")?;
+    let done = "document.querySelector('#causes .copy').textContent === 'copied' || \
+                getSelection().toString() === document.querySelector('#causes code').textContent";
+    is(browser, done, &json!(true))?;
     browser.click("#causes .open")?;
     is(browser, &format!("{MORE}.hidden"), &json!(true))
 }
@@ -186,7 +232,7 @@ fn filtering(browser: &mut Browser) -> Result<()> {
     is(browser, SHOWN, &json!(0))?;
     browser.value("document.getElementById('filter').select()")?;
     browser.text(" ")?;
-    is(browser, SHOWN, &json!(10))
+    is(browser, SHOWN, &json!(20))
 }
 
 /// Checks that the page follows the system's light or dark theme, and that a click switches it.
@@ -216,7 +262,13 @@ fn prefer(browser: &mut Browser, scheme: &str) -> Result<()> {
 /// Checks that on a phone only tables scroll sideways, not the page.
 fn narrow(browser: &mut Browser) -> Result<()> {
     browser.size(390, 800)?;
-    is(browser, "document.documentElement.scrollWidth <= window.innerWidth", &json!(true))
+    is(browser, "document.documentElement.scrollWidth <= window.innerWidth", &json!(true))?;
+    // A figure of ten digits fits its card.
+    browser.value("document.querySelector('.card b').textContent = '9,999,999,999'")?;
+    let fits = "(b => b.scrollWidth <= b.clientWidth)(document.querySelector('.card b'))";
+    is(browser, fits, &json!(true))?;
+    browser.size(1280, 900)?;
+    is(browser, fits, &json!(true))
 }
 
 fn pictures(browser: &mut Browser, made: &Made) -> Result<()> {

@@ -27,8 +27,8 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = concat!(include_str!("format.js"), include_str!("page.js"));
 /// Hashes of [`STYLE`] and [`SCRIPT`] for the Content-Security-Policy: a browser runs nothing else,
 /// whatever the data contains. A test compares them.
-const STYLE_HASH: &str = "sha256-8HqSVp8JFp9xnMGYgRh9rP5nwr/4+BbyoZBcUZdGdwQ=";
-const SCRIPT_HASH: &str = "sha256-uM1jKvB+xSgFQdif8xCvPYHX4/0fMLe4Uo1pSuoZvyg=";
+const STYLE_HASH: &str = "sha256-fbaOXPPJ4zKpoUY8c9/VdRi6n4cbAEmAOss3oLzqm1U=";
+const SCRIPT_HASH: &str = "sha256-DMdVKg0esWBEoEiGglkHf7Nqaps+Ykuym8Ch4ydvNmw=";
 /// Maximum number of rows of a table. The page says how many are left out.
 const MAX_ROWS: usize = 1_000;
 const SLICES: usize = 128;

@@ -47,8 +47,33 @@ const dot = verdict => el("span", { class: "dot v-" + verdict, "aria-hidden": "t
 const chip = (verdict, outcome) => el("span", { class: "chip" }, dot(verdict),
   verdict + (outcome && outcome !== "full" ? " " + outcome : ""));
 const who = row => row.comm + "/" + row.pid;
+
+// Sections in the order in which they are made; the contents list has those that are shown.
 const section = (title, about, ...children) =>
-  el("section", {}, el("h2", {}, title), about && el("p", { class: "soft" }, about), ...children);
+  el("section", { id: title.toLowerCase().replace(/[^a-z]+/g, "-"), "data-title": title },
+    el("h2", {}, title), about && el("p", { class: "soft" }, about), ...children);
+function contents(main) {
+  const links = [...main.querySelectorAll("section[data-title]")].map(part =>
+    el("li", {}, el("a", { href: "#" + part.id }, part.dataset.title)));
+  return el("nav", { "aria-label": "Contents" }, el("ul", {}, links));
+}
+
+// A remedy: each command in it can be copied by its own button.
+function remedy(text) {
+  return text.split("`").map((part, at) => {
+    if (at % 2 === 0) return part;
+    const button = el("button", { type: "button", class: "copy", "aria-label": "Copy " + part }, "copy");
+    button.addEventListener("click", () => copy(part, button));
+    return [el("code", {}, part), button];
+  });
+}
+function copy(text, button) {
+  const done = () => { button.textContent = "copied"; };
+  // Without permission the command is selected, for the keyboard.
+  const select = () => getSelection().selectAllChildren(button.previousSibling);
+  if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, select);
+  else select();
+}
 
 function share(bytes) {
   const moved = bytes.direct + bytes.cached;
@@ -63,6 +88,8 @@ function share(bytes) {
 // ---- tables: sorted by their headings, filtered by the box, opened by their first column
 
 const tables = [];
+// Rows of a longer table that are shown before "Show all" or a filter.
+const FOLD = 20;
 
 function table({ id, caption, columns, rows, sort, more, leftOut }) {
   const head = columns.map((column, at) => {
@@ -75,7 +102,9 @@ function table({ id, caption, columns, rows, sort, more, leftOut }) {
   const tbody = el("tbody", {}, units.map(u => u.rows));
   const none = el("p", { class: "soft" }, "No row has all of these words.");
   none.hidden = true;
-  let by = null, down = false;
+  let by = null, down = false, words = [], folded = rows.length > FOLD;
+  const unfold = el("button", { type: "button", class: "unfold" }, "Show all " + count(rows.length) + " rows");
+  unfold.addEventListener("click", () => { folded = false; show(); });
 
   function order(at, first) {
     down = by === at ? !down : Boolean(columns[at].number);
@@ -87,28 +116,37 @@ function table({ id, caption, columns, rows, sort, more, leftOut }) {
       return down ? -less : less;
     });
     tbody.append(...units.flatMap(u => u.rows));
+    show();
     head.forEach((th, i) => i === at
       ? th.setAttribute("aria-sort", down ? "descending" : "ascending")
       : th.removeAttribute("aria-sort"));
   }
-  function filter(words) {
-    let shown = 0;
+  // A filter finds rows that are folded away too.
+  function show() {
+    let fitting = 0;
     for (const u of units) {
       const fits = words.every(word => u.text.includes(word));
-      u.rows[0].hidden = !fits;
-      if (u.rows[1]) u.rows[1].hidden = !fits || !u.isOpen();
-      shown += fits;
+      const shown = fits && (!folded || words.length > 0 || fitting < FOLD);
+      u.rows[0].hidden = !shown;
+      if (u.rows[1]) u.rows[1].hidden = !shown || !u.isOpen();
+      fitting += fits;
     }
-    none.hidden = shown > 0;
-    return shown;
+    none.hidden = fitting > 0;
+    unfold.hidden = !folded || words.length > 0;
+    return fitting;
   }
+  function filter(wanted) {
+    words = wanted;
+    return show();
+  }
+  show();
   if (sort !== undefined) order(sort);
   tables.push({ filter, size: units.length });
   const rest = leftOut ? el("p", { class: "soft" }, count(leftOut) + " more rows are not in this page.")
     : null;
   return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
     el("table", { id }, el("caption", {}, caption), el("thead", {}, el("tr", {}, head)), tbody),
-    none, rest);
+    none, unfold, rest);
 }
 
 function unit(row, columns, more) {
@@ -218,10 +256,10 @@ function cards() {
         summary.bytes.cached ? "" : "good"),
       card(count(summary.findings), "requests have a finding", summary.findings ? "bad" : "good"),
       card(count(cached), "fell back to the page cache", cached ? "bad" : "good"),
-      card(count(data.short), "came back short"),
+      card(count(data.short), "short counts"),
       card(count(summary.requests.refused), "requests refused"),
-      card(count(data.refused_opens), "times O_DIRECT itself refused"),
-      card(lost ? count(lost) : "none", "lost on the way", lost ? "bad" : "good")),
+      card(count(data.refused_opens), "opens with O_DIRECT refused"),
+      card(lost ? count(lost) : "none", "requests or events lost", lost ? "bad" : "good")),
     el("div", { class: "bar", role: "img", "aria-label": "requests by verdict: "
       + order.filter(n => summary.requests[n]).map(n => n + " " + count(summary.requests[n])).join(", ") },
       svg("svg", { viewBox: "0 0 1000 10", preserveAspectRatio: "none", height: 15 }, rects))];
@@ -440,7 +478,7 @@ function byVerdict() {
 
 function pairs(list) {
   return el("dl", {}, list.filter(([, value]) => value).map(([name, value, kind]) =>
-    [el("dt", {}, name), el("dd", { class: kind }, value)]));
+    [el("dt", {}, name), el("dd", { class: kind }, kind === "fix" ? remedy(value) : value)]));
 }
 
 function topOf(rows, name) {
@@ -596,6 +634,37 @@ function mixed() {
     ] })) : null;
 }
 
+function nowait() {
+  const rows = summary.nowait;
+  return rows.length ? section("RWF_NOWAIT gains nothing",
+    "Files on which most requests that must not wait ended with EAGAIN, or went to a worker of io_uring.", table({
+    id: "nowait", caption: "By process, file and operation", rows, sort: 4,
+    columns: [
+      { title: "File", key: row => row.path, name: true },
+      { title: "Process", key: who },
+      { title: "Op", key: row => row.op },
+      { title: "Requests", number: true, key: row => row.requests },
+      { title: "EAGAIN", number: true, key: row => row.eagain },
+      { title: "By a worker", number: true, key: row => row.punted },
+    ],
+    more: row => [pairs([["why", row.why], ["fix", row.fix, "fix"]])] })) : null;
+}
+
+function alignmentProbes() {
+  const rows = summary.alignment_probes;
+  return rows.length ? section("Alignment probes",
+    "Reads that were refused on purpose: the program tries out which alignment works. They are no findings.", table({
+    id: "probes", caption: "By process and file", rows, sort: 2,
+    columns: [
+      { title: "File", key: row => row.path, name: true },
+      { title: "Process", key: who },
+      { title: "Refused", number: true, key: row => row.requests },
+      { title: "Lengths", key: row => row.shortest + " to " + row.longest },
+      { title: "Worked with", key: row => row.worked === null ? "not recorded" : String(row.worked) },
+    ],
+    more: row => [el("p", {}, row.why)] })) : null;
+}
+
 function coverage() {
   const lost = Object.entries(summary.lost).filter(([, n]) => n);
   const skipped = sum(Object.values(summary.skipped_runs));
@@ -634,17 +703,18 @@ function filterBox() {
 }
 
 document.title = "dio-trace: " + report.file;
+const first = causes();
 const charts = [verdictsOverTime(), heatMap()];
 const rest = [
-  causes(),
   byVerdict(),
   grouped("files", "Files", data.files, (found, row) => found.path === row.name, "File"),
   grouped("processes", "Processes", data.processes, (found, row) => who(found) === row.name, "Process"),
   grouped("fs", "File systems", data.file_systems, (found, row) => found.fs === row.name, "File system"),
   findings(),
   el("div", { class: "pair" }, shorts(), refusals()),
-  mixed(), allRows(), coverage()];
+  mixed(), nowait(), alignmentProbes(), allRows(), coverage()];
+const main = el("main", { id: "main" }, notes(), first, cards(), el("div", { class: "pair" }, charts),
+  filterBox(), rest);
 fill(body, {}, [
   el("a", { class: "skip", href: "#main" }, "To the report"),
-  heading(),
-  el("main", { id: "main" }, notes(), cards(), el("div", { class: "pair" }, charts), filterBox(), rest)]);
+  heading(), contents(main), main]);
