@@ -27,8 +27,8 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = concat!(include_str!("format.js"), include_str!("page.js"));
 /// Hashes of [`STYLE`] and [`SCRIPT`] for the Content-Security-Policy: a browser runs nothing else,
 /// whatever the data contains. A test compares them.
-const STYLE_HASH: &str = "sha256-fbaOXPPJ4zKpoUY8c9/VdRi6n4cbAEmAOss3oLzqm1U=";
-const SCRIPT_HASH: &str = "sha256-DMdVKg0esWBEoEiGglkHf7Nqaps+Ykuym8Ch4ydvNmw=";
+const STYLE_HASH: &str = "sha256-cIGDwrjMczvTGXN31hqvsXZ/gBOfkKKXe+KQz/4pvhs=";
+const SCRIPT_HASH: &str = "sha256-7GUd6MXnfWWD1CHMp1gAtRwq1jKN5RHVtcggqztM140=";
 /// Maximum number of rows of a table. The page says how many are left out.
 const MAX_ROWS: usize = 1_000;
 const SLICES: usize = 128;

@@ -159,7 +159,8 @@ function unit(row, columns, more) {
       opener.addEventListener("click", toggle);
       content = opener;
     }
-    return el("td", { class: column.number ? "num" : column.name ? "name mono" : column.code ? "mono" : null }, content);
+    return el("td", { class: column.number ? "num" : column.name ? "name mono" : column.code ? "code mono"
+      : column.wide ? "wide" : "words" }, content);
   });
   const line = el("tr", { class: "row" }, cells);
   const rows = [line];
@@ -503,7 +504,7 @@ function causes() {
       { title: "Findings", number: true, key: row => row.requests },
       { title: "Share", number: true, key: row => row.requests / all, show: row => percent(row.requests, all), text: () => "" },
       { title: "Bytes", number: true, key: row => row.bytes, show: row => bytes(row.bytes), text: () => "" },
-      { title: "In short", key: row => row.title },
+      { title: "In short", key: row => row.title, wide: true },
     ],
     more: row => {
       const rows = data.findings.rows.filter(found => found.cause === row.id);
