@@ -200,6 +200,7 @@ impl RecordArgs {
             attached: attached.to_vec(),
             missing: pairs(missing),
             dark: pairs(tracer.dark()),
+            blind: tracer.blind().map(|gap| gap.probe.clone()).collect(),
         }
     }
 }

@@ -44,7 +44,8 @@ use crate::{
         sink::Sink,
         summary::Scope,
     },
-    model::{Event, RequestFilter},
+    kernel::release,
+    model::{AttachMode, Event, RequestFilter},
     recording::recorder::Recorder,
     system::{cgroup::is_populated, open_files::direct_fds, processes},
     tracer::{Options, Tracer},
@@ -105,6 +106,9 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         wanted,
     };
     let mut tracer = interactive::with_progress(|progress| Tracer::start(&options, progress))?;
+    if !common.force_blind {
+        refuse_if_blind(&tracer)?;
+    }
     let recorder = record.map(|args| args.start(verb, &subject, &tracer)).transpose()?;
     let family = Family::of(&subject, &tracer)?;
     let started = Instant::now(); // before the command begins
@@ -146,6 +150,26 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         Some(_) => session.finish_recording().map(|()| code.unwrap_or(0)),
         None => session.finish(code),
     }
+}
+
+/// # Errors
+/// If the self-test saw none of its own requests through an API: no result would be true of it.
+fn refuse_if_blind(tracer: &Tracer) -> Result<()> {
+    let blind: Vec<&str> = tracer.blind().map(|gap| gap.probe.as_str()).collect();
+    if blind.is_empty() {
+        return Ok(());
+    }
+    let (way, other) = match tracer.attach() {
+        AttachMode::Fentry => ("fentry", "kprobe"),
+        AttachMode::Kprobe => ("kprobe", "fentry"),
+    };
+    bail!(
+        "blind to requests by {}: with {way}, the probes do not see this program's own test reads \
+         on this kernel ({}): try --attach {other}; `sudo dio-trace doctor` shows the probes, and \
+         --force-blind traces all the same",
+        blind.join(", "),
+        release()
+    )
 }
 
 /// Drops the capabilities that are not needed to read maps, /proc and files. The attached probes

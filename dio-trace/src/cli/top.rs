@@ -67,6 +67,9 @@ pub(super) struct TopArgs {
     /// How to attach the probes
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     attach: Mode,
+    /// Trace even if the tracer does not see its own test requests
+    #[arg(long)]
+    force_blind: bool,
     #[command(flatten)]
     filters: Filters,
 }
@@ -94,6 +97,7 @@ impl TopArgs {
             by: self.once.then_some(self.by),
             utc: self.utc,
             attach: self.attach,
+            force_blind: self.force_blind,
             why_eagain: false,
             verify_stable: false,
             stack: false,

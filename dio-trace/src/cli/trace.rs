@@ -57,6 +57,9 @@ pub(super) struct Common {
     /// How to attach the probes
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Mode::Auto)]
     pub(super) attach: Mode,
+    /// Trace even if the tracer does not see its own test requests
+    #[arg(long)]
+    pub(super) force_blind: bool,
     #[command(flatten)]
     pub(super) filters: Filters,
     #[command(flatten)]

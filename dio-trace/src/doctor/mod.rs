@@ -116,8 +116,17 @@ fn attached(tracer: &Tracer, probes: &mut Vec<ProbeLine>) -> Line {
         probes.push(ProbeLine { probe: gap.probe.clone(), missing: Some(gap.why.clone()) });
     }
     let gaps = missing.len() + tracer.dark().len();
-    let text = format!("{} attached by {}, {gaps} missing", names.len(), tracer.attach().as_str());
-    let state = if gaps == 0 { State::Ok } else { State::Less };
+    let mut text =
+        format!("{} attached by {}, {gaps} missing", names.len(), tracer.attach().as_str());
+    let blind: Vec<&str> = tracer.blind().map(|gap| gap.probe.as_str()).collect();
+    let state = match (blind.is_empty(), gaps) {
+        (false, _) => State::Bad,
+        (true, 0) => State::Ok,
+        (true, _) => State::Less,
+    };
+    if state == State::Bad {
+        text += &format!("; they see no test request by {}", blind.join(", "));
+    }
     Line { what: "probes", state, text }
 }
 

@@ -15,6 +15,7 @@ use crate::{
         problem::{ByProblem, Problem},
         summary::{FileRow, Summary},
     },
+    model::Gap,
     util::figures::{self, count, counted, percent},
 };
 
@@ -358,17 +359,25 @@ fn missed(s: &Summary, basis: &Basis) -> Option<String> {
         (s.in_flight, "request had not completed", "requests had not completed"),
         (s.unmatched, "completion not seen", "completions not seen"),
         (s.skipped_runs.values().sum(), "probe run skipped", "probe runs skipped"),
-        (s.probes.missing.len() as u64, "probe missing", "probes missing"),
+        (gaps(s, &[Gap::Missing, Gap::Weak]), "probe missing", "probes missing"),
     ];
     let mut said: Vec<String> = what
         .into_iter()
         .filter(|(n, ..)| *n != 0)
         .map(|(n, one, many)| format!("{} {}", count(n), if n == 1 { one } else { many }))
         .collect();
+    if gaps(s, &[Gap::Blind]) != 0 {
+        said.insert(0, nothing::blind(s));
+    }
     if basis.incomplete {
         said.push("the recording is not complete".to_owned());
     }
     (!said.is_empty()).then(|| said.join(", "))
+}
+
+/// The number of gaps in the coverage that are of one of these kinds.
+fn gaps(s: &Summary, kinds: &[Gap]) -> u64 {
+    s.probes.missing.iter().filter(|missing| kinds.contains(&missing.gap)).count() as u64
 }
 
 /// How many were lost for this reason.

@@ -1,6 +1,6 @@
 //! The text for a run in which no request was seen: the known reasons, without guesses.
 
-use crate::flow::summary::Summary;
+use crate::{flow::summary::Summary, model::Gap};
 
 /// Says that no request was seen, and what could have hidden one.
 pub(crate) fn seen(s: &Summary) -> String {
@@ -13,7 +13,10 @@ pub(crate) fn seen(s: &Summary) -> String {
         let (n, end) = (s.scope.children_left_out, plural(s.scope.children_left_out));
         text.push_str(&format!(" {n} child process{end} left out (--no-children)."));
     }
-    if !s.probes.missing.is_empty() || s.lost_total() != 0 {
+    if s.probes.missing.iter().any(|missing| missing.gap == Gap::Blind) {
+        return format!("{text} That says nothing about it: the tracer was {}.", blind(s));
+    }
+    if s.probes.missing.iter().any(|missing| missing.gap != Gap::Untested) || s.lost_total() != 0 {
         text.push_str(" The tracer may have missed requests: see below.");
     }
     text.push_str(&format!(
@@ -22,6 +25,13 @@ pub(crate) fn seen(s: &Summary) -> String {
         libc::O_DIRECT
     ));
     text
+}
+
+/// Which requests the tracer does not see at all, by its own test.
+pub(crate) fn blind(s: &Summary) -> String {
+    let blind = s.probes.missing.iter().filter(|missing| missing.gap == Gap::Blind);
+    let apis: Vec<&str> = blind.map(|missing| missing.probe.as_str()).collect();
+    format!("blind to requests by {}", apis.join(", "))
 }
 
 fn scope(s: &Summary) -> &str {
@@ -55,5 +65,9 @@ mod tests {
         assert!(seen(&summary).contains("2 began whose completion was not seen"));
         summary.probes.missing = run().1.probes.missing;
         assert!(seen(&summary).contains("may have missed requests"));
+        let gap = &mut summary.probes.missing[0];
+        (gap.probe, gap.gap) = ("io_uring".to_owned(), Gap::Blind);
+        let blind = seen(&summary);
+        assert!(blind.ends_with("the tracer was blind to requests by io_uring."), "{blind}");
     }
 }

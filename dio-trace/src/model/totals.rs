@@ -27,11 +27,31 @@ impl AttachMode {
     }
 }
 
-/// A probe that could not be attached, or that did not fire in the self-test.
+/// What a gap in the coverage means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum Gap {
+    /// The probe could not be attached.
+    Missing,
+    /// The self-test saw its requests through this API, but not how they were served.
+    Weak,
+    /// The self-test saw none of its own requests through this API.
+    Blind,
+    /// The self-test could not run.
+    Untested,
+}
+
+/// [`MissingProbe::probe`] where the self-test could not run.
+pub const SELF_TEST: &str = "self-test";
+
+/// A probe that could not be attached, or what the self-test did not see.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MissingProbe {
+    /// The probe, or the API of a test request.
     pub probe: String,
+    pub gap: Gap,
     /// The reason, and what it means for the results.
     pub why: String,
 }
@@ -46,8 +66,7 @@ pub struct Totals {
     /// Probe names as `function` (or `function (alternative)`).
     pub attached: Vec<String>,
     pub missing: Vec<MissingProbe>,
-    /// Silent probes: they did not fire for the requests of the self-test. Each names the verdicts
-    /// that it weakens.
+    /// What the self-test did not see. Each names the verdicts that it weakens.
     pub dark: Vec<MissingProbe>,
     /// Indexed by [`Stat`].
     pub stats: [u64; STATS],

@@ -12,7 +12,7 @@ use crate::{
         preflight::{NO_KPROBES, has_kprobes, lacks_perf_events},
         probes::{Duty, PROBES, Probe, TRACEPOINTS, Tracepoint, When},
     },
-    model::{AttachMode, MissingProbe},
+    model::{AttachMode, Gap, MissingProbe},
     tracer::{Options, load::Kernel},
 };
 
@@ -216,7 +216,7 @@ impl Coverage {
             Duty::Api(api) => format!("{reason}; {api} requests may be missed"),
             Duty::Effect(effect) => format!("{reason}; not known: {}", effect.as_str()),
         };
-        self.missing.push(MissingProbe { probe: name.to_owned(), why: loses });
+        self.missing.push(MissingProbe { probe: name.to_owned(), gap: Gap::Missing, why: loses });
         Ok(())
     }
 }

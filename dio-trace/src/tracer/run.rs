@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     kernel::{preflight, release},
-    model::{AttachMode, Event, MissingProbe, Totals},
+    model::{AttachMode, Event, Gap, MissingProbe, Totals},
     system::symbols::Stacks,
     tracer::{
         Options, Scope,
@@ -116,10 +116,15 @@ impl Tracer {
         Ok(())
     }
 
-    /// Silent probes, see [`Totals::dark`].
+    /// What the self-test did not see, see [`Totals::dark`].
     #[must_use]
     pub fn dark(&self) -> &[MissingProbe] {
         &self.dark
+    }
+
+    /// The APIs of which the self-test saw none of its own requests.
+    pub fn blind(&self) -> impl Iterator<Item = &MissingProbe> {
+        self.dark.iter().filter(|gap| gap.gap == Gap::Blind)
     }
 
     /// The probes that are attached, and those that could not be.

@@ -24,6 +24,7 @@ mod direct_io;
 mod fixtures;
 mod harness;
 mod matrix;
+mod questions;
 mod scenarios;
 mod stress;
 mod suite;
@@ -35,7 +36,7 @@ use clap::Subcommand;
 
 use fixtures::fuse;
 use scenarios::{
-    cut, family, innocents, live, mixed, named, released, reports, rings, shorts, stacks,
+    blind, cut, family, innocents, live, mixed, named, released, reports, rings, shorts, stacks,
     unprivileged,
 };
 use suite::by_hand;
@@ -72,6 +73,8 @@ pub(crate) enum Guest {
     StackReader(stacks::StackReaderArgs),
     /// Make fixtures and leave them mounted
     Make(by_hand::MakeArgs),
+    /// Run only the scenario of a tracer that does not see its own test requests
+    Blind(by_hand::AloneArgs),
     /// Run only the scenario of a recorder that is killed
     Cut(by_hand::AloneArgs),
     /// The program that reads while the recorder is killed
@@ -122,6 +125,10 @@ pub(crate) enum Guest {
     UpkeepLoad(bench::upkeep::UpkeepLoadArgs),
     /// Trace real programs and compare the counts
     Apps(apps::AppsArgs),
+    /// Answer a question of docs/questions.md
+    Questions(questions::QuestionsArgs),
+    /// A program of docs/questions.md
+    QuestionsReader(questions::QuestionsReaderArgs),
     /// Show dio-trace at work
     Demo(demo::DemoArgs),
     /// The program that the demonstration traces
@@ -154,6 +161,7 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::OrdinaryUser(args) => {
             by_hand::alone(args, unprivileged::SETUPS, unprivileged::check)
         }
+        Guest::Blind(args) => by_hand::alone(args, unprivileged::SETUPS, blind::check),
         Guest::Cut(args) => by_hand::alone(args, cut::SETUPS, cut::check),
         Guest::Rings(args) => by_hand::alone(args, rings::SETUPS, rings::check),
         Guest::RingsUser(args) => rings::user(args).map(|()| 0),
@@ -177,6 +185,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Upkeep(args) => bench::upkeep::main(args).map(|()| 0),
         Guest::UpkeepLoad(args) => bench::upkeep::load(args).map(|()| 0),
         Guest::Apps(args) => apps::main(args).map(|()| 0),
+        Guest::Questions(args) => questions::main(args),
+        Guest::QuestionsReader(args) => questions::reader(args).map(|()| 0),
         Guest::Demo(args) => demo::main(args),
         Guest::DemoReader(args) => demo::reader(args).map(|()| 0),
     }

@@ -7,6 +7,7 @@
 //! - [`man`]: writes man pages and completions
 //! - [`bench`]: measures the cost of tracing
 //! - [`apps`]: runs real programs under dio-trace
+//! - [`questions`]: asks what users ask, on real kernels
 //! - [`fleet`]: runs the queries of docs/fleet.md
 //! - [`fuzz`]: feeds mutated bytes to the parsers
 //! - [`html`]: tests the HTML page of a report in a browser
@@ -19,6 +20,7 @@ pub(crate) mod fuzz;
 pub(crate) mod html;
 pub(crate) mod kernel;
 pub(crate) mod man;
+pub(crate) mod questions;
 pub(crate) mod stress;
 mod suites;
 pub(crate) mod test;

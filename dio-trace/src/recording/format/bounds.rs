@@ -66,12 +66,15 @@ impl Header {
     /// list entries removed.
     pub(super) fn cut(&mut self) -> u64 {
         let mut cut = 0;
-        let Self { tool, host, kernel, boot, attach, attached, missing, dark, scope, .. } = self;
+        let Self {
+            tool, host, kernel, boot, attach, attached, missing, dark, blind, scope, ..
+        } = self;
         for text in [tool, host, kernel, boot, attach] {
             cut += shorten(text, NAME);
         }
         cut += shorten_list(attached, LIST);
-        attached.iter_mut().for_each(|probe| cut += shorten(probe, TEXT));
+        cut += shorten_list(blind, LIST);
+        attached.iter_mut().chain(blind).for_each(|probe| cut += shorten(probe, TEXT));
         for pairs in [missing, dark] {
             cut += shorten_list(pairs, LIST);
             pairs.iter_mut().for_each(|(a, b)| cut += shorten(a, TEXT) + shorten(b, TEXT));

@@ -42,8 +42,11 @@ pub struct Header {
     pub attached: Vec<String>,
     /// (probe, reason) of each probe that could not be attached.
     pub missing: Vec<(String, String)>,
-    /// (probe, reason) of each silent probe: the self-test failed for it.
+    /// (API or `self-test`, reason) of what the self-test did not see.
     pub dark: Vec<(String, String)>,
+    /// The APIs of `dark` of which no test request was seen. Older recordings do not have it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blind: Vec<String>,
 }
 
 /// The processes whose requests were recorded.

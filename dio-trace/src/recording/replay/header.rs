@@ -12,7 +12,7 @@ pub(super) fn clean(mut header: Header) -> Header {
     let safe = |text: &mut String| *text = escape(text.as_bytes());
     let Header { tool, host, kernel, boot, attach, .. } = &mut header;
     [tool, host, kernel, boot, attach].into_iter().for_each(safe);
-    header.attached.iter_mut().for_each(safe);
+    header.attached.iter_mut().chain(&mut header.blind).for_each(safe);
     if let Scope::Command(words) = &mut header.scope {
         words.iter_mut().for_each(safe);
     }

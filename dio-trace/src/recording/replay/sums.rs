@@ -16,7 +16,7 @@ use crate::{
         filter::TotalsFilter,
         pipeline::Pipeline,
     },
-    model::{AttachMode, MissingProbe, Totals},
+    model::{AttachMode, Gap, MissingProbe, SELF_TEST, Totals},
     recording::{
         format::{Header, TotalsFact},
         replay::{
@@ -202,9 +202,15 @@ impl Walk<'_> {
             stats[Stat::Ended as usize] = ended;
             stats[Stat::Begun as usize] = ended.saturating_add(stats[Stat::Unmatched as usize]);
         }
-        let gaps = |gaps: &[(String, String)]| -> Vec<MissingProbe> {
+        let of_self_test = |probe: &String| match probe {
+            probe if probe == SELF_TEST => Gap::Untested,
+            api if header.blind.contains(api) => Gap::Blind,
+            _ => Gap::Weak,
+        };
+        let gaps = |gaps: &[(String, String)], of: &dyn Fn(&String) -> Gap| -> Vec<MissingProbe> {
             let gap = |(probe, why): &(String, String)| MissingProbe {
                 probe: probe.clone(),
+                gap: of(probe),
                 why: why.clone(),
             };
             gaps.iter().map(gap).collect()
@@ -219,8 +225,8 @@ impl Walk<'_> {
             kernel: header.kernel.clone(),
             attach: AttachMode::recorded(&header.attach),
             attached: header.attached.clone(),
-            missing: gaps(&header.missing),
-            dark: gaps(&header.dark),
+            missing: gaps(&header.missing, &|_| Gap::Missing),
+            dark: gaps(&header.dark, &of_self_test),
             stats,
             skipped: self.totals.skipped.iter().map(|(p, n)| (escape(p.as_bytes()), *n)).collect(),
             counters,

@@ -31,7 +31,7 @@ use crate::{
         sink::Sink,
         summary::{Scope, Summary},
     },
-    model::{AttachMode, MissingProbe, Totals},
+    model::{AttachMode, Gap, MissingProbe, Totals},
     output::{
         text::{Screen, Style},
         top::{About, Command, Model},
@@ -270,6 +270,7 @@ pub(crate) fn totals() -> Totals {
         attach: AttachMode::Fentry,
         attached: vec!["vfs_read".to_owned(), "filemap_read".to_owned()],
         missing: vec![MissingProbe {
+            gap: Gap::Missing,
             probe: "io_uring_complete".to_owned(),
             why: "not in this kernel; io_uring requests may be missed".to_owned(),
         }],

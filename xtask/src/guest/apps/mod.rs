@@ -11,7 +11,7 @@
 mod clickhouse;
 mod fio;
 mod mariadb;
-mod postgres;
+pub(super) mod postgres;
 mod qemu;
 mod reference;
 mod ring;

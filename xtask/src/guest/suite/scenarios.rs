@@ -10,7 +10,7 @@ use crate::{
         fixtures::{self, ROOT},
         harness::{Tried, end},
         scenarios::{
-            Check, family, filters, gate, innocents, live,
+            Check, blind, family, filters, gate, innocents, live,
             mixed::{self, DirectUser},
             named, recordings, released, reports, rings, shorts, stacks, unprivileged,
         },
@@ -73,6 +73,7 @@ pub(super) const PLAIN: &[Scenario] = &[
     scenario(Scope::Kernel, "family", "descendants at attach", family::RUNS, family::check),
     scenario(Scope::Commands, "filters", "filters", filters::RUNS, filters::check),
     scenario(Scope::Commands, "recording", "recording", 1, recordings::check),
+    scenario(Scope::Commands, "blind", "a blind tracer", blind::RUNS, blind::check),
     scenario(
         Scope::Commands,
         "ordinary-user",

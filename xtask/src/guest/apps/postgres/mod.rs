@@ -5,7 +5,10 @@
 mod cluster;
 mod latency;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Child,
+};
 
 use anyhow::{Context, Result};
 
@@ -21,6 +24,40 @@ use cluster::Cluster;
 
 /// Values of io_method.
 const METHODS: &[&str] = &["sync", "worker", "io_uring"];
+
+/// A server without strace, with I/O workers and tables.
+pub(in crate::guest) struct Served {
+    cluster: Cluster,
+    folder: PathBuf,
+    server: Child,
+}
+
+impl Served {
+    /// Starts a server with the fetched programs, its data below `place`.
+    pub(in crate::guest) fn start(fetched: &Path, place: &Path) -> Result<Self> {
+        let cluster = Cluster::new(fetched, &place.join("first"))?;
+        let folder = place.join("data");
+        cluster.copy(&folder)?;
+        let server = cluster.start(&folder, "worker")?;
+        cluster.fill()?;
+        Ok(Self { cluster, folder, server })
+    }
+
+    /// The process id of the postmaster.
+    pub(in crate::guest) fn pid(&self) -> Result<u32> {
+        self.cluster.pid(&self.folder)
+    }
+
+    /// Runs transactions, a scan, an index build, and a checkpoint.
+    pub(in crate::guest) fn work(&self) -> Result<()> {
+        self.cluster.work()
+    }
+
+    pub(in crate::guest) fn stop(mut self) -> Result<()> {
+        self.cluster.stop(&self.folder)?;
+        self.server.wait().map(drop).context("the server did not end")
+    }
+}
 
 fn cluster(stage: &Stage) -> Result<Cluster> {
     let fetched = stage.fetched.as_ref().context("PostgreSQL was not fetched")?;
