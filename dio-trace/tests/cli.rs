@@ -154,7 +154,7 @@ fn top_is_for_terminals() {
     refuses(&["top", "-p", "4194305"], 1, &["no process 4194305"]);
     refuses(&["top", "-i", "10ms"], 2, &["at least 100ms"]);
     refuses(&["top", "--by", "time"], 2, &["process", "file", "fs", "cause"]);
-    refuses(&["top", "--json"], 2, &["unexpected argument"]);
+    refuses(&["top", "--json"], 2, &["--once"]);
     refuses(&["record", "-o", "x", "top"], 2, &["unrecognized subcommand"]);
 }
 
@@ -206,6 +206,6 @@ fn a_file_that_is_not_a_recording_exits_with_1() {
     let hours = ["export", "/etc/passwd", "--format", "csv", "--partition", "/no/such/folder"];
     refuses(&hours, 1, &["needs --format parquet"]);
     refuses(&["inspect", "/proc/self/exe"], 1, &["not a recording", "offset 0"]);
-    refuses(&["record", "-o", "/x", "audit", "--json"], 1, &["after `report`"]);
+    refuses(&["record", "-o", "/x", "audit", "--json"], 1, &["`dio-trace report`"]);
     refuses(&["record", "-o", "/x", "audit", "--utc"], 1, &["host's zone", "dio-trace report"]);
 }

@@ -78,8 +78,10 @@ impl RecordArgs {
     pub(super) fn file<'a>(&'a self, common: &'a Common) -> Result<&'a Path> {
         match (&self.output, &common.output) {
             (Some(file), None) | (None, Some(file)) => Ok(file),
-            (None, None) => Err(usage("-o FILE is missing: the recording to write")),
-            (Some(_), Some(_)) => Err(usage("-o is given twice: a recording has one name")),
+            (None, None) => Err(usage("--output FILE (-o) is missing: the recording to write")),
+            (Some(_), Some(_)) => {
+                Err(usage("--output (-o) is given twice: a recording has one name"))
+            }
         }
     }
 
@@ -152,7 +154,7 @@ impl RecordArgs {
     pub(super) fn finished(done: &Done) -> Result<()> {
         let path = match &done.files[..] {
             [first, .., last] => format!("{} … {}", escape::path(first), escape::path(last)),
-            files => files.first().map_or_else(|| "FILE".to_owned(), |file| escape::path(file)),
+            files => files.first().map_or_else(|| "FILE".to_owned(), escape::path),
         };
         let dropped = if done.dropped == 0 {
             String::new()

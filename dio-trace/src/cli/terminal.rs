@@ -35,7 +35,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 pub(super) fn check() -> Result<()> {
     if !io::stdout().is_terminal() {
         bail!(
-            "top needs a terminal, and stdout is not one: use `dio-trace top --once`, or `audit`"
+            "top needs a terminal, and stdout is not one: use `dio-trace top --once`, or `dio-trace audit`"
         );
     }
     if std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
