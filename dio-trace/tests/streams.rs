@@ -52,11 +52,19 @@ fn ended(child: &mut Child, of: &[&str]) -> ExitStatus {
     }
 }
 
-/// Runs the program and returns its output, which must fit in the pipes' buffers.
+/// Runs the program and returns its output; kills it and fails if it does not exit in time.
 fn run(place: &Path, words: &[&str]) -> Output {
-    let mut child = tool(place, words).spawn().unwrap();
-    ended(&mut child, words);
-    child.wait_with_output().unwrap()
+    let child = tool(place, words).spawn().unwrap();
+    let pid = child.id() as libc::pid_t;
+    let (sender, output) = std::sync::mpsc::channel();
+    let reader = thread::spawn(move || sender.send(child.wait_with_output()));
+    let Ok(output) = output.recv_timeout(PATIENCE) else {
+        // SAFETY: our own child; its thread still waits for it.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+        panic!("{words:?} hangs");
+    };
+    reader.join().unwrap().unwrap();
+    output.unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
