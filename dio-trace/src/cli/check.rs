@@ -75,7 +75,8 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     }
 }
 
-fn line(what: &impl Serialize) -> String {
+/// A line of JSON.
+pub(super) fn line(what: &impl Serialize) -> String {
     serde_json::to_string(what).map(|line| line + "\n").unwrap_or_default()
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     cause::{RULES, Rule, find, nearest},
-    cli::{done, tty::page_width},
+    cli::{check::line, done, tty::page_width},
     flow::explained::SCHEMA,
     output::text,
     util::{
@@ -51,8 +51,7 @@ impl Cause {
 
 /// The causes as JSON lines.
 fn lines<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> String {
-    let line = |rule| serde_json::to_string(&Cause::of(rule)).map(|line| line + "\n");
-    rules.into_iter().filter_map(|rule| line(rule).ok()).collect()
+    rules.into_iter().map(|rule| line(&Cause::of(rule))).collect()
 }
 
 /// Prints the causes with these ids in full; without ids, one line per cause as text, or all of them

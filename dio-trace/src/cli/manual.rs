@@ -19,7 +19,7 @@ struct Manual {
     traces: bool,
 }
 
-const EXIT: &str = "0 done, 1 failure, 2 usage, 3 a rule of --fail-on failed, 130 or 143 at a \
+const EXIT: &str = "0 done, 1 failure, 2 usage, 3 --fail-on: a rule failed, 130 or 143 at a \
                     second SIGINT or SIGTERM. run exits with its command's code, 126 if it cannot \
                     be run, 127 if there is no such command.";
 

@@ -202,7 +202,7 @@ impl RecordArgs {
             attached: attached.to_vec(),
             missing: pairs(missing),
             dark: pairs(tracer.dark()),
-            blind: tracer.blind().map(|gap| gap.probe.clone()).collect(),
+            blind: tracer.blind().map(str::to_owned).collect(),
         }
     }
 }

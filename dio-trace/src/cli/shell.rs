@@ -72,6 +72,7 @@ mod tests {
             let text = page(&format!("dio-trace-{}.1", verb.get_name()));
             assert!(text.starts_with(".ie") && text.contains(".SH NAME"), "{text}");
         }
+        assert!(page("dio-trace.1").contains("3 \\-\\-fail\\-on"), "{}", page("dio-trace.1"));
         for name in ["dio-trace.1", "dio-trace-attach.1", "dio-trace-record-run.1"] {
             for section in ["EXAMPLES", "EXIT STATUS", "OVERHEAD", "SEE ALSO"] {
                 assert!(

@@ -118,7 +118,7 @@ fn attached(tracer: &Tracer, probes: &mut Vec<ProbeLine>) -> Line {
     let gaps = missing.len() + tracer.dark().len();
     let mut text =
         format!("{} attached by {}, {gaps} missing", names.len(), tracer.attach().as_str());
-    let blind: Vec<&str> = tracer.blind().map(|gap| gap.probe.as_str()).collect();
+    let blind: Vec<&str> = tracer.blind().collect();
     let state = match (blind.is_empty(), gaps) {
         (false, _) => State::Bad,
         (true, 0) => State::Ok,

@@ -123,8 +123,8 @@ impl Tracer {
     }
 
     /// The APIs of which the self-test saw none of its own requests.
-    pub fn blind(&self) -> impl Iterator<Item = &MissingProbe> {
-        self.dark.iter().filter(|gap| gap.gap == Gap::Blind)
+    pub fn blind(&self) -> impl Iterator<Item = &str> {
+        self.dark.iter().filter(|gap| gap.gap == Gap::Blind).map(|gap| gap.probe.as_str())
     }
 
     /// The probes that are attached, and those that could not be.

@@ -19,7 +19,10 @@ use crate::{
         fixtures::{self, Place, ROOT},
         harness::{Traces, end, wait_until_tracing},
     },
-    host::cmd::{self, say, text},
+    host::{
+        cmd::{self, say, text},
+        paths,
+    },
 };
 
 #[derive(Args, Clone, Debug)]
@@ -63,8 +66,6 @@ const COMPRESSED: usize = 340;
 struct Recorded {
     file: PathBuf,
     commands: Vec<String>,
-    /// Further options of the report.
-    report: &'static [&'static str],
 }
 
 pub(crate) fn main(args: &QuestionsArgs) -> Result<u8> {
@@ -83,18 +84,16 @@ pub(crate) fn main(args: &QuestionsArgs) -> Result<u8> {
 
 /// Shows a recording as a terminal would.
 fn report(tool: &Path, recorded: Recorded) -> Result<Answer> {
-    let Recorded { file, mut commands, report } = recorded;
+    let Recorded { file, mut commands } = recorded;
     let name = file.file_name().and_then(|name| name.to_str()).context("a name")?;
     let shown = cmd::output(
         Command::new(tool)
             .arg("report")
             .arg(name)
-            .args(report)
             .current_dir(file.parent().context("a folder")?)
             .env("COLUMNS", "80"),
     )?;
-    let options: String = report.iter().map(|word| format!(" {word}")).collect();
-    commands.push(format!("dio-trace report {name}{options} | head -{SHOWN}"));
+    commands.push(format!("dio-trace report {name} | head -{SHOWN}"));
     Ok(Answer { commands, lines: shown.lines().take(SHOWN).map(str::to_owned).collect() })
 }
 
@@ -125,7 +124,7 @@ fn postgres(args: &QuestionsArgs) -> Result<Recorded> {
     end(child, &traces)?;
     server.stop()?;
     let commands = vec![format!("sudo dio-trace record --all -p {pid} -o pg.dio")];
-    Ok(Recorded { file, commands, report: &[] })
+    Ok(Recorded { file, commands })
 }
 
 /// Runs a benchmark that writes to a btrfs.
@@ -151,7 +150,7 @@ fn upgrade(args: &QuestionsArgs) -> Result<Recorded> {
     ensure!(status.success(), "{}", fs::read_to_string(&traces.talk)?);
     let commands =
         vec![format!("sudo dio-trace record --all -o bench.dio run -- {}", job.join(" "))];
-    Ok(Recorded { file, commands, report: &[] })
+    Ok(Recorded { file, commands })
 }
 
 /// Runs a program that reads many files, of which some are compressed.
@@ -163,10 +162,10 @@ fn files(args: &QuestionsArgs) -> Result<Recorded> {
         numbers.into_iter().try_for_each(|number| {
             fs::write(folder.join(format!("{number:04}.seg")), vec![b'.'; 4 * PAGE])
         })?;
-        sync(&places)?;
     }
+    sync(&places)?;
     let program = "/tmp/vectord";
-    fs::copy(std::env::current_exe().context("xtask cannot find itself")?, program)?;
+    fs::copy(paths::own_program()?, program)?;
     let file = PathBuf::from("/tmp/vectors.dio");
     let mut words = vec!["run", "--", program, "guest", "questions-reader"];
     words.extend(folders.iter().map(|folder| text(folder)).collect::<Result<Vec<_>>>()?);
@@ -174,7 +173,7 @@ fn files(args: &QuestionsArgs) -> Result<Recorded> {
     let status = child.wait()?;
     ensure!(status.success(), "{}", fs::read_to_string(&traces.talk)?);
     let commands = vec!["sudo dio-trace record --all -o vectors.dio run -- vectord".to_owned()];
-    Ok(Recorded { file, commands, report: &[] })
+    Ok(Recorded { file, commands })
 }
 
 /// Writes back what was written through the page cache.

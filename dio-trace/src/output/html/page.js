@@ -514,6 +514,10 @@ function causes() {
     } }));
 }
 
+// The first columns of most tables.
+const FILE = { title: "File", key: row => row.path, name: true };
+const PROCESS = { title: "Process", key: who };
+
 const causesOf = (rows, fits) => [...new Set(rows.filter(fits).map(row => row.cause).filter(Boolean))];
 
 function grouped(id, title, rows, fits, noun) {
@@ -552,8 +556,8 @@ function findings() {
     id: "findings", caption: "By process, file, operation, verdict and cause",
     rows: data.findings.rows, leftOut: data.findings.left_out, sort: 5,
     columns: [
-      { title: "File", key: row => row.path, name: true },
-      { title: "Process", key: who },
+      FILE,
+      PROCESS,
       { title: "Op", key: row => row.op },
       { title: "Verdict", key: row => row.verdict + " " + (row.outcome || ""), show: row => chip(row.verdict, row.outcome) },
       { title: "Cause", key: row => row.cause || "" },
@@ -575,8 +579,8 @@ function allRows() {
     id: "rows", caption: "By process, file, operation, verdict and outcome; healthy requests too",
     rows: summary.files, sort: 5,
     columns: [
-      { title: "File", key: row => row.path, name: true },
-      { title: "Process", key: who },
+      FILE,
+      PROCESS,
       { title: "FS", key: row => row.fs },
       { title: "Op", key: row => row.op },
       { title: "Verdict", key: row => row.verdict + " " + (row.outcome || ""), show: row => chip(row.verdict, row.outcome) },
@@ -595,8 +599,8 @@ function shorts() {
   return rows.length ? section("Short", "Fewer bytes than were asked for.", table({
     id: "shorts", caption: "Short requests by process, file and reason", rows, sort: 4,
     columns: [
-      { title: "File", key: row => row.path, name: true },
-      { title: "Process", key: who },
+      FILE,
+      PROCESS,
       { title: "Op", key: row => row.op },
       { title: "Reason", key: row => row.outcome, show: row => chip(row.verdict, row.outcome) },
       { title: "Requests", number: true, key: row => row.requests },
@@ -609,8 +613,8 @@ function refusals() {
     "At open or fcntl, so that no request followed.", table({
     id: "refusals", caption: "By process and file", rows, sort: 4,
     columns: [
-      { title: "File", key: row => row.path, name: true },
-      { title: "Process", key: who },
+      FILE,
+      PROCESS,
       { title: "Call", key: row => row.call + " " + row.errno },
       { title: "FS", key: row => row.fs },
       { title: "Times", number: true, key: row => row.count },
@@ -627,7 +631,7 @@ function mixed() {
     "Files that some use directly and others through the page cache.", table({
     id: "mixed", caption: "By file", rows: summary.mixed, sort: 3,
     columns: [
-      { title: "File", key: row => row.path, name: true },
+      FILE,
       { title: "Directly by", key: direct },
       { title: "Through the page cache by", key: cached },
       { title: "Flushed", number: true, key: row => row.flushed_pages },
@@ -641,8 +645,8 @@ function nowait() {
     "Files on which most requests that must not wait ended with EAGAIN, or went to a worker of io_uring.", table({
     id: "nowait", caption: "By process, file and operation", rows, sort: 4,
     columns: [
-      { title: "File", key: row => row.path, name: true },
-      { title: "Process", key: who },
+      FILE,
+      PROCESS,
       { title: "Op", key: row => row.op },
       { title: "Requests", number: true, key: row => row.requests },
       { title: "EAGAIN", number: true, key: row => row.eagain },
@@ -657,8 +661,8 @@ function alignmentProbes() {
     "Reads that were refused on purpose: the program tries out which alignment works. They are no findings.", table({
     id: "probes", caption: "By process and file", rows, sort: 2,
     columns: [
-      { title: "File", key: row => row.path, name: true },
-      { title: "Process", key: who },
+      FILE,
+      PROCESS,
       { title: "Refused", number: true, key: row => row.requests },
       { title: "Lengths", key: row => row.shortest + " to " + row.longest },
       { title: "Worked with", key: row => row.worked === null ? "not recorded" : String(row.worked) },
