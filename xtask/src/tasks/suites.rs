@@ -16,9 +16,6 @@ use crate::{
     vm::{boot::Setup, interrupts, kernels, running::Stream},
 };
 
-/// How long a suite may take. After that it counts as hung.
-const LIMIT: Duration = Duration::from_secs(40 * 60);
-
 /// The most mismatches to print for one run. Its suite.json has all of them.
 const QUOTED: usize = 20;
 
@@ -36,6 +33,8 @@ pub(crate) struct Run {
     pub(crate) attach: &'static str,
     /// Further arguments for the guest's suite, which choose the fixtures.
     pub(crate) words: Vec<String>,
+    /// How long the suite may take. After that it counts as hung.
+    pub(crate) limit: Duration,
 }
 
 impl Run {
@@ -142,7 +141,7 @@ fn one(run: &Run) -> Result<(Outcome, Option<Suite>)> {
     command.extend(run.words.iter().cloned());
     let prefix = name.strip_prefix("vm-").unwrap_or(&name);
     let mut lines = [Lines::new(prefix), Lines::new(prefix)];
-    let code = setup.once(&command, Some(LIMIT), &mut |stream, bytes| {
+    let code = setup.once(&command, Some(run.limit), &mut |stream, bytes| {
         lines[usize::from(stream == Stream::Err)].add(bytes);
     });
     for rest in &mut lines {

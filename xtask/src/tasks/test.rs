@@ -1,5 +1,5 @@
 //! `cargo xtask test`: runs all checks that must pass before a commit, and prints a table of them.
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -27,6 +27,9 @@ const SCENARIOS: &[(&str, &str)] = &[
     ("6.12", "fentry"),
     ("6.12", "kprobe"),
 ];
+
+/// How long the suite of one kernel may take.
+const LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// Check the format, lints, unit tests, the eBPF object, the HTML page and the cost of tracing, and
 /// run the scenarios on real kernels
@@ -60,7 +63,7 @@ pub(crate) fn main(args: &TestArgs) -> Result<u8> {
     interrupts::catch_interrupts();
     let runs: Vec<Run> = SCENARIOS
         .iter()
-        .map(|&(kernel, attach)| Run { kernel, attach, words: words(kernel, attach) })
+        .map(|&(kernel, attach)| Run { kernel, attach, words: words(kernel, attach), limit: LIMIT })
         .collect();
     check_names(args, &runs)?;
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);

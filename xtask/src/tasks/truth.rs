@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -36,6 +36,10 @@ const RUNS: &[(&str, &str)] = &[
     ("6.18", "fentry"),
     ("6.18", "kprobe"),
 ];
+
+/// How long one column may take. On a quiet machine with two CPUs the longest takes less than half
+/// of it.
+const LIMIT: Duration = Duration::from_secs(100 * 60);
 
 const TOOLS: &[&[Need]] = &[packages::VM, packages::SCENARIOS, packages::RARE];
 
@@ -109,7 +113,7 @@ fn chosen(args: &TruthArgs) -> Result<Vec<Run>> {
     let runs: Vec<Run> = RUNS
         .iter()
         .filter(|(kernel, attach)| wanted(kernel, attach))
-        .map(|&(kernel, attach)| Run { kernel, attach, words: words.clone() })
+        .map(|&(kernel, attach)| Run { kernel, attach, words: words.clone(), limit: LIMIT })
         .collect();
     if runs.is_empty() {
         bail!("nothing is left to run: --attach is fentry or kprobe");
@@ -243,7 +247,7 @@ mod tests {
             ..Suite::default()
         };
         Done {
-            run: Run { kernel, attach: "fentry", words: Vec::new() },
+            run: Run { kernel, attach: "fentry", words: Vec::new(), limit: LIMIT },
             step: timed("x", || Ok(Outcome::Passed)),
             suite: Some(suite),
         }
