@@ -39,11 +39,12 @@ pub(crate) fn unwritten(file: &File, offset: i64, len: usize) -> Option<u64> {
     (status == 0).then(|| pages[1] + pages[2])
 }
 
-/// Makes a file of `len` bytes and syncs it to disk.
+/// Makes a file of `len` bytes that is on disk and has no cached pages, which would be a finding of
+/// the first direct write.
 pub(crate) fn fill(path: &Path, len: usize) -> Result<()> {
     let make = || {
         fs::write(path, vec![b'.'; len])?;
-        File::open(path)?.sync_all()
+        drop_pages(&File::open(path)?)
     };
     make().with_context(|| format!("cannot make {}", path.display()))
 }

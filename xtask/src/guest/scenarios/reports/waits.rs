@@ -177,8 +177,7 @@ pub(super) fn check_timestamps(trial: &Trial<'_>, folder: &Path) -> Result<Vec<S
     let punted = seen.iter().filter(|seen| seen.flags == ["io-wq"]);
     let punted: Vec<&Seen> = punted.collect();
     for seen in &punted {
-        // The first writes drop pages that were there, and that is told in place of a note.
-        let noted = seen.finding || seen.cause.as_deref() == Some("punted");
+        let noted = seen.cause.as_deref() == Some("punted");
         if seen.verdict != "direct" || seen.would_block != ["timestamp"] || !noted {
             wrong.push(format!("not a punted direct write: {seen:?}"));
         }
