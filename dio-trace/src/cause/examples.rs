@@ -692,6 +692,29 @@ fn healthy_requests_have_no_cause() {
 }
 
 #[test]
+fn a_direct_part_that_ends_inside_a_block_was_at_the_end_of_the_file() {
+    // Seen on btrfs, 7.3: a read while the file grew.
+    let grew: Change = |e| {
+        e.cached("btrfs");
+        e.tried();
+        e.r.evidence.direct_bytes = 512;
+        e.r.evidence.cached_bytes = e.r.len - 512;
+    };
+    assert_eq!(id(grew), Some("direct-part-short"));
+    assert!(why(grew).starts_with("the file ended at "), "{}", why(grew));
+    let whole: Change = |e| {
+        e.r.len = 8192;
+        e.r.ret = 8192;
+        e.cached("btrfs");
+        e.tried();
+        e.r.evidence.direct_bytes = 4096;
+        e.r.evidence.cached_bytes = 4096;
+    };
+    assert_eq!(id(whole), Some("btrfs-buffer-fault"));
+    assert!(why(whole).ends_with("; or the file grew during the read"), "{}", why(whole));
+}
+
+#[test]
 fn refusals_name_the_value_and_its_limit() {
     assert_eq!(
         why(|e| {

@@ -70,11 +70,12 @@ pub(super) const CUT_SHORT: Rule = Rule {
     means: "The generic read path goes on through the page cache where a direct read ends before \
             the end of the file, and says nothing. It ends early if a page of the buffer could not \
             be used, or if the file grew meanwhile.",
-    proof: "Both paths moved bytes of this read, on a file system or device that goes on so. What \
-            stopped the direct part is not recorded: likely.",
+    proof: "Both paths moved bytes of this read, on a file system or device that goes on so. Where \
+            the direct part ended inside a block, the file ended there at that time. Elsewhere \
+            what stopped the direct part is not recorded: likely.",
     fix: "check that the whole buffer is mapped and writable, and that nobody writes the file \
           through the page cache meanwhile",
-    on: "block devices, vfat, hfs, jfs, nilfs2, udf; exfat before 7.2, ntfs3 before 7.0, ext2 \
+    on: "block devices, btrfs, vfat, hfs, jfs, nilfs2, udf; exfat before 7.2, ntfs3 before 7.0, ext2 \
          before 6.5",
     scenario: Scenario::Needs("a buffer that runs into an unmapped page, or a race with a writer"),
     test: cut_short,
@@ -140,11 +141,36 @@ fn read_past_end(case: &Case<'_>) -> Option<Reason> {
 }
 
 fn cut_short(case: &Case<'_>) -> Option<Reason> {
-    let goes_on = case.is_device() || case.seen(seen::LEGACY_DIO);
-    (case.cached_read() && case.verdict(Verdict::Partial) && goes_on).then(|| {
+    if !case.cached_read() || !case.verdict(Verdict::Partial) {
+        return None;
+    }
+    if let Some(end) = end_then(case) {
+        return Some(
+            Reason::proven(format!(
+                "the file ended at {end} when the direct part was read, and grew before the rest \
+                 was: that came from the page cache"
+            ))
+            .with_fix(
+                "nothing is wrong with the request: somebody makes the file longer meanwhile. A \
+                 reader that needs whole blocks waits until the writer is done (fsync)",
+            ),
+        );
+    }
+    (case.is_device() || case.seen(seen::LEGACY_DIO)).then(|| {
         Reason::likely(format!(
             "a page of the buffer could not be used: the direct part ended after {} of {} bytes",
             case.decision.direct_bytes, case.request.len
         ))
     })
+}
+
+/// Where the file ended while the direct part of a partial read was read, if the direct part shows
+/// it: a direct read moves whole blocks, unless the file ends inside one
+/// (fs/iomap/direct-io.c:iomap_dio_complete, fs/direct-io.c:dio_complete).
+fn end_then(case: &Case<'_>) -> Option<u64> {
+    const SECTOR: u64 = 512;
+    let unit = if case.on(&["btrfs"]) { u64::from(case.block()) } else { SECTOR };
+    let goes_on = case.seen(seen::LEGACY_DIO) || (case.on(&["btrfs"]) && case.tried());
+    let end = case.start() + case.decision.direct_bytes;
+    (goes_on && !case.is_device() && !end.is_multiple_of(unit.max(SECTOR))).then_some(end)
 }

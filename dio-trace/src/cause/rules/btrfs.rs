@@ -160,10 +160,14 @@ fn racing(case: &Case<'_>) -> Option<Reason> {
 
 fn buffer_fault(case: &Case<'_>) -> Option<Reason> {
     (gave_up(case) && case.request.evidence.flushed_pages == 0).then(|| {
-        Reason::likely(
+        let rival = match case.decision.direct_bytes {
+            0 => "",
+            _ => "; or the file grew during the read",
+        };
+        Reason::likely(format!(
             "the buffer was not writable in memory (untouched, or shared since a fork), and btrfs \
-             gave the direct read up",
-        )
+             gave the direct read up{rival}"
+        ))
     })
 }
 
