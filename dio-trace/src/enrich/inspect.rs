@@ -72,8 +72,8 @@ impl PathInspector {
     /// Finds the mount by the id from statx (since 5.8), else by the path.
     fn mount(&mut self, path: &Path, file: &File) -> Option<Mount> {
         let id = statx::of_file(file)
-            .filter(|answer| answer.stx_mask & libc::STATX_MNT_ID != 0)
-            .and_then(|answer| i32::try_from(answer.stx_mnt_id).ok());
+            .filter(|answer| answer.mask & statx::MNT_ID != 0)
+            .and_then(|answer| i32::try_from(answer.mnt_id).ok());
         if id.is_some_and(|id| !self.mounts.contains_key(&id)) {
             *self = Self::new();
         }

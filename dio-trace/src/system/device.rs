@@ -181,8 +181,8 @@ fn loop_limits(disk: &Path, backing: &Path) -> LoopLimits {
 /// The alignment in bytes that statx reports for direct I/O on a file.
 fn direct_align(file: &Path) -> Option<u32> {
     let about = statx::of_path(file)?;
-    let reported = about.stx_mask & libc::STATX_DIOALIGN != 0 && about.stx_dio_offset_align != 0;
-    reported.then_some(about.stx_dio_offset_align)
+    let reported = about.mask & statx::DIOALIGN != 0 && about.dio_offset_align != 0;
+    reported.then_some(about.dio_offset_align)
 }
 
 /// The logical block of the device that a file lies on.

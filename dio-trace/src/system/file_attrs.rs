@@ -18,7 +18,7 @@ use crate::system::{
     btrfs::{self, Profile},
     device::{self, Device},
     file_system::{client_magic, statfs},
-    statx,
+    statx::{self, Statx},
 };
 
 /// Inode flags of FS_IOC_GETFLAGS (include/uapi/linux/fs.h, fs/ext4/ext4.h).
@@ -177,15 +177,14 @@ pub(crate) fn ask_through(
     let dev = numbers(if itself { about.rdev() } else { about.dev() });
     let below = if dev.0 == 0 { source.and_then(device_number) } else { Some(dev) };
     let statx = statx::of_file(file);
-    let reported = |mask| statx.filter(|answer| answer.stx_mask & mask != 0);
+    let reported = |mask| statx.filter(|answer| answer.mask & mask != 0);
     FileAttrs {
         dev: Some(dev),
         flags: open.filter(|_| !itself).and_then(inode_flags),
-        attributes: statx.map(|answer| answer.stx_attributes),
-        dio_align: reported(libc::STATX_DIOALIGN)
-            .map(|answer| (answer.stx_dio_mem_align, answer.stx_dio_offset_align)),
-        dio_read_align: reported(libc::STATX_DIO_READ_ALIGN)
-            .map(|answer| answer.stx_dio_read_offset_align),
+        attributes: statx.map(|answer| answer.attributes),
+        dio_align: reported(statx::DIOALIGN)
+            .map(|answer| (answer.dio_mem_align, answer.dio_offset_align)),
+        dio_read_align: reported(statx::DIO_READ_ALIGN).map(|answer| answer.dio_read_offset_align),
         atomic: reported(statx::WRITE_ATOMIC).and_then(atomic_limits),
         gone: false,
         block: if itself { None } else { block_size(file) },
@@ -195,9 +194,9 @@ pub(crate) fn ask_through(
     }
 }
 
-fn atomic_limits(answer: libc::statx) -> Option<AtomicLimits> {
-    let (min, max) = (answer.stx_atomic_write_unit_min, answer.stx_atomic_write_unit_max);
-    let segments = answer.stx_atomic_write_segments_max;
+fn atomic_limits(answer: Statx) -> Option<AtomicLimits> {
+    let (min, max) = (answer.atomic_write_unit_min, answer.atomic_write_unit_max);
+    let segments = answer.atomic_write_segments_max;
     (max != 0).then_some(AtomicLimits { min, max, segments })
 }
 
@@ -211,7 +210,7 @@ pub(crate) fn of_gone(point: &Path, dev: u32, source: Option<&str>) -> FileAttrs
 }
 
 fn is_btrfs(file: &File) -> bool {
-    statfs(file).is_some_and(|about| about.f_type == libc::BTRFS_SUPER_MAGIC)
+    statfs(file).is_some_and(|about| about.f_type as u32 == libc::BTRFS_SUPER_MAGIC as u32)
 }
 
 fn numbers(dev: libc::dev_t) -> (u32, u32) {
@@ -236,7 +235,7 @@ pub fn inode_flags(file: &File) -> Option<u32> {
 
 /// The file's `stx_attributes`, see [`attribute`]; `None` if statx(2) fails.
 pub fn attributes(file: &File) -> Option<u64> {
-    statx::of_file(file).map(|answer| answer.stx_attributes)
+    statx::of_file(file).map(|answer| answer.attributes)
 }
 
 fn block_size(file: &File) -> Option<u32> {

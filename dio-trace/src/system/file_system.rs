@@ -23,13 +23,13 @@ pub(crate) fn client_magic(fs: &str) -> Option<u32> {
 /// True if the file may be on overlayfs, where the page cache belongs to the file of a lower file
 /// system.
 pub(crate) fn is_stacked(file: &File) -> bool {
-    statfs(file).is_none_or(|about| about.f_type == libc::OVERLAYFS_SUPER_MAGIC)
+    statfs(file).is_none_or(|about| about.f_type as u32 == libc::OVERLAYFS_SUPER_MAGIC as u32)
 }
 
 /// True if the file's cached pages may belong to another file: on overlayfs, and on FUSE, which can
 /// forward reads to a backing file of its daemon (fs/fuse/passthrough.c).
 pub(crate) fn may_lie_elsewhere(file: &File) -> bool {
-    let fuse = |about: &libc::statfs| about.f_type == libc::FUSE_SUPER_MAGIC;
+    let fuse = |about: &libc::statfs| about.f_type as u32 == magic::FUSE;
     is_stacked(file) || statfs(file).as_ref().is_none_or(fuse)
 }
 
