@@ -47,6 +47,7 @@ enum Task {
     Fleet(tasks::fleet::FleetArgs),
     Fuzz(tasks::fuzz::FuzzArgs),
     Man(tasks::man::ManArgs),
+    Dist(tasks::dist::DistArgs),
     /// Commands that run inside the VM
     #[command(hide = true, subcommand)]
     Guest(guest::Guest),
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         Task::Questions(args) => tasks::questions::main(args),
         Task::Html(args) => tasks::html::main(args).map(|()| 0),
         Task::Man(args) => tasks::man::main(args).map(|()| 0),
+        Task::Dist(args) => tasks::dist::main(args),
         Task::Guest(part) => guest::main(part),
     };
     match result {

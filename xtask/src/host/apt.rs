@@ -20,6 +20,8 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const MAIN: &[&str] = &["bookworm", "bookworm-backports", "trixie-backports"];
 /// Suites on the security mirror. In this order they have kernel 5.10; 6.1 and 6.12.
 const SECURITY: &[&str] = &["bullseye-security", "bookworm-security"];
+/// Debian's name of the architecture of the kernels that VMs boot.
+const AMD64: &str = "amd64";
 /// Package lists older than this are fetched again.
 const STALE: Duration = Duration::from_secs(6 * 3600);
 
@@ -30,17 +32,27 @@ pub(crate) struct Apt {
 }
 
 impl Apt {
+    /// The root for amd64.
     pub(crate) fn open() -> Result<Self> {
+        Self::open_for(AMD64)
+    }
+
+    /// The root for an architecture, by Debian's name: amd64, arm64.
+    pub(crate) fn open_for(architecture: &str) -> Result<Self> {
         packages::ensure(&[packages::APT])?;
-        let lock = paths::lock("apt")?;
-        let root = paths::cache()?.join("apt");
+        let name = match architecture {
+            AMD64 => "apt".to_owned(),
+            other => format!("apt-{other}"),
+        };
+        let lock = paths::lock(&name)?;
+        let root = paths::cache()?.join(name);
         let apt = Self { config: root.join("apt.conf"), _lock: lock };
         let stamp = root.join("updated");
         let fresh = fs::metadata(&stamp)
             .and_then(|meta| meta.modified())
             .is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age < STALE));
         if !fresh {
-            lay_out(&root)?;
+            lay_out(&root, architecture)?;
             say("fetching Debian's package lists (a private copy, the system's apt is untouched)");
             // Without Error-Mode=any, `apt-get update` returns 0 even if a mirror does not answer.
             output(apt.command("apt-get").args([
@@ -142,7 +154,7 @@ pub(crate) fn unpack(deb: &Path, into: &Path, inside: Option<&str>) -> Result<()
 }
 
 /// Writes the configuration and the sources of the private root.
-fn lay_out(root: &Path) -> Result<()> {
+fn lay_out(root: &Path, architecture: &str) -> Result<()> {
     if !Path::new(KEYRING).exists() {
         bail!(
             "Debian's keyring {KEYRING} is missing: install the package debian-archive-keyring, \
@@ -169,7 +181,8 @@ fn lay_out(root: &Path) -> Result<()> {
     let mut sources = String::new();
     let mut add = |uri: &str, suites: &[&str]| {
         for suite in suites {
-            sources += &format!("deb [signed-by={KEYRING} arch=amd64] {uri} {suite} main\n");
+            sources +=
+                &format!("deb [signed-by={KEYRING} arch={architecture}] {uri} {suite} main\n");
         }
     };
     add(&main, MAIN);
@@ -181,10 +194,13 @@ fn lay_out(root: &Path) -> Result<()> {
         ),
     }
     write("etc/sources.list", &sources)?;
-    write("apt.conf", &format!("{}{}", config(&root.display().to_string()), carried_over()?))
+    write(
+        "apt.conf",
+        &format!("{}{}", config(&root.display().to_string(), architecture), carried_over()?),
+    )
 }
 
-fn config(root: &str) -> String {
+fn config(root: &str, architecture: &str) -> String {
     format!(
         r#"Dir::Etc "{root}/etc/";
 Dir::Etc::trusted "/dev/null";
@@ -194,8 +210,8 @@ Dir::State::lists "{root}/state/lists/";
 Dir::State::status "{root}/status";
 Dir::Cache "{root}/cache/";
 Dir::Log "{root}/log/";
-APT::Architecture "amd64";
-APT::Architectures "amd64";
+APT::Architecture "{architecture}";
+APT::Architectures "{architecture}";
 APT::Install-Recommends "false";
 APT::Sandbox::User "";
 Acquire::Languages "none";
@@ -231,6 +247,11 @@ fn carried_over() -> Result<String> {
         out += &format!("Dir::Etc::{key} \"{value}\";\n");
     }
     Ok(out)
+}
+
+/// The address of the main mirror that this machine uses.
+pub(crate) fn main_mirror() -> Result<String> {
+    Ok(mirrors()?.0)
 }
 
 /// The addresses of the main mirror and, if there is one, of the security mirror that this machine

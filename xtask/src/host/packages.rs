@@ -82,6 +82,21 @@ pub(crate) const PYTHON: &[Need] = &[need("python3", "python3-venv")];
 /// Needed to build the fuzz targets: libFuzzer is C++.
 pub(crate) const FUZZ: &[Need] = &[need("c++", "g++")];
 
+/// Needed by `cargo xtask dist` to compile for an architecture.
+pub(crate) const GCC_X86_64: &[Need] = &[need("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu")];
+/// As [`GCC_X86_64`], with the C library's headers, for arm64.
+pub(crate) const GCC_AARCH64: &[Need] = &[need("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")];
+/// Needed by `cargo xtask dist` to make packages.
+pub(crate) const DIST: &[Need] = &[need("dpkg-deb", "dpkg"), need("rpmbuild", "rpm")];
+/// Needed by `cargo xtask dist --check`, in addition to [`VM`]: userlands of Debian releases, the
+/// tools that unpack an OCI image, and a container runtime.
+pub(crate) const PROOFS: &[Need] = &[
+    need("mmdebstrap", "mmdebstrap"),
+    need("skopeo", "skopeo"),
+    need("umoci", "umoci"),
+    need("crun", "crun"),
+];
+
 /// Needed to fetch Debian packages without touching the system's apt.
 pub(crate) const APT: &[Need] =
     &[need("apt-get", "apt"), need("dpkg-deb", "dpkg"), need("tar", "tar")];

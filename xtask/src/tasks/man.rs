@@ -1,6 +1,6 @@
 //! `cargo xtask man`: writes the man pages and completions that a package installs with the
 //! program.
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -22,14 +22,21 @@ pub(crate) struct ManArgs {}
 pub(crate) fn main(_: &ManArgs) -> Result<()> {
     let tool = build::release(&["dio-trace"])?.join("dio-trace");
     let (man, completions) = (paths::target()?.join("man"), paths::target()?.join("completions"));
-    paths::fresh(&man)?;
-    paths::fresh(&completions)?;
-    cmd::run(Command::new(&tool).args(["man", text(&man)?]))?;
+    write(&tool, &man, &completions)?;
+    say(format!("man pages are in {}, completions in {}", man.display(), completions.display()));
+    Ok(())
+}
+
+/// Has the program `tool` write its man pages and completions into these folders, which are emptied
+/// first.
+pub(super) fn write(tool: &Path, man: &Path, completions: &Path) -> Result<()> {
+    paths::fresh(man)?;
+    paths::fresh(completions)?;
+    cmd::run(Command::new(tool).args(["man", text(man)?]))?;
     for (shell, name) in SHELLS {
-        let script = cmd::output(Command::new(&tool).args(["completions", shell]))?;
+        let script = cmd::output(Command::new(tool).args(["completions", shell]))?;
         let file = completions.join(name);
         fs::write(&file, script).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    say(format!("man pages are in {}, completions in {}", man.display(), completions.display()));
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! - [`truth`]: runs every scenario on every kernel; [`suites`]: the part shared with [`test`]
 //! - [`stress`]: makes thousands of requests at once and accounts for each
 //! - [`man`]: writes man pages and completions
+//! - [`dist`]: makes the artefacts of a release, and installs them in VMs
 //! - [`bench`]: measures the cost of tracing
 //! - [`apps`]: runs real programs under dio-trace
 //! - [`questions`]: asks what users ask, on real kernels
@@ -15,6 +16,7 @@ pub(crate) mod apps;
 pub(crate) mod bench;
 pub(crate) mod bpf;
 pub(crate) mod demo;
+pub(crate) mod dist;
 pub(crate) mod fleet;
 pub(crate) mod fuzz;
 pub(crate) mod html;

@@ -65,6 +65,9 @@ pub(crate) struct VmArgs {
     /// Only boot, and keep the VM running under this name
     #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "stop", "inside", "timeout"])]
     keep: Option<String>,
+    /// The folder that is the guest's root, under an overlay
+    #[arg(long, value_name = "DIR", default_value = "/", conflicts_with_all = ["stop", "inside"])]
+    root: PathBuf,
     /// Run the command in a VM that --keep booted
     #[arg(long = "in", value_name = "NAME", conflicts_with_all = ["name", "stop", "out"])]
     inside: Option<String>,
@@ -91,7 +94,7 @@ pub(crate) fn main(args: &VmArgs) -> Result<u8> {
     let kernel = kernels::find(&args.kernel, args.modules.as_deref())?;
     let setup = Setup {
         machine: Machine {
-            kernel,
+            kernel: kernel.clone(),
             cpus: args.smp,
             memory: args.mem.clone(),
             icount: args.icount,
@@ -100,6 +103,8 @@ pub(crate) fn main(args: &VmArgs) -> Result<u8> {
         },
         name: args.keep.clone().or_else(|| args.name.clone()),
         out: args.out.clone(),
+        root: args.root.clone(),
+        ..Setup::new(kernel)
     };
     if args.keep.is_some() {
         if !args.command.is_empty() {

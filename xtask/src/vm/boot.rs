@@ -36,6 +36,10 @@ pub(crate) struct Setup {
     pub(crate) name: Option<String>,
     /// The host's folder that the guest has as /out; `None`: `out` in the run folder.
     pub(crate) out: Option<PathBuf>,
+    /// The host's folder that is the guest's root, under an overlay: nothing in it changes.
+    pub(crate) root: PathBuf,
+    /// Whether systemd of that root is the guest's first process.
+    pub(crate) systemd: bool,
 }
 
 impl Setup {
@@ -49,7 +53,7 @@ impl Setup {
             turns: false,
             append: String::new(),
         };
-        Self { machine, name: None, out: None }
+        Self { machine, name: None, out: None, root: "/".into(), systemd: false }
     }
 }
 
@@ -147,7 +151,7 @@ impl Setup {
         let word = match mode {
             Mode::Once(script) => {
                 put(&control.join("jobs/1.sh"), script)?;
-                "once"
+                if self.systemd { "systemd" } else { "once" }
             }
             Mode::Keep => "keep",
             Mode::Shell => "shell",
@@ -175,7 +179,7 @@ impl Setup {
             writable,
         };
         let mut shares = vec![
-            share("root", Path::new("/"), false),
+            share("root", &self.root, false),
             share("control", &control, true),
             share("modules", &kernel.modules, false),
             share("out", &out, true),

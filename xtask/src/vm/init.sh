@@ -70,6 +70,25 @@ once)
   # No polling loop next to the command: under --icount its instructions would be measured too.
   job 1
   ;;
+systemd)
+  # The job is a service of the root's own systemd, which takes over as the first process.
+  units=/new/run/systemd/system
+  mkdir -p $units/multi-user.target.wants
+  cat >$units/job.service <<'EOF'
+[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+WorkingDirectory=/run/vm/jobs
+Environment=HOME=/root TERM=dumb LANG=C.UTF-8 DIO_TRACE_VM=1
+StandardOutput=file:/run/vm/jobs/1.out
+StandardError=file:/run/vm/jobs/1.err
+ExecStart=/bin/bash /run/vm/jobs/1.sh
+ExecStopPost=/bin/sh -c 'echo $EXIT_STATUS >1.rc.new; mv 1.rc.new 1.rc; sync; systemctl poweroff -ff'
+EOF
+  ln -s ../job.service $units/multi-user.target.wants/job.service
+  exec chroot /new /lib/systemd/systemd
+  ;;
 shell)
   setsid -c chroot /new /usr/bin/env -i -C "$WORKSPACE" PS1='dio-trace-vm:\w\$ ' HOME=/root \
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
