@@ -14,6 +14,7 @@ mod interactive;
 mod kernels;
 mod live_table;
 mod manual;
+mod metrics;
 mod output;
 mod progress;
 mod record;

@@ -27,6 +27,7 @@ use crate::{
         gate::Gating,
         interactive,
         live_table::LiveTable,
+        metrics::{Asked, Exporter},
         output::Output,
         record::RecordArgs,
         subject::Subject,
@@ -45,7 +46,7 @@ use crate::{
         summary::Scope,
     },
     kernel::release,
-    model::{AttachMode, Event, RequestFilter},
+    model::{AttachMode, Event, RequestFilter, Totals},
     recording::recorder::Recorder,
     system::{cgroup::is_populated, open_files::direct_fds, processes},
     tracer::{Options, Tracer},
@@ -109,6 +110,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     if !common.force_blind {
         refuse_if_blind(&tracer)?;
     }
+    let exporter = Exporter::open(&common.metrics).await?;
     let recorder = record.map(|args| args.start(verb, &subject, &tracer)).transpose()?;
     let family = Family::of(&subject, &tracer)?;
     let started = Instant::now(); // before the command begins
@@ -131,6 +133,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         output,
         gate,
         table,
+        exporter,
         recorder,
         family,
         scope,
@@ -352,6 +355,8 @@ struct Session {
     output: Output,
     gate: Option<Gating>,
     table: LiveTable,
+    /// Gives the metrics to who asks for them.
+    exporter: Option<Exporter>,
     /// Receives the events instead of the output.
     recorder: Option<Recorder>,
     /// The processes that are traced by id; `None` if new ones need not be noted on stderr.
@@ -388,6 +393,7 @@ impl Session {
                         break;
                     }
                 }
+                asked = Exporter::asked(&mut self.exporter) => self.export(asked)?,
                 _ = flush.tick() => {
                     if self.flush()? || self.is_left(&watch)? {
                         break;
@@ -418,30 +424,50 @@ impl Session {
     }
 
     fn take(&mut self, event: Event) -> Result<()> {
-        let Self { pipeline, output, gate, table, recorder, .. } = self;
+        let Self { pipeline, output, gate, table, exporter, recorder, .. } = self;
         match recorder {
             Some(recorder) => {
                 recorder.take(event, &mut pipeline.enricher);
                 Ok(())
             }
-            None => pipeline.event(&event, &mut Gated { gate, table, sink: output.sink() }),
+            None => {
+                let mut sink = Gated { gate, table, exporter, sink: output.sink() };
+                pipeline.event(&event, &mut sink)?;
+                if let Some(exporter) = exporter {
+                    exporter.settle(&mut pipeline.enricher);
+                }
+                Ok(())
+            }
         }
     }
 
     /// Handles a request of the live screen; returns true if the run is to end.
     fn woken(&mut self, wake: Wake) -> Result<bool> {
         if let Wake::Look = wake {
-            let mut totals = self.tracer.totals()?;
-            // What is counted and held back is known only once its event was taken.
-            while let Some(event) = self.tracer.waiting() {
-                self.take(event)?;
-            }
-            self.pipeline.change_counters(&mut totals.counters);
-            let Pipeline { filter, enricher, .. } = &mut self.pipeline;
-            filter.retain(&mut totals, enricher);
-            self.output.look(&totals, enricher)?;
+            let totals = self.totals()?;
+            self.output.look(&totals, &mut self.pipeline.enricher)?;
         }
         Ok(matches!(wake, Wake::Quit))
+    }
+
+    /// Gives the metrics to who asked for them.
+    fn export(&mut self, asked: Asked) -> Result<()> {
+        let totals = self.totals()?;
+        let Some(exporter) = &mut self.exporter else { return Ok(()) };
+        exporter.answer(asked, &totals, &mut self.pipeline.enricher)
+    }
+
+    /// The totals of this moment, of the requests that the filters take.
+    fn totals(&mut self) -> Result<Totals> {
+        let mut totals = self.tracer.totals()?;
+        // What is counted and held back is known only once its event was taken.
+        while let Some(event) = self.tracer.waiting() {
+            self.take(event)?;
+        }
+        self.pipeline.change_counters(&mut totals.counters);
+        let Pipeline { filter, enricher, .. } = &mut self.pipeline;
+        filter.retain(&mut totals, enricher);
+        Ok(totals)
     }
 
     /// Updates the traced processes; returns true if none of the watched ones is left.
@@ -478,8 +504,8 @@ impl Session {
 
     /// Passes on the requests that were held back for long enough.
     fn settle_probes(&mut self) -> Result<()> {
-        let Self { tracer, pipeline, output, gate, table, .. } = self;
-        let mut sink = Gated { gate, table, sink: output.sink() };
+        let Self { tracer, pipeline, output, gate, table, exporter, .. } = self;
+        let mut sink = Gated { gate, table, exporter, sink: output.sink() };
         if pipeline.expire_probes(Clock::monotonic(), &mut sink)? {
             pipeline.decide_probes(&tracer.totals()?.counters, &mut sink)?;
         }
@@ -523,17 +549,29 @@ impl Session {
     /// code; `None` if there is none or it has not ended.
     fn finish(self, code: Option<u8>) -> Result<u8> {
         let basis = self.basis();
-        let Self { tracer, mut pipeline, mut output, mut gate, mut table, scope, .. } = self;
+        let Self {
+            tracer, mut pipeline, mut output, mut gate, mut table, mut exporter, scope, ..
+        } = self;
         let mut result = Ok(());
         let mut totals = tracer.stop(&mut |event| {
             if result.is_ok() {
-                let mut sink = Gated { gate: &mut gate, table: &mut table, sink: output.sink() };
+                let mut sink = Gated {
+                    gate: &mut gate,
+                    table: &mut table,
+                    exporter: &mut exporter,
+                    sink: output.sink(),
+                };
                 result = pipeline.event(&event, &mut sink);
             }
         })?;
         result?;
         let counters = totals.counters.iter().map(|(key, counter)| (key, counter));
-        let mut sink = Gated { gate: &mut gate, table: &mut table, sink: output.sink() };
+        let mut sink = Gated {
+            gate: &mut gate,
+            table: &mut table,
+            exporter: &mut exporter,
+            sink: output.sink(),
+        };
         pipeline.finish_probes(counters, &mut sink)?;
         pipeline.change_counters(&mut totals.counters);
         let mut summary = pipeline.summary(&mut totals, &[], u32::MAX);
@@ -549,6 +587,7 @@ impl Session {
 struct Gated<'a> {
     gate: &'a mut Option<Gating>,
     table: &'a mut LiveTable,
+    exporter: &'a mut Option<Exporter>,
     sink: &'a mut dyn Sink,
 }
 
@@ -558,10 +597,16 @@ impl Sink for Gated<'_> {
             gate.take(record);
         }
         self.table.count(record);
+        if let Some(exporter) = self.exporter {
+            exporter.count(record);
+        }
         self.sink.request(record)
     }
 
     fn rejected_open(&mut self, row: &RejectedOpenRow) -> Result<()> {
+        if let Some(exporter) = self.exporter {
+            exporter.count_rejected_open(row);
+        }
         self.sink.rejected_open(row)
     }
 

@@ -20,6 +20,7 @@ use tokio::{
 use crate::{
     cli::{
         filters::{CauseFilter, Filters},
+        metrics::MetricsArgs,
         terminal::{self, Terminal},
         trace::{Common, Processes, Trace},
         tty::{colours, style},
@@ -72,6 +73,8 @@ pub(super) struct TopArgs {
     force_blind: bool,
     #[command(flatten)]
     filters: Filters,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 /// Options of the live screen.
@@ -94,6 +97,7 @@ impl TopArgs {
             all: false,
             json: self.json,
             output: None,
+            metrics: self.metrics,
             by: self.once.then_some(self.by),
             utc: self.utc,
             attach: self.attach,

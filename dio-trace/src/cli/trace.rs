@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use crate::{
     cli::{
         filters::{CauseFilter, Filters},
+        metrics::MetricsArgs,
         values::{Mode, ReportFile, Suggested, duration, report_file},
     },
     flow::{filter::Filter, group::By},
@@ -98,6 +99,8 @@ pub(super) struct Common {
     /// Write the output to this file instead of stdout, line by line
     #[arg(short, long, value_name = "FILE", help_heading = TO)]
     pub(super) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) metrics: MetricsArgs,
 }
 
 impl Common {

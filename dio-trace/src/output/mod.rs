@@ -4,5 +4,6 @@ pub mod document;
 pub mod export;
 pub mod html;
 pub mod json_lines;
+pub mod metrics;
 pub mod text;
 pub mod top;

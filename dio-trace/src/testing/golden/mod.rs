@@ -33,6 +33,7 @@ use crate::{
     },
     model::{AttachMode, Gap, MissingProbe, Totals},
     output::{
+        metrics::{Form, Metrics},
         text::{Screen, Style},
         top::{About, Command, Model},
     },
@@ -461,6 +462,26 @@ fn golden_live_screens_fit_80x24() {
     }
     let text = pages.join(&format!("\n{}\n", "=".repeat(80))) + "\n";
     compare("top.txt", &text);
+}
+
+#[test]
+fn golden_metrics_are_documented() {
+    let (totals, mut enricher) = named();
+    let mut metrics = Metrics::new(Vec::new(), vec![("version", "0.1.0".to_owned())]);
+    records().iter().for_each(|record| metrics.count(record));
+    let text = metrics.text(Form::OpenMetrics, &totals, &mut enricher).unwrap();
+    compare("metrics.txt", &text);
+    let older = metrics.text(Form::Prometheus, &totals, &mut enricher).unwrap();
+    assert!(older.contains("# TYPE dio_trace_requests_total counter"), "{older}");
+    let of = |word: &str| -> BTreeSet<String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(word));
+        lines.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+    };
+    let page = include_str!("../../../../docs/metrics.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `dio_trace_")?.split_once('`'));
+    let documented: BTreeSet<String> =
+        rows.map(|(name, _)| format!("dio_trace_{}", name.trim_end_matches("_total"))).collect();
+    assert_eq!(documented, of("# TYPE "), "docs/metrics.md");
 }
 
 /// The names in the first column of the table in the section of docs/json.md that `heading` starts.
