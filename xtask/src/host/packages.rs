@@ -95,6 +95,7 @@ pub(crate) const PROOFS: &[Need] = &[
     need("skopeo", "skopeo"),
     need("umoci", "umoci"),
     need("crun", "crun"),
+    need("qemu-aarch64-static", "qemu-user-static"),
 ];
 
 /// Needed to fetch Debian packages without touching the system's apt.

@@ -45,12 +45,14 @@ const PROOFS: &[Proof] = &[
     proof("tarball", "6.12", "tarball.sh"),
     proof("image", "6.12", "image.sh"),
 ];
-/// The proof that needs no virtual machine.
-const CARGO: &str = "cargo";
+/// A proof that needs no virtual machine; it takes the folder of the artefacts.
+type OnHost = fn(&Path) -> Result<Outcome>;
+
+const ON_HOST: &[(&str, OnHost)] = &[("cargo", cargo), ("aarch64", aarch64)];
 
 /// Runs the proofs, or those of `only`, on the artefacts in `folder`.
 pub(super) fn main(folder: &Path, only: &[String]) -> Result<u8> {
-    let known: Vec<&str> = PROOFS.iter().map(|proof| proof.name).chain([CARGO]).collect();
+    let known: Vec<&str> = names().collect();
     if let Some(unknown) = only.iter().find(|name| !known.contains(&name.as_str())) {
         bail!("no proof is called `{unknown}`; there are {}", known.join(", "));
     }
@@ -61,8 +63,8 @@ pub(super) fn main(folder: &Path, only: &[String]) -> Result<u8> {
     let start = std::time::Instant::now();
     let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
     let mut steps: Vec<Step> = Vec::new();
-    if wanted(CARGO) {
-        steps.push(timed(CARGO, cargo));
+    for (name, proof) in ON_HOST.iter().filter(|(name, _)| wanted(name)) {
+        steps.push(timed(name, || proof(folder)));
     }
     for proof in PROOFS.iter().filter(|proof| wanted(proof.name)) {
         interrupts::stop_if_interrupted()?;
@@ -70,6 +72,10 @@ pub(super) fn main(folder: &Path, only: &[String]) -> Result<u8> {
     }
     step_runner::table(&steps, start.elapsed());
     Ok(step_runner::close(&steps))
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    ON_HOST.iter().map(|(name, _)| *name).chain(PROOFS.iter().map(|proof| proof.name))
 }
 
 fn carry_out(proof: &Proof, folder: &Path) -> Result<Outcome> {
@@ -87,7 +93,7 @@ fn carry_out(proof: &Proof, folder: &Path) -> Result<Outcome> {
 }
 
 /// Packs the crates as crates.io would have them, and installs the program from the packed files.
-fn cargo() -> Result<Outcome> {
+fn cargo(_: &Path) -> Result<Outcome> {
     let target = paths::target()?.join("dist-cargo");
     let mut package = build::cargo()?;
     package
@@ -123,5 +129,20 @@ fn cargo() -> Result<Outcome> {
         bail!("the packed crate has no eBPF object");
     }
     paths::remove(&folder)?;
+    Ok(Outcome::Passed)
+}
+
+/// Starts the arm64 program under QEMU's user emulation. It cannot trace there.
+fn aarch64(folder: &Path) -> Result<Outcome> {
+    let work = paths::target()?.join("dist-aarch64");
+    paths::fresh(&work)?;
+    let name = format!("dio-trace-{VERSION}-aarch64-linux");
+    let tarball = folder.join(format!("{name}.tar.zst"));
+    run(Command::new("tar").arg("--zstd").arg("-xf").arg(&tarball).arg("-C").arg(&work))?;
+    let mut program = Command::new("qemu-aarch64-static");
+    let says = output(program.arg(work.join(&name).join("dio-trace")).arg("--version"))?;
+    if !says.contains(VERSION) {
+        bail!("the arm64 program says `{says}`");
+    }
     Ok(Outcome::Passed)
 }

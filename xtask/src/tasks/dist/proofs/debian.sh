@@ -25,7 +25,8 @@ say "completion of dio-trace ch"
 bash -c '. /usr/share/bash-completion/bash_completion
 	_comp_load dio-trace 2>/dev/null || _completion_loader dio-trace || [ $? = 124 ]
 	COMP_WORDS=(dio-trace ch); COMP_CWORD=1; COMP_LINE="dio-trace ch"; COMP_POINT=12
-	_dio-trace dio-trace ch dio-trace; echo "${COMPREPLY[@]}"' | tee /tmp/complete
+	function=$(complete -p dio-trace | sed "s/.*-F \([^ ]*\).*/\1/")
+	"$function" dio-trace ch dio-trace; echo "${COMPREPLY[@]}"' | tee /tmp/complete
 expect /tmp/complete 'check'
 say "dpkg -P dio-trace"
 dpkg -P dio-trace
