@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    cli::{trace::TO, version},
+    cli::{values::TO, version},
     enrich::Enricher,
     flow::{explained::ExplainedRequest, side_events::RejectedOpenRow},
     model::Totals,

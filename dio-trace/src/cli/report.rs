@@ -21,8 +21,8 @@ use crate::{
         result_file::ResultFile,
         say,
         selection::SelectionArgs,
-        trace::{SHOW, TO},
         tty,
+        values::{SHOW, TO},
     },
     flow::{
         by_record::{ByRecord, by_time},

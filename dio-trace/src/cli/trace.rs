@@ -8,15 +8,11 @@ use crate::{
     cli::{
         filters::{CauseFilter, Filters},
         metrics::MetricsArgs,
-        values::{Mode, ReportFile, Suggested, duration, report_file},
+        values::{Mode, ReportFile, SHOW, Suggested, TO, duration, report_file},
     },
     flow::{filter::Filter, group::By},
     gate::Rule,
 };
-
-/// Headings in the help.
-pub(super) const SHOW: &str = "What to show";
-pub(super) const TO: &str = "Where to";
 
 /// The verbs that trace.
 #[derive(Debug, Subcommand)]

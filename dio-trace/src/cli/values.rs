@@ -1,4 +1,4 @@
-//! Parsers for the values of command-line options.
+//! Parsers for the values of command-line options, and the headings of their groups.
 
 use std::{ffi::OsStr, fmt, marker::PhantomData, path::PathBuf, str::FromStr, time::Duration};
 
@@ -9,6 +9,10 @@ use clap::{
 use dio_trace_common::verdict::Verdict;
 
 use crate::{gate::Form, model::AttachMode};
+
+/// Headings in the help.
+pub(super) const SHOW: &str = "What to show";
+pub(super) const TO: &str = "Where to";
 
 /// A report file, and the format that its extension selects.
 #[derive(Clone, Debug)]
