@@ -15,9 +15,10 @@ ls -l dio-trace/rootfs dio-trace/rootfs/usr/bin
 mkfs.ext4 -q -F /dev/vdb 1G
 mkdir -p /mnt/volume app/rootfs/{bin,data,proc}
 mount -o data=journal /dev/vdb /mnt/volume
-dd if=/dev/zero of=/mnt/volume/table bs=64k count=16 conv=fsync status=none
+# Long enough that one process reads it all the time.
+truncate -s 8G /mnt/volume/table
 cp "$(command -v busybox)" app/rootfs/bin/
-ln -s busybox app/rootfs/bin/dd; ln -s busybox app/rootfs/bin/sh; ln -s busybox app/rootfs/bin/sleep
+ln -s busybox app/rootfs/bin/dd; ln -s busybox app/rootfs/bin/sh
 
 python3 - <<'P'
 import json
@@ -32,7 +33,7 @@ def config(path, change):
 def tracer(spec):
     process = spec["process"]
     process["terminal"] = False
-    process["args"] = ["/usr/bin/dio-trace", "audit", "-d", "25"]
+    process["args"] = ["/usr/bin/dio-trace", "audit", "-d", "10", "--by", "container"]
     caps = ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_RESOURCE"]
     process["capabilities"] = {kind: caps for kind in ("bounding", "effective", "permitted")}
     process["noNewPrivileges"] = True
@@ -45,6 +46,7 @@ def tracer(spec):
     spec["root"]["readonly"] = True
     spec["mounts"] = [
         {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
         {"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", "ro"]},
         {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"},
     ]
@@ -59,7 +61,7 @@ with open("app/config.json") as file:
     spec = json.load(file)
 spec["process"]["terminal"] = False
 spec["process"]["args"] = ["/bin/sh", "-c",
-    "while :; do dd if=/data/table of=/dev/null bs=64k iflag=direct; sleep 1; done"]
+    "while :; do dd if=/data/table of=/dev/null bs=64k iflag=direct; done"]
 spec["mounts"] = [
     {"destination": "/proc", "type": "proc", "source": "proc"},
     {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
@@ -71,9 +73,8 @@ with open("app/config.json", "w") as file:
     json.dump(spec, file)
 P
 crun --cgroup-manager=cgroupfs run -d -b app app >/dev/null 2>&1 </dev/null
-say "crun run dio-trace audit -d 25"
-crun --cgroup-manager=cgroupfs run -b dio-trace dio-trace >/tmp/seen 2>&1 || { cat /tmp/seen; fail "ended with $?"; }
-cat /tmp/seen
+say "crun run dio-trace audit -d 10 --by container"
+shows /tmp/seen crun --cgroup-manager=cgroupfs run -b dio-trace dio-trace
 crun --cgroup-manager=cgroupfs delete -f app
 expect /tmp/seen 'fallback .*table'
 expect /tmp/seen 'data=journal'

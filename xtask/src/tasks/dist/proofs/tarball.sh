@@ -12,9 +12,8 @@ say "dio-trace doctor, in a root with busybox alone"
 chroot /tmp/root /bin/dio-trace doctor
 say "dio-trace run -- dd"
 dd if=/dev/zero of=/dev/vda bs=64k count=4 conv=fsync status=none
-chroot /tmp/root /bin/dio-trace run --all -- /bin/dd if=/dev/vda of=/dev/null bs=64k count=4 iflag=direct \
-	>/tmp/seen 2>&1 || { cat /tmp/seen; fail "run ended with $?"; }
-cat /tmp/seen
+shows /tmp/seen chroot /tmp/root /bin/dio-trace run --all -- \
+	/bin/dd if=/dev/vda of=/dev/null bs=64k count=4 iflag=direct
 expect /tmp/seen 'direct +/dev/vda'
 traces /tmp/root/bin/dio-trace
 say right
