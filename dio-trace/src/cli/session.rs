@@ -61,6 +61,8 @@ use crate::{
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Maximum time that a line waits in the output buffer.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
+/// Longest time that events are taken before the totals are shown.
+const CATCH_UP: Duration = Duration::from_millis(200);
 /// Time for a command to exit after Ctrl-C before tracing ends without it.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -460,9 +462,14 @@ impl Session {
     /// The totals of this moment, of the requests that the filters take.
     fn totals(&mut self) -> Result<Totals> {
         let mut totals = self.tracer.totals()?;
-        // What is counted and held back is known only once its event was taken.
+        // What is counted and held back is known only once its event was taken. Events may come
+        // faster than they are taken.
+        let end = Instant::now() + CATCH_UP;
         while let Some(event) = self.tracer.waiting() {
             self.take(event)?;
+            if Instant::now() >= end {
+                break;
+            }
         }
         self.pipeline.change_counters(&mut totals.counters);
         let Pipeline { filter, enricher, .. } = &mut self.pipeline;

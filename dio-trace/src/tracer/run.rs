@@ -1,6 +1,6 @@
 //! The running tracer: start it, read its events and totals, stop it.
 
-use std::{process, time::Duration};
+use std::{ops::Range, process, time::Duration};
 
 use anyhow::{Context as _, Error, Result, anyhow};
 use aya::{
@@ -8,7 +8,7 @@ use aya::{
     maps::{MapData, RingBuf, StackTraceMap},
 };
 use aya_log::EbpfLogger;
-use dio_trace_common::abi::Stat;
+use dio_trace_common::abi::{BufferedUse, Stat};
 use tokio::{
     io::unix::AsyncFd,
     task::coop::consume_budget,
@@ -27,7 +27,7 @@ use crate::{
         load::{self, Kernel},
         selftest, targets, totals,
     },
-    util::stdio::note,
+    util::{clock::Clock, stdio::note},
 };
 
 /// How long an event may wait in the ring buffer before it is read. The probes wake the reader only
@@ -47,6 +47,9 @@ pub struct Tracer {
     dark: Vec<MissingProbe>,
     /// See [`Options::log`].
     log: Option<EbpfLogger<ProbeLog>>,
+    /// When all probes were attached (CLOCK_MONOTONIC in ns). Before and after, a direct request whose
+    /// issue is not probed looks like buffered access.
+    complete: Range<u64>,
 }
 
 /// The probes' messages, as lines on stderr.
@@ -99,8 +102,11 @@ impl Tracer {
         } else {
             None
         };
-        let mut tracer = Self { bpf, ring, tick, coverage, dark: Vec::new(), log };
+        let dark = Vec::new();
+        let mut tracer = Self { bpf, ring, tick, coverage, dark, log, complete: 0..u64::MAX };
         tracer.self_test(options.is_filtered())?;
+        totals::forget_buffered_uses(&mut tracer.bpf)?;
+        tracer.complete.start = Clock::monotonic();
         Ok(tracer)
     }
 
@@ -184,7 +190,7 @@ impl Tracer {
     pub fn waiting(&mut self) -> Option<Event> {
         loop {
             let item = self.ring.get_mut().next()?;
-            if let Some(event) = decode(&item).filter(foreign) {
+            if let Some(event) = decode(&item).filter(|event| is_reported(event, &self.complete)) {
                 return Some(event);
             }
         }
@@ -199,7 +205,7 @@ impl Tracer {
             // Yields to timers and signals even if the ring fills as fast as it is read.
             consume_budget().await;
             if let Some(item) = self.ring.get_mut().next() {
-                match decode(&item).filter(foreign) {
+                match decode(&item).filter(|event| is_reported(event, &self.complete)) {
                     Some(event) => return Ok(event),
                     None => continue,
                 }
@@ -218,6 +224,8 @@ impl Tracer {
     /// If the maps cannot be read.
     pub fn stop(mut self, sink: &mut dyn FnMut(Event)) -> Result<Totals> {
         let skipped = self.skipped();
+        self.complete.end = Clock::monotonic();
+        let buffered_uses = self.buffered_uses()?;
         // Issue probes were attached last and are detached first, so that open requests can
         // complete.
         for name in self.coverage.programs.iter().rev() {
@@ -225,13 +233,11 @@ impl Tracer {
                 let _ = unload(program);
             }
         }
-        while let Some(item) = self.ring.get_mut().next() {
-            if let Some(event) = decode(&item).filter(foreign) {
-                sink(event);
-            }
+        while let Some(event) = self.waiting() {
+            sink(event);
         }
         self.flush_log();
-        self.counted(skipped)
+        Ok(Totals { buffered_uses, ..self.counted(skipped)? })
     }
 
     /// True if the maps can be read with the current capabilities.
@@ -256,8 +262,6 @@ impl Tracer {
             .partition(|(key, _)| key.tgid == process::id());
         // The tracer's own requests (its self-test) are left out.
         let own: u64 = own.iter().map(|(_, counter)| counter.requests).sum();
-        let mut buffered_uses = totals::buffered_uses(&self.bpf)?;
-        buffered_uses.retain(|(buffered_use, _)| buffered_use.tgid != process::id());
         for stat in [Stat::Begun, Stat::Ended] {
             stats[stat as usize] = stats[stat as usize].saturating_sub(own);
         }
@@ -270,8 +274,15 @@ impl Tracer {
             stats,
             skipped,
             counters,
-            buffered_uses,
+            buffered_uses: self.buffered_uses()?,
         })
+    }
+
+    /// Pages that others than the tracer brought into the cache or made dirty.
+    fn buffered_uses(&self) -> Result<Vec<(BufferedUse, u64)>> {
+        let mut uses = totals::buffered_uses(&self.bpf)?;
+        uses.retain(|(buffered_use, _)| buffered_use.tgid != process::id());
+        Ok(uses)
     }
 
     fn flush_log(&mut self) {
@@ -315,12 +326,15 @@ fn own_requests(bpf: &Ebpf) -> Result<selftest::Seen> {
     }))
 }
 
-/// True for everything but the tracer's own requests.
-fn foreign(event: &Event) -> bool {
+/// True for everything but the tracer's own requests, and buffered uses while not all probes were
+/// attached.
+fn is_reported(event: &Event, complete: &Range<u64>) -> bool {
     match event {
         Event::Request(request) => request.task.tgid != process::id(),
         Event::File(_) => true,
         Event::RejectedOpen(rejected_open) => rejected_open.task.tgid != process::id(),
-        Event::BufferedUse(event) => event.buffered_use.tgid != process::id(),
+        Event::BufferedUse(event) => {
+            event.buffered_use.tgid != process::id() && complete.contains(&event.time_ns)
+        }
     }
 }

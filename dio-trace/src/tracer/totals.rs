@@ -49,6 +49,17 @@ pub(super) fn buffered_uses(bpf: &Ebpf) -> Result<Vec<(BufferedUse, u64)>> {
         .collect()
 }
 
+/// Empties the map that [`buffered_uses`] reads.
+pub(super) fn forget_buffered_uses(bpf: &mut Ebpf) -> Result<()> {
+    let map = bpf.map_mut("BUFFERED_USES").context("the object has no map BUFFERED_USES")?;
+    let mut map = PerCpuHashMap::<_, BufferedUse, u64>::try_from(map)?;
+    let keys: Vec<BufferedUse> = map.keys().collect::<Result<_, _>>()?;
+    for key in keys {
+        map.remove(&key)?;
+    }
+    Ok(())
+}
+
 fn add(mut sum: Counter, other: &Counter) -> Counter {
     sum.merge(other);
     sum

@@ -1,7 +1,8 @@
 //! Which processes are reported for mixed access. Not reported must be: a new file with a deleted
 //! file's inode number, the kernel's writeback, and dio-trace's own self-test. Reported must be a
 //! program that mixes with itself, but not after the remedies that `mixed-self` and
-//! `cache-invalidated` name.
+//! `cache-invalidated` name. A program that reads directly and falls back is not reported either,
+//! while dio-trace attaches to it and detaches.
 use std::{
     fs::{self, File},
     io,
@@ -32,7 +33,7 @@ use crate::{
 };
 
 /// The number of runs of dio-trace.
-pub(crate) const RUNS: u64 = 1;
+pub(crate) const RUNS: u64 = 2;
 pub(crate) const SETUPS: &[&str] = &["ext4-512", "ext4-journal"];
 
 const BLOCK: usize = 4096;
@@ -40,6 +41,8 @@ const BLOCK: usize = 4096;
 const TAIL: usize = 1000;
 /// The number of files that are deleted and replaced by a new file.
 const REUSED: usize = 3;
+/// The file that is read by the program that falls back.
+const FALLS_BACK: &str = "falls-back";
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InnocentArgs {
@@ -49,11 +52,17 @@ pub(crate) struct InnocentArgs {
     /// Folder on a file system that journals data
     #[arg(long)]
     journal: PathBuf,
+    /// Read directly from the second folder, where each read falls back, until killed
+    #[arg(long)]
+    fall_back: bool,
 }
 
 /// The program: uses files in each of these ways.
 pub(crate) fn program(args: &InnocentArgs) -> Result<()> {
     let mut buffer = Buffer::new(2 * BLOCK)?;
+    if args.fall_back {
+        return fall_back(&args.journal.join(FALLS_BACK), &mut buffer);
+    }
     new_small_file(&args.direct)?;
     reuse_inodes(&args.direct, &mut buffer)?;
     write_tail_buffered(&args.direct.join("tail-buffered"), &mut buffer)?;
@@ -164,8 +173,59 @@ fn write_back_journal(path: &Path, buffer: &mut Buffer) -> Result<()> {
     Ok(())
 }
 
+/// Reads a large file of holes directly, over and over: each read brings pages into the cache.
+fn fall_back(path: &Path, buffer: &mut Buffer) -> Result<()> {
+    const LEN: u64 = 8 << 30;
+    create(path, 0)?.set_len(LEN)?;
+    let direct = open_direct(path)?;
+    loop {
+        for block in 0..LEN / (2 * BLOCK) as u64 {
+            direct.read_at(buffer.bytes(), block * (2 * BLOCK) as u64)?;
+        }
+    }
+}
+
 /// Runs the program under dio-trace; returns the mismatches.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
+    let mut wrong = ways(tried, places, out)?;
+    wrong.extend(beside(tried, places, out)?);
+    Ok(wrong)
+}
+
+/// Audits while the program falls back all the time.
+fn beside(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
+    let me = std::env::current_exe().context("xtask cannot find itself")?;
+    let json = out.join("innocent-fallbacks.jsonl");
+    let mut program = Command::new(&me)
+        .args(["guest", "innocent", "--fall-back", "--direct", text(&places[0].path)?])
+        .args(["--journal", text(&places[1].path)?])
+        .spawn()
+        .context("cannot start the program")?;
+    let output = Command::new(&tried.tool)
+        .args(["audit", "-d", "2", "--json", "--attach", &tried.attach, "-o", text(&json)?])
+        .output();
+    program.kill().context("cannot end the program")?;
+    program.wait().context("cannot wait for the program")?;
+    let mut wrong = Vec::from_iter(not_ended_with(&output.context("cannot start dio-trace")?, 0));
+    let lines: Vec<Value> =
+        fs::read_to_string(&json)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let path = places[1].path.join(FALLS_BACK);
+    let path = text(&path)?;
+    if !lines.iter().any(|line| line["path"] == path && line["verdict"] == "fallback") {
+        wrong.push("no fallback of the program was reported: this shows nothing".to_owned());
+    }
+    for line in lines.iter().filter(|line| line["kind"] == "mixed" && line["path"] == path) {
+        wrong.push(format!("reported without mixed access: {line}"));
+    }
+    let Some(summary) = lines.last() else { bail!("dio-trace wrote no JSON") };
+    for row in summary["mixed"].as_array().into_iter().flatten().filter(|row| row["path"] == path) {
+        wrong.push(format!("reported without mixed access: {row}"));
+    }
+    Ok(wrong)
+}
+
+/// Runs the program that uses files in each of these ways under dio-trace.
+fn ways(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
     let me = std::env::current_exe().context("xtask cannot find itself")?;
     let json = out.join("innocents.jsonl");
     let output = Command::new(&tried.tool)
