@@ -49,8 +49,7 @@ const SUMS: &str = "SHA256SUMS";
 /// Build the artefacts of a release in target/dist
 ///
 /// For x86-64 and arm64: a static program, a tarball with man pages and completions, a Debian and
-/// an RPM package. For both: an OCI image, a bill of materials (CycloneDX) and checksums. Two builds
-/// of the same commit are equal byte for byte.
+/// an RPM package. For both: an OCI image, a bill of materials (CycloneDX) and checksums.
 #[derive(Args)]
 pub(crate) struct DistArgs {
     /// Only these architectures: x86_64, aarch64
