@@ -242,12 +242,17 @@ pub(crate) fn remapped(rust_src: &Path, link: &Path) -> Result<Vec<String>> {
     Ok(pairs.into_iter().map(flag).collect())
 }
 
+/// cargo's own folder, with everything that it downloads.
+pub(crate) fn cargo_home() -> Option<PathBuf> {
+    env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")))
+}
+
 /// The folders into which cargo unpacks crates. Their names depend on the registry's address.
 fn registries() -> Vec<PathBuf> {
-    let home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
-    home.and_then(|home| fs::read_dir(home.join("registry/src")).ok())
+    cargo_home()
+        .and_then(|home| fs::read_dir(home.join("registry/src")).ok())
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))

@@ -9,16 +9,8 @@ use crate::host::{
     paths,
 };
 
-/// A program, named as its crate, and the exact version to use.
-#[derive(Clone, Copy)]
-pub(crate) struct Tool {
-    pub(crate) name: &'static str,
-    pub(crate) version: &'static str,
-}
-
-/// The path of the program, which is built once.
-pub(crate) fn installed(tool: Tool) -> Result<PathBuf> {
-    let Tool { name, version } = tool;
+/// The path of a program, which is named as its crate and built once, in exactly this version.
+pub(crate) fn installed(name: &str, version: &str) -> Result<PathBuf> {
     let _lock = paths::lock(name)?;
     let folder = paths::cache()?.join(format!("{name}-{version}"));
     let program = folder.join("bin").join(name);

@@ -76,7 +76,7 @@ impl Family {
 }
 
 /// The labels of what is beyond a bound: the same names, all with one value.
-pub(super) fn other(labels: &Labels) -> Labels {
+fn other(labels: &Labels) -> Labels {
     labels.iter().map(|(name, _)| (*name, OTHER.to_owned())).collect()
 }
 

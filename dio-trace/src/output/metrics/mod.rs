@@ -69,9 +69,6 @@ impl Form {
     }
 }
 
-/// Most label sets of findings that are kept.
-const MAX_FINDINGS: usize = 2_000;
-
 /// Side effects of findings, in pages.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pages {
@@ -85,11 +82,11 @@ struct Pages {
 #[derive(Debug)]
 pub struct Metrics {
     names: Names,
-    findings: HashMap<Labels, u64>,
+    findings: Family,
     /// Findings whose container is not looked up yet: process, and the other labels.
     pending: Vec<(u32, Labels)>,
     pages: Pages,
-    rejected_opens: HashMap<Labels, u64>,
+    rejected_opens: Family,
     /// What the program is: version, commit, object.
     build: Labels,
 }
@@ -100,10 +97,19 @@ impl Metrics {
     pub fn new(extra: Vec<Extra>, build: Vec<(&'static str, String)>) -> Self {
         Self {
             names: Names::new(extra),
-            findings: HashMap::new(),
+            findings: Family::new(
+                "findings",
+                "Requests that were not direct, came back short, failed or had a side effect, by \
+                 cause",
+                Kind::Counter,
+            ),
             pending: Vec::new(),
             pages: Pages::default(),
-            rejected_opens: HashMap::new(),
+            rejected_opens: Family::new(
+                "rejected_opens",
+                "Calls of open or fcntl that failed because of O_DIRECT",
+                Kind::Counter,
+            ),
             build,
         }
     }
@@ -133,14 +139,14 @@ impl Metrics {
     pub fn settle(&mut self, enricher: &mut Enricher) {
         for (pid, mut labels) in self.pending.drain(..) {
             labels.push(labels::container(pid, enricher));
-            add(&mut self.findings, labels);
+            self.findings.add(labels, 1);
         }
     }
 
     /// Counts an open that O_DIRECT made fail.
     pub fn count_rejected_open(&mut self, row: &RejectedOpenRow) {
         let labels = vec![("comm", row.user.comm.clone()), ("fs", row.user.fs.clone())];
-        add(&mut self.rejected_opens, labels);
+        self.rejected_opens.add(labels, 1);
     }
 
     /// The text of all metrics.
@@ -216,12 +222,6 @@ impl Metrics {
 
     /// What the events have: causes, pages and rejected opens.
     fn events(&self) -> Vec<Family> {
-        let mut findings = Family::new(
-            "findings",
-            "Requests that were not direct, came back short, failed or had a side effect, by cause",
-            Kind::Counter,
-        );
-        self.findings.iter().for_each(|(labels, n)| findings.add(labels.clone(), *n));
         let mut pages = Family::new(
             "pages",
             "Pages of the page cache that findings wrote back, dropped, added or left dirty",
@@ -236,13 +236,7 @@ impl Metrics {
         ] {
             pages.add(vec![("effect", effect.to_owned())], n);
         }
-        let mut opens = Family::new(
-            "rejected_opens",
-            "Calls of open or fcntl that failed because of O_DIRECT",
-            Kind::Counter,
-        );
-        self.rejected_opens.iter().for_each(|(labels, n)| opens.add(labels.clone(), *n));
-        vec![findings, pages, opens]
+        vec![self.findings.clone(), pages, self.rejected_opens.clone()]
     }
 
     fn build_info(&self, totals: &Totals) -> Family {
@@ -253,13 +247,6 @@ impl Metrics {
         build.add(labels, 1);
         build
     }
-}
-
-/// Counts one; label sets beyond the bound are counted together.
-fn add(sums: &mut HashMap<Labels, u64>, labels: Labels) {
-    let full = sums.len() >= MAX_FINDINGS && !sums.contains_key(&labels);
-    let labels = if full { family::other(&labels) } else { labels };
-    *sums.entry(labels).or_default() += 1;
 }
 
 /// What the tracer says of itself: losses, probes, blindness.

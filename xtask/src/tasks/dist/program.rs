@@ -1,6 +1,6 @@
 //! Builds the static program for an architecture.
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -66,9 +66,7 @@ fn flags(musl: &Musl, rust_src: &Path, link: &Path, target: &Path) -> Result<Vec
 
 fn c_flags(arch: &Arch, musl: &Musl, target: &Path) -> Result<Vec<String>> {
     let mut flags = musl::flags(arch, musl)?;
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
-    let hidden = [Some(target.to_owned()), home];
+    let hidden = [Some(target.to_owned()), toolchain::cargo_home()];
     flags.extend(
         hidden.into_iter().flatten().map(|path| format!("-ffile-prefix-map={}=/", path.display())),
     );

@@ -9,11 +9,12 @@ use anyhow::{Context, Result};
 use super::{VERSION, arch::Arch, write};
 use crate::host::{build, cmd::output, crates, paths};
 
-const TOOL: crates::Tool = crates::Tool { name: "cargo-cyclonedx", version: "0.5.9" };
+/// The version of cargo-cyclonedx.
+const TOOL: &str = "0.5.9";
 
 /// Writes `dio-trace-VERSION-ARCH.cdx.json`.
 pub(super) fn make(arch: &Arch, into: &Path, epoch: u64) -> Result<()> {
-    let tool = crates::installed(TOOL)?;
+    let tool = crates::installed("cargo-cyclonedx", TOOL)?;
     let checkout = paths::workspace()?;
     let name = format!("dio-trace-{VERSION}-{}.cdx", arch.name);
     let mut command = build::cargo()?;
