@@ -115,7 +115,7 @@ impl Outcome {
     /// True for a short transfer: 0 < result < length.
     #[must_use]
     pub const fn is_short(self) -> bool {
-        !matches!(self, Self::None | Self::Full)
+        self as u8 > Self::Full as u8
     }
 }
 
@@ -132,6 +132,21 @@ pub struct Decision {
     pub finding: bool,
 }
 
+impl Decision {
+    /// The decision on a request that [`is_plain`] and returned `ret` bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn plain(ret: i64) -> Self {
+        Self {
+            verdict: Verdict::Direct,
+            outcome: Outcome::Full,
+            direct_bytes: ret as u64,
+            cached_bytes: 0,
+            finding: false,
+        }
+    }
+}
+
 /// Decides one request.
 ///
 /// Never guesses: if no probe accounts for some bytes, the verdict is [`Verdict::Unknown`]. There are
@@ -144,28 +159,32 @@ pub struct Decision {
 /// - by the private direct path, for a file system that has one ([`seen::PRIVATE_PATH`]);
 /// - by the direct path, if one took the request and its completion may have been
 ///   missed.
+///
+/// The probes take the same steps ([`is_plain`], [`path`], [`outcome`], [`is_finding`]) one by one.
 #[must_use]
-#[inline(always)]
 pub fn decide(facts: &Facts, ev: &Evidence) -> Decision {
     if is_plain(facts, ev) {
-        return Decision {
-            verdict: Verdict::Direct,
-            outcome: Outcome::Full,
-            direct_bytes: facts.ret as u64,
-            cached_bytes: 0,
-            finding: false,
-        };
+        return Decision::plain(facts.ret);
     }
     decide_each(facts, ev)
 }
 
+/// Decides by evaluating the rules one by one.
+fn decide_each(facts: &Facts, ev: &Evidence) -> Decision {
+    let Path { verdict, direct_bytes, cached_bytes } = path(facts, ev);
+    let outcome = outcome(facts, ev);
+    let finding = is_finding(facts, ev, verdict as u8, outcome as u8);
+    Decision { verdict, outcome, direct_bytes, cached_bytes, finding }
+}
+
 /// The fast path. True for most requests: a direct path reported all of the requested bytes, and
-/// nothing else happened. The rules below need not be evaluated for them.
+/// nothing else happened: [`Decision::plain`]. The rules below need not be evaluated for them.
 ///
 /// Branch-free on purpose: OR-ing all disqualifiers gives the verifier one branch. With a branch
 /// for each, it would walk the rules once per path, with a different state each time.
+#[must_use]
 #[inline(always)]
-fn is_plain(facts: &Facts, ev: &Evidence) -> bool {
+pub fn is_plain(facts: &Facts, ev: &Evidence) -> bool {
     const HARMLESS: u32 = seen::DIRECT_TRIED | seen::INVALIDATED | seen::LOCAL;
     const fn negative(n: u64) -> u64 {
         n >> 63
@@ -181,24 +200,38 @@ fn is_plain(facts: &Facts, ev: &Evidence) -> bool {
     core::hint::black_box(not) == 0
 }
 
-/// Decides by evaluating the rules one by one.
+/// True if a request with this verdict and outcome is a finding, which is reported individually
+/// (README.md).
+///
+/// By sets of bits, and not by a `match`: the verifier would walk each arm.
+#[must_use]
 #[inline(always)]
-fn decide_each(facts: &Facts, ev: &Evidence) -> Decision {
-    let done = if facts.ret > 0 { facts.ret as u64 } else { 0 };
-    let outcome = outcome(facts, ev, done);
-    let cached = cached(facts, ev, done);
-    let (verdict, direct_bytes, cached_bytes) = path(facts, ev, done, cached);
-    // One branch for all: see `is_plain`.
-    let effects = ev.flushed_pages | ev.invalidated_pages | (ev.seen & seen::BUFFER_CHANGED);
-    let disturbed = effects != 0;
-    let finding = match verdict {
-        Verdict::Fallback | Verdict::Partial | Verdict::Failed | Verdict::Unknown => true,
-        Verdict::Refused => facts.ret != -errno::EAGAIN,
-        Verdict::Direct | Verdict::Client => outcome.is_short() || disturbed,
-        Verdict::Eof => disturbed,
-        Verdict::Dax | Verdict::Memory => outcome.is_short(),
-    };
-    Decision { verdict, outcome, direct_bytes, cached_bytes, finding }
+pub fn is_finding(facts: &Facts, ev: &Evidence, verdict: u8, outcome: u8) -> bool {
+    const fn set(of: &[Verdict]) -> u32 {
+        let (mut bits, mut at) = (0, 0);
+        while at < of.len() {
+            bits |= 1 << of[at] as u32;
+            at += 1;
+        }
+        bits
+    }
+    use Verdict::{Client, Dax, Direct, Eof, Failed, Fallback, Memory, Partial, Refused, Unknown};
+    const ALWAYS: u32 = set(&[Fallback, Partial, Failed, Unknown]);
+    const IF_SHORT: u32 = set(&[Direct, Client, Dax, Memory]);
+    const IF_DISTURBED: u32 = set(&[Direct, Client, Eof]);
+    const UNLESS_EAGAIN: u32 = set(&[Refused]);
+
+    let mut findings = ALWAYS;
+    if outcome > Outcome::Full as u8 {
+        findings |= IF_SHORT;
+    }
+    if ev.flushed_pages | ev.invalidated_pages | (ev.seen & seen::BUFFER_CHANGED) != 0 {
+        findings |= IF_DISTURBED;
+    }
+    if facts.ret != -errno::EAGAIN {
+        findings |= UNLESS_EAGAIN;
+    }
+    findings >> (verdict & 31) & 1 != 0
 }
 
 /// Bytes of the result that went through the page cache. For a read, the buffered path counts them.
@@ -218,44 +251,62 @@ fn cached(facts: &Facts, ev: &Evidence, done: u64) -> u64 {
     done.saturating_sub(ev.direct_bytes)
 }
 
-/// The verdict with its bytes: (verdict, direct, cached).
+/// The path that the bytes of a request took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    pub verdict: Verdict,
+    /// Bytes of the result that bypassed the page cache.
+    pub direct_bytes: u64,
+    /// Bytes of the result that went through the page cache.
+    pub cached_bytes: u64,
+}
+
+impl Path {
+    const fn of(verdict: Verdict, direct_bytes: u64, cached_bytes: u64) -> Self {
+        Self { verdict, direct_bytes, cached_bytes }
+    }
+}
+
+/// The path that the bytes of a request took.
+#[must_use]
 #[inline(always)]
-fn path(facts: &Facts, ev: &Evidence, done: u64, cached: u64) -> (Verdict, u64, u64) {
+pub fn path(facts: &Facts, ev: &Evidence) -> Path {
     if facts.ret < 0 {
         return match -facts.ret {
-            errno::EINVAL | errno::EOPNOTSUPP | errno::EAGAIN => (Verdict::Refused, 0, 0),
-            _ => (Verdict::Failed, 0, 0),
+            errno::EINVAL | errno::EOPNOTSUPP | errno::EAGAIN => Path::of(Verdict::Refused, 0, 0),
+            _ => Path::of(Verdict::Failed, 0, 0),
         };
     }
+    let done = facts.ret as u64;
     if done == 0 && !facts.write && (at_end(facts, 0) || !answered(facts)) {
-        return (Verdict::Eof, 0, 0);
+        return Path::of(Verdict::Eof, 0, 0);
     }
     if ev.seen & seen::DAX != 0 {
-        return (Verdict::Dax, 0, 0);
+        return Path::of(Verdict::Dax, 0, 0);
     }
     if !facts.block_device && below(facts) == magic::TMPFS {
-        return (Verdict::Memory, 0, done);
+        return Path::of(Verdict::Memory, 0, done);
     }
+    let cached = cached(facts, ev, done);
     if done != 0 && cached == done {
-        return (Verdict::Fallback, 0, cached);
+        return Path::of(Verdict::Fallback, 0, cached);
     }
     let rest = done - cached;
     let proven = ev.seen & seen::DIRECT_TRIED != 0 && ev.direct_bytes >= rest;
     let server = !facts.block_device && magic::is_client(below(facts));
-    let client = answered(facts);
     let entered = ev.seen & (seen::DIRECT_ENTERED | seen::PRIVATE_PATH) != 0;
     let by_elimination = (facts.block_device || server || entered)
         && ev.seen & (seen::MISSED | seen::SENT_CACHED) == 0;
     if !proven && !by_elimination {
-        return (Verdict::Unknown, 0, cached);
+        return Path::of(Verdict::Unknown, 0, cached);
     }
     if cached != 0 {
-        return (Verdict::Partial, rest, cached);
+        return Path::of(Verdict::Partial, rest, cached);
     }
-    if client {
-        return (Verdict::Client, rest, 0);
+    if answered(facts) {
+        return Path::of(Verdict::Client, rest, 0);
     }
-    (Verdict::Direct, rest, 0)
+    Path::of(Verdict::Direct, rest, 0)
 }
 
 /// Magic of the file system that holds the data: the lower one if a stacked one forwarded to it.
@@ -298,11 +349,14 @@ fn trimmed(facts: &Facts, ev: &Evidence, done: u64) -> bool {
     !facts.block_device && (inside || (direct && ev.direct_bytes > done))
 }
 
+/// How much of the requested length was transferred, and why not all.
+#[must_use]
 #[inline(always)]
-fn outcome(facts: &Facts, ev: &Evidence, done: u64) -> Outcome {
+pub fn outcome(facts: &Facts, ev: &Evidence) -> Outcome {
     if facts.ret <= 0 {
         return Outcome::None;
     }
+    let done = facts.ret as u64;
     if done >= facts.len {
         return Outcome::Full;
     }

@@ -5,7 +5,7 @@ use dio_trace_common::{abi::REQ_VECTORED, evidence::seen};
 use crate::{
     evidence::EvidenceRef,
     in_flight::RequestRef,
-    user_memory::{Iovec, read_user_into},
+    user_memory::{Iovec, read_user},
 };
 
 const EINVAL: i64 = -22;
@@ -32,11 +32,8 @@ pub fn explain(request: RequestRef) {
         if i >= request.nr_segs().get() {
             break;
         }
-        let mut iovec = Iovec { base: 0, len: 0 };
         let at = request.user().get() + u64::from(i) * size_of::<Iovec>() as u64;
-        if !read_user_into(at, &mut iovec) {
-            break;
-        }
+        let Some(iovec) = read_user::<Iovec>(at) else { break };
         evidence.add_segment(&iovec);
     }
 }

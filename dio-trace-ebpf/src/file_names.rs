@@ -15,7 +15,7 @@ use crate::{
         FILE_F_INODE, FILE_F_MAPPING, FILE_F_PATH, FILE_SYSTEM_TYPE_NAME, HLIST_BL_NODE_PPREV,
         INODE_I_GENERATION, INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, MOUNT_MNT,
         MOUNT_MNT_ID, MOUNT_MNT_NS, PATH_DENTRY, PATH_MNT, QSTR_NAME, SUPER_BLOCK_S_DEV,
-        SUPER_BLOCK_S_TYPE, VFSMOUNT_MNT_ROOT, read,
+        SUPER_BLOCK_S_TYPE, VFSMOUNT_MNT_ROOT, by_helper, read,
     },
     maps::{count, insert_new},
     ring,
@@ -148,7 +148,9 @@ unsafe fn write(event: *mut FileEvent, file: &Named, task: &Task) {
         (*event).task = *task;
         let mount = mnt - u64::from(MOUNT_MNT.load());
         (*event).mnt_id = read(mount, &MOUNT_MNT_ID);
-        (*event).fs_name = [0; 16];
+        let fs_name = (&raw mut (*event).fs_name).cast::<u64>();
+        fs_name.write_volatile(0); // by words: the compiler's `memset` goes byte by byte
+        fs_name.add(1).write_volatile(0);
         bpf_probe_read_kernel_str((&raw mut (*event).fs_name).cast(), 16, name as *const _);
         walk(event, file.dentry, read(mnt, &VFSMOUNT_MNT_ROOT));
     }
@@ -169,15 +171,18 @@ unsafe fn walk(event: *mut FileEvent, mut dentry: u64, root: u64) {
         flags.write_volatile(if pprev == 0 { FILE_UNHASHED } else { 0 });
         len.write_volatile(0);
     }
+    // Outside of the loop: the loads are volatile, and the verifier walks it for every step.
+    let d_parent = u64::from(DENTRY_D_PARENT.load());
+    let d_name = u64::from(DENTRY_D_NAME.load()) + u64::from(QSTR_NAME.load());
     for step in 0..PATH_DEPTH {
         if dentry == root {
             return;
         }
-        let parent: u64 = read(dentry, &DENTRY_D_PARENT);
+        let parent: u64 = by_helper(dentry + d_parent);
         if parent == dentry || parent == 0 {
             return;
         }
-        let name: u64 = read(dentry + u64::from(DENTRY_D_NAME.load()), &QSTR_NAME);
+        let name: u64 = by_helper(dentry + d_name);
         // SAFETY: the mask keeps the start inside PATH_BYTES, NAME_BYTES follow it.
         let wrote = unsafe {
             let used = len.read_volatile() as usize;

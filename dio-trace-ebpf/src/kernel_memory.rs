@@ -1,9 +1,11 @@
 //! Reading kernel memory: member offsets from BTF, and the two ways to load a member.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     EbpfContext, Global,
     cty::c_void,
-    helpers::bpf_probe_read_kernel,
+    helpers::generated::bpf_probe_read_kernel,
     programs::{
         FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
         tracing::{StackIdContext, StackTraceMap},
@@ -54,10 +56,17 @@ pub fn read_at<T: Copy + Default>(at: u64) -> T {
     if can_cast() { by_cast(at) } else { by_helper(at) }
 }
 
+/// [`read`] without a member.
 #[inline(always)]
-fn by_helper<T: Copy + Default>(at: u64) -> T {
-    // SAFETY: the helper checks the address and fails on a bad one.
-    unsafe { bpf_probe_read_kernel(at as *const T) }.unwrap_or_default()
+pub fn by_helper<T: Copy + Default>(at: u64) -> T {
+    let mut to = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper checks the address, and writes all bytes: zeros where it is bad
+    // (kernel/trace/bpf_trace.c:bpf_probe_read_kernel_common). T is made of integers. Its result is
+    // not looked at: the verifier would walk what follows once more for a failure.
+    unsafe {
+        bpf_probe_read_kernel(to.as_mut_ptr().cast(), size_of::<T>() as u32, at as *const _);
+        to.assume_init()
+    }
 }
 
 /// A plain load (6.2 on), which takes about 50 instructions less than the helper. The verifier

@@ -9,7 +9,7 @@ use crate::{
     evidence::EvidenceRef,
     in_flight::RequestRef,
     task::killed,
-    user_memory::{Iovec, read_user_into},
+    user_memory::{Iovec, read_user},
 };
 
 const SECTOR: u64 = 512;
@@ -58,11 +58,8 @@ fn rest(request: RequestRef, mut done: u64) -> Option<(u64, u64)> {
         if i >= segments {
             break;
         }
-        let mut iovec = Iovec { base: 0, len: 0 };
         let at = user + u64::from(i) * size_of::<Iovec>() as u64;
-        if !read_user_into(at, &mut iovec) {
-            break;
-        }
+        let Some(iovec) = read_user::<Iovec>(at) else { break };
         if done < iovec.len {
             return Some((iovec.base + done, iovec.len - done));
         }
@@ -73,6 +70,5 @@ fn rest(request: RequestRef, mut done: u64) -> Option<(u64, u64)> {
 
 #[inline(always)]
 fn byte_at(user: u64) -> bool {
-    let mut byte = 0u8;
-    read_user_into(user, &mut byte)
+    read_user::<u8>(user).is_some()
 }

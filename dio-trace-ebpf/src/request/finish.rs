@@ -1,9 +1,12 @@
 //! Finishes a request that completed: it is decided, counted and, if it is a finding, sent.
 
+use core::hint::black_box;
+
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use dio_trace_common::{
     abi::{OP_WRITE, Stat},
-    verdict::decide,
+    evidence::{Evidence, Facts},
+    verdict::{self, Decision, Verdict, is_finding},
 };
 
 use crate::{
@@ -120,19 +123,7 @@ pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
     if VERIFY_STABLE.load() != 0 && in_thread != 0 && ret > 0 {
         stable_buffer::completed(request);
     }
-    // SAFETY: one CPU completes the request, and only reads it here (own-thread rule, one-completer
-    // rule).
-    let decision = unsafe {
-        let request = &*request.record();
-        decide(&request.facts(), &request.evidence)
-    };
-    // Through memory and back: the verifier follows what stays in registers, and would walk all
-    // that comes below for every pair of verdict and outcome by itself.
-    request.verdict().set_volatile(decision.verdict as u8);
-    request.outcome().set_volatile(decision.outcome as u8);
-    request.finding().set_volatile(u8::from(decision.finding));
-    request.direct_bytes().set_volatile(decision.direct_bytes);
-    request.cached_bytes().set_volatile(decision.cached_bytes);
+    decide(request);
     count(Stat::Ended);
     count_request(request, file);
     if request.finding().get_volatile() != 0
@@ -142,4 +133,43 @@ pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
         uring_flags::add(request);
         emit(request);
     }
+}
+
+/// Decides a request as [`verdict::decide`] does, and writes the decision into its record.
+///
+/// Step by step: each takes what it needs from the record, and leaves its answer there. The
+/// verifier follows what stays in registers, and would walk a step again for each way through those
+/// before it.
+#[inline(always)]
+fn decide(request: RequestRef) {
+    if step(request, verdict::is_plain) {
+        let plain = Decision::plain(request.ret().get());
+        write_path(request, plain.verdict, plain.direct_bytes, plain.cached_bytes);
+        request.outcome().set_volatile(plain.outcome as u8);
+        request.finding().set_volatile(u8::from(plain.finding));
+        return;
+    }
+    let path = step(request, verdict::path);
+    write_path(request, path.verdict, path.direct_bytes, path.cached_bytes);
+    request.outcome().set_volatile(step(request, verdict::outcome) as u8);
+    let (verdict, outcome) = (request.verdict().get_volatile(), request.outcome().get_volatile());
+    let finding = step(request, |facts, ev| is_finding(facts, ev, verdict, outcome));
+    request.finding().set_volatile(u8::from(finding));
+}
+
+#[inline(always)]
+fn write_path(request: RequestRef, verdict: Verdict, direct_bytes: u64, cached_bytes: u64) {
+    request.verdict().set_volatile(verdict as u8);
+    request.direct_bytes().set_volatile(direct_bytes);
+    request.cached_bytes().set_volatile(cached_bytes);
+}
+
+/// Takes a step of the decision. The compiler cannot carry what it knows of the record into it.
+#[inline(always)]
+fn step<T>(request: RequestRef, of: impl FnOnce(&Facts, &Evidence) -> T) -> T {
+    let record = black_box(request.record());
+    // SAFETY: one CPU completes the request, and only reads it here (own-thread rule, one-completer
+    // rule).
+    let record = unsafe { &*record };
+    of(&record.facts(), &record.evidence)
 }

@@ -67,6 +67,8 @@ pub struct Group {
     pub latency_p50_ns: Option<u64>,
     pub latency_p99_ns: Option<u64>,
     pub latency_p999_ns: Option<u64>,
+    /// Upper bound of the bucket of the longest.
+    pub latency_max_ns: Option<u64>,
     #[serde(skip)]
     latency_ns: u64,
     #[serde(skip)]
@@ -117,6 +119,7 @@ impl Default for Group {
             latency_p50_ns: None,
             latency_p99_ns: None,
             latency_p999_ns: None,
+            latency_max_ns: None,
             latency_ns: 0,
             latency: Histogram::EMPTY,
         }
@@ -136,7 +139,7 @@ impl Group {
         self.latency_ns / self.requests.max(1)
     }
 
-    /// The latency histogram: requests by power of two of ns.
+    /// The latency histogram.
     #[must_use]
     pub(crate) const fn latency(&self) -> &Histogram {
         &self.latency
@@ -171,42 +174,13 @@ impl Group {
     pub fn measure(&mut self) {
         self.latency_p50_ns = Some(self.latency.percentile(50));
         self.latency_p99_ns = Some(self.latency.percentile(99));
-        self.latency_p999_ns = Some(permille(&self.latency, 999));
+        self.latency_p999_ns = Some(self.latency.permille(999));
+        self.latency_max_ns = Some(self.latency.permille(1_000));
     }
 
     /// Orders groups by findings, then requests, most first; then by name.
     #[must_use]
     pub fn order(a: &Self, b: &Self) -> Ordering {
         (b.findings, b.requests, &a.name).cmp(&(a.findings, a.requests, &b.name))
-    }
-}
-
-/// Upper bound in ns of the bucket that the permille of requests falls into; 0 if all are empty.
-fn permille(latency: &Histogram, permille: u64) -> u64 {
-    let all: u64 = latency.0.iter().map(|n| u64::from(*n)).sum();
-    let rank = (all * permille).div_ceil(1_000);
-    let mut below = 0;
-    let at = latency.0.iter().position(|n| {
-        below += u64::from(*n);
-        below >= rank && rank > 0
-    });
-    at.map_or(0, |bit| 1 << (bit + 1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_slowest_of_a_thousand_is_above_p99_9() {
-        let mut latency = Histogram::EMPTY;
-        (latency.0[16], latency.0[20]) = (999, 1);
-        assert_eq!((permille(&latency, 999), permille(&latency, 1_000)), (1 << 17, 1 << 21));
-        latency.0[20] = 2;
-        assert_eq!(permille(&latency, 999), 1 << 21);
-        assert_eq!(permille(&Histogram::EMPTY, 999), 0);
-        for percent in [50, 99] {
-            assert_eq!(permille(&latency, percent * 10), latency.percentile(percent));
-        }
     }
 }

@@ -44,9 +44,9 @@ pub struct FileRow {
     pub findings: u64,
     pub bytes: Bytes,
     pub latency_mean_ns: u64,
-    /// Upper bound of the power-of-two bucket that the median falls into.
+    /// Upper bound of the bucket that the median falls into.
     pub latency_p50_ns: u64,
-    /// Upper bound of the power-of-two bucket that the 99th percentile falls into.
+    /// Upper bound of the bucket that the 99th percentile falls into.
     pub latency_p99_ns: u64,
     /// Cause of a note that applies to all requests of the row, healthy ones included.
     pub cause: Option<&'static str>,

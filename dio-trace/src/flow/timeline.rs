@@ -14,7 +14,7 @@ pub struct Slice {
     pub findings: u64,
     /// Requests by verdict, in the order of [`Verdict::ALL`].
     pub verdicts: [u64; Verdict::ALL.len()],
-    /// The latency histogram: requests by power of two of ns.
+    /// The latency histogram.
     pub latency: Histogram,
 }
 
@@ -188,7 +188,10 @@ mod tests {
         let (width, slices) = timeline.slices(60);
         assert!(slices.len() <= 60 && width * 60 >= 3_599_000_000_000);
         let sum = slices.iter().fold(Slice::EMPTY, Slice::add);
-        assert_eq!((sum.requests, sum.findings, sum.latency.0[17]), (3_600, 1_800, 3_600));
+        assert_eq!(
+            (sum.requests, sum.findings, sum.latency.powers_of_two()[17]),
+            (3_600, 1_800, 3_600)
+        );
         assert_eq!(sum.verdicts[Verdict::Fallback as usize], 1_200);
         assert_eq!(sparkline(&[0, 1, 4, 8]), " ▁▄█");
         assert_eq!(sparkline(&[]), "");

@@ -32,7 +32,7 @@ const RING_ALL: u32 = 16 << 20;
 
 /// Most bytes that the counters of all CPUs may take together, and the fewest and most counters
 /// (dio-trace-ebpf/src/counters.rs:COUNTERS_MAX).
-const COUNTER_BYTES: usize = 64 << 20;
+const COUNTER_BYTES: usize = 128 << 20;
 const COUNTERS: (usize, usize) = (1024, 16_384);
 
 /// A struct member whose offset is set as a constant of the object.

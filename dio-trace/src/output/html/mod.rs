@@ -108,7 +108,7 @@ impl From<&Slice> for OneSlice {
             requests: *requests,
             findings: *findings,
             verdicts: verdicts.to_vec(),
-            latency: latency.0.to_vec(),
+            latency: latency.powers_of_two().to_vec(),
         }
     }
 }
@@ -155,7 +155,7 @@ fn by_verdict(groups: Vec<Group>) -> Vec<ByVerdict> {
         bytes: group.bytes.total,
         latency_mean_ns: group.latency_mean_ns(),
         percentiles: [50, 90, 99, 100].map(|p| group.latency().percentile(p)).to_vec(),
-        latency: group.latency().0.to_vec(),
+        latency: group.latency().powers_of_two().to_vec(),
         verdict: group.name,
     };
     let mut rows: Vec<ByVerdict> = groups.into_iter().map(row).collect();

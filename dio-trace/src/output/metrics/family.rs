@@ -120,7 +120,7 @@ fn encode(metric: &mut MetricEncoder<'_>, kind: Kind, value: &Value) -> fmt::Res
 /// The buckets of a histogram, each with its upper bound in seconds.
 fn buckets(histogram: &Histogram) -> Vec<(f64, u64)> {
     let sum = |buckets: &[u32]| buckets.iter().map(|n| u64::from(*n)).sum();
-    let of = &histogram.0;
+    let of = histogram.powers_of_two();
     let bound = |bucket: usize| seconds(1 << (bucket + 1));
     let mut found = vec![(bound(FIRST), sum(&of[..=FIRST]))];
     found.extend((FIRST + 1..=LAST).map(|bucket| (bound(bucket), u64::from(of[bucket]))));

@@ -34,10 +34,13 @@ pub fn groups(rows: &[Group], by: By, style: Style, most: usize, lasted_ns: Opti
     out
 }
 
-fn heading(by: By, rate: bool) -> String {
-    let rate = if rate { format!(" {:>7}", "BYTES/S") } else { String::new() };
+fn heading(by: By, wide: bool) -> String {
+    let (rate, max) = match wide {
+        true => (format!(" {:>7}", "BYTES/S"), format!(" {:>6}", "MAX<")),
+        false => (String::new(), String::new()),
+    };
     format!(
-        "{:>9} {:>9} {:>6}{rate} {:>7} {:>6} {:>6} {:>6} {}\n",
+        "{:>9} {:>9} {:>6}{rate} {:>7} {:>6} {:>6} {:>6}{max} {}\n",
         "REQUESTS",
         "FINDINGS",
         "BYTES",
@@ -51,8 +54,9 @@ fn heading(by: By, rate: bool) -> String {
 
 fn line(row: &Group, by: By, style: Style, lasted_ns: Option<u64>) -> String {
     let rate = |ns| format!(" {:>7}", about(per_second(row.bytes.total, ns)));
+    let max = |_| format!(" {:>6}", latency(row.latency_max_ns));
     let fixed = format!(
-        "{:>9} {:>9} {:>6}{} {:>7} {:>6} {:>6} {:>6} ",
+        "{:>9} {:>9} {:>6}{} {:>7} {:>6} {:>6} {:>6}{} ",
         count(row.requests),
         count(row.findings),
         about(row.bytes.total),
@@ -61,6 +65,7 @@ fn line(row: &Group, by: By, style: Style, lasted_ns: Option<u64>) -> String {
         latency(row.latency_p50_ns),
         latency(row.latency_p99_ns),
         latency(row.latency_p999_ns),
+        lasted_ns.map_or_else(String::new, max),
     );
     let room = if style.cut { style.width.saturating_sub(fixed.len()) } else { usize::MAX };
     match by {

@@ -205,9 +205,12 @@ pub struct CounterFact {
     pub bytes: (u64, u64, u64),
     /// Sum of latencies in ns.
     pub latency_ns: u64,
-    /// The latency histogram (buckets are powers of two in ns): the first bucket that is not 0, and
-    /// the counts from there on.
-    pub latency: (u8, Vec<u32>),
+    /// The latency histogram: the first bucket that is not 0, and the counts from there on.
+    #[serde(default)]
+    pub buckets: (u8, Vec<u32>),
+    /// The same in files up to version 3, where each bucket is a power of two of ns.
+    #[serde(default, skip_serializing, rename = "latency")]
+    powers: (u8, Vec<u32>),
 }
 
 impl CounterFact {
@@ -223,7 +226,8 @@ impl CounterFact {
             requests: counter.requests,
             bytes: (counter.bytes, counter.direct_bytes, counter.cached_bytes),
             latency_ns: counter.latency_ns,
-            latency: (first as u8, latency[first..stop].to_vec()),
+            buckets: (first as u8, latency[first..stop].to_vec()),
+            powers: (0, Vec::new()),
         }
     }
 
@@ -231,11 +235,6 @@ impl CounterFact {
     #[must_use]
     pub fn counter(&self, key: FileId) -> (CounterKey, Counter) {
         let (op, verdict, outcome, finding, errno) = self.what;
-        let mut latency = Histogram::EMPTY;
-        let from = usize::from(self.latency.0).min(BUCKETS);
-        for (to, n) in latency.0[from..].iter_mut().zip(&self.latency.1) {
-            *to = *n;
-        }
         let key = CounterKey {
             file: key,
             op,
@@ -253,9 +252,21 @@ impl CounterFact {
             direct_bytes,
             cached_bytes,
             latency_ns: self.latency_ns,
-            latency,
+            latency: self.histogram(),
         };
         (key, value)
+    }
+
+    fn histogram(&self) -> Histogram {
+        let (first, powers) = &self.powers;
+        let powers = (usize::from(*first)..).zip(powers.iter().copied());
+        let mut latency = Histogram::from_powers_of_two(powers);
+        let (first, buckets) = &self.buckets;
+        let from = usize::from(*first).min(BUCKETS);
+        for (to, n) in latency.0[from..].iter_mut().zip(buckets) {
+            *to = to.saturating_add(*n);
+        }
+        latency
     }
 }
 
@@ -276,5 +287,42 @@ impl End {
     #[must_use]
     pub fn stopped_by(&self) -> Option<&str> {
         (self.why != Self::DONE).then_some(&self.why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dio_trace_common::abi::FileId;
+
+    use super::*;
+
+    #[test]
+    fn a_histogram_of_powers_of_two_keeps_its_upper_bounds() {
+        let row = |histogram: &str| -> Counter {
+            let text = format!(
+                r#"{{"file":1,"pid":2,"what":[0,8,1,0,0],"requests":3,"bytes":[0,0,0],
+                    "latency_ns":9,{histogram}}}"#
+            );
+            let fact: CounterFact = serde_json::from_str(&text).unwrap();
+            fact.counter(FileId::NONE).1
+        };
+        let version3 = row(r#""latency":[12,[2,0,1]]"#).latency;
+        assert_eq!((version3.percentile(50), version3.permille(1_000)), (1 << 13, 1 << 15));
+        let mut latency = Histogram::EMPTY;
+        [5_000, 5_100, 18_000].iter().for_each(|ns| latency.count(*ns));
+        let counter = Counter { latency, ..Counter::ZERO };
+        let key = CounterKey {
+            file: FileId::NONE,
+            op: 0,
+            verdict: 8,
+            outcome: 1,
+            finding: 0,
+            tgid: 2,
+            errno: 0,
+            pad: [0; 6],
+        };
+        let text = serde_json::to_string(&CounterFact::new(1, &key, &counter)).unwrap();
+        let back: CounterFact = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.counter(FileId::NONE).1.latency, latency, "{text}");
     }
 }

@@ -31,7 +31,7 @@ pub use reader::{Item, Reader};
 pub use writer::Writer;
 
 /// Newest version of the format that is supported; files of a newer one are rejected.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// First bytes of a file. They contain a newline, so that a text-mode copy that changes line
 /// endings is detected at once.
 const MAGIC: [u8; 8] = *b"dio\x89rec\n";

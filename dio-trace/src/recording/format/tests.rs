@@ -14,7 +14,7 @@ use crate::{
     recording::{
         format::{
             End, Fact, FileFact, Header, Item, Kind, Reader, Recorded, TaskFact, TotalsFact,
-            Writer,
+            VERSION, Writer,
             block::{HEAD, encode, prefix},
             columns::Columns,
         },
@@ -150,10 +150,14 @@ fn other_files_and_versions_are_refused_with_the_offset() {
     assert!(error(b"").contains("offset 0"));
     assert!(error(b"#!/bin/sh\necho no recording at all\n").contains("not a recording"));
     let mut newer = recording(1);
-    newer[8] = 4;
+    newer[8] = VERSION as u8 + 1;
     let check = crc32fast::hash(&newer[..12]);
     newer[12..16].copy_from_slice(&check.to_le_bytes());
-    assert!(error(&newer).contains("format version 4"), "{}", error(&newer));
+    assert!(
+        error(&newer).contains(&format!("format version {}", VERSION + 1)),
+        "{}",
+        error(&newer)
+    );
     assert!(error(&prefix(1)).contains("offset 16"));
 }
 
@@ -309,5 +313,5 @@ fn blocks_of_earlier_versions_have_fewer_columns() {
             })
             .unwrap();
     }
-    assert_eq!(recording(1)[8], 3);
+    assert_eq!(u32::from(recording(1)[8]), VERSION);
 }

@@ -14,7 +14,7 @@ use crate::{
     },
     model::AttachMode,
     recording::{
-        format::{Item, Reader},
+        format::{Item, Reader, VERSION},
         recorder::*,
         replay::{Recording, Replay, Selection},
     },
@@ -269,7 +269,7 @@ fn stacks_are_emitted_once_and_found_again() {
     let stack = (1, "[unknown];[unknown]".to_owned());
     assert_eq!(seen.0, [stack.clone(), stack]);
     let mut reader = Reader::open(File::open(&options.path).unwrap()).unwrap();
-    assert_eq!(reader.version(), 3);
+    assert_eq!(reader.version(), VERSION);
     let mut emitted = 0;
     while let Some(item) = reader.item().unwrap() {
         if let Item::Facts(facts) = item {

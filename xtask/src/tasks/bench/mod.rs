@@ -78,6 +78,6 @@ fn compare_with_duckdb(folder: &Path) -> Result<()> {
     println!("by verdict, 2 M requests: report {ours:.2} s, DuckDB {:.2} s", theirs.seconds);
     let sql = "select path, quantile_cont(latency_ns, 0.999) from 'bench.parquet' group by 1";
     let theirs = duckdb::ask(folder, sql)?;
-    println!("p99.9 by file: DuckDB {:.2} s; report has only powers of two", theirs.seconds);
+    println!("p99.9 by file: DuckDB {:.2} s; report has upper bounds alone", theirs.seconds);
     Ok(())
 }

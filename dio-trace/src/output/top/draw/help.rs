@@ -21,7 +21,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("third line", "all requests since the start, by verdict"),
     ("DIRECT", "share of the bytes that went past the page cache"),
     ("FIND/S", "fallbacks, short counts, refusals, flushes a second"),
-    ("P50< P99<", "latency: upper bounds, a power of two"),
+    ("P50< P99<", "latency: upper bounds, 25 % too high at most"),
     ("in flight", "requests that have not ended"),
 ];
 
