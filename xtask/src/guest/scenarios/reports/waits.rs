@@ -208,6 +208,9 @@ pub(super) fn check_ext4(trial: &Trial<'_>, folder: &Path) -> Result<Vec<String>
     if count * 2 < COUNT {
         wrong.push(format!("the scenario shows nothing: {count} EAGAIN by dirty pages"));
     }
+    // Another file: the pages of the first one may still be dirty.
+    let file = folder.join("locked");
+    fill(&file, COUNT * PAGE)?;
     let (_, seen, _) = run(trial, What::Locked, &file)?;
     // Only fentry can tell which lock a function tried.
     if trial.tried.attach == "fentry" {
