@@ -35,7 +35,7 @@ pub(super) struct Filters {
     /// Only processes in this cgroup and its descendants
     #[arg(long, value_name = "PATH")]
     cgroup: Option<PathBuf>,
-    /// Only this container, by its id or the beginning of it
+    /// Only this container, by its name, its id or the beginning of it
     #[arg(long, value_name = "ID", conflicts_with = "cgroup")]
     container: Option<String>,
     /// Only this systemd unit: postgresql@18-main.service, user.slice; .service may be left out
@@ -97,6 +97,12 @@ pub(super) struct RecordedFilters {
     /// Only these file systems
     #[arg(long, value_delimiter = ',', value_name = "TYPE")]
     fs: Vec<String>,
+    /// Only these Kubernetes pods
+    #[arg(long, value_delimiter = ',', value_name = "[NAMESPACE/]POD")]
+    pod: Vec<String>,
+    /// Only pods of these Kubernetes namespaces
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    namespace: Vec<String>,
     /// Only reads or writes
     #[arg(long, value_enum)]
     op: Option<Op>,
@@ -201,6 +207,8 @@ impl RecordedFilters {
         say("comm", self.comm.clone());
         say("path", self.path.iter().map(Pattern::to_string).collect());
         say("fs", self.fs.clone());
+        say("pod", self.pod.clone());
+        say("namespace", self.namespace.clone());
         say("op", self.op.iter().map(|op| format!("{op:?}").to_lowercase()).collect());
         say("api", self.api.iter().map(|api| api.word()).collect());
         say("latency from", self.min_latency.iter().map(|time| format!("{time:?}")).collect());
@@ -242,6 +250,8 @@ impl RecordedFilters {
             comms: self.comm.clone(),
             paths: self.path.clone(),
             fs: self.fs.clone(),
+            pods: self.pod.clone(),
+            namespaces: self.namespace.clone(),
             verdicts: if self.errors {
                 errors.to_vec()
             } else {

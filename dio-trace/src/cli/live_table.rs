@@ -92,7 +92,11 @@ mod tests {
         let (_, _, rows) = table(&["--by", "time", "--utc"]).unwrap();
         assert!(rows[0].0.starts_with("2026-01-02T03:04:07"), "{rows:?}");
         let (_, _, rows) = table(&["--by", "container"]).unwrap();
-        assert_eq!(rows, [("(not recorded)".to_owned(), 10)]);
+        assert_eq!(rows, [("prod/db-0/postgres".to_owned(), 10)]);
+        for (by, name) in [("pod", "prod/db-0"), ("namespace", "prod"), ("volume", "(none)")] {
+            let (_, _, rows) = table(&["--by", by]).unwrap();
+            assert_eq!(rows, [(name.to_owned(), 10)]);
+        }
         assert!(table(&["--json"]).is_none(), "JSON has files");
     }
 }

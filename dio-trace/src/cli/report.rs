@@ -8,10 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use clap::{
-    Args, ValueEnum,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::Args;
 
 use crate::{
     cause::history::KernelVersion,
@@ -52,7 +49,7 @@ pub(super) struct ReportArgs {
     #[command(flatten)]
     selection: SelectionArgs,
     /// Show only sums by this, instead of findings and files
-    #[arg(long, value_name = "WHAT", value_parser = by(), help_heading = SHOW)]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = SHOW)]
     by: Option<By>,
     /// Also say what would change on another kernel, such as 7.2 or 6.12.77 (docs/kernels.md)
     #[arg(long, value_name = "VERSION", conflicts_with_all = ["json", "by", "html"],
@@ -73,13 +70,6 @@ pub(super) struct ReportArgs {
     /// Overwrite the page if it exists
     #[arg(long, requires = "html", help_heading = TO)]
     force: bool,
-}
-
-/// Parses what to sum by. A recording has no containers.
-fn by() -> impl TypedValueParser<Value = By> {
-    let recorded = By::value_variants().iter().filter(|by| **by != By::Container);
-    let words = recorded.filter_map(ValueEnum::to_possible_value);
-    PossibleValuesParser::new(words).try_map(|word| By::from_str(&word, false))
 }
 
 /// Reports on each recording, or sums all of them if `--by` is given.

@@ -135,6 +135,7 @@ fn info(
         dev: number(attrs.dev, 0),
         attrs,
         below,
+        volume: None,
         buffered_users: BufferedUsers::default(),
         named: true,
         places: vec![path.to_path_buf()],

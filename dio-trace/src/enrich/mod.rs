@@ -22,6 +22,7 @@ use dio_trace_common::abi::{
 use crate::{
     model::{BufferedUser, BufferedUsers, FileInfo},
     system::{
+        container::Container,
         extents,
         file_attrs::{Asked, FileAttrs, of_gone},
         mappings::{Memory, Need, RecentMemory},
@@ -30,6 +31,7 @@ use crate::{
         open_files,
         stack::Stack,
         symbols::Stacks,
+        volume,
     },
     util::escape::{escape, escape_c},
 };
@@ -116,7 +118,12 @@ impl Enricher {
             return;
         }
         let mount = self.mount(event);
-        let info = describe(event, mount.as_ref());
+        let mut info = describe(event, mount.as_ref());
+        // Only containers have volumes.
+        let id = self.names.container(event.task.tgid).and_then(|container| container.id.as_ref());
+        if let (Some(mount), Some(_)) = (&mount, id) {
+            info.volume = volume::of_mount(mount, || self.namespaces.host());
+        }
         self.files.entry(key).insert_entry(info);
     }
 
@@ -137,6 +144,7 @@ impl Enricher {
             dev: device(attrs.dev, key.dev),
             attrs,
             below: None,
+            volume: None,
             buffered_users: BufferedUsers::default(),
             named: true,
             places: Vec::new(),
@@ -212,9 +220,15 @@ impl Enricher {
         self.names.title(tgid)
     }
 
-    /// The container of a process, or else its cgroup.
-    pub fn container(&mut self, tgid: u32) -> String {
+    /// The container of a process, as it was when the process was first seen; `None` if it is not
+    /// known.
+    pub fn container(&mut self, tgid: u32) -> Option<&Container> {
         self.names.container(tgid)
+    }
+
+    /// Sets the container of a process from a recording.
+    pub fn contain(&mut self, tgid: u32, container: Container) {
+        self.names.contain(tgid, container);
     }
 
     /// The mount that a file is on.
@@ -273,6 +287,7 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
         dev: device(attrs.dev, event.file.dev),
         attrs,
         below: below.map(|m| (m.fs, m.options)),
+        volume: None,
         buffered_users: BufferedUsers::default(),
         named: mount.is_some(),
         places,
@@ -337,6 +352,7 @@ fn lost_name(key: FileId, found: Option<(PathBuf, String)>) -> FileInfo {
         dev: device(attrs.dev, key.dev),
         attrs,
         below: None,
+        volume: None,
         buffered_users: BufferedUsers::default(),
         named,
         places,

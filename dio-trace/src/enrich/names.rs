@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    system::cgroup::container_of,
+    system::container::{Container, Containers},
     util::escape::{escape, escape_c},
 };
 
@@ -28,8 +28,7 @@ struct Name {
     comm: Option<String>,
     /// See [`title`]; the last known one if the process has exited.
     title: Option<String>,
-    /// The container, or the cgroup.
-    container: Option<String>,
+    container: Option<Container>,
     /// When the title was last read.
     asked: Option<Instant>,
 }
@@ -38,6 +37,7 @@ struct Name {
 #[derive(Default)]
 pub(super) struct Names {
     known: HashMap<u32, Name>,
+    containers: Containers,
     /// The names come from a recording, so nothing is read on this machine.
     recorded: bool,
 }
@@ -95,25 +95,39 @@ impl Names {
         entry.title.clone().filter(|title| entry.comm.as_ref() != Some(title))
     }
 
-    /// The container of a process, or else its cgroup, as it was when the process was first seen.
-    pub(super) fn container(&mut self, tgid: u32) -> String {
+    /// The container of a process, as it was when the process was first seen; `None` if it is not
+    /// known.
+    pub(super) fn container(&mut self, tgid: u32) -> Option<&Container> {
         self.ask_title(tgid);
-        let known = self.known.get(&tgid).and_then(|entry| entry.container.clone());
-        known.unwrap_or_else(|| {
-            if self.recorded { "(not recorded)" } else { "(not known)" }.to_owned()
-        })
+        self.known.get(&tgid)?.container.as_ref()
+    }
+
+    /// Sets the container of a process from a recording.
+    pub(super) fn contain(&mut self, tgid: u32, mut container: Container) {
+        container.clean();
+        if let Some(entry) = self.entry(tgid) {
+            entry.container = Some(container);
+        }
     }
 
     fn ask_title(&mut self, tgid: u32) {
         if self.recorded {
             return;
         }
-        let Some(entry) = self.entry(tgid) else { return };
-        if entry.asked.is_some_and(|at| at.elapsed() < TITLE_FRESH) {
+        let asked = self.known.get(&tgid).and_then(|entry| entry.asked);
+        if asked.is_some_and(|at| at.elapsed() < TITLE_FRESH) {
             return;
         }
+        let container = match self.known.get_mut(&tgid).and_then(|entry| entry.container.take()) {
+            Some(mut container) => {
+                self.containers.complete(&mut container);
+                Some(container)
+            }
+            None => self.containers.of_process(tgid),
+        };
+        let Some(entry) = self.entry(tgid) else { return };
         entry.asked = Some(Instant::now());
-        entry.container = entry.container.take().or_else(|| container_of(tgid));
+        entry.container = container;
         if let Some(title) = title_of(tgid) {
             entry.title = Some(title);
         }

@@ -54,6 +54,13 @@ pub struct ExplainedRequest {
     pub cmdline: Option<String>,
     /// The submitting thread's name, if it has one of its own.
     pub thread: Option<String>,
+    /// The container's name, or the first digits of its id.
+    pub container: Option<String>,
+    /// The Kubernetes pod, and its namespace.
+    pub pod: Option<String>,
+    pub namespace: Option<String>,
+    /// The volume of a container or pod that the file is on.
+    pub volume: Option<String>,
     pub op: Op,
     pub api: Api,
     pub dev: String,
@@ -162,6 +169,10 @@ impl ExplainedRequest {
             enricher.process(request.task.tgid, Some((request.task.tid, &request.task.comm)));
         let cmdline = enricher.title(request.task.tgid);
         let thread = thread(request.task.tgid, request.task.tid, &request.task.comm, &comm);
+        let (container, pod, namespace) = match enricher.container(request.task.tgid) {
+            Some(of) => (of.short_name().map(str::to_owned), of.pod.clone(), of.namespace.clone()),
+            None => (None, None, None),
+        };
         let file = enricher.file(key, request.task.tgid);
         let (fs, options) = file.deciding();
         let explanation = explain(&Case {
@@ -187,6 +198,10 @@ impl ExplainedRequest {
             comm,
             cmdline,
             thread,
+            container,
+            pod,
+            namespace,
+            volume: file.volume.clone(),
             op: request.op(),
             api: request.api(),
             dev: file.dev.clone(),

@@ -18,6 +18,7 @@ use crate::{
         summary::Summary,
     },
     model::Totals,
+    system::container::Container,
 };
 
 /// A filter by names and verdicts. An empty list takes everything.
@@ -29,6 +30,10 @@ pub struct Filter {
     pub paths: Vec<Pattern>,
     /// File system types.
     pub fs: Vec<String>,
+    /// Pods: NAME, or NAMESPACE/NAME.
+    pub pods: Vec<String>,
+    /// Namespaces of pods.
+    pub namespaces: Vec<String>,
     pub verdicts: Vec<Verdict>,
     /// Requests with a short count are taken as well, whatever their verdict.
     pub short: bool,
@@ -42,6 +47,8 @@ impl Filter {
         comms: Vec::new(),
         paths: Vec::new(),
         fs: Vec::new(),
+        pods: Vec::new(),
+        namespaces: Vec::new(),
         verdicts: Vec::new(),
         short: false,
         causes: Vec::new(),
@@ -53,10 +60,34 @@ impl Filter {
         self.takes_names() && self.takes_decisions() && self.causes.is_empty()
     }
 
-    /// True if the filter takes all process, path and file-system names.
+    /// True if the filter takes all names of processes, paths, file systems and pods.
     #[must_use]
     pub fn takes_names(&self) -> bool {
-        self.comms.is_empty() && self.paths.is_empty() && self.fs.is_empty()
+        self.comms.is_empty()
+            && self.paths.is_empty()
+            && self.fs.is_empty()
+            && self.takes_containers()
+    }
+
+    /// True if the filter takes all containers.
+    const fn takes_containers(&self) -> bool {
+        self.pods.is_empty() && self.namespaces.is_empty()
+    }
+
+    /// True if the filter takes processes of this container.
+    pub(crate) fn takes_container(&self, container: Option<&Container>) -> bool {
+        if self.takes_containers() {
+            return true;
+        }
+        let namespace = container.and_then(|container| container.namespace.as_deref());
+        let pod = container.and_then(|container| container.pod.as_deref());
+        let is_pod = |wanted: &String| match wanted.split_once('/') {
+            Some((of, name)) => namespace == Some(of) && pod == Some(name),
+            None => pod == Some(wanted),
+        };
+        let is_namespace = |wanted: &String| namespace == Some(wanted);
+        (self.pods.is_empty() || self.pods.iter().any(is_pod))
+            && (self.namespaces.is_empty() || self.namespaces.iter().any(is_namespace))
     }
 
     /// True if the filter takes these names. Side events have no verdict to filter by.
@@ -136,7 +167,10 @@ impl<'a> TotalsFilter<'a> {
         mixed.retain(|row| self.filter.takes_cause(Some(row.cause)));
         self.retain(totals, enricher);
         let filter = self.filter;
-        side.retain(|row| filter.takes_rejected_open(row));
+        side.retain(|row| {
+            filter.takes_rejected_open(row)
+                && filter.takes_container(enricher.container(row.user.pid))
+        });
         let mut nowait = nowait::rows(&totals.counters, side.waits(), enricher);
         nowait.retain(|row| filter.takes_cause(Some(row.cause)));
         if let Some((counters, left_out)) = by_cause {
@@ -213,6 +247,8 @@ impl<'a> TotalsFilter<'a> {
         (self.pids.is_empty() || self.pids.contains(&pid))
             && (self.filter.comms.is_empty()
                 || self.filter.takes_person(&enricher.process(pid, None)))
+            && (self.filter.takes_containers()
+                || self.filter.takes_container(enricher.container(pid)))
     }
 }
 
@@ -249,6 +285,22 @@ mod tests {
         assert_eq!(taken(&both).len(), 2);
         let nobody = Filter { comms: vec!["mysqld".to_owned()], ..Filter::default() };
         assert!(taken(&nobody).is_empty());
+    }
+
+    #[test]
+    fn pods_are_taken_by_name_and_by_namespace() {
+        let requests = |pods: &[&str], namespaces: &[&str]| {
+            let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+            let filter =
+                Filter { pods: list(pods), namespaces: list(namespaces), ..Filter::default() };
+            mixed(&TotalsFilter::by(&filter)).1
+        };
+        assert_eq!(requests(&["db-0"], &[]), 10);
+        assert_eq!(requests(&["x", "prod/db-0"], &[]), 10);
+        assert_eq!(requests(&["db-0"], &["prod"]), 10);
+        assert_eq!(requests(&["test/db-0"], &[]), 0);
+        assert_eq!(requests(&["db-1"], &["prod"]), 0);
+        assert_eq!(requests(&[], &["test"]), 0);
     }
 
     /// Names of a file's direct users, and of its buffered users.

@@ -16,6 +16,7 @@ use crate::{
         bytes::{Bytes, verdict},
         explained::ExplainedRequest,
     },
+    system::container::Container,
 };
 
 /// The key that requests are grouped by.
@@ -26,8 +27,14 @@ pub enum By {
     File,
     Fs,
     Cause,
-    /// The container of the process, or its cgroup; a recording does not have them
+    /// The container of the process, or its cgroup
     Container,
+    /// The Kubernetes pod of the process
+    Pod,
+    /// The pod's namespace
+    Namespace,
+    /// The volume of a pod or container that the file is on
+    Volume,
     Stack,
     Time,
     Verdict,
@@ -97,12 +104,28 @@ pub fn groups(counters: &[(CounterKey, Counter)], by: By, enricher: &mut Enriche
     rows
 }
 
+/// The name of the group of processes whose container is not known.
+const NOT_KNOWN: &str = "(not known)";
+
+/// The name of the group of what is in no pod, or on no volume.
+fn none() -> String {
+    "(none)".to_owned()
+}
+
 fn name(key: &CounterKey, by: By, enricher: &mut Enricher) -> String {
     match by {
         By::Process => format!("{}/{}", enricher.process(key.tgid, None), key.tgid),
         By::File => enricher.file(key.file, key.tgid).path.clone(),
         By::Fs => enricher.file(key.file, key.tgid).fs.clone(),
-        By::Container => enricher.container(key.tgid),
+        By::Container => {
+            enricher.container(key.tgid).map_or_else(|| NOT_KNOWN.to_owned(), Container::shown)
+        }
+        By::Pod => enricher.container(key.tgid).and_then(Container::pod_shown).unwrap_or_else(none),
+        By::Namespace => enricher
+            .container(key.tgid)
+            .and_then(|container| container.namespace.clone())
+            .unwrap_or_else(none),
+        By::Volume => enricher.file(key.file, key.tgid).volume.clone().unwrap_or_else(none),
         By::Verdict | By::Thread | By::Cause | By::Stack | By::Time => {
             verdict(key).as_str().to_owned()
         }

@@ -121,12 +121,14 @@ impl Pipeline {
             self.enricher.process(request.task.tgid, Some((request.task.tid, &request.task.comm)));
         let file = self.enricher.file(request.file, request.task.tgid);
         self.filter.takes_file(&comm, &file.path, &file.fs)
+            && self.filter.takes_container(self.enricher.container(request.task.tgid))
     }
 
     /// True if the filter takes the process that uses the file directly; false if it is unknown.
     fn takes_direct_user(&mut self, event: &BufferedUseEvent) -> bool {
         event.direct_user != 0
             && self.filter.takes_person(&self.enricher.process(event.direct_user, None))
+            && self.filter.takes_container(self.enricher.container(event.direct_user))
     }
 
     /// Takes what a request says about those that are held back. Called before [`Self::request`], and
@@ -301,7 +303,9 @@ impl Pipeline {
     pub fn rejected_open(&mut self, event: &RejectedOpen, sink: &mut dyn Sink) -> Result<()> {
         let row = self.side.rejected_open(event, &mut self.enricher, &self.clock);
         let filter = &self.filter;
-        match row.filter(|row| filter.takes_rejected_open(row)) {
+        let container = self.enricher.container(event.task.tgid);
+        let taken = filter.takes_container(container);
+        match row.filter(|row| taken && filter.takes_rejected_open(row)) {
             Some(row) => sink.rejected_open(row),
             None => Ok(()),
         }
@@ -322,7 +326,9 @@ impl Pipeline {
     ) -> Result<()> {
         let access = MixedAccess::new(event, &mut self.enricher, &self.clock);
         let filter = &self.filter;
-        let either = direct || cached && filter.takes_person(&access.comm);
+        let container = self.enricher.container(event.buffered_use.tgid);
+        let either = direct
+            || cached && filter.takes_person(&access.comm) && filter.takes_container(container);
         let either = either && filter.takes_cause(Some(access.cause));
         if either && filter.takes_place(&access.path, &access.fs) {
             sink.mixed_access(&access)?;

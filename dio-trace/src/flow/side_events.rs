@@ -220,7 +220,7 @@ impl SideEvents {
     }
 
     /// Removes the rows of rejected opens that are not wanted.
-    pub fn retain(&mut self, wanted: impl Fn(&RejectedOpenRow) -> bool) {
+    pub fn retain(&mut self, mut wanted: impl FnMut(&RejectedOpenRow) -> bool) {
         self.rejected_opens.retain(|_, row| wanted(row));
     }
 

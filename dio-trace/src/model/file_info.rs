@@ -45,6 +45,9 @@ pub struct FileInfo {
     pub attrs: FileAttrs,
     /// For a file on overlayfs: type and options of the file system that holds its layers.
     pub(crate) below: Option<(String, String)>,
+    /// The volume of a container or pod that the file is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
     #[serde(skip)]
     pub buffered_users: BufferedUsers,
     /// False if `path` has a placeholder for a name or a mount that was not found.
@@ -75,6 +78,7 @@ impl FileInfo {
         for text in [&mut self.path, &mut self.fs, &mut self.options, &mut self.dev]
             .into_iter()
             .chain(below)
+            .chain(&mut self.volume)
         {
             *text = escape(text.as_bytes());
         }

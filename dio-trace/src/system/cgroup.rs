@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::util::escape::{self, escape};
+use crate::{
+    system::container::{Containers, id_in},
+    util::escape::{self, escape},
+};
 
 /// Where the unified hierarchy is mounted.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -48,24 +51,28 @@ pub fn folder_of_path(path: &Path) -> Result<PathBuf> {
     })
 }
 
-/// The directory of a container's cgroup, found by the container id or a prefix of it: docker,
-/// podman, containerd and Kubernetes name the directory after the id.
+/// The directory of a container's cgroup, found by the container id, a prefix of it or the
+/// container's name: docker, podman, containerd and Kubernetes name the directory after the id.
 ///
 /// # Errors
 /// If no cgroup or several match.
-pub fn folder_of_container(id: &str) -> Result<PathBuf> {
+pub fn folder_of_container(wanted: &str) -> Result<PathBuf> {
     let root = root()?;
-    let shown = escape(id.as_bytes());
-    if id.len() < SHORTEST || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
-        bail!("`{shown}` is not a container id: give at least {SHORTEST} characters of it");
-    }
+    let shown = escape(wanted.as_bytes());
     let mut found = Vec::new();
-    search(root, &|name| is_container(name, id), &mut found);
+    if wanted.len() >= SHORTEST {
+        search(root, &|name| is_container(name, wanted), &mut found);
+    }
+    if found.is_empty() {
+        let mut containers = Containers::default();
+        search(root, &|name| id_in(name).is_some(), &mut found);
+        found.retain(|folder| containers.name_of(root, folder).as_deref() == Some(wanted));
+    }
     match &found[..] {
         [one] => Ok(one.clone()),
         [] => bail!(
-            "no cgroup below {ROOT} has the container {shown} (its id, as `docker ps` or `crictl \
-             ps` shows it; --cgroup takes a path)"
+            "no cgroup below {ROOT} has the container {shown} (its name, or at least {SHORTEST} \
+             characters of its id, as `docker ps` or `crictl ps` shows it; --cgroup takes a path)"
         ),
         [one, two, ..] => bail!(
             "{shown} may be {} or {}: give more of the id",
@@ -99,29 +106,6 @@ pub fn folder_of_unit(unit: &str) -> Result<PathBuf> {
             escape::path(two)
         ),
     }
-}
-
-/// The container of a process, or else its cgroup; None if the process has exited or there is no
-/// unified hierarchy.
-#[must_use]
-pub fn container_of(pid: u32) -> Option<String> {
-    let text = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
-    container_in(&escape(
-        text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?,
-    ))
-}
-
-/// The container that a path in the hierarchy names by an id of 64 digits, or else the path.
-fn container_in(path: &str) -> Option<String> {
-    /// Digits of an id that are shown, as `docker ps` does.
-    const SHOWN: usize = 12;
-    let id = |name: &str| {
-        let name = name.strip_suffix(".scope").unwrap_or(name);
-        let id = name.rsplit_once('-').map_or(name, |(_, id)| id);
-        let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_id.then(|| format!("container {}", &id[..SHOWN]))
-    };
-    path.starts_with('/').then(|| path.split('/').find_map(id).unwrap_or_else(|| path.to_owned()))
 }
 
 /// True while a process is in the cgroup of this directory or in a descendant of it.
@@ -182,22 +166,6 @@ mod tests {
         }
         assert!(!is_container("docker-13f4a9c.scope", "3f4a"));
         assert!(!is_container("system.slice", "3f4a"));
-    }
-
-    #[test]
-    fn a_process_is_in_a_container_or_in_a_cgroup() {
-        let id = "3f4a9c0b1d2e".repeat(6);
-        let id = &id[..64];
-        for path in [
-            format!("/system.slice/docker-{id}.scope"),
-            format!("/kubepods.slice/pod1.slice/cri-containerd-{id}.scope/init"),
-            format!("/docker/{id}"),
-        ] {
-            assert_eq!(container_in(&path).as_deref(), Some("container 3f4a9c0b1d2e"), "{path}");
-        }
-        let unit = "/system.slice/postgresql@16-main.service";
-        assert_eq!(container_in(unit).as_deref(), Some(unit));
-        assert_eq!(container_in(""), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod btrfs;
 pub mod cgroup;
+pub mod container;
 pub mod device;
 pub mod extents;
 pub mod file_attrs;
@@ -14,3 +15,4 @@ pub mod processes;
 pub mod stack;
 pub(crate) mod statx;
 pub mod symbols;
+pub(crate) mod volume;

@@ -129,6 +129,19 @@ impl Namespaces {
         })
     }
 
+    /// The mount table of the host: that of its first process, or else the tracer's own.
+    pub(crate) fn host(&mut self) -> Option<&Mounts> {
+        const FIRST: u32 = 1;
+        let (namespace, tgid) = match Namespace::of(FIRST) {
+            first @ Namespace::Mounts { .. } => (first, FIRST),
+            Namespace::Process(_) => (self.own, std::process::id()),
+        };
+        if self.tables.get(&namespace).is_none_or(|(at, _)| at.elapsed() >= FRESH) {
+            self.refresh(namespace, tgid);
+        }
+        self.tables.get(&namespace).map(|(_, mounts)| mounts)
+    }
+
     fn anywhere(&self, wanted: &MountQuery) -> Option<Mount> {
         // If several tables have the mount, prefer the tracer's own, else the newest.
         let tables = self.tables.iter().filter(|(_, (_, mounts))| wanted.among(mounts).is_some());

@@ -12,7 +12,8 @@ use crate::flow::{explained::ExplainedRequest, sink::Sink};
 
 const HEADING: &str = "time,pid,tid,comm,op,api,dev,ino,fs,path,offset,len,ret,latency_ns,verdict,\
 direct_bytes,cached_bytes,outcome,errno,cause,why,fix,flushed_pages,invalidated_pages,\
-readahead_pages,dirty_left_pages,approximate,attempts,finding,stack,flags,would_block\r\n";
+readahead_pages,dirty_left_pages,approximate,attempts,finding,stack,flags,would_block,container,pod,\
+namespace,volume\r\n";
 
 /// Writes requests as CSV rows.
 pub struct Csv<W> {
@@ -71,7 +72,7 @@ impl<W: Write> Sink for Csv<W> {
         )?;
         write!(
             self.out,
-            "{},{},{},{},{},{},{},{},{},{}\r\n",
+            "{},{},{},{},{},{},{},{},{},{},",
             number(e.flushed_pages),
             number(e.invalidated_pages),
             number(e.readahead_pages),
@@ -82,6 +83,14 @@ impl<W: Write> Sink for Csv<W> {
             text(r.stack.as_ref().map(|stack| stack.folded()).as_deref()),
             cell(&r.flags.join(" ")),
             cell(&r.would_block.join(" "))
+        )?;
+        write!(
+            self.out,
+            "{},{},{},{}\r\n",
+            text(r.container.as_deref()),
+            text(r.pod.as_deref()),
+            text(r.namespace.as_deref()),
+            text(r.volume.as_deref())
         )?;
         Ok(())
     }
@@ -115,7 +124,7 @@ mod tests {
     fn fields_are_quoted_when_needed() {
         assert_eq!(quoted("/data/a b"), "/data/a b");
         assert_eq!(quoted("/data/a,\"b\""), "\"/data/a,\"\"b\"\"\"");
-        assert_eq!(HEADING.trim_end().split(',').count(), 32);
+        assert_eq!(HEADING.trim_end().split(',').count(), 36);
     }
 
     #[test]

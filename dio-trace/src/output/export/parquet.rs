@@ -56,6 +56,10 @@ message dio_trace {
   optional binary stack (STRING);
   optional binary flags (STRING);
   optional binary would_block (STRING);
+  optional binary container (STRING);
+  optional binary pod (STRING);
+  optional binary namespace (STRING);
+  optional binary volume (STRING);
 }";
 
 /// Writes requests as a Parquet file.
@@ -127,6 +131,10 @@ impl<W: Write + Send> Parquet<W> {
         group.some::<ByteArrayType>(|r| Some(r.stack.as_ref()?.folded().as_str().into()))?;
         group.some::<ByteArrayType>(|r| words(&r.flags))?;
         group.some::<ByteArrayType>(|r| words(&r.would_block))?;
+        group.maybe_text(|r| r.container.as_deref())?;
+        group.maybe_text(|r| r.pod.as_deref())?;
+        group.maybe_text(|r| r.namespace.as_deref())?;
+        group.maybe_text(|r| r.volume.as_deref())?;
         group.out.close()?;
         Ok(())
     }
@@ -155,7 +163,9 @@ fn text(record: &ExplainedRequest) -> usize {
     let why = record.why.as_ref().map_or(0, String::len);
     let frames = record.stack.iter().flat_map(|stack| &stack.frames);
     let stack: usize = frames.map(|frame| frame.name().len() + 1).sum();
-    record.path.len() + record.fs.len() + why + stack
+    let place = [&record.container, &record.pod, &record.namespace, &record.volume];
+    let place: usize = place.into_iter().flatten().map(String::len).sum();
+    record.path.len() + record.fs.len() + why + stack + place
 }
 
 /// Unwraps an error of the output from the Parquet error that contains it.

@@ -35,14 +35,15 @@ impl Names {
     pub(super) fn of_counter(&self, key: &CounterKey, enricher: &mut Enricher) -> Labels {
         let comm = enricher.process(key.tgid, None);
         let file = enricher.file(key.file, key.tgid);
-        let mut labels = shared(&comm, op(key), &file.fs, &file.dev);
+        let mut labels = shared(&comm, op(key), &file.fs, &file.dev, file.volume.as_deref());
         self.extend(&mut labels, &file.path, key.tgid);
         labels
     }
 
     /// The labels of a request, but for the container.
     pub(super) fn of_record(&self, record: &ExplainedRequest) -> Labels {
-        let mut labels = shared(&record.comm, record.op, &record.fs, &record.dev);
+        let volume = record.volume.as_deref();
+        let mut labels = shared(&record.comm, record.op, &record.fs, &record.dev, volume);
         self.extend(&mut labels, &record.path, record.pid);
         labels
     }
@@ -57,16 +58,25 @@ impl Names {
     }
 }
 
-fn shared(comm: &str, op: Op, fs: &str, device: &str) -> Labels {
-    vec![
+fn shared(comm: &str, op: Op, fs: &str, device: &str, volume: Option<&str>) -> Labels {
+    let mut labels = vec![
         ("comm", comm.to_owned()),
         ("operation", op.as_str().to_owned()),
         ("fs", fs.to_owned()),
         ("device", device.to_owned()),
-    ]
+    ];
+    labels.extend(volume.map(|volume| ("volume", volume.to_owned())));
+    labels
 }
 
-/// The label of a process's container.
-pub(super) fn container(pid: u32, enricher: &mut Enricher) -> (&'static str, String) {
-    ("container", enricher.container(pid))
+/// Adds the labels of a process's container: its name or id, or the cgroup, and the pod if there is
+/// one.
+pub(super) fn add_container(labels: &mut Labels, pid: u32, enricher: &mut Enricher) {
+    let Some(container) = enricher.container(pid) else {
+        labels.push(("container", "(not known)".to_owned()));
+        return;
+    };
+    labels.push(("container", container.short_name().unwrap_or(&container.cgroup).to_owned()));
+    let pod = [("pod", &container.pod), ("namespace", &container.namespace)];
+    labels.extend(pod.into_iter().filter_map(|(label, name)| Some((label, name.clone()?))));
 }

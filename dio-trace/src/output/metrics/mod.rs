@@ -138,7 +138,7 @@ impl Metrics {
     /// Looks up the containers of the findings counted so far, while their processes still run.
     pub fn settle(&mut self, enricher: &mut Enricher) {
         for (pid, mut labels) in self.pending.drain(..) {
-            labels.push(labels::container(pid, enricher));
+            labels::add_container(&mut labels, pid, enricher);
             self.findings.add(labels, 1);
         }
     }
@@ -191,7 +191,7 @@ impl Metrics {
         for (key, counter) in &totals.counters {
             let (verdict, op) = (verdict(key), labels::op(key));
             let mut labels = self.names.of_counter(key, enricher);
-            labels.push(labels::container(key.tgid, enricher));
+            labels::add_container(&mut labels, key.tgid, enricher);
             let mut both = labels.clone();
             both.push(("verdict", verdict.as_str().to_owned()));
             both.push((

@@ -97,7 +97,13 @@ impl Finding {
                 What::RejectedOpen(_) => name == Verdict::Refused.as_str(),
                 What::MixedAccess(_) => false,
             },
-            By::Thread | By::Container | By::Stack | By::Time => false,
+            By::Thread
+            | By::Container
+            | By::Pod
+            | By::Namespace
+            | By::Volume
+            | By::Stack
+            | By::Time => false,
         }
     }
 }

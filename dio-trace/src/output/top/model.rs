@@ -44,6 +44,9 @@ impl Bys {
             By::Time => "time",
             By::Thread => "thread",
             By::Container => "container",
+            By::Pod => "pod",
+            By::Namespace => "namespace",
+            By::Volume => "volume",
         }
     }
 }

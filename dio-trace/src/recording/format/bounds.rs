@@ -115,11 +115,12 @@ fn shorten(text: &mut String, most: usize) -> u64 {
 impl FileInfo {
     /// False if a field is larger than the reader of a recording accepts.
     pub(crate) fn is_within(&self) -> bool {
-        let Self { path, fs, options, dev, below, attrs, .. } = self;
+        let Self { path, fs, options, dev, below, volume, attrs, .. } = self;
         let below_fits =
             |(fs, options): &(String, String)| fs.len() <= NAME && options.len() <= OPTIONS;
         path.len() <= PATH
             && fs.len().max(dev.len()) <= NAME
+            && volume.as_ref().is_none_or(|volume| volume.len() <= NAME)
             && options.len() <= OPTIONS
             && below.as_ref().is_none_or(below_fits)
             && attrs.device.layers.len().max(attrs.profiles.len()) <= LAYERS

@@ -10,7 +10,11 @@ use dio_trace_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{model::FileInfo, system::stack, util::clock::Zone};
+use crate::{
+    model::FileInfo,
+    system::{container::Container, stack},
+    util::clock::Zone,
+};
 
 /// Where, when and how the recording was made.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -113,6 +117,9 @@ pub struct ProcessFact {
     /// The title in its command line, if it differs from the name. Emitted again when it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+    /// Where the process runs; missing if it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
 }
 
 /// A rejected open, see [`RejectedOpen`].

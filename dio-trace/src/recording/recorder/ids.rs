@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use crate::{
     enrich::Enricher,
     recording::format::{Fact, FileFact, ProcessFact, TaskFact},
-    system::stack::Stack,
+    system::{container::Container, stack::Stack},
 };
 
 /// Most ids that are remembered of each kind. A file or task that is forgotten gets a new id.
@@ -18,8 +18,8 @@ const MAX_NUMBERS: usize = 1 << 18;
 pub(super) struct Ids {
     pub(super) files: HashMap<FileId, u64>,
     tasks: HashMap<(u32, u32, [u8; 16]), u32>,
-    /// Process ids that were emitted, with their titles at that time.
-    processes: HashMap<u32, Option<String>>,
+    /// Process ids that were emitted, with their titles and containers at that time.
+    processes: HashMap<u32, (Option<String>, Option<Container>)>,
     /// Stacks that were emitted.
     stacks: HashSet<u32>,
     /// Ids of files with counters. These must not change: a reader would count such a file twice.
@@ -106,8 +106,8 @@ impl Ids {
         self.next_task += 1;
         self.tasks.insert(task, self.next_task);
         let (pid, tid, comm) = task;
-        // The process's name may differ from this thread's, or it may have a title.
-        if tid != pid || enricher.title(pid).is_some() {
+        // The process's name may differ from this thread's, it may have a title or a container.
+        if tid != pid || enricher.title(pid).is_some() || enricher.container(pid).is_some() {
             self.process(pid, Some((tid, &comm)), enricher, facts);
         }
         let len = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
@@ -130,9 +130,12 @@ impl Ids {
         }
         let name = enricher.process(pid, seen);
         let title = enricher.title(pid);
-        if self.processes.get(&pid) != Some(&title) {
-            self.processes.insert(pid, title.clone());
-            facts.push(Fact::Process(ProcessFact { pid, name, title }));
+        let container = enricher.container(pid).cloned();
+        let about = (title, container);
+        if self.processes.get(&pid) != Some(&about) {
+            let (title, container) = about.clone();
+            self.processes.insert(pid, about);
+            facts.push(Fact::Process(ProcessFact { pid, name, title, container }));
         }
     }
 

@@ -153,6 +153,9 @@ impl<'a> Walk<'a> {
                 if let Some(title) = &process.title {
                     self.pipeline.enricher.entitle(process.pid, title);
                 }
+                if let Some(container) = process.container {
+                    self.pipeline.enricher.contain(process.pid, container);
+                }
             }
             Fact::Stack(stack) => {
                 self.left_out.facts += u64::from(!self.stacks.keep(stack));

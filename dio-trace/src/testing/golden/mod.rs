@@ -38,6 +38,7 @@ use crate::{
         top::{About, Command, Model},
     },
     system::{
+        container::Container,
         device::{Device, Layer, LayerKind, LoopLimits},
         file_attrs::{FileAttrs, flag},
         stack::{Frame, Stack},
@@ -192,7 +193,22 @@ fn records() -> Vec<ExplainedRequest> {
         })
         .collect();
     records[1].stack = Some(Arc::new(stack()));
+    let Container { name, pod, namespace, .. } = container();
+    (records[1].container, records[1].pod, records[1].namespace) = (name, pod, namespace);
+    records[1].volume = Some("pvc-17".to_owned());
     records
+}
+
+/// The container of the process 42.
+fn container() -> Container {
+    let text = |text: &str| Some(text.to_owned());
+    Container {
+        cgroup: "/kubepods.slice/kubepods-pod1.slice/cri-containerd-3f4a.scope".to_owned(),
+        id: text("3f4a"),
+        name: text("postgres"),
+        pod: text("db-0"),
+        namespace: text("prod"),
+    }
 }
 
 /// A stack with a symbol too long for any screen, and a frame without a symbol.
@@ -330,6 +346,7 @@ pub(crate) fn named() -> (Totals, Enricher) {
     let mut enricher = enricher();
     enricher.process(42, Some((42, b"postgres\0\0\0\0\0\0\0\0")));
     enricher.process(77, Some((77, &mixing().task.comm)));
+    enricher.contain(42, container());
     (totals(), enricher)
 }
 
