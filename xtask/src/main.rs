@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => tasks::bench::main(args).map(|()| 0),
         Task::Apps(args) => tasks::apps::main(args),
         Task::Fuzz(args) => tasks::fuzz::main(args).map(|()| 0),
-        Task::Fleet(args) => tasks::fleet::main(args).map(|()| 0),
+        Task::Fleet(args) => tasks::fleet::main(args),
         Task::Questions(args) => tasks::questions::main(args),
         Task::Html(args) => tasks::html::main(args).map(|()| 0),
         Task::Man(args) => tasks::man::main(args).map(|()| 0),

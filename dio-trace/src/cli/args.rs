@@ -16,6 +16,7 @@ use crate::{
         manual::with_examples,
         record::RecordArgs,
         report::ReportArgs,
+        serve::ServeArgs,
         top::TopArgs,
         trace::Trace,
         values::{Color, Suggested},
@@ -68,6 +69,9 @@ pub(super) enum Verb {
         #[command(subcommand)]
         trace: Box<Trace>,
     },
+    /// Trace the whole system for metrics alone: Prometheus scrapes them at --metrics
+    /// (127.0.0.1:9836)
+    Serve(Box<ServeArgs>),
     /// Show a recording the way live tracing would; no root, on any machine
     Report(ReportArgs),
     /// Show a recording's header, blocks and damage

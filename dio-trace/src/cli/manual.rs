@@ -77,6 +77,7 @@ const MANUALS: &[Manual] = &[
         examples: &[
             ("sudo dio-trace audit -d 10", "the whole system for ten seconds"),
             ("sudo dio-trace audit --container 3f4a9c", "one container"),
+            ("sudo dio-trace audit --pod prod/db-0 --by volume", "a Kubernetes pod, by volume"),
             ("sudo dio-trace audit --cause misaligned", "who passes misaligned buffers?"),
             ("sudo dio-trace audit --json -o out.jsonl", "JSON lines to a file"),
         ],
@@ -118,6 +119,16 @@ const MANUALS: &[Manual] = &[
             ("sudo dio-trace record --all audit -o r.dio", "every request of the system"),
             ("sudo dio-trace record --rotate 100M:10 audit -o r.dio", "the last ten files"),
             ("sudo dio-trace record --flight-recorder 64M audit -o r.dio", "until SIGUSR1"),
+        ],
+        exit: None,
+        traces: true,
+    },
+    Manual {
+        verb: "serve",
+        examples: &[
+            ("sudo dio-trace serve", "metrics at http://127.0.0.1:9836/metrics"),
+            ("sudo dio-trace serve --metrics 0.0.0.0:9836", "for other machines, no password"),
+            ("sudo dio-trace serve --metrics-file DIR", "for node_exporter's textfile collector"),
         ],
         exit: None,
         traces: true,

@@ -35,6 +35,8 @@ use crate::{
     util::stdio::note,
 };
 
+/// The port of `dio-trace serve`.
+const PORT: u16 = 9836;
 /// The file in the directory of `--metrics-file`.
 const FILE: &str = "dio_trace.prom";
 /// How often it is written.
@@ -57,6 +59,16 @@ pub(super) struct MetricsArgs {
     /// Further labels of the metrics; their values have no bound
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LABEL", help_heading = TO)]
     label: Vec<Extra>,
+}
+
+impl MetricsArgs {
+    /// These, or the default port if they name no destination.
+    pub(super) fn or_default_port(mut self) -> Self {
+        if self.metrics.is_none() && self.metrics_file.is_none() {
+            self.metrics = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT));
+        }
+        self
+    }
 }
 
 /// Parses the address to serve at; a port alone is one of this machine that others cannot reach.

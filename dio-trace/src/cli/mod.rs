@@ -21,6 +21,7 @@ mod record;
 mod report;
 mod result_file;
 mod selection;
+mod serve;
 mod session;
 mod shell;
 mod subject;
@@ -63,6 +64,7 @@ pub fn main() -> ExitCode {
             let (trace, options) = args.split();
             with_runtime(tracing(&trace, if once { To::Sums } else { To::Top(&options) }))
         }
+        args::Verb::Serve(args) => with_runtime(tracing(&args.trace(), To::Nothing)),
         args::Verb::Record { options, trace } => {
             with_runtime(tracing(&trace, To::Recording(&options)))
         }

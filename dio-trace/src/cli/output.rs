@@ -31,7 +31,17 @@ pub(super) enum Output {
     Json(JsonLines<BufWriter<Box<dyn Write>>>),
     /// One of these without its requests.
     Sums(SumsOnly),
+    Nothing(Nothing),
     Top(Box<Live>),
+}
+
+/// Shows nothing.
+pub(super) struct Nothing;
+
+impl Sink for Nothing {
+    fn request(&mut self, _: &ExplainedRequest) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Passes only the summary on.
@@ -90,6 +100,7 @@ impl Output {
             Self::Screen(screen) => screen.as_mut(),
             Self::Json(lines) => lines,
             Self::Sums(sums) => sums,
+            Self::Nothing(nothing) => nothing,
             Self::Top(live) => live.as_mut(),
         }
     }
@@ -102,7 +113,9 @@ impl Output {
     /// Waits for a request of the live screen. Other outputs make none and wait for ever.
     pub(super) async fn wake(&mut self) -> Wake {
         match self {
-            Self::Screen(_) | Self::Json(_) | Self::Sums(_) => std::future::pending().await,
+            Self::Screen(_) | Self::Json(_) | Self::Sums(_) | Self::Nothing(_) => {
+                std::future::pending().await
+            }
             Self::Top(live) => live.wake().await,
         }
     }

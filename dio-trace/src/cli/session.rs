@@ -28,7 +28,7 @@ use crate::{
         interactive,
         live_table::LiveTable,
         metrics::{Asked, Exporter},
-        output::Output,
+        output::{Nothing, Output},
         record::RecordArgs,
         subject::Subject,
         top::{TopOptions, Wake},
@@ -74,6 +74,8 @@ pub(super) enum To<'a> {
     Recording(&'a RecordArgs),
     /// Text or JSON lines, without the requests.
     Sums,
+    /// Metrics alone.
+    Nothing,
     Top(&'a TopOptions),
 }
 
@@ -93,6 +95,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         To::Output => Output::open(common, common.output.as_deref())?,
         To::Recording(_) => Output::open(common, None)?,
         To::Sums => Output::open(common, None)?.without_requests(),
+        To::Nothing => Output::Nothing(Nothing),
     };
     let gate = Gating::open(verb)?;
     let wanted = common.filters.wanted()?;
@@ -108,11 +111,12 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         log: common.verbose > 1,
         wanted,
     };
+    // Before attaching, which takes seconds: an address in use is an error at once.
+    let exporter = Exporter::open(&common.metrics).await?;
     let mut tracer = interactive::with_progress(|progress| Tracer::start(&options, progress))?;
     if !common.force_blind {
         refuse_if_blind(&tracer)?;
     }
-    let exporter = Exporter::open(&common.metrics).await?;
     let recorder = record.map(|args| args.start(verb, &subject, &tracer)).transpose()?;
     let family = Family::of(&subject, &tracer)?;
     let started = Instant::now(); // before the command begins

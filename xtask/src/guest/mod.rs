@@ -10,6 +10,7 @@
 //! - [`harness`]: runs dio-trace on a program; [`check`]: compares its report with the truth
 //! - [`workload`]: the program that makes the cells' requests
 //! - [`demo`]: the demonstration
+//! - [`prometheus`]: a server scrapes dio-trace
 //! - [`scenarios`]: tests of what cells cannot show
 //! - [`suite`]: runs all of these on one kernel
 //! - [`bench`]: measures what a request costs under a tracer
@@ -24,6 +25,7 @@ mod direct_io;
 mod fixtures;
 mod harness;
 mod matrix;
+mod prometheus;
 mod questions;
 mod scenarios;
 mod stress;
@@ -127,6 +129,8 @@ pub(crate) enum Guest {
     Apps(apps::AppsArgs),
     /// Answer a question of docs/questions.md
     Questions(questions::QuestionsArgs),
+    /// Compare what Prometheus has scraped with the summary
+    Prometheus(prometheus::PrometheusArgs),
     /// A program of docs/questions.md
     QuestionsReader(questions::QuestionsReaderArgs),
     /// Show dio-trace at work
@@ -186,6 +190,7 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::UpkeepLoad(args) => bench::upkeep::load(args).map(|()| 0),
         Guest::Apps(args) => apps::main(args).map(|()| 0),
         Guest::Questions(args) => questions::main(args),
+        Guest::Prometheus(args) => prometheus::main(args),
         Guest::QuestionsReader(args) => questions::reader(args).map(|()| 0),
         Guest::Demo(args) => demo::main(args),
         Guest::DemoReader(args) => demo::reader(args).map(|()| 0),

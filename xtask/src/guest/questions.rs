@@ -55,6 +55,12 @@ pub(crate) struct QuestionsReaderArgs {
     folders: Vec<PathBuf>,
 }
 
+impl QuestionsReaderArgs {
+    pub(crate) const fn of(folders: Vec<PathBuf>) -> Self {
+        Self { folders }
+    }
+}
+
 /// Lines of a report that are shown: a terminal of 80x24.
 const SHOWN: usize = 24;
 const PAGE: usize = 4096;

@@ -5,7 +5,8 @@
 //! - [`packages`]: installs the programs that xtask needs; [`apt`] and [`pypi`] fetch packages into
 //!   the cache without installing them
 //! - [`build`]: builds the binaries that VMs run
-//! - [`duckdb`], [`browser`]: drive the programs that check dio-trace's files and pages
+//! - [`duckdb`], [`browser`], [`prometheus`]: the programs that check dio-trace's files, pages and
+//!   metrics
 //! - [`step_runner`]: runs the steps of a long command and prints the table at its end
 pub(crate) mod apt;
 pub(crate) mod browser;
@@ -15,5 +16,6 @@ pub(crate) mod crates;
 pub(crate) mod duckdb;
 pub(crate) mod packages;
 pub(crate) mod paths;
+pub(crate) mod prometheus;
 pub(crate) mod pypi;
 pub(crate) mod step_runner;

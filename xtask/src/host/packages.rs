@@ -76,6 +76,9 @@ const STRACE: Need = need("strace", "strace");
 /// Needed to show an HTML page.
 pub(crate) const BROWSER: &[Need] = &[need("chromium-headless-shell", "chromium-headless-shell")];
 
+/// Needed by Spark.
+pub(crate) const JAVA: &[Need] = &[need("java", "openjdk-17-jre-headless")];
+
 /// Needed for packages of PyPI.
 pub(crate) const PYTHON: &[Need] = &[need("python3", "python3-venv")];
 
@@ -88,10 +91,11 @@ pub(crate) const GCC_X86_64: &[Need] = &[need("x86_64-linux-gnu-gcc", "gcc-x86-6
 pub(crate) const GCC_AARCH64: &[Need] = &[need("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")];
 /// Needed by `cargo xtask dist` to make packages.
 pub(crate) const DIST: &[Need] = &[need("dpkg-deb", "dpkg"), need("rpmbuild", "rpm")];
-/// Needed by `cargo xtask dist --check`, in addition to [`VM`]: userlands of Debian releases, the
-/// tools that unpack an OCI image, and a container runtime.
+/// Needed for the userlands of Debian releases.
+pub(crate) const USERLAND: &[Need] = &[need("mmdebstrap", "mmdebstrap")];
+/// Needed by `cargo xtask dist --check`, in addition to [`VM`] and [`USERLAND`]: the tools that unpack
+/// an OCI image, and a container runtime.
 pub(crate) const PROOFS: &[Need] = &[
-    need("mmdebstrap", "mmdebstrap"),
     need("skopeo", "skopeo"),
     need("umoci", "umoci"),
     need("crun", "crun"),

@@ -1,84 +1,99 @@
-//! `cargo xtask fleet`: runs the queries of docs/fleet.md in DuckDB, over made-up recordings of two
-//! hosts.
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+//! `cargo xtask fleet`: the engines of docs/fleet.md give dio-trace's own totals, and what is
+//! installed on a fleet is valid.
+//!
+//! - [`lake`]: DuckDB, ClickHouse and Spark over the exported recordings of two hosts
+//! - [`prometheus`]: rules, dashboard, and a server that scrapes dio-trace in a VM
+//! - [`kubernetes`]: the manifests
+mod kubernetes;
+mod lake;
+mod prometheus;
 
-use anyhow::{Context, Result, ensure};
-use clap::Args;
-use serde_json::{Value, json};
+use std::time::Instant;
 
-use crate::host::{
-    build,
-    cmd::{self, output, say, text},
-    duckdb, paths,
-};
+use anyhow::Result;
+use clap::{Args, ValueEnum};
 
-/// Run the queries of docs/fleet.md in DuckDB, and compare totals with `report`
+use crate::host::step_runner::{self, Outcome, timed};
+
+/// Compare the totals of Prometheus, DuckDB, ClickHouse and Spark with dio-trace's own, and validate
+/// what docs/fleet.md installs
 #[derive(Args)]
-pub(crate) struct FleetArgs {}
-
-const HOSTS: &[&str] = &["db-17", "db-18"];
-/// The folder of Parquet files that docs/fleet.md names.
-const LAKE: &str = "lake";
-
-pub(crate) fn main(_: &FleetArgs) -> Result<()> {
-    let mut build = build::cargo()?;
-    build.args(["build", "--locked", "--package", "dio-trace", "--bin", "dio-trace"]);
-    cmd::run(build.args(["--example", "sample"]))?;
-    let folder = paths::target()?.join("fleet");
-    paths::fresh(&folder)?;
-    let tool = paths::target()?.join("debug/dio-trace");
-    for host in HOSTS {
-        let recording = format!("{host}.dio");
-        let mut sample = Command::new(paths::target()?.join("debug/examples/sample"));
-        cmd::run(sample.args([recording.as_str(), host]).current_dir(&folder))?;
-        let mut export = Command::new(&tool);
-        export.args(["export", &recording, "--format", "parquet", "--partition", LAKE]);
-        output(export.current_dir(&folder))?;
-        totals(&tool, &folder, host)?;
-    }
-    let document = paths::workspace()?.join("docs/fleet.md");
-    let document = fs::read_to_string(&document)
-        .with_context(|| format!("cannot read {}", document.display()))?;
-    let mut queries = 0;
-    for block in document.split("```sql\n").skip(1) {
-        let sql = block.split("```").next().unwrap_or_default();
-        let answer = duckdb::ask(&folder, sql)?;
-        ensure!(!answer.rows.is_empty(), "docs/fleet.md: a query returns no rows\n{sql}");
-        queries += 1;
-    }
-    ensure!(queries > 0, "docs/fleet.md has no queries");
-    say(format!(
-        "{queries} queries of docs/fleet.md return rows; the totals equal those of report"
-    ));
-    Ok(())
+pub(crate) struct FleetArgs {
+    /// Only these steps
+    #[arg(long, value_enum)]
+    only: Vec<Step>,
 }
 
-/// Checks that requests by verdict, findings and bytes in the Parquet files equal those of
-/// `report`.
-fn totals(tool: &Path, folder: &Path, host: &str) -> Result<()> {
-    let recording = folder.join(format!("{host}.dio"));
-    let report = output(Command::new(tool).args(["report", "--json", text(&recording)?]))?;
-    let report: Value = serde_json::from_str(&report)?;
-    let summary = &report["summary"];
-    let sql = format!(
-        "select verdict, count(*), sum(finding::int)::bigint, \
-         sum(direct_bytes)::bigint, sum(cached_bytes)::bigint \
-         from read_parquet('{LAKE}/**/*.parquet', hive_partitioning = true) \
-         where host = '{host}' group by 1"
-    );
-    let rows = duckdb::ask(folder, &sql)?.rows;
-    let by_verdict: BTreeMap<&str, &Value> =
-        rows.iter().filter_map(|row| Some((row[0].as_str()?, &row[1]))).collect();
-    for (verdict, requests) in summary["requests"].as_object().context("no requests")? {
-        let counted = by_verdict.get(verdict.as_str()).copied().cloned().unwrap_or(json!(0));
-        ensure!(counted == *requests, "{host}: {counted} {verdict}, report has {requests}");
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// Rules with their tests, and the format of the metrics
+    Rules,
+    /// The Kubernetes manifests
+    Manifests,
+    /// A Prometheus server scrapes dio-trace in a VM
+    Prometheus,
+    /// The queries of docs/fleet.md, and totals in DuckDB
+    Duckdb,
+    /// Totals in ClickHouse
+    Clickhouse,
+    /// Totals in Spark
+    Spark,
+}
+
+/// Totals of one engine over one set of requests.
+struct Compared {
+    engine: String,
+    /// What was compared.
+    of: String,
+    requests: u64,
+    direct_bytes: u64,
+    cached_bytes: u64,
+    findings: u64,
+    seconds: f64,
+}
+
+/// Compares, and returns what was equal.
+type Compare = fn() -> Result<Vec<Compared>>;
+
+const ENGINES: &[(Step, &str, Compare)] = &[
+    (Step::Duckdb, "duckdb", lake::duckdb),
+    (Step::Clickhouse, "clickhouse", lake::clickhouse),
+    (Step::Spark, "spark", lake::spark),
+    (Step::Prometheus, "prometheus", prometheus::scraped),
+];
+const CHECKS: &[(Step, &str, fn() -> Result<Outcome>)] = &[
+    (Step::Rules, "rules", prometheus::rules),
+    (Step::Manifests, "manifests", kubernetes::validate),
+];
+
+pub(crate) fn main(args: &FleetArgs) -> Result<u8> {
+    let start = Instant::now();
+    let is_wanted = |step| args.only.is_empty() || args.only.contains(&step);
+    let mut steps = Vec::new();
+    let mut rows = Vec::new();
+    for (_, name, check) in CHECKS.iter().filter(|(step, ..)| is_wanted(*step)) {
+        steps.push(timed(name, check));
     }
-    let sum = |column: usize| rows.iter().filter_map(|row| row[column].as_u64()).sum::<u64>();
-    let bytes = &summary["bytes"];
-    for (column, wanted) in
-        [(2, &summary["findings"]), (3, &bytes["direct"]), (4, &bytes["cached"])]
-    {
-        ensure!(json!(sum(column)) == *wanted, "{host}: {} is not report's {wanted}", sum(column));
+    for (_, name, compare) in ENGINES.iter().filter(|(step, ..)| is_wanted(*step)) {
+        steps.push(timed(name, || {
+            rows.extend(compare()?);
+            Ok(Outcome::Passed)
+        }));
     }
-    Ok(())
+    table(&rows);
+    step_runner::table(&steps, start.elapsed());
+    Ok(step_runner::close(&steps))
+}
+
+/// Prints the totals, each of which was equal to dio-trace's.
+fn table(rows: &[Compared]) {
+    println!("\n| engine | of | requests | direct bytes | cached bytes | findings | s |");
+    println!("|---|---|---:|---:|---:|---:|---:|");
+    for row in rows {
+        let Compared { engine, of, requests, direct_bytes, cached_bytes, findings, seconds } = row;
+        println!(
+            "| {engine} | {of} | {requests} | {direct_bytes} | {cached_bytes} | {findings} | \
+             {seconds:.2} |"
+        );
+    }
 }
