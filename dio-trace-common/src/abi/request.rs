@@ -109,8 +109,8 @@ pub mod would_block {
     /// The time stamps or the version of the inode had to be updated, or its setuid bits or
     /// capabilities removed (fs/inode.c:kiocb_modified, 6.0).
     pub const TIMESTAMP: u8 = 1 << 0;
-    /// Dirty pages of the range had to be written back (mm/filemap.c:kiocb_write_and_wait, before
-    /// 6.6 filemap_range_needs_writeback).
+    /// Dirty pages of the range had to be written back (mm/filemap.c:kiocb_write_and_wait; before
+    /// 6.6 filemap_range_has_writeback, before 5.16 filemap_range_needs_writeback).
     pub const DIRTY: u8 = 1 << 1;
     /// The range had pages in the page cache (mm/filemap.c:filemap_range_has_page).
     pub const CACHED: u8 = 1 << 2;

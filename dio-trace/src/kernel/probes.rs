@@ -257,9 +257,10 @@ pub const PROBES: &[Probe] = &[
         &["fx_write_and_wait"],
         &["kr_write_and_wait"],
     ),
-    // From 5.13 to 6.5; later kernels inline it into the one above.
+    // The first from 5.13 to 5.15. Since 5.16 it is inline (include/linux/pagemap.h) and asks the
+    // second, from 6.6 on within the one above.
     why_eagain(
-        &["filemap_range_needs_writeback"],
+        &["filemap_range_needs_writeback", "filemap_range_has_writeback"],
         Duty::Optional,
         3,
         &["fx_needs_writeback"],
