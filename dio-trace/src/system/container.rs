@@ -86,10 +86,10 @@ impl Container {
 }
 
 /// Finds the containers of processes, and remembers the names of those it has found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Containers {
-    /// The host's root directory.
-    root: PathBuf,
+    /// The host's root directory; `None` until it is needed.
+    root: Option<PathBuf>,
     known: HashMap<String, Named>,
 }
 
@@ -130,14 +130,12 @@ impl Names {
     }
 }
 
-impl Default for Containers {
-    fn default() -> Self {
-        // In a container with the host's process ids, the host's files are below the root of its
-        // first process.
-        let host = Path::new("/proc/1/root/");
-        let root = if fs::read_dir(host).is_ok() { host } else { Path::new("/") };
-        Self::below(root)
-    }
+/// The host's root directory. In a container with the host's process ids, the host's files are below
+/// the root of its first process.
+fn host_root() -> PathBuf {
+    let host = Path::new("/proc/1/root/");
+    let is_readable = fs::read_dir(host).is_ok();
+    if is_readable { host } else { Path::new("/") }.to_path_buf()
 }
 
 impl Containers {
@@ -147,8 +145,9 @@ impl Containers {
     /// its files after the container has started.
     const AGAIN: Duration = Duration::from_secs(5);
 
+    #[cfg(test)]
     fn below(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), known: HashMap::new() }
+        Self { root: Some(root.to_path_buf()), known: HashMap::new() }
     }
 
     /// The container of a process, or else its cgroup; None if the process has exited.
@@ -202,8 +201,8 @@ impl Containers {
         names
     }
 
-    fn look_up(&self, id: &str, uid: Option<&str>) -> Names {
-        let root = &self.root;
+    fn look_up(&mut self, id: &str, uid: Option<&str>) -> Names {
+        let root = self.root.get_or_insert_with(host_root);
         let none = Names::default();
         none.or(|| container_log(root, id))
             .or(|| pod_logs(root, uid?))

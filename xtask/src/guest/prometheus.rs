@@ -52,8 +52,9 @@ const SCRAPING: Duration = Duration::from_secs(300);
 
 pub(crate) fn main(args: &PrometheusArgs) -> Result<u8> {
     let places = fixtures::make_bare(&["ext4-512", "btrfs-zstd"])?;
-    let folders: Vec<PathBuf> = places.iter().map(|place| place.path.clone()).collect();
+    let folders: Vec<PathBuf> = places.iter().map(|place| place.path.join("files")).collect();
     for folder in &folders {
+        fs::create_dir(folder)?;
         for number in 0..FILES {
             fs::write(folder.join(format!("{number:02}.seg")), vec![b'.'; FILE_BYTES])?;
         }
