@@ -1,8 +1,12 @@
-//! xtask as cargo's rustc wrapper (`RUSTC_WRAPPER`), only for the eBPF build.
+//! xtask as cargo's rustc wrapper (`RUSTC_WRAPPER`), for builds that have to be the same everywhere:
+//! of the eBPF object, and of the static program.
 //!
 //! cargo gives each crate a `-C metadata=HASH` that ends up in symbol names, and the hash of `core`
 //! depends on the absolute path of its source, so that no two machines would build the same object.
 //! For the eBPF target the wrapper replaces the hash by the crate's name and version.
+//!
+//! cargo also hashes `RUSTFLAGS` into the names of files, by which link-time optimization orders
+//! functions. Flags with absolute paths are therefore handed to the wrapper (see [`FLAGS`]).
 use std::{
     env,
     ffi::OsString,
@@ -12,6 +16,10 @@ use std::{
 
 /// The environment variable that makes xtask act as this wrapper.
 pub(crate) const MARK: &str = "DIO_TRACE_XTASK_IS_RUSTC";
+/// The environment variable with further flags for crates that are compiled for a target, separated
+/// by [`BETWEEN`]. Build scripts and procedural macros have none.
+pub(crate) const FLAGS: &str = "DIO_TRACE_XTASK_RUSTC_FLAGS";
+pub(crate) const BETWEEN: char = '\u{1f}';
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
 /// Runs rustc in place of xtask. cargo calls this as `xtask RUSTC ARGS…`. Returns only if rustc
@@ -28,9 +36,16 @@ pub(crate) fn main() -> ExitCode {
         let identity = format!("{}-{}", part("CARGO_PKG_NAME"), part("CARGO_PKG_VERSION"));
         replace_metadata(&mut args, &identity);
     }
+    add_flags(&mut args, &env::var(FLAGS).unwrap_or_default());
     let error = Command::new(&rustc).args(args).exec();
     eprintln!("xtask: error: cannot start {}: {error}", rustc.display());
     ExitCode::FAILURE
+}
+
+fn add_flags(args: &mut Vec<OsString>, flags: &str) {
+    if args.iter().any(|arg| arg == "--target") {
+        args.extend(flags.split(BETWEEN).filter(|flag| !flag.is_empty()).map(Into::into));
+    }
 }
 
 fn replace_metadata(args: &mut [OsString], identity: &str) {
@@ -45,11 +60,29 @@ fn replace_metadata(args: &mut [OsString], identity: &str) {
 mod tests {
     use super::*;
 
+    fn args(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(Into::into).collect()
+    }
+
     #[test]
     fn only_metadata_changes() {
-        let mut args: Vec<OsString> =
-            ["-C", "metadata=5264a6", "-C", "extra-filename=-5264a6"].map(Into::into).into();
-        replace_metadata(&mut args, "core-0.0.0");
-        assert_eq!(args, ["-C", "metadata=core-0.0.0", "-C", "extra-filename=-5264a6"]);
+        let mut of = args(&["-C", "metadata=5264a6", "-C", "extra-filename=-5264a6"]);
+        replace_metadata(&mut of, "core-0.0.0");
+        assert_eq!(of, ["-C", "metadata=core-0.0.0", "-C", "extra-filename=-5264a6"]);
+    }
+
+    #[test]
+    fn a_build_script_gets_no_flags() {
+        let (mut script, mut library) = (args(&["build.rs"]), args(&["lib.rs", "--target", "t"]));
+        for of in [&mut script, &mut library] {
+            add_flags(of, "-La=b\u{1f}-x");
+        }
+        assert_eq!(
+            (script, library),
+            (args(&["build.rs"]), args(&["lib.rs", "--target", "t", "-La=b", "-x"]))
+        );
+        let mut none = args(&["--target", "t"]);
+        add_flags(&mut none, "");
+        assert_eq!(none.len(), 2);
     }
 }

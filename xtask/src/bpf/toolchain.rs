@@ -211,7 +211,11 @@ pub(crate) fn clean_env(command: &mut Command) {
 /// Links `target/bpf-rust-src` in the checkout to `rust_src`, and returns the link: rust-src is in
 /// different folders on different machines, and the link is the same path in every checkout.
 pub(crate) fn linked(rust_src: &Path) -> Result<PathBuf> {
-    let link = paths::workspace()?.join("target/bpf-rust-src");
+    linked_at(rust_src, paths::workspace()?.join("target/bpf-rust-src"))
+}
+
+/// Links `link` to `rust_src`, and returns the link.
+pub(crate) fn linked_at(rust_src: &Path, link: PathBuf) -> Result<PathBuf> {
     if fs::read_link(&link).is_ok_and(|now| now == rust_src) {
         return Ok(link);
     }

@@ -14,7 +14,7 @@ use crate::{
         step_runner::{self, Outcome, timed},
     },
     tasks::{
-        bench, fuzz, html,
+        bench, dist, fuzz, html,
         suites::{self, Run},
         verified,
     },
@@ -34,14 +34,14 @@ const SCENARIOS: &[(&str, &str)] = &[
 /// How long the suite of one kernel may take.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 
-/// Check the format, lints, unit tests, the eBPF object, the HTML page and the cost of tracing, and
-/// run the scenarios on real kernels
+/// Check the format, lints, unit tests, the eBPF object, the HTML page, the cost of tracing and the
+/// Debian package, and run the scenarios on real kernels
 #[derive(Args)]
 pub(crate) struct TestArgs {
     /// Leave out the steps that boot VMs
     #[arg(long)]
     quick: bool,
-    /// Only these steps: format, lint, unit, object, html, cost, vm, or one VM such as
+    /// Only these steps: format, lint, unit, object, html, cost, install, vm, or one VM such as
     /// vm-6.12-kprobe
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
@@ -55,6 +55,8 @@ pub(crate) struct TestArgs {
 
 /// The step that measures the cost of tracing.
 const COST: &str = "cost";
+/// The step that builds the Debian package, and installs and uses it.
+const INSTALL: &str = "install";
 
 type Plain = fn() -> Result<Outcome>;
 
@@ -79,6 +81,10 @@ pub(crate) fn main(args: &TestArgs) -> Result<u8> {
     let mut steps = Vec::new();
     for (name, step) in PLAIN.iter().filter(|(name, _)| wanted(name)) {
         steps.push(timed(name, step));
+        interrupts::stop_if_interrupted()?;
+    }
+    if !args.quick && wanted(INSTALL) {
+        steps.push(timed(INSTALL, dist::installed));
         interrupts::stop_if_interrupted()?;
     }
     let cost = !args.quick && wanted(COST);
@@ -128,7 +134,7 @@ fn check_names(args: &TestArgs, runs: &[Run]) -> Result<()> {
     let names: Vec<String> = PLAIN
         .iter()
         .map(|(name, _)| (*name).to_owned())
-        .chain([COST.to_owned()])
+        .chain([COST, INSTALL].map(str::to_owned))
         .chain(runs.iter().map(Run::name))
         .collect();
     for wanted in &args.only {

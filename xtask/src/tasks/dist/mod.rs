@@ -36,6 +36,7 @@ use crate::{
         build,
         cmd::{output, run, say},
         packages, paths,
+        step_runner::Outcome,
     },
     vm::interrupts,
 };
@@ -81,6 +82,17 @@ pub(crate) fn main(args: &DistArgs) -> Result<u8> {
         again(args, &folder)?;
     }
     Ok(0)
+}
+
+/// Builds the artefacts for this machine's architecture, and installs and uses the Debian package in
+/// a virtual machine: for `cargo xtask test`.
+pub(crate) fn installed() -> Result<Outcome> {
+    let Some(arch) = ARCHES.iter().find(|arch| arch.name == proof::ARCH) else {
+        return Ok(Outcome::Skipped(format!("there is no {}", proof::ARCH)));
+    };
+    let folder = paths::target()?.join("dist-test");
+    make(&[arch], &folder)?;
+    proof::one("debian-12", &folder)
 }
 
 /// The folder of the artefacts.

@@ -11,7 +11,10 @@ use super::{
     musl::{self, Musl},
 };
 use crate::{
-    bpf::toolchain::{self, Toolchain},
+    bpf::{
+        rustc,
+        toolchain::{self, Toolchain},
+    },
     host::{
         cmd::{is_static, run, say},
         paths,
@@ -21,13 +24,18 @@ use crate::{
 /// The largest program, in bytes.
 const LARGEST: u64 = 12 << 20;
 
+/// The standard library's source, by a path that is the same in every checkout and for every user:
+/// cargo hashes it into the names of files, by which link-time optimization orders functions.
+const RUST_SRC: &str = "/tmp/dio-trace-rust-src";
+const FLAGS: &[&str] = &["-Ctarget-feature=+crt-static", "-Clink-self-contained=yes"];
+
 /// Builds the program and returns its path.
 pub(super) fn build(arch: &Arch) -> Result<PathBuf> {
     let pins = toolchain::pins()?;
     let rustc = Toolchain::pinned(&pins)?;
     let musl = musl::unpacked(arch)?;
     let rust_src = rustc.rust_src(&pins)?;
-    let link = toolchain::linked(&rust_src)?;
+    let link = toolchain::linked_at(&rust_src, RUST_SRC.into())?;
     let target = paths::target()?.join("dist-build");
     let variable = |prefix: &str| format!("{prefix}_{}", arch.target.replace('-', "_"));
     let mut command = rustc.command("cargo");
@@ -39,8 +47,11 @@ pub(super) fn build(arch: &Arch) -> Result<PathBuf> {
         .current_dir(paths::workspace()?)
         // build-std is not stable, and rustc asks for this variable to allow it.
         .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTC_WRAPPER", paths::own_program()?)
+        .env(rustc::MARK, "1")
         .env("__CARGO_TESTS_ONLY_SRC_ROOT", link.join("library"))
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(&musl, &rust_src, &link, &target)?.join("\u{1f}"))
+        .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}"))
+        .env(rustc::FLAGS, paths_in(&musl, &rust_src, &link, &target)?.join("\u{1f}"))
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env(variable("CARGO_TARGET").to_uppercase() + "_LINKER", arch.gcc)
@@ -53,10 +64,9 @@ pub(super) fn build(arch: &Arch) -> Result<PathBuf> {
     Ok(program)
 }
 
-fn flags(musl: &Musl, rust_src: &Path, link: &Path, target: &Path) -> Result<Vec<String>> {
+/// Flags that have absolute paths.
+fn paths_in(musl: &Musl, rust_src: &Path, link: &Path, target: &Path) -> Result<Vec<String>> {
     let mut flags = vec![
-        "-Ctarget-feature=+crt-static".to_owned(),
-        "-Clink-self-contained=yes".to_owned(),
         format!("-Lnative={}", musl.libraries.display()),
         format!("--remap-path-prefix={}=/dio-trace/target", target.display()),
     ];

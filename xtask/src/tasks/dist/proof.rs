@@ -19,6 +19,9 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 const SCRIPTS: &str = "xtask/src/tasks/dist/proofs";
 
+/// The architecture of the virtual machines.
+pub(super) const ARCH: &str = "x86_64";
+
 /// A proof in a virtual machine.
 struct Proof {
     name: &'static str,
@@ -59,7 +62,7 @@ pub(super) fn main(folder: &Path, only: &[String]) -> Result<u8> {
     if artefacts(folder)?.is_empty() {
         bail!("{} is empty: run `cargo xtask dist` first", folder.display());
     }
-    packages::ensure(&[packages::VM, packages::PROOFS])?;
+    packages::ensure(&[packages::VM, packages::USERLAND, packages::PROOFS])?;
     let start = std::time::Instant::now();
     let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
     let mut steps: Vec<Step> = Vec::new();
@@ -72,6 +75,15 @@ pub(super) fn main(folder: &Path, only: &[String]) -> Result<u8> {
     }
     step_runner::table(&steps, start.elapsed());
     Ok(step_runner::close(&steps))
+}
+
+/// Carries out one proof that needs a virtual machine and a Debian release's userland.
+pub(super) fn one(name: &str, folder: &Path) -> Result<Outcome> {
+    packages::ensure(&[packages::VM, packages::USERLAND])?;
+    match PROOFS.iter().find(|proof| proof.name == name) {
+        Some(proof) => carry_out(proof, folder),
+        None => bail!("no proof is called `{name}`"),
+    }
 }
 
 fn names() -> impl Iterator<Item = &'static str> {

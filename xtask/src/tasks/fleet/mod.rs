@@ -52,6 +52,9 @@ struct Compared {
     seconds: f64,
 }
 
+/// Validates something.
+type Check = fn() -> Result<Outcome>;
+
 /// Compares, and returns what was equal.
 type Compare = fn() -> Result<Vec<Compared>>;
 
@@ -61,7 +64,7 @@ const ENGINES: &[(Step, &str, Compare)] = &[
     (Step::Spark, "spark", lake::spark),
     (Step::Prometheus, "prometheus", prometheus::scraped),
 ];
-const CHECKS: &[(Step, &str, fn() -> Result<Outcome>)] = &[
+const CHECKS: &[(Step, &str, Check)] = &[
     (Step::Rules, "rules", prometheus::rules),
     (Step::Manifests, "manifests", kubernetes::validate),
 ];
