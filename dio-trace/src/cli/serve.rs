@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::{
-    filters::{CauseFilter, Filters},
+    filters::Filters,
     metrics::MetricsArgs,
     trace::{Common, Processes, Trace},
     values::Mode,
@@ -29,23 +29,9 @@ pub(super) struct ServeArgs {
 impl ServeArgs {
     /// The trace that serves the metrics.
     pub(super) fn trace(self) -> Trace {
-        let common = Common {
-            duration: None,
-            attach: self.attach,
-            force_blind: self.force_blind,
-            filters: self.filters,
-            causes: CauseFilter::default(),
-            all: false,
-            by: None,
-            stack: false,
-            why_eagain: false,
-            verify_stable: false,
-            utc: false,
-            verbose: 0,
-            json: false,
-            output: None,
-            metrics: self.metrics.or_default_port(),
-        };
-        Trace::Audit { processes: self.processes, common }
+        let Self { processes, attach, force_blind, filters, metrics } = self;
+        let metrics = metrics.or_default_port();
+        let common = Common::without_requests(attach, force_blind, filters, metrics);
+        Trace::Audit { processes, common }
     }
 }

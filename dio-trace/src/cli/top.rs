@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     cli::{
-        filters::{CauseFilter, Filters},
+        filters::Filters,
         metrics::MetricsArgs,
         terminal::{self, Terminal},
         trace::{Common, Processes, Trace},
@@ -94,20 +94,10 @@ impl TopArgs {
     pub(super) fn split(self) -> (Trace, TopOptions) {
         let common = Common {
             duration: if self.once { Some(self.interval) } else { self.duration },
-            all: false,
             json: self.json,
-            output: None,
-            metrics: self.metrics,
             by: self.once.then_some(self.by),
             utc: self.utc,
-            attach: self.attach,
-            force_blind: self.force_blind,
-            why_eagain: false,
-            verify_stable: false,
-            stack: false,
-            filters: self.filters,
-            causes: CauseFilter::default(),
-            verbose: 0,
+            ..Common::without_requests(self.attach, self.force_blind, self.filters, self.metrics)
         };
         let trace = Trace::Audit { processes: self.processes, common };
         (trace, TopOptions { interval: self.interval, by: self.by, utc: self.utc })

@@ -100,6 +100,32 @@ pub(super) struct Common {
 }
 
 impl Common {
+    /// The options of a verb that shows no requests.
+    pub(super) fn without_requests(
+        attach: Mode,
+        force_blind: bool,
+        filters: Filters,
+        metrics: MetricsArgs,
+    ) -> Self {
+        Self {
+            duration: None,
+            attach,
+            force_blind,
+            filters,
+            causes: CauseFilter::default(),
+            all: false,
+            by: None,
+            stack: false,
+            why_eagain: false,
+            verify_stable: false,
+            utc: false,
+            verbose: 0,
+            json: false,
+            output: None,
+            metrics,
+        }
+    }
+
     /// The filter for user space.
     pub(super) fn filter(&self) -> Filter {
         Filter { causes: self.causes.ids(), ..self.filters.filter() }

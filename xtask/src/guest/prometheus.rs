@@ -99,15 +99,7 @@ fn check_format(promtool: &Path) -> Result<()> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (_, metrics) = answer.split_once("\r\n\r\n").context("no body")?;
-    let mut child = Command::new(promtool)
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot start promtool")?;
-    child.stdin.take().context("promtool has no input")?.write_all(metrics.as_bytes())?;
-    let out = child.wait_with_output()?;
+    let out = cmd::fed(Command::new(promtool).args(["check", "metrics"]), metrics)?;
     let talk = String::from_utf8_lossy(&out.stderr);
     ensure!(out.status.success(), "promtool check metrics: {}\n{metrics}", talk.trim());
     Ok(())

@@ -1,8 +1,9 @@
 //! Runs other programs. Progress goes to stderr, and errors name the command line.
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -52,6 +53,19 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         bail!("`{line}` failed ({}): {}", out.status, mask_hosts(stderr.trim()));
     }
     String::from_utf8(out.stdout).with_context(|| format!("`{line}` printed invalid UTF-8"))
+}
+
+/// Runs a command with this input, and returns what it printed and its exit status.
+pub(crate) fn fed(command: &mut Command, input: &str) -> Result<Output> {
+    let line = shown(command);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{line}`"))?;
+    child.stdin.take().context("the program has no input")?.write_all(input.as_bytes())?;
+    Ok(child.wait_with_output()?)
 }
 
 /// A path as a word of a command line.

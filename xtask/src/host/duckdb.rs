@@ -1,14 +1,13 @@
 //! Runs SQL with DuckDB, which is fetched from PyPI into its own Python environment.
-use std::{
-    io::Write,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{path::Path, process::Command};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::host::pypi::{self, Package};
+use crate::host::{
+    cmd::fed,
+    pypi::{self, Package},
+};
 
 const DUCKDB: Package = Package { name: "duckdb", version: "2.0.1" };
 /// Reads SQL from stdin and prints JSON: the seconds that it took and the rows of its last
@@ -30,16 +29,7 @@ pub(crate) struct Answer {
 /// Runs SQL. Relative paths in it are relative to `folder`.
 pub(crate) fn ask(folder: &Path, sql: &str) -> Result<Answer> {
     let python = pypi::python(&pypi::environment(DUCKDB)?);
-    let mut child = Command::new(python)
-        .args(["-c", SCRIPT])
-        .current_dir(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot start Python")?;
-    child.stdin.take().context("Python has no input")?.write_all(sql.as_bytes())?;
-    let out = child.wait_with_output()?;
+    let out = fed(Command::new(python).args(["-c", SCRIPT]).current_dir(folder), sql)?;
     let stderr = String::from_utf8_lossy(&out.stderr);
     ensure!(out.status.success(), "DuckDB: {}\n{sql}", stderr.lines().last().unwrap_or("failed"));
     let (seconds, rows) = serde_json::from_slice(&out.stdout)?;

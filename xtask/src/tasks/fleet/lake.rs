@@ -3,9 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::Instant,
 };
 
@@ -217,15 +216,7 @@ print('ANSWER ' + json.dumps(rows))
 
 /// Runs a script of Python with this input, and returns its output.
 fn script(python: &Path, script: &str, input: &str) -> Result<String> {
-    let mut child = Command::new(python)
-        .args(["-c", script])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot start Python")?;
-    child.stdin.take().context("Python has no input")?.write_all(input.as_bytes())?;
-    let out = child.wait_with_output()?;
+    let out = cmd::fed(Command::new(python).args(["-c", script]), input)?;
     let stderr = String::from_utf8_lossy(&out.stderr);
     ensure!(out.status.success(), "{}\n{input}", stderr.lines().last().unwrap_or("failed"));
     String::from_utf8(out.stdout).context("Python printed invalid UTF-8")
