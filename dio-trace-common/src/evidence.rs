@@ -52,6 +52,9 @@ pub mod seen {
     /// The user's buffer changed between the issue of a write and its completion. Only
     /// `--verify-stable` compares it.
     pub const BUFFER_CHANGED: u32 = 1 << 18;
+    /// The request moved as many bytes as the kernel moves at most in one request: MAX_RW_COUNT
+    /// (include/linux/fs.h), which depends on the size of a page.
+    pub const AT_MOST: u32 = 1 << 19;
     /// A direct path was entered for a kiocb, whatever its result.
     pub const DIRECT_TRIED: u32 = IOMAP_DIO | IOMAP_SIMPLE | LEGACY_DIO | DIRECT_ENTERED;
 }

@@ -15,8 +15,12 @@ mod errno {
     pub(super) const EOPNOTSUPP: i64 = 95;
 }
 
-/// Largest transfer of one request: `MAX_RW_COUNT` with 4 KiB pages (include/linux/fs.h).
-pub const MAX_RW_COUNT: u64 = 0x7fff_f000;
+/// Largest transfer of one request in bytes, for pages of this size in bytes: `MAX_RW_COUNT`
+/// (include/linux/fs.h).
+#[must_use]
+pub const fn max_rw_count(page_size: u64) -> u64 {
+    i32::MAX as u64 & !(page_size - 1)
+}
 
 /// `super_block.s_magic` values with their own rule (include/uapi/linux/magic.h).
 pub mod magic {
@@ -360,7 +364,7 @@ pub fn outcome(facts: &Facts, ev: &Evidence) -> Outcome {
     if done >= facts.len {
         return Outcome::Full;
     }
-    if done == MAX_RW_COUNT {
+    if ev.seen & seen::AT_MOST != 0 {
         return Outcome::MaxRw;
     }
     let server = !facts.block_device && magic::is_client(below(facts));
@@ -466,14 +470,14 @@ mod tests {
         let mut plain = 0;
         for _ in 0..2_000_000 {
             let magics = [EXT4, EXT4, EXT4, magic::TMPFS, magic::FUSE, magic::NFS, magic::SMB2, 0];
-            let bits = [0, 0, 1 << (n.next() % 17)];
+            let bits = [0, 0, 1 << (n.next() % 17), seen::AT_MOST];
             let facts = Facts {
                 write: n.of(&[false, true]),
                 spliced: n.of(&[false, false, true]),
                 block_device: n.of(&[false, false, true]),
                 magic: n.of(&magics),
                 lower_magic: n.of(&[0, 0, 0, EXT4, magic::FUSE, magic::TMPFS]),
-                len: n.of(&[0, 1, 4096, 4096, 8192, MAX_RW_COUNT + 1]),
+                len: n.of(&[0, 1, 4096, 4096, 8192, 3 << 30]),
                 pos: n.of(&[0, 4096, i64::MAX]),
                 ret: n.of(&[4096, 4096, 4096, 8192, 0, 1024, -11, -22, -5, i64::MIN + 1]),
                 size_begin: n.of(&[0, 4096, 1 << 20]),
@@ -635,9 +639,14 @@ mod tests {
         let stopped = |bit| verdict(&short, &Evidence { seen: bit, ..direct(4096) }).1;
         assert_eq!(stopped(seen::BUFFER_FAULT), Outcome::Fault);
         assert_eq!(stopped(seen::KILLED), Outcome::Signal);
-        let large = Facts { len: 3 << 30, ret: MAX_RW_COUNT as i64, ..read() };
-        assert_eq!(outcome(&large), Outcome::MaxRw);
+        assert_eq!(stopped(seen::AT_MOST), Outcome::MaxRw);
         assert!(Outcome::ALL.iter().filter(|outcome| outcome.is_short()).count() == 9);
+    }
+
+    #[test]
+    fn the_largest_transfer_is_of_whole_pages() {
+        let largest = [4 << 10, 16 << 10, 64 << 10].map(max_rw_count);
+        assert_eq!(largest, [0x7fff_f000, 0x7fff_c000, 0x7fff_0000]);
     }
 
     #[test]

@@ -2,11 +2,7 @@
 
 use dio_trace_common::{abi::REQ_VECTORED, evidence::seen};
 
-use crate::{
-    evidence::EvidenceRef,
-    in_flight::RequestRef,
-    user_memory::{Iovec, read_user},
-};
+use crate::{evidence::EvidenceRef, in_flight::RequestRef, segment::segment};
 
 const EINVAL: i64 = -22;
 
@@ -32,8 +28,7 @@ pub fn explain(request: RequestRef) {
         if i >= request.nr_segs().get() {
             break;
         }
-        let at = request.user().get() + u64::from(i) * size_of::<Iovec>() as u64;
-        let Some(iovec) = read_user::<Iovec>(at) else { break };
+        let Some(iovec) = segment(request, i) else { break };
         evidence.add_segment(&iovec);
     }
 }

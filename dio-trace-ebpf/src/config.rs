@@ -9,6 +9,15 @@ pub static O_DIRECT: Global<u32> = Global::new(0);
 /// O_APPEND of this architecture.
 #[unsafe(no_mangle)]
 pub static O_APPEND: Global<u32> = Global::new(0);
+/// Bytes that the kernel moves at most in one request: `MAX_RW_COUNT` for its page size.
+#[unsafe(no_mangle)]
+pub static MAX_RW_COUNT: Global<u64> = Global::new(0);
+/// Offset in `struct task_struct` of the 32 bits of its `thread_info` that tell 32-bit system calls
+/// apart, and the bit that does.
+#[unsafe(no_mangle)]
+pub static COMPAT_WORD: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub static COMPAT_BIT: Global<u32> = Global::new(0);
 /// Counters that there are: the fewer, the more CPUs have each of them.
 #[unsafe(no_mangle)]
 pub static COUNTER_PLACES: Global<u32> = Global::new(1);

@@ -44,6 +44,7 @@ mod record;
 mod request;
 mod ring;
 mod sched;
+mod segment;
 mod short_io;
 mod stable_buffer;
 mod stacks;

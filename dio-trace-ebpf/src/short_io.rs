@@ -6,10 +6,8 @@ use dio_trace_common::{
 };
 
 use crate::{
-    evidence::EvidenceRef,
-    in_flight::RequestRef,
-    task::killed,
-    user_memory::{Iovec, read_user},
+    evidence::EvidenceRef, in_flight::RequestRef, segment::segment, task::killed,
+    user_memory::read_user,
 };
 
 const SECTOR: u64 = 512;
@@ -49,17 +47,15 @@ fn reachable(request: RequestRef, done: u64) -> bool {
 /// User address and length of what is left of the segment in which byte `done` lies.
 #[inline(always)]
 fn rest(request: RequestRef, mut done: u64) -> Option<(u64, u64)> {
-    let (user, len) = (request.user().get(), request.len().get());
     let (flags, segments) = (request.flags().get(), request.nr_segs().get());
     if flags & REQ_VECTORED == 0 {
-        return Some((user + done, len - done));
+        return Some((request.user().get() + done, request.len().get() - done));
     }
     for i in 0..MAX_SEGMENTS {
         if i >= segments {
             break;
         }
-        let at = user + u64::from(i) * size_of::<Iovec>() as u64;
-        let Some(iovec) = read_user::<Iovec>(at) else { break };
+        let Some(iovec) = segment(request, i) else { break };
         if done < iovec.len {
             return Some((iovec.base + done, iovec.len - done));
         }

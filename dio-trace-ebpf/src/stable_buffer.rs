@@ -12,11 +12,8 @@ use dio_trace_common::{
 };
 
 use crate::{
-    config::VERIFY_STABLE,
-    evidence::EvidenceRef,
-    in_flight::RequestRef,
-    maps::count,
-    user_memory::{Iovec, read_user, read_user_into},
+    config::VERIFY_STABLE, evidence::EvidenceRef, in_flight::RequestRef, maps::count,
+    segment::segment, user_memory::read_user_into,
 };
 
 /// Bytes of one sample, and how many are taken: a buffer of up to their product is read as a whole.
@@ -61,7 +58,7 @@ fn sum(request: RequestRef) -> u64 {
         if request.api().get() == API_IO_URING {
             return 0;
         }
-        let Some(first) = read_user::<Iovec>(at) else { return 0 };
+        let Some(first) = segment(request, 0) else { return 0 };
         (at, len) = (first.base, first.len);
     }
     if at == 0 || len < SAMPLE {

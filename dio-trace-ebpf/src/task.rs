@@ -7,6 +7,7 @@ use aya_ebpf::helpers::{
 use dio_trace_common::abi::Task;
 
 use crate::{
+    config::{COMPAT_BIT, COMPAT_WORD},
     in_flight::RequestRef,
     kernel_memory::{
         SIGPENDING_SIGNAL, TASK_COMM, TASK_FLAGS, TASK_GROUP_LEADER, TASK_PENDING, can_cast, read,
@@ -84,6 +85,12 @@ pub fn is_io_worker() -> bool {
     let task = current();
     let flags: u32 = read(task, &TASK_FLAGS);
     flags & PF_IO_WORKER != 0 && read::<u64>(task, &TASK_COMM) != SUBMITS
+}
+
+/// True in a system call of a 32-bit program (`in_compat_syscall`, include/linux/compat.h).
+#[inline(always)]
+pub fn is_compat() -> bool {
+    read::<u32>(current(), &COMPAT_WORD) & COMPAT_BIT.load() != 0
 }
 
 /// True if SIGKILL is pending for this thread, as it is for every thread of a process that a signal

@@ -12,6 +12,33 @@ pub struct Iovec {
     pub len: u64,
 }
 
+/// struct compat_iovec (include/linux/compat.h): that of a 32-bit program.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CompatIovec {
+    pub base: u32,
+    pub len: u32,
+}
+
+/// A segment of a vector, as a program has it in memory.
+pub trait Segment: Copy {
+    fn bytes(&self) -> u64;
+}
+
+impl Segment for Iovec {
+    #[inline(always)]
+    fn bytes(&self) -> u64 {
+        self.len
+    }
+}
+
+impl Segment for CompatIovec {
+    #[inline(always)]
+    fn bytes(&self) -> u64 {
+        u64::from(self.len)
+    }
+}
+
 /// Reads user memory into `to`; false if the address is bad, and then `to` is zeroed.
 #[inline(always)]
 pub fn read_user_into<T: Copy>(at: u64, to: &mut T) -> bool {

@@ -87,7 +87,7 @@ fn request(file: u64, nth: u64) -> Request {
 }
 
 fn pump(name: &str, events: u64, files: u64, sink: &mut dyn Sink) -> Result<()> {
-    let (enricher, watched) = (Enricher::default(), WatchedEffects::by(&[]));
+    let (enricher, watched) = (Enricher::default(), WatchedEffects::by(&[], 4096));
     let mut pipeline = Pipeline::new(enricher, Clock::now(), watched, Filter::OPEN);
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let mnt_id = mounts.split_whitespace().next().context("no mounts")?.parse()?;

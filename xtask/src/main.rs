@@ -4,13 +4,15 @@
 //! The modules, of which each imports only from those above it:
 //!
 //! - [`host`]: the developer's machine: packages, builds, other programs
-//! - [`bpf`]: builds the eBPF object
+//! - [`bpf`]: builds the eBPF objects
+//! - [`cross`]: builds static programs for an architecture
 //! - [`vm`]: boots real kernels in QEMU
 //! - [`guest`]: the code that runs inside a VM
 //! - [`tasks`]: the commands, one file each
 #![warn(unreachable_pub)]
 
 mod bpf;
+mod cross;
 mod guest;
 mod host;
 mod tasks;
@@ -33,8 +35,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     Bpf(tasks::bpf::BpfArgs),
-    /// Fetch and list the kernels that VMs boot
-    Kernel(tasks::kernel::KernelArgs),
+    /// Fetch, list and try the kernels that VMs boot
+    #[command(alias = "kernel")]
+    Kernels(tasks::kernels::KernelsArgs),
     Vm(Box<tasks::vm::VmArgs>),
     Test(tasks::test::TestArgs),
     Truth(tasks::truth::TruthArgs),
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.task {
         Task::Bpf(args) => tasks::bpf::main(args).map(|()| 0),
-        Task::Kernel(args) => tasks::kernel::main(args).map(|()| 0),
+        Task::Kernels(args) => tasks::kernels::main(args),
         Task::Vm(args) => tasks::vm::main(args),
         Task::Test(args) => tasks::test::main(args),
         Task::Truth(args) => tasks::truth::main(args),

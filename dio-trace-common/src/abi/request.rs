@@ -51,6 +51,8 @@ pub const REQ_PUNTED: u8 = 1 << 2;
 pub const REQ_VECTORED: u8 = 1 << 3;
 /// [`Request::flags`]: a completion was reported to io_uring, but the final result comes later.
 pub const REQ_PROVISIONAL: u8 = 1 << 4;
+/// [`Request::flags`]: the iovecs are those of a 32-bit program (`struct compat_iovec`).
+pub const REQ_COMPAT: u8 = 1 << 5;
 
 /// Bits of [`Request::rw_flags`]: the flags of the call (include/uapi/linux/fs.h). The kernel's
 /// IOCB_* have the same values since 5.10 (include/linux/fs.h).

@@ -1,8 +1,8 @@
 //! libaio (fs/aio.c).
 
-use dio_trace_common::abi::{API_LIBAIO, OP_READ, OP_WRITE, REQ_VECTORED, rwf};
+use dio_trace_common::abi::{API_LIBAIO, OP_READ, OP_WRITE, rwf};
 
-use super::{admitted, vector_len};
+use super::{Vector, admitted};
 use crate::{
     aio_reap,
     errno::EIOCBQUEUED,
@@ -35,13 +35,17 @@ fn aio_rw<A: Args>(ctx: &A, op: u8) {
     let nbytes: u64 = ctx.load(iocb, &AIO_IOCB_NBYTES);
     let opcode: u16 = ctx.load(iocb, &AIO_IOCB_OPCODE);
     let vectored = matches!(opcode, IOCB_CMD_PREADV | IOCB_CMD_PWRITEV);
+    let vector = match vectored {
+        true => Vector::at(admitted.thread, user, nbytes as u32),
+        false => Vector::single(nbytes),
+    };
     let issue = Issue {
         direct: admitted.direct,
         op,
         api: API_LIBAIO,
-        flags: if vectored { REQ_VECTORED } else { 0 },
+        flags: vector.flags,
         pos: ctx.load(iocb, &AIO_IOCB_OFFSET),
-        len: if vectored { vector_len(admitted.thread, user, nbytes as u32) } else { nbytes },
+        len: vector.len,
         user,
         nr_segs: if vectored { nbytes as u32 } else { 1 },
         rw_flags: rwf::of(ctx.load(iocb, &AIO_IOCB_RW_FLAGS)),

@@ -5,7 +5,7 @@ use dio_trace_common::{
     offsets::ABSENT,
 };
 
-use super::{admitted, vector_len};
+use super::{Vector, admitted};
 use crate::{
     errno::{EAGAIN, EIOCBQUEUED, EOPNOTSUPP, IOU_REQUEUE},
     evidence::{
@@ -51,13 +51,17 @@ fn io_rw<A: Args>(ctx: &A, op: u8, paired: bool) {
         opcode,
         IORING_OP_READV | IORING_OP_WRITEV | IORING_OP_READV_FIXED | IORING_OP_WRITEV_FIXED
     );
+    let vector = match vectored {
+        true => Vector::at(admitted.thread, user, len),
+        false => Vector::single(u64::from(len)),
+    };
     let issue = Issue {
         direct: admitted.direct,
         op,
         api: API_IO_URING,
-        flags: if vectored { REQ_VECTORED } else { 0 },
+        flags: vector.flags,
         pos: if pos == CURRENT { read(file, &FILE_F_POS) } else { pos },
-        len: if vectored { vector_len(admitted.thread, user, len) } else { u64::from(len) },
+        len: vector.len,
         user,
         nr_segs: if vectored { len } else { 1 },
         rw_flags: uring_flags::at_issue(req),

@@ -10,15 +10,16 @@ pub mod splice;
 pub mod sys_exit;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use dio_trace_common::abi::Stat;
+use dio_trace_common::abi::{REQ_COMPAT, REQ_VECTORED, Stat};
 
 use crate::{
     filter::{Direct, direct, process_wanted},
     kernel_memory::{Args, read_at},
     maps::count,
     preempt::PreemptGuard,
+    task::is_compat,
     thread_table::{ThreadRef, get_or_claim},
-    user_memory::{Iovec, read_user},
+    user_memory::{CompatIovec, Iovec, Segment, read_user},
 };
 
 /// A thread that may issue a request, with preemption off while this lives.
@@ -50,14 +51,49 @@ fn position(ppos: u64) -> i64 {
     read_at(ppos)
 }
 
-/// Sum of the lengths of `segments` iovecs in user memory; 0, which opens no request, if they
-/// cannot be read (the kernel read them a moment ago, or the call fails with EFAULT).
+/// A vector in user memory.
+struct Vector {
+    /// Sum of the lengths; 0, which opens no request, if they cannot be read (the kernel read them a
+    /// moment ago, or the call fails with EFAULT).
+    len: u64,
+    /// The request's flags.
+    flags: u8,
+}
+
+impl Vector {
+    #[inline(always)]
+    fn at(thread: ThreadRef, user: u64, segments: u32) -> Self {
+        if is_compat() {
+            let len = compat_vector_len(thread, user, segments);
+            return Self { len, flags: REQ_VECTORED | REQ_COMPAT };
+        }
+        Self { len: vector_len(thread, user, segments), flags: REQ_VECTORED }
+    }
+
+    /// A single buffer of this length, which is no vector.
+    #[inline(always)]
+    const fn single(len: u64) -> Self {
+        Self { len, flags: 0 }
+    }
+}
+
+#[inline(never)]
+fn vector_len(thread: ThreadRef, user: u64, segments: u32) -> u64 {
+    sum_of::<Iovec>(thread, user, segments)
+}
+
+#[inline(never)]
+fn compat_vector_len(thread: ThreadRef, user: u64, segments: u32) -> u64 {
+    sum_of::<CompatIovec>(thread, user, segments)
+}
+
+/// Sum of the lengths of the segments; see [`Vector::len`].
 ///
 /// Sixteen at a time, then the rest one by one. The number lies in the thread's record, not in a
 /// register: so the verifier sees one state in every step. Otherwise it would follow each way out
 /// of the loops by itself, once more in every program.
-#[inline(never)]
-fn vector_len(thread: ThreadRef, user: u64, segments: u32) -> u64 {
+#[inline(always)]
+fn sum_of<T: Segment>(thread: ThreadRef, user: u64, segments: u32) -> u64 {
     const UIO_MAXIOV: u32 = 1024; // include/uapi/linux/uio.h
     const CHUNK: u32 = 16;
     let kept = thread.nr_segs();
@@ -67,21 +103,21 @@ fn vector_len(thread: ThreadRef, user: u64, segments: u32) -> u64 {
         if (chunk + 1) * CHUNK > kept.get_volatile() {
             break;
         }
-        let at = user + u64::from(chunk) * size_of::<[Iovec; CHUNK as usize]>() as u64;
-        let Some(iovecs) = read_user::<[Iovec; CHUNK as usize]>(at) else { return unreadable() };
-        for iovec in &iovecs {
-            sum += iovec.len;
+        let at = user + u64::from(chunk) * size_of::<[T; CHUNK as usize]>() as u64;
+        let Some(segments) = read_user::<[T; CHUNK as usize]>(at) else { return unreadable() };
+        for segment in &segments {
+            sum += segment.bytes();
         }
     }
     for rest in 0..CHUNK {
         let segments = kept.get_volatile();
-        let segment = (segments & !(CHUNK - 1)) + rest;
-        if segment >= segments {
+        let number = (segments & !(CHUNK - 1)) + rest;
+        if number >= segments {
             break;
         }
-        let at = user + u64::from(segment) * size_of::<Iovec>() as u64;
-        let Some(iovec) = read_user::<Iovec>(at) else { return unreadable() };
-        sum += iovec.len;
+        let at = user + u64::from(number) * size_of::<T>() as u64;
+        let Some(segment) = read_user::<T>(at) else { return unreadable() };
+        sum += segment.bytes();
     }
     sum
 }

@@ -1,8 +1,8 @@
 //! read, pread, write, pwrite and their vectored forms (fs/read_write.c).
 
-use dio_trace_common::abi::{API_READ, API_READV, OP_READ, OP_WRITE, REQ_VECTORED, rwf};
+use dio_trace_common::abi::{API_READ, API_READV, OP_READ, OP_WRITE, rwf};
 
-use super::{admitted, position, vector_len};
+use super::{Vector, admitted, position};
 use crate::{
     filter::may_be_direct,
     issue::Issue,
@@ -77,13 +77,14 @@ fn vfs_iov<A: Args>(ctx: &A, op: u8) {
     let file = ctx.arg(0);
     let Some(admitted) = admitted(ctx, file) else { return };
     let (user, nr_segs, ppos) = (ctx.arg(1), ctx.arg(2) as u32, ctx.arg(3));
+    let vector = Vector::at(admitted.thread, user, nr_segs);
     let issue = Issue {
         direct: admitted.direct,
         op,
         api: API_READV,
-        flags: REQ_VECTORED,
+        flags: vector.flags,
         pos: position(ppos),
-        len: vector_len(admitted.thread, user, nr_segs),
+        len: vector.len,
         user,
         nr_segs,
         rw_flags: rwf::of(ctx.arg(4) as u32),

@@ -5,16 +5,17 @@ use core::hint::black_box;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use dio_trace_common::{
     abi::{OP_WRITE, Stat},
-    evidence::{Evidence, Facts},
+    evidence::{Evidence, Facts, seen},
     verdict::{self, Decision, Verdict, is_finding},
 };
 
 use crate::{
     alignment::{explain, wants_explaining},
-    config::{EMIT_ALL, FILTER_REQUESTS, VERIFY_STABLE, WHY_EAGAIN},
+    config::{EMIT_ALL, FILTER_REQUESTS, MAX_RW_COUNT, VERIFY_STABLE, WHY_EAGAIN},
     counters::count_request,
     errno::EAGAIN,
     evidence::{
+        EvidenceRef,
         page_cache::{discard_faulted, note_missed},
         would_block,
     },
@@ -118,6 +119,9 @@ pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
         let host: u64 = read(request.mapping().get(), &ADDRESS_SPACE_HOST);
         let size = read(host, &INODE_I_SIZE);
         request.size_end().set(size);
+        if ret as u64 == MAX_RW_COUNT.load() {
+            EvidenceRef::of(request).set_seen(seen::AT_MOST);
+        }
     }
     discard_faulted(request);
     if VERIFY_STABLE.load() != 0 && in_thread != 0 && ret > 0 {

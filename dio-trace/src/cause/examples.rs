@@ -4,7 +4,7 @@
 use dio_trace_common::{
     abi::{OP_WRITE, REQ_BLOCK_DEVICE, REQ_VECTORED, Request, inode_flag, ring, rwf, would_block},
     evidence::seen,
-    verdict::{MAX_RW_COUNT, Outcome, decide, magic},
+    verdict::{Outcome, decide, magic, max_rw_count},
 };
 
 use crate::{
@@ -593,8 +593,10 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
         "max-rw",
         |e| {
             e.r.len = 3 << 30;
-            e.r.evidence.direct_bytes = MAX_RW_COUNT;
-            e.short(MAX_RW_COUNT as i64);
+            let most = max_rw_count(16 << 10);
+            e.r.evidence.direct_bytes = most;
+            e.r.evidence.seen |= seen::AT_MOST;
+            e.short(most as i64);
         },
         |e| e.short(512),
     ),

@@ -8,7 +8,10 @@ use std::{
     ptr,
 };
 
-use crate::system::file_system::{is_stacked, may_lie_elsewhere};
+use crate::{
+    kernel::page_size,
+    system::file_system::{is_stacked, may_lie_elsewhere},
+};
 
 /// Number of pages of the range that are in the page cache; `None` if the kernel does not report it
 /// to this process.
@@ -141,10 +144,9 @@ pub(super) fn dirtied() -> Option<u64> {
 /// The most that a CPU holds back of a vmstat counter (mm/vmstat.c:calculate_normal_threshold).
 pub(super) const HELD_BACK: u64 = 125;
 
-/// The page size in bytes.
+/// Bytes in a page.
 pub(super) fn page() -> usize {
-    // SAFETY: no preconditions.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+    page_size() as usize
 }
 
 /// Writes back a file that this process created, and drops its clean pages.

@@ -13,7 +13,7 @@ use crate::{
         values::verdict,
         version,
     },
-    kernel::{line, release},
+    kernel::{line, page_size, release},
     model::MissingProbe,
     recording::{
         format::{Header, Scope},
@@ -190,6 +190,7 @@ impl RecordArgs {
             tool: version::TEXT.clone(),
             host: line("/proc/sys/kernel/hostname"),
             kernel: release(),
+            page: u32::try_from(page_size()).ok(),
             boot: line("/proc/sys/kernel/random/boot_id"),
             started: clock.wall(Clock::monotonic()),
             clock: clock.offset(),

@@ -45,7 +45,7 @@ use crate::{
         sink::Sink,
         summary::Scope,
     },
-    kernel::release,
+    kernel::{page_size, release},
     model::{AttachMode, Event, RequestFilter, Totals},
     recording::recorder::Recorder,
     system::{cgroup::is_populated, open_files::direct_fds, processes},
@@ -127,7 +127,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let mut enricher = Enricher::with_stacks(tracer.stacks(&options)?);
     enricher.look_around(&family.all());
     give_up_privilege(&tracer);
-    let watched = WatchedEffects::by(tracer.coverage().0);
+    let watched = WatchedEffects::by(tracer.coverage().0, page_size());
     let pipeline = Pipeline::new(enricher, Clock::now(), watched, common.filter())
         .with_sight(Sight { sees_all: all, shows_all: all });
     let scope = family.scope(text.clone());

@@ -123,16 +123,19 @@ pub struct WatchedEffects {
     pub flushes: bool,
     pub invalidations: bool,
     pub additions: bool,
+    /// Bytes in a page of the kernel that the requests were made on.
+    pub page_size: u64,
 }
 
 impl WatchedEffects {
     /// Derives them from the names of the attached probes.
     #[must_use]
-    pub fn by(attached: &[String]) -> Self {
+    pub fn by(attached: &[String], page_size: u64) -> Self {
         Self {
             flushes: Effect::Flushed.is_observed_by(attached),
             invalidations: Effect::Invalidated.is_observed_by(attached),
             additions: Effect::ReadAhead.is_observed_by(attached),
+            page_size,
         }
     }
 }
@@ -272,7 +275,6 @@ fn flushed(request: &Request, fs: &str, watched: WatchedEffects) -> Option<u32> 
 /// Pages of the buffered part of a write that were not written back before it returned; None for a
 /// read, or if write-back is not probed.
 fn dirty_left(request: &Request, cached: u64, direct: u64, watched: WatchedEffects) -> Option<u32> {
-    const PAGE: u64 = 4096;
     if request.op != OP_WRITE || !watched.flushes || request.pos < 0 {
         return None;
     }
@@ -280,6 +282,6 @@ fn dirty_left(request: &Request, cached: u64, direct: u64, watched: WatchedEffec
         return Some(0);
     }
     let start = request.pos as u64 + direct;
-    let pages = (start + cached - 1) / PAGE - start / PAGE + 1;
+    let pages = (start + cached - 1) / watched.page_size - start / watched.page_size + 1;
     Some(u32::try_from(pages).unwrap_or(u32::MAX))
 }

@@ -15,6 +15,12 @@ pub(crate) fn release() -> String {
     line("/proc/sys/kernel/osrelease")
 }
 
+/// Bytes in a page of the running kernel.
+pub(crate) fn page_size() -> u64 {
+    // SAFETY: no preconditions.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
 /// The version of the running kernel as its distribution tells it apart from `uname -r`, which may
 /// hide the stable release; `None` if it does not tell.
 pub(crate) fn upstream() -> Option<String> {

@@ -27,7 +27,7 @@ use crate::{
 };
 
 const WATCHED: WatchedEffects =
-    WatchedEffects { flushes: true, invalidations: true, additions: true };
+    WatchedEffects { flushes: true, invalidations: true, additions: true, page_size: 4096 };
 
 /// Fuzz target: an event of the ring buffer.
 pub fn event(bytes: &[u8]) {

@@ -96,7 +96,8 @@ fn run(verbose: bool) -> (String, Summary) {
         enricher.know(request(n, PROCESSES[0]).file, &path, fs, options, attrs);
     }
     let clock = Clock::fixed(1_767_323_045_000_000_000);
-    let watched = WatchedEffects { flushes: true, invalidations: true, additions: true };
+    let watched =
+        WatchedEffects { flushes: true, invalidations: true, additions: true, page_size: 4096 };
     let style = Style { width: 80, colour: false, cut: true, all: false, verbose };
     let mut screen = Screen::new(Vec::new(), style, Shown::ASKED);
     let mut causes = Causes::default();

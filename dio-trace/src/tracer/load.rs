@@ -9,10 +9,11 @@ use dio_trace_common::{
     abi::Counter,
     kfunc::{CAST, PREEMPTION, WORD},
     offsets::ABSENT,
+    verdict::max_rw_count,
 };
 
 use crate::{
-    kernel::{btf::Types, preempt::preemptible, preflight::lacks_locked_memory, probes},
+    kernel::{btf::Types, page_size, preempt::preemptible, preflight::lacks_locked_memory, probes},
     tracer::{Options, Scope, kfunc},
 };
 
@@ -20,10 +21,10 @@ use crate::{
 #[repr(C, align(32))]
 struct Aligned<T: ?Sized>(T);
 
-static ALIGNED: &Aligned<[u8]> =
-    &Aligned(*include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/dio-trace.bpf.o")));
+static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("DIO_TRACE_OBJECT")));
 
-/// The committed eBPF object; `cargo xtask bpf --check` verifies that it matches its source.
+/// The committed eBPF object for this architecture, on which the registers of a kprobe's arguments
+/// depend (build.rs finds it). `cargo xtask bpf --check` verifies that it matches its source.
 pub static OBJECT: &[u8] = &ALIGNED.0;
 
 /// Bytes of the ring buffer if only findings are emitted, which are rare, and if all requests are.
@@ -77,7 +78,8 @@ impl Kernel {
             .with_context(|| format!("cannot parse {PATH}"))?;
         let linked = |name: &str| {
             let mut functions = PREEMPTION.iter().chain(CAST);
-            name == WORD.0 || functions.any(|(_, function)| *function == name)
+            [WORD.0, "thread_info"].contains(&name)
+                || functions.any(|(_, function)| *function == name)
         };
         let wanted = |name: &str| structs.contains(name) || probes::wants(name) || linked(name);
         let types = Types::parse(data, wanted).with_context(|| format!("cannot parse {PATH}"))?;
@@ -94,6 +96,13 @@ impl Kernel {
     }
 }
 
+/// Where `task_struct.thread_info` says that the current system call is one of a 32-bit program: the
+/// member, and the bit of its low 32 bits.
+#[cfg(target_arch = "x86_64")]
+const COMPAT: (&str, u32) = ("status", 1 << 1); // TS_COMPAT, arch/x86/include/asm/thread_info.h
+#[cfg(not(target_arch = "x86_64"))]
+const COMPAT: (&str, u32) = ("flags", 1 << 22); // TIF_32BIT, arch/arm64/include/asm/thread_info.h
+
 /// Sets offsets and options as constants of the object, then parses it and creates its maps.
 pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
@@ -106,6 +115,9 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let follow = u32::from(matches!(options.scope, Scope::Processes { children: true, .. }));
     let o_direct = libc::O_DIRECT as u32;
     let o_append = libc::O_APPEND as u32;
+    let most = max_rw_count(page_size());
+    let thread_info = kernel.types.offset("task_struct", "thread_info")?;
+    let compat = thread_info + kernel.types.offset("thread_info", COMPAT.0)?;
     let all = u32::from(options.all);
     let stacks = u32::from(options.stacks);
     let why_eagain = u32::from(options.why_eagain);
@@ -123,6 +135,9 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
         .override_global(aya_log::LEVEL, &log_level, true)
         .override_global("O_DIRECT", &o_direct, true)
         .override_global("O_APPEND", &o_append, true)
+        .override_global("MAX_RW_COUNT", &most, true)
+        .override_global("COMPAT_WORD", &compat, true)
+        .override_global("COMPAT_BIT", &COMPAT.1, true)
         .override_global("FILTER_THREADS", &filters, true)
         .override_global("FILTER_PIDS", &filter, true)
         .override_global("FOLLOW_CHILDREN", &follow, true)

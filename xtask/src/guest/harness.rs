@@ -1,6 +1,7 @@
 //! The harness: starts a program and dio-trace on it, waits for both, and reads what dio-trace
 //! wrote.
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -10,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use aya::programs::loaded_programs;
 use clap::Args;
 use serde::de::DeserializeOwned;
 
@@ -115,6 +117,24 @@ pub(crate) fn wait_until_tracing(tool: &mut Child, traces: &Traces) -> Result<()
     }
 }
 
+/// The instructions that the verifier walked for each eBPF program that is loaded now; none on
+/// kernels before 5.16. Names are cut to 15 characters by the kernel; of programs whose names are
+/// then the same the largest number counts.
+pub(crate) fn verified_instructions() -> Result<BTreeMap<String, u32>> {
+    let mut programs: BTreeMap<String, u32> = BTreeMap::new();
+    for program in loaded_programs() {
+        let program = program.context("cannot list the loaded programs")?;
+        let (Some(name), Some(verified)) =
+            (program.name_as_str(), program.verified_instruction_count())
+        else {
+            continue;
+        };
+        let most = programs.entry(name.to_owned()).or_default();
+        *most = verified.max(*most);
+    }
+    Ok(programs)
+}
+
 /// Parses the request lines of dio-trace's JSON output.
 pub(crate) fn requests<T: DeserializeOwned>(json: &str) -> Result<Vec<T>> {
     let lines = json.lines().filter(|line| line.contains("\"kind\":\"request\""));
@@ -126,6 +146,13 @@ pub(crate) fn not_ended_with(output: &Output, code: i32) -> Option<String> {
     let talk = String::from_utf8_lossy(&output.stderr);
     (output.status.code() != Some(code))
         .then(|| format!("ended with {}, not {code}: {}", output.status, talk.trim()))
+}
+
+/// Stops dio-trace as Ctrl-C does, and waits as [`end`].
+pub(crate) fn stop(tool: Child, traces: &Traces) -> Result<()> {
+    // SAFETY: our own child, which has not been waited for.
+    unsafe { libc::kill(tool.id() as libc::pid_t, libc::SIGINT) };
+    end(tool, traces)
 }
 
 /// Waits until dio-trace exits, and fails unless it exits with 0.

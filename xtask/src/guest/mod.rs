@@ -10,6 +10,7 @@
 //! - [`harness`]: runs dio-trace on a program; [`check`]: compares its report with the truth
 //! - [`workload`]: the program that makes the cells' requests
 //! - [`demo`]: the demonstration
+//! - [`load`]: loads the eBPF programs on one kernel
 //! - [`prometheus`]: a server scrapes dio-trace
 //! - [`scenarios`]: tests of what cells cannot show
 //! - [`suite`]: runs all of these on one kernel
@@ -24,6 +25,7 @@ mod demo;
 mod direct_io;
 mod fixtures;
 mod harness;
+mod load;
 mod matrix;
 mod prometheus;
 mod questions;
@@ -38,8 +40,8 @@ use clap::Subcommand;
 
 use fixtures::fuse;
 use scenarios::{
-    blind, cut, family, innocents, live, mixed, named, released, reports, rings, shorts, stacks,
-    unprivileged,
+    blind, compat, cut, family, innocents, live, mixed, named, released, reports, rings, shorts,
+    stacks, unprivileged,
 };
 use suite::by_hand;
 
@@ -83,6 +85,10 @@ pub(crate) enum Guest {
     CutLoad(cut::CutLoadArgs),
     /// Run only the scenario of io_uring's rarer features
     Rings(by_hand::AloneArgs),
+    /// Run only the scenario of 32-bit programs
+    Compat(by_hand::AloneArgs),
+    /// The program of the `compat` scenario
+    CompatUser(compat::CompatUserArgs),
     /// The program of the `rings` scenario
     RingsUser(rings::RingsUserArgs),
     /// Run only the scenario of public reports
@@ -127,6 +133,8 @@ pub(crate) enum Guest {
     UpkeepLoad(bench::upkeep::UpkeepLoadArgs),
     /// Trace real programs and compare the counts
     Apps(apps::AppsArgs),
+    /// Load and attach every eBPF program
+    Load(load::LoadArgs),
     /// Answer a question of docs/questions.md
     Questions(questions::QuestionsArgs),
     /// Compare what Prometheus has scraped with the summary
@@ -168,6 +176,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Blind(args) => by_hand::alone(args, unprivileged::SETUPS, blind::check),
         Guest::Cut(args) => by_hand::alone(args, cut::SETUPS, cut::check),
         Guest::Rings(args) => by_hand::alone(args, rings::SETUPS, rings::check),
+        Guest::Compat(args) => by_hand::alone(args, compat::SETUPS, compat::check),
+        Guest::CompatUser(args) => compat::user(args).map(|()| 0),
         Guest::RingsUser(args) => rings::user(args).map(|()| 0),
         Guest::CutLoad(args) => cut::load(args).map(|()| 0),
         Guest::Released(args) => by_hand::alone(args, released::SETUPS, released::check),
@@ -189,6 +199,7 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Upkeep(args) => bench::upkeep::main(args).map(|()| 0),
         Guest::UpkeepLoad(args) => bench::upkeep::load(args).map(|()| 0),
         Guest::Apps(args) => apps::main(args).map(|()| 0),
+        Guest::Load(args) => load::main(args).map(|()| 0),
         Guest::Questions(args) => questions::main(args),
         Guest::Prometheus(args) => prometheus::main(args),
         Guest::QuestionsReader(args) => questions::reader(args).map(|()| 0),

@@ -18,7 +18,7 @@ use crate::{
     guest::{
         contract::prometheus::{Scraped, Totals},
         fixtures::{self, ROOT},
-        harness::{Traces, end, wait_until_tracing},
+        harness::{Traces, stop, wait_until_tracing},
         questions::{self, QuestionsReaderArgs},
     },
     host::cmd::{self, text},
@@ -80,9 +80,7 @@ pub(crate) fn main(args: &PrometheusArgs) -> Result<u8> {
         server.ask(expression)?;
     }
     server.stop()?;
-    // SAFETY: our own child, which has not been waited for.
-    unsafe { libc::kill(tool.id() as libc::pid_t, libc::SIGINT) };
-    end(tool, &traces)?;
+    stop(tool, &traces)?;
     let summary = summary(&fs::read_to_string(json)?)?;
     let row = Scraped { prometheus, summary, seconds };
     let mut out = File::create(&args.out).context("cannot write the row")?;

@@ -17,7 +17,7 @@ use crate::{
         contract::questions::Answer,
         direct_io::memory::Buffer,
         fixtures::{self, Place, ROOT},
-        harness::{Traces, end, wait_until_tracing},
+        harness::{Traces, stop, wait_until_tracing},
     },
     host::{
         cmd::{self, say, text},
@@ -125,9 +125,7 @@ fn postgres(args: &QuestionsArgs) -> Result<Recorded> {
     let (mut child, traces) = record(&args.tool, &file, &["attach", "-p", &pid])?;
     wait_until_tracing(&mut child, &traces)?;
     server.work()?;
-    // SAFETY: our own child, which has not been waited for.
-    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
-    end(child, &traces)?;
+    stop(child, &traces)?;
     server.stop()?;
     let commands = vec![format!("sudo dio-trace record --all -p {pid} -o pg.dio")];
     Ok(Recorded { file, commands })

@@ -186,7 +186,7 @@ fn clone(file: &Path, path: &Path) -> Result<()> {
     const FICLONE: libc::c_ulong = 0x4004_9409;
     let (file, twin) = (File::open(file)?, File::create(path)?);
     // SAFETY: two descriptors, no memory.
-    if unsafe { libc::ioctl(twin.as_raw_fd(), FICLONE, file.as_raw_fd()) } < 0 {
+    if unsafe { libc::ioctl(twin.as_raw_fd(), FICLONE as _, file.as_raw_fd()) } < 0 {
         return Err(io::Error::last_os_error()).context("cannot clone the file");
     }
     Ok(())

@@ -9,6 +9,7 @@
 //!   metrics
 //! - [`step_runner`]: runs the steps of a long command and prints the table at its end
 pub(crate) mod apt;
+pub(crate) mod arch;
 pub(crate) mod browser;
 pub(crate) mod build;
 pub(crate) mod cmd;

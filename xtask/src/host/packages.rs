@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use crate::host::cmd::{is_static, output, quote, say, shown, which};
 
 /// A program and the Debian package that contains it.
+#[derive(Debug)]
 pub(crate) struct Need {
     tool: &'static str,
     package: &'static str,
@@ -15,13 +16,14 @@ const fn need(tool: &'static str, package: &'static str) -> Need {
     Need { tool, package }
 }
 
+/// Needed to boot VMs of an architecture.
+pub(crate) const QEMU_X86_64: &[Need] = &[need("qemu-system-x86_64", "qemu-system-x86")];
+/// As [`QEMU_X86_64`], with the firmware that the machine's devices load.
+pub(crate) const QEMU_AARCH64: &[Need] = &[need("qemu-system-aarch64", "qemu-system-arm")];
+
 /// Needed to boot any VM.
-pub(crate) const VM: &[Need] = &[
-    need("qemu-system-x86_64", "qemu-system-x86"),
-    need("busybox", "busybox-static"),
-    need("depmod", "kmod"),
-    need("xz", "xz-utils"),
-];
+pub(crate) const VM: &[Need] =
+    &[need("busybox", "busybox-static"), need("depmod", "kmod"), need("xz", "xz-utils")];
 
 /// Needed by the scenarios: the guest runs the host's programs.
 pub(crate) const SCENARIOS: &[Need] = &[
@@ -105,6 +107,11 @@ pub(crate) const PROOFS: &[Need] = &[
 /// Needed to fetch Debian packages without touching the system's apt.
 pub(crate) const APT: &[Need] =
     &[need("apt-get", "apt"), need("dpkg-deb", "dpkg"), need("tar", "tar")];
+
+/// The packages of these groups.
+pub(crate) fn names(needs: &[&'static [Need]]) -> impl Iterator<Item = &'static str> {
+    needs.iter().flat_map(|group| group.iter()).map(|need| need.package)
+}
 
 /// Installs the programs of these groups that are missing.
 ///

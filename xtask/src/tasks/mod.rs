@@ -1,6 +1,6 @@
 //! The commands of `cargo xtask`, one file per command.
 //!
-//! - [`bpf`], [`kernel`], [`vm`]: build the eBPF object, fetch kernels, run a VM by hand
+//! - [`bpf`], [`kernels`], [`vm`]: build the eBPF objects, fetch and try kernels, run a VM by hand
 //! - [`test`], [`demo`]: run all checks; show dio-trace at work
 //! - [`truth`]: runs every scenario on every kernel; [`suites`]: the part shared with [`test`]
 //! - [`stress`]: makes thousands of requests at once and accounts for each
@@ -20,7 +20,7 @@ pub(crate) mod dist;
 pub(crate) mod fleet;
 pub(crate) mod fuzz;
 pub(crate) mod html;
-pub(crate) mod kernel;
+pub(crate) mod kernels;
 pub(crate) mod man;
 pub(crate) mod questions;
 pub(crate) mod stress;

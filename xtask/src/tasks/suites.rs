@@ -5,15 +5,22 @@ use std::{collections::VecDeque, fs, path::Path, sync::Mutex, thread, time::Dura
 use anyhow::{Context, Result};
 
 use crate::{
+    cross,
     guest::contract::suite::Suite,
     host::{
-        build,
+        arch::Arch,
         cmd::text,
         packages::{self, Need},
         paths,
         step_runner::{Outcome, Step, timed},
     },
-    vm::{boot::Setup, interrupts, kernels, running::Stream},
+    vm::{
+        boot::Setup,
+        interrupts,
+        kernels::{self, Kernel},
+        running::Stream,
+        userland,
+    },
 };
 
 /// The most mismatches to print for one run. Its suite.json has all of them.
@@ -27,8 +34,10 @@ const WORDS: &str = "words";
 /// One suite on one kernel.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
-    /// A kernel series.
+    /// A kernel by its name: `6.12`, `6.12-arm64-16k`.
     pub(crate) kernel: &'static str,
+    /// The kernel itself, if it is not one of Debian's archive.
+    pub(crate) given: Option<Kernel>,
     /// fentry or kprobe: how dio-trace attaches.
     pub(crate) attach: &'static str,
     /// Further arguments for the guest's suite, which choose the fixtures.
@@ -38,6 +47,11 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// The kernel, fetched if it is not in the cache.
+    pub(crate) fn kernel(&self) -> Result<Kernel> {
+        self.given.clone().map_or_else(|| kernels::find(self.kernel, None), Ok)
+    }
+
     /// The name of the step and of its result's folder: `vm-6.12-fentry`.
     pub(crate) fn name(&self) -> String {
         format!("vm-{}-{}", self.kernel, self.attach)
@@ -62,10 +76,18 @@ pub(crate) fn at_once(wanted: Option<usize>) -> usize {
 /// binaries.
 pub(crate) fn prepare(runs: &[Run], tools: &[&[Need]]) -> Result<()> {
     packages::ensure(tools)?;
+    let mut arches: Vec<&Arch> = Vec::new();
     for run in runs {
-        kernels::find(run.kernel, None)?;
+        let arch = run.kernel()?.arch;
+        if !arches.iter().any(|known| known.name == arch.name) {
+            arches.push(arch);
+        }
     }
-    build::release(&["dio-trace", "xtask"]).map(drop)
+    for arch in arches {
+        userland::root(arch)?;
+        cross::programs(arch)?;
+    }
+    Ok(())
 }
 
 /// The result of an earlier run with the same arguments and the dio-trace binary of the current
@@ -74,7 +96,8 @@ pub(crate) fn kept(run: &Run) -> Option<Done> {
     let target = paths::target().ok()?;
     let out = target.join("vm-test").join(run.name());
     let read_both = |a, b| Some((fs::read(a).ok()?, fs::read(b).ok()?));
-    let (then, now) = read_both(out.join(TOOL), target.join("release/dio-trace"))?;
+    let arch = kernels::cached(run.kernel).ok()??.arch;
+    let (then, now) = read_both(out.join(TOOL), cross::folder(arch).ok()?.join("dio-trace"))?;
     let words = fs::read_to_string(out.join(WORDS)).ok()?;
     let suite = read(&out.join("suite.json"));
     let passed = matches!(evaluate(&suite, 0, &out), Outcome::Passed);
@@ -117,10 +140,12 @@ pub(crate) fn run_all(runs: Vec<Run>, at_once: usize) -> Result<Vec<Done>> {
 
 fn one(run: &Run) -> Result<(Outcome, Option<Suite>)> {
     let name = run.name();
-    let binaries = paths::target()?.join("release");
+    let kernel = run.kernel()?;
+    let binaries = cross::folder(kernel.arch)?;
+    let series = kernel.series.clone();
     let out = paths::target()?.join("vm-test").join(&name);
     paths::fresh(&out)?;
-    let mut setup = Setup::new(kernels::find(run.kernel, None)?);
+    let mut setup = Setup::new(kernel);
     setup.out = Some(out.clone());
     let (xtask, tool) = (binaries.join("xtask"), binaries.join("dio-trace"));
     let mut command = [
@@ -132,7 +157,7 @@ fn one(run: &Run) -> Result<(Outcome, Option<Suite>)> {
         "--attach",
         run.attach,
         "--series",
-        run.kernel,
+        &series,
         "--out",
         "/out/suite.json",
     ]

@@ -68,7 +68,13 @@ pub(crate) fn main(args: &TestArgs) -> Result<u8> {
     interrupts::catch_interrupts();
     let runs: Vec<Run> = SCENARIOS
         .iter()
-        .map(|&(kernel, attach)| Run { kernel, attach, words: words(kernel, attach), limit: LIMIT })
+        .map(|&(kernel, attach)| Run {
+            kernel,
+            given: None,
+            attach,
+            words: words(kernel, attach),
+            limit: LIMIT,
+        })
         .collect();
     check_names(args, &runs)?;
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);

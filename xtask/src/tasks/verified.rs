@@ -60,7 +60,11 @@ pub(crate) fn keep(done: &[Done]) -> Result<()> {
 fn measured(done: &[Done]) -> Numbers {
     let of = |run: &Run| {
         let path = paths::target().ok()?.join("vm-test").join(run.name()).join(VERIFIED);
-        fs::read_to_string(path).ok().map(|text| parse(&text))
+        let numbers = parse(&fs::read_to_string(path).ok()?);
+        // The guest knows its series, and not the kernel's flavour and architecture.
+        let named =
+            |((_, attach, program), number)| ((run.kernel.to_owned(), attach, program), number);
+        Some(numbers.into_iter().map(named).collect::<Numbers>())
     };
     done.iter().filter_map(|done| of(&done.run)).flatten().collect()
 }

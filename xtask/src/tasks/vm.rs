@@ -4,11 +4,15 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::vm::{
-    boot::{Mode, Setup},
-    interrupts, kernels,
-    qemu::Machine,
-    running::{self, Vm, to_terminal},
+use crate::{
+    host::arch,
+    vm::{
+        boot::{Mode, Setup},
+        interrupts,
+        kernels::{self, Kernel},
+        qemu::Machine,
+        running::{self, Vm, to_terminal},
+    },
 };
 
 /// Boot a kernel in QEMU and run a command in it, or a shell
@@ -28,9 +32,15 @@ use crate::vm::{
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct VmArgs {
-    /// A Debian series (5.10, 6.1, 6.12, 6.18, 7.3), or a kernel image with --modules
+    /// A Debian series (5.10, 6.1, 6.12, 6.18, 7.3, or another that its archive has), possibly with
+    /// an architecture and a flavour (6.12-rt, 6.12-arm64-16k), or a kernel image with --modules
     #[arg(long, default_value = "6.12")]
     kernel: String,
+    /// The architecture of the kernel: amd64, arm64 [default: this machine's]
+    ///
+    /// A guest of another architecture is emulated, and its root is a userland of Debian packages.
+    #[arg(long, conflicts_with = "modules")]
+    arch: Option<String>,
     /// The modules of the kernel image: a folder like /lib/modules/VERSION
     #[arg(long, value_name = "DIR")]
     modules: Option<PathBuf>,
@@ -66,8 +76,9 @@ pub(crate) struct VmArgs {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "stop", "inside", "timeout"])]
     keep: Option<String>,
     /// The folder that is the guest's root, under an overlay
-    #[arg(long, value_name = "DIR", default_value = "/", conflicts_with_all = ["stop", "inside"])]
-    root: PathBuf,
+    /// [default: this machine's /, or a userland of the architecture]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["stop", "inside"])]
+    root: Option<PathBuf>,
     /// Run the command in a VM that --keep booted
     #[arg(long = "in", value_name = "NAME", conflicts_with_all = ["name", "stop", "out"])]
     inside: Option<String>,
@@ -77,6 +88,13 @@ pub(crate) struct VmArgs {
     /// The command [default: a shell on the console]
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
+}
+
+fn kernel(args: &VmArgs) -> Result<Kernel> {
+    let Some(arch) = &args.arch else {
+        return kernels::find(&args.kernel, args.modules.as_deref());
+    };
+    kernels::debian(&format!("{}-{}", args.kernel, arch::find(arch)?.debian))
 }
 
 pub(crate) fn main(args: &VmArgs) -> Result<u8> {
@@ -91,7 +109,7 @@ pub(crate) fn main(args: &VmArgs) -> Result<u8> {
         }
         return Vm::kept(name)?.run(&args.command, timeout, &mut to_terminal);
     }
-    let kernel = kernels::find(&args.kernel, args.modules.as_deref())?;
+    let kernel = kernel(args)?;
     let setup = Setup {
         machine: Machine {
             kernel: kernel.clone(),

@@ -18,9 +18,11 @@ use crate::{
         initrd,
         interrupts::interrupted,
         kernels::Kernel,
+        platform::Platform,
         qemu::{self, Accel, Console, Machine, Share},
         run_folder::{put, qemu_pid, run_folder, script},
         running::{Sink, Vm},
+        userland,
     },
 };
 
@@ -36,8 +38,9 @@ pub(crate) struct Setup {
     pub(crate) name: Option<String>,
     /// The host's folder that the guest has as /out; `None`: `out` in the run folder.
     pub(crate) out: Option<PathBuf>,
-    /// The host's folder that is the guest's root, under an overlay: nothing in it changes.
-    pub(crate) root: PathBuf,
+    /// The host's folder that is the guest's root, under an overlay: nothing in it changes. `None`:
+    /// this machine's own root, or the userland of another architecture.
+    pub(crate) root: Option<PathBuf>,
     /// Whether systemd of that root is the guest's first process.
     pub(crate) systemd: bool,
 }
@@ -53,7 +56,7 @@ impl Setup {
             turns: false,
             append: String::new(),
         };
-        Self { machine, name: None, out: None, root: "/".into(), systemd: false }
+        Self { machine, name: None, out: None, root: None, systemd: false }
     }
 }
 
@@ -90,7 +93,7 @@ impl Setup {
         if !io::stdin().is_terminal() {
             bail!("no command, and no terminal for a shell: add -- CMD");
         }
-        packages::ensure(&[packages::VM])?;
+        self.ensure()?;
         let mut vm = self.launch(&Mode::Shell)?;
         let child = vm.child.as_mut().context("QEMU is gone")?;
         let status = child.wait().context("cannot wait for QEMU")?;
@@ -103,7 +106,7 @@ impl Setup {
     /// Boots the VM. If it does not come up, boots it a second time, because an emulated kernel
     /// occasionally hangs early.
     pub(crate) fn boot(&self, mode: Mode<'_>) -> Result<Vm> {
-        packages::ensure(&[packages::VM])?;
+        self.ensure()?;
         let mut vm = self.launch(&mode)?;
         if let Err(error) = vm.wait_until_up(self.limit()) {
             // If init itself gave up, a second boot would fail the same way.
@@ -118,6 +121,10 @@ impl Setup {
         }
         vm.kept = matches!(mode, Mode::Keep);
         Ok(vm)
+    }
+
+    fn ensure(&self) -> Result<()> {
+        packages::ensure(&[packages::VM, Platform::of(self.machine.kernel.arch)?.needs])
     }
 
     fn limit(&self) -> Duration {
@@ -169,9 +176,14 @@ impl Setup {
             ("WORKSPACE", workspace.display().to_string()),
             ("FRESH", words.join(" ")),
             ("TERM_OF_HOST", term),
+            ("CONSOLE", Platform::of(kernel.arch)?.console.to_owned()),
         ];
         let image = run.join("initrd.img");
-        fs::write(&image, initrd::build(kernel, &settings)?)
+        let root = match &self.root {
+            Some(root) => root.clone(),
+            None => userland::root(kernel.arch)?,
+        };
+        fs::write(&image, initrd::build(kernel, &root, &settings)?)
             .with_context(|| format!("cannot write {}", image.display()))?;
         let share = |tag: &str, path: &Path, writable| Share {
             tag: tag.to_owned(),
@@ -179,7 +191,7 @@ impl Setup {
             writable,
         };
         let mut shares = vec![
-            share("root", &self.root, false),
+            share("root", &root, false),
             share("control", &control, true),
             share("modules", &kernel.modules, false),
             share("out", &out, true),
@@ -193,7 +205,7 @@ impl Setup {
         let console = if shell { Console::Terminal } else { Console::Log(&log) };
         let mut command = qemu::command(&self.machine, &image, &run, &shares, &console)?;
         let title = format!("Linux {}", kernel.version);
-        let accel = if self.machine.icount { Accel::Tcg } else { Accel::here() };
+        let accel = if self.machine.icount { Accel::Tcg } else { Accel::here(kernel.arch) };
         say(format!("booting {title} ({})", accel.name()));
         if !shell {
             let errors = fs::File::create(run.join("qemu.err")).context("cannot make qemu.err")?;

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    host::{build, paths},
+    cross,
+    host::paths,
     vm::{boot::Setup, interrupts, kernels::Kernel, qemu::Machine, running::to_terminal},
 };
 
@@ -28,7 +29,7 @@ impl Part<'_> {
         machine: impl FnOnce(&mut Machine),
     ) -> Result<Vec<T>> {
         interrupts::catch_interrupts();
-        let release = build::release(&["dio-trace", "xtask"])?;
+        let release = cross::programs(self.kernel.arch)?;
         let out = paths::target()?.join(format!("vm-{}", self.name));
         paths::fresh(&out)?;
         let mut setup = Setup::new(self.kernel.clone());

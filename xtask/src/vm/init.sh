@@ -1,5 +1,5 @@
-# The guest's init, run by busybox sh. xtask sets MODE, WORKSPACE, FRESH (words tag=path) and
-# TERM_OF_HOST above. The root is an overlay: the host's / read-only, and a tmpfs on top. /out and
+# The guest's init, run by busybox sh. xtask sets MODE, WORKSPACE, FRESH (words tag=path),
+# TERM_OF_HOST and CONSOLE above. The root is an overlay: the host's / read-only, and a tmpfs on top. /out and
 # the control folder (/vm) are folders of the host, mounted writable.
 export PATH=/bin:/sbin
 mount -t proc proc /proc
@@ -93,7 +93,7 @@ shell)
   setsid -c chroot /new /usr/bin/env -i -C "$WORKSPACE" PS1='dio-trace-vm:\w\$ ' HOME=/root \
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
     TERM="$TERM_OF_HOST" DM_DISABLE_UDEV=1 DIO_TRACE_VM=1 \
-    /bin/bash --norc --noprofile -i </dev/ttyS0 >/dev/ttyS0 2>&1
+    /bin/bash --norc --noprofile -i <"/dev/$CONSOLE" >"/dev/$CONSOLE" 2>&1
   ;;
 keep)
   while [ ! -e /vm/stop ]; do

@@ -24,9 +24,13 @@ const APPLETS: &[&str] = &[
     "ls", "mkdir", "mknod", "mount", "mv", "poweroff", "rm", "setsid", "sleep", "sync", "uname",
 ];
 
-/// The initramfs for this kernel. `settings` become shell variables of the init script.
-pub(crate) fn build(kernel: &Kernel, settings: &[(&str, String)]) -> Result<Vec<u8>> {
-    let busybox = which("busybox").context("busybox is missing (package busybox-static)")?;
+/// The initramfs for this kernel and the guest's root. `settings` become shell variables of the init
+/// script.
+pub(crate) fn build(kernel: &Kernel, root: &Path, settings: &[(&str, String)]) -> Result<Vec<u8>> {
+    let busybox = match kernel.arch.is_host() {
+        true => which("busybox").context("busybox is missing (package busybox-static)")?,
+        false => root.join("usr/bin/busybox"),
+    };
     if !is_static(&busybox) {
         bail!("{} is not a static program: install busybox-static", busybox.display());
     }

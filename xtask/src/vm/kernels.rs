@@ -1,8 +1,8 @@
-//! The kernels that VMs boot: Debian's full kernels by series, kept in the cache, or a kernel image
-//! of the user.
+//! The kernels that VMs boot: Debian's kernels by series, architecture and flavour, kept in the
+//! cache, or a kernel image of the user.
 use std::{
     cmp::Ordering,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::host::{
     apt::{self, Apt},
+    arch::{self, ARCHES, Arch},
     cmd::{output, say, which},
     packages, paths,
 };
@@ -63,11 +64,62 @@ const WANTED: &[&str] = &[
     "net/vmw_vsock",
 ];
 
+/// The flavours of Debian's kernels beside the plain one, with the place of their name in that of a
+/// package. `16k` has pages of that size, on arm64 alone.
+const FLAVOURS: &[(&str, &str)] =
+    &[("rt", "-rt-ARCH"), ("cloud", "-cloud-ARCH"), ("16k", "-ARCH-16k")];
+const PLAIN: &str = "-ARCH";
+
+/// A kernel of Debian's archive, written as `6.12`, `6.12-rt`, `6.12-arm64` or `6.12-arm64-16k`.
+/// Without an architecture it is of this machine's.
+#[derive(Clone, Debug)]
+struct Spec {
+    series: String,
+    arch: &'static Arch,
+    flavour: Option<&'static str>,
+}
+
+impl Spec {
+    /// `None` if the text is not of that form.
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('-');
+        let series = parts.next().filter(|part| is_series(part))?.to_owned();
+        let mut spec = Self { series, arch: arch::host().ok()?, flavour: None };
+        for part in parts {
+            if let Some((name, _)) = FLAVOURS.iter().find(|(name, _)| *name == part) {
+                spec.flavour = Some(name);
+            } else {
+                spec.arch = ARCHES.iter().find(|arch| arch.debian == part)?;
+            }
+        }
+        Some(spec)
+    }
+
+    /// The end of the names of its packages.
+    fn suffix(&self) -> String {
+        let pattern = FLAVOURS.iter().find(|(name, _)| Some(*name) == self.flavour);
+        pattern.map_or(PLAIN, |(_, pattern)| pattern).replace("ARCH", self.arch.debian)
+    }
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.series)?;
+        if !self.arch.is_host() {
+            write!(f, "-{}", self.arch.debian)?;
+        }
+        self.flavour.map_or(Ok(()), |flavour| write!(f, "-{flavour}"))
+    }
+}
+
 /// A kernel with its modules.
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {
-    /// For names and messages: `6.12`, or `custom`.
+    /// For names and messages: `6.12`, `6.12-arm64-16k`, or `custom`.
     pub(crate) name: String,
+    /// The series, for which the scenarios have expectations: `6.12`, or `custom`.
+    pub(crate) series: String,
+    pub(crate) arch: &'static Arch,
     /// As `uname -r` prints it.
     pub(crate) version: String,
     pub(crate) image: PathBuf,
@@ -78,11 +130,11 @@ pub(crate) struct Kernel {
 /// The kernel that `--kernel` and `--modules` name: a series, or a kernel image with its modules.
 pub(crate) fn find(kernel: &str, modules: Option<&Path>) -> Result<Kernel> {
     let path = Path::new(kernel);
-    if modules.is_none() && is_series(kernel) && !path.exists() {
+    if modules.is_none() && Spec::parse(kernel).is_some() && !path.exists() {
         return debian(kernel);
     }
     if !path.is_file() {
-        bail!("--kernel {kernel} is neither a series ({}) nor a kernel image", SERIES.join(", "));
+        bail!("--kernel {kernel} is neither {} nor a kernel image", forms());
     }
     let Some(modules) = modules else {
         bail!(
@@ -97,7 +149,33 @@ pub(crate) fn find(kernel: &str, modules: Option<&Path>) -> Result<Kernel> {
         bail!("{} has no modules.dep: run depmod, or name /lib/modules/VERSION", modules.display());
     }
     let version = file_name(&modules)?;
-    Ok(Kernel { name: "custom".to_owned(), version, image, modules })
+    let custom = "custom".to_owned();
+    Ok(Kernel {
+        name: custom.clone(),
+        series: custom,
+        arch: arch::host()?,
+        version,
+        image,
+        modules,
+    })
+}
+
+/// How a kernel of Debian's archive is written, for messages.
+fn forms() -> String {
+    let flavours: Vec<&str> = FLAVOURS.iter().map(|(name, _)| *name).collect();
+    let arches: Vec<&str> = ARCHES.iter().map(|arch| arch.debian).collect();
+    format!(
+        "a series ({}, or another that Debian's archive has), possibly with an architecture ({}) and a \
+         flavour ({}), as in 6.12-arm64-16k,",
+        SERIES.join(", "),
+        arches.join(", "),
+        flavours.join(", ")
+    )
+}
+
+/// The architecture of a kernel of this name; `None` if it is no such name.
+pub(crate) fn arch_of(kernel: &str) -> Option<&'static Arch> {
+    Spec::parse(kernel).map(|spec| spec.arch)
 }
 
 fn is_series(text: &str) -> bool {
@@ -106,46 +184,54 @@ fn is_series(text: &str) -> bool {
     number(parts.next()) && number(parts.next()) && parts.next().is_none()
 }
 
-fn folder(series: &str) -> Result<PathBuf> {
-    Ok(paths::cache()?.join("kernels").join(series))
+fn spec(kernel: &str) -> Result<Spec> {
+    Spec::parse(kernel).with_context(|| format!("`{kernel}` is not {}", forms()))
 }
 
-/// The kernel of a series, if it is in the cache.
-pub(crate) fn cached(series: &str) -> Result<Option<Kernel>> {
-    let folder = folder(series)?;
+fn folder(spec: &Spec) -> Result<PathBuf> {
+    Ok(paths::cache()?.join("kernels").join(spec.to_string()))
+}
+
+/// The kernel of this name, if it is in the cache.
+pub(crate) fn cached(kernel: &str) -> Result<Option<Kernel>> {
+    in_cache(&spec(kernel)?)
+}
+
+fn in_cache(spec: &Spec) -> Result<Option<Kernel>> {
+    let folder = folder(spec)?;
     let Ok(version) = fs::read_to_string(folder.join("version")) else { return Ok(None) };
     let version = version.trim().to_owned();
     Ok(Some(Kernel {
-        name: series.to_owned(),
+        name: spec.to_string(),
+        series: spec.series.clone(),
+        arch: spec.arch,
         image: folder.join("vmlinuz"),
         modules: folder.join("lib/modules").join(&version),
         version,
     }))
 }
 
-/// Removes the kernel of a series from the cache.
-pub(crate) fn forget(series: &str) -> Result<()> {
-    paths::remove(&folder(series)?)
+/// Removes the kernel of this name from the cache.
+pub(crate) fn forget(kernel: &str) -> Result<()> {
+    paths::remove(&folder(&spec(kernel)?)?)
 }
 
-/// Debian's newest kernel of a series, fetched once.
-pub(crate) fn debian(series: &str) -> Result<Kernel> {
-    if !is_series(series) {
-        bail!("`{series}` is not a kernel series; there are {}", SERIES.join(", "));
-    }
-    if let Some(kernel) = cached(series)? {
+/// Debian's newest kernel of this name, fetched once.
+pub(crate) fn debian(kernel: &str) -> Result<Kernel> {
+    let spec = spec(kernel)?;
+    if let Some(kernel) = in_cache(&spec)? {
         return Ok(kernel);
     }
     packages::ensure(&[packages::VM])?;
-    let _lock = paths::lock(&format!("kernel-{series}"))?;
-    if let Some(kernel) = cached(series)? {
+    let _lock = paths::lock(&format!("kernel-{spec}"))?;
+    if let Some(kernel) = in_cache(&spec)? {
         return Ok(kernel);
     }
-    let folder = folder(series)?;
+    let folder = folder(&spec)?;
     let work = folder.with_extension("new");
     paths::fresh(&work)?;
-    let packages = fetch(series, &work)?;
-    say(format!("unpacking kernel {series}"));
+    let packages = fetch(&spec, &work)?;
+    say(format!("unpacking kernel {spec}"));
     let raw = work.join("raw");
     for deb in &packages {
         apt::unpack(deb, &raw, None)?;
@@ -153,25 +239,25 @@ pub(crate) fn debian(series: &str) -> Result<Kernel> {
     }
     let version = arrange(&raw, &work)?;
     paths::remove(&raw)?;
-    // Written last: `cached` takes its presence as proof that the rest is complete.
+    // Written last: `in_cache` takes its presence as proof that the rest is complete.
     fs::write(work.join("version"), &version).context("cannot write the kernel's version")?;
     paths::remove(&folder)?;
     fs::rename(&work, &folder)
         .with_context(|| format!("cannot move {} into place", folder.display()))?;
-    say(format!("kernel {series} is {version}"));
-    cached(series)?.with_context(|| format!("kernel {series} vanished from the cache"))
+    say(format!("kernel {spec} is {version}"));
+    in_cache(&spec)?.with_context(|| format!("kernel {spec} vanished from the cache"))
 }
 
 /// Downloads the packages that make up a kernel. From 7.x on `linux-image-…` is a meta package of
 /// `linux-binary-…` and `linux-modules-…`.
-fn fetch(series: &str, into: &Path) -> Result<Vec<PathBuf>> {
-    let apt = Apt::open()?;
+fn fetch(spec: &Spec, into: &Path) -> Result<Vec<PathBuf>> {
+    let apt = Apt::open_for(spec.arch.debian)?;
     // Point versions disappear from the archive, so a package is found by a pattern.
     let mut images: Vec<String> =
-        apt.names("linux-image-")?.into_iter().filter(|name| is_image_of(name, series)).collect();
+        apt.names("linux-image-")?.into_iter().filter(|name| is_image_of(name, spec)).collect();
     images.sort_by(|a, b| by_version(a, b));
     let Some(image) = images.pop() else {
-        bail!("Debian's archive does not have a kernel of the series {series} (any more)");
+        bail!("Debian's archive does not have a kernel {spec} (any more)");
     };
     let mut wanted = vec![image];
     let mut next = 0;
@@ -187,17 +273,19 @@ fn fetch(series: &str, into: &Path) -> Result<Vec<PathBuf>> {
     wanted.iter().map(|name| apt.download(name, into)).collect()
 }
 
-/// Whether a package is a plain kernel image of the series, such as `linux-image-6.1.0-56-amd64` or
-/// `linux-image-6.12.117+deb12-amd64`, and not a cloud, rt or unsigned one.
-fn is_image_of(name: &str, series: &str) -> bool {
+/// Whether a package is an image of this kernel, such as `linux-image-6.1.0-56-amd64` or
+/// `linux-image-6.12.117+deb12-rt-amd64`, and not an unsigned one or one of another flavour.
+fn is_image_of(name: &str, spec: &Spec) -> bool {
     let Some(rest) = name.strip_prefix("linux-image-") else { return false };
-    let Some(rest) = rest.strip_prefix(series).and_then(|rest| rest.strip_prefix('.')) else {
+    let Some(rest) = rest.strip_prefix(&spec.series).and_then(|rest| rest.strip_prefix('.')) else {
         return false;
     };
-    let Some(rest) = rest.strip_suffix("-amd64") else { return false };
+    let Some(rest) = rest.strip_suffix(&spec.suffix()) else { return false };
     let point_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
     let (point, tail) = rest.split_at(point_end);
-    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let number = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+    };
     !point.is_empty()
         && (tail.strip_prefix('-').is_some_and(number)
             || tail.strip_prefix("+deb").is_some_and(number))
@@ -320,20 +408,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn picks_plain_images_of_the_series() {
-        for good in ["linux-image-6.1.0-56-amd64", "linux-image-6.1.7+deb12-amd64"] {
-            assert!(is_image_of(good, "6.1"), "{good}");
+    fn picks_images_of_series_flavour_and_architecture() {
+        let is = |name: &str, kernel: &str| is_image_of(name, &Spec::parse(kernel).unwrap());
+        for (name, kernel) in [
+            ("linux-image-6.1.0-56-amd64", "6.1-amd64"),
+            ("linux-image-6.1.7+deb12-amd64", "6.1-amd64"),
+            ("linux-image-6.12.90+deb12.1-amd64", "6.12-amd64"),
+            ("linux-image-6.12.117+deb12-rt-amd64", "6.12-amd64-rt"),
+            ("linux-image-6.12.117+deb12-cloud-arm64", "6.12-arm64-cloud"),
+            ("linux-image-6.12.117+deb12-arm64-16k", "6.12-arm64-16k"),
+        ] {
+            assert!(is(name, kernel), "{name}");
         }
         for bad in [
             "linux-image-6.12.1+deb12-amd64",
+            "linux-image-6.1.0-56-arm64",
             "linux-image-6.1.0-56-cloud-amd64",
             "linux-image-6.1.0-56-amd64-dbg",
             "linux-image-6.1.0-56-rt-amd64",
             "linux-image-6.1.0-56-amd64-unsigned",
+            "linux-image-6.1.0-0.deb11.48-amd64",
             "linux-image-amd64",
         ] {
-            assert!(!is_image_of(bad, "6.1"), "{bad}");
+            assert!(!is(bad, "6.1-amd64"), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_is_a_series_an_architecture_and_a_flavour() {
+        for bad in ["6", "six", "6.12-", "6.12-mips", "6.12-arm64-17k", "vmlinuz-6.12"] {
+            assert!(Spec::parse(bad).is_none(), "{bad}");
+        }
+        let spec = Spec::parse("6.12-16k-arm64").unwrap();
+        assert_eq!((spec.arch.name, spec.flavour), ("aarch64", Some("16k")));
     }
 
     #[test]

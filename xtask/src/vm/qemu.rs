@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{host::cmd::which, vm::kernels::Kernel};
+use crate::{
+    host::{arch::Arch, cmd::which},
+    vm::{kernels::Kernel, platform::Platform},
+};
 
 /// A machine to boot.
 #[derive(Clone, Debug)]
@@ -66,9 +69,12 @@ pub(crate) enum Accel {
 }
 
 impl Accel {
-    /// The accelerator for this machine. /dev/kvm may exist without being able to run a kernel
+    /// The accelerator for guests of an architecture on this machine. /dev/kvm may exist without being able to run a kernel
     /// (nested or filtered), so KVM is used only if a vendor module is loaded too.
-    pub(crate) fn here() -> Self {
+    pub(crate) fn here(arch: &Arch) -> Self {
+        if !arch.is_host() {
+            return Self::Tcg;
+        }
         let module = ["/sys/module/kvm_intel", "/sys/module/kvm_amd"];
         let loaded = module.iter().any(|path| Path::new(path).exists());
         let opens = || File::options().read(true).write(true).open("/dev/kvm").is_ok();
@@ -97,10 +103,11 @@ pub(crate) fn command(
     shares: &[Share],
     console: &Console<'_>,
 ) -> Result<Command> {
-    let qemu = which("qemu-system-x86_64")
-        .context("qemu-system-x86_64 is missing (package qemu-system-x86)")?;
-    let mut command = Command::new(qemu);
-    let accel = if machine.icount { Accel::Tcg } else { Accel::here() };
+    let platform = Platform::of(machine.kernel.arch)?;
+    let name = platform.qemu;
+    let mut command = Command::new(which(name).with_context(|| format!("{name} is missing"))?);
+    command.args(platform.machine);
+    let accel = if machine.icount { Accel::Tcg } else { Accel::here(machine.kernel.arch) };
     match (machine.icount, accel) {
         (true, _) => command.args([
             "-accel",
@@ -108,13 +115,13 @@ pub(crate) fn command(
             "-icount",
             "shift=0,sleep=off",
             "-cpu",
-            "max",
+            platform.cpu,
         ]),
         (false, Accel::Kvm) => command.args(["-accel", "kvm", "-cpu", "host"]),
         (false, Accel::Tcg) => {
             let threads = if machine.turns { "single" } else { "multi" };
             let accel = format!("tcg,thread={threads},tb-size=512");
-            command.args(["-accel", &accel, "-cpu", "max"])
+            command.args(["-accel", &accel, "-cpu", platform.cpu])
         }
     };
     let cpus = if machine.icount { 1 } else { machine.cpus };
@@ -137,13 +144,12 @@ pub(crate) fn command(
             command.args(["-chardev", "stdio,id=tty,signal=off", "-serial", "chardev:tty"])
         }
     };
-    // panic=-1 with -no-reboot: a panic ends QEMU at once. no_timer_check: emulation may serve a
-    // timer late, which must not make the kernel think that it is broken. nokaslr and
-    // mitigations=off: each boot has the same addresses, and the kernel is faster.
+    // panic=-1 with -no-reboot: a panic ends QEMU at once. nokaslr and mitigations=off: each boot
+    // has the same addresses, and the kernel is faster.
     let line = format!(
-        "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off nokaslr no_timer_check \
-         tsc=reliable audit=0 selinux=0 apparmor=0 lsm= {}",
-        machine.append
+        "console={} quiet loglevel=4 panic=-1 oops=panic mitigations=off nokaslr audit=0 selinux=0 \
+         apparmor=0 lsm= {} {}",
+        platform.console, platform.parameters, machine.append
     );
     command.arg("-kernel").arg(&machine.kernel.image).arg("-initrd").arg(initrd);
     command.args(["-append", line.trim_end()]);
@@ -165,6 +171,9 @@ pub(crate) fn command(
             .arg(format!("if=none,id={name},file={path},format=raw,cache=unsafe,discard=unmap"))
             .arg("-device")
             .arg(format!("{},drive={name}", disk.device));
+    }
+    if !platform.pmem {
+        return Ok(command);
     }
     let path = scratch(run, "pmem", PMEM_GIB)?;
     let memory = format!("memory-backend-file,id=pmem,share=on,size={PMEM_GIB}G,mem-path={path}");

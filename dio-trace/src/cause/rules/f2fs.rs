@@ -8,18 +8,17 @@ use crate::{
     system::file_attrs::{attribute, flag},
 };
 
-/// Block size of f2fs in bytes: one page.
-const BLOCK: u32 = 4096;
-
 pub(super) const MISALIGNED: Rule = Rule {
     id: "f2fs-misaligned",
     title: "f2fs: in sectors but not in whole blocks, so cached",
     means: "f2fs refuses what is off the device's sectors (EINVAL), and serves what keeps to \
-            sectors but not to its own 4096-byte blocks through the page cache, saying nothing.",
+            sectors but not to its own blocks through the page cache, saying nothing. A block has \
+            4096 bytes, or from 6.6 on the size of a page.",
     proof: "The request went through the page cache without a direct attempt, and offset, length, \
-            buffer address or a segment is off 4096; the sentence names each. Likely where the \
-            vector's segments were not read.",
-    fix: "use multiples of 4096 for offset, length and buffer address",
+            buffer address or a segment is no multiple of the block; the sentence names each. \
+            Likely where the vector's segments were not read.",
+    fix: "use multiples of the block for offset, length and buffer address: 4096, or what `stat -f` \
+          shows as block size",
     on: "f2fs",
     scenario: Scenario::In(&["f2fs"]),
     test: misaligned,
@@ -83,7 +82,7 @@ fn untried(case: &Case<'_>) -> bool {
 }
 
 fn misaligned(case: &Case<'_>) -> Option<Reason> {
-    case.on(&["f2fs"]).then(|| needs_blocks(case, BLOCK)).flatten()
+    case.on(&["f2fs"]).then(|| needs_blocks(case, case.attrs.block_size())).flatten()
 }
 
 fn compressed(case: &Case<'_>) -> Option<Reason> {

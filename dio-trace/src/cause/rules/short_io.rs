@@ -1,9 +1,6 @@
 //! Rules for short counts: requests that moved fewer bytes than asked for.
 
-use dio_trace_common::{
-    evidence::seen,
-    verdict::{MAX_RW_COUNT, Outcome},
-};
+use dio_trace_common::{evidence::seen, verdict::Outcome};
 
 use crate::{
     cause::{Case, Reason, Rule, Scenario},
@@ -115,17 +112,18 @@ pub(super) const RACE: Rule = Rule {
 
 pub(super) const MAX_RW: Rule = Rule {
     id: "max-rw",
-    title: "short: no request moves more than 2 GiB - 4 KiB",
-    means: "Linux moves at most 2147479552 bytes (MAX_RW_COUNT) in one read or write, whatever is \
-            asked for.",
+    title: "short: no request moves more than 2 GiB less one page",
+    means: "Linux moves at most MAX_RW_COUNT bytes in one read or write, whatever is asked for: \
+            2 GiB less one page, which is 2147479552 with pages of 4 KiB.",
     proof: "The count is exactly that.",
-    fix: "ask for at most 2147479552 bytes at a time, or go on where it stopped",
+    fix: "ask for less than 2 GiB at a time (2147418112 bytes are possible with every page size), or \
+          go on where it stopped",
     on: "any",
     scenario: Scenario::Needs("a file and a buffer of more than 2 GiB"),
     test: |case| {
         case.outcome(Outcome::MaxRw).then(|| {
-            let asked = case.request.len;
-            Reason::proven(format!("one request moves at most {MAX_RW_COUNT} bytes; {asked} asked"))
+            let (asked, most) = (case.request.len, case.request.ret);
+            Reason::proven(format!("one request moves at most {most} bytes; {asked} asked"))
         })
     },
 };

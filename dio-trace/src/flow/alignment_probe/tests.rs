@@ -77,7 +77,7 @@ struct Traced {
 
 impl Traced {
     fn new(sight: Sight) -> Self {
-        let watched = WatchedEffects::by(&[]);
+        let watched = WatchedEffects::by(&[], 4096);
         let pipeline = Pipeline::new(Enricher::recorded(), Clock::fixed(0), watched, Filter::OPEN)
             .with_sight(sight);
         Self { pipeline, sight, sink: RefCell::default(), counters: Vec::new(), now: 0 }

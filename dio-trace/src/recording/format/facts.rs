@@ -24,6 +24,9 @@ pub struct Header {
     pub host: String,
     /// `uname -r`
     pub kernel: String,
+    /// Bytes in a page of that kernel; `None` in older recordings, see [`Header::page_size`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<u32>,
     /// /proc/sys/kernel/random/boot_id, which identifies the boot.
     pub boot: String,
     /// ns since the epoch when recording began.
@@ -51,6 +54,15 @@ pub struct Header {
     /// The APIs of `dark` of which no test request was seen. Older recordings do not have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blind: Vec<String>,
+}
+
+impl Header {
+    /// Bytes in a page of the recorded kernel. Recordings that do not say it are of x86-64.
+    #[must_use]
+    pub fn page_size(&self) -> u64 {
+        let is_sound = |page: &u32| page.is_power_of_two() && (4 << 10..=1 << 20).contains(page);
+        self.page.filter(is_sound).unwrap_or(4 << 10).into()
+    }
 }
 
 /// The processes whose requests were recorded.

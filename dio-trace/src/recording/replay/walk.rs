@@ -6,7 +6,8 @@ use std::collections::{HashMap, HashSet};
 use anyhow::Result;
 use dio_trace_common::{
     abi::{Counter, CounterKey, FileId, Request, Task},
-    verdict::{Decision, Verdict},
+    evidence::seen,
+    verdict::{Decision, Verdict, max_rw_count},
 };
 
 use crate::{
@@ -67,6 +68,8 @@ pub(super) struct Walk<'a> {
     pub(super) first: u64,
     /// Number of selected requests.
     pub(super) shown: u64,
+    /// The recording is older than [`seen::AT_MOST`].
+    marks_largest: bool,
 }
 
 /// A file that has an id.
@@ -83,7 +86,7 @@ const UNKNOWN_TASK: Task = Task { comm: *b"?\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", ..T
 impl<'a> Walk<'a> {
     pub(super) fn new(header: &Header, selection: Selection, sink: &'a mut dyn Sink) -> Self {
         let clock = Clock::fixed(i128::from(header.clock));
-        let watched = WatchedEffects::by(&header.attached);
+        let watched = WatchedEffects::by(&header.attached, header.page_size());
         let sight = Sight { sees_all: header.all, shows_all: sink.wants_all() };
         let pipeline =
             Pipeline::new(Enricher::recorded(), clock, watched, selection.filter.clone())
@@ -108,6 +111,7 @@ impl<'a> Walk<'a> {
             recorded: 0,
             first: u64::MAX,
             shown: 0,
+            marks_largest: header.page.is_none(),
         }
     }
 
@@ -280,6 +284,10 @@ impl<'a> Walk<'a> {
     fn identify(&mut self, recorded: &mut Recorded) {
         recorded.request.file = self.key(recorded.file);
         recorded.request.task = self.task(recorded.task);
+        // Before recordings said the page size, the verdict compared the count itself.
+        if self.marks_largest && recorded.request.ret == max_rw_count(4 << 10) as i64 {
+            recorded.request.evidence.seen |= seen::AT_MOST;
+        }
     }
 
     /// True if a request matches the filters by name. The result is cached by file and task,

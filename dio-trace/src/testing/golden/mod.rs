@@ -48,7 +48,7 @@ use crate::{
 };
 
 const ALL_WATCHED: WatchedEffects =
-    WatchedEffects { flushes: true, invalidations: true, additions: true };
+    WatchedEffects { flushes: true, invalidations: true, additions: true, page_size: 4096 };
 /// Wall-clock time of the run in ns since the epoch: 2026-01-02 03:04:05 UTC.
 const START: i128 = 1_767_323_045_000_000_000;
 

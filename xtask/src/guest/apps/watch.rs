@@ -14,7 +14,7 @@ use crate::{
     guest::{
         apps::stage::Stage,
         contract::apps::Ops,
-        harness::{Traces, end, wait_until_tracing},
+        harness::{Traces, stop, wait_until_tracing},
     },
     host::cmd::text,
 };
@@ -52,9 +52,7 @@ impl Watch {
 
     /// Stops dio-trace; returns its summary.
     pub(super) fn end(self) -> Result<Seen> {
-        // SAFETY: our own child, which has not been waited for.
-        unsafe { libc::kill(self.tool.id() as libc::pid_t, libc::SIGINT) };
-        end(self.tool, &self.traces)?;
+        stop(self.tool, &self.traces)?;
         Seen::parse(&fs::read_to_string(&self.traces.json)?)
     }
 }

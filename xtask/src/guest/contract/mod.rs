@@ -5,6 +5,7 @@
 pub(crate) mod apps;
 pub(crate) mod bench;
 pub(crate) mod json;
+pub(crate) mod load;
 pub(crate) mod prometheus;
 pub(crate) mod questions;
 pub(crate) mod stress;

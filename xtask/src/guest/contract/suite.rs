@@ -10,6 +10,9 @@ pub(crate) const VERIFIED: &str = "verified.tsv";
 /// The result of one run of the suite.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Suite {
+    /// Bytes in a page of the kernel.
+    #[serde(default)]
+    pub(crate) page_size: u64,
     pub(crate) cells: u64,
     pub(crate) wrong: u64,
     pub(crate) missed: u64,

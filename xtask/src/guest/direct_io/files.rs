@@ -27,7 +27,7 @@ pub(crate) fn drop_pages(file: &File) -> io::Result<()> {
 /// Pages of a file's range that are dirty or being written back (cachestat(2), since Linux 6.5);
 /// `None` where the kernel lacks the call.
 pub(crate) fn unwritten(file: &File, offset: i64, len: usize) -> Option<u64> {
-    /// The system call's number on x86-64, which the libc crate lacks.
+    /// The system call's number on x86-64 and arm64, which the libc crate lacks.
     const CACHESTAT: libc::c_long = 451;
     let range = [offset as u64, len as u64];
     // Cached, dirty, being written back, evicted, recently evicted.

@@ -3,7 +3,11 @@ use std::{fs::File, io, os::fd::AsRawFd};
 
 use anyhow::{Context, Result, bail};
 
-const PAGE: usize = 4096;
+/// Bytes in a page of this kernel.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: no preconditions.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
 
 /// Page-aligned anonymous memory.
 pub(crate) struct Buffer {
@@ -82,8 +86,8 @@ impl Map {
     /// The pages of the file that a range touches, as page numbers.
     pub(crate) fn pages(&self, offset: i64, len: usize) -> std::ops::Range<usize> {
         let last = (offset as usize + len).min(self.len);
-        let first = offset as usize / PAGE;
-        first..last.div_ceil(PAGE).max(first)
+        let first = offset as usize / page_size();
+        first..last.div_ceil(page_size()).max(first)
     }
 
     pub(crate) fn resident(&self, offset: i64, len: usize) -> Result<u64> {
@@ -95,8 +99,8 @@ impl Map {
         // SAFETY: within our mapping, and one byte of room per page.
         let asked = unsafe {
             libc::mincore(
-                self.start.wrapping_byte_add(pages.start * PAGE),
-                pages.len() * PAGE,
+                self.start.wrapping_byte_add(pages.start * page_size()),
+                pages.len() * page_size(),
                 there.as_mut_ptr(),
             )
         };
@@ -109,7 +113,7 @@ impl Map {
     pub(crate) fn touch(&self, offset: usize, len: usize) {
         for page in self.pages(offset as i64, len) {
             // SAFETY: within our mapping, below the end of the file.
-            unsafe { self.start.cast::<u8>().wrapping_add(page * PAGE).read_volatile() };
+            unsafe { self.start.cast::<u8>().wrapping_add(page * page_size()).read_volatile() };
         }
     }
 }

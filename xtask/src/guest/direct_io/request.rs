@@ -255,10 +255,27 @@ pub(crate) fn vectored(api: &str, call: &Call) -> i64 {
             "writev" => libc::writev(fd, list, segments),
             "preadv" => libc::preadv(fd, list, segments, offset),
             "pwritev" => libc::pwritev(fd, list, segments, offset),
-            "pwritev2" => libc::pwritev2(fd, list, segments, offset, flags),
-            _ => libc::preadv2(fd, list, segments, offset, flags),
+            "pwritev2" => with_flags(libc::SYS_pwritev2, fd, parts, offset, flags) as isize,
+            _ => with_flags(libc::SYS_preadv2, fd, parts, offset, flags) as isize,
         }
     })
+}
+
+/// preadv2(2) or pwritev2(2), which musl has only from 1.2.5 on. The kernel takes the offset in two
+/// halves, of which the first holds all 64 bits here (fs/read_write.c:pos_from_hilo).
+///
+/// # Safety
+///
+/// The iovecs describe memory of the caller.
+pub(crate) unsafe fn with_flags(
+    number: libc::c_long,
+    fd: i32,
+    parts: &[libc::iovec],
+    offset: i64,
+    flags: i32,
+) -> libc::c_long {
+    // SAFETY: the caller's.
+    unsafe { libc::syscall(number, fd, parts.as_ptr(), parts.len(), offset, 0, flags) }
 }
 
 /// Makes the request by splice, from the file into a pipe or from a pipe into the file.

@@ -14,7 +14,7 @@ use crate::{
         contract::json::counted,
         direct_io::files::fill,
         fixtures::{Place, mount},
-        harness::{Traces, Tried, end, wait_until_tracing},
+        harness::{Traces, Tried, stop, wait_until_tracing},
     },
     host::cmd::{self, text},
 };
@@ -67,9 +67,7 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     let enter = format!("echo $$ > {}/cgroup.procs; {job}", text(&cgroup)?);
     cmd::output(Command::new("sh").args(["-c", &enter]))?;
     cmd::output(Command::new("sh").args(["-c", &job]))?;
-    // SAFETY: a child of ours that has not been waited for.
-    unsafe { libc::kill(tool.id() as libc::pid_t, libc::SIGINT) };
-    end(tool, &traces)?;
+    stop(tool, &traces)?;
     let talk = fs::read_to_string(&traces.json)?;
     wrong.extend(compare(&talk, REQUESTS, "audit --container"));
     Ok(wrong)

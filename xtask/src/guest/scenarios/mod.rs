@@ -1,6 +1,7 @@
 //! The scenarios that are not made of cells: each runs a program and checks dio-trace's report.
 //!
 //! - [`blind`]: a tracer that does not see its own test requests
+//! - [`compat`]: 32-bit programs
 //! - [`cut`]: a recorder that is killed; [`recordings`]: one that finishes
 //! - [`rings`]: io_uring's rarer features
 //! - [`live`]: the live screen, in a terminal
@@ -15,6 +16,7 @@
 //! - [`reports`]: causes and fixes that public reports taught
 //! - [`shorts`]: the causes of short reads
 pub(crate) mod blind;
+pub(crate) mod compat;
 pub(crate) mod cut;
 pub(crate) mod family;
 pub(crate) mod filters;

@@ -21,7 +21,7 @@ use crate::{
     guest::{
         direct_io::memory::Buffer,
         fixtures::{Place, mount},
-        harness::{Traces, Tried, end, requests, wait_until_tracing},
+        harness::{Traces, Tried, requests, stop, wait_until_tracing},
         scenarios::stacks::read_known,
     },
     host::cmd::{self, say, text},
@@ -94,9 +94,7 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     let mut removed = Vec::new();
     let result = tracer.all(places).map(|()| removed = tracer.modules());
     let (result, Tracer { child, traces, mut wrong }) = (result, tracer);
-    // SAFETY: our own child, which has not been waited for.
-    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
-    end(child, &traces)?;
+    stop(child, &traces)?;
     result?;
     wrong.extend(only_tracer_used(&removed));
     for module in MODULES {
@@ -272,7 +270,7 @@ fn seal(file: &Path) -> Result<()> {
     how[..3].copy_from_slice(&[1, 1, PAGE as u32]); // version, SHA-256, block size
     let file = File::open(file)?;
     // SAFETY: the kernel reads a struct of 128 bytes.
-    if unsafe { libc::ioctl(file.as_raw_fd(), ENABLE_VERITY, how.as_ptr()) } != 0 {
+    if unsafe { libc::ioctl(file.as_raw_fd(), ENABLE_VERITY as _, how.as_ptr()) } != 0 {
         return Err(io::Error::last_os_error()).context("cannot enable fs-verity");
     }
     Ok(())

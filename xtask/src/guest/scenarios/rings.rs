@@ -10,13 +10,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use io_uring::{IoUring, Probe, opcode, squeue, squeue::Flags, types::Fd};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     guest::{
         direct_io::{files::fill, memory::Buffer},
         fixtures::Place,
         harness::{Traces, Tried, not_ended_with, requests},
+        tally::plain::{Line, compare},
     },
     host::cmd::text,
 };
@@ -41,16 +41,6 @@ pub(crate) struct RingsUserArgs {
     /// File to write the tally to
     #[arg(long)]
     tally: PathBuf,
-}
-
-/// A request and its result, from the tally or as dio-trace reports it.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-struct Line {
-    path: String,
-    op: String,
-    offset: i64,
-    len: u64,
-    ret: i64,
 }
 
 pub(crate) fn user(args: &RingsUserArgs) -> Result<()> {
@@ -192,19 +182,4 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
         }
     }
     Ok(wrong)
-}
-
-/// The mismatches: requests that only the tally or only dio-trace has.
-fn compare(mut tally: Vec<Line>, reported: Vec<Line>) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for line in reported {
-        match tally.iter().position(|other| *other == line) {
-            Some(at) => {
-                tally.swap_remove(at);
-            }
-            None => wrong.push(format!("not requested: {line:?}")),
-        }
-    }
-    wrong.extend(tally.iter().map(|line| format!("not reported: {line:?}")));
-    wrong
 }

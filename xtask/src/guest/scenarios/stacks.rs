@@ -62,13 +62,32 @@ std::arch::global_asm!(
     ".size dio_trace_test_system_call, . - dio_trace_test_system_call",
 );
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(target_arch = "aarch64")]
+std::arch::global_asm!(
+    ".globl dio_trace_test_reads",
+    ".type dio_trace_test_reads, @function",
+    "dio_trace_test_reads:",
+    "stp x29, x30, [sp, #-16]!",
+    "mov x29, sp",
+    "bl dio_trace_test_system_call",
+    "ldp x29, x30, [sp], #16",
+    "ret",
+    ".size dio_trace_test_reads, . - dio_trace_test_reads",
+    ".globl dio_trace_test_system_call",
+    ".type dio_trace_test_system_call, @function",
+    "dio_trace_test_system_call:",
+    "stp x29, x30, [sp, #-16]!",
+    "mov x29, sp",
+    "mov x8, #67", // pread64
+    "svc #0",
+    "ldp x29, x30, [sp], #16",
+    "ret",
+    ".size dio_trace_test_system_call, . - dio_trace_test_system_call",
+);
+
 unsafe extern "C" {
     fn dio_trace_test_reads(fd: i32, buffer: *mut u8, len: usize, offset: i64) -> isize;
 }
-
-#[cfg(not(target_arch = "x86_64"))]
-use libc::pread64 as dio_trace_test_reads;
 
 /// Reads the start of the file from the known functions; returns pread64's raw result (-errno on
 /// failure).

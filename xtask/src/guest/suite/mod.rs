@@ -21,6 +21,7 @@ use crate::{
     guest::{
         check::Judge,
         contract::suite::{Score, Suite},
+        direct_io::memory::page_size,
         fixtures::{self, Setup},
         harness::Tried,
         matrix::cells,
@@ -95,6 +96,7 @@ pub(crate) fn main(args: &SuiteArgs) -> Result<u8> {
     }
     let sum = |part: fn(&Score) -> u64| judge.scores.iter().map(part).sum();
     let result = Suite {
+        page_size: page_size() as u64,
         cells: sum(|score| score.cells),
         wrong: sum(|score| score.wrong),
         missed: sum(|score| score.missed),

@@ -18,7 +18,7 @@ use crate::{
         contract::json::Report,
         direct_io::files::open_direct,
         fixtures::{self, Kind, Place, ROOT, Setup},
-        harness::{Program, Traces, Tried, end, wait_until_tracing},
+        harness::{Program, Traces, Tried, end, stop, wait_until_tracing},
         matrix::cells::{Cell, Expect},
         scenarios::forecasts,
         suite::verified,
@@ -157,9 +157,7 @@ impl Run<'_> {
         let mut tool = tool.args(["-o", text(&traces.json)?]).spawn()?;
         wait_until_tracing(&mut tool, &traces)?;
         program.go()?;
-        // SAFETY: our own child, which has not been waited for.
-        unsafe { libc::kill(tool.id() as libc::pid_t, libc::SIGINT) };
-        end(tool, &traces)?;
+        stop(tool, &traces)?;
         let events = traces.report()?.events;
         let silent = events.iter().filter(|e| e.cause.as_deref() == Some("not-explained"));
         let wrong: Vec<String> = silent.map(|event| format!("not explained: {event:?}")).collect();

@@ -10,7 +10,7 @@ use crate::{
         fixtures::{self, ROOT},
         harness::{Tried, end},
         scenarios::{
-            Check, blind, family, filters, gate, innocents, live,
+            Check, blind, compat, family, filters, gate, innocents, live,
             mixed::{self, DirectUser},
             named, recordings, released, reports, rings, shorts, stacks, unprivileged,
         },
@@ -58,6 +58,7 @@ pub(super) const WITH_JOURNAL: &[Scenario] = &[
     scenario(Scope::Commands, "fail-on", "run --fail-on", gate::RUNS, gate::check),
     scenario(Scope::Commands, "top", "top", live::RUNS, live::check),
     scenario(Scope::Kernel, "rings", "io_uring's rarer features", rings::RUNS, rings::check),
+    scenario(Scope::Kernel, "compat", "32-bit programs", compat::RUNS, compat::check),
     scenario(
         Scope::Kernel,
         "innocents",

@@ -2,28 +2,18 @@
 //!
 //! The number is what limits the probes: the verifier gives up at one million
 //! (kernel/bpf/verifier.c:BPF_COMPLEXITY_LIMIT_INSNS). It differs by kernel.
-use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context, Result};
-use aya::programs::loaded_programs;
 
-use crate::guest::{contract::suite::VERIFIED, harness::Tried};
+use crate::guest::{
+    contract::suite::VERIFIED,
+    harness::{Tried, verified_instructions},
+};
 
-/// Writes the numbers of the programs that are loaded now. Kernels before 5.16 do not have them:
-/// nothing is written there. Names are cut to 15 characters by the kernel; of programs whose names
-/// are then the same the largest number counts.
+/// Writes the numbers of the programs that are loaded now, if this kernel has them.
 pub(super) fn write(tried: &Tried, folder: &Path) -> Result<()> {
-    let mut programs: BTreeMap<String, u32> = BTreeMap::new();
-    for program in loaded_programs() {
-        let program = program.context("cannot list the loaded programs")?;
-        let (Some(name), Some(verified)) =
-            (program.name_as_str(), program.verified_instruction_count())
-        else {
-            continue;
-        };
-        let most = programs.entry(name.to_owned()).or_default();
-        *most = verified.max(*most);
-    }
+    let programs = verified_instructions()?;
     if programs.is_empty() {
         return Ok(());
     }

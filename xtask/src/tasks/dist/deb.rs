@@ -4,8 +4,7 @@ use std::{path::Path, process::Command};
 use anyhow::Result;
 
 use super::{
-    VERSION,
-    arch::Arch,
+    Arch, VERSION,
     files::{self, Installed},
 };
 use crate::host::{cmd::output, paths};

@@ -11,7 +11,7 @@ use oci_spec::image::{
 };
 use serde::Serialize;
 
-use super::{VERSION, arch::Arch, files, read, sha256, tarball::Tar, write};
+use super::{Arch, VERSION, files, read, sha256, tarball::Tar, write};
 
 /// The program's place in the image.
 const PROGRAM: &str = "usr/bin/dio-trace";

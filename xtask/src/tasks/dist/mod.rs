@@ -2,23 +2,17 @@
 //! program, a tarball, a Debian and an RPM package; an OCI image of both; a bill of materials and
 //! checksums.
 //!
-//! - [`arch`]: the architectures
-//! - [`musl`], [`program`]: the static program
 //! - [`files`]: what is installed where
 //! - [`tarball`], [`deb`], [`rpm`], [`image`]: the forms it is shipped in
 //! - [`sbom`]: the bill of materials
-//! - [`proof`], [`userland`]: installs the artefacts in virtual machines
-mod arch;
+//! - [`proof`]: installs the artefacts in virtual machines
 mod deb;
 mod files;
 mod image;
-mod musl;
-mod program;
 mod proof;
 mod rpm;
 mod sbom;
 mod tarball;
-mod userland;
 
 use std::{
     env, fs,
@@ -32,20 +26,22 @@ use clap::Args;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    cross,
     host::{
+        arch::{self, ARCHES, Arch},
         build,
-        cmd::{output, run, say},
+        cmd::{is_static, output, run, say},
         packages, paths,
         step_runner::Outcome,
     },
     vm::interrupts,
 };
 
-use arch::{ARCHES, Arch};
-
 /// The version of all artefacts.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const SUMS: &str = "SHA256SUMS";
+/// The largest program, in bytes.
+const LARGEST: u64 = 12 << 20;
 
 /// Build the artefacts of a release in target/dist
 ///
@@ -87,9 +83,7 @@ pub(crate) fn main(args: &DistArgs) -> Result<u8> {
 /// Builds the artefacts for this machine's architecture, and installs and uses the Debian package in
 /// a virtual machine: for `cargo xtask test`.
 pub(crate) fn installed() -> Result<Outcome> {
-    let Some(arch) = ARCHES.iter().find(|arch| arch.name == proof::ARCH) else {
-        return Ok(Outcome::Skipped(format!("there is no {}", proof::ARCH)));
-    };
+    let arch = arch::find(proof::ARCH)?;
     let folder = paths::target()?.join("dist-test");
     make(&[arch], &folder)?;
     proof::one("debian-12", &folder)
@@ -101,22 +95,19 @@ fn folder() -> Result<PathBuf> {
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Arch>> {
-    if let Some(unknown) = names.iter().find(|name| ARCHES.iter().all(|arch| arch.name != **name)) {
-        let known: Vec<&str> = ARCHES.iter().map(|arch| arch.name).collect();
-        bail!("no architecture is called `{unknown}`; there are {}", known.join(", "));
+    match names {
+        [] => Ok(ARCHES.iter().collect()),
+        names => names.iter().map(|name| arch::find(name)).collect(),
     }
-    let wanted = |arch: &&Arch| names.is_empty() || names.iter().any(|name| name == arch.name);
-    Ok(ARCHES.iter().filter(wanted).collect())
 }
 
 fn make(arches: &[&Arch], folder: &Path) -> Result<()> {
-    let needs: Vec<_> = arches.iter().map(|arch| arch.compiler).chain([packages::DIST]).collect();
-    packages::ensure(&needs)?;
+    packages::ensure(&[packages::DIST])?;
     paths::fresh(folder)?;
     let epoch = epoch()?;
     let mut programs = Vec::new();
     for arch in arches {
-        programs.push((*arch, program::build(arch)?));
+        programs.push((*arch, program(arch)?));
     }
     let documents = documents(&programs)?;
     for (arch, program) in &programs {
@@ -130,9 +121,28 @@ fn make(arches: &[&Arch], folder: &Path) -> Result<()> {
     sums(folder)
 }
 
+/// Builds the program that is shipped, and returns its path.
+fn program(arch: &Arch) -> Result<PathBuf> {
+    let program = cross::release(arch, &["dio-trace"], "symbols")?.join("dio-trace");
+    examine(&program)?;
+    Ok(program)
+}
+
+/// Fails if the program needs shared libraries or is larger than promised.
+fn examine(program: &Path) -> Result<()> {
+    let size = fs::metadata(program).context("cargo left no program")?.len();
+    if !is_static(program) {
+        bail!("{} needs shared libraries", program.display());
+    }
+    if size > LARGEST {
+        bail!("{} has {size} bytes, more than {LARGEST}", program.display());
+    }
+    Ok(())
+}
+
 /// Man pages and completions, written by a program that runs on this machine.
 fn documents(programs: &[(&Arch, PathBuf)]) -> Result<files::Documents> {
-    match programs.iter().find(|(arch, _)| arch.name == env::consts::ARCH) {
+    match programs.iter().find(|(arch, _)| arch.is_host()) {
         Some((_, program)) => files::Documents::make(program),
         None => files::Documents::make(&build::release(&["dio-trace"])?.join("dio-trace")),
     }

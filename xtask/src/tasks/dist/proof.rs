@@ -4,20 +4,24 @@ use std::{env, fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Result, bail};
 
-use super::{VERSION, artefacts, userland};
+use super::{VERSION, artefacts};
 use crate::{
     host::{
+        arch::ARCHES,
         build,
         cmd::{output, run, text},
         packages, paths,
         step_runner::{self, Outcome, Step, timed},
     },
-    vm::{boot::Setup, interrupts, kernels, running},
+    vm::{boot::Setup, interrupts, kernels, running, userland},
 };
 
 /// How long one proof may take.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 const SCRIPTS: &str = "xtask/src/tasks/dist/proofs";
+
+/// What the proofs use, beside what every Debian system has.
+const PACKAGES: &str = "kmod,man-db,bash-completion,systemd,procps,e2fsprogs,rpm,zstd";
 
 /// The architecture of the virtual machines.
 pub(super) const ARCH: &str = "x86_64";
@@ -93,7 +97,7 @@ fn names() -> impl Iterator<Item = &'static str> {
 fn carry_out(proof: &Proof, folder: &Path) -> Result<Outcome> {
     let mut setup = Setup::new(kernels::find(proof.kernel, None)?);
     if let Some(suite) = proof.suite {
-        setup.root = userland::made(suite)?;
+        setup.root = Some(userland::of_release(suite, PACKAGES)?);
     }
     setup.systemd = proof.systemd;
     let script = paths::workspace()?.join(SCRIPTS).join(proof.script);
@@ -136,9 +140,12 @@ fn cargo(_: &Path) -> Result<Outcome> {
     if !says.contains(VERSION) {
         bail!("the installed program says `{says}`");
     }
-    let object = fs::metadata(at("dio-trace").join("bpf/dio-trace.bpf.o"));
-    if !object.is_ok_and(|object| object.len() > 0) {
-        bail!("the packed crate has no eBPF object");
+    for arch in ARCHES {
+        let name = format!("bpf/dio-trace.{}.bpf.o", arch.name);
+        let object = fs::metadata(at("dio-trace").join(&name));
+        if !object.is_ok_and(|object| object.len() > 0) {
+            bail!("the packed crate has no {name}");
+        }
     }
     paths::remove(&folder)?;
     Ok(Outcome::Passed)

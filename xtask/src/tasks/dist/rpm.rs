@@ -4,8 +4,7 @@ use std::{fmt::Write as _, fs, path::Path, process::Command};
 use anyhow::{Context, Result};
 
 use super::{
-    VERSION,
-    arch::Arch,
+    Arch, VERSION,
     files::{self, Installed},
     write,
 };

@@ -6,7 +6,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{VERSION, arch::Arch, write};
+use super::{Arch, VERSION, write};
 use crate::host::{build, cmd::output, crates, paths};
 
 /// The version of cargo-cyclonedx.

@@ -4,7 +4,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tar::{Builder, EntryType, Header};
 
-use super::{VERSION, arch::Arch, files::Installed, write};
+use super::{Arch, VERSION, files::Installed, write};
 
 /// The level of zstd. Higher ones need more memory to unpack.
 const LEVEL: i32 = 19;

@@ -36,7 +36,7 @@ use serde_json::Value;
 use crate::{
     guest::{
         fixtures::Place,
-        harness::{Traces, Tried, end, requests, wait_until_tracing},
+        harness::{Traces, Tried, requests, stop, wait_until_tracing},
     },
     host::{
         cmd::{say, text},
@@ -142,9 +142,7 @@ impl Trial<'_> {
         wait_until_tracing(&mut tool, &traces)?;
         // Its exit code is not compared: a request of it may be refused.
         Command::new(command[0]).args(&command[1..]).output()?;
-        // SAFETY: our own child, which has not been waited for.
-        unsafe { libc::kill(tool.id() as libc::pid_t, libc::SIGINT) };
-        end(tool, &traces)?;
+        stop(tool, &traces)?;
         read(&traces)
     }
 

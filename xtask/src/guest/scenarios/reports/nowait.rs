@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::{Trial, on};
 use crate::{
-    guest::direct_io::{files::fill, memory::Buffer},
+    guest::direct_io::{files::fill, memory::Buffer, request::with_flags},
     host::cmd::text,
 };
 
@@ -41,10 +41,11 @@ pub(crate) fn program(args: &ReportsNowaitArgs) -> Result<()> {
     let mut eagain = 0;
     for n in 0..WRITES {
         thread::sleep(PAUSE);
-        let iovec = libc::iovec { iov_base: buffer.at(0).cast(), iov_len: PAGE };
+        let iovec = [libc::iovec { iov_base: buffer.at(0).cast(), iov_len: PAGE }];
         let offset = (n * PAGE) as libc::off_t;
         // SAFETY: one iovec, of our own buffer.
-        let wrote = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const iovec, 1, offset, flags) };
+        let wrote =
+            unsafe { with_flags(libc::SYS_pwritev2, file.as_raw_fd(), &iovec, offset, flags) };
         let again = io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN);
         eagain += u64::from(wrote < 0 && again);
     }

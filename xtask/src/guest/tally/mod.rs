@@ -1,5 +1,7 @@
 //! The tally: the workload's own record of what each cell's system call did. The checker compares
 //! dio-trace's report with it.
+pub(crate) mod plain;
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{arch::Arch, write};
 use crate::host::{
     apt::{self, Apt},
+    arch::Arch,
     cmd::{output, run},
     paths,
 };
@@ -70,7 +70,7 @@ pub(super) fn unpacked(arch: &Arch) -> Result<Musl> {
 /// Adds the function of fortify.c to libunwind.a.
 fn add_fortify(arch: &Arch, musl: &Musl, archive: &Path) -> Result<()> {
     let (source, object) = (musl.libraries.join("fortify.c"), musl.libraries.join("fortify.o"));
-    write(&source, FORTIFY.as_bytes())?;
+    fs::write(&source, FORTIFY).with_context(|| format!("cannot write {}", source.display()))?;
     let mut gcc = Command::new(arch.gcc);
     gcc.args(flags(arch, musl)?).args(["-O2", "-c", "-o"]).arg(&object).arg(&source);
     run(&mut gcc)?;
