@@ -17,8 +17,8 @@ use crate::{
 /// How long attaching may take on one kernel.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// The kernels that `load` takes by default, on this machine's architecture: those of the scenarios,
-/// those in between, and flavours.
+/// The kernels that `load` takes by default: those of the scenarios, those in between, and flavours,
+/// of this machine's architecture and of arm64. The modules of 7.0 and 7.1 cannot be had.
 const LOADED: &[&str] = &[
     "5.10",
     "6.1",
@@ -27,18 +27,22 @@ const LOADED: &[&str] = &[
     "6.17",
     "6.18",
     "6.19",
-    "7.0",
-    "7.1",
     "7.2",
     "7.3",
     "6.12-rt",
     "6.12-cloud",
     "7.3-rt",
     "7.3-cloud",
+    "6.1-arm64",
+    "6.12-arm64",
+    "6.18-arm64",
+    "7.3-arm64",
+    "6.12-arm64-16k",
+    "7.3-arm64-16k",
 ];
-/// Those of arm64.
-const LOADED_ARM64: &[&str] =
-    &["6.1-arm64", "6.12-arm64", "6.18-arm64", "7.3-arm64", "6.12-arm64-16k", "7.3-arm64-16k"];
+/// Those without fentry: arm64's begins with 6.4 (HAVE_DYNAMIC_FTRACE_WITH_DIRECT_CALLS,
+/// arch/arm64/Kconfig).
+const KPROBE_ONLY: &[&str] = &["6.1-arm64"];
 
 #[derive(Args)]
 pub(crate) struct KernelsArgs {
@@ -95,7 +99,7 @@ fn fetch(names: &[String], refresh: bool) -> Result<()> {
 }
 
 fn list() -> Result<()> {
-    for name in SERIES.iter().chain(LOADED).chain(LOADED_ARM64) {
+    for name in LOADED {
         match kernels::cached(name)? {
             Some(kernel) => show(&kernel),
             None => println!("{name}\t-\tnot fetched"),
@@ -108,33 +112,49 @@ fn show(kernel: &Kernel) {
     println!("{}\t{}\t{}", kernel.name, kernel.version, kernel.image.display());
 }
 
-/// Loads the programs on each kernel, and returns 1 if one refuses them.
+/// Loads the programs on each kernel, and returns 1 if one refuses them or was not tried.
 fn load(names: &[String], attach: Option<&str>, append: &str) -> Result<u8> {
     interrupts::catch_interrupts();
     if attach.is_some_and(|attach| !["fentry", "kprobe"].contains(&attach)) {
         bail!("--attach is fentry or kprobe");
     }
     let all: Vec<&str> = match names {
-        [] => LOADED.iter().chain(LOADED_ARM64).copied().collect(),
+        [] => LOADED.to_vec(),
         names => names.iter().map(String::as_str).collect(),
     };
-    let words: Vec<String> = ["fentry", "kprobe"]
-        .iter()
-        .filter(|how| attach.is_none_or(|only| only == **how))
-        .flat_map(|how| ["--attach".to_owned(), (*how).to_owned()])
-        .collect();
-    let (mut lines, mut refused) = (Vec::new(), false);
+    let (mut lines, mut failed) = (Vec::new(), false);
     for name in all {
         interrupts::stop_if_interrupted()?;
-        let kernel = kernels::find(name, None)?;
-        let part = Part { name: "load", words: words.clone(), kernel: &kernel, limit: LIMIT };
-        for loaded in part.rows::<Loaded>(|machine| machine.append = append.to_owned())? {
-            refused |= loaded.refused.is_some();
-            lines.extend(told(&kernel, &loaded));
+        match loaded(name, attach, append) {
+            Ok((kernel, rows)) => {
+                failed |= rows.iter().any(|row| row.refused.is_some());
+                lines.extend(rows.iter().flat_map(|row| told(&kernel, row)));
+            }
+            Err(error) => {
+                failed = true;
+                lines.push(format!("{name:<14} not tried: {error:#}"));
+            }
         }
     }
     lines.iter().for_each(|line| println!("{line}"));
-    Ok(u8::from(refused))
+    Ok(u8::from(failed))
+}
+
+/// Boots a kernel and loads the programs by fentry and by kprobes.
+fn loaded(name: &str, attach: Option<&str>, append: &str) -> Result<(Kernel, Vec<Loaded>)> {
+    let kernel = kernels::find(name, None)?;
+    let wanted = |how: &&&str| match attach {
+        Some(only) => only == **how,
+        None => **how == "kprobe" || !KPROBE_ONLY.contains(&name),
+    };
+    let words = ["fentry", "kprobe"]
+        .iter()
+        .filter(wanted)
+        .flat_map(|how| ["--attach".to_owned(), (*how).to_owned()])
+        .collect();
+    let part = Part { name: "load", words, kernel: &kernel, limit: LIMIT };
+    let rows = part.rows(|machine| machine.append = append.to_owned())?;
+    Ok((kernel, rows))
 }
 
 /// A line for each kernel, and one for each thing that it lacks.
