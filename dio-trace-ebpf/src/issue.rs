@@ -22,7 +22,7 @@ pub struct Issue {
     pub direct: Direct,
     pub op: u8,
     pub api: u8,
-    /// `REQ_VECTORED` or 0.
+    /// `REQ_VECTORED` and `REQ_COMPAT`, or 0.
     pub flags: u8,
     pub pos: i64,
     pub len: u64,

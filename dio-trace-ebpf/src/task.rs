@@ -87,7 +87,7 @@ pub fn is_io_worker() -> bool {
     flags & PF_IO_WORKER != 0 && read::<u64>(task, &TASK_COMM) != SUBMITS
 }
 
-/// True in a system call of a 32-bit program (`in_compat_syscall`, include/linux/compat.h).
+/// True in a system call of a 32-bit program (`in_ia32_syscall`; x32 has another mark).
 #[inline(always)]
 pub fn is_compat() -> bool {
     read::<u32>(current(), &COMPAT_WORD) & COMPAT_BIT.load() != 0

@@ -1,4 +1,4 @@
-//! The development tasks of dio-trace: building the eBPF object, testing on real kernels in virtual
+//! The development tasks of dio-trace: building the eBPF objects, testing on real kernels in virtual
 //! machines, benchmarks and documents. `cargo xtask help` lists them.
 //!
 //! The modules, of which each imports only from those above it:
@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 
 use bpf::rustc;
 
-/// Development tasks of dio-trace: build the eBPF object, boot kernels, test, measure
+/// Development tasks of dio-trace: build the eBPF objects, boot kernels, test, measure
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
 struct Cli {

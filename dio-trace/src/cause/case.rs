@@ -25,6 +25,8 @@ pub struct Case<'a> {
     /// Mount options of that file system, comma-separated.
     pub options: &'a str,
     pub attrs: &'a FileAttrs,
+    /// Bytes in a page of the kernel.
+    pub page_size: u64,
     /// OR of the flags of the extents in the request's range; None if they could not be read.
     pub extents: Option<u32>,
     /// How the buffer of a request that ended with EFAULT is mapped; None if unknown.

@@ -78,6 +78,7 @@ impl Example {
             fs: self.fs,
             options: self.options,
             attrs: &self.attrs,
+            page_size: 4096,
             extents: self.extents,
             memory: self.memory.as_ref(),
             buffered_users: &self.buffered_users,

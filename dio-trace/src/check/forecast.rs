@@ -9,6 +9,7 @@ use dio_trace_common::{
 use crate::{
     cause::{self, Case, Explanation},
     check::{Access, is_past_cache, subject::Subject},
+    kernel::page_size,
     model::BufferedUsers,
     system::file_attrs::flag,
 };
@@ -102,6 +103,7 @@ fn case<'a>(subject: &'a Subject, request: &'a Request, decision: &'a Decision) 
         fs,
         options,
         attrs: subject.attrs(),
+        page_size: page_size(),
         extents: subject.extents,
         memory: None,
         buffered_users: &NOBODY,

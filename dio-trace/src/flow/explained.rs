@@ -128,7 +128,7 @@ pub struct WatchedEffects {
 }
 
 impl WatchedEffects {
-    /// Derives them from the names of the attached probes.
+    /// Derives the effects from the names of the attached probes.
     #[must_use]
     pub fn by(attached: &[String], page_size: u64) -> Self {
         Self {
@@ -184,6 +184,7 @@ impl ExplainedRequest {
             fs,
             options,
             attrs: &file.attrs,
+            page_size: watched.page_size,
             extents,
             memory: memory.as_ref(),
             buffered_users: &file.buffered_users,

@@ -88,7 +88,7 @@ impl FileAttrs {
         self.dio_align.map(|(memory, offset)| memory != 0 && offset != 0)
     }
 
-    /// The file system's block size in bytes, or 4096 (a page) if it is unknown.
+    /// The file system's block size in bytes, or 4096 if it is unknown.
     #[must_use]
     pub fn block_size(&self) -> u32 {
         self.block.filter(|block| *block != 0).unwrap_or(4096)

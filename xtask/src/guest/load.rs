@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use aya::programs::loaded_programs;
 use clap::Args;
 use serde_json::Value;
 
@@ -57,13 +58,17 @@ fn load(tool: &Path, attach: &str) -> Result<Loaded> {
         .spawn()
         .context("cannot start dio-trace")?;
     if let Err(error) = wait_until_tracing(&mut tool, &traces) {
+        // It may still be attaching. It fails only if dio-trace has ended.
+        let _ = tool.kill();
+        tool.wait().context("cannot wait for dio-trace")?;
         let refused = Some(format!("{error:#}"));
-        return Ok(Loaded { attach, programs: Vec::new(), gaps: Vec::new(), refused });
+        return Ok(Loaded { attach, count: 0, programs: Vec::new(), gaps: Vec::new(), refused });
     }
     let programs = verified_instructions()?.into_iter().collect();
+    let count = loaded_programs().count();
     stop(tool, &traces)?;
     let json = fs::read_to_string(&traces.json).context("dio-trace wrote no JSON")?;
-    Ok(Loaded { attach, programs, gaps: gaps(&json)?, refused: None })
+    Ok(Loaded { attach, count, programs, gaps: gaps(&json)?, refused: None })
 }
 
 /// The gaps in a summary.

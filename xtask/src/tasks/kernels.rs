@@ -40,10 +40,6 @@ const LOADED: &[&str] = &[
     "6.12-arm64-16k",
     "7.3-arm64-16k",
 ];
-/// Those without fentry: arm64's begins with 6.4 (HAVE_DYNAMIC_FTRACE_WITH_DIRECT_CALLS,
-/// arch/arm64/Kconfig).
-const KPROBE_ONLY: &[&str] = &["6.1-arm64"];
-
 #[derive(Args)]
 pub(crate) struct KernelsArgs {
     #[command(subcommand)]
@@ -145,7 +141,7 @@ fn loaded(name: &str, attach: Option<&str>, append: &str) -> Result<(Kernel, Vec
     let kernel = kernels::find(name, None)?;
     let wanted = |how: &&&str| match attach {
         Some(only) => only == **how,
-        None => **how == "kprobe" || !KPROBE_ONLY.contains(&name),
+        None => **how == "kprobe" || !kernels::lacks_fentry(name),
     };
     let words = ["fentry", "kprobe"]
         .iter()
@@ -165,9 +161,11 @@ fn told(kernel: &Kernel, loaded: &Loaded) -> Vec<String> {
     }
     let sum: u32 = loaded.programs.iter().map(|(_, verified)| verified).sum();
     let most = loaded.programs.iter().max_by_key(|(_, verified)| *verified);
-    let most = most.map_or("?".to_owned(), |(name, verified)| format!("{verified} of {name}"));
-    let count = loaded.programs.len();
-    let mut lines = vec![format!("{name} {count:>3} programs, {sum:>7} verified, most {most}")];
+    // Kernels before 5.16 do not count.
+    let verified = most.map_or("instructions not known".to_owned(), |(program, most)| {
+        format!("{sum:>7} verified, most {most} of {program}")
+    });
+    let mut lines = vec![format!("{name} {:>3} programs, {verified}", loaded.count)];
     lines.extend(loaded.gaps.iter().map(|(probe, why)| format!("    {probe}: {why}")));
     lines
 }

@@ -18,6 +18,7 @@ use crate::{
         boot::Setup,
         interrupts,
         kernels::{self, Kernel},
+        platform::Platform,
         running::Stream,
         userland,
     },
@@ -84,6 +85,7 @@ pub(crate) fn prepare(runs: &[Run], tools: &[&[Need]]) -> Result<()> {
         }
     }
     for arch in arches {
+        packages::ensure(&[Platform::of(arch)?.needs])?;
         userland::root(arch)?;
         cross::programs(arch)?;
     }
@@ -229,12 +231,12 @@ impl Lines {
 
 /// The mismatches of all runs, one per line, prefixed by the run's name; at most [`QUOTED`] per
 /// run.
-pub(crate) fn complaints(done: &[Done], name: fn(&Run) -> String) -> Vec<String> {
+fn complaints(done: &[Done]) -> Vec<String> {
     let of = |done: &Done| {
         let all = done.suite.as_ref().map_or(&[][..], |suite| &suite.complaints);
         let more = all.len().saturating_sub(QUOTED);
         let rest = (more > 0).then(|| format!("and {more} more"));
-        let name = name(&done.run);
+        let name = done.run.name();
         let lines = all.iter().take(QUOTED).cloned().chain(rest);
         lines.map(|line| format!("{name}: {line}")).collect::<Vec<_>>()
     };
@@ -250,13 +252,13 @@ pub(crate) fn table(done: &[Done]) {
     }
     println!();
     println!(
-        "{:<18} {:>7} {:>6} {:>6} {:>7} {:>6}",
+        "{:<21} {:>7} {:>6} {:>6} {:>7} {:>6}",
         "scenarios", "set-ups", "cells", "wrong", "missed", "extra"
     );
     for (done, suite) in suites {
         let name = done.step.name.trim_start_matches("vm-");
         println!(
-            "{name:<18} {:>7} {:>6} {:>6} {:>7} {:>6}",
+            "{name:<21} {:>7} {:>6} {:>6} {:>7} {:>6}",
             suite.setups(),
             suite.cells,
             suite.wrong,
@@ -264,7 +266,7 @@ pub(crate) fn table(done: &[Done]) {
             suite.extra
         );
     }
-    let wrong = complaints(done, Run::name);
+    let wrong = complaints(done);
     if !wrong.is_empty() {
         println!();
         wrong.iter().for_each(|line| println!("{line}"));

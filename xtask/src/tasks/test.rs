@@ -34,7 +34,7 @@ const SCENARIOS: &[(&str, &str)] = &[
 /// How long the suite of one kernel may take.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 
-/// Check the format, lints, unit tests, the eBPF object, the HTML page, the cost of tracing and the
+/// Check the format, lints, unit tests, the eBPF objects, the HTML page, the cost of tracing and the
 /// Debian package, and run the scenarios on real kernels
 #[derive(Args)]
 pub(crate) struct TestArgs {

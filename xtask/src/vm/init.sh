@@ -1,6 +1,7 @@
 # The guest's init, run by busybox sh. xtask sets MODE, WORKSPACE, FRESH (words tag=path),
-# TERM_OF_HOST and CONSOLE above. The root is an overlay: the host's / read-only, and a tmpfs on top. /out and
-# the control folder (/vm) are folders of the host, mounted writable.
+# TERM_OF_HOST and CONSOLE above. The root is an overlay: a folder of the host (its / or a userland)
+# read-only, and a tmpfs on top. /out and the control folder (/vm) are folders of the host, mounted
+# writable.
 export PATH=/bin:/sbin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys

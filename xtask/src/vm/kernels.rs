@@ -69,9 +69,11 @@ const WANTED: &[&str] = &[
 const FLAVOURS: &[(&str, &str)] =
     &[("rt", "-rt-ARCH"), ("cloud", "-cloud-ARCH"), ("16k", "-ARCH-16k")];
 const PLAIN: &str = "-ARCH";
+/// The architecture of a kernel whose name has none, by Debian's name.
+const USUAL: &str = "amd64";
 
 /// A kernel of Debian's archive, written as `6.12`, `6.12-rt`, `6.12-arm64` or `6.12-arm64-16k`.
-/// Without an architecture it is of this machine's.
+/// Without an architecture it is amd64's, on every machine.
 #[derive(Clone, Debug)]
 struct Spec {
     series: String,
@@ -84,15 +86,19 @@ impl Spec {
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let series = parts.next().filter(|part| is_series(part))?.to_owned();
-        let mut spec = Self { series, arch: arch::host().ok()?, flavour: None };
+        let (mut arch, mut flavour) = (None, None);
         for part in parts {
-            if let Some((name, _)) = FLAVOURS.iter().find(|(name, _)| *name == part) {
-                spec.flavour = Some(name);
-            } else {
-                spec.arch = ARCHES.iter().find(|arch| arch.debian == part)?;
+            let known = FLAVOURS.iter().find(|(name, _)| *name == part);
+            let twice = match known {
+                Some((name, _)) => flavour.replace(*name).is_some(),
+                None => arch.replace(ARCHES.iter().find(|arch| arch.debian == part)?).is_some(),
+            };
+            if twice {
+                return None;
             }
         }
-        Some(spec)
+        let arch = arch.or_else(|| arch::find(USUAL).ok())?;
+        Some(Self { series, arch, flavour })
     }
 
     /// The end of the names of its packages.
@@ -105,7 +111,7 @@ impl Spec {
 impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.series)?;
-        if !self.arch.is_host() {
+        if self.arch.debian != USUAL {
             write!(f, "-{}", self.arch.debian)?;
         }
         self.flavour.map_or(Ok(()), |flavour| write!(f, "-{flavour}"))
@@ -134,7 +140,7 @@ pub(crate) fn find(kernel: &str, modules: Option<&Path>) -> Result<Kernel> {
         return debian(kernel);
     }
     if !path.is_file() {
-        bail!("--kernel {kernel} is neither {} nor a kernel image", forms());
+        bail!("--kernel {kernel} is neither {}, nor a kernel image", forms());
     }
     let Some(modules) = modules else {
         bail!(
@@ -166,7 +172,7 @@ fn forms() -> String {
     let arches: Vec<&str> = ARCHES.iter().map(|arch| arch.debian).collect();
     format!(
         "a series ({}, or another that Debian's archive has), possibly with an architecture ({}) and a \
-         flavour ({}), as in 6.12-arm64-16k,",
+         flavour ({}), as in 6.12-arm64-16k",
         SERIES.join(", "),
         arches.join(", "),
         flavours.join(", ")
@@ -176,6 +182,16 @@ fn forms() -> String {
 /// The architecture of a kernel of this name; `None` if it is no such name.
 pub(crate) fn arch_of(kernel: &str) -> Option<&'static Arch> {
     Spec::parse(kernel).map(|spec| spec.arch)
+}
+
+/// True if a kernel has no fentry: on arm64 it begins with 6.4
+/// (HAVE_DYNAMIC_FTRACE_WITH_DIRECT_CALLS, arch/arm64/Kconfig).
+pub(crate) fn lacks_fentry(kernel: &str) -> bool {
+    Spec::parse(kernel).is_some_and(|spec| {
+        let mut numbers = spec.series.split('.').filter_map(|part| part.parse::<u16>().ok());
+        let version = (numbers.next(), numbers.next());
+        spec.arch.name == "aarch64" && version < (Some(6), Some(4))
+    })
 }
 
 fn is_series(text: &str) -> bool {
@@ -436,11 +452,21 @@ mod tests {
 
     #[test]
     fn a_name_is_a_series_an_architecture_and_a_flavour() {
-        for bad in ["6", "six", "6.12-", "6.12-mips", "6.12-arm64-17k", "vmlinuz-6.12"] {
+        for bad in
+            ["6", "six", "6.12-", "6.12-mips", "6.12-arm64-17k", "vmlinuz-6.12", "6.12-rt-cloud"]
+        {
             assert!(Spec::parse(bad).is_none(), "{bad}");
         }
         let spec = Spec::parse("6.12-16k-arm64").unwrap();
         assert_eq!((spec.arch.name, spec.flavour), ("aarch64", Some("16k")));
+        assert_eq!(spec.to_string(), "6.12-arm64-16k");
+        assert_eq!(Spec::parse("6.12-amd64").unwrap().to_string(), "6.12");
+    }
+
+    #[test]
+    fn arm64_has_fentry_from_6_4_on() {
+        assert!(["6.1-arm64", "5.10-arm64", "6.1-arm64-rt"].into_iter().all(lacks_fentry));
+        assert!(!["6.1", "6.12-arm64", "7.3-arm64-16k"].into_iter().any(lacks_fentry));
     }
 
     #[test]

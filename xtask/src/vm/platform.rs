@@ -12,7 +12,7 @@ pub(crate) struct Platform {
     arch: &'static str,
     /// QEMU's program, and the host's package with it.
     pub(super) qemu: &'static str,
-    pub(super) needs: &'static [Need],
+    pub(crate) needs: &'static [Need],
     /// Arguments that choose the machine.
     pub(super) machine: &'static [&'static str],
     /// The CPU where it is emulated.

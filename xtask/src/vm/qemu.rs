@@ -69,16 +69,14 @@ pub(crate) enum Accel {
 }
 
 impl Accel {
-    /// The accelerator for guests of an architecture on this machine. /dev/kvm may exist without being able to run a kernel
-    /// (nested or filtered), so KVM is used only if a vendor module is loaded too.
+    /// The accelerator for guests of an architecture on this machine. On x86-64 /dev/kvm may exist
+    /// without being able to run a kernel (nested or filtered), so KVM is used only if a vendor
+    /// module is loaded too.
     pub(crate) fn here(arch: &Arch) -> Self {
-        if !arch.is_host() {
-            return Self::Tcg;
-        }
-        let module = ["/sys/module/kvm_intel", "/sys/module/kvm_amd"];
-        let loaded = module.iter().any(|path| Path::new(path).exists());
+        let modules = ["/sys/module/kvm_intel", "/sys/module/kvm_amd"];
+        let loaded = arch.name != "x86_64" || modules.iter().any(|path| Path::new(path).exists());
         let opens = || File::options().read(true).write(true).open("/dev/kvm").is_ok();
-        if loaded && opens() { Self::Kvm } else { Self::Tcg }
+        if arch.is_host() && loaded && opens() { Self::Kvm } else { Self::Tcg }
     }
 
     pub(crate) fn name(self) -> &'static str {

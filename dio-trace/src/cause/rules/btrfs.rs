@@ -205,11 +205,10 @@ fn profile_with_copies(case: &Case<'_>) -> Option<&'static str> {
 }
 
 fn large_block(case: &Case<'_>) -> Option<Reason> {
-    const PAGE: u32 = 4096;
-    let block = case.block();
-    (case.on(&["btrfs"]) && case.cached() && !case.tried() && block > PAGE).then(|| {
+    let (block, page) = (case.block(), case.page_size);
+    (case.on(&["btrfs"]) && case.cached() && !case.tried() && u64::from(block) > page).then(|| {
         Reason::likely(format!(
-            "its blocks of {block} bytes are larger than a page ({PAGE}): this kernel's btrfs does \
+            "its blocks of {block} bytes are larger than a page ({page}): this kernel's btrfs does \
              no direct I/O on such a file system"
         ))
     })

@@ -82,7 +82,7 @@ fn untried(case: &Case<'_>) -> bool {
 }
 
 fn misaligned(case: &Case<'_>) -> Option<Reason> {
-    case.on(&["f2fs"]).then(|| needs_blocks(case, case.attrs.block_size())).flatten()
+    case.on(&["f2fs"]).then(|| needs_blocks(case, case.block())).flatten()
 }
 
 fn compressed(case: &Case<'_>) -> Option<Reason> {

@@ -116,8 +116,8 @@ pub(super) const MAX_RW: Rule = Rule {
     means: "Linux moves at most MAX_RW_COUNT bytes in one read or write, whatever is asked for: \
             2 GiB less one page, which is 2147479552 with pages of 4 KiB.",
     proof: "The count is exactly that.",
-    fix: "ask for less than 2 GiB at a time (2147418112 bytes are possible with every page size), or \
-          go on where it stopped",
+    fix: "ask for at most 2147418112 bytes at a time, which are possible with every page size up to \
+          64 KiB, or go on where it stopped",
     on: "any",
     scenario: Scenario::Needs("a file and a buffer of more than 2 GiB"),
     test: |case| {

@@ -24,7 +24,7 @@ pub struct Header {
     pub host: String,
     /// `uname -r`
     pub kernel: String,
-    /// Bytes in a page of that kernel; `None` in older recordings, see [`Header::page_size`].
+    /// Bytes in a page of that kernel; absent in older recordings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page: Option<u32>,
     /// /proc/sys/kernel/random/boot_id, which identifies the boot.
@@ -57,7 +57,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Bytes in a page of the recorded kernel. Recordings that do not say it are of x86-64.
+    /// Bytes in a page of the recorded kernel; 4096 where the recording does not say it.
     #[must_use]
     pub fn page_size(&self) -> u64 {
         let is_sound = |page: &u32| page.is_power_of_two() && (4 << 10..=1 << 20).contains(page);

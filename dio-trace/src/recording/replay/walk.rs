@@ -68,7 +68,7 @@ pub(super) struct Walk<'a> {
     pub(super) first: u64,
     /// Number of selected requests.
     pub(super) shown: u64,
-    /// The recording is older than [`seen::AT_MOST`].
+    /// Requests need [`seen::AT_MOST`]: the recording is older than it.
     marks_largest: bool,
 }
 
@@ -279,7 +279,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Fills in the file and the thread of a request from their ids.
+    /// Fills in the file and the thread of a request from their ids, and what an old recording lacks.
     #[inline]
     fn identify(&mut self, recorded: &mut Recorded) {
         recorded.request.file = self.key(recorded.file);

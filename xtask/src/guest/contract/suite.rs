@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) const VERIFIED: &str = "verified.tsv";
 
 /// The result of one run of the suite.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Suite {
     /// Bytes in a page of the kernel.
     #[serde(default)]

@@ -139,9 +139,6 @@ fn preadv(_: i32, _: u32, _: usize) -> i64 {
 
 /// Runs the program under dio-trace; returns the mismatches.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
-    if !cfg!(target_arch = "x86_64") {
-        return Ok(Vec::new());
-    }
     let traces = Traces::new(out, "compat");
     let me = std::env::current_exe().context("xtask cannot find itself")?;
     let mut command = Command::new(&tried.tool);

@@ -18,13 +18,16 @@ use crate::guest::{
     contract::json::{MixedFile, Report},
     direct_io::{
         files::drop_pages,
-        memory::{Buffer, Map},
+        memory::{Buffer, Map, page_size},
     },
 };
 
-const PAGE: u64 = 4096;
 /// The length of the file, in pages.
 const PAGES: u64 = 16;
+
+fn page() -> u64 {
+    page_size() as u64
+}
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DirectUserArgs {
@@ -37,12 +40,12 @@ pub(crate) struct DirectUserArgs {
 pub(crate) fn direct_user(args: &DirectUserArgs) -> Result<()> {
     let mut options = File::options();
     let file = options.read(true).write(true).custom_flags(libc::O_DIRECT).open(&args.path)?;
-    let mut buffer = Buffer::new(PAGE as usize)?;
+    let mut buffer = Buffer::new(page() as usize)?;
     say("ready")?;
     for line in io::stdin().lock().lines() {
         let line = line?;
-        let (what, page) = line.split_once(' ').context("`r PAGE` or `w PAGE`")?;
-        let offset = page.parse::<u64>()? * PAGE;
+        let (what, number) = line.split_once(' ').context("`r PAGE` or `w PAGE`")?;
+        let offset = number.parse::<u64>()? * page();
         let bytes = buffer.bytes();
         let done = match what {
             "r" => file.read_at(bytes, offset)?,
@@ -73,7 +76,7 @@ impl DirectUser {
     /// Makes the file, drops its pages from the page cache, and starts the process.
     pub(crate) fn start(folder: &Path) -> Result<Self> {
         let path = folder.join("mixed");
-        std::fs::write(&path, vec![1; (PAGES * PAGE) as usize])?;
+        std::fs::write(&path, vec![1; (PAGES * page()) as usize])?;
         let file = File::options().read(true).write(true).open(&path)?;
         drop_pages(&file)?;
         // SAFETY: no memory is involved.
@@ -109,19 +112,19 @@ impl DirectUser {
     fn ask(&mut self, what: &str) -> Result<()> {
         writeln!(self.stdin, "{what}")?;
         self.stdin.flush()?;
-        self.answer(&PAGE.to_string())
+        self.answer(&page().to_string())
     }
 
     /// Makes direct and buffered requests and lets the process exit; returns what dio-trace must
     /// report.
     pub(crate) fn mix(mut self) -> Result<MixedFile> {
-        let map = Map::new(&self.file, PAGES * PAGE)?;
-        let all = (PAGES * PAGE) as usize;
+        let map = Map::new(&self.file, PAGES * page())?;
+        let all = (PAGES * page()) as usize;
         self.ask("r 0")?; // from here on the file is used directly
-        let mut bytes = vec![2; 3 * PAGE as usize];
-        self.file.write_all_at(&bytes[..2 * PAGE as usize], 4 * PAGE)?;
-        self.file.read_exact_at(&mut bytes, 8 * PAGE)?;
-        map.touch((12 * PAGE) as usize, 1);
+        let mut bytes = vec![2; 3 * page() as usize];
+        self.file.write_all_at(&bytes[..2 * page() as usize], 4 * page())?;
+        self.file.read_exact_at(&mut bytes, 8 * page())?;
+        map.touch((12 * page()) as usize, 1);
         let cached = map.resident(0, all)?;
         self.ask("r 4")?; // page 4 is written back first
         self.ask("r 5")?;

@@ -58,6 +58,8 @@ pub(super) const WITH_JOURNAL: &[Scenario] = &[
     scenario(Scope::Commands, "fail-on", "run --fail-on", gate::RUNS, gate::check),
     scenario(Scope::Commands, "top", "top", live::RUNS, live::check),
     scenario(Scope::Kernel, "rings", "io_uring's rarer features", rings::RUNS, rings::check),
+    // Other architectures have no 32-bit system calls for 64-bit programs.
+    #[cfg(target_arch = "x86_64")]
     scenario(Scope::Kernel, "compat", "32-bit programs", compat::RUNS, compat::check),
     scenario(
         Scope::Kernel,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bpf,
+    guest::contract::suite::Suite,
     host::paths,
     tasks::suites::{Done, Run},
 };
@@ -55,9 +56,14 @@ impl Column {
         self.kernel == run.kernel && self.attach == run.attach
     }
 
-    /// `None` if the run left no result.
-    fn of(done: &Done) -> Result<Option<Self>> {
-        let Some(suite) = &done.suite else { return Ok(None) };
+    /// A run that left no result is a column without cells and with one that is wrong.
+    fn of(done: &Done) -> Result<Self> {
+        let failed = || Suite {
+            wrong: 1,
+            complaints: vec!["the run ended before it had a result".to_owned()],
+            ..Suite::default()
+        };
+        let suite = done.suite.clone().unwrap_or_else(failed);
         let kernel = done.run.kernel()?;
         let mut setups = BTreeMap::<String, Count>::new();
         // The totals of a run are no fixture, and have no cells.
@@ -66,7 +72,7 @@ impl Column {
             count.cells += scored.cells;
             count.agree += scored.cells.saturating_sub(scored.wrong + scored.missed + scored.extra);
         }
-        Ok(Some(Self {
+        Ok(Self {
             kernel: done.run.kernel.to_owned(),
             attach: done.run.attach.to_owned(),
             version: kernel.version,
@@ -78,26 +84,32 @@ impl Column {
             missed: suite.missed,
             extra: suite.extra,
             setups,
-            complaints: suite.complaints.clone(),
-        }))
+            complaints: suite.complaints,
+        })
     }
 }
 
-/// Puts the results of these runs into the kept columns, and returns all of them in the order of
-/// `all`.
-pub(super) fn merge(done: &[Done], all: &[Run]) -> Result<Vec<Column>> {
+/// The columns of these runs.
+pub(super) fn of(done: &[Done]) -> Result<Vec<Column>> {
+    done.iter().map(Column::of).collect()
+}
+
+/// The kept columns.
+pub(super) fn kept() -> Result<Vec<Column>> {
     let path = paths::workspace()?.join(KEPT);
-    let text = fs::read_to_string(&path).unwrap_or_default();
-    let mut columns: Vec<Column> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).with_context(|| format!("a line of {KEPT}")))
-        .collect::<Result<_>>()?;
-    columns.retain(|column| !done.iter().any(|done| column.is_of(&done.run)));
-    for done in done {
-        columns.extend(Column::of(done)?);
-    }
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {KEPT}"))?;
+    let column = |line| serde_json::from_str(line).with_context(|| format!("a line of {KEPT}"));
+    text.lines().map(column).collect()
+}
+
+/// Puts the columns of these runs among the kept ones, and returns all of them in the order of `all`.
+pub(super) fn merge(new: &[Column], all: &[Run]) -> Result<Vec<Column>> {
+    let mut columns = kept()?;
+    columns.retain(|column| !new.iter().any(|new| new.name() == column.name()));
+    columns.extend(new.iter().cloned());
     columns.sort_by_key(|column| all.iter().position(|run| column.is_of(run)));
     let lines: Vec<String> = columns.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+    let path = paths::workspace()?.join(KEPT);
     fs::write(&path, lines.join("\n") + "\n").with_context(|| format!("cannot write {KEPT}"))?;
     Ok(columns)
 }

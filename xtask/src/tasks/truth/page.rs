@@ -25,6 +25,9 @@ set-up cannot be made or was not measured there. Beside the set-ups each run com
 totals and losses with the program's.
 ";
 
+/// The file, relative to the checkout.
+pub(super) const PAGE: &str = "docs/truth.md";
+
 /// The page for these columns.
 pub(super) fn page(columns: &[Column]) -> String {
     let sum = |part: fn(&Column) -> u64| columns.iter().map(part).sum::<u64>();
@@ -125,7 +128,10 @@ fn word(counts: &BTreeMap<String, Count>, setup: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::{host::paths, tasks::truth::columns};
 
     fn column(kernel: &str, wrong: u64) -> Column {
         Column {
@@ -142,6 +148,17 @@ mod tests {
             setups: BTreeMap::from([("ext4".to_owned(), Count { agree: 8 - wrong, cells: 8 })]),
             complaints: (0..wrong).map(|n| format!("complaint {n}")).collect(),
         }
+    }
+
+    #[test]
+    fn the_page_is_of_the_kept_columns() {
+        let (made, path) =
+            (page(&columns::kept().unwrap()), paths::workspace().unwrap().join(PAGE));
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(&path, &made).unwrap();
+        }
+        let there = fs::read_to_string(&path).unwrap();
+        assert!(there == made, "{PAGE} is not what its columns make: BLESS=1 cargo test -p xtask");
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::{
-    guest::scenarios::shorts::reader::{LONG, Read},
+    guest::{
+        direct_io::memory::page_size,
+        scenarios::shorts::reader::{LONG, Read},
+    },
     host::cmd::say,
 };
 
@@ -97,7 +100,10 @@ fn allowed(read: &Read, event: &Value, by_kprobe: bool) -> Vec<String> {
         (case, 1..) if case == format!("fault-{ret}") && !matches!(fs, "ext4" | "xfs") => {
             vec![direct("short:fault"), cached("short:fault")]
         }
-        ("largest", 0x7fff_f000) => one(&direct("short:max-rw")),
+        // MAX_RW_COUNT, include/linux/fs.h
+        ("largest", _) if ret == i64::from(i32::MAX) & -(page_size() as i64) => {
+            one(&direct("short:max-rw"))
+        }
         ("server", 1000) => one("1000 client short:server 1000+0"),
         ("bad-sector", 32_768) => one(&cached("short:other")),
         ("killed", 1..) if ret < LONG as i64 => one(&cached("short:signal")),

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::guest::direct_io::{
     files::{fill, open_direct},
-    memory::Buffer,
+    memory::{Buffer, page_size},
     request::{Call, positioned},
 };
 
@@ -136,7 +136,7 @@ impl Reader {
             fill(path, 64 << 10)?;
         }
         let file = open_direct(path)?;
-        let mapped = good.next_multiple_of(PAGE);
+        let mapped = good.next_multiple_of(page_size());
         let mut memory = Buffer::new(mapped + len)?;
         let none = memory.at(mapped).cast();
         // SAFETY: whole pages of our own mapping, to which there is no reference.
