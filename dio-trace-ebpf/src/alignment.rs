@@ -15,8 +15,9 @@ pub fn wants_explaining(request: RequestRef, ret: i64) -> bool {
 }
 
 /// Collects the alignment that the caller offered: of the buffer, or of up to [`MAX_SEGMENTS`]
-/// iovecs in user memory.
-#[inline(always)]
+/// iovecs in user memory. A function of its own: rarely called, and inlined it takes registers from
+/// all that [`crate::request::finish::finish`] does.
+#[inline(never)]
 pub fn explain(request: RequestRef) {
     const MAX_SEGMENTS: u32 = 16;
     let evidence = EvidenceRef::of(request);

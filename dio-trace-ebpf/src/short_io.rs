@@ -15,8 +15,9 @@ const SECTOR: u64 = 512;
 const MAX_SEGMENTS: u32 = 16;
 
 /// Looks at the buffer where the count of `done` bytes stopped, and whether the thread is being
-/// killed. For a request that completes in its own thread.
-#[inline(always)]
+/// killed. For a request that completes in its own thread. A function of its own, as
+/// [`crate::alignment::explain`] is.
+#[inline(never)]
 pub fn look(request: RequestRef, done: u64) {
     let evidence = EvidenceRef::of(request);
     // Some buffers are the kernel's: of a pipe, or chosen by io_uring.
