@@ -7,17 +7,14 @@ pub(crate) mod rustc;
 mod strip;
 pub(crate) mod toolchain;
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
+use std::{env, fs, path::Path};
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest as _, Sha256};
 
 use crate::host::{
     arch::{ARCHES, Arch},
     cmd::{run, say},
+    digest::sha256,
     paths,
 };
 
@@ -41,8 +38,7 @@ pub(crate) fn digest(arch: &Arch) -> Result<String> {
     let name = object(arch);
     let bytes =
         fs::read(paths::workspace()?.join(&name)).with_context(|| format!("cannot read {name}"))?;
-    let digest = Sha256::digest(&bytes);
-    Ok(digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+    Ok(sha256(&bytes)[..12].to_owned())
 }
 
 fn file_name(arch: &Arch) -> String {
@@ -110,7 +106,7 @@ fn compare(arch: &Arch, built: &[u8], folder: &Path) -> Result<()> {
     if committed == built {
         return Ok(());
     }
-    let aside: PathBuf = folder.join(file_name(arch));
+    let aside = folder.join(file_name(arch));
     fs::write(&aside, built).with_context(|| format!("cannot write {}", aside.display()))?;
     let at = committed.iter().zip(built).position(|(a, b)| a != b);
     bail!(

@@ -44,6 +44,7 @@ use scenarios::{
     stacks, unprivileged,
 };
 use suite::by_hand;
+use tally::plain::UserArgs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Guest {
@@ -88,9 +89,9 @@ pub(crate) enum Guest {
     /// Run only the scenario of 32-bit programs
     Compat(by_hand::AloneArgs),
     /// The program of the `compat` scenario
-    CompatUser(compat::CompatUserArgs),
+    CompatUser(UserArgs),
     /// The program of the `rings` scenario
-    RingsUser(rings::RingsUserArgs),
+    RingsUser(UserArgs),
     /// Run only the scenario of public reports
     Reports(by_hand::AloneArgs),
     /// Make requests from buffers that cannot be pinned, for the `reports` scenario

@@ -14,6 +14,7 @@ pub(crate) mod browser;
 pub(crate) mod build;
 pub(crate) mod cmd;
 pub(crate) mod crates;
+pub(crate) mod digest;
 pub(crate) mod duckdb;
 pub(crate) mod packages;
 pub(crate) mod paths;

@@ -4,21 +4,18 @@
 //! The program is a 64-bit one that makes system calls of the 32-bit table by `int 0x80`
 //! (arch/x86/entry/entry_64_compat.S), with everything that they point to below 4 GiB.
 use std::{
-    fs::{self, File},
+    fs::File,
     os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 
 use crate::{
     guest::{
-        direct_io::files::fill,
         fixtures::Place,
-        harness::{Traces, Tried, not_ended_with, requests},
-        tally::plain::{Line, compare},
+        harness::Tried,
+        tally::plain::{Line, Traced, UserArgs, traced},
     },
     host::cmd::text,
 };
@@ -35,15 +32,6 @@ const VECTORS: &[usize] = &[1, 2, 16, 19, 33];
 /// preadv in the 32-bit table (arch/x86/entry/syscalls/syscall_32.tbl).
 const PREADV: u32 = 333;
 
-#[derive(Args, Clone, Debug)]
-pub(crate) struct CompatUserArgs {
-    #[arg(long, required = true)]
-    file: Vec<PathBuf>,
-    /// File to write the tally to
-    #[arg(long)]
-    tally: PathBuf,
-}
-
 /// struct compat_iovec (include/linux/compat.h)
 #[repr(C)]
 struct CompatIovec {
@@ -52,7 +40,7 @@ struct CompatIovec {
 }
 
 /// The program: reads each file by vectors, aligned and not.
-pub(crate) fn user(args: &CompatUserArgs) -> Result<()> {
+pub(crate) fn user(args: &UserArgs) -> Result<()> {
     let memory = low_memory((BLOCKS + 1) * BLOCK)?;
     let mut tally = Vec::new();
     for path in &args.file {
@@ -66,7 +54,7 @@ pub(crate) fn user(args: &CompatUserArgs) -> Result<()> {
             }
         }
     }
-    fs::write(&args.tally, serde_json::to_vec(&tally)?).context("cannot write the tally")
+    args.write(&tally)
 }
 
 /// Memory below 4 GiB.
@@ -139,24 +127,10 @@ fn preadv(_: i32, _: u32, _: usize) -> i64 {
 
 /// Runs the program under dio-trace; returns the mismatches.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
-    let traces = Traces::new(out, "compat");
-    let me = std::env::current_exe().context("xtask cannot find itself")?;
-    let mut command = Command::new(&tried.tool);
-    command.args(["run", "--json", "--all", "--attach", &tried.attach, "--"]);
-    command.arg(me).args(["guest", "compat-user", "--tally", text(&traces.tally)?]);
-    for place in &places[..2] {
-        let file = place.path.join("compat");
-        fill(&file, BLOCKS * BLOCK)?;
-        command.args(["--file", text(&file)?]);
-    }
-    let output = command.output().context("cannot start dio-trace")?;
-    let mut wrong: Vec<String> = not_ended_with(&output, 0).into_iter().collect();
-    let talk = String::from_utf8_lossy(&output.stdout);
-    let tally: Vec<Line> = serde_json::from_slice(&fs::read(&traces.tally)?)?;
+    let Traced { tally, talk, mut wrong } = traced(tried, places, out, "compat", BLOCKS * BLOCK)?;
     if !tally.iter().any(|line| line.ret > 0) {
         wrong.push(format!("no 32-bit read worked: {tally:?}"));
     }
-    wrong.extend(compare(tally, requests(&talk)?));
     // The reason needs the lengths of the segments, which a probe reads at completion.
     let segment = "a segment's length is not a multiple of 512";
     let named = talk.lines().filter(|line| line.contains("\"EINVAL\"") && line.contains(segment));

@@ -3,20 +3,18 @@
 use std::{
     fs::{self, File},
     os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 use io_uring::{IoUring, Probe, opcode, squeue, squeue::Flags, types::Fd};
 
 use crate::{
     guest::{
-        direct_io::{files::fill, memory::Buffer},
+        direct_io::memory::Buffer,
         fixtures::Place,
-        harness::{Traces, Tried, not_ended_with, requests},
-        tally::plain::{Line, compare},
+        harness::Tried,
+        tally::plain::{Line, Traced, UserArgs, traced},
     },
     host::cmd::text,
 };
@@ -34,16 +32,7 @@ const BYTES: usize = BLOCKS * BLOCK + 1808;
 const SILENT: usize = 16;
 const GROUP: u16 = 1;
 
-#[derive(Args, Clone, Debug)]
-pub(crate) struct RingsUserArgs {
-    #[arg(long, required = true)]
-    file: Vec<PathBuf>,
-    /// File to write the tally to
-    #[arg(long)]
-    tally: PathBuf,
-}
-
-pub(crate) fn user(args: &RingsUserArgs) -> Result<()> {
+pub(crate) fn user(args: &UserArgs) -> Result<()> {
     let mut tally = Vec::new();
     for path in &args.file {
         let file = File::options().read(true).write(true).custom_flags(libc::O_DIRECT).open(path);
@@ -54,7 +43,7 @@ pub(crate) fn user(args: &RingsUserArgs) -> Result<()> {
         user.vectors()?;
         tally.append(&mut user.lines);
     }
-    fs::write(&args.tally, serde_json::to_vec(&tally)?).context("cannot write the tally")
+    args.write(&tally)
 }
 
 /// A file, a ring, and the requests made so far.
@@ -159,21 +148,7 @@ impl<'a> User<'a> {
 
 /// Runs the program under dio-trace; returns the mismatches.
 pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<String>> {
-    let traces = Traces::new(out, "rings");
-    let me = std::env::current_exe().context("xtask cannot find itself")?;
-    let mut command = Command::new(&tried.tool);
-    command.args(["run", "--json", "--all", "--attach", &tried.attach, "--"]);
-    command.arg(me).args(["guest", "rings-user", "--tally", text(&traces.tally)?]);
-    for place in &places[..2] {
-        let file = place.path.join("rings");
-        fill(&file, BYTES)?;
-        command.args(["--file", text(&file)?]);
-    }
-    let output = command.output().context("cannot start dio-trace")?;
-    let talk = String::from_utf8_lossy(&output.stdout);
-    let mut wrong: Vec<String> = not_ended_with(&output, 0).into_iter().collect();
-    let tally: Vec<Line> = serde_json::from_slice(&fs::read(&traces.tally)?)?;
-    wrong.extend(compare(tally, requests(&talk)?));
+    let Traced { talk, mut wrong, .. } = traced(tried, places, out, "rings", BYTES)?;
     for summary in talk.lines().filter(|line| line.contains("\"kind\":\"summary\"")) {
         let summary: serde_json::Value = serde_json::from_str(summary)?;
         let (unmatched, in_flight) = (&summary["unmatched"], &summary["in_flight"]);

@@ -23,7 +23,6 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     cross,
@@ -31,6 +30,7 @@ use crate::{
         arch::{self, ARCHES, Arch},
         build,
         cmd::{is_static, output, run, say},
+        digest::sha256,
         packages, paths,
         step_runner::Outcome,
     },
@@ -216,10 +216,6 @@ fn again(args: &DistArgs, folder: &Path) -> Result<()> {
     }
     say("a second build in another folder is equal byte for byte");
     paths::remove(&clone)
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
