@@ -2,7 +2,7 @@
 
 use dio_trace_common::{abi::REQ_VECTORED, evidence::seen};
 
-use crate::{evidence::EvidenceRef, in_flight::RequestRef, segment::segment};
+use crate::{evidence::EvidenceRef, in_flight::RequestRef, segment::Segments};
 
 const EINVAL: i64 = -22;
 
@@ -25,11 +25,12 @@ pub fn explain(request: RequestRef) {
         evidence.only_segment(request);
         return;
     }
+    let vector = Segments::of(request);
     for i in 0..MAX_SEGMENTS {
         if i >= request.nr_segs().get() {
             break;
         }
-        let Some(iovec) = segment(request, i) else { break };
+        let Some(iovec) = vector.get(i) else { break };
         evidence.add_segment(&iovec);
     }
 }

@@ -6,7 +6,7 @@ use dio_trace_common::{
 };
 
 use crate::{
-    evidence::EvidenceRef, in_flight::RequestRef, segment::segment, task::killed,
+    evidence::EvidenceRef, in_flight::RequestRef, segment::Segments, task::killed,
     user_memory::read_user,
 };
 
@@ -52,11 +52,12 @@ fn rest(request: RequestRef, mut done: u64) -> Option<(u64, u64)> {
     if flags & REQ_VECTORED == 0 {
         return Some((request.user().get() + done, request.len().get() - done));
     }
+    let vector = Segments::of(request);
     for i in 0..MAX_SEGMENTS {
         if i >= segments {
             break;
         }
-        let Some(iovec) = segment(request, i) else { break };
+        let Some(iovec) = vector.get(i) else { break };
         if done < iovec.len {
             return Some((iovec.base + done, iovec.len - done));
         }

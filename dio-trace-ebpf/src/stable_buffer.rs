@@ -13,7 +13,7 @@ use dio_trace_common::{
 
 use crate::{
     config::VERIFY_STABLE, evidence::EvidenceRef, in_flight::RequestRef, maps::count,
-    segment::segment, user_memory::read_user_into,
+    segment::Segments, user_memory::read_user_into,
 };
 
 /// Bytes of one sample, and how many are taken: a buffer of up to their product is read as a whole.
@@ -58,7 +58,7 @@ fn sum(request: RequestRef) -> u64 {
         if request.api().get() == API_IO_URING {
             return 0;
         }
-        let Some(first) = segment(request, 0) else { return 0 };
+        let Some(first) = Segments::of(request).get(0) else { return 0 };
         (at, len) = (first.base, first.len);
     }
     if at == 0 || len < SAMPLE {

@@ -62,7 +62,10 @@ pub struct Thread {
     pub nr_segs: u32,
     /// The attachments of the entry probe that the open request has passed, as bits.
     pub entered_by: u32,
-    pub pad: u32,
+    /// Flags (`REQ_*`) of the request that is about to be issued…
+    pub asked_flags: u32,
+    /// … and its length.
+    pub asked_len: u64,
     /// The request's file.
     pub file: u64,
     /// Kernel address of the position of a synchronous request.
@@ -109,6 +112,8 @@ fields! { ThreadRef:
     pub state: u32,
     pub nr_segs: u32,
     pub entered_by: u32,
+    pub asked_flags: u32,
+    pub asked_len: u64,
     pub file: u64,
     pub ppos: u64,
     pub lower_mapping: u64,

@@ -64,3 +64,18 @@ pub fn read_user<T: Copy>(at: u64) -> Option<T> {
     // SAFETY: written by the helper; T is made of integers.
     Some(unsafe { to.assume_init() })
 }
+
+/// Reads up to two words of user memory; those beyond `size` bytes are 0. The verifier refuses a
+/// size that has no room. Volatile: otherwise the compiler calls its byte-by-byte `memset`.
+#[inline(always)]
+pub fn read_user_up_to(at: u64, size: u64) -> Option<[u64; 2]> {
+    let mut to = MaybeUninit::<[u64; 2]>::uninit();
+    let words = to.as_mut_ptr().cast::<u64>();
+    // SAFETY: room for two words, both written; the helper checks the user address.
+    unsafe {
+        words.write_volatile(0);
+        words.add(1).write_volatile(0);
+        let failed = bpf_probe_read_user(words.cast(), size as u32, at as *const _);
+        (failed == 0).then(|| to.assume_init())
+    }
+}

@@ -2,7 +2,7 @@
 
 use dio_trace_common::abi::{API_LIBAIO, OP_READ, OP_WRITE, rwf};
 
-use super::{Vector, admitted};
+use super::{Asked, admitted};
 use crate::{
     aio_reap,
     errno::EIOCBQUEUED,
@@ -35,19 +35,19 @@ fn aio_rw<A: Args>(ctx: &A, op: u8) {
     let nbytes: u64 = ctx.load(iocb, &AIO_IOCB_NBYTES);
     let opcode: u16 = ctx.load(iocb, &AIO_IOCB_OPCODE);
     let vectored = matches!(opcode, IOCB_CMD_PREADV | IOCB_CMD_PWRITEV);
-    let vector = match vectored {
-        true => Vector::at(admitted.thread, user, nbytes as u32),
-        false => Vector::single(nbytes),
+    let asked = match vectored {
+        true => Asked::by_vector(admitted.thread, user, nbytes as u32),
+        false => Asked::by_buffer(admitted.thread, nbytes),
     };
     let issue = Issue {
         direct: admitted.direct,
         op,
         api: API_LIBAIO,
-        flags: vector.flags,
+        flags: asked.flags,
         pos: ctx.load(iocb, &AIO_IOCB_OFFSET),
-        len: vector.len,
+        len: asked.len,
         user,
-        nr_segs: if vectored { nbytes as u32 } else { 1 },
+        nr_segs: asked.nr_segs,
         rw_flags: rwf::of(ctx.load(iocb, &AIO_IOCB_RW_FLAGS)),
         kiocb,
         ppos: 0,

@@ -1,11 +1,13 @@
 //! io_uring (io_uring/rw.c; fs/io_uring.c before 6.0).
 
+use core::hint::black_box;
+
 use dio_trace_common::{
     abi::{API_IO_URING, OP_READ, OP_WRITE, REQ_PROVISIONAL, REQ_PUNTED, REQ_VECTORED},
     offsets::ABSENT,
 };
 
-use super::{Vector, admitted};
+use super::{Asked, admitted};
 use crate::{
     errno::{EAGAIN, EIOCBQUEUED, EOPNOTSUPP, IOU_REQUEUE},
     evidence::{
@@ -33,10 +35,6 @@ use crate::{
 /// Called for every attempt, a later one with the position that the one before reached.
 #[inline(always)]
 fn io_rw<A: Args>(ctx: &A, op: u8, paired: bool) {
-    const IORING_OP_READV: u8 = 1; // include/uapi/linux/io_uring.h
-    const IORING_OP_WRITEV: u8 = 2;
-    const IORING_OP_READV_FIXED: u8 = 60;
-    const IORING_OP_WRITEV_FIXED: u8 = 61;
     /// "At the file's own position" (io_uring/rw.c:io_kiocb_update_pos).
     const CURRENT: i64 = -1;
     let req = ctx.arg(0);
@@ -47,29 +45,42 @@ fn io_rw<A: Args>(ctx: &A, op: u8, paired: bool) {
     let len: u32 = read_fast(req, &IO_RW_LEN);
     let opcode: u8 = read_fast(req, &IO_KIOCB_OPCODE);
     let pos: i64 = read_fast(req, &KIOCB_KI_POS);
-    let vectored = matches!(
-        opcode,
-        IORING_OP_READV | IORING_OP_WRITEV | IORING_OP_READV_FIXED | IORING_OP_WRITEV_FIXED
-    );
-    let vector = match vectored {
-        true => Vector::at(admitted.thread, user, len),
-        false => Vector::single(u64::from(len)),
+    let vectored = is_vectored(opcode);
+    let asked = match vectored {
+        true => Asked::by_vector(admitted.thread, user, len),
+        false => Asked::by_buffer(admitted.thread, u64::from(len)),
     };
     let issue = Issue {
         direct: admitted.direct,
         op,
         api: API_IO_URING,
-        flags: vector.flags,
+        flags: asked.flags,
         pos: if pos == CURRENT { read(file, &FILE_F_POS) } else { pos },
-        len: vector.len,
+        len: asked.len,
         user,
-        nr_segs: if vectored { len } else { 1 },
+        nr_segs: asked.nr_segs,
         rw_flags: uring_flags::at_issue(req),
         kiocb: req,
         ppos: 0,
         paired,
     };
     open(ctx, admitted.thread, file, &issue);
+}
+
+/// True if the request has a vector. By arithmetic: after a comparison for each operation the
+/// verifier would walk the loops over the vector once more.
+#[inline(always)]
+fn is_vectored(opcode: u8) -> bool {
+    const IORING_OP_READV: u64 = 1; // include/uapi/linux/io_uring.h
+    const IORING_OP_WRITEV: u64 = 2;
+    const IORING_OP_READV_FIXED: u64 = 60;
+    const IORING_OP_WRITEV_FIXED: u64 = 61;
+    const VECTORED: u64 = 1 << IORING_OP_READV
+        | 1 << IORING_OP_WRITEV
+        | 1 << IORING_OP_READV_FIXED
+        | 1 << IORING_OP_WRITEV_FIXED;
+    // Operations from 64 on do not come here.
+    black_box(VECTORED >> (opcode & 63)) & 1 != 0
 }
 
 /// See [`io_rw`].

@@ -51,29 +51,50 @@ fn position(ppos: u64) -> i64 {
     read_at(ppos)
 }
 
-/// A vector in user memory.
-struct Vector {
-    /// Sum of the lengths; 0, which opens no request, if they cannot be read (the kernel read them a
-    /// moment ago, or the call fails with EFAULT).
+/// What a request asks for, by one buffer or by a vector of them in user memory.
+struct Asked {
+    /// Sum of the lengths; 0, which opens no request, if those of a vector cannot be read (the
+    /// kernel read them a moment ago, or the call fails with EFAULT).
     len: u64,
     /// The request's flags.
     flags: u8,
+    nr_segs: u32,
 }
 
-impl Vector {
+impl Asked {
     #[inline(always)]
-    fn at(thread: ThreadRef, user: u64, segments: u32) -> Self {
+    fn by_vector(thread: ThreadRef, user: u64, segments: u32) -> Self {
         if is_compat() {
             let len = compat_vector_len(thread, user, segments);
-            return Self { len, flags: REQ_VECTORED | REQ_COMPAT };
+            Self::through(thread, len, REQ_VECTORED | REQ_COMPAT, segments)
+        } else {
+            let len = vector_len(thread, user, segments);
+            Self::through(thread, len, REQ_VECTORED, segments)
         }
-        Self { len: vector_len(thread, user, segments), flags: REQ_VECTORED }
     }
 
-    /// A single buffer of this length, which is no vector.
     #[inline(always)]
-    const fn single(len: u64) -> Self {
-        Self { len, flags: 0 }
+    fn by_buffer(thread: ThreadRef, len: u64) -> Self {
+        Self::through(thread, len, 0, 1)
+    }
+
+    /// Through the thread's record and back: otherwise the verifier walks all that follows once for
+    /// each way to ask.
+    #[inline(always)]
+    fn through(thread: ThreadRef, len: u64, flags: u8, segments: u32) -> Self {
+        thread.asked_len().set_volatile(len);
+        thread.asked_flags().set_volatile(u32::from(flags));
+        thread.nr_segs().set_volatile(segments);
+        Self::kept(thread)
+    }
+
+    #[inline(always)]
+    fn kept(thread: ThreadRef) -> Self {
+        Self {
+            len: thread.asked_len().get_volatile(),
+            flags: thread.asked_flags().get_volatile() as u8,
+            nr_segs: thread.nr_segs().get_volatile(),
+        }
     }
 }
 
@@ -87,7 +108,7 @@ fn compat_vector_len(thread: ThreadRef, user: u64, segments: u32) -> u64 {
     sum_of::<CompatIovec>(thread, user, segments)
 }
 
-/// Sum of the lengths of the segments; see [`Vector::len`].
+/// Sum of the lengths of the segments; see [`Asked::len`].
 ///
 /// Sixteen at a time, then the rest one by one. The number lies in the thread's record, not in a
 /// register: so the verifier sees one state in every step. Otherwise it would follow each way out

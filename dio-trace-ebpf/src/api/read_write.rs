@@ -2,7 +2,7 @@
 
 use dio_trace_common::abi::{API_READ, API_READV, OP_READ, OP_WRITE, rwf};
 
-use super::{Vector, admitted, position};
+use super::{Asked, admitted, position};
 use crate::{
     filter::may_be_direct,
     issue::Issue,
@@ -77,14 +77,14 @@ fn vfs_iov<A: Args>(ctx: &A, op: u8) {
     let file = ctx.arg(0);
     let Some(admitted) = admitted(ctx, file) else { return };
     let (user, nr_segs, ppos) = (ctx.arg(1), ctx.arg(2) as u32, ctx.arg(3));
-    let vector = Vector::at(admitted.thread, user, nr_segs);
+    let asked = Asked::by_vector(admitted.thread, user, nr_segs);
     let issue = Issue {
         direct: admitted.direct,
         op,
         api: API_READV,
-        flags: vector.flags,
+        flags: asked.flags,
         pos: position(ppos),
-        len: vector.len,
+        len: asked.len,
         user,
         nr_segs,
         rw_flags: rwf::of(ctx.arg(4) as u32),
