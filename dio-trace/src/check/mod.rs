@@ -245,9 +245,9 @@ fn report(subject: &Subject, seen: Seen) -> Report {
     Report {
         v: SCHEMA,
         kind: KIND,
-        path: subject.file.path.clone(),
+        path: subject.file.path.to_string(),
         what: subject.what,
-        fs: subject.file.fs.clone(),
+        fs: subject.file.fs.to_string(),
         source: subject.source.clone(),
         options: subject.file.options.clone(),
         memory_align: limits.as_ref().map(|limits| limits.memory),

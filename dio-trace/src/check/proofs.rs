@@ -7,6 +7,7 @@ use std::{
     hash::Hash,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use dio_trace_common::verdict::Verdict;
@@ -60,7 +61,7 @@ pub(super) struct Proofs {
 /// The remembered result of a kind.
 struct Kept<T> {
     /// The path for which the trial was made.
-    path: String,
+    path: Arc<str>,
     result: T,
     tries: u32,
 }
@@ -68,8 +69,8 @@ struct Kept<T> {
 /// A file system, or one file or directory of a file system whose files do not share results.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct FileSystem {
-    fs: String,
-    dev: String,
+    fs: Arc<str>,
+    dev: Arc<str>,
     source: String,
     options: String,
     /// Set where files do not share results: a FUSE daemon decides for each file, and the files of
@@ -79,10 +80,10 @@ struct FileSystem {
 
 impl FileSystem {
     fn of(subject: &Subject, only: &Path) -> Self {
-        let fs = subject.file.fs.as_str();
-        let each = fs == "overlay" || fs == "virtiofs" || fs.starts_with("fuse");
+        let fs = &subject.file.fs;
+        let each = matches!(&**fs, "overlay" | "virtiofs") || fs.starts_with("fuse");
         Self {
-            fs: fs.to_owned(),
+            fs: fs.clone(),
             dev: subject.file.dev.clone(),
             source: subject.source.clone(),
             options: subject.file.options.clone(),

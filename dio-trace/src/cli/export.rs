@@ -88,9 +88,9 @@ fn to_output(args: &ExportArgs, input: &Input) -> Result<()> {
         }
         Format::Csv => replay(&mut Csv::new(&mut out)?)?,
         Format::Parquet => {
-            let mut table = Parquet::new(&mut out)?;
+            let mut table = Parquet::new(out)?;
             let replayed = replay(&mut table)?;
-            table.finish()?;
+            out = table.finish()?;
             replayed
         }
         Format::Perfetto => {

@@ -1,6 +1,9 @@
 //! `--kernel` of `check` and `report`: which two kernels are compared, and for which requests.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result};
 use dio_trace_common::abi::Op;
@@ -57,7 +60,7 @@ pub(super) fn lines(replayed: &Replay, found: &Found, other: KernelVersion) -> V
         return vec![format!("cannot compare: the recording calls its kernel `{name}`")];
     };
     let key = |row: &FileRow| (row.fs.clone(), row.op);
-    let requests: BTreeSet<(String, Op)> = replayed.summary.files.iter().map(key).collect();
+    let requests: BTreeSet<(Arc<str>, Op)> = replayed.summary.files.iter().map(key).collect();
     let begins =
         |difference: &Difference| requests.iter().any(|(fs, op)| difference.begins(fs, *op));
     text::kernel_changes(

@@ -88,7 +88,7 @@ fn look(inspector: &mut PathInspector, path: &Path, file: &File) -> Option<Inspe
     if about.file_type().is_block_device() {
         let attrs = inspector.attrs(file, None);
         let info = info(path, &about, attrs, ("bdev", ""), None);
-        let source = info.path.clone();
+        let source = info.path.to_string();
         let read_only = is_read_only_device(&info.dev);
         let keeps_atime = mount_flags(file) & (libc::ST_RDONLY | libc::ST_NOATIME) != 0;
         return Some(Inspected { file: info, source, read_only, keeps_atime, magic });
@@ -129,10 +129,10 @@ fn info(
     below: Option<(String, String)>,
 ) -> FileInfo {
     FileInfo {
-        path: escape::path(path),
-        fs: escape(fs.as_bytes()),
+        path: escape::path(path).into(),
+        fs: escape(fs.as_bytes()).into(),
         options: escape(options.as_bytes()),
-        dev: number(attrs.dev, 0),
+        dev: number(attrs.dev, 0).into(),
         attrs,
         below,
         volume: None,

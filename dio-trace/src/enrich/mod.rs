@@ -107,7 +107,7 @@ impl Enricher {
     /// Names the placeholder for all files that are not listed individually.
     pub fn stand_in(&mut self, key: FileId, name: &str) {
         let file = self.files.entry(key).or_insert_with(|| lost_name(key, None));
-        name.clone_into(&mut file.path);
+        file.path = name.into();
     }
 
     /// Adds a file from its event. Does nothing if its path is known already.
@@ -122,7 +122,7 @@ impl Enricher {
         // Only containers have volumes.
         let id = self.names.container(event.task.tgid).and_then(|container| container.id.as_ref());
         if let (Some(mount), Some(_)) = (&mount, id) {
-            info.volume = volume::of_mount(mount, || self.namespaces.host());
+            info.volume = volume::of_mount(mount, || self.namespaces.host()).map(Arc::from);
         }
         self.files.entry(key).insert_entry(info);
     }
@@ -138,10 +138,10 @@ impl Enricher {
         attrs: FileAttrs,
     ) {
         let info = FileInfo {
-            path: path.to_owned(),
-            fs: fs.to_owned(),
+            path: path.into(),
+            fs: fs.into(),
             options: options.to_owned(),
-            dev: device(attrs.dev, key.dev),
+            dev: device(attrs.dev, key.dev).into(),
             attrs,
             below: None,
             volume: None,
@@ -188,7 +188,7 @@ impl Enricher {
     }
 
     /// Adds a process that uses a file through the page cache. Returns the name of the process.
-    pub fn buffered_user(&mut self, event: &BufferedUseEvent) -> String {
+    pub fn buffered_user(&mut self, event: &BufferedUseEvent) -> Arc<str> {
         let buffered_use = &event.buffered_use;
         let comm = self.process(buffered_use.tgid, Some((event.task.tid, &event.task.comm)));
         self.file(buffered_use.file, buffered_use.tgid);
@@ -211,12 +211,12 @@ impl Enricher {
     }
 
     /// The name of a process; `seen` is the id and the name of one of its threads.
-    pub fn process(&mut self, tgid: u32, seen: Option<(u32, &[u8; 16])>) -> String {
+    pub fn process(&mut self, tgid: u32, seen: Option<(u32, &[u8; 16])>) -> Arc<str> {
         self.names.process(tgid, seen)
     }
 
     /// The title that a process shows in its command line, if it differs from the name.
-    pub fn title(&mut self, tgid: u32) -> Option<String> {
+    pub fn title(&mut self, tgid: u32) -> Option<Arc<str>> {
         self.names.title(tgid)
     }
 
@@ -281,10 +281,10 @@ fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
     };
     let attrs = find(&places, traced, &fs).map_or_else(gone, |file| file.attrs(source));
     FileInfo {
-        path: shown,
-        fs,
+        path: shown.into(),
+        fs: fs.into(),
         options: mount.map(|m| m.options.clone()).unwrap_or_default(),
-        dev: device(attrs.dev, event.file.dev),
+        dev: device(attrs.dev, event.file.dev).into(),
         attrs,
         below: below.map(|m| (m.fs, m.options)),
         volume: None,
@@ -346,10 +346,10 @@ fn lost_name(key: FileId, found: Option<(PathBuf, String)>) -> FileInfo {
         |(real, shown)| (vec![real], shown),
     );
     FileInfo {
-        path,
-        fs: String::new(),
+        path: path.into(),
+        fs: Arc::default(),
         options: String::new(),
-        dev: device(attrs.dev, key.dev),
+        dev: device(attrs.dev, key.dev).into(),
         attrs,
         below: None,
         volume: None,
@@ -384,10 +384,7 @@ mod tests {
         let mut enricher = Enricher::default();
         let key = FileId { inode: 1, ino: u64::MAX, dev: 8 << 20 | 1, generation: 0 };
         let info = enricher.file(key, u32::MAX);
-        assert_eq!(
-            (info.path.as_str(), info.dev.as_str()),
-            ("<inode 18446744073709551615>", "8:1")
-        );
+        assert_eq!((&*info.path, &*info.dev), ("<inode 18446744073709551615>", "8:1"));
         assert!(!info.named);
     }
 }

@@ -5,12 +5,13 @@ use std::{
     collections::HashMap,
     fs::File,
     io::Read as _,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
     system::container::{Container, Containers},
-    util::escape::{escape, escape_c},
+    util::escape::{escape, escape_c, is_escaped_c},
 };
 
 /// Most processes whose names are kept, and longest name in bytes (title: in characters).
@@ -25,9 +26,9 @@ const TITLE_FRESH: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct Name {
     /// Escaped; `None` if unknown.
-    comm: Option<String>,
+    comm: Option<Arc<str>>,
     /// See [`title`]; the last known one if the process has exited.
-    title: Option<String>,
+    title: Option<Arc<str>>,
     container: Option<Container>,
     /// When the title was last read.
     asked: Option<Instant>,
@@ -53,35 +54,38 @@ impl Names {
             return;
         }
         if let Some(entry) = self.entry(tgid) {
-            entry.comm.get_or_insert_with(|| escape(&name[..name.len().min(MAX_NAME)]));
+            entry.comm.get_or_insert_with(|| escape(&name[..name.len().min(MAX_NAME)]).into());
         }
     }
 
     /// Sets the title of a process from a recording; it replaces an earlier one.
     pub(super) fn entitle(&mut self, tgid: u32, title: &str) {
         if let Some(entry) = self.entry(tgid) {
-            entry.title = Some(cut(&escape(title.as_bytes())));
+            entry.title = Some(cut(&escape(title.as_bytes())).into());
         }
     }
 
     /// The name of a process, which is that of its main thread. `seen` is the id (0: unknown) and
     /// the comm of one of its threads. Other threads may have different names, so such a comm is
     /// only used if the main thread's name is unknown.
-    pub(super) fn process(&mut self, tgid: u32, seen: Option<(u32, &[u8; 16])>) -> String {
+    pub(super) fn process(&mut self, tgid: u32, seen: Option<(u32, &[u8; 16])>) -> Arc<str> {
         self.ask_title(tgid);
-        let own = seen.filter(|(tid, _)| *tid == tgid).map(|(_, comm)| escape_c(comm));
-        if let Some(name) = own {
-            if let Some(entry) = self.entry(tgid).filter(|entry| entry.comm.as_ref() != Some(&name))
-            {
+        let own = seen.filter(|(tid, _)| *tid == tgid).map(|(_, comm)| comm);
+        let known = self.known.get(&tgid).and_then(|entry| entry.comm.as_ref());
+        if let Some(known) = known
+            && own.is_none_or(|comm| is_escaped_c(comm, known))
+        {
+            return known.clone();
+        }
+        if let Some(comm) = own {
+            let name: Arc<str> = escape_c(comm).into();
+            if let Some(entry) = self.entry(tgid) {
                 entry.comm = Some(name.clone());
             }
             return name;
         }
-        if let Some(name) = self.known.get(&tgid).and_then(|entry| entry.comm.as_ref()) {
-            return name.clone();
-        }
         let asked = if self.recorded { None } else { comm_of(tgid) };
-        let name = asked.or_else(|| seen.map(|(_, comm)| escape_c(comm)));
+        let name = asked.or_else(|| seen.map(|(_, comm)| escape_c(comm))).map(Arc::<str>::from);
         if let (Some(name), Some(entry)) = (&name, self.entry(tgid)) {
             entry.comm = Some(name.clone());
         }
@@ -89,7 +93,7 @@ impl Names {
     }
 
     /// The title of a process, if it differs from its name.
-    pub(super) fn title(&mut self, tgid: u32) -> Option<String> {
+    pub(super) fn title(&mut self, tgid: u32) -> Option<Arc<str>> {
         self.ask_title(tgid);
         let entry = self.known.get(&tgid)?;
         entry.title.clone().filter(|title| entry.comm.as_ref() != Some(title))
@@ -129,7 +133,7 @@ impl Names {
         entry.asked = Some(Instant::now());
         entry.container = container;
         if let Some(title) = title_of(tgid) {
-            entry.title = Some(title);
+            entry.title = Some(title.into());
         }
     }
 
@@ -147,9 +151,12 @@ impl Names {
 }
 
 /// The name of a thread, if it is not the main thread and its name differs from the process's.
-pub(crate) fn thread(tgid: u32, tid: u32, comm: &[u8; 16], process: &str) -> Option<String> {
+pub(crate) fn thread(tgid: u32, tid: u32, comm: &[u8; 16], process: &str) -> Option<Arc<str>> {
+    if tid == tgid || is_escaped_c(comm, process) {
+        return None;
+    }
     let name = escape_c(comm);
-    (tid != tgid && !name.is_empty() && name != process).then_some(name)
+    (!name.is_empty() && name != process).then(|| name.into())
 }
 
 /// Reads the name of a process from /proc/PID/comm.
@@ -224,13 +231,13 @@ mod tests {
         let mut names = Names::recorded();
         let seen = |tid, name: &'static [u8; 16]| Some((tid, name));
         let worker = b"ib_io_rd-1\0\0\0\0\0\0";
-        assert_eq!(names.process(7, seen(8, worker)), "ib_io_rd-1");
+        assert_eq!(&*names.process(7, seen(8, worker)), "ib_io_rd-1");
         let own = b"mysqld\0\0\0\0\0\0\0\0\0\0";
-        assert_eq!(names.process(7, seen(7, own)), "mysqld");
-        assert_eq!(names.process(7, seen(8, worker)), "mysqld");
-        assert_eq!(names.process(7, None), "mysqld");
+        assert_eq!(&*names.process(7, seen(7, own)), "mysqld");
+        assert_eq!(&*names.process(7, seen(8, worker)), "mysqld");
+        assert_eq!(&*names.process(7, None), "mysqld");
         names.name(9, b"mysqld");
-        assert_eq!(names.process(9, seen(10, worker)), "mysqld");
+        assert_eq!(&*names.process(9, seen(10, worker)), "mysqld");
     }
 
     #[test]
@@ -254,12 +261,12 @@ mod tests {
         let own = std::process::id();
         let title = names.title(own);
         assert!(title.is_some());
-        names.known.get_mut(&own).unwrap().title = Some("remembered".to_owned());
+        names.known.get_mut(&own).unwrap().title = Some("remembered".into());
         assert_eq!(names.title(own).as_deref(), Some("remembered"));
         names.known.get_mut(&own).unwrap().asked = Instant::now().checked_sub(2 * TITLE_FRESH);
         assert_eq!(names.title(own), title);
         // The last title of a process that has exited is kept.
-        names.known.insert(u32::MAX, Name { title: Some("last".to_owned()), ..Name::default() });
+        names.known.insert(u32::MAX, Name { title: Some("last".into()), ..Name::default() });
         assert_eq!(names.title(u32::MAX).as_deref(), Some("last"));
     }
 }

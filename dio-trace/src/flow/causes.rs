@@ -6,6 +6,7 @@
 use std::{
     cmp::Reverse,
     collections::{HashMap, HashSet},
+    sync::Arc,
 };
 
 use dio_trace_common::abi::FileId;
@@ -45,7 +46,7 @@ pub struct ReasonRow {
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CauseFile {
-    pub path: String,
+    pub path: Arc<str>,
     pub requests: u64,
 }
 
@@ -197,7 +198,7 @@ mod tests {
         let mut record = run().0.swap_remove(4);
         for n in 0..30 {
             record.file.inode = n % 12;
-            record.path = format!("/data/{}/f{}", n % 2, n % 12);
+            record.path = format!("/data/{}/f{}", n % 2, n % 12).into();
             causes.count(&record);
         }
         record.finding = false;
@@ -212,7 +213,7 @@ mod tests {
 
     #[test]
     fn files_without_a_common_directory_are_below_none() {
-        let file = |path: &str| CauseFile { path: path.to_owned(), requests: 1 };
+        let file = |path: &str| CauseFile { path: path.into(), requests: 1 };
         let said = |paths: &[&str]| {
             let files: Vec<CauseFile> = paths.iter().map(|path| file(path)).collect();
             below(&files.iter().collect::<Vec<_>>())

@@ -49,24 +49,24 @@ pub struct ExplainedRequest {
     pub time: u64,
     pub pid: u32,
     pub tid: u32,
-    pub comm: String,
+    pub comm: Arc<str>,
     /// The process's title or command line, if that says more than `comm`.
-    pub cmdline: Option<String>,
+    pub cmdline: Option<Arc<str>>,
     /// The submitting thread's name, if it has one of its own.
-    pub thread: Option<String>,
+    pub thread: Option<Arc<str>>,
     /// The container's name, or the first digits of its id.
-    pub container: Option<String>,
+    pub container: Option<Arc<str>>,
     /// The Kubernetes pod, and its namespace.
-    pub pod: Option<String>,
-    pub namespace: Option<String>,
+    pub pod: Option<Arc<str>>,
+    pub namespace: Option<Arc<str>>,
     /// The volume of a container or pod that the file is on.
-    pub volume: Option<String>,
+    pub volume: Option<Arc<str>>,
     pub op: Op,
     pub api: Api,
-    pub dev: String,
+    pub dev: Arc<str>,
     pub ino: u64,
-    pub fs: String,
-    pub path: String,
+    pub fs: Arc<str>,
+    pub path: Arc<str>,
     pub offset: i64,
     pub len: u64,
     pub ret: i64,
@@ -173,7 +173,10 @@ impl ExplainedRequest {
         let cmdline = enricher.title(request.task.tgid);
         let thread = thread(request.task.tgid, request.task.tid, &request.task.comm, &comm);
         let (container, pod, namespace) = match enricher.container(request.task.tgid) {
-            Some(of) => (of.short_name().map(str::to_owned), of.pod.clone(), of.namespace.clone()),
+            Some(of) => {
+                let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
+                (of.short_name().map(Arc::from), shared(&of.pod), shared(&of.namespace))
+            }
             None => (None, None, None),
         };
         let file = enricher.file(key, request.task.tgid);

@@ -1,5 +1,7 @@
 //! [`FileUser`]: a process and a file that it uses, as rows of the summary name them.
 
+use std::sync::Arc;
+
 use dio_trace_common::abi::FileId;
 use serde::Serialize;
 
@@ -11,11 +13,11 @@ use crate::enrich::Enricher;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FileUser {
     pub pid: u32,
-    pub comm: String,
-    pub path: String,
-    pub dev: String,
+    pub comm: Arc<str>,
+    pub path: Arc<str>,
+    pub dev: Arc<str>,
     pub ino: u64,
-    pub fs: String,
+    pub fs: Arc<str>,
 }
 
 impl FileUser {

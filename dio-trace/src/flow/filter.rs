@@ -266,7 +266,7 @@ mod tests {
             filter.takes_decision(r.verdict, r.outcome)
                 && filter.takes_file(&r.comm, &r.path, &r.fs)
         };
-        records.iter().filter(takes).map(|r| r.path.clone()).collect()
+        records.iter().filter(takes).map(|r| r.path.to_string()).collect()
     }
 
     #[test]
@@ -312,8 +312,8 @@ mod tests {
         let (mut totals, mut enricher) = named();
         let summary = narrow.summary(&mut totals, None, &mut SideEvents::default(), &mut enricher);
         let sides = |row: &MixedRow| {
-            let direct = row.direct.iter().map(|user| user.comm.clone());
-            (direct.collect(), row.cached.iter().map(|user| user.comm.clone()).collect())
+            let direct = row.direct.iter().map(|user| user.comm.to_string());
+            (direct.collect(), row.cached.iter().map(|user| user.comm.to_string()).collect())
         };
         (summary.mixed.iter().map(sides).collect(), summary.ended())
     }

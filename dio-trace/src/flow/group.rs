@@ -112,20 +112,31 @@ fn none() -> String {
     "(none)".to_owned()
 }
 
+/// The name of the group of a process's container.
+pub(crate) fn container(tgid: u32, enricher: &mut Enricher) -> String {
+    enricher.container(tgid).map_or_else(|| NOT_KNOWN.to_owned(), Container::shown)
+}
+
+/// The name of the group of a process's pod.
+pub(crate) fn pod(tgid: u32, enricher: &mut Enricher) -> String {
+    enricher.container(tgid).and_then(Container::pod_shown).unwrap_or_else(none)
+}
+
 fn name(key: &CounterKey, by: By, enricher: &mut Enricher) -> String {
     match by {
         By::Process => format!("{}/{}", enricher.process(key.tgid, None), key.tgid),
-        By::File => enricher.file(key.file, key.tgid).path.clone(),
-        By::Fs => enricher.file(key.file, key.tgid).fs.clone(),
-        By::Container => {
-            enricher.container(key.tgid).map_or_else(|| NOT_KNOWN.to_owned(), Container::shown)
-        }
-        By::Pod => enricher.container(key.tgid).and_then(Container::pod_shown).unwrap_or_else(none),
+        By::File => enricher.file(key.file, key.tgid).path.to_string(),
+        By::Fs => enricher.file(key.file, key.tgid).fs.to_string(),
+        By::Container => container(key.tgid, enricher),
+        By::Pod => pod(key.tgid, enricher),
         By::Namespace => enricher
             .container(key.tgid)
             .and_then(|container| container.namespace.clone())
             .unwrap_or_else(none),
-        By::Volume => enricher.file(key.file, key.tgid).volume.clone().unwrap_or_else(none),
+        By::Volume => {
+            let volume = enricher.file(key.file, key.tgid).volume.as_deref();
+            volume.map_or_else(none, str::to_owned)
+        }
         By::Verdict | By::Thread | By::Cause | By::Stack | By::Time => {
             verdict(key).as_str().to_owned()
         }

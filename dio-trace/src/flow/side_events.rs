@@ -1,7 +1,10 @@
 //! Side events, which are findings that are not requests: rejected opens (O_DIRECT itself refused
 //! at open or fcntl), and mixed access (a file used directly and also through the page cache).
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use dio_trace_common::abi::{
     BY_FCNTL, BufferedUseEvent, Counter, CounterKey, FileId, MIXED_DIRTIED, OP_WRITE, RejectedOpen,
@@ -65,9 +68,9 @@ impl RejectedOpenRow {
 pub struct MixedAccess {
     pub time: u64,
     pub pid: u32,
-    pub comm: String,
-    pub path: String,
-    pub fs: String,
+    pub comm: Arc<str>,
+    pub path: Arc<str>,
+    pub fs: Arc<str>,
     pub writes: bool,
     pub cause: &'static str,
     pub why: String,
@@ -111,7 +114,7 @@ impl MixedAccess {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DirectUser {
     pub pid: u32,
-    pub comm: String,
+    pub comm: Arc<str>,
     pub reads: u64,
     pub writes: u64,
 }
@@ -121,7 +124,7 @@ pub struct DirectUser {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CacheUser {
     pub pid: u32,
-    pub comm: String,
+    pub comm: Arc<str>,
     /// Pages that the process brought into the page cache.
     pub pages_cached: u64,
     /// Pages that the process dirtied there.
@@ -132,10 +135,10 @@ pub struct CacheUser {
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MixedRow {
-    pub path: String,
-    pub dev: String,
+    pub path: Arc<str>,
+    pub dev: Arc<str>,
     pub ino: u64,
-    pub fs: String,
+    pub fs: Arc<str>,
     pub direct: Vec<DirectUser>,
     pub cached: Vec<CacheUser>,
     /// Pages that direct requests had to write back first, as far as their events arrived.

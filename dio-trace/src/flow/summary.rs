@@ -1,7 +1,7 @@
 //! The summary at the end of a run: requests by file and verdict, side events, losses, and the
 //! probes that were attached.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use dio_trace_common::{
     abi::{Counter, CounterKey, FileId, Op, Stat},
@@ -30,13 +30,13 @@ use crate::{
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FileRow {
     pub pid: u32,
-    pub comm: String,
+    pub comm: Arc<str>,
     /// The process's title or command line, if that says more than `comm`.
-    pub cmdline: Option<String>,
-    pub path: String,
-    pub dev: String,
+    pub cmdline: Option<Arc<str>>,
+    pub path: Arc<str>,
+    pub dev: Arc<str>,
     pub ino: u64,
-    pub fs: String,
+    pub fs: Arc<str>,
     pub op: Op,
     pub verdict: Verdict,
     pub outcome: Option<Outcome>,

@@ -7,7 +7,10 @@
 mod report;
 mod rule;
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use dio_trace_common::abi::Stat;
 use serde::Serialize;
@@ -33,10 +36,10 @@ pub struct Offender {
     /// The rule's word.
     pub what: &'static str,
     pub count: u64,
-    pub comm: String,
+    pub comm: Arc<str>,
     /// The operation; for a rejected open, the system call.
     pub op: &'static str,
-    pub path: String,
+    pub path: Arc<str>,
     pub cause: Option<String>,
     pub why: Option<String>,
     pub fix: Option<String>,
@@ -88,7 +91,7 @@ impl Outcome {
 }
 
 /// Identifies an offender: the rule's word, process id, path, operation and cause.
-type Kind = (&'static str, u32, String, &'static str, Option<&'static str>);
+type Kind = (&'static str, u32, Arc<str>, &'static str, Option<&'static str>);
 
 /// Collects the findings of a run that its rules count.
 pub struct Gate {

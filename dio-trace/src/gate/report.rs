@@ -152,9 +152,9 @@ mod tests {
         let offender = Offender {
             what: "fallback",
             count: 3,
-            comm: "fio".to_owned(),
+            comm: "fio".into(),
             op: "read",
-            path: "/a|b<&\"'`".to_owned(),
+            path: "/a|b<&\"'`".into(),
             cause: Some("data-journal".to_owned()),
             why: Some("why".to_owned()),
             fix: Some("fix".to_owned()),

@@ -1,6 +1,6 @@
 //! The description of a file in reports, and the processes that use it through the page cache.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,20 +34,20 @@ pub struct BufferedUsers {
 pub struct FileInfo {
     /// Escaped absolute path as the process sees it, followed by "(deleted)" if the file has no
     /// name.
-    pub path: String,
+    pub path: Arc<str>,
     /// File system type; "" if unknown.
-    pub fs: String,
+    pub fs: Arc<str>,
     /// Options of the file system, comma-separated.
     pub options: String,
     /// "major:minor" as stat(2) reports it.
-    pub dev: String,
+    pub dev: Arc<str>,
     #[serde(rename = "facts")]
     pub attrs: FileAttrs,
     /// For a file on overlayfs: type and options of the file system that holds its layers.
     pub(crate) below: Option<(String, String)>,
     /// The volume of a container or pod that the file is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volume: Option<String>,
+    pub volume: Option<Arc<str>>,
     #[serde(skip)]
     pub buffered_users: BufferedUsers,
     /// False if `path` has a placeholder for a name or a mount that was not found.
@@ -68,18 +68,18 @@ impl FileInfo {
     /// is on overlayfs and the lower one is known, else the file's own.
     #[must_use]
     pub fn deciding(&self) -> (&str, &str) {
-        let own = (self.fs.as_str(), self.options.as_str());
+        let own = (&*self.fs, self.options.as_str());
         self.below.as_ref().map_or(own, |(fs, options)| (fs, options))
     }
 
     /// Escapes all texts of an entry that was read from a recording.
     pub(crate) fn clean(&mut self) {
+        let shared = [&mut self.path, &mut self.fs, &mut self.dev];
+        for text in shared.into_iter().chain(&mut self.volume) {
+            *text = escape(text.as_bytes()).into();
+        }
         let below = self.below.iter_mut().flat_map(|(fs, options)| [fs, options]);
-        for text in [&mut self.path, &mut self.fs, &mut self.options, &mut self.dev]
-            .into_iter()
-            .chain(below)
-            .chain(&mut self.volume)
-        {
+        for text in below.chain([&mut self.options]) {
             *text = escape(text.as_bytes());
         }
         for layer in &mut self.attrs.device.layers {
@@ -94,7 +94,8 @@ impl FileInfo {
     pub(crate) fn bytes(&self) -> usize {
         let Self { path, fs, options, dev, below, attrs, .. } = self;
         let below = below.iter().flat_map(|(fs, options)| [fs, options]);
-        let texts = [path, fs, options, dev].into_iter().chain(below).map(String::len);
+        let own = [path.len(), fs.len(), options.len(), dev.len()].into_iter();
+        let texts = own.chain(below.map(String::len));
         texts.chain(attrs.device.layers.iter().map(Layer::bytes)).sum()
     }
 }

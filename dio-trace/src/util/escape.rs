@@ -35,8 +35,19 @@ pub fn path(path: impl AsRef<Path>) -> String {
 /// Escapes a fixed-size, NUL-terminated kernel string, see [`escape`].
 #[must_use]
 pub fn escape_c(bytes: &[u8]) -> String {
+    escape(until_nul(bytes))
+}
+
+/// True only if [`escape_c`] makes this escaped text of the kernel string: an escaped text stays as it
+/// is, so that the bytes can be compared. False also where something had to be escaped.
+#[must_use]
+pub fn is_escaped_c(bytes: &[u8], text: &str) -> bool {
+    until_nul(bytes) == text.as_bytes()
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-    escape(&bytes[..end])
+    &bytes[..end]
 }
 
 fn push_byte(out: &mut String, byte: u8) {
@@ -71,6 +82,7 @@ mod tests {
         assert_eq!(escape(b"\xff\xfex"), "\\xff\\xfex");
         assert_eq!(escape("a\u{202e}b\u{200b}".as_bytes()), "a\\u{202e}b\\u{200b}");
         assert_eq!(escape_c(b"fio\0rest"), "fio");
+        assert!(is_escaped_c(b"fio\0rest", "fio") && !is_escaped_c(b"fio\0", "fi"));
     }
 
     #[test]
@@ -79,6 +91,7 @@ mod tests {
             for b in [0, 0x1b, 0x80, 0xc2, 0xe2, 0xff, b'x'] {
                 let text = escape(&[a, b, 0x80, 0xae]);
                 assert!(text.chars().all(|c| !c.is_control() && !is_deceptive(c)), "{text:?}");
+                assert_eq!(escape(text.as_bytes()), text);
             }
         }
     }

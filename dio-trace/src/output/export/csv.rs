@@ -131,7 +131,7 @@ mod tests {
     fn a_name_is_not_a_formula() {
         let row = |comm: &str| {
             let mut record = golden::run().0.swap_remove(0);
-            record.comm = comm.to_owned();
+            record.comm = comm.into();
             record.ret = -22;
             let mut csv = Csv::new(Vec::new()).unwrap();
             csv.request(&record).unwrap();

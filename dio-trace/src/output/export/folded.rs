@@ -82,7 +82,7 @@ mod tests {
     fn requests_are_counted_by_what_they_share() {
         let mut folded = Folded::default();
         let mut records = golden::run().0;
-        records[0].path = "/data/a;b c".to_owned();
+        records[0].path = "/data/a;b c".into();
         records.iter().for_each(|record| folded.request(record).unwrap());
         folded.request(&records[0]).unwrap();
         let mut out = Vec::new();

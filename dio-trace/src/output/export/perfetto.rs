@@ -222,7 +222,7 @@ impl<W: Write> Sink for Perfetto<W> {
     }
 
     fn rejected_open(&mut self, row: &RejectedOpenRow) -> Result<()> {
-        let who = (row.user.pid, row.user.comm.as_str());
+        let who = (row.user.pid, &*row.user.comm);
         let said = [
             ("cause", row.cause),
             ("file", &*row.user.path),
@@ -234,7 +234,7 @@ impl<W: Write> Sink for Perfetto<W> {
     }
 
     fn mixed_access(&mut self, m: &MixedAccess) -> Result<()> {
-        let who = (m.pid, m.comm.as_str());
+        let who = (m.pid, &*m.comm);
         let said = [("cause", m.cause), ("file", &*m.path), ("why", &*m.why), ("fix", &*m.fix)];
         Ok(self.instant(m.time, who, &said)?)
     }

@@ -1,6 +1,6 @@
 //! Groups the findings of a recording for the HTML page, while it is replayed.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use anyhow::Result;
 use dio_trace_common::{
@@ -23,9 +23,9 @@ const MAX_TEXT: usize = 16 << 20;
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Found {
     pid: u32,
-    comm: String,
-    path: String,
-    fs: String,
+    comm: Arc<str>,
+    path: Arc<str>,
+    fs: Arc<str>,
     op: Op,
     verdict: Verdict,
     outcome: Option<Outcome>,

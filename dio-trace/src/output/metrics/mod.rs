@@ -145,7 +145,7 @@ impl Metrics {
 
     /// Counts an open that O_DIRECT made fail.
     pub fn count_rejected_open(&mut self, row: &RejectedOpenRow) {
-        let labels = vec![("comm", row.user.comm.clone()), ("fs", row.user.fs.clone())];
+        let labels = vec![("comm", row.user.comm.to_string()), ("fs", row.user.fs.to_string())];
         self.rejected_opens.add(labels, 1);
     }
 

@@ -185,7 +185,8 @@ impl<W: Write> Screen<W> {
     /// per process and text.
     fn by(&mut self, record: &ExplainedRequest) -> io::Result<()> {
         let thread = record.thread.as_ref().map(|thread| format!("thread {thread}"));
-        let names: Vec<String> = record.cmdline.iter().cloned().chain(thread).collect();
+        let names: Vec<&str> =
+            record.cmdline.as_deref().into_iter().chain(thread.as_deref()).collect();
         let text = names.join(", ");
         if self.named.len() >= MAX_NAMED {
             self.named.clear();

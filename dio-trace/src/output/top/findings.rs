@@ -1,13 +1,16 @@
 //! The findings of the live screen, folded by kind: the latest of each kind and its count.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use dio_trace_common::verdict::Verdict;
 
-use crate::flow::{
-    explained::{ExplainedRequest, FindingKey},
-    group::By,
-    side_events::{MixedAccess, RejectedOpenRow},
+use crate::{
+    enrich::Enricher,
+    flow::{
+        explained::{ExplainedRequest, FindingKey},
+        group::{By, container, pod},
+        side_events::{MixedAccess, RejectedOpenRow},
+    },
 };
 
 /// Maximum number of kinds; the least recently seen are dropped first.
@@ -28,6 +31,14 @@ pub struct Finding {
     pub what: What,
     /// Sequence number of the latest occurrence.
     pub turn: u64,
+    place: Place,
+}
+
+/// Where a process runs, by the names that the rows have; empty until it was looked up.
+#[derive(Clone, Debug, Default)]
+struct Place {
+    container: String,
+    pod: String,
 }
 
 impl Finding {
@@ -83,7 +94,7 @@ impl Finding {
 
     /// True if the finding belongs to the row `name` of the grouping `by`.
     #[must_use]
-    pub fn is_of(&self, by: By, name: &str) -> bool {
+    fn is_of(&self, by: By, name: &str) -> bool {
         match by {
             By::Process => {
                 let (comm, pid) = self.process();
@@ -97,13 +108,9 @@ impl Finding {
                 What::RejectedOpen(_) => name == Verdict::Refused.as_str(),
                 What::MixedAccess(_) => false,
             },
-            By::Thread
-            | By::Container
-            | By::Pod
-            | By::Namespace
-            | By::Volume
-            | By::Stack
-            | By::Time => false,
+            By::Container => self.place.container == name,
+            By::Pod => self.place.pod == name,
+            By::Thread | By::Namespace | By::Volume | By::Stack | By::Time => false,
         }
     }
 }
@@ -112,7 +119,7 @@ impl Finding {
 pub(super) enum Key {
     Request(FindingKey),
     /// A side event: process, path, and the call or access.
-    Beside(u32, String, &'static str),
+    Beside(u32, Arc<str>, &'static str),
 }
 
 /// All kinds of findings that were seen, up to [`MAX_FINDINGS`].
@@ -144,13 +151,13 @@ impl Findings {
         self.turn += 1;
         let turn = self.turn;
         if let Some(known) = self.kinds.get_mut(&key) {
-            *known = Finding { times: known.times + times, what: what(), turn };
+            (known.times, known.what, known.turn) = (known.times + times, what(), turn);
             return;
         }
         if self.kinds.len() >= MAX_FINDINGS {
             self.evict();
         }
-        self.kinds.insert(key, Finding { times, what: what(), turn });
+        self.kinds.insert(key, Finding { times, what: what(), turn, place: Place::default() });
     }
 
     /// Drops the oldest quarter at once, because finding the oldest scans all kinds.
@@ -161,6 +168,14 @@ impl Findings {
         let before = self.kinds.len();
         self.kinds.retain(|_, finding| finding.turn >= limit);
         self.evicted += (before - self.kinds.len()) as u64;
+    }
+
+    /// Looks up where the processes run. A container may have got its name since the last time.
+    pub fn locate(&mut self, enricher: &mut Enricher) {
+        for finding in self.kinds.values_mut() {
+            let (_, pid) = finding.process();
+            finding.place = Place { container: container(pid, enricher), pod: pod(pid, enricher) };
+        }
     }
 
     /// Adds the findings that came during a pause.
@@ -210,8 +225,8 @@ mod tests {
         assert_eq!(findings.of(By::Process, &process).len(), findings.len());
         let of_file = findings.of(By::File, &record.path);
         assert_eq!((of_file.len(), of_file[0].times), (1, 2));
-        assert_eq!(findings.of(By::Process, &process)[0].path(), record.path);
-        assert_eq!(findings.of(By::Cause, "data-journal")[0].path(), record.path);
+        assert_eq!(findings.of(By::Process, &process)[0].path(), &*record.path);
+        assert_eq!(findings.of(By::Cause, "data-journal")[0].path(), &*record.path);
         assert_eq!(findings.of(By::Fs, "btrfs").len(), 1);
         assert_eq!(findings.of(By::Verdict, "refused").len(), 1);
         assert!(findings.of(By::Process, "postgres/4").is_empty());
@@ -223,7 +238,7 @@ mod tests {
         let mut findings = Findings::default();
         for ino in 0..MAX_FINDINGS as u64 + 1 {
             record.file.ino = ino;
-            record.path = format!("/data/{ino}");
+            record.path = format!("/data/{ino}").into();
             findings.request(&record);
         }
         assert_eq!(findings.len() as u64 + findings.evicted, MAX_FINDINGS as u64 + 1);

@@ -79,7 +79,7 @@ const fn letter(c: char) -> Option<Command> {
         'k' => Command::Move(-1),
         'g' => Command::First,
         'G' => Command::Last,
-        '1'..='5' => Command::By(c as usize - '1' as usize),
+        '1'..='7' => Command::By(c as usize - '1' as usize),
         _ => return None,
     })
 }
@@ -99,8 +99,8 @@ mod tests {
         assert_eq!(letter('q'), Some(Command::Quit));
         assert_eq!((letter('p'), letter(' ')), (Some(Command::Pause), Some(Command::Pause)));
         assert_eq!((letter('?'), letter('/')), (Some(Command::Help), Some(Command::Filter)));
-        assert_eq!((letter('1'), letter('5')), (Some(Command::By(0)), Some(Command::By(4))));
-        assert_eq!((letter('6'), letter('x')), (None, None));
+        assert_eq!((letter('1'), letter('7')), (Some(Command::By(0)), Some(Command::By(6))));
+        assert_eq!((letter('8'), letter('x')), (None, None));
         assert_eq!(plain(KeyCode::Esc), Some(Command::Back));
         assert_eq!(plain(KeyCode::Tab), Some(Command::StepBy(1)));
         let control = |c| press(KeyCode::Char(c), KeyModifiers::CONTROL, true);

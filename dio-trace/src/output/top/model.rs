@@ -30,7 +30,10 @@ const MAX_TEXT: usize = 64;
 pub struct Bys;
 
 impl Bys {
-    pub const ALL: [By; 5] = [By::Process, By::File, By::Fs, By::Cause, By::Verdict];
+    pub const ALL: [By; 7] =
+        [By::Process, By::File, By::Fs, By::Cause, By::Verdict, By::Container, By::Pod];
+    /// Those whose rows are sums of counters.
+    const COUNTED: [By; 6] = [By::Process, By::File, By::Fs, By::Verdict, By::Container, By::Pod];
 
     #[must_use]
     pub const fn word(by: By) -> &'static str {
@@ -174,7 +177,8 @@ impl Model {
     /// rows and sums but no rates.
     pub fn begin(&mut self, totals: &Totals, enricher: &mut Enricher) {
         let before = self.rates.since(&totals.counters);
-        for by in [By::Process, By::File, By::Fs, By::Verdict] {
+        self.findings.locate(enricher);
+        for by in Bys::COUNTED {
             self.tables.entry(by).or_default().begin(groups(&before, by, enricher));
         }
         self.name_processes(enricher);
@@ -194,7 +198,8 @@ impl Model {
         }
         self.seconds = seconds;
         let changed = self.rates.since(&totals.counters);
-        for by in [By::Process, By::File, By::Fs, By::Verdict] {
+        self.findings.locate(enricher);
+        for by in Bys::COUNTED {
             self.tables.entry(by).or_default().poll(groups(&changed, by, enricher));
         }
         self.name_processes(enricher);
@@ -487,7 +492,7 @@ mod tests {
                 assert!(rows.iter().all(|row| row.history.iter().all(|n| *n == 0)));
                 (sum(|row| row.requests), sum(|row| row.findings))
             };
-            for by in [By::Process, By::File, By::Fs, By::Verdict] {
+            for by in Bys::COUNTED {
                 assert_eq!(of(by, &mut model), (10, 6), "{by:?} {round}");
             }
             assert_eq!(of(By::Cause, &mut model), (6, 6), "{round}");
@@ -496,6 +501,23 @@ mod tests {
             assert_eq!((status.all.requests.values().sum::<u64>(), status.all.findings), (10, 6));
             assert_eq!((status.lost, status.in_flight), (4, 2));
             model.poll(&totals, 1.0, &mut enricher);
+        }
+    }
+
+    #[test]
+    fn a_container_has_the_findings_of_its_processes() {
+        let mut model = Model::new(About::default(), By::Pod);
+        let (records, _) = run();
+        records.iter().for_each(|record| model.record(record));
+        let (totals, mut enricher) = named();
+        model.begin(&totals, &mut enricher);
+        let of = |pid: u32| records.iter().filter(|r| r.finding && r.pid == pid).count();
+        for (by, row) in [(By::Pod, "prod/db-0"), (By::Container, "prod/db-0/postgres")] {
+            model.by = by;
+            assert!(model.rows().iter().any(|known| known.last.name == row), "{row}");
+            assert_eq!(model.found_of(row).len(), of(42), "{row}");
+            assert_eq!(of(42), model.findings.len(), "all are of that process");
+            assert!(model.found_of("(none)").is_empty());
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{
     cmp::{Ordering, Reverse},
     collections::{HashMap, VecDeque},
+    sync::Arc,
 };
 
 use crate::flow::group::Group;
@@ -27,7 +28,7 @@ pub struct Row {
     /// Number of intervals since the last request.
     pub idle: u64,
     /// Title of the process; None if the row is of something else, or it says no more than the name.
-    pub title: Option<String>,
+    pub title: Option<Arc<str>>,
 }
 
 impl Row {
@@ -170,7 +171,7 @@ impl Table {
     }
 
     /// Asks for the titles of the rows of the last interval that have none.
-    pub fn entitle(&mut self, mut title: impl FnMut(&str) -> Option<String>) {
+    pub fn entitle(&mut self, mut title: impl FnMut(&str) -> Option<Arc<str>>) {
         for (name, row) in &mut self.rows {
             if row.title.is_none() && row.idle == 0 {
                 row.title = title(name);

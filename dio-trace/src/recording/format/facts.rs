@@ -1,6 +1,8 @@
 //! Everything that is recorded in addition to requests. It is stored as JSON, so that it is easy to
 //! read in any language.
 
+use std::sync::Arc;
+
 use dio_trace_common::{
     abi::{
         BufferedUse, BufferedUseEvent, Counter, CounterKey, EVENT_BUFFERED_USE,
@@ -125,10 +127,10 @@ pub struct TaskFact {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProcessFact {
     pub pid: u32,
-    pub name: String,
+    pub name: Arc<str>,
     /// The title in its command line, if it differs from the name. Emitted again when it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub title: Option<String>,
+    pub title: Option<Arc<str>>,
     /// Where the process runs; missing if it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,

@@ -100,7 +100,7 @@ fn a_cut_recording_counts_what_is_there_and_its_names_are_safe() {
     assert_eq!(replayed.summary.findings, 200);
     assert_eq!(replayed.summary.requests["direct"], 800);
     let row = &replayed.summary.files[0];
-    assert_eq!((row.comm.as_str(), row.path.as_str()), ("postgres", "/data/\\x1b[2Jtable.db"));
+    assert_eq!((&*row.comm, &*row.path), ("postgres", "/data/\\x1b[2Jtable.db"));
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Assigns ids to files, tasks and stacks. The fact that describes an id is emitted before the id
 //! is first used.
 
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
 use dio_trace_common::abi::FileId;
-use std::collections::{HashMap, HashSet};
 
 use crate::{
     enrich::Enricher,
@@ -19,7 +23,7 @@ pub(super) struct Ids {
     pub(super) files: HashMap<FileId, u64>,
     tasks: HashMap<(u32, u32, [u8; 16]), u32>,
     /// Process ids that were emitted, with their titles and containers at that time.
-    processes: HashMap<u32, (Option<String>, Option<Container>)>,
+    processes: HashMap<u32, (Option<Arc<str>>, Option<Container>)>,
     /// Stacks that were emitted.
     stacks: HashSet<u32>,
     /// Ids of files with counters. These must not change: a reader would count such a file twice.

@@ -88,7 +88,7 @@ fn what_was_recorded_is_reported() {
     assert_eq!((replayed.recorded, summary.ended()), (done.requests, 10_000));
     assert_eq!((summary.in_flight, summary.attach), (2, "kprobe"));
     assert_eq!(summary.skipped_runs["fe_vfs_read"], 3);
-    assert_eq!(summary.files[0].comm, "postgres");
+    assert_eq!(summary.files[0].comm.as_ref(), "postgres");
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn files_that_follow_each_other_are_whole_and_add_up() {
         let parts = parts(&done);
         for part in &parts {
             assert!(part.integrity.end.is_some() && part.integrity.damage.is_empty());
-            assert!(part.summary.files.iter().all(|row| row.comm == "postgres"));
+            assert!(part.summary.files.iter().all(|row| &*row.comm == "postgres"));
         }
         let ended: u64 = parts.iter().map(|part| part.summary.ended()).sum();
         let recorded: u64 = parts.iter().map(|part| part.recorded).sum();
@@ -222,7 +222,7 @@ fn memory_keeps_the_last_requests_and_all_that_explains_them() {
         assert!(part.bytes < SIZE + 10_000, "{}", part.bytes);
         assert_eq!((part.integrity.damage.len(), part.summary.ended()), (0, ended));
         assert!((2_000..20_000).contains(&part.recorded), "{}", part.recorded);
-        let known = |row: &crate::flow::summary::FileRow| row.comm == "postgres" && row.ino != 0;
+        let known = |row: &crate::flow::summary::FileRow| &*row.comm == "postgres" && row.ino != 0;
         assert!(part.summary.files.iter().all(known));
     }
     let first = &parts(&done)[0];

@@ -194,8 +194,9 @@ fn records() -> Vec<ExplainedRequest> {
         .collect();
     records[1].stack = Some(Arc::new(stack()));
     let Container { name, pod, namespace, .. } = container();
-    (records[1].container, records[1].pod, records[1].namespace) = (name, pod, namespace);
-    records[1].volume = Some("pvc-17".to_owned());
+    let shared = |text: Option<String>| text.map(Arc::from);
+    (records[1].container, records[1].pod) = (shared(name), shared(pod));
+    (records[1].namespace, records[1].volume) = (shared(namespace), Some("pvc-17".into()));
     records
 }
 
@@ -304,11 +305,11 @@ fn alignment_probe() -> AlignmentProbeRow {
     AlignmentProbeRow {
         user: FileUser {
             pid: 99,
-            comm: "qemu-img".to_owned(),
-            path: "/images/disk.img".to_owned(),
-            dev: "8:1".to_owned(),
+            comm: "qemu-img".into(),
+            path: "/images/disk.img".into(),
+            dev: "8:1".into(),
             ino: 11,
-            fs: "xfs".to_owned(),
+            fs: "xfs".into(),
         },
         requests: 4,
         shortest: 1,
@@ -428,8 +429,8 @@ fn screen_of(width: usize, all: bool) -> String {
 #[test]
 fn a_title_and_a_thread_s_name_have_a_line_of_their_own() {
     let mut record = records().swap_remove(1);
-    record.cmdline = Some("postgres: ".to_owned() + &"x".repeat(54));
-    record.thread = Some("a name of a thread".to_owned());
+    record.cmdline = Some(format!("postgres: {}", "x".repeat(54)).into());
+    record.thread = Some("a name of a thread".into());
     let mut out = Vec::new();
     let style = Style { width: 80, colour: false, cut: true, all: false, verbose: false };
     let mut screen = Screen::new(&mut out, style, Shown::ASKED);

@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
     time::Instant,
 };
 
@@ -39,8 +40,19 @@ struct Lake {
     reports: Vec<(&'static str, Value)>,
 }
 
+/// The lake of this run.
+static MADE: OnceLock<Lake> = OnceLock::new();
+
 impl Lake {
-    /// Makes the recordings, and exports them.
+    /// The recordings and their export, made when an engine first asks.
+    fn get() -> Result<&'static Self> {
+        if let Some(lake) = MADE.get() {
+            return Ok(lake);
+        }
+        let lake = Self::make()?;
+        Ok(MADE.get_or_init(|| lake))
+    }
+
     fn make() -> Result<Self> {
         let mut build = build::cargo()?;
         build.args(["build", "--locked", "--package", "dio-trace", "--bin", "dio-trace"]);
@@ -135,7 +147,7 @@ fn by_verdict(rows: &[Vec<Value>]) -> Result<ByVerdict> {
 
 /// Runs the queries of docs/fleet.md, and compares the totals.
 pub(super) fn duckdb() -> Result<Vec<Compared>> {
-    let lake = Lake::make()?;
+    let lake = Lake::get()?;
     let document = paths::workspace()?.join("docs/fleet.md");
     let document = fs::read_to_string(&document)
         .with_context(|| format!("cannot read {}", document.display()))?;
@@ -166,7 +178,7 @@ import chdb, sys
 print(chdb.query(sys.stdin.read(), 'JSONCompact'))
 ";
     let python = pypi::python(&pypi::environment(CHDB)?);
-    let lake = Lake::make()?;
+    let lake = Lake::get()?;
     lake.compare("ClickHouse", |folder, host| {
         let files = folder.join(LAKE).join("*/*/*.parquet");
         let sql = format!(
@@ -199,7 +211,7 @@ print('ANSWER ' + json.dumps(rows))
 ";
     packages::ensure(&[packages::JAVA])?;
     let python = pypi::python(&pypi::environment(PYSPARK)?);
-    let lake = Lake::make()?;
+    let lake = Lake::get()?;
     lake.compare("Spark", |folder, host| {
         let sql = format!(
             "select verdict, count(*), sum(cast(finding as bigint)), \

@@ -10,7 +10,7 @@ use crate::output::{
 const KEYS: &[(&str, &str)] = &[
     ("Up Down PgUp PgDn j k g G", "choose a row"),
     ("Enter", "its last findings, with cause and fix; Esc goes back"),
-    ("Tab, or 1 to 5", "rows by process, file, fs, cause, verdict"),
+    ("Tab, or 1 to 7", "rows by process, file, fs, cause, verdict, container, pod"),
     ("s S, Left Right", "sort by the next or previous column; r reverses"),
     ("/", "only rows with a text; Enter keeps it, Esc clears it"),
     ("p, Space", "pause the screen; counting goes on"),
