@@ -139,7 +139,7 @@ fn main() -> Result<()> {
     ensure!(shown == large, "{shown} of {large} requests came back");
     println!("report   {:>6.1} M requests/s", rate(large, took));
     println!("memory   {little} KiB for {small} requests, {much} KiB for {large}");
-    export(&path, &folder.join("bench.parquet"), 5_000_000)
+    export(&path, &folder.join("bench.parquet"), small)
 }
 
 fn export(path: &Path, table: &Path, requests: u64) -> Result<()> {
@@ -149,8 +149,10 @@ fn export(path: &Path, table: &Path, requests: u64) -> Result<()> {
     let input = BufReader::with_capacity(1 << 18, File::open(path)?);
     Recording::open(input)?.replay(Selection::ALL, &mut parquet)?;
     parquet.finish()?;
-    let took = began.elapsed();
     let each = std::fs::metadata(table)?.len() as f64 / requests as f64;
-    println!("parquet  {:>6.1} M requests/s, {each:.1} bytes each", rate(requests, took));
+    println!(
+        "parquet  {:>6.1} M requests/s, {each:.1} bytes each",
+        rate(requests, began.elapsed())
+    );
     Ok(())
 }

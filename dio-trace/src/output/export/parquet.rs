@@ -77,7 +77,7 @@ impl Value {
         }
     }
 
-    /// True if the column has texts of any kind. Their smallest and largest are not written: finding
+    /// True if the column has texts other than words. Their smallest and largest are not written: finding
     /// them takes longer than all else, and nearly every row group has most of them.
     const fn is_text(&self) -> bool {
         matches!(self, Self::Text(_) | Self::MaybeText(_))

@@ -32,6 +32,8 @@ pub struct Finding {
     /// Sequence number of the latest occurrence.
     pub turn: u64,
     place: Place,
+    /// It occurred since `place` was looked up.
+    occurred: bool,
 }
 
 /// Where a process runs, by the names that the rows have; empty until it was looked up.
@@ -152,12 +154,14 @@ impl Findings {
         let turn = self.turn;
         if let Some(known) = self.kinds.get_mut(&key) {
             (known.times, known.what, known.turn) = (known.times + times, what(), turn);
+            known.occurred = true;
             return;
         }
         if self.kinds.len() >= MAX_FINDINGS {
             self.evict();
         }
-        self.kinds.insert(key, Finding { times, what: what(), turn, place: Place::default() });
+        let place = Place::default();
+        self.kinds.insert(key, Finding { times, what: what(), turn, place, occurred: true });
     }
 
     /// Drops the oldest quarter at once, because finding the oldest scans all kinds.
@@ -170,9 +174,11 @@ impl Findings {
         self.evicted += (before - self.kinds.len()) as u64;
     }
 
-    /// Looks up where the processes run. A container may have got its name since the last time.
+    /// Looks up where the processes run whose findings occurred since the last time: of others
+    /// nothing new can be asked. A container may have got its name meanwhile.
     pub fn locate(&mut self, enricher: &mut Enricher) {
-        for finding in self.kinds.values_mut() {
+        for finding in self.kinds.values_mut().filter(|finding| finding.occurred) {
+            finding.occurred = false;
             let (_, pid) = finding.process();
             finding.place = Place { container: container(pid, enricher), pod: pod(pid, enricher) };
         }

@@ -450,6 +450,14 @@ mod tests {
     use super::*;
     use crate::testing::golden::{named, run, top_model, totals};
 
+    /// A model that has taken the requests of the golden run.
+    fn recorded(by: By) -> (Model, Vec<ExplainedRequest>) {
+        let mut model = Model::new(About::default(), by);
+        let (records, _) = run();
+        records.iter().for_each(|record| model.record(record));
+        (model, records)
+    }
+
     #[test]
     fn a_pause_holds_rows_and_findings_and_loses_nothing() {
         let mut model = top_model();
@@ -476,9 +484,7 @@ mod tests {
 
     #[test]
     fn counts_before_the_first_interval_have_rows_and_no_rate() {
-        let mut model = Model::new(About::default(), By::Fs);
-        let (records, _) = run();
-        records.iter().for_each(|record| model.record(record));
+        let (mut model, _) = recorded(By::Fs);
         let (totals, mut enricher) = named();
         assert!(!model.counted);
         model.begin(&totals, &mut enricher);
@@ -506,9 +512,7 @@ mod tests {
 
     #[test]
     fn a_container_has_the_findings_of_its_processes() {
-        let mut model = Model::new(About::default(), By::Pod);
-        let (records, _) = run();
-        records.iter().for_each(|record| model.record(record));
+        let (mut model, records) = recorded(By::Pod);
         let (totals, mut enricher) = named();
         model.begin(&totals, &mut enricher);
         let of = |pid: u32| records.iter().filter(|r| r.finding && r.pid == pid).count();

@@ -75,7 +75,7 @@ fn compare_with_duckdb(folder: &Path) -> Result<()> {
     let ours = start.elapsed().as_secs_f64();
     let sql = "select verdict, count(*), sum(len) from 'bench.parquet' group by 1";
     let theirs = duckdb::ask(folder, sql)?;
-    println!("by verdict, 5 M requests: report {ours:.2} s, DuckDB {:.2} s", theirs.seconds);
+    println!("by verdict, 2 M requests: report {ours:.2} s, DuckDB {:.2} s", theirs.seconds);
     let sql = "select path, quantile_cont(latency_ns, 0.999) from 'bench.parquet' group by 1";
     let theirs = duckdb::ask(folder, sql)?;
     println!("p99.9 by file: DuckDB {:.2} s; report has upper bounds alone", theirs.seconds);
