@@ -24,7 +24,6 @@ const S_IFBLK: u16 = 0o060_000;
 pub struct Direct {
     /// Its inode; of a block device, the node in devtmpfs.
     pub inode: u64,
-    pub block_device: bool,
     /// `file.f_flags`
     pub flags: u32,
 }
@@ -39,11 +38,14 @@ pub fn direct<A: Args>(ctx: &A, file: u64) -> Option<Direct> {
     }
     let inode: u64 = ctx.load(file, &FILE_F_INODE);
     let kind = ctx.load::<u16>(inode, &INODE_I_MODE) & S_IFMT;
-    matches!(kind, S_IFREG | S_IFBLK).then_some(Direct {
-        inode,
-        block_device: kind == S_IFBLK,
-        flags,
-    })
+    matches!(kind, S_IFREG | S_IFBLK).then_some(Direct { inode, flags })
+}
+
+/// True if the inode is a block device's. Read again: what [`direct`] has found out would make the
+/// verifier walk all that follows for each of the two kinds.
+#[inline(always)]
+pub fn is_block_device<A: Args>(ctx: &A, inode: u64) -> bool {
+    ctx.load::<u16>(inode, &INODE_I_MODE) & S_IFMT == S_IFBLK
 }
 
 /// True if [`direct`] accepts the file.

@@ -1,15 +1,23 @@
 //! Requests in flight, and access to a request's record.
 //!
 //! A synchronous request is part of its thread's record (thread_table.rs, the own-thread rule). An
-//! asynchronous one lies in [`REQUESTS`] under the address of its kiocb, from its issue to its
-//! completion. [`RequestRef`] stands for either.
+//! asynchronous one lies in a slot of [`REQUESTS`], from its issue to its completion. Its kiocb's
+//! address gives its home slot: measured on 6.12, a hash map's look-up takes 90 instructions more,
+//! and its insertion and removal several hundred. Where another request has that slot, it takes one
+//! nearby, which a hash map knows. [`RequestRef`] stands for either.
 //!
 //! # How and when it is safe to access a field
 //!
 //! Who may touch a record of [`REQUESTS`]:
 //!
-//! - The **issuer rule**: from the insertion until the issue function returns, the issuing thread
-//!   reads and writes it: it finds it by the kiocb and `begin_ns` in its own record
+//! - The **slot rule**: a slot is a thread's that has added 1 to its `claims` and then read 1: of
+//!   several that try at once none may get it, and then each takes 1 away again. Until `key` is
+//!   written, as the last field, nobody finds the slot. A completion clears `key` first and takes 1
+//!   from `claims` last. (An arm64 CPU may show another one the two in the other order: the next
+//!   request of the slot would then be lost. Hundreds of instructions lie between the two.)
+//!   `collided` is set by any thread that found its home slot taken, and never cleared.
+//! - The **issuer rule**: from the claim until the issue function returns, the issuing thread
+//!   reads and writes it: it finds it by the slot, kiocb and `begin_ns` in its own record
 //!   (thread_table.rs:open_request). io_uring issues a request again only after the attempt before
 //!   returned -EAGAIN or was cut short (io_uring/rw.c), so there is one issuer at a time; where it
 //!   is another thread (io-wq), the work queue orders the two.
@@ -17,10 +25,11 @@
 //!   That program writes the result, decides, counts, sends and removes the record. Where the
 //!   program is attached several times (preempt.rs), and where several functions tell of one
 //!   completion, the first to run removes the record and the others find none. They run one after
-//!   another on that CPU, or ordered by the kernel (the CQE is posted after the callback).
+//!   another on that CPU, or ordered by the kernel (the CQE is posted after the callback). A slot
+//!   that was removed by two at once would be given back twice.
 //!
 //! `kind`, `begin_ns`, `kiocb`, `task`, `op`, `api` and `file` never change
-//! between insertion and removal: anybody may read them.
+//! between issue and removal: anybody may read them.
 //!
 //! What is racy: the device may complete a request while its issuer is still on the way out of the
 //! kernel. Both may then write the record, without atomic instructions:
@@ -34,29 +43,39 @@
 //!   proof of the direct path does not hang on one store.
 //! - `waits_for` and `would_block` (--why-eagain): the issuer writes both, and only of an attempt
 //!   that failed, of which no completion is pending; the completer writes them after EAGAIN.
-//! - `checksum` (--verify-stable): the issuer writes it before the insertion; the completer reads it
+//! - `checksum` (--verify-stable): the issuer writes it at the issue; the completer reads it
 //!   only where it is the issuer as well.
-//! - `rw_flags` and `ring`: the issuer writes them before the insertion, and `ring` again at a later
+//! - `rw_flags` and `ring`: the issuer writes them at the issue, and `ring` again at a later
 //!   attempt. The completer adds to them right before the record is sent.
 //! - `last_token` is written only by programs that the kernel calls once for each completion
 //!   (evidence/mod.rs:is_duplicate).
 //!
-//! A pointer may outlive its entry, when the completer removes the record under the issuer. The
-//! memory stays part of the map (elements are preallocated and reused, kernel/bpf/hashtab.c), so
-//! that a late access is never out of bounds. It may hit the next request with this element;
-//! `begin_ns` is compared right before, which leaves a window of a few instructions.
+//! A pointer may outlive its request, when the completer removes it under the issuer. The memory
+//! stays part of the map. A late access may hit the next request in this slot; `begin_ns` is
+//! compared right before, which leaves a window of a few instructions.
 
-use aya_ebpf::btf_maps::HashMap;
+use aya_ebpf::btf_maps::{Array, HashMap};
 use dio_trace_common::{
     abi::{FileId, KeyWords, Request, Task},
     evidence::Evidence,
 };
 
-use crate::record::fields;
+use crate::{
+    maps::Copied,
+    record::{Field, fields},
+};
 
-/// Open asynchronous requests by kiocb address.
+const SLOT_BITS: u32 = 14;
+const SLOTS: u32 = 1 << SLOT_BITS;
+/// Slots that a request tries.
+const TRIES: u32 = 32;
+
 #[aya_ebpf::macros::btf_map]
-static REQUESTS: HashMap<u64, Open, 16384> = HashMap::new();
+static REQUESTS: Array<Open, { SLOTS as usize }> = Array::new();
+
+/// Overflow: the slots of requests that are not in their home slot, by kiocb.
+#[aya_ebpf::macros::btf_map]
+static REQUESTS_ELSEWHERE: HashMap<u64, u32, { SLOTS as usize }> = HashMap::new();
 
 /// An open request, and what only the probes need while it is open.
 #[repr(C)]
@@ -71,6 +90,14 @@ pub struct Open {
     pub checksum: u64,
     /// What the present attempt would have to wait for, see evidence/would_block.rs.
     pub waits_for: u64,
+    /// Of a slot: the kiocb by which its request is found, or 0.
+    key: u64,
+    /// Of a slot: how many requests have it, or try to.
+    claims: u64,
+    /// Of a slot: 1 if a request that has its home slot here found it taken. Stays with the slot.
+    collided: u32,
+    /// Of a slot: its number.
+    slot: u32,
 }
 
 /// A request's record: a value of [`REQUESTS`], or a part of a thread's record.
@@ -83,6 +110,11 @@ fields! { RequestRef:
     pub counter_slot: u64,
     pub checksum: u64,
     pub waits_for: u64,
+    key: u64,
+    claims: u64,
+    collided: u32,
+    /// Written by [`claim`] only.
+    pub slot: u32,
 }
 
 fields! { RequestRef in request.file:
@@ -136,6 +168,11 @@ impl RequestRef {
         Self(record)
     }
 
+    #[inline(always)]
+    pub const fn as_ptr(self) -> *mut Open {
+        self.0
+    }
+
     /// The record that is sent.
     #[inline(always)]
     pub const fn record(self) -> *const Request {
@@ -150,29 +187,109 @@ impl RequestRef {
     }
 }
 
+/// The slot that a kiocb tries first.
+#[inline(always)]
+const fn home_slot(kiocb: u64) -> u32 {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15; // 2^64 divided by the golden ratio
+    (kiocb.wrapping_mul(GOLDEN) >> (64 - SLOT_BITS)) as u32
+}
+
+/// The slot of that number, if the request of the kiocb is there.
+#[inline(always)]
+pub fn at(number: u32, kiocb: u64) -> Option<*mut Open> {
+    let slot = REQUESTS.get_ptr_mut(number)?;
+    // SAFETY: slot rule.
+    (unsafe { (*slot).key } == kiocb && kiocb != 0).then_some(slot)
+}
+
 /// [`get`], as it lies in the map.
 #[inline(always)]
 pub fn record(kiocb: u64) -> Option<*mut Open> {
-    REQUESTS.get_ptr_mut(kiocb)
+    let home = REQUESTS.get_ptr_mut(home_slot(kiocb))?;
+    // SAFETY: slot rule.
+    unsafe {
+        if (*home).key == kiocb && kiocb != 0 {
+            return Some(home);
+        }
+        if (*home).collided == 0 {
+            return None;
+        }
+    }
+    at(REQUESTS_ELSEWHERE.copied(kiocb)?, kiocb)
 }
 
 /// The open asynchronous request of a kiocb.
 #[inline(always)]
 pub fn get(kiocb: u64) -> Option<RequestRef> {
-    let record = REQUESTS.get_ptr_mut(kiocb)?;
+    let record = record(kiocb)?;
     Some(RequestRef(record))
 }
 
-/// Keeps a copy of the request under its kiocb, until [`remove`]; false if there is no room.
+/// A slot for the request of a kiocb, which nobody finds until [`RequestRef::show`]; `None` if there
+/// is no room. `number` gets the slot's. A request of this kiocb whose completion was missed leaves
+/// its slot.
 #[inline(always)]
-pub fn insert(kiocb: u64, request: RequestRef) -> bool {
-    // SAFETY: of the current thread's record: nobody writes it meanwhile (own-thread rule).
-    REQUESTS.insert(kiocb, unsafe { &*request.0 }, 0).is_ok()
+pub fn claim(kiocb: u64, number: Field<u32>) -> Option<RequestRef> {
+    if let Some(stale) = get(kiocb) {
+        stale.hide();
+        number.set_volatile(stale.slot().get());
+    } else {
+        take(kiocb, number);
+    }
+    let slot = REQUESTS.get_ptr_mut(number.get_volatile())?;
+    Some(RequestRef(slot))
 }
 
-/// Forgets the request of a kiocb.
-#[inline(always)]
-pub fn remove(kiocb: u64) {
-    // Gone already is fine.
-    let _ = REQUESTS.remove(kiocb);
+/// Takes a slot. Its number is left in memory, [`SLOTS`] if there is none: in a register it would
+/// make the verifier walk what follows once for each try.
+#[inline(never)]
+fn take(kiocb: u64, number: Field<u32>) -> u32 {
+    let home = home_slot(kiocb);
+    number.set_volatile(SLOTS);
+    for n in 0..TRIES {
+        let at = (home + n * n) % SLOTS;
+        let Some(slot) = REQUESTS.get_ptr_mut(at) else { break };
+        let slot = RequestRef(slot);
+        slot.claims().add_atomic(1);
+        if slot.claims().get_volatile() != 1 {
+            slot.claims().add_atomic(u64::MAX);
+            if n == 0 {
+                slot.collided().set(1);
+            }
+            continue;
+        }
+        if n != 0 && REQUESTS_ELSEWHERE.insert(kiocb, at, 0).is_err() {
+            slot.claims().add_atomic(u64::MAX);
+            break;
+        }
+        slot.slot().set(at);
+        number.set_volatile(at);
+        break;
+    }
+    0
+}
+
+impl RequestRef {
+    /// The request of a kiocb in this slot can be found from here on.
+    #[inline(always)]
+    pub fn show(self, kiocb: u64) {
+        self.key().set_volatile(kiocb);
+    }
+
+    /// The request in this slot is no longer found. The slot stays its until [`RequestRef::remove`].
+    #[inline(always)]
+    pub fn hide(self) {
+        self.key().set_volatile(0);
+    }
+
+    /// Gives the slot of a hidden request back.
+    #[inline(always)]
+    pub fn remove(self) {
+        let kiocb = self.kiocb().get();
+        if self.slot().get() != home_slot(kiocb) {
+            // Gone already is fine.
+            let _ = REQUESTS_ELSEWHERE.remove(kiocb);
+        }
+        self.claims().add_atomic(u64::MAX);
+    }
 }

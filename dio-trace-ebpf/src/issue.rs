@@ -83,7 +83,7 @@ pub fn continue_attempt<A: Args>(ctx: &A, thread: ThreadRef, issue: &Issue) -> b
                 (*open).len
             );
             count(Stat::Unmatched);
-            return false; // the insert overwrites it
+            return false; // its slot serves the new one
         }
         // A buffer of the kernel's choice is known once it was chosen (IOSQE_BUFFER_SELECT).
         ((*open).user, (*open).len) = (issue.user, issue.len);
@@ -98,6 +98,7 @@ pub fn continue_attempt<A: Args>(ctx: &A, thread: ThreadRef, issue: &Issue) -> b
         let own = &raw mut (*thread).open.request;
         (*own).begin_ns = (*open).begin_ns;
         (*own).kiocb = issue.kiocb;
+        (*thread).slot = RequestRef::new(record).slot().get();
         (*thread).state = ASYNC;
     }
     true

@@ -1,6 +1,6 @@
 //! Reading kernel memory: member offsets from BTF, and the two ways to load a member.
 
-use core::mem::MaybeUninit;
+use core::{hint::black_box, mem::MaybeUninit};
 
 use aya_ebpf::{
     EbpfContext, Global,
@@ -82,6 +82,26 @@ fn by_cast<T: Copy + Default>(at: u64) -> T {
     unsafe { core::ptr::read_volatile(rdonly_cast::<T>(at, WORD_TYPE.load())) }
 }
 
+/// Its own address, from the first time on that one is needed.
+#[unsafe(no_mangle)]
+static mut ANCHOR: u64 = 0;
+
+/// A typed pointer as a number, which it takes to look something up by arithmetic. The verifier
+/// allows none with such a pointer but the difference to another pointer
+/// (kernel/bpf/verifier.c:adjust_reg_min_max_vals): here to [`ANCHOR`], whose address is added again
+/// as the number that lies there.
+#[inline(always)]
+fn number_of(pointer: u64) -> u64 {
+    let anchor = &raw mut ANCHOR;
+    // SAFETY: a word of a map. Whoever writes it writes the same.
+    unsafe {
+        if anchor.read_volatile() == 0 {
+            anchor.write_volatile(anchor as u64);
+        }
+        black_box(pointer.wrapping_sub(anchor as u64)).wrapping_add(anchor.read_volatile())
+    }
+}
+
 /// Arguments of a probed function, however the probe is attached.
 pub trait Args: EbpfContext {
     /// The `n`th argument as it stands in its register (or stack slot).
@@ -94,8 +114,21 @@ pub trait Args: EbpfContext {
     /// [`read`] will do.
     fn load<T: Copy + Default>(&self, base: u64, offset: &Global<u32>) -> T;
 
+    /// An argument, or what `load` returned, as a number to calculate with.
+    fn number(&self, pointer: u64) -> u64;
+
     /// The number of the current stack in a map, or -errno.
     fn stack_id(&self, stacks: &impl StackTraceMap, flags: u32) -> Result<i64, i32>;
+}
+
+/// [`Args::number`] where pointers have no types.
+macro_rules! plain_number {
+    () => {
+        #[inline(always)]
+        fn number(&self, pointer: u64) -> u64 {
+            pointer
+        }
+    };
 }
 
 /// [`Args::stack_id`] of a context that a program gets.
@@ -124,6 +157,11 @@ macro_rules! btf_args {
                 unsafe { core::ptr::read_volatile(at) }
             }
 
+            #[inline(always)]
+            fn number(&self, pointer: u64) -> u64 {
+                number_of(pointer)
+            }
+
             stack_id!();
         }
     )+};
@@ -141,6 +179,7 @@ impl Args for ProbeContext {
         read(base, offset)
     }
 
+    plain_number!();
     stack_id!();
 }
 
@@ -155,6 +194,7 @@ impl Args for RawTracePointContext {
         read_fast(base, offset)
     }
 
+    plain_number!();
     stack_id!();
 }
 
@@ -179,6 +219,8 @@ impl Args for ByCast<'_> {
         by_cast(base + u64::from(offset.load()))
     }
 
+    plain_number!();
+
     #[inline(always)]
     fn stack_id(&self, stacks: &impl StackTraceMap, flags: u32) -> Result<i64, i32> {
         self.0.stack_id(stacks, flags)
@@ -199,6 +241,11 @@ impl<A: Args> Args for ByRead<'_, A> {
     #[inline(always)]
     fn arg(&self, n: usize) -> u64 {
         self.0.arg(n)
+    }
+
+    #[inline(always)]
+    fn number(&self, pointer: u64) -> u64 {
+        self.0.number(pointer)
     }
 
     #[inline(always)]

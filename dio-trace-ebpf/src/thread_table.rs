@@ -29,8 +29,8 @@
 //!
 //! What of [`Thread::open`] is safe follows from [`Thread::state`]: in `SYNC` it is the open
 //! request, which ends in this thread, so that the own-thread rule covers it. In `ASYNC` the open
-//! request is the copy in flight (in_flight.rs has the rules), and only `kiocb` and `begin_ns` are
-//! used here.
+//! request is the one in flight in [`Thread::slot`] (in_flight.rs has the rules), and only `kiocb`
+//! and `begin_ns` are used here.
 
 use aya_ebpf::{
     btf_maps::{Array, HashMap},
@@ -47,7 +47,7 @@ use crate::{
 pub const IDLE: u32 = 0;
 /// [`Thread::state`]: the open request is [`Thread::open`].
 pub const SYNC: u32 = 1;
-/// [`Thread::state`]: the open request is in [`REQUESTS`] under [`Request::kiocb`].
+/// [`Thread::state`]: the open request is in flight, in [`Thread::slot`].
 pub const ASYNC: u32 = 2;
 
 /// What a thread is submitting.
@@ -60,10 +60,13 @@ pub struct Thread {
     pub state: u32,
     /// Segments of the vector that is about to be issued.
     pub nr_segs: u32,
+    /// In `ASYNC`: the slot of the open request.
+    pub slot: u32,
     /// The attachments of the entry probe that the open request has passed, as bits.
     pub entered_by: u32,
     /// Flags (`REQ_*`) of the request that is about to be issued…
     pub asked_flags: u32,
+    pub pad: u32,
     /// … and its length.
     pub asked_len: u64,
     /// The request's file.
@@ -111,6 +114,7 @@ fields! { ThreadRef:
     collided: u64,
     pub state: u32,
     pub nr_segs: u32,
+    pub slot: u32,
     pub entered_by: u32,
     pub asked_flags: u32,
     pub asked_len: u64,
@@ -139,7 +143,7 @@ impl ThreadRef {
         self.0
     }
 
-    /// Its request: the open one in `SYNC`, else the last one that it issued.
+    /// Its request: the open one in `SYNC`. In `ASYNC` only `kiocb` and `begin_ns` are the open one's.
     #[inline(always)]
     pub fn request(self) -> RequestRef {
         // SAFETY: a part of a map's value.
@@ -303,7 +307,7 @@ pub fn open_request(thread: ThreadRef) -> Option<*mut Open> {
             SYNC => Some(&raw mut (*thread).open),
             ASYNC => {
                 let own = &raw const (*thread).open.request;
-                let open = in_flight::record((*own).kiocb)?;
+                let open = in_flight::at((*thread).slot, (*own).kiocb)?;
                 // The kiocb may have completed and serve another request already.
                 ((*open).request.begin_ns == (*own).begin_ns).then_some(open)
             }

@@ -16,7 +16,7 @@ use crate::{
     preempt::PreemptGuard,
     request::{
         finish::{asked_by, end_async, leave},
-        open::open,
+        open::open_async,
     },
     thread_table::{self, is_submitting},
 };
@@ -49,11 +49,11 @@ fn aio_rw<A: Args>(ctx: &A, op: u8) {
         user,
         nr_segs: asked.nr_segs,
         rw_flags: rwf::of(ctx.load(iocb, &AIO_IOCB_RW_FLAGS)),
-        kiocb,
+        kiocb: ctx.number(kiocb),
         ppos: 0,
         paired: true,
     };
-    open(ctx, admitted.thread, file, &issue);
+    open_async(ctx, admitted.thread, file, &issue);
 }
 
 /// See [`aio_rw`].
@@ -105,7 +105,7 @@ pub fn completed<A: Args>(ctx: &A) {
         return;
     }
     let _guard = PreemptGuard::new();
-    let Some(request) = asked_by(API_LIBAIO, kiocb) else { return };
+    let Some(request) = asked_by(API_LIBAIO, ctx.number(kiocb)) else { return };
     let in_thread = thread_table::current().is_some_and(|t| is_submitting(t, request));
     if !in_thread {
         completes_elsewhere(request);

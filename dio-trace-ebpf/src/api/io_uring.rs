@@ -24,7 +24,7 @@ use crate::{
     preempt::PreemptGuard,
     request::{
         finish::{asked_by, end_async, leave},
-        open::open,
+        open::open_async,
     },
     task::is_io_worker,
     thread_table::{self, is_submitting},
@@ -60,11 +60,11 @@ fn io_rw<A: Args>(ctx: &A, op: u8, paired: bool) {
         user,
         nr_segs: asked.nr_segs,
         rw_flags: uring_flags::at_issue(req),
-        kiocb: req,
+        kiocb: ctx.number(req),
         ppos: 0,
         paired,
     };
-    open(ctx, admitted.thread, file, &issue);
+    open_async(ctx, admitted.thread, file, &issue);
 }
 
 /// True if the request has a vector. By arithmetic: after a comparison for each operation the
@@ -170,7 +170,7 @@ pub fn completed<A: Args>(ctx: &A) {
         return;
     }
     let _guard = PreemptGuard::new();
-    let Some(request) = asked_by(API_IO_URING, kiocb) else { return };
+    let Some(request) = asked_by(API_IO_URING, ctx.number(kiocb)) else { return };
     let (done, op) = (request.done_before().get() as i64, request.op().get());
     // The submitter may still be on its way out of the kernel, in this very thread or on
     // another CPU; only in the first case can its memory be read here.
@@ -238,7 +238,7 @@ impl Deferred for CallerCompletes {
             return;
         }
         // Looked up again: the verifier then knows that it is a value of that map.
-        let Some(request) = asked_by(API_IO_URING, kiocb) else { return };
+        let Some(request) = asked_by(API_IO_URING, request.kiocb().get_volatile()) else { return };
         // Through memory and back: otherwise the verifier walks what follows for each of the two.
         let ret = request.ret();
         ret.set_volatile(request.done_before().get() as i64 + size);

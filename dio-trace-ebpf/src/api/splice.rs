@@ -13,7 +13,7 @@ use crate::{
         finish::{appended, finish, leave_sync},
         open::open,
     },
-    thread_table,
+    thread_table::{self, SYNC},
 };
 
 /// `long do_splice(struct file *in, loff_t *, struct file *out, loff_t *, size_t, unsigned)` and
@@ -79,7 +79,8 @@ pub fn returned(ret: i64) {
     let Some(thread) = thread_table::current() else { return };
     let _guard = PreemptGuard::new();
     let request = thread.request();
-    if request.api().get() == API_SPLICE && leave_sync(thread) {
+    let spliced = thread.state().get() == SYNC && request.api().get() == API_SPLICE;
+    if spliced && leave_sync(thread) {
         appended(request, ret, || position(thread.ppos().get()));
         finish(request, ret, thread.file().get(), 1);
     }

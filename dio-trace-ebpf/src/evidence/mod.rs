@@ -125,7 +125,7 @@ fn request_of<A: Args>(ctx: &A, kiocb: u64) -> Option<RequestRef> {
     if complete == 0 {
         return current_request();
     }
-    in_flight::get(kiocb).or_else(|| forwarding_request(kiocb))
+    in_flight::get(ctx.number(kiocb)).or_else(|| forwarding_request(kiocb))
 }
 
 /// The request behind the kiocb that a stacked file system made for it, which holds a pointer to

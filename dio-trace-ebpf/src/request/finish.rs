@@ -88,8 +88,9 @@ pub fn end_async(request: RequestRef, ret: i64, in_thread: u32) {
     {
         appended(request, ret, || read(kiocb, &KIOCB_KI_POS));
     }
+    request.hide();
     finish(request, ret, 0, in_thread);
-    in_flight::remove(kiocb);
+    request.remove();
 }
 
 /// Decides, counts and sends a request that completed. `file` is that of a synchronous one.

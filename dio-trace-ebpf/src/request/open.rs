@@ -9,7 +9,7 @@ use dio_trace_common::{
 use crate::{
     config::O_APPEND,
     evidence::{EvidenceRef, of_magic, would_block},
-    filter::Direct,
+    filter::{Direct, is_block_device},
     in_flight::{self, RequestRef},
     issue::{Issue, close_stale, continue_attempt},
     kernel_memory::{
@@ -22,34 +22,56 @@ use crate::{
     thread_table::{ASYNC, SYNC, ThreadRef},
 };
 
-/// Opens a request in the thread's record, and puts it in flight if it has a kiocb.
+/// Opens a synchronous request, in the thread's record.
 #[inline(always)]
 pub fn open<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
     if issue.len == 0 {
         return; // the kernel returns 0 without I/O
     }
     close_stale(ctx, thread);
-    if issue.kiocb != 0 && continue_attempt(ctx, thread, issue) {
+    opens::<A, false>(ctx, thread, thread.request(), file, issue);
+    thread.state().set(SYNC);
+    count(Stat::Begun);
+}
+
+/// Opens an asynchronous request, in a slot of its own.
+#[inline(always)]
+pub fn open_async<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
+    if issue.len == 0 {
         return;
     }
+    close_stale(ctx, thread);
+    if continue_attempt(ctx, thread, issue) {
+        return;
+    }
+    let Some(request) = in_flight::claim(issue.kiocb, thread.slot()) else {
+        count(Stat::LostKiocb);
+        return;
+    };
+    opens::<A, true>(ctx, thread, request, file, issue);
+    request.show(issue.kiocb);
+    let own = thread.request();
+    own.begin_ns().set(request.begin_ns().get());
+    own.kiocb().set(issue.kiocb);
+    thread.state().set(ASYNC);
+    count(Stat::Begun);
+}
+
+#[inline(always)]
+fn opens<A: Args, const ASYNC: bool>(
+    ctx: &A,
+    thread: ThreadRef,
+    request: RequestRef,
+    file: u64,
+    issue: &Issue,
+) {
     thread.file().set(file);
     thread.ppos().set(issue.ppos);
     thread.lower_mapping().set(0);
-    let request = thread.request();
-    fill(ctx, thread, file, issue);
+    fill::<A, ASYNC>(ctx, thread, request, file, issue);
     stacks::take(ctx, request);
     stable_buffer::issued(request);
     would_block::begins(request);
-    if issue.kiocb == 0 {
-        thread.state().set(SYNC);
-    } else {
-        if !in_flight::insert(issue.kiocb, request) {
-            count(Stat::LostKiocb);
-            return;
-        }
-        thread.state().set(ASYNC);
-    }
-    count(Stat::Begun);
 }
 
 /// Written field by field: a struct literal would be built on the 512-byte stack first. Neighbours
@@ -57,8 +79,14 @@ pub fn open<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
 /// them. Through a plain pointer: the methods of a `RequestRef` make LLVM move a store of the two
 /// branches at the end.
 #[inline(always)]
-fn fill<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
-    let Direct { inode, block_device, flags } = issue.direct;
+fn fill<A: Args, const ASYNC: bool>(
+    ctx: &A,
+    thread: ThreadRef,
+    opened: RequestRef,
+    file: u64,
+    issue: &Issue,
+) {
+    let Direct { inode, flags } = issue.direct;
     let sb: u64 = ctx.load(inode, &INODE_I_SB);
     let mapping: u64 = ctx.load(file, &FILE_F_MAPPING);
     // The size of a block device is its bdev inode's; f_inode is the node in devtmpfs.
@@ -70,7 +98,7 @@ fn fill<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
     // 512-byte stack first. Neighbours that are zero are written volatile: otherwise the compiler
     // calls its byte-by-byte `memset` for them.
     unsafe {
-        let open = &raw mut (*thread).open;
+        let open = opened.as_ptr();
         let request = &raw mut (*open).request;
         (*request).kind = EVENT_REQUEST;
         (*request).begin_ns = bpf_ktime_get_ns();
@@ -94,7 +122,7 @@ fn fill<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
         (*request).file.ino = ctx.load(inode, &INODE_I_INO);
         (&raw mut (*request).direct_bytes).write_volatile(0);
         (&raw mut (*request).cached_bytes).write_volatile(0);
-        EvidenceRef::of(RequestRef::new(open)).reset();
+        EvidenceRef::of(opened).reset();
         (*request).file.generation = ctx.load(inode, &INODE_I_GENERATION);
         (*request).magic = magic as u32;
         // The numbers of `Task` are those of the owner, in one word.
@@ -109,8 +137,8 @@ fn fill<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
         (*request).api = issue.api;
         (*request).stack = 0;
         // Assign in both branches, so that verifier states converge behind them (state pruning).
-        let flags = issue.flags | if issue.kiocb != 0 { REQ_ASYNC } else { 0 };
-        if block_device {
+        let flags = issue.flags | if ASYNC { REQ_ASYNC } else { 0 };
+        if is_block_device(ctx, inode) {
             (*request).file.dev = ctx.load(inode, &INODE_I_RDEV);
             (&raw mut (*request).flags).write_volatile(flags | REQ_BLOCK_DEVICE);
             (&raw mut (*request).evidence.seen).write_volatile(seen::LOCAL);
@@ -119,20 +147,19 @@ fn fill<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
             (&raw mut (*request).flags).write_volatile(flags);
             (&raw mut (*request).evidence.seen).write_volatile(of_magic(magic as u32));
         }
-        if issue.kiocb == 0 {
+        if !ASYNC {
             let comm = (&raw mut (*request).task.comm).cast::<u64>();
             comm.write_volatile(0); // see `name`
             comm.add(1).write_volatile(0);
             return;
         }
-        let record = RequestRef::new(open);
-        comm(record);
+        comm(opened);
         // io-wq and SQPOLL threads are the process's own, under a name of the kernel's making.
-        if issue.api == API_IO_URING && starts_with_iou(record) {
+        if issue.api == API_IO_URING && starts_with_iou(opened) {
             if is_io_worker() {
                 (*request).ring |= ring::WORKER;
             }
-            leader_comm(record);
+            leader_comm(opened);
         }
     }
 }
