@@ -9,11 +9,11 @@ use dio_trace_common::abi::{REQ_PUNTED, Stat, ring};
 use crate::{
     evidence::{EvidenceRef, would_block},
     filter::Direct,
-    in_flight::{self, RequestRef},
+    in_flight::RequestRef,
     kernel_memory::Args,
     maps::count,
     task::is_io_worker,
-    thread_table::{ASYNC, IDLE, SYNC, ThreadRef},
+    thread_table::{IDLE, SYNC, ThreadRef, submits},
 };
 
 /// What an issue function knows besides the file.
@@ -60,46 +60,46 @@ pub fn close_stale<A: Args>(ctx: &A, thread: ThreadRef) {
 /// io_uring issues a request again, under the same kiocb: in io-wq after -EAGAIN, or for the rest
 /// after a short inline read (io_uring/rw.c). It is one request if both issues ask for the same
 /// bytes, and this one for a position inside them. Anything else is a recycled kiocb whose
-/// completion was missed.
+/// completion was missed: `false`.
 #[inline(always)]
-pub fn continue_attempt<A: Args>(ctx: &A, thread: ThreadRef, issue: &Issue) -> bool {
-    let thread = thread.as_ptr();
-    let Some(record) = in_flight::record(issue.kiocb) else { return false };
+pub fn continue_attempt(thread: ThreadRef, request: RequestRef, issue: &Issue) -> bool {
     // SAFETY: issuer rule: between two attempts nobody else touches it.
     unsafe {
-        let open = &raw mut (*record).request;
+        let open = &raw mut (*request.as_ptr()).request;
         let same = ((*open).flags & REQ_PUNTED != 0 || !issue.paired)
             && ((*open).user == issue.user || (*open).user == 0)
             && ((*open).len == issue.len || (*open).user == 0)
             && issue.pos >= (*open).pos
             && ((issue.pos - (*open).pos) as u64) < issue.len;
         if !same {
-            aya_log_ebpf::debug!(
-                ctx,
-                "kiocb {:x} begins anew: no end seen of inode {} offset {} length {}",
-                issue.kiocb,
-                (*open).file.ino,
-                (*open).pos,
-                (*open).len
-            );
-            count(Stat::Unmatched);
-            return false; // its slot serves the new one
+            return false;
         }
         // A buffer of the kernel's choice is known once it was chosen (IOSQE_BUFFER_SELECT).
         ((*open).user, (*open).len) = (issue.user, issue.len);
         let done = (issue.pos - (*open).pos) as u64;
-        would_block::next_attempt(RequestRef::new(record), done);
-        EvidenceRef::of(RequestRef::new(record)).next_attempt(done);
+        would_block::next_attempt(request, done);
+        EvidenceRef::of(request).next_attempt(done);
         (*open).done_before = done;
         (*open).flags &= !REQ_PUNTED;
         if is_io_worker() {
             (*open).ring |= ring::WORKER;
         }
-        let own = &raw mut (*thread).open.request;
-        (*own).begin_ns = (*open).begin_ns;
-        (*own).kiocb = issue.kiocb;
-        (*thread).slot = RequestRef::new(record).slot().get();
-        (*thread).state = ASYNC;
     }
+    thread.slot().set(request.slot().get());
+    submits(thread, request);
     true
+}
+
+/// The kiocb of an open request serves another one: its completion was missed.
+#[inline(always)]
+pub fn begins_anew<A: Args>(ctx: &A, stale: RequestRef) {
+    aya_log_ebpf::debug!(
+        ctx,
+        "kiocb {:x} begins anew: no end seen of inode {} offset {} length {}",
+        stale.kiocb().get(),
+        stale.ino().get(),
+        stale.pos().get(),
+        stale.len().get()
+    );
+    count(Stat::Unmatched);
 }

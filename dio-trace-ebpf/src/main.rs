@@ -234,15 +234,13 @@ macro_rules! sys_exit {
 sys_exit!(tp_sys_exit tp_sys_exit_2 tp_sys_exit_3);
 
 // ---- issue and completion: libaio
-// What completes requests in an interrupt, and nothing else would, is there three times: see
-// `preempt`.
+// What completes requests in an interrupt, and nothing else would, is there twice: see `preempt`.
 entry!(fe_aio_read, aio::aio_read, kp_aio_read, aio::aio_read_by_kprobe);
 exit_only!(fx_aio_read, 4, aio::returned);
 entry!(fe_aio_write, aio::aio_write, kp_aio_write, aio::aio_write_by_kprobe);
 exit_only!(fx_aio_write, 4, aio::returned);
 entry!(fe_aio_complete_rw, kp_aio_complete_rw, aio::completed);
 redundant_entry!(fe_aio_complete_rw_2, aio::completed);
-redundant_entry!(fe_aio_complete_rw_3, aio::completed);
 
 #[kprobe]
 pub fn kp_do_io_getevents(ctx: ProbeContext) -> u32 {

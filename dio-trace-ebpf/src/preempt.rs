@@ -16,9 +16,10 @@
 //! another request, which that probe then misses. Nothing is lost where something else reports it
 //! too: the completion itself proves the direct path (`seen::DIRECT_ENTERED`), io_uring posts its
 //! completion after it. The completion of a libaio request is reported once, so its probe is
-//! attached three times: a CPU has three levels (task, soft interrupt, hard interrupt), each of
-//! them in one program at a time, and one attachment is free. The first that runs completes the
-//! request, the others find nothing left to do.
+//! attached twice: where an interrupt completes a request in the midst of one, the other is free.
+//! (A hard interrupt in the midst of a soft one in the midst of a task's would find both busy: its
+//! request counts as unmatched.) The first that runs completes the request, the other finds nothing
+//! left to do.
 
 use crate::kfunc::{preempt_disable, preempt_enable};
 

@@ -75,9 +75,9 @@ pub struct Thread {
     pub ppos: u64,
     /// `address_space` of the file that a stacked file system forwarded the request to, or 0.
     pub lower_mapping: u64,
-    /// The `address_space` of the invalidation in progress.
+    /// The `address_space` of the invalidation in progress, or 0.
     pub invalidating: u64,
-    /// 1 + `address_space.nrpages` when the invalidation in progress began, 0 if there is none.
+    /// `address_space.nrpages` when it began.
     pub nrpages: u64,
     /// The file that the splice or sendfile in progress names as the one to write, 0 before any.
     pub splice_to: u64,
@@ -266,7 +266,7 @@ fn claim(id: u64) -> u32 {
 fn reset(thread: ThreadRef) {
     thread.state().set_volatile(IDLE);
     thread.entered_by().set_volatile(0);
-    thread.nrpages().set_volatile(0);
+    thread.invalidating().set_volatile(0);
     thread.splice_to().set_volatile(0);
     thread.rejected().set_volatile(0);
     thread.rejected_by().set_volatile(0);
@@ -286,6 +286,15 @@ pub fn release(id: u64) {
     // Gone already is fine.
     let _ = ELSEWHERE.remove(tid);
     let _ = OWNERS.remove(number);
+}
+
+/// The thread submits the request in flight in [`Thread::slot`].
+#[inline(always)]
+pub fn submits(thread: ThreadRef, request: RequestRef) {
+    let own = thread.request();
+    own.begin_ns().set(request.begin_ns().get());
+    own.kiocb().set(request.kiocb().get());
+    thread.state().set(ASYNC);
 }
 
 /// True if it is the request in flight that the thread is submitting.

@@ -34,8 +34,7 @@ fn aio_rw<A: Args>(ctx: &A, op: u8) {
     let user: u64 = ctx.load(iocb, &AIO_IOCB_BUF);
     let nbytes: u64 = ctx.load(iocb, &AIO_IOCB_NBYTES);
     let opcode: u16 = ctx.load(iocb, &AIO_IOCB_OPCODE);
-    let vectored = matches!(opcode, IOCB_CMD_PREADV | IOCB_CMD_PWRITEV);
-    let asked = match vectored {
+    let asked = match matches!(opcode, IOCB_CMD_PREADV | IOCB_CMD_PWRITEV) {
         true => Asked::by_vector(admitted.thread, user, nbytes as u32),
         false => Asked::by_buffer(admitted.thread, nbytes),
     };
@@ -53,7 +52,7 @@ fn aio_rw<A: Args>(ctx: &A, op: u8) {
         ppos: 0,
         paired: true,
     };
-    open_async(ctx, admitted.thread, file, &issue);
+    open_async::<A, false>(ctx, admitted.thread, file, &issue);
 }
 
 /// See [`aio_rw`].

@@ -45,8 +45,7 @@ fn io_rw<A: Args>(ctx: &A, op: u8, paired: bool) {
     let len: u32 = read_fast(req, &IO_RW_LEN);
     let opcode: u8 = read_fast(req, &IO_KIOCB_OPCODE);
     let pos: i64 = read_fast(req, &KIOCB_KI_POS);
-    let vectored = is_vectored(opcode);
-    let asked = match vectored {
+    let asked = match is_vectored(opcode) {
         true => Asked::by_vector(admitted.thread, user, len),
         false => Asked::by_buffer(admitted.thread, u64::from(len)),
     };
@@ -64,7 +63,7 @@ fn io_rw<A: Args>(ctx: &A, op: u8, paired: bool) {
         ppos: 0,
         paired,
     };
-    open_async(ctx, admitted.thread, file, &issue);
+    open_async::<A, true>(ctx, admitted.thread, file, &issue);
 }
 
 /// True if the request has a vector. By arithmetic: after a comparison for each operation the

@@ -85,11 +85,6 @@ impl Asked {
         thread.asked_len().set_volatile(len);
         thread.asked_flags().set_volatile(u32::from(flags));
         thread.nr_segs().set_volatile(segments);
-        Self::kept(thread)
-    }
-
-    #[inline(always)]
-    fn kept(thread: ThreadRef) -> Self {
         Self {
             len: thread.asked_len().get_volatile(),
             flags: thread.asked_flags().get_volatile() as u8,

@@ -86,7 +86,7 @@ fn vfs_iov<A: Args>(ctx: &A, op: u8) {
         pos: position(ppos),
         len: asked.len,
         user,
-        nr_segs,
+        nr_segs: asked.nr_segs,
         rw_flags: rwf::of(ctx.arg(4) as u32),
         kiocb: 0,
         ppos,

@@ -66,9 +66,10 @@ pub fn do_writepages_returned() {
 pub fn invalidate_entered<A: Args>(ctx: &A) {
     let _guard = PreemptGuard::new();
     let mapping = ctx.arg(0);
-    let Some((thread, _)) = request_on(mapping) else { return };
+    let Some((thread, request)) = request_on(mapping) else { return };
+    EvidenceRef::of(request).set_seen(seen::INVALIDATED);
     let pages: u64 = ctx.load(mapping, &ADDRESS_SPACE_NRPAGES);
-    thread.nrpages().set(pages + 1);
+    thread.nrpages().set(pages);
     thread.invalidating().set(mapping);
 }
 
@@ -78,17 +79,20 @@ pub fn invalidate_entered<A: Args>(ctx: &A) {
 pub fn invalidate_returned(ret: i64) {
     let _guard = PreemptGuard::new();
     let Some(thread) = thread_table::current() else { return };
-    let before = thread.nrpages().take();
-    if before == 0 {
+    let mapping = thread.invalidating().take();
+    if mapping == 0 {
         return;
+    }
+    let before = thread.nrpages().get();
+    let failed = ret as i32 != 0;
+    if before == 0 && !failed {
+        return; // as for most requests
     }
     let Some(request) = open_request(thread) else { return };
     // SAFETY: a request of a map.
     let request = unsafe { RequestRef::new(request) };
     let evidence = EvidenceRef::of(request);
-    let now: u64 = read(thread.invalidating().get(), &ADDRESS_SPACE_NRPAGES);
-    evidence.set_seen(seen::INVALIDATED);
-    if ret as i32 != 0 {
+    if failed {
         evidence.set_seen(seen::INVALIDATE_FAILED);
         let fuse =
             request.magic().get() == magic::FUSE || request.lower_magic().get() == magic::FUSE;
@@ -96,7 +100,8 @@ pub fn invalidate_returned(ret: i64) {
             evidence.set_seen(seen::SENT_CACHED);
         }
     }
-    if before > now + 1 {
-        evidence.invalidated_pages().add((before - 1 - now) as u32);
+    let now: u64 = read(mapping, &ADDRESS_SPACE_NRPAGES);
+    if before > now {
+        evidence.invalidated_pages().add((before - now) as u32);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     evidence::{EvidenceRef, of_magic, would_block},
     filter::{Direct, is_block_device},
     in_flight::{self, RequestRef},
-    issue::{Issue, close_stale, continue_attempt},
+    issue::{Issue, begins_anew, close_stale, continue_attempt},
     kernel_memory::{
         ADDRESS_SPACE_HOST, Args, FILE_F_MAPPING, INODE_I_FLAGS, INODE_I_GENERATION, INODE_I_INO,
         INODE_I_RDEV, INODE_I_SB, INODE_I_SIZE, SUPER_BLOCK_S_DEV, SUPER_BLOCK_S_MAGIC,
@@ -19,7 +19,7 @@ use crate::{
     maps::count,
     stable_buffer, stacks,
     task::{comm, is_io_worker, leader_comm, starts_with_iou},
-    thread_table::{ASYNC, SYNC, ThreadRef},
+    thread_table::{SYNC, ThreadRef, submits},
 };
 
 /// Opens a synchronous request, in the thread's record.
@@ -34,26 +34,34 @@ pub fn open<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
     count(Stat::Begun);
 }
 
-/// Opens an asynchronous request, in a slot of its own.
+/// Opens an asynchronous request, in a slot of its own. With `RETRIES` the kernel may issue it
+/// several times.
 #[inline(always)]
-pub fn open_async<A: Args>(ctx: &A, thread: ThreadRef, file: u64, issue: &Issue) {
+pub fn open_async<A: Args, const RETRIES: bool>(
+    ctx: &A,
+    thread: ThreadRef,
+    file: u64,
+    issue: &Issue,
+) {
     if issue.len == 0 {
         return;
     }
     close_stale(ctx, thread);
-    if continue_attempt(ctx, thread, issue) {
-        return;
+    match in_flight::get(issue.kiocb) {
+        Some(open) if RETRIES && continue_attempt(thread, open, issue) => return,
+        Some(stale) => {
+            begins_anew(ctx, stale);
+            in_flight::take_over(stale, thread.slot());
+        }
+        None => _ = in_flight::take(issue.kiocb, thread.slot()),
     }
-    let Some(request) = in_flight::claim(issue.kiocb, thread.slot()) else {
+    let Some(request) = in_flight::taken(thread.slot()) else {
         count(Stat::LostKiocb);
         return;
     };
     opens::<A, true>(ctx, thread, request, file, issue);
     request.show(issue.kiocb);
-    let own = thread.request();
-    own.begin_ns().set(request.begin_ns().get());
-    own.kiocb().set(issue.kiocb);
-    thread.state().set(ASYNC);
+    submits(thread, request);
     count(Stat::Begun);
 }
 
@@ -67,7 +75,7 @@ fn opens<A: Args, const ASYNC: bool>(
 ) {
     thread.file().set(file);
     thread.ppos().set(issue.ppos);
-    thread.lower_mapping().set(0);
+    thread.lower_mapping().set_volatile(0); // with `set`, a call of `memset` for both
     fill::<A, ASYNC>(ctx, thread, request, file, issue);
     stacks::take(ctx, request);
     stable_buffer::issued(request);

@@ -284,7 +284,7 @@ pub const PROBES: &[Probe] = &[
     entry(
         &["aio_complete_rw"],
         LIBAIO,
-        &["fe_aio_complete_rw", "fe_aio_complete_rw_2", "fe_aio_complete_rw_3"],
+        &["fe_aio_complete_rw", "fe_aio_complete_rw_2"],
         &["kp_aio_complete_rw"],
     ),
     Probe {
