@@ -15,7 +15,7 @@
 //!   written, as the last field, nobody finds the slot. A completion clears `key` first and takes 1
 //!   from `claims` last. (An arm64 CPU may show another one the two in the other order: the next
 //!   request of the slot would then be lost. Hundreds of instructions lie between the two.)
-//!   `collided` is set by any thread that found its home slot taken, and never cleared.
+//!   `elsewhere` is only changed by atomic instructions.
 //! - The **issuer rule**: from the claim until the issue function returns, the issuing thread
 //!   reads and writes it: it finds it by the slot, kiocb and `begin_ns` in its own record
 //!   (thread_table.rs:open_request). io_uring issues a request again only after the attempt before
@@ -94,10 +94,11 @@ pub struct Open {
     key: u64,
     /// Of a slot: how many requests have it, or try to.
     claims: u64,
-    /// Of a slot: 1 if a request that has its home slot here found it taken. Stays with the slot.
-    collided: u32,
+    /// Of a slot: how many requests that have their home slot here took another one.
+    elsewhere: u64,
     /// Of a slot: its number.
     slot: u32,
+    pad: u32,
 }
 
 /// A request's record: a value of [`REQUESTS`], or a part of a thread's record.
@@ -112,8 +113,8 @@ fields! { RequestRef:
     pub waits_for: u64,
     key: u64,
     claims: u64,
-    collided: u32,
-    /// Written by [`claim`] only.
+    elsewhere: u64,
+    /// Written by [`take`] only.
     pub slot: u32,
 }
 
@@ -211,7 +212,7 @@ pub fn record(kiocb: u64) -> Option<*mut Open> {
         if (*home).key == kiocb && kiocb != 0 {
             return Some(home);
         }
-        if (*home).collided == 0 {
+        if (*home).elsewhere == 0 {
             return None;
         }
     }
@@ -255,12 +256,9 @@ pub fn take(kiocb: u64, number: Field<u32>) -> u32 {
         slot.claims().add_atomic(1);
         if slot.claims().get_volatile() != 1 {
             slot.claims().add_atomic(u64::MAX);
-            if n == 0 {
-                slot.collided().set(1);
-            }
             continue;
         }
-        if n != 0 && REQUESTS_ELSEWHERE.insert(kiocb, at, 0).is_err() {
+        if n != 0 && !settle(kiocb, home, at) {
             slot.claims().add_atomic(u64::MAX);
             break;
         }
@@ -269,6 +267,29 @@ pub fn take(kiocb: u64, number: Field<u32>) -> u32 {
         break;
     }
     0
+}
+
+/// Makes a request findable that is not in its home slot; false if there is no room.
+#[inline(always)]
+fn settle(kiocb: u64, home: u32, at: u32) -> bool {
+    let Some(home) = REQUESTS.get_ptr_mut(home) else { return false };
+    let elsewhere = RequestRef(home).elsewhere();
+    elsewhere.add_atomic(1);
+    let settled = REQUESTS_ELSEWHERE.insert(kiocb, at, 0).is_ok();
+    if !settled {
+        elsewhere.add_atomic(u64::MAX);
+    }
+    settled
+}
+
+/// Undoes [`settle`].
+#[inline(always)]
+fn unsettle(kiocb: u64, home: u32) {
+    // Gone already is fine.
+    let _ = REQUESTS_ELSEWHERE.remove(kiocb);
+    if let Some(home) = REQUESTS.get_ptr_mut(home) {
+        RequestRef(home).elsewhere().add_atomic(u64::MAX);
+    }
 }
 
 impl RequestRef {
@@ -288,9 +309,9 @@ impl RequestRef {
     #[inline(always)]
     pub fn remove(self) {
         let kiocb = self.kiocb().get();
-        if self.slot().get() != home_slot(kiocb) {
-            // Gone already is fine.
-            let _ = REQUESTS_ELSEWHERE.remove(kiocb);
+        let home = home_slot(kiocb);
+        if self.slot().get() != home {
+            unsettle(kiocb, home);
         }
         self.claims().add_atomic(u64::MAX);
     }
