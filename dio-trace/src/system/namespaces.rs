@@ -9,7 +9,7 @@
 //! namespace, a process in a chroot sees `/data` where another sees `/new/data`.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     os::unix::fs::MetadataExt as _,
     time::{Duration, Instant},
 };
@@ -73,9 +73,28 @@ impl MountQuery {
 /// Reads the mount table of a process.
 type Read = fn(u32) -> Mounts;
 
-/// The cached mount tables, each with the time it was read.
+/// A mount table.
+struct Table {
+    mounts: Mounts,
+    read_at: Instant,
+    /// The mounts that it was read for, by id and device, and does not have: reading it again
+    /// within [`FRESH`] would not help.
+    misses: HashSet<(i32, Option<u32>)>,
+}
+
+impl Table {
+    fn new(mounts: Mounts) -> Self {
+        Self { mounts, read_at: Instant::now(), misses: HashSet::new() }
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.read_at.elapsed() < FRESH
+    }
+}
+
+/// The cached mount tables.
 pub(crate) struct Namespaces {
-    tables: HashMap<Namespace, (Instant, Mounts)>,
+    tables: HashMap<Namespace, Table>,
     /// When all processes were last scanned.
     looked: Option<Instant>,
     read: Read,
@@ -98,7 +117,7 @@ impl Namespaces {
         let others = processes::ids().take(MAX_PROCESSES);
         for tgid in first.iter().copied().chain(others) {
             let namespace = Namespace::of(tgid);
-            let read = self.tables.get(&namespace).map(|(at, _)| *at);
+            let read = self.tables.get(&namespace).map(|table| table.read_at);
             let room = read.is_some() || self.tables.len() < MAX_NAMESPACES;
             let stale = read.is_none_or(|at| at < now);
             if room && stale && matches!(namespace, Namespace::Mounts { .. }) {
@@ -111,15 +130,24 @@ impl Namespaces {
     /// has exited, from any other table.
     pub(crate) fn mount(&mut self, wanted: MountQuery) -> Option<Mount> {
         let own = Namespace::of(wanted.tgid);
-        let fresh = self.tables.get(&own).filter(|(at, _)| at.elapsed() < FRESH);
-        if let Some(mount) = fresh.and_then(|(_, mounts)| wanted.among(mounts)) {
+        let key = (wanted.id, wanted.dev);
+        let fresh = self.tables.get(&own).filter(|table| table.is_fresh());
+        if let Some(mount) = fresh.and_then(|table| wanted.among(&table.mounts)) {
             return Some(mount.clone());
         }
-        self.refresh(own, wanted.tgid);
-        // The table was read just now, so the id cannot have been reused: the device need not
-        // match.
-        if let Some(mount) = self.tables.get(&own).and_then(|(_, mounts)| mounts.get(&wanted.id)) {
-            return Some(mount.clone());
+        if !fresh.is_some_and(|table| table.misses.contains(&key)) {
+            self.refresh(own, wanted.tgid);
+        }
+        if let Some(table) = self.tables.get_mut(&own) {
+            // The table was read for this mount, so the id cannot have been reused: the device need
+            // not match.
+            if let Some(mount) = table.mounts.get(&wanted.id) {
+                if !wanted.is(mount) {
+                    table.misses.insert(key);
+                }
+                return Some(mount.clone());
+            }
+            table.misses.insert(key);
         }
         self.anywhere(&wanted).or_else(|| {
             self.looked.is_none_or(|at| at.elapsed() > LOOK_AROUND).then(|| {
@@ -136,18 +164,19 @@ impl Namespaces {
             first @ Namespace::Mounts { .. } => (first, FIRST),
             Namespace::Process(_) => (self.own, std::process::id()),
         };
-        if self.tables.get(&namespace).is_none_or(|(at, _)| at.elapsed() >= FRESH) {
+        if !self.tables.get(&namespace).is_some_and(Table::is_fresh) {
             self.refresh(namespace, tgid);
         }
-        self.tables.get(&namespace).map(|(_, mounts)| mounts)
+        self.tables.get(&namespace).map(|table| &table.mounts)
     }
 
     fn anywhere(&self, wanted: &MountQuery) -> Option<Mount> {
         // If several tables have the mount, prefer the tracer's own, else the newest.
-        let tables = self.tables.iter().filter(|(_, (_, mounts))| wanted.among(mounts).is_some());
-        let (_, (_, mounts)) =
-            tables.max_by_key(|(namespace, (at, _))| (**namespace == self.own, *at))?;
-        wanted.among(mounts).cloned()
+        let found = self.tables.iter().filter_map(|(namespace, table)| {
+            let mount = wanted.among(&table.mounts)?;
+            Some(((*namespace == self.own, table.read_at), mount))
+        });
+        found.max_by_key(|(rank, _)| *rank).map(|(_, mount)| mount.clone())
     }
 
     /// Reads a table. If the process has exited, the cached table of its namespace is kept.
@@ -157,24 +186,26 @@ impl Namespaces {
             return;
         }
         let known = self.tables.remove(&namespace).is_some();
-        let kept: usize = self.tables.values().map(|(_, mounts)| mounts.len()).sum();
+        let kept: usize = self.tables.values().map(|table| table.mounts.len()).sum();
         if !known && self.tables.len() >= MAX_NAMESPACES || kept + mounts.len() > MAX_MOUNTS {
             self.drop_oldest();
         }
-        self.tables.insert(namespace, (Instant::now(), mounts));
+        self.tables.insert(namespace, Table::new(mounts));
     }
 
     /// Drops the older half of the tables.
     fn drop_oldest(&mut self) {
-        let mut times: Vec<Instant> = self.tables.values().map(|(at, _)| *at).collect();
+        let mut times: Vec<Instant> = self.tables.values().map(|table| table.read_at).collect();
         times.sort_unstable();
         let Some(middle) = times.get(times.len() / 2).copied() else { return };
-        self.tables.retain(|_, (at, _)| *at > middle);
+        self.tables.retain(|_, table| table.read_at > middle);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::system::mounts::tests::mount;
 
@@ -183,8 +214,8 @@ mod tests {
 
     fn known(id: i32, point: &str) -> Namespaces {
         let mut namespaces = Namespaces { read: |_| Mounts::new(), ..Namespaces::default() };
-        let table = (Instant::now(), HashMap::from([(id, mount(point))]));
-        namespaces.tables.insert(Namespace::Mounts { inode: 7, root: (0, 2) }, table);
+        let own = Namespace::Mounts { inode: 7, root: (0, 2) };
+        namespaces.tables.insert(own, Table::new(HashMap::from([(id, mount(point))])));
         namespaces
     }
 
@@ -208,7 +239,7 @@ mod tests {
         let mut namespaces = known(41, "/data");
         namespaces.own = Namespace::Mounts { inode: 7, root: (0, 2) };
         // Read later, from a process outside the chroot.
-        let table = (Instant::now(), HashMap::from([(41, mount("/new/data"))]));
+        let table = Table::new(HashMap::from([(41, mount("/new/data"))]));
         namespaces.tables.insert(Namespace::Mounts { inode: 7, root: (0, 1) }, table);
         let wanted = MountQuery { tgid: GONE, id: 41, dev: Some(DEV) };
         assert_eq!(point(&mut namespaces, wanted).as_deref(), Some(&b"/data"[..]));
@@ -227,6 +258,24 @@ mod tests {
         let looked = namespaces.looked.unwrap();
         assert_eq!(point(&mut namespaces, MountQuery { id: 99, ..wanted }), None);
         assert_eq!(namespaces.looked, Some(looked));
+    }
+
+    #[test]
+    fn a_mount_of_another_device_does_not_read_the_table_at_every_file() {
+        thread_local! {
+            static READS: Cell<u32> = const { Cell::new(0) };
+        }
+        let mut namespaces = Namespaces::default();
+        namespaces.read = |_| {
+            READS.set(READS.get() + 1);
+            HashMap::from([(41, mount("/data"))])
+        };
+        let wanted = |id, dev| MountQuery { tgid: std::process::id(), id, dev: Some(dev) };
+        for _ in 0..3 {
+            assert!(namespaces.mount(wanted(41, DEV)).is_some());
+            assert!(namespaces.mount(wanted(41, DEV + 1)).is_some());
+        }
+        assert_eq!(READS.get(), 2);
     }
 
     #[test]
