@@ -2,6 +2,8 @@
 //! which eBPF programs. Probes are chosen by what the running kernel has (BTF functions and
 //! prototypes), never by its version.
 
+use std::{borrow::Cow, collections::HashSet};
+
 use crate::kernel::btf::Param;
 
 /// The consequence if a probe cannot be attached.
@@ -436,13 +438,15 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
     },
 ];
 
-/// True if BTF should be indexed under this name, because one of the tables contains it.
+/// The functions and tracepoints of the tables, by their names in BTF.
 #[must_use]
-pub fn wants(name: &str) -> bool {
-    PROBES.iter().any(|p| p.functions.contains(&name))
-        || name
-            .strip_prefix("btf_trace_")
-            .is_some_and(|t| TRACEPOINTS.iter().any(|p| p.names.contains(&t)))
+pub fn names() -> HashSet<Cow<'static, str>> {
+    let functions = PROBES.iter().flat_map(|probe| probe.functions);
+    let tracepoints = TRACEPOINTS.iter().flat_map(|tracepoint| tracepoint.names);
+    functions
+        .map(|&name| Cow::Borrowed(name))
+        .chain(tracepoints.map(|name| Cow::Owned(format!("btf_trace_{name}"))))
+        .collect()
 }
 
 #[cfg(test)]

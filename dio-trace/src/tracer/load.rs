@@ -1,7 +1,7 @@
 //! Loads the eBPF object: sets its constants (struct offsets, filters, options) and map sizes,
 //! links kernel functions, and creates the maps.
 
-use std::{collections::HashSet, fs};
+use std::{borrow::Cow, fs};
 
 use anyhow::{Context as _, Error, Result, anyhow};
 use aya::{Btf, Ebpf, EbpfLoader};
@@ -73,16 +73,14 @@ impl Kernel {
     pub(super) fn read() -> Result<Self> {
         const PATH: &str = "/sys/kernel/btf/vmlinux";
         let data = fs::read(PATH).with_context(|| format!("cannot read {PATH}"))?;
-        let structs: HashSet<&str> = OFFSETS.iter().map(|o| o.strukt).collect();
-        let btf = Btf::parse(&data, aya::Endianness::default())
+        let mut names = probes::names();
+        names.extend(OFFSETS.iter().map(|offset| Cow::Borrowed(offset.strukt)));
+        names.extend(PREEMPTION.iter().chain(CAST).map(|(_, name)| Cow::Borrowed(*name)));
+        names.extend([Cow::Borrowed(WORD.0), Cow::Borrowed("thread_info")]);
+        let types = Types::parse(data, |name| names.contains(name))
             .with_context(|| format!("cannot parse {PATH}"))?;
-        let linked = |name: &str| {
-            let mut functions = PREEMPTION.iter().chain(CAST);
-            [WORD.0, "thread_info"].contains(&name)
-                || functions.any(|(_, function)| *function == name)
-        };
-        let wanted = |name: &str| structs.contains(name) || probes::wants(name) || linked(name);
-        let types = Types::parse(data, wanted).with_context(|| format!("cannot parse {PATH}"))?;
+        let btf = Btf::parse(&types.with_indexed_names(), aya::Endianness::default())
+            .with_context(|| format!("cannot parse {PATH}"))?;
         Ok(Self { types, btf, preemptible: preemptible(), compiles: compiles() })
     }
 
