@@ -74,6 +74,7 @@ macro_rules! kernel_offsets {
             IO_RW_LEN "io_rw" "len" may;
             IO_RW_FLAGS "io_rw" "flags" may;
             IO_URING_CQE_RES "io_uring_cqe" "res" may;
+            PIPE_RING_SIZE "pipe_inode_info" "ring_size" may;
             TASK_GROUP_LEADER "task_struct" "group_leader" must;
             TASK_COMM "task_struct" "comm" must;
             TASK_TGID "task_struct" "tgid" must;

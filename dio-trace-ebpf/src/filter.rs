@@ -15,9 +15,9 @@ use crate::{
     maps::TARGETS,
 };
 
-const S_IFMT: u16 = 0o170_000;
-const S_IFREG: u16 = 0o100_000;
-const S_IFBLK: u16 = 0o060_000;
+pub const S_IFMT: u16 = 0o170_000;
+pub const S_IFREG: u16 = 0o100_000;
+pub const S_IFBLK: u16 = 0o060_000;
 
 /// What the test for O_DIRECT has read of a file.
 #[derive(Clone, Copy)]

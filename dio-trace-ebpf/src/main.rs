@@ -50,13 +50,14 @@ mod stable_buffer;
 mod stacks;
 mod task;
 mod thread_table;
+mod unasked;
 mod uring_flags;
 mod user_memory;
 
 use api::{
     aio,
     io_uring::{self, CallerCompletes},
-    read_write, splice, sys_exit,
+    read_write, splice, sys_exit, unasked as plain,
 };
 use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
@@ -401,6 +402,18 @@ macro_rules! trylock_exit {
 trylock_exit!(fx_down_read_trylock fx_down_write_trylock);
 
 entry!(fe_evicted, kp_evicted, mixed_access::evicted);
+
+// ---- files that are expected to be used directly
+entry!(fe_unasked_read, kp_unasked_read, plain::vfs_read);
+entry!(fe_unasked_write, kp_unasked_write, plain::vfs_write);
+entry!(fe_unasked_readv, kp_unasked_readv, plain::vfs_readv);
+entry!(fe_unasked_writev, kp_unasked_writev, plain::vfs_writev);
+entry!(fe_unasked_aio_read, kp_unasked_aio_read, plain::aio_read);
+entry!(fe_unasked_aio_write, kp_unasked_aio_write, plain::aio_write);
+entry!(fe_unasked_io_read, kp_unasked_io_read, plain::io_read);
+entry!(fe_unasked_io_write, kp_unasked_io_write, plain::io_write);
+entry!(fe_unasked_splice_read, kp_unasked_splice_read, plain::splice_read);
+entry!(fe_unasked_splice_write, kp_unasked_splice_write, plain::splice_write);
 
 // ---- children
 #[raw_tracepoint]

@@ -24,6 +24,15 @@ pub fn at_issue(req: u64) -> u16 {
     read_fast::<u32>(req, &KIOCB_KI_FLAGS) as u16 & rwf::NOWAIT
 }
 
+/// The flags of the call: from 5.18 on all of them, before that what [`at_issue`] knows.
+#[inline(always)]
+pub fn of_call(req: u64) -> u16 {
+    match IO_RW_FLAGS.load() {
+        ABSENT => at_issue(req),
+        _ => rwf::of(read(req, &IO_RW_FLAGS)),
+    }
+}
+
 /// Adds the flags of the call (from 5.18 on) and of the ring to a request that is about to be sent.
 #[inline(always)]
 pub fn add(request: RequestRef) {

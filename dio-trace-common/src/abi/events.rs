@@ -69,15 +69,34 @@ pub const MIXED_DIRTIED: u32 = 2;
 /// event, because [`MIXED_DIRTIED`] follows.
 pub const MIXED_FILLED: u32 = 3;
 
+/// [`BufferedUse::how`]: a file of `--expect-direct` was used without O_DIRECT. The other bits are
+/// `UNASKED_*`. Counted are the bytes that the calls asked for; with [`UNASKED_CALLS`], the calls.
+pub const UNASKED: u32 = 1 << 3;
+/// [`UNASKED`]: by writing calls; without this bit, by reading ones.
+pub const UNASKED_WRITE: u32 = 1 << 0;
+/// [`UNASKED`]: by calls with RWF_DONTCACHE.
+pub const UNASKED_DONTCACHE: u32 = 1 << 1;
+/// [`UNASKED`]: counts calls.
+pub const UNASKED_CALLS: u32 = 1 << 4;
+
 /// Mixed access: a process uses a file through the page cache that another one uses with O_DIRECT.
-/// The key under which its pages are counted.
+/// The key under which its pages are counted. (See [`UNASKED`] for the other use of this type.)
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BufferedUse {
     pub file: FileId,
     pub tgid: u32,
-    /// `MIXED_*`
+    /// `MIXED_*`, or [`UNASKED`] with its bits.
     pub how: u32,
+}
+
+impl BufferedUse {
+    /// True if it is a use without O_DIRECT of a file of `--expect-direct`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_unasked(&self) -> bool {
+        self.how & UNASKED != 0
+    }
 }
 
 /// A [`BufferedUse`] seen for the first time.
@@ -86,7 +105,8 @@ pub struct BufferedUse {
 pub struct BufferedUseEvent {
     /// Always [`EVENT_BUFFERED_USE`].
     pub kind: u32,
-    /// The process (thread-group id) that uses the file directly; 0: there are several.
+    /// The process (thread-group id) that uses the file directly; 0: there are several. Of an
+    /// [`UNASKED`] use, `file.f_flags`.
     pub direct_user: u32,
     /// CLOCK_MONOTONIC in ns.
     pub time_ns: u64,

@@ -23,11 +23,13 @@ pub use stats::*;
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{BufferedUse, Counter, CounterKey};
+    use super::{BufferedUse, Counter, CounterKey, FileId};
     // SAFETY: repr(C), integers only, no padding (asserted with each): any bytes are a value.
     unsafe impl aya::Pod for CounterKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Counter {}
     // SAFETY: as above.
     unsafe impl aya::Pod for BufferedUse {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for FileId {}
 }

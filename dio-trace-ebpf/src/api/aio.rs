@@ -25,8 +25,6 @@ use crate::{
 /// position and flags of the kiocb are not set yet, its file is. The iocb is the kernel's copy.
 #[inline(always)]
 fn aio_rw<A: Args>(ctx: &A, op: u8) {
-    const IOCB_CMD_PREADV: u16 = 7; // include/uapi/linux/aio_abi.h
-    const IOCB_CMD_PWRITEV: u16 = 8;
     let kiocb = ctx.arg(0);
     let file: u64 = ctx.load(kiocb, &KIOCB_KI_FILP);
     let Some(admitted) = admitted(ctx, file) else { return };
@@ -34,7 +32,7 @@ fn aio_rw<A: Args>(ctx: &A, op: u8) {
     let user: u64 = ctx.load(iocb, &AIO_IOCB_BUF);
     let nbytes: u64 = ctx.load(iocb, &AIO_IOCB_NBYTES);
     let opcode: u16 = ctx.load(iocb, &AIO_IOCB_OPCODE);
-    let asked = match matches!(opcode, IOCB_CMD_PREADV | IOCB_CMD_PWRITEV) {
+    let asked = match is_vectored(opcode) {
         true => Asked::by_vector(admitted.thread, user, nbytes as u32),
         false => Asked::by_buffer(admitted.thread, nbytes),
     };
@@ -53,6 +51,14 @@ fn aio_rw<A: Args>(ctx: &A, op: u8) {
         paired: true,
     };
     open_async::<A, false>(ctx, admitted.thread, file, &issue);
+}
+
+/// True if the buffer of an iocb is a vector.
+#[inline(always)]
+pub(super) const fn is_vectored(opcode: u16) -> bool {
+    const IOCB_CMD_PREADV: u16 = 7; // include/uapi/linux/aio_abi.h
+    const IOCB_CMD_PWRITEV: u16 = 8;
+    matches!(opcode, IOCB_CMD_PREADV | IOCB_CMD_PWRITEV)
 }
 
 /// See [`aio_rw`].

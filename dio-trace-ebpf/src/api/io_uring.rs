@@ -69,7 +69,7 @@ fn io_rw<A: Args>(ctx: &A, op: u8, paired: bool) {
 /// True if the request has a vector. By arithmetic: after a comparison for each operation the
 /// verifier would walk the loops over the vector once more.
 #[inline(always)]
-fn is_vectored(opcode: u8) -> bool {
+pub(super) fn is_vectored(opcode: u8) -> bool {
     const IORING_OP_READV: u64 = 1; // include/uapi/linux/io_uring.h
     const IORING_OP_WRITEV: u64 = 2;
     const IORING_OP_READV_FIXED: u64 = 60;

@@ -8,6 +8,7 @@ pub mod io_uring;
 pub mod read_write;
 pub mod splice;
 pub mod sys_exit;
+pub mod unasked;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use dio_trace_common::abi::{REQ_COMPAT, REQ_VECTORED, Stat};

@@ -10,7 +10,7 @@ use dio_trace_common::{
 use crate::{
     cause::{
         ALIGNMENT_PROBE, Case, Certainty, DirectBy, Explanation, RULES, explain, explain_mixed,
-        explain_rejected_open, forecast,
+        explain_rejected_open, explain_unasked, forecast,
     },
     model::{BufferedUser, BufferedUsers},
     system::{
@@ -659,6 +659,7 @@ fn each_rule_fires_and_does_not_fire() {
         explain_rejected_open("squashfs", true).id,
         explain_mixed(true, DirectBy::Several).id,
         explain_mixed(true, DirectBy::Itself).id,
+        explain_unasked(None, false).id,
     ];
     for rule in RULES.iter().filter(|rule| !several.contains(&rule.id)) {
         assert!(ids.contains(&rule.id), "{} has no example", rule.id);

@@ -21,7 +21,9 @@ pub use rules::{
     ALIGNMENT_PROBE, BUFFER_CHANGED, IO_ERRORS, LOOP_BUFFERED, Limits, NOT_EXPLAINED, PUNTED,
     RULES, WAITS, WOULD_BLOCK, limits_of,
 };
-pub use side_events::{DirectBy, explain_file, explain_mixed, explain_rejected_open, mixed_cause};
+pub use side_events::{
+    DirectBy, explain_file, explain_mixed, explain_rejected_open, explain_unasked, mixed_cause,
+};
 
 /// A row of the rule table: one cause.
 pub struct Rule {

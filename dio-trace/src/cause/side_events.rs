@@ -5,10 +5,10 @@ use crate::{
         Explanation, Reason,
         rules::{
             notes::{LOOP_BUFFERED, buffered_below},
-            side_events::{MIXED_ACCESS, MIXED_SELF, OPEN_REFUSED},
+            side_events::{MIXED_ACCESS, MIXED_SELF, NOT_ASKED, OPEN_REFUSED},
         },
     },
-    system::file_attrs::FileAttrs,
+    system::{file_attrs::FileAttrs, open_files::flag_words},
 };
 
 /// Explains why an open with O_DIRECT (or an fcntl that sets it) was rejected on file system `fs`.
@@ -54,6 +54,19 @@ pub fn explain_mixed(writes: bool, direct: DirectBy<'_>) -> Explanation {
 #[must_use]
 pub const fn mixed_cause(itself: bool) -> &'static str {
     if itself { MIXED_SELF.id } else { MIXED_ACCESS.id }
+}
+
+/// Explains that a process uses a file without O_DIRECT. `flags` are those of the open file, if they
+/// are known; `dontcache` is true if it was by RWF_DONTCACHE.
+#[must_use]
+pub fn explain_unasked(flags: Option<u32>, dontcache: bool) -> Explanation {
+    let open = flags.map_or_else(String::new, |flags| format!(" ({})", flag_words(flags)));
+    let also = if dontcache {
+        "; RWF_DONTCACHE goes through the page cache too, and drops the pages afterwards"
+    } else {
+        ""
+    };
+    Explanation::new(&NOT_ASKED, &Reason::proven(format!("open without O_DIRECT{open}{also}")))
 }
 
 /// A note that applies to every direct request to a file, healthy ones included.

@@ -38,7 +38,10 @@ use crate::{
     },
     enrich::PathInspector,
     flow::explained::SCHEMA,
-    system::file_attrs::AtomicLimits,
+    system::{
+        file_attrs::AtomicLimits,
+        file_users::{self, OpenUser},
+    },
     util::escape,
 };
 
@@ -160,6 +163,8 @@ pub struct Report {
     pub overwrite: Option<Answer>,
     /// `None` if the path cannot be written, or is a device.
     pub extend: Option<Answer>,
+    /// The processes that have the file or device open or mapped, with and without O_DIRECT.
+    pub open_by: Vec<OpenUser>,
     /// Always `None`: a path that could not be checked has a [`Failure`] instead.
     pub error: Option<String>,
     /// What would differ on another kernel; `None` if none was named.
@@ -226,6 +231,7 @@ impl Checker {
         let seen =
             self.proofs.as_mut().map_or_else(Seen::refrained, |proofs| proofs.seen(&subject));
         let mut report = report(&subject, seen);
+        report.open_by = open_by(path, subject.what);
         report.kernel_changes =
             self.kernels.as_ref().map(|kernels| compare(kernels, &subject, &report));
         Ok(report)
@@ -266,9 +272,24 @@ fn report(subject: &Subject, seen: Seen) -> Report {
         read,
         overwrite,
         extend,
+        open_by: Vec::new(),
         error: None,
         kernel_changes: None,
     }
+}
+
+/// The processes that have the path open or mapped, but for this one.
+fn open_by(path: &Path, what: What) -> Vec<OpenUser> {
+    if what == What::Directory {
+        return Vec::new();
+    }
+    let Ok((path, of)) = path.canonicalize().and_then(|path| Ok((path.clone(), path.metadata()?)))
+    else {
+        return Vec::new();
+    };
+    let mut users = file_users::users(&path, &of);
+    users.retain(|user| user.pid != std::process::id());
+    users
 }
 
 /// What differs on another kernel for the causes of the answers, and what begins there for such

@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use caps::Capability;
+use dio_trace_common::abi::BufferedUse;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     process::{Child, Command},
@@ -44,6 +45,7 @@ use crate::{
         side_events::{MixedAccess, RejectedOpenRow},
         sink::Sink,
         summary::Scope,
+        unasked::Expected,
     },
     kernel::{page_size, release},
     model::{AttachMode, Event, RequestFilter, Totals},
@@ -106,6 +108,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         attach: common.attach.wish(),
         all,
         why_eagain: common.why_eagain,
+        expect_direct: !common.expect_direct.is_empty(),
         verify_stable: common.verify_stable,
         stacks: common.stack || common.by == Some(By::Stack),
         log: common.verbose > 1,
@@ -143,6 +146,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         recorder,
         family,
         scope,
+        expected: Expected(common.expect_direct.clone()),
         selected,
         started,
     };
@@ -368,6 +372,8 @@ struct Session {
     /// The processes that are traced by id; `None` if new ones need not be noted on stderr.
     family: Option<Family>,
     scope: Scope,
+    /// The files of `--expect-direct`.
+    expected: Expected,
     /// True if filters select requests.
     selected: bool,
     /// When tracing began.
@@ -430,6 +436,11 @@ impl Session {
     }
 
     fn take(&mut self, event: Event) -> Result<()> {
+        if let Some(unasked) = unasked_of(&event)
+            && !self.expected.takes(&unasked, &mut self.pipeline.enricher)
+        {
+            return self.tracer.rule_out(&unasked);
+        }
         let Self { pipeline, output, gate, table, exporter, recorder, .. } = self;
         match recorder {
             Some(recorder) => {
@@ -465,7 +476,7 @@ impl Session {
 
     /// The totals of this moment, of the requests that the filters take.
     fn totals(&mut self) -> Result<Totals> {
-        let mut totals = self.tracer.totals()?;
+        let mut totals = self.all_totals()?;
         // What is counted and held back is known only once its event was taken. Events may come
         // faster than they are taken.
         let end = Instant::now() + CATCH_UP;
@@ -478,6 +489,13 @@ impl Session {
         self.pipeline.change_counters(&mut totals.counters);
         let Pipeline { filter, enricher, .. } = &mut self.pipeline;
         filter.retain(&mut totals, enricher);
+        Ok(totals)
+    }
+
+    /// The totals of this moment, whatever the filters take.
+    fn all_totals(&mut self) -> Result<Totals> {
+        let mut totals = self.tracer.totals()?;
+        self.expected.retain(&mut totals, &mut self.pipeline.enricher);
         Ok(totals)
     }
 
@@ -502,10 +520,12 @@ impl Session {
     fn flush(&mut self) -> Result<bool> {
         self.settle_probes()?;
         self.output.sink().flush()?;
-        let Some(recorder) = &mut self.recorder else { return Ok(false) };
-        if recorder.wants_totals() {
-            recorder.totals(&self.tracer.totals()?, &mut self.pipeline.enricher);
+        if self.recorder.as_mut().is_some_and(Recorder::wants_totals) {
+            let totals = self.all_totals()?;
+            let Some(recorder) = &mut self.recorder else { return Ok(false) };
+            recorder.totals(&totals, &mut self.pipeline.enricher);
         }
+        let Some(recorder) = &mut self.recorder else { return Ok(false) };
         let stopped = recorder.tick(&mut self.pipeline.enricher).is_some();
         if recorder.wants_dump() {
             self.dump("a finding matched --dump-on")?;
@@ -525,18 +545,24 @@ impl Session {
 
     /// Writes the memory of a flight recorder to a file.
     fn dump(&mut self, why: &str) -> Result<()> {
+        let totals = self.all_totals()?;
         let Some(recorder) = &mut self.recorder else { return Ok(()) };
-        recorder.dump(&self.tracer.totals()?, &mut self.pipeline.enricher, why);
+        recorder.dump(&totals, &mut self.pipeline.enricher, why);
         note!("wrote the last requests: {why}");
         Ok(())
     }
 
     /// Stops tracing and ends the recording with the final totals.
     fn finish_recording(self) -> Result<()> {
-        let Self { tracer, mut pipeline, recorder, .. } = self;
+        let Self { tracer, mut pipeline, recorder, expected, .. } = self;
         let Some(mut recorder) = recorder else { return Ok(()) };
         let enricher = &mut pipeline.enricher;
-        let totals = tracer.stop(&mut |event| recorder.take(event, enricher))?;
+        let mut totals = tracer.stop(&mut |event| {
+            if unasked_of(&event).is_none_or(|unasked| expected.takes(&unasked, enricher)) {
+                recorder.take(event, enricher);
+            }
+        })?;
+        expected.retain(&mut totals, enricher);
         RecordArgs::finished(&recorder.finish(&totals, enricher))
     }
 
@@ -561,11 +587,21 @@ impl Session {
     fn finish(self, code: Option<u8>) -> Result<u8> {
         let basis = self.basis();
         let Self {
-            tracer, mut pipeline, mut output, mut gate, mut table, mut exporter, scope, ..
+            tracer,
+            mut pipeline,
+            mut output,
+            mut gate,
+            mut table,
+            mut exporter,
+            scope,
+            expected,
+            ..
         } = self;
         let mut result = Ok(());
         let mut totals = tracer.stop(&mut |event| {
-            if result.is_ok() {
+            let taken = unasked_of(&event)
+                .is_none_or(|unasked| expected.takes(&unasked, &mut pipeline.enricher));
+            if result.is_ok() && taken {
                 let mut sink = Gated {
                     gate: &mut gate,
                     table: &mut table,
@@ -576,6 +612,7 @@ impl Session {
             }
         })?;
         result?;
+        expected.retain(&mut totals, &mut pipeline.enricher);
         let counters = totals.counters.iter().map(|(key, counter)| (key, counter));
         let mut sink = Gated {
             gate: &mut gate,
@@ -591,6 +628,14 @@ impl Session {
         summary.groups = table.groups(&totals, &mut pipeline.enricher);
         output.sink().summary(&summary)?;
         gate.map_or(Ok(code.unwrap_or(0)), |gate| gate.end(&summary, code))
+    }
+}
+
+/// The use of an event that says that a file is used without O_DIRECT.
+fn unasked_of(event: &Event) -> Option<BufferedUse> {
+    match event {
+        Event::BufferedUse(event) if event.buffered_use.is_unasked() => Some(event.buffered_use),
+        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
+use glob::Pattern;
 
 use crate::{
     cli::{
@@ -77,6 +78,11 @@ pub(super) struct Common {
     /// Attaches probes to functions that the whole system uses, such as those that try a lock.
     #[arg(long, help_heading = SHOW)]
     pub(super) why_eagain: bool,
+    /// Report every use of these files without O_DIRECT; * also matches slashes
+    ///
+    /// A read or write of such a file by a descriptor without O_DIRECT is the finding not-asked.
+    #[arg(long, value_name = "GLOB", help_heading = SHOW)]
+    pub(super) expect_direct: Vec<Pattern>,
     /// Report writes whose buffer changed while they were in flight
     ///
     /// Compares samples of the buffer at issue and completion. Writes that complete in an interrupt,
@@ -117,6 +123,7 @@ impl Common {
             by: None,
             stack: false,
             why_eagain: false,
+            expect_direct: Vec::new(),
             verify_stable: false,
             utc: false,
             verbose: 0,

@@ -78,6 +78,7 @@ pub fn examine(attach: Option<AttachMode>) -> Report {
             attach,
             all: false,
             why_eagain: false,
+            expect_direct: false,
             verify_stable: false,
             stacks: false,
             log: false,

@@ -2,6 +2,8 @@
 //! direct and why, and never more than was seen: lost events, missing probes and unknown causes are
 //! part of it.
 
+use std::collections::HashSet;
+
 use dio_trace_common::{
     abi::{Op, Stat},
     verdict::Verdict,
@@ -71,12 +73,36 @@ fn answer(s: &Summary, basis: &Basis) -> String {
         n => format!("O_DIRECT itself was refused {}.", counted(n, "time")),
     };
     let filtered = basis.selected || basis.included == Included::Causes;
+    let unasked = not_asked(s);
     let text = match s.ended() {
+        0 if !unasked.is_empty() && refused.is_empty() => return unasked,
         0 if filtered && !refused.is_empty() => return refused,
         0 => nothing(s, basis),
         _ => sentence(s, basis),
     };
-    if refused.is_empty() { text } else { format!("{text} {refused}") }
+    let parts = [unasked, text, refused].into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join(" ")
+}
+
+/// The files of `--expect-direct` that were used without O_DIRECT; empty if there are none.
+fn not_asked(s: &Summary) -> String {
+    let Some(first) = s.unasked.first() else { return String::new() };
+    let calls: u64 = s.unasked.iter().map(|row| row.reads + row.writes).sum();
+    let files: HashSet<&str> = s.unasked.iter().map(|row| &*row.user.path).collect();
+    let (calls, user) = (counted(calls, "call"), &first.user);
+    match files.len() as u64 {
+        1 => format!(
+            "{calls} used {} without O_DIRECT (not-asked): {}/{}.",
+            user.path, user.comm, user.pid
+        ),
+        n => format!(
+            "{calls} used {} without O_DIRECT (not-asked), most of all {} by {}/{}.",
+            counted(n, "file"),
+            user.path,
+            user.comm,
+            user.pid
+        ),
+    }
 }
 
 fn nothing(s: &Summary, basis: &Basis) -> String {
@@ -401,6 +427,7 @@ mod tests {
         s.skipped_runs.clear();
         s.probes.missing.clear();
         s.mixed.clear();
+        s.unasked.clear();
         s.rejected_opens.clear();
         let one = s.files[0].clone();
         s.files.clear();
@@ -532,6 +559,25 @@ mod tests {
             "All 100 requests were direct, but 10 came back short, because of end-of-file (the file \
              ends here), in 57 files below /data."
         );
+    }
+
+    #[test]
+    fn files_that_were_not_asked_to_be_direct_come_first() {
+        let mut s = summary(&[(READ, Verdict::Direct, None, 5, 0)]);
+        s.unasked = run().1.unasked;
+        let file = "3 calls used /data/table.db without O_DIRECT (not-asked): logger/77.";
+        assert_eq!(said(&s), format!("{file} All 5 requests were direct."));
+        let mut other = s.unasked[0].clone();
+        (other.user.path, other.reads) = ("/data/wal.log".into(), 1);
+        s.unasked.push(other);
+        let text = said(&s);
+        assert!(
+            text.starts_with("5 calls used 2 files without O_DIRECT (not-asked), most"),
+            "{text}"
+        );
+        s.files.clear();
+        s.requests.clear();
+        assert!(said(&s).ends_with("most of all /data/table.db by logger/77."));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::{
         nowait,
         side_events::{MixedRow, RejectedOpenRow, SideEvents},
         summary::Summary,
+        unasked,
     },
     model::Totals,
     system::container::Container,
@@ -163,6 +164,11 @@ impl<'a> TotalsFilter<'a> {
         side: &mut SideEvents,
         enricher: &mut Enricher,
     ) -> Summary {
+        let mut unasked = unasked::rows(totals, side, enricher, |unasked, enricher| {
+            self.takes_process(unasked.tgid, enricher)
+                && self.takes_file(unasked.file, unasked.tgid, enricher)
+        });
+        unasked.retain(|row| self.filter.takes_cause(Some(row.cause)));
         let mut mixed = self.mixed(totals, side, enricher);
         mixed.retain(|row| self.filter.takes_cause(Some(row.cause)));
         self.retain(totals, enricher);
@@ -179,7 +185,7 @@ impl<'a> TotalsFilter<'a> {
             *lost = lost.saturating_add(left_out);
             self.retain(totals, enricher);
         }
-        Summary::with(totals, side, mixed, nowait, enricher)
+        Summary { unasked, ..Summary::with(totals, side, mixed, nowait, enricher) }
     }
 
     /// The mixed files to show. A mixed file has direct users and buffered users; it is shown with

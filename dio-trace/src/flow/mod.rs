@@ -19,3 +19,4 @@ pub mod side_events;
 pub mod sink;
 pub mod summary;
 pub mod timeline;
+pub mod unasked;

@@ -105,6 +105,9 @@ impl Pipeline {
                 self.request(&decided, looked_up, true, sink).map(drop)
             }
             Event::RejectedOpen(rejected_open) => self.rejected_open(rejected_open, sink),
+            Event::BufferedUse(event) if event.buffered_use.is_unasked() => {
+                self.unasked(event, true, sink)
+            }
             Event::BufferedUse(event) => {
                 let direct = self.takes_direct_user(event);
                 self.mixed_access(event, direct, true, sink)
@@ -334,6 +337,28 @@ impl Pipeline {
             sink.mixed_access(&access)?;
         }
         Ok(())
+    }
+
+    /// Takes an event that a process uses a file without O_DIRECT that is expected to be used directly.
+    /// `may_be_taken` is false if its process is not selected.
+    ///
+    /// # Errors
+    /// Errors of the sink.
+    pub fn unasked(
+        &mut self,
+        event: &BufferedUseEvent,
+        may_be_taken: bool,
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
+        self.side.unasked(event);
+        let access = MixedAccess::unasked(event, &mut self.enricher, &self.clock);
+        let filter = &self.filter;
+        let container = self.enricher.container(access.pid);
+        let taken = may_be_taken
+            && filter.takes_cause(Some(access.cause))
+            && filter.takes_file(&access.comm, &access.path, &access.fs)
+            && filter.takes_container(container);
+        if taken { sink.mixed_access(&access) } else { Ok(()) }
     }
 
     /// Number of rejected opens that are in no row, because there were too many rows.

@@ -7,13 +7,15 @@ use std::{
 };
 
 use dio_trace_common::abi::{
-    BY_FCNTL, BufferedUseEvent, Counter, CounterKey, FileId, MIXED_DIRTIED, OP_WRITE, RejectedOpen,
-    Request,
+    BY_FCNTL, BufferedUse, BufferedUseEvent, Counter, CounterKey, FileId, MIXED_DIRTIED, OP_WRITE,
+    RejectedOpen, Request, UNASKED_DONTCACHE, UNASKED_WRITE,
 };
 use serde::Serialize;
 
 use crate::{
-    cause::{DirectBy, Explanation, explain_mixed, explain_rejected_open, mixed_cause},
+    cause::{
+        DirectBy, Explanation, explain_mixed, explain_rejected_open, explain_unasked, mixed_cause,
+    },
     enrich::Enricher,
     flow::{explained::ExplainedRequest, file_user::FileUser, nowait::WaitSums},
     model::Totals,
@@ -62,10 +64,16 @@ impl RejectedOpenRow {
     }
 }
 
-/// Mixed access, when it is first seen: a process uses a file through the page cache while the file
-/// has direct requests.
+/// The word for the use of a file of `--expect-direct` without O_DIRECT.
+pub const NOT_ASKED: &str = "not-asked";
+
+/// A use through the page cache, when it is first seen: of a file that has direct requests (mixed
+/// access), or of a file of `--expect-direct`.
 #[derive(Clone, Debug)]
 pub struct MixedAccess {
+    /// What it is, as the screens show it: `mixed`, or `not-asked` for a file of `--expect-direct`
+    /// that is used without O_DIRECT.
+    pub word: &'static str,
     pub time: u64,
     pub pid: u32,
     pub comm: Arc<str>,
@@ -96,12 +104,35 @@ impl MixedAccess {
         let file = enricher.file(buffered_use.file, buffered_use.tgid);
         let (path, fs) = (file.path.clone(), file.fs.clone());
         Self {
+            word: "mixed",
             time: clock.wall(event.time_ns),
             pid: buffered_use.tgid,
             comm,
             path,
             fs,
             writes,
+            cause: id,
+            why,
+            fix,
+        }
+    }
+
+    /// A process uses a file of `--expect-direct` without O_DIRECT.
+    #[must_use]
+    pub fn unasked(event: &BufferedUseEvent, enricher: &mut Enricher, clock: &Clock) -> Self {
+        let BufferedUse { file, tgid, how } = event.buffered_use;
+        let dontcache = how & UNASKED_DONTCACHE != 0;
+        let Explanation { id, why, fix, .. } = explain_unasked(Some(event.direct_user), dontcache);
+        let seen = (event.task.tid, &event.task.comm);
+        let user = FileUser::new(tgid, Some(seen), file, enricher);
+        Self {
+            word: NOT_ASKED,
+            time: clock.wall(event.time_ns),
+            pid: tgid,
+            comm: user.comm,
+            path: user.path,
+            fs: user.fs,
+            writes: how & UNASKED_WRITE != 0,
             cause: id,
             why,
             fix,
@@ -166,6 +197,8 @@ pub struct SideEvents {
     left_out: u64,
     effects: HashMap<FileId, (u64, u64)>,
     waits: WaitSums,
+    /// Flags of the files that were used without O_DIRECT, by process and file.
+    unasked: HashMap<(u32, FileId), u32>,
 }
 
 impl SideEvents {
@@ -200,6 +233,19 @@ impl SideEvents {
     /// Adds what a request would have had to wait for.
     pub fn waited(&mut self, request: &Request) {
         self.waits.add(request);
+    }
+
+    /// Keeps the flags of a file that a process uses without O_DIRECT.
+    pub fn unasked(&mut self, event: &BufferedUseEvent) {
+        let key = (event.buffered_use.tgid, event.buffered_use.file);
+        if self.unasked.len() < MAX_ROWS {
+            self.unasked.insert(key, event.direct_user);
+        }
+    }
+
+    /// The flags that a file was open with when a process first used it without O_DIRECT.
+    pub(crate) fn unasked_flags(&self, tgid: u32, file: FileId) -> Option<u32> {
+        self.unasked.get(&(tgid, file)).copied()
     }
 
     /// What requests would have had to wait for.

@@ -20,6 +20,7 @@ use crate::{
         group::Groups,
         nowait::{self, NowaitRow},
         side_events::{MixedRow, RejectedOpenRow, SideEvents},
+        unasked::{self, UnaskedRow},
     },
     model::{MissingProbe, Totals},
     util::figures::{self, count, counted},
@@ -109,6 +110,9 @@ pub struct Summary {
     pub rejected_opens: Vec<RejectedOpenRow>,
     /// Files used directly and through the page cache.
     pub mixed: Vec<MixedRow>,
+    /// Files of `--expect-direct` that were used without O_DIRECT.
+    #[serde(rename = "not_asked")]
+    pub unasked: Vec<UnaskedRow>,
     /// Files on which RWF_NOWAIT gains nothing.
     pub nowait: Vec<NowaitRow>,
     /// Writes whose buffer was compared; 0 without `--verify-stable`.
@@ -137,7 +141,8 @@ impl Summary {
     pub fn new(totals: &Totals, side: &SideEvents, enricher: &mut Enricher) -> Self {
         let mixed = side.mixed(totals, enricher);
         let nowait = nowait::rows(&totals.counters, side.waits(), enricher);
-        Self::with(totals, side, mixed, nowait, enricher)
+        let unasked = unasked::rows(totals, side, enricher, |_, _| true);
+        Self { unasked, ..Self::with(totals, side, mixed, nowait, enricher) }
     }
 
     /// Summarizes totals, with given rows of mixed files and of RWF_NOWAIT.
@@ -181,6 +186,7 @@ impl Summary {
             groups: None,
             rejected_opens: side.rejected_opens(),
             mixed,
+            unasked: Vec::new(),
             nowait,
             buffers_compared: totals.stat(Stat::BuffersCompared),
             alignment_probes: Vec::new(),

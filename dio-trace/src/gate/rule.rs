@@ -6,7 +6,7 @@ use std::str::FromStr;
 use dio_trace_common::verdict::{Outcome, Verdict};
 
 use crate::{
-    flow::{explained::ExplainedRequest, summary::Summary},
+    flow::{explained::ExplainedRequest, side_events::NOT_ASKED, summary::Summary},
     gate::Offender,
 };
 
@@ -19,6 +19,7 @@ const WORDS: &[(&str, What)] = &[
     ("unknown", What::Verdict(Verdict::Unknown)),
     ("short", What::Short),
     ("mixed", What::Mixed),
+    (NOT_ASKED, What::NotAsked),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ enum What {
     Short,
     /// Files used both directly and through the page cache.
     Mixed,
+    /// Files of `--expect-direct` used without O_DIRECT.
+    NotAsked,
 }
 
 /// A rule, parsed from WORD or WORD:MIN.
@@ -71,7 +74,7 @@ impl Rule {
         match self.kind {
             What::Verdict(wanted) => record.finding && record.verdict == wanted,
             What::Short => record.outcome.is_some_and(is_short),
-            What::Mixed => false,
+            What::Mixed | What::NotAsked => false,
         }
     }
 
@@ -90,6 +93,7 @@ impl Rule {
                 rows.filter(|row| row.outcome.is_some_and(is_short)).map(|row| row.requests).sum()
             }
             What::Mixed => summary.mixed.len() as u64,
+            What::NotAsked => summary.unasked.len() as u64,
         }
     }
 
@@ -121,6 +125,19 @@ impl Rule {
                     fix: None,
                 };
                 summary.mixed.iter().map(offender).collect()
+            }
+            What::NotAsked => {
+                let offender = |row: &crate::flow::unasked::UnaskedRow| Offender {
+                    what: self.word,
+                    count: row.reads + row.writes,
+                    comm: row.user.comm.clone(),
+                    op: if row.reads == 0 { "write" } else { "read" },
+                    path: row.user.path.clone(),
+                    cause: Some(row.cause.to_owned()),
+                    why: Some(row.why.clone()),
+                    fix: Some(row.fix.clone()),
+                };
+                summary.unasked.iter().map(offender).collect()
             }
             _ => Vec::new(),
         }

@@ -38,6 +38,8 @@ pub enum Effect {
     Below,
     /// Why requests that must not wait end with EAGAIN.
     WouldBlock,
+    /// Calls without O_DIRECT on files of `--expect-direct`.
+    Unasked,
 }
 
 impl Effect {
@@ -53,6 +55,7 @@ impl Effect {
             Self::RejectedOpens => "files that refuse O_DIRECT at open or fcntl",
             Self::Below => "pages flushed or invalidated below overlayfs",
             Self::WouldBlock => "one of the reasons of EAGAIN",
+            Self::Unasked => "some of the calls without O_DIRECT",
         }
     }
 
@@ -95,8 +98,17 @@ pub struct Probe {
     pub copies: bool,
     /// Used only in kprobe mode, to make up for what that mode may miss.
     pub kprobe_only: bool,
-    /// Used only with `--why-eagain`.
-    pub why_eagain: bool,
+    /// Used only with this option.
+    pub only_with: Option<Switch>,
+}
+
+/// An option that attaches probes of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// `--why-eagain`
+    WhyEagain,
+    /// `--expect-direct`
+    ExpectDirect,
 }
 
 impl Probe {
@@ -124,7 +136,7 @@ const fn entry(
         tracepoint: None,
         copies: false,
         kprobe_only: false,
-        why_eagain: false,
+        only_with: None,
     }
 }
 
@@ -152,7 +164,17 @@ const fn why_eagain(
     fentry: &'static [&'static str],
     kprobe: &'static [&'static str],
 ) -> Probe {
-    Probe { why_eagain: true, ..exit(function, duty, args, fentry, kprobe) }
+    Probe { only_with: Some(Switch::WhyEagain), ..exit(function, duty, args, fentry, kprobe) }
+}
+
+/// The entry of a call that may use a file without O_DIRECT.
+const fn unasked(
+    functions: &'static [&'static str],
+    fentry: &'static [&'static str],
+    kprobe: &'static [&'static str],
+) -> Probe {
+    const DUTY: Duty = Duty::Effect(Effect::Unasked);
+    Probe { only_with: Some(Switch::ExpectDirect), ..entry(functions, DUTY, fentry, kprobe) }
 }
 
 const LIBAIO: Duty = Duty::Api("libaio");
@@ -309,6 +331,24 @@ pub const PROBES: &[Probe] = &[
     exit(&["do_fcntl"], REFUSALS, 4, &["fx_do_fcntl"], &["kp_do_fcntl"]),
     exit(&["vfs_open"], REFUSALS, 2, &["fx_vfs_open"], &["kp_vfs_open"]),
     exit(&["vfs_open"], REFUSALS, 2, &["fx_vfs_open_2", "fx_vfs_open_3"], &[]).copies(),
+    unasked(
+        &["iter_file_splice_write"],
+        &["fe_unasked_splice_write"],
+        &["kp_unasked_splice_write"],
+    ),
+    unasked(
+        &["do_splice_read", "do_splice_to"],
+        &["fe_unasked_splice_read"],
+        &["kp_unasked_splice_read"],
+    ),
+    unasked(&["io_write"], &["fe_unasked_io_write"], &["kp_unasked_io_write"]),
+    unasked(&["io_read"], &["fe_unasked_io_read"], &["kp_unasked_io_read"]),
+    unasked(&["aio_write"], &["fe_unasked_aio_write"], &["kp_unasked_aio_write"]),
+    unasked(&["aio_read"], &["fe_unasked_aio_read"], &["kp_unasked_aio_read"]),
+    unasked(&["vfs_writev"], &["fe_unasked_writev"], &["kp_unasked_writev"]),
+    unasked(&["vfs_readv"], &["fe_unasked_readv"], &["kp_unasked_readv"]),
+    unasked(&["vfs_write"], &["fe_unasked_write"], &["kp_unasked_write"]),
+    unasked(&["vfs_read"], &["fe_unasked_read"], &["kp_unasked_read"]),
     exit(&["iter_file_splice_write"], SPLICE, 5, &["fx_splice_write"], &["kr_splice_write"]),
     entry(&["iter_file_splice_write"], SPLICE, &["fe_splice_write"], &["kp_splice_write"]),
     entry(&["do_splice_direct"], SPLICE, &["fe_do_splice_direct"], &["kp_do_splice_direct"]),

@@ -75,6 +75,8 @@ pub struct Totals {
     pub counters: Vec<(CounterKey, Counter)>,
     /// Pages that processes cached or dirtied of files that are used directly, see [`BufferedUse`].
     pub buffered_uses: Vec<(BufferedUse, u64)>,
+    /// Calls without O_DIRECT on files of `--expect-direct`, and the bytes they asked for.
+    pub unasked: Vec<(BufferedUse, u64)>,
 }
 
 impl Totals {
@@ -82,6 +84,11 @@ impl Totals {
     #[must_use]
     pub const fn stat(&self, stat: Stat) -> u64 {
         self.stats[stat as usize]
+    }
+
+    /// All uses through the page cache.
+    pub(crate) fn uses(&self) -> impl Iterator<Item = &(BufferedUse, u64)> {
+        self.buffered_uses.iter().chain(&self.unasked)
     }
 
     /// Requests issued whose completion was not seen by the time the tracer stopped.

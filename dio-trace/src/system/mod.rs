@@ -7,6 +7,7 @@ pub mod device;
 pub mod extents;
 pub mod file_attrs;
 pub mod file_system;
+pub mod file_users;
 pub mod mappings;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;

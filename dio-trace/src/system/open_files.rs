@@ -43,7 +43,8 @@ pub(crate) fn find(pid: u32, ino: u64) -> Option<(PathBuf, String)> {
     })
 }
 
-fn numbers(pid: u32) -> impl Iterator<Item = String> {
+/// The numbers of the descriptors of a process.
+pub(crate) fn numbers(pid: u32) -> impl Iterator<Item = String> {
     let dir = fs::read_dir(format!("/proc/{pid}/fd"));
     dir.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok())
 }
@@ -51,10 +52,33 @@ fn numbers(pid: u32) -> impl Iterator<Item = String> {
 /// True if the flags (octal) in /proc/PID/fdinfo/FD contain O_DIRECT. A pipe in packet mode has it,
 /// too.
 fn is_direct(fdinfo: &str) -> bool {
-    let flags = fdinfo.lines().find_map(|line| line.strip_prefix("flags:"));
-    flags
-        .and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok())
-        .is_some_and(|flags| flags & libc::O_DIRECT as u32 != 0)
+    flags_of(fdinfo).is_some_and(|flags| flags & libc::O_DIRECT as u32 != 0)
+}
+
+/// The flags in /proc/PID/fdinfo/FD, which has them in octal.
+pub(crate) fn flags_of(fdinfo: &str) -> Option<u32> {
+    let flags = fdinfo.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    u32::from_str_radix(flags.trim(), 8).ok()
+}
+
+/// The flags of an open file as open(2) names them, as far as they bear on I/O.
+#[must_use]
+pub fn flag_words(flags: u32) -> String {
+    let has = |flag: libc::c_int| flags & flag as u32 == flag as u32;
+    let access = match flags as libc::c_int & libc::O_ACCMODE {
+        libc::O_RDONLY => "O_RDONLY",
+        libc::O_WRONLY => "O_WRONLY",
+        _ => "O_RDWR",
+    };
+    let mut words = vec![access];
+    let rest = [(libc::O_DIRECT, "O_DIRECT"), (libc::O_APPEND, "O_APPEND")];
+    words.extend(rest.iter().filter(|(flag, _)| has(*flag)).map(|(_, word)| *word));
+    if has(libc::O_SYNC) {
+        words.push("O_SYNC");
+    } else if has(libc::O_DSYNC) {
+        words.push("O_DSYNC");
+    }
+    words.join("|")
 }
 
 #[cfg(test)]
@@ -66,6 +90,14 @@ mod tests {
         assert!(is_direct("pos:\t0\nflags:\t0140000\nmnt_id:\t29\n"));
         assert!(!is_direct("pos:\t0\nflags:\t0100002\n"));
         assert!(!is_direct("garbage"));
+    }
+
+    #[test]
+    fn flags_have_the_names_of_open() {
+        let flags = (libc::O_RDWR | libc::O_DIRECT | libc::O_DSYNC) as u32;
+        assert_eq!(flag_words(flags), "O_RDWR|O_DIRECT|O_DSYNC");
+        assert_eq!(flag_words(libc::O_SYNC as u32), "O_RDONLY|O_SYNC");
+        assert_eq!(flags_of("pos:\t0\nflags:\t0100001\n"), Some(0o100_001));
     }
 
     #[test]

@@ -83,6 +83,7 @@ fn totals(requests: &[Request]) -> Totals {
         missing: Vec::new(),
         skipped: Vec::new(),
         buffered_uses: Vec::new(),
+        unasked: Vec::new(),
         ..golden
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn attach_all(
     let of_mode = |probe: &&Probe| {
         (copies || !probe.copies)
             && (attach == AttachMode::Kprobe || !probe.kprobe_only)
-            && (options.why_eagain || !probe.why_eagain)
+            && probe.only_with.is_none_or(|switch| options.has(switch))
     };
     let tracepoints: Vec<_> = TRACEPOINTS.iter().filter(|t| wanted(t.when)).collect();
     let probes: Vec<_> = PROBES.iter().filter(of_mode).collect();

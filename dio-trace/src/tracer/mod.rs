@@ -10,13 +10,17 @@ mod run;
 mod selftest;
 mod targets;
 mod totals;
+mod unasked;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use decode::decode;
 pub use load::OBJECT;
 pub use run::Tracer;
 
-use crate::model::{AttachMode, RequestFilter};
+use crate::{
+    kernel::probes::Switch,
+    model::{AttachMode, RequestFilter},
+};
 
 /// The processes whose requests are traced.
 #[derive(Clone, Debug)]
@@ -40,6 +44,8 @@ pub struct Options {
     pub why_eagain: bool,
     /// Compare the buffer of a write at its completion with what it was at its issue.
     pub verify_stable: bool,
+    /// Count the uses of files without O_DIRECT.
+    pub expect_direct: bool,
     /// Capture the user stack when a request is issued.
     pub stacks: bool,
     /// Print the probes' own messages to stderr.
@@ -48,6 +54,14 @@ pub struct Options {
 }
 
 impl Options {
+    /// True if the option is given.
+    const fn has(&self, switch: Switch) -> bool {
+        match switch {
+            Switch::WhyEagain => self.why_eagain,
+            Switch::ExpectDirect => self.expect_direct,
+        }
+    }
+
     /// True if only some processes are traced.
     const fn is_filtered(&self) -> bool {
         !matches!(self.scope, Scope::System)

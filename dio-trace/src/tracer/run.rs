@@ -25,7 +25,7 @@ use crate::{
         decode::decode,
         info::skipped_runs,
         load::{self, Kernel},
-        selftest, targets, totals,
+        selftest, targets, totals, unasked,
     },
     util::{clock::Clock, stdio::note},
 };
@@ -36,6 +36,9 @@ const FETCH_EVERY: Duration = Duration::from_millis(20);
 /// How long an event may wait if it has a stack. Shorter, because addresses cannot be resolved once
 /// the process has exited.
 const FETCH_STACKS_EVERY: Duration = Duration::from_millis(2);
+
+/// Uses of files through the page cache, with what is counted of each.
+type Uses = Vec<(BufferedUse, u64)>;
 
 /// Probes attached to the running kernel; dropping it detaches them.
 pub struct Tracer {
@@ -225,7 +228,7 @@ impl Tracer {
     pub fn stop(mut self, sink: &mut dyn FnMut(Event)) -> Result<Totals> {
         let skipped = self.skipped();
         self.complete.end = Clock::monotonic();
-        let buffered_uses = self.buffered_uses()?;
+        let (buffered_uses, unasked) = self.buffered_uses()?;
         // Issue probes were attached last and are detached first, so that open requests can
         // complete.
         for name in self.coverage.programs.iter().rev() {
@@ -237,7 +240,7 @@ impl Tracer {
             sink(event);
         }
         self.flush_log();
-        Ok(Totals { buffered_uses, ..self.counted(skipped)? })
+        Ok(Totals { buffered_uses, unasked, ..self.counted(skipped)? })
     }
 
     /// True if the maps can be read with the current capabilities.
@@ -265,6 +268,7 @@ impl Tracer {
         for stat in [Stat::Begun, Stat::Ended] {
             stats[stat as usize] = stats[stat as usize].saturating_sub(own);
         }
+        let (buffered_uses, unasked) = self.buffered_uses()?;
         Ok(Totals {
             kernel: release(),
             attach: self.coverage.attach,
@@ -274,15 +278,25 @@ impl Tracer {
             stats,
             skipped,
             counters,
-            buffered_uses: self.buffered_uses()?,
+            buffered_uses,
+            unasked,
         })
     }
 
-    /// Pages that others than the tracer brought into the cache or made dirty.
-    fn buffered_uses(&self) -> Result<Vec<(BufferedUse, u64)>> {
+    /// Pages that others than the tracer brought into the cache or made dirty, and their uses of
+    /// files without O_DIRECT.
+    fn buffered_uses(&self) -> Result<(Uses, Uses)> {
         let mut uses = totals::buffered_uses(&self.bpf)?;
         uses.retain(|(buffered_use, _)| buffered_use.tgid != process::id());
-        Ok(uses)
+        Ok(uses.into_iter().partition(|(buffered_use, _)| !buffered_use.is_unasked()))
+    }
+
+    /// Leaves a file out whose use without O_DIRECT does not count.
+    ///
+    /// # Errors
+    /// If the maps cannot be written.
+    pub fn rule_out(&mut self, unasked: &BufferedUse) -> Result<()> {
+        unasked::rule_out(&mut self.bpf, unasked)
     }
 
     fn flush_log(&mut self) {

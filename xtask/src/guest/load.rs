@@ -53,6 +53,7 @@ fn load(tool: &Path, attach: &str) -> Result<Loaded> {
     let attach = attach.to_owned();
     let mut tool = Command::new(tool)
         .args(["audit", "--json", "--force-blind", "--why-eagain", "--verify-stable", "--stack"])
+        .args(["--expect-direct", "/nothing/*"])
         .args(["--attach", &attach, "-o", text(&traces.json)?])
         .stderr(File::create(&traces.talk)?)
         .spawn()

@@ -41,7 +41,7 @@ use clap::Subcommand;
 use fixtures::fuse;
 use scenarios::{
     blind, compat, cut, family, innocents, live, mixed, named, released, reports, rings, shorts,
-    stacks, unprivileged,
+    stacks, unasked, unprivileged,
 };
 use suite::by_hand;
 use tally::plain::UserArgs;
@@ -86,6 +86,10 @@ pub(crate) enum Guest {
     CutLoad(cut::CutLoadArgs),
     /// Run only the scenario of io_uring's rarer features
     Rings(by_hand::AloneArgs),
+    /// Run only the scenario of files that are used without O_DIRECT
+    Unasked(by_hand::AloneArgs),
+    /// The program of the `unasked` scenario
+    UnaskedUser(unasked::UnaskedUserArgs),
     /// Run only the scenario of 32-bit programs
     Compat(by_hand::AloneArgs),
     /// The program of the `compat` scenario
@@ -177,6 +181,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Blind(args) => by_hand::alone(args, unprivileged::SETUPS, blind::check),
         Guest::Cut(args) => by_hand::alone(args, cut::SETUPS, cut::check),
         Guest::Rings(args) => by_hand::alone(args, rings::SETUPS, rings::check),
+        Guest::Unasked(args) => by_hand::alone(args, unasked::SETUPS, unasked::check),
+        Guest::UnaskedUser(args) => unasked::user(args).map(|()| 0),
         Guest::Compat(args) => by_hand::alone(args, compat::SETUPS, compat::check),
         Guest::CompatUser(args) => compat::user(args).map(|()| 0),
         Guest::RingsUser(args) => rings::user(args).map(|()| 0),

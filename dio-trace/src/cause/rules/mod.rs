@@ -143,6 +143,7 @@ pub const RULES: &[Rule] = &[
     // Causes of side events, not of requests.
     side_events::OPEN_REFUSED,
     side_events::MIXED_ACCESS,
+    side_events::NOT_ASKED,
     side_events::MIXED_SELF,
     unknown::NOT_EXPLAINED,
 ];

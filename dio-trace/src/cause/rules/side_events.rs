@@ -53,6 +53,22 @@ pub(in crate::cause) const MIXED_SELF: Rule = Rule {
     test: no_request,
 };
 
+pub(in crate::cause) const NOT_ASKED: Rule = Rule {
+    id: "not-asked",
+    title: "the file is used without O_DIRECT",
+    means: "A file that --expect-direct names is read or written by a call that did not ask for \
+            direct I/O: the descriptor it used is open without O_DIRECT. The bytes go through the \
+            page cache. Most often one of several places in a program opens the file, a cached \
+            descriptor is older than the option, or a tail that does not fill a block is written \
+            after O_DIRECT was cleared (fcntl with F_SETFL).",
+    proof: "When the call was made, the flags of the open file had no O_DIRECT (struct file, f_flags).",
+    fix: "open it with O_DIRECT, or set the flag on the open descriptor: fcntl(fd, F_SETFL, flags | \
+          O_DIRECT). Addresses, offsets and lengths then have to be aligned (dio-trace check FILE)",
+    on: "any",
+    scenario: Scenario::In(&["ext4-512"]),
+    test: no_request,
+};
+
 const fn no_request(_: &Case<'_>) -> Option<Reason> {
     None
 }

@@ -639,6 +639,22 @@ function mixed() {
     ] })) : null;
 }
 
+function notAsked() {
+  const rows = summary.not_asked;
+  return rows.length ? section("Not asked",
+    "Files that are expected to be used directly (--expect-direct), and were used without O_DIRECT.", table({
+    id: "not-asked", caption: "By process and file", rows, sort: 2,
+    columns: [
+      FILE,
+      PROCESS,
+      { title: "Reads", number: true, key: row => row.reads },
+      { title: "Bytes read", number: true, key: row => row.read_bytes, text: row => bytes(row.read_bytes) },
+      { title: "Writes", number: true, key: row => row.writes },
+      { title: "Bytes written", number: true, key: row => row.write_bytes, text: row => bytes(row.write_bytes) },
+    ],
+    more: row => [pairs([["why", row.why], ["fix", row.fix, "fix"]])] })) : null;
+}
+
 function nowait() {
   const rows = summary.nowait;
   return rows.length ? section("RWF_NOWAIT gains nothing",
@@ -717,7 +733,7 @@ const rest = [
   grouped("fs", "File systems", data.file_systems, (found, row) => found.fs === row.name, "File system"),
   findings(),
   el("div", { class: "pair" }, shorts(), refusals()),
-  mixed(), nowait(), alignmentProbes(), allRows(), coverage()];
+  mixed(), notAsked(), nowait(), alignmentProbes(), allRows(), coverage()];
 const main = el("main", { id: "main" }, notes(), first, cards(), el("div", { class: "pair" }, charts),
   filterBox(), rest);
 fill(body, {}, [

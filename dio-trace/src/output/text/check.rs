@@ -5,7 +5,7 @@ use dio_trace_common::verdict::Verdict;
 use crate::{
     check::{Answer, Overall, Report, What},
     output::text::{columns::wrap, kernels::kernel_changes},
-    system::file_attrs::AtomicLimits,
+    system::{file_attrs::AtomicLimits, file_users::OpenUser},
 };
 
 /// The page of one path: a headline with the overall answer, then the details.
@@ -27,6 +27,9 @@ pub fn check_page(report: &Report, width: usize) -> String {
     if report.io_poll == Some(true) {
         say("polling:", "the device's queue can be polled (IORING_SETUP_IOPOLL)");
     }
+    if !report.open_by.is_empty() {
+        say("open:", &open_by(&report.open_by));
+    }
     for (label, answer) in accesses(report) {
         let Some(answer) = answer else { continue };
         say(label, &verdict(answer));
@@ -39,6 +42,28 @@ pub fn check_page(report: &Report, width: usize) -> String {
         say(if i == 0 { "kernel:" } else { "" }, line);
     }
     wrap("", &format!("{}: {}", report.path, headline(report)), width) + "\n" + &out
+}
+
+/// Who has the file open: those without O_DIRECT first, because their requests are not direct.
+fn open_by(users: &[OpenUser]) -> String {
+    const SHOWN: usize = 6;
+    let mut users: Vec<&OpenUser> = users.iter().collect();
+    users.sort_by_key(|user| user.direct);
+    let user = |user: &&OpenUser| match user.fd {
+        Some(fd) => format!("{}/{} fd {fd} {}", user.comm, user.pid, user.flags),
+        None => format!("{}/{} by a mapping", user.comm, user.pid),
+    };
+    let plain = users.iter().filter(|user| !user.direct).count();
+    let shown: Vec<String> = users.iter().take(SHOWN).map(user).collect();
+    let more = match users.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        n => format!(" and {n} more (--json)"),
+    };
+    let without = match plain {
+        0 => "all with O_DIRECT".to_owned(),
+        n => format!("{n} without O_DIRECT"),
+    };
+    format!("{without}: {}{more}", shown.join(", "))
 }
 
 /// The overall answer, and whether it is proven.

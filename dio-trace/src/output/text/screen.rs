@@ -21,6 +21,7 @@ use crate::{
         side_events::{MixedAccess, MixedRow, RejectedOpenRow},
         sink::Sink,
         summary::{FileRow, Summary},
+        unasked::UnaskedRow,
     },
     output::text::{
         cause_blocks::cause_blocks,
@@ -31,7 +32,7 @@ use crate::{
     system::stack::Stack,
     util::{
         clock::{Shown, Zone},
-        figures::{about, count, duration},
+        figures::{about, count, counted, duration},
     },
 };
 
@@ -256,6 +257,7 @@ impl<W: Write> Screen<W> {
         for row in summary.mixed.iter().take(MAX_NOTES) {
             self.mixed(row)?;
         }
+        self.unasked(&summary.unasked)?;
         for row in summary.nowait.iter().take(MAX_NOTES) {
             self.nowait(row)?;
         }
@@ -347,6 +349,23 @@ impl<W: Write> Screen<W> {
             count(row.invalidated_pages),
         );
         writeln!(self.out, "{}", wrap("mixed:  ", &text, self.style.width))
+    }
+
+    /// Writes the files that were used without O_DIRECT, and are expected to be used directly.
+    fn unasked(&mut self, rows: &[UnaskedRow]) -> io::Result<()> {
+        let Some(first) = rows.first() else { return Ok(()) };
+        for row in rows.iter().take(MAX_NOTES) {
+            let text = wrap("not asked: ", &unasked(row), self.style.width);
+            writeln!(self.out, "{text}")?;
+        }
+        if rows.len() > MAX_NOTES {
+            let more =
+                format!("{} more (--json lists all)", count((rows.len() - MAX_NOTES) as u64));
+            writeln!(self.out, "{}", wrap("not asked: ", &more, self.style.width))?;
+        }
+        writeln!(self.out, "{}", wrap("  fix:  ", &first.fix, self.style.width))?;
+        self.remember(first.cause);
+        Ok(())
     }
 
     /// Writes a file on which RWF_NOWAIT gains nothing.
@@ -448,7 +467,7 @@ impl<W: Write> Sink for Screen<W> {
         };
         let decided = (Verdict::Partial, None);
         let op = if m.writes { "W" } else { "R" };
-        self.side_event(m.time, (&m.comm, m.pid), op, "mixed", decided, &m.path)?;
+        self.side_event(m.time, (&m.comm, m.pid), op, m.word, decided, &m.path)?;
         self.why(lines.why, m.cause, text)?;
         Ok(self.end(lines.end, Some(m.cause))?)
     }
@@ -458,6 +477,18 @@ impl<W: Write> Sink for Screen<W> {
         self.body(summary)?;
         Ok(self.answer(summary)?)
     }
+}
+
+/// What a process did with a file without O_DIRECT.
+fn unasked(row: &UnaskedRow) -> String {
+    let did = |calls: u64, what: &str, bytes: u64| {
+        (calls != 0).then(|| format!("{} ({} bytes)", counted(calls, what), about(bytes)))
+    };
+    let reads = did(row.reads, "read", row.read_bytes);
+    let writes = did(row.writes, "write", row.write_bytes);
+    let calls: Vec<String> = [reads, writes].into_iter().flatten().collect();
+    let user = &row.user;
+    format!("{}: {} by {}/{}; {}", user.path, calls.join(", "), user.comm, user.pid, row.why)
 }
 
 /// The run in one sentence.

@@ -356,7 +356,7 @@ impl Recorder {
         }
         self.base = Base {
             counters: totals.counters.iter().copied().collect(),
-            buffered_uses: totals.buffered_uses.iter().copied().collect(),
+            buffered_uses: totals.uses().copied().collect(),
             stats: totals.stats,
             skipped: totals.skipped.iter().cloned().collect(),
             dropped: self.dropped,
@@ -506,7 +506,7 @@ impl Recorder {
             let added = base.map_or(*counter, |base| counter.since(base));
             counters.push(CounterFact::new(file, key, &added));
         }
-        for (buffered_use, pages) in &totals.buffered_uses {
+        for (buffered_use, pages) in totals.uses() {
             let base = self.base.buffered_uses.get(buffered_use);
             if self.sent_buffered_uses.get(buffered_use).or(base) == Some(pages) {
                 continue;
@@ -537,6 +537,6 @@ impl Recorder {
     fn remember(&mut self, totals: &Totals) {
         let requests = |(key, counter): &(CounterKey, Counter)| (*key, counter.requests);
         self.sent = totals.counters.iter().map(requests).collect();
-        self.sent_buffered_uses = totals.buffered_uses.iter().copied().collect();
+        self.sent_buffered_uses = totals.uses().copied().collect();
     }
 }

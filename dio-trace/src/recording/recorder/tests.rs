@@ -52,6 +52,7 @@ pub(super) fn totals(requests: u64) -> Totals {
         skipped: vec![("fe_vfs_read".to_owned(), 3)],
         counters: vec![(key, counter)],
         buffered_uses: Vec::new(),
+        unasked: Vec::new(),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Merges the rows that do not fit into `(others)`, rows with the fewest requests first, and drops
-/// mixed-access rows that do not fit. Returns the number of merged and dropped rows.
+/// rows of uses through the page cache that do not fit. Returns the number of merged and dropped rows.
 pub(super) fn fit(totals: &mut Totals, enricher: &mut Enricher) -> u64 {
     let mut budget = Budget::shown();
     // Each name is in the summary once, and in the sums by file twice.
@@ -23,9 +23,12 @@ pub(super) fn fit(totals: &mut Totals, enricher: &mut Enricher) -> u64 {
         SHOWN_ROW + 3 * (file.path.len() + file.fs.len() + file.dev.len())
     };
     let mut fits = |key: FileId, tgid: u32| budget.take(cost(key, tgid));
-    let buffered_uses = totals.buffered_uses.len();
-    totals.buffered_uses.retain(|(buffered_use, _)| fits(buffered_use.file, buffered_use.tgid));
-    let left = buffered_uses - totals.buffered_uses.len();
+    let mut left = 0;
+    for uses in [&mut totals.buffered_uses, &mut totals.unasked] {
+        let before = uses.len();
+        uses.retain(|(buffered_use, _)| fits(buffered_use.file, buffered_use.tgid));
+        left += before - uses.len();
+    }
     let mut order: Vec<u32> = (0..totals.counters.len() as u32).collect();
     let weight = |(key, counter): &(CounterKey, Counter)| (key.finding != 0, counter.requests);
     order.sort_by_key(|at| Reverse(weight(&totals.counters[*at as usize])));

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use dio_trace_common::abi::{
     BufferedUse, Counter, CounterKey, FileId, MIXED_CACHED, MIXED_DIRTIED, MIXED_FILLED, STATS,
-    Stat,
+    Stat, UNASKED, UNASKED_CALLS, UNASKED_DONTCACHE, UNASKED_WRITE,
 };
 
 use crate::{
@@ -82,7 +82,7 @@ impl Walk<'_> {
             }
         }
         for (file, pid, how, pages) in std::mem::take(&mut totals.buffered_uses) {
-            if !matches!(how, MIXED_CACHED | MIXED_DIRTIED | MIXED_FILLED) {
+            if !is_known_use(how) {
                 continue;
             }
             let row = (file, pid, how);
@@ -220,7 +220,9 @@ impl Walk<'_> {
             let file = self.key(file);
             (BufferedUse { file, tgid, how }, pages)
         };
-        let buffered_uses = buffered_uses.into_iter().map(row).collect();
+        let uses = buffered_uses.into_iter().map(row);
+        let (unasked, buffered_uses) =
+            uses.partition(|(buffered_use, _)| buffered_use.is_unasked());
         Totals {
             kernel: header.kernel.clone(),
             attach: AttachMode::recorded(&header.attach),
@@ -231,6 +233,14 @@ impl Walk<'_> {
             skipped: self.totals.skipped.iter().map(|(p, n)| (escape(p.as_bytes()), *n)).collect(),
             counters,
             buffered_uses,
+            unasked,
         }
     }
+}
+
+/// True if this version knows what [`BufferedUse::how`] says.
+const fn is_known_use(how: u32) -> bool {
+    const UNASKED_BITS: u32 = UNASKED | UNASKED_WRITE | UNASKED_DONTCACHE | UNASKED_CALLS;
+    let unasked = how & UNASKED != 0 && how & !UNASKED_BITS == 0;
+    unasked || matches!(how, MIXED_CACHED | MIXED_DIRTIED | MIXED_FILLED)
 }

@@ -240,6 +240,10 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let event = fact.event(file, task);
+        if event.buffered_use.is_unasked() {
+            let selected = self.selection.takes_process(task.tgid);
+            return self.pipeline.unasked(&event, selected, self.sink);
+        }
         // Shown if either side is selected: the buffered user, or a direct user known so far.
         let used = self.used.contains(&file);
         self.pipeline.mixed_access(&event, used, self.selection.takes_process(task.tgid), self.sink)

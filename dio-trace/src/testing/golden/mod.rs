@@ -8,7 +8,8 @@ use dio_trace_common::{
     abi::{
         API_IO_URING, API_LIBAIO, API_READV, BY_OPEN, BufferedUse, BufferedUseEvent, Counter,
         CounterKey, EVENT_BUFFERED_USE, EVENT_REJECTED_OPEN, FileId, MIXED_CACHED, MIXED_DIRTIED,
-        OP_WRITE, RejectedOpen, Request, STATS, Stat, Task, ring, rwf, would_block,
+        OP_WRITE, RejectedOpen, Request, STATS, Stat, Task, UNASKED, UNASKED_CALLS, UNASKED_WRITE,
+        ring, rwf, would_block,
     },
     evidence::seen,
     histogram::Histogram,
@@ -297,6 +298,12 @@ pub(crate) fn totals() -> Totals {
         skipped: vec![("fe_vfs_read".to_owned(), 2)],
         counters,
         buffered_uses: vec![(buffered_use(MIXED_CACHED), 3), (buffered_use(MIXED_DIRTIED), 2)],
+        unasked: vec![
+            (buffered_use(UNASKED), 8192),
+            (buffered_use(UNASKED | UNASKED_CALLS), 2),
+            (buffered_use(UNASKED | UNASKED_WRITE), 4096),
+            (buffered_use(UNASKED | UNASKED_WRITE | UNASKED_CALLS), 1),
+        ],
     }
 }
 
@@ -545,6 +552,7 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     assert_eq!(documented("\nEach of `causes`."), keys(&summary["causes"][0]));
     assert_eq!(documented("\nEach of `refusals`:\n"), keys(&summary["refusals"][0]));
     assert_eq!(documented("\nEach of `mixed`:\n"), keys(&summary["mixed"][0]));
+    assert_eq!(documented("\nEach of `not_asked`, a process"), keys(&summary["not_asked"][0]));
     let probe = &summary["alignment_probes"][0];
     assert_eq!(documented("\nEach of `alignment_probes`"), keys(probe));
     let kernels = Kernels::new("7.3", None, "5.10".parse().unwrap()).unwrap();

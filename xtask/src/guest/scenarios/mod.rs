@@ -11,6 +11,7 @@
 //! - [`named`]: names of files in a mount namespace, of processes and of threads
 //! - [`stacks`]: the function of the program that made a request
 //! - [`filters`]: requests that filters leave out; [`gate`]: `run --fail-on`
+//! - [`unasked`]: files that are used without O_DIRECT, and expected to be used directly
 //! - [`unprivileged`]: dio-trace for an unprivileged user
 //! - [`forecasts`]: what `check` predicts
 //! - [`reports`]: causes and fixes that public reports taught
@@ -32,6 +33,7 @@ pub(crate) mod reports;
 pub(crate) mod rings;
 pub(crate) mod shorts;
 pub(crate) mod stacks;
+pub(crate) mod unasked;
 pub(crate) mod unprivileged;
 
 use std::path::Path;

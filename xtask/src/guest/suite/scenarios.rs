@@ -12,7 +12,7 @@ use crate::{
         scenarios::{
             Check, blind, compat, family, filters, gate, innocents, live,
             mixed::{self, DirectUser},
-            named, recordings, released, reports, rings, shorts, stacks, unprivileged,
+            named, recordings, released, reports, rings, shorts, stacks, unasked, unprivileged,
         },
         suite::run::Run,
     },
@@ -74,6 +74,7 @@ pub(super) const WITH_JOURNAL: &[Scenario] = &[
 /// Scenarios that need only a folder where reads are direct.
 pub(super) const PLAIN: &[Scenario] = &[
     scenario(Scope::Kernel, "family", "descendants at attach", family::RUNS, family::check),
+    scenario(Scope::Kernel, "unasked", "--expect-direct", unasked::RUNS, unasked::check),
     scenario(Scope::Commands, "filters", "filters", filters::RUNS, filters::check),
     scenario(Scope::Commands, "recording", "recording", 1, recordings::check),
     scenario(Scope::Commands, "blind", "a blind tracer", blind::RUNS, blind::check),

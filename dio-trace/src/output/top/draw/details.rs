@@ -138,7 +138,7 @@ fn word(finding: &Finding, theme: Theme) -> (String, Style) {
         What::Request(r) if r.ret >= 0 && r.cached_bytes == 0 => (verdict_word(r), theme.odd()),
         What::Request(r) => (verdict_word(r), theme.bad()),
         What::RejectedOpen(r) => (r.errno.to_owned(), theme.odd()),
-        What::MixedAccess(_) => ("mixed".to_owned(), theme.odd()),
+        What::MixedAccess(m) => (m.word.to_owned(), theme.odd()),
     }
 }
 
