@@ -15,7 +15,7 @@ use crate::{
     kernel_memory::{
         ADDRESS_SPACE_HOST, FILE_F_FLAGS, FILE_F_INODE, FILE_F_MAPPING, FILE_F_POS,
         INODE_I_GENERATION, INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, INODE_I_SIZE,
-        SUPER_BLOCK_S_DEV, read,
+        SUPER_BLOCK_S_DEV, read, read_fast,
     },
     mixed_access::add,
     task,
@@ -30,13 +30,15 @@ static RULED_OUT: LruHashMap<FileId, u32, 65536> = LruHashMap::new();
 /// O_DIRECT, and is not ruled out.
 #[inline(never)]
 pub fn is_counted(file: u64) -> u32 {
-    let flags: u32 = read(file, &FILE_F_FLAGS);
-    let ids = bpf_get_current_pid_tgid();
-    let own = (ids >> 32) as u32 == OWN_TGID.load();
-    if flags & O_DIRECT.load() != 0 || own || !process_wanted(ids) {
+    let flags: u32 = read_fast(file, &FILE_F_FLAGS);
+    if flags & O_DIRECT.load() != 0 {
         return 0;
     }
     let Some(id) = identify(file) else { return 0 };
+    let ids = bpf_get_current_pid_tgid();
+    if (ids >> 32) as u32 == OWN_TGID.load() || !process_wanted(ids) {
+        return 0;
+    }
     u32::from(RULED_OUT.get_ptr(id).is_none())
 }
 
@@ -77,13 +79,13 @@ fn inside(file: u64, pos: i64, len: u64) -> u64 {
 /// A file as its requests have it; `None` if it is neither a regular file nor a block device.
 #[inline(always)]
 fn identify(file: u64) -> Option<FileId> {
-    let inode: u64 = read(file, &FILE_F_INODE);
-    let kind = read::<u16>(inode, &INODE_I_MODE) & S_IFMT;
+    let inode: u64 = read_fast(file, &FILE_F_INODE);
+    let kind = read_fast::<u16>(inode, &INODE_I_MODE) & S_IFMT;
     let dev = match kind {
-        S_IFBLK => read(inode, &INODE_I_RDEV),
-        S_IFREG => read(read(inode, &INODE_I_SB), &SUPER_BLOCK_S_DEV),
+        S_IFBLK => read_fast(inode, &INODE_I_RDEV),
+        S_IFREG => read_fast(read_fast(inode, &INODE_I_SB), &SUPER_BLOCK_S_DEV),
         _ => return None,
     };
-    let (ino, generation) = (read(inode, &INODE_I_INO), read(inode, &INODE_I_GENERATION));
+    let (ino, generation) = (read_fast(inode, &INODE_I_INO), read_fast(inode, &INODE_I_GENERATION));
     Some(FileId { inode, ino, dev, generation })
 }

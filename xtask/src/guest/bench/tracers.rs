@@ -76,6 +76,11 @@ pub(crate) const TRACERS: &[Tracer] = &[
         &["TOOL", "record", "-o", "/tmp/bench.dio", "audit", "--all", "--attach", "fentry"],
         TRACING,
     ),
+    tracer(
+        "dio-trace expect-direct",
+        &["TOOL", "audit", "--expect-direct", "/nothing", "--attach", "fentry"],
+        TRACING,
+    ),
     tracer("dio-trace kprobe", &["TOOL", "audit", "--attach", "kprobe"], TRACING),
     tracer("bpftrace fentry", &["bpftrace", "-q", "-B", "line", "xtask/bench/fentry.bt"], READY),
     tracer("bpftrace kprobe", &["bpftrace", "-q", "-B", "line", "xtask/bench/kprobe.bt"], READY),
