@@ -97,9 +97,9 @@ fn claim() -> Option<u32> {
 }
 
 /// Sends the names of a file, and the thread in which it was seen. At most once per counter, so
-/// that its cost does not matter.
+/// that its cost does not matter. `flags` are 0 or FILE_UNASKED.
 #[inline(never)]
-pub fn emit(file: &Named, task: &Task) -> i32 {
+pub fn emit(file: &Named, task: &Task, flags: u32) -> i32 {
     let Some(place) = claim() else {
         count(Stat::LostFile);
         return 0;
@@ -108,6 +108,7 @@ pub fn emit(file: &Named, task: &Task) -> i32 {
         // SAFETY: the place was claimed above: no other program writes it.
         let sent = unsafe {
             write(event, file, task);
+            (*event).flags |= flags;
             ring::send(event)
         };
         if !sent {

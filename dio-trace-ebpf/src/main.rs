@@ -411,7 +411,13 @@ entry!(fe_unasked_writev, kp_unasked_writev, plain::vfs_writev);
 entry!(fe_unasked_aio_read, kp_unasked_aio_read, plain::aio_read);
 entry!(fe_unasked_aio_write, kp_unasked_aio_write, plain::aio_write);
 entry!(fe_unasked_io_read, kp_unasked_io_read, plain::io_read);
+#[fexit]
+pub fn fx_unasked_io_read(ctx: FExitContext) -> i32 {
+    plain::io_read_returned(&ctx);
+    0
+}
 entry!(fe_unasked_io_write, kp_unasked_io_write, plain::io_write);
+entry!(fe_unasked_mmap, kp_unasked_mmap, plain::mmap);
 entry!(fe_unasked_splice_read, kp_unasked_splice_read, plain::splice_read);
 entry!(fe_unasked_splice_write, kp_unasked_splice_write, plain::splice_write);
 

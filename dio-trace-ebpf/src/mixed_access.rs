@@ -12,10 +12,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_map_update_elem, generated::bpf_ktime_get_ns,
 };
 use dio_trace_common::{
-    abi::{
-        BufferedUse, BufferedUseEvent, EVENT_BUFFERED_USE, MIXED_CACHED, MIXED_FILLED, Stat,
-        UNASKED_CALLS,
-    },
+    abi::{BufferedUse, BufferedUseEvent, EVENT_BUFFERED_USE, MIXED_CACHED, MIXED_FILLED, Stat},
     offsets::ABSENT,
 };
 
@@ -159,29 +156,22 @@ pub fn pages(mapping: u64, how: u32, pages: u64) {
     let how = if filled { MIXED_FILLED } else { how };
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let key = BufferedUse { file: file.file, tgid, how };
-    add(&key, pages, file.user);
-}
-
-/// Adds to the sum of a use; true if it is the first time, which is sent.
-#[inline(always)]
-pub fn add(key: &BufferedUse, amount: u64, direct_user: u32) -> bool {
     if let Some(sum) = BUFFERED_USES.get_ptr_mut(key) {
         // SAFETY: this CPU's value.
-        unsafe { Field::new(sum) }.add_atomic(amount);
-        return false;
+        unsafe { Field::new(sum) }.add_atomic(pages);
+        return;
     }
-    first(key, amount, direct_user);
-    true
+    first(&key, pages, file.user);
 }
 
 #[inline(never)]
-fn first(key: &BufferedUse, amount: u64, direct_user: u32) -> i32 {
+fn first(key: &BufferedUse, pages: u64, direct_user: u32) -> i32 {
     // SAFETY: key and value are of the map's sizes.
     let failed = unsafe {
         bpf_map_update_elem(
             (&raw const BUFFERED_USES).cast_mut().cast(),
             core::ptr::from_ref(key).cast_mut().cast(),
-            (&raw const amount).cast_mut().cast(),
+            (&raw const pages).cast_mut().cast(),
             0,
         )
     };
@@ -189,7 +179,7 @@ fn first(key: &BufferedUse, amount: u64, direct_user: u32) -> i32 {
         count(Stat::LostBufferedUse);
         return 0;
     }
-    if key.how == MIXED_FILLED || key.how & UNASKED_CALLS != 0 {
+    if key.how == MIXED_FILLED {
         return 0;
     }
     let Some(mut entry) = EVENTS.reserve_untyped::<BufferedUseEvent>(0) else {

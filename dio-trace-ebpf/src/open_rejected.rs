@@ -127,7 +127,7 @@ fn send(file: &Named, by: u16, proven: bool) -> i32 {
     let _guard = PreemptGuard::new();
     let inode = file.inode;
     let task = task::identify();
-    file_names::emit(file, &task);
+    file_names::emit(file, &task, 0);
     let Some(mut entry) = EVENTS.reserve_untyped::<RejectedOpen>(0) else {
         count(Stat::LostRejectedOpen);
         return 0;

@@ -19,6 +19,8 @@ pub const PATH_DEPTH: u32 = 40;
 pub const FILE_UNHASHED: u32 = 1;
 /// [`FileEvent::flags`]: the walk stopped before the root of the mount.
 pub const FILE_TRUNCATED: u32 = 2;
+/// [`FileEvent::flags`]: named because of `--expect-direct`.
+pub const FILE_UNASKED: u32 = 4;
 
 /// A file that is seen for the first time: its path components from the leaf up to the mount root.
 #[repr(C)]
@@ -69,15 +71,15 @@ pub const MIXED_DIRTIED: u32 = 2;
 /// event, because [`MIXED_DIRTIED`] follows.
 pub const MIXED_FILLED: u32 = 3;
 
-/// [`BufferedUse::how`]: a file of `--expect-direct` was used without O_DIRECT. The other bits are
-/// `UNASKED_*`. Counted are the bytes that the calls asked for; with [`UNASKED_CALLS`], the calls.
+/// [`BufferedUse::how`]: a file of `--expect-direct` was used without asking for direct I/O. The other
+/// bits are `UNASKED_*`; what is counted is an [`UnaskedSum`].
 pub const UNASKED: u32 = 1 << 3;
 /// [`UNASKED`]: by writing calls; without this bit, by reading ones.
 pub const UNASKED_WRITE: u32 = 1 << 0;
 /// [`UNASKED`]: by calls with RWF_DONTCACHE.
 pub const UNASKED_DONTCACHE: u32 = 1 << 1;
-/// [`UNASKED`]: counts calls.
-pub const UNASKED_CALLS: u32 = 1 << 4;
+/// [`UNASKED`]: by mappings.
+pub const UNASKED_MMAP: u32 = 1 << 2;
 
 /// Mixed access: a process uses a file through the page cache that another one uses with O_DIRECT.
 /// The key under which its pages are counted. (See [`UNASKED`] for the other use of this type.)
@@ -90,8 +92,18 @@ pub struct BufferedUse {
     pub how: u32,
 }
 
+/// Uses of one process, file and kind, see [`UNASKED`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnaskedSum {
+    /// Calls, or mappings.
+    pub calls: u64,
+    /// Bytes that the calls asked for, of reads only those inside the file; or that were mapped.
+    pub bytes: u64,
+}
+
 impl BufferedUse {
-    /// True if it is a use without O_DIRECT of a file of `--expect-direct`.
+    /// True if it is a use of a file of `--expect-direct` that did not ask for direct I/O.
     #[must_use]
     #[inline(always)]
     pub const fn is_unasked(&self) -> bool {

@@ -23,7 +23,7 @@ pub use stats::*;
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{BufferedUse, Counter, CounterKey, FileId};
+    use super::{BufferedUse, Counter, CounterKey, FileId, UnaskedSum};
     // SAFETY: repr(C), integers only, no padding (asserted with each): any bytes are a value.
     unsafe impl aya::Pod for CounterKey {}
     // SAFETY: as above.
@@ -32,4 +32,6 @@ mod user {
     unsafe impl aya::Pod for BufferedUse {}
     // SAFETY: as above.
     unsafe impl aya::Pod for FileId {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for UnaskedSum {}
 }

@@ -44,6 +44,9 @@ stats! {
     LostRejectedOpen = "refusal: ring buffer full",
     /// Mixed access not counted: the map of buffered users was full.
     LostBufferedUse = "mixed access map full",
+    /// Uses that did not ask for direct I/O (`--expect-direct`) and are not counted: the map of such uses
+    /// was full, or their file is not known.
+    LostUnasked = "not-asked use not counted",
     /// File names lost: the ring buffer was full.
     LostFile = "file name: ring buffer full",
     /// Completed requests not counted: all counters were in use.

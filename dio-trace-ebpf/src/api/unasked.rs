@@ -2,16 +2,20 @@
 //! which are not loaded without it.
 
 use dio_trace_common::{
-    abi::{OP_READ, OP_WRITE, rwf},
+    abi::{OP_READ, OP_WRITE, UNASKED, UNASKED_MMAP, rwf},
     offsets::ABSENT,
 };
 
+use aya_ebpf::btf_maps::LruHashMap;
+
 use super::{Asked, aio::is_vectored as aio_is_vectored, io_uring::is_vectored, position};
 use crate::{
-    config::MAX_RW_COUNT,
+    config::{MAX_RW_COUNT, O_DIRECT},
+    errno::EIOCBQUEUED,
     kernel_memory::{
         AIO_IOCB_BUF, AIO_IOCB_NBYTES, AIO_IOCB_OFFSET, AIO_IOCB_OPCODE, AIO_IOCB_RW_FLAGS, Args,
-        IO_KIOCB_OPCODE, IO_RW_ADDR, IO_RW_LEN, KIOCB_KI_FILP, KIOCB_KI_POS, PIPE_RING_SIZE, read,
+        IO_KIOCB_OPCODE, IO_RW_ADDR, IO_RW_LEN, KIOCB_KI_FILP, KIOCB_KI_POS, PIPE_RING_SIZE,
+        Return, read,
     },
     preempt::PreemptGuard,
     task::is_io_worker,
@@ -24,8 +28,9 @@ use crate::{
 #[inline(always)]
 fn call(file: u64, op: u8, rw_flags: u16, pos: i64, len: impl FnOnce() -> u64) {
     let _guard = PreemptGuard::new();
-    if is_counted(file) != 0 {
-        count(file, how(op, rw_flags), pos, len());
+    let how = how(op, rw_flags);
+    if how != 0 && is_counted(file, O_DIRECT.load()) != 0 {
+        count(file, how, pos, len());
     }
 }
 
@@ -95,14 +100,19 @@ pub fn aio_write<A: Args>(ctx: &A) {
     aio_rw(ctx, OP_WRITE);
 }
 
+/// Requests of io_uring that the kernel issues again once a page has been read
+/// (io_uring/rw.c:io_async_buf_func). Only fentry: a kretprobe has no arguments.
+#[aya_ebpf::macros::btf_map]
+static ISSUED_AGAIN: LruHashMap<u64, u32, 4096> = LruHashMap::new();
+
 /// `int io_read(struct io_kiocb *, …)` and `io_write`: their first attempt, unless the request goes
 /// to a worker at once.
 #[inline(always)]
 fn io_rw<A: Args>(ctx: &A, op: u8) {
-    if is_io_worker() {
+    let req = ctx.arg(0);
+    if is_io_worker() || ISSUED_AGAIN.remove(ctx.number(req)).is_ok() {
         return;
     }
-    let req = ctx.arg(0);
     let (flags, pos) = (uring_flags::of_call(req), read(req, &KIOCB_KI_POS));
     call(read(req, &KIOCB_KI_FILP), op, flags, pos, || {
         let len: u32 = read(req, &IO_RW_LEN);
@@ -119,6 +129,17 @@ pub fn io_read<A: Args>(ctx: &A) {
     io_rw(ctx, OP_READ);
 }
 
+/// Return of `int io_read`: -EIOCBQUEUED says that it waits for a page. (Before 5.19 it returns 0 for
+/// that, as it does for a request that is done.)
+#[inline(always)]
+pub fn io_read_returned<A: Args + Return<2>>(ctx: &A) {
+    let (req, ret) = (ctx.arg(0), i64::from(ctx.ret() as i32));
+    let file: u64 = read(req, &KIOCB_KI_FILP);
+    if ret == EIOCBQUEUED && is_counted(file, O_DIRECT.load()) != 0 {
+        let _ = ISSUED_AGAIN.insert(ctx.number(req), 1, 0);
+    }
+}
+
 /// See [`io_rw`].
 #[inline(always)]
 pub fn io_write<A: Args>(ctx: &A) {
@@ -133,6 +154,17 @@ pub fn splice_read<A: Args>(ctx: &A) {
         let (room, len) = (pipe_room(ctx.arg(2)), ctx.arg(3));
         if len < room { len } else { room }
     });
+}
+
+/// `unsigned long vm_mmap_pgoff(struct file *, unsigned long addr, unsigned long len, …)`: a mapping
+/// goes through the page cache, whatever the flags of the open file.
+#[inline(always)]
+pub fn mmap<A: Args>(ctx: &A) {
+    let _guard = PreemptGuard::new();
+    let file = ctx.arg(0);
+    if file != 0 && is_counted(file, 0) != 0 {
+        count(file, UNASKED | UNASKED_MMAP, 0, ctx.arg(2));
+    }
 }
 
 /// Bytes that an empty pipe has room for (struct pipe_inode_info, ring_size: its pages).

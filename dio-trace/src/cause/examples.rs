@@ -9,8 +9,8 @@ use dio_trace_common::{
 
 use crate::{
     cause::{
-        ALIGNMENT_PROBE, Case, Certainty, DirectBy, Explanation, RULES, explain, explain_mixed,
-        explain_rejected_open, explain_unasked, forecast,
+        ALIGNMENT_PROBE, Case, Certainty, DirectBy, Explanation, RULES, Unasked, explain,
+        explain_mixed, explain_rejected_open, explain_unasked, forecast,
     },
     model::{BufferedUser, BufferedUsers},
     system::{
@@ -659,7 +659,8 @@ fn each_rule_fires_and_does_not_fire() {
         explain_rejected_open("squashfs", true).id,
         explain_mixed(true, DirectBy::Several).id,
         explain_mixed(true, DirectBy::Itself).id,
-        explain_unasked(None, false).id,
+        explain_unasked(None, Unasked::default()).id,
+        explain_unasked(None, Unasked { mapped: true, ..Unasked::default() }).id,
     ];
     for rule in RULES.iter().filter(|rule| !several.contains(&rule.id)) {
         assert!(ids.contains(&rule.id), "{} has no example", rule.id);

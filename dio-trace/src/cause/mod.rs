@@ -22,7 +22,8 @@ pub use rules::{
     RULES, WAITS, WOULD_BLOCK, limits_of,
 };
 pub use side_events::{
-    DirectBy, explain_file, explain_mixed, explain_rejected_open, explain_unasked, mixed_cause,
+    DirectBy, Unasked, explain_file, explain_mixed, explain_rejected_open, explain_unasked,
+    mixed_cause,
 };
 
 /// A row of the rule table: one cause.

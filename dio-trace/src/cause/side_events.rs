@@ -5,7 +5,7 @@ use crate::{
         Explanation, Reason,
         rules::{
             notes::{LOOP_BUFFERED, buffered_below},
-            side_events::{MIXED_ACCESS, MIXED_SELF, NOT_ASKED, OPEN_REFUSED},
+            side_events::{MIXED_ACCESS, MIXED_SELF, NOT_ASKED, NOT_ASKED_MMAP, OPEN_REFUSED},
         },
     },
     system::{file_attrs::FileAttrs, open_files::flag_words},
@@ -56,17 +56,33 @@ pub const fn mixed_cause(itself: bool) -> &'static str {
     if itself { MIXED_SELF.id } else { MIXED_ACCESS.id }
 }
 
-/// Explains that a process uses a file without O_DIRECT. `flags` are those of the open file, if they
-/// are known; `dontcache` is true if it was by RWF_DONTCACHE.
+/// How a process uses a file without asking for direct I/O.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unasked {
+    /// By calls with RWF_DONTCACHE.
+    pub dontcache: bool,
+    /// By a mapping alone.
+    pub mapped: bool,
+}
+
+/// Explains that a process uses a file without asking for direct I/O. `flags` are those of the open
+/// file, if they are known.
 #[must_use]
-pub fn explain_unasked(flags: Option<u32>, dontcache: bool) -> Explanation {
+pub fn explain_unasked(flags: Option<u32>, how: Unasked) -> Explanation {
     let open = flags.map_or_else(String::new, |flags| format!(" ({})", flag_words(flags)));
-    let also = if dontcache {
-        "; RWF_DONTCACHE goes through the page cache too, and drops the pages afterwards"
-    } else {
-        ""
+    if how.mapped {
+        let reason =
+            format!("a mapping goes through the page cache, however the file is open{open}");
+        return Explanation::new(&NOT_ASKED_MMAP, &Reason::proven(reason));
+    }
+    let reason = match how {
+        Unasked { dontcache: true, .. } => format!(
+            "open without O_DIRECT{open}; RWF_DONTCACHE goes through the page cache too, and drops \
+             the pages afterwards"
+        ),
+        _ => format!("open without O_DIRECT{open}"),
     };
-    Explanation::new(&NOT_ASKED, &Reason::proven(format!("open without O_DIRECT{open}{also}")))
+    Explanation::new(&NOT_ASKED, &Reason::proven(reason))
 }
 
 /// A note that applies to every direct request to a file, healthy ones included.

@@ -40,7 +40,7 @@ use crate::{
     flow::explained::SCHEMA,
     system::{
         file_attrs::AtomicLimits,
-        file_users::{self, OpenUser},
+        file_users::{OpenFiles, OpenUser},
     },
     util::escape,
 };
@@ -207,13 +207,16 @@ pub struct Checker {
     looker: PathInspector,
     /// This kernel, and the one to compare it with.
     kernels: Option<Kernels>,
+    /// What processes have open; looked up at the first file.
+    open: Option<OpenFiles>,
 }
 
 impl Checker {
     /// Makes a checker, which makes trials only if `prove` is true.
     #[must_use]
     pub fn new(prove: bool) -> Self {
-        Self { proofs: prove.then(Proofs::default), looker: PathInspector::new(), kernels: None }
+        let proofs = prove.then(Proofs::default);
+        Self { proofs, looker: PathInspector::new(), kernels: None, open: None }
     }
 
     /// Also says what would differ on another kernel.
@@ -231,7 +234,9 @@ impl Checker {
         let seen =
             self.proofs.as_mut().map_or_else(Seen::refrained, |proofs| proofs.seen(&subject));
         let mut report = report(&subject, seen);
-        report.open_by = open_by(path, subject.what);
+        if subject.what != What::Directory {
+            report.open_by = open_by(path, self.open.get_or_insert_with(OpenFiles::now));
+        }
         report.kernel_changes =
             self.kernels.as_ref().map(|kernels| compare(kernels, &subject, &report));
         Ok(report)
@@ -279,17 +284,9 @@ fn report(subject: &Subject, seen: Seen) -> Report {
 }
 
 /// The processes that have the path open or mapped, but for this one.
-fn open_by(path: &Path, what: What) -> Vec<OpenUser> {
-    if what == What::Directory {
-        return Vec::new();
-    }
-    let Ok((path, of)) = path.canonicalize().and_then(|path| Ok((path.clone(), path.metadata()?)))
-    else {
-        return Vec::new();
-    };
-    let mut users = file_users::users(&path, &of);
-    users.retain(|user| user.pid != std::process::id());
-    users
+fn open_by(path: &Path, open: &OpenFiles) -> Vec<OpenUser> {
+    let looked = path.canonicalize().and_then(|path| Ok((path.metadata()?, path)));
+    looked.map_or_else(|_| Vec::new(), |(of, path)| open.users(&path, &of))
 }
 
 /// What differs on another kernel for the causes of the answers, and what begins there for such

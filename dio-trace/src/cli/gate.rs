@@ -8,7 +8,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
     cli::{
@@ -16,7 +16,7 @@ use crate::{
         tty::page_width,
         values::ReportFile,
     },
-    flow::{explained::ExplainedRequest, summary::Summary},
+    flow::{explained::ExplainedRequest, side_events::NOT_ASKED, summary::Summary},
     gate::{Form, Gate},
     output::text,
     util::{
@@ -50,6 +50,11 @@ impl Gating {
         };
         if fail_on.is_empty() {
             return Ok(None);
+        }
+        if fail_on.iter().any(|rule| rule.what() == NOT_ASKED) && common.expect_direct.is_empty() {
+            bail!(
+                "--fail-on {NOT_ASKED} needs --expect-direct GLOB: the files to be used directly"
+            );
         }
         let report = match report {
             Some(ReportFile { path, form }) => Some((*form, Report::start(path)?)),

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use caps::Capability;
-use dio_trace_common::abi::BufferedUse;
+use dio_trace_common::abi::{FILE_UNASKED, FileId, Stat};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     process::{Child, Command},
@@ -436,10 +436,18 @@ impl Session {
     }
 
     fn take(&mut self, event: Event) -> Result<()> {
-        if let Some(unasked) = unasked_of(&event)
-            && !self.expected.takes(&unasked, &mut self.pipeline.enricher)
-        {
-            return self.tracer.rule_out(&unasked);
+        let Self { expected, pipeline, tracer, .. } = self;
+        match unasked_file(&event, expected, &mut pipeline.enricher) {
+            None | Some((_, Some(true))) => {}
+            Some((file, fits)) => {
+                if fits == Some(false) {
+                    tracer.rule_out(file);
+                }
+                if let Event::BufferedUse(event) = &event {
+                    tracer.forget(&event.buffered_use);
+                }
+                return Ok(());
+            }
         }
         let Self { pipeline, output, gate, table, exporter, recorder, .. } = self;
         match recorder {
@@ -476,7 +484,7 @@ impl Session {
 
     /// The totals of this moment, of the requests that the filters take.
     fn totals(&mut self) -> Result<Totals> {
-        let mut totals = self.all_totals()?;
+        let mut totals = self.tracer.totals()?;
         // What is counted and held back is known only once its event was taken. Events may come
         // faster than they are taken.
         let end = Instant::now() + CATCH_UP;
@@ -486,6 +494,7 @@ impl Session {
                 break;
             }
         }
+        self.keep_expected(&mut totals);
         self.pipeline.change_counters(&mut totals.counters);
         let Pipeline { filter, enricher, .. } = &mut self.pipeline;
         filter.retain(&mut totals, enricher);
@@ -495,8 +504,22 @@ impl Session {
     /// The totals of this moment, whatever the filters take.
     fn all_totals(&mut self) -> Result<Totals> {
         let mut totals = self.tracer.totals()?;
-        self.expected.retain(&mut totals, &mut self.pipeline.enricher);
+        self.keep_expected(&mut totals);
         Ok(totals)
+    }
+
+    /// Removes the uses that did not ask for direct I/O of other files than those of
+    /// `--expect-direct`. The probes count them until the files are ruled out.
+    fn keep_expected(&mut self, totals: &mut Totals) {
+        let Self { expected, pipeline, tracer, .. } = self;
+        totals.unasked.retain(|(unasked, _)| {
+            let fits = expected.takes(unasked, &pipeline.enricher);
+            if fits == Some(false) {
+                tracer.rule_out(unasked.file);
+                tracer.forget(unasked);
+            }
+            fits == Some(true)
+        });
     }
 
     /// Updates the traced processes; returns true if none of the watched ones is left.
@@ -558,11 +581,11 @@ impl Session {
         let Some(mut recorder) = recorder else { return Ok(()) };
         let enricher = &mut pipeline.enricher;
         let mut totals = tracer.stop(&mut |event| {
-            if unasked_of(&event).is_none_or(|unasked| expected.takes(&unasked, enricher)) {
+            if is_expected(&event, &expected, enricher) {
                 recorder.take(event, enricher);
             }
         })?;
-        expected.retain(&mut totals, enricher);
+        last_uses(&mut totals, &expected, enricher);
         RecordArgs::finished(&recorder.finish(&totals, enricher))
     }
 
@@ -599,9 +622,7 @@ impl Session {
         } = self;
         let mut result = Ok(());
         let mut totals = tracer.stop(&mut |event| {
-            let taken = unasked_of(&event)
-                .is_none_or(|unasked| expected.takes(&unasked, &mut pipeline.enricher));
-            if result.is_ok() && taken {
+            if result.is_ok() && is_expected(&event, &expected, &mut pipeline.enricher) {
                 let mut sink = Gated {
                     gate: &mut gate,
                     table: &mut table,
@@ -612,7 +633,7 @@ impl Session {
             }
         })?;
         result?;
-        expected.retain(&mut totals, &mut pipeline.enricher);
+        last_uses(&mut totals, &expected, &pipeline.enricher);
         let counters = totals.counters.iter().map(|(key, counter)| (key, counter));
         let mut sink = Gated {
             gate: &mut gate,
@@ -631,12 +652,41 @@ impl Session {
     }
 }
 
-/// The use of an event that says that a file is used without O_DIRECT.
-fn unasked_of(event: &Event) -> Option<BufferedUse> {
+/// Of an event that says that a file is used without asking for direct I/O: the file, and whether it
+/// is expected to be used directly (`None`: its path is not known). `None` for other events.
+fn unasked_file(
+    event: &Event,
+    expected: &Expected,
+    enricher: &mut Enricher,
+) -> Option<(FileId, Option<bool>)> {
     match event {
-        Event::BufferedUse(event) if event.buffered_use.is_unasked() => Some(event.buffered_use),
+        Event::File(event) if event.flags & FILE_UNASKED != 0 => {
+            let known = enricher.path(event.file).map(|path| expected.fits(path));
+            let fits = known.or_else(|| enricher.path_of(event).map(|path| expected.fits(&path)));
+            Some((event.file, fits))
+        }
+        Event::BufferedUse(event) if event.buffered_use.is_unasked() => {
+            Some((event.buffered_use.file, expected.takes(&event.buffered_use, enricher)))
+        }
         _ => None,
     }
+}
+
+/// True unless the event is of a file that need not be used directly.
+fn is_expected(event: &Event, expected: &Expected, enricher: &mut Enricher) -> bool {
+    unasked_file(event, expected, enricher).is_none_or(|(_, fits)| fits == Some(true))
+}
+
+/// Removes the uses of other files from the last totals. Those of files whose path is not known count
+/// as lost.
+fn last_uses(totals: &mut Totals, expected: &Expected, enricher: &Enricher) {
+    let mut lost = 0;
+    totals.unasked.retain(|(unasked, sum)| {
+        let fits = expected.takes(unasked, enricher);
+        lost += if fits.is_none() { sum.calls } else { 0 };
+        fits == Some(true)
+    });
+    totals.stats[Stat::LostUnasked as usize] += lost;
 }
 
 /// A sink that also passes requests to the gate, if there is one, and to the closing table.

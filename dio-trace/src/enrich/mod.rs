@@ -127,6 +127,20 @@ impl Enricher {
         self.files.entry(key).insert_entry(info);
     }
 
+    /// The path of a file, if it is known.
+    #[must_use]
+    pub fn path(&self, key: FileId) -> Option<&str> {
+        self.files.get(&key).filter(|file| file.named).map(|file| &*file.path)
+    }
+
+    /// The path in a file's event, without anything else of the file; `None` if its mount is not
+    /// known.
+    pub fn path_of(&mut self, event: &FileEvent) -> Option<String> {
+        let mount = self.mount(event)?;
+        let len = (event.names_len as usize).min(event.names.len());
+        Some(escape(&join(&event.names[..len], Some(&mount))))
+    }
+
     /// Adds a file with the given attributes, for tests.
     #[cfg(test)]
     pub(crate) fn know(

@@ -16,6 +16,7 @@ use crate::{
         nothing,
         problem::{ByProblem, Problem},
         summary::{FileRow, Summary},
+        unasked::UnaskedRow,
     },
     model::Gap,
     util::figures::{self, count, counted, percent},
@@ -84,19 +85,17 @@ fn answer(s: &Summary, basis: &Basis) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
-/// The files of `--expect-direct` that were used without O_DIRECT; empty if there are none.
+/// The uses of files of `--expect-direct` that did not ask for direct I/O; empty if there are none.
 fn not_asked(s: &Summary) -> String {
     let Some(first) = s.unasked.first() else { return String::new() };
-    let calls: u64 = s.unasked.iter().map(|row| row.reads + row.writes).sum();
+    let uses: u64 = s.unasked.iter().map(UnaskedRow::uses).sum();
     let files: HashSet<&str> = s.unasked.iter().map(|row| &*row.user.path).collect();
-    let (calls, user) = (counted(calls, "call"), &first.user);
+    let (uses, user) = (counted(uses, "use"), &first.user);
+    let did = "did not ask for direct I/O (not-asked)";
     match files.len() as u64 {
-        1 => format!(
-            "{calls} used {} without O_DIRECT (not-asked): {}/{}.",
-            user.path, user.comm, user.pid
-        ),
+        1 => format!("{uses} of {} {did}: {}/{}.", user.path, user.comm, user.pid),
         n => format!(
-            "{calls} used {} without O_DIRECT (not-asked), most of all {} by {}/{}.",
+            "{uses} of {} {did}, most of all of {} by {}/{}.",
             counted(n, "file"),
             user.path,
             user.comm,
@@ -565,19 +564,19 @@ mod tests {
     fn files_that_were_not_asked_to_be_direct_come_first() {
         let mut s = summary(&[(READ, Verdict::Direct, None, 5, 0)]);
         s.unasked = run().1.unasked;
-        let file = "3 calls used /data/table.db without O_DIRECT (not-asked): logger/77.";
+        let file = "3 uses of /data/table.db did not ask for direct I/O (not-asked): logger/77.";
         assert_eq!(said(&s), format!("{file} All 5 requests were direct."));
         let mut other = s.unasked[0].clone();
         (other.user.path, other.reads) = ("/data/wal.log".into(), 1);
         s.unasked.push(other);
         let text = said(&s);
         assert!(
-            text.starts_with("5 calls used 2 files without O_DIRECT (not-asked), most"),
+            text.starts_with("5 uses of 2 files did not ask for direct I/O (not-asked), most"),
             "{text}"
         );
         s.files.clear();
         s.requests.clear();
-        assert!(said(&s).ends_with("most of all /data/table.db by logger/77."));
+        assert!(said(&s).ends_with("most of all of /data/table.db by logger/77."));
     }
 
     #[test]

@@ -165,7 +165,8 @@ impl<'a> TotalsFilter<'a> {
         enricher: &mut Enricher,
     ) -> Summary {
         let mut unasked = unasked::rows(totals, side, enricher, |unasked, enricher| {
-            self.takes_process(unasked.tgid, enricher)
+            unasked::is_of(unasked.how, self.ops)
+                && self.takes_process(unasked.tgid, enricher)
                 && self.takes_file(unasked.file, unasked.tgid, enricher)
         });
         unasked.retain(|row| self.filter.takes_cause(Some(row.cause)));

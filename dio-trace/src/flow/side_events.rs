@@ -8,13 +8,14 @@ use std::{
 
 use dio_trace_common::abi::{
     BY_FCNTL, BufferedUse, BufferedUseEvent, Counter, CounterKey, FileId, MIXED_DIRTIED, OP_WRITE,
-    RejectedOpen, Request, UNASKED_DONTCACHE, UNASKED_WRITE,
+    RejectedOpen, Request, UNASKED_DONTCACHE, UNASKED_MMAP, UNASKED_WRITE,
 };
 use serde::Serialize;
 
 use crate::{
     cause::{
-        DirectBy, Explanation, explain_mixed, explain_rejected_open, explain_unasked, mixed_cause,
+        DirectBy, Explanation, Unasked, explain_mixed, explain_rejected_open, explain_unasked,
+        mixed_cause,
     },
     enrich::Enricher,
     flow::{explained::ExplainedRequest, file_user::FileUser, nowait::WaitSums},
@@ -64,7 +65,7 @@ impl RejectedOpenRow {
     }
 }
 
-/// The word for the use of a file of `--expect-direct` without O_DIRECT.
+/// The word for a use of a file of `--expect-direct` that did not ask for direct I/O.
 pub const NOT_ASKED: &str = "not-asked";
 
 /// A use through the page cache, when it is first seen: of a file that has direct requests (mixed
@@ -121,10 +122,11 @@ impl MixedAccess {
     #[must_use]
     pub fn unasked(event: &BufferedUseEvent, enricher: &mut Enricher, clock: &Clock) -> Self {
         let BufferedUse { file, tgid, how } = event.buffered_use;
-        let dontcache = how & UNASKED_DONTCACHE != 0;
-        let Explanation { id, why, fix, .. } = explain_unasked(Some(event.direct_user), dontcache);
-        let seen = (event.task.tid, &event.task.comm);
-        let user = FileUser::new(tgid, Some(seen), file, enricher);
+        let used =
+            Unasked { dontcache: how & UNASKED_DONTCACHE != 0, mapped: how & UNASKED_MMAP != 0 };
+        let Explanation { id, why, fix, .. } = explain_unasked(Some(event.direct_user), used);
+        enricher.buffered_user(event);
+        let user = FileUser::new(tgid, None, file, enricher);
         Self {
             word: NOT_ASKED,
             time: clock.wall(event.time_ns),
@@ -235,11 +237,12 @@ impl SideEvents {
         self.waits.add(request);
     }
 
-    /// Keeps the flags of a file that a process uses without O_DIRECT.
+    /// Keeps the flags of an open file that a process uses without O_DIRECT.
     pub fn unasked(&mut self, event: &BufferedUseEvent) {
-        let key = (event.buffered_use.tgid, event.buffered_use.file);
-        if self.unasked.len() < MAX_ROWS {
-            self.unasked.insert(key, event.direct_user);
+        let BufferedUse { file, tgid, how } = event.buffered_use;
+        // Of a mapping the flags do not matter.
+        if self.unasked.len() < MAX_ROWS && how & UNASKED_MMAP == 0 {
+            self.unasked.entry((tgid, file)).or_insert(event.direct_user);
         }
     }
 

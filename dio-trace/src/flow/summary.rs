@@ -131,6 +131,7 @@ pub(crate) const LOSSES: &[Stat] = &[
     Stat::LostFile,
     Stat::LostRejectedOpen,
     Stat::LostBufferedUse,
+    Stat::LostUnasked,
     Stat::LostCounter,
     Stat::LostStack,
 ];

@@ -1,58 +1,80 @@
-//! Files of `--expect-direct` that are used without O_DIRECT.
+//! Files of `--expect-direct` that are used without asking for direct I/O.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{cmp::Reverse, collections::HashMap};
 
-use dio_trace_common::abi::{BufferedUse, FileId, UNASKED_CALLS, UNASKED_DONTCACHE, UNASKED_WRITE};
+use dio_trace_common::abi::{
+    BufferedUse, FileId, OP_READ, OP_WRITE, UNASKED_DONTCACHE, UNASKED_MMAP, UNASKED_WRITE,
+    UnaskedSum,
+};
 use glob::Pattern;
 use serde::Serialize;
 
 use crate::{
-    cause::{Explanation, explain_unasked},
+    cause::{Explanation, Unasked, explain_unasked},
     enrich::Enricher,
     flow::{file_user::FileUser, side_events::SideEvents},
     model::Totals,
 };
 
-/// A process that uses a file of `--expect-direct` without O_DIRECT (docs/json.md).
+/// A process that uses a file of `--expect-direct` without asking for direct I/O (docs/json.md).
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UnaskedRow {
     #[serde(flatten)]
     pub user: FileUser,
-    /// Calls that read, and the bytes they asked for.
+    /// Calls that read, and the bytes that they asked for.
     pub reads: u64,
     pub read_bytes: u64,
-    /// Calls that write, and the bytes they asked for.
+    /// Calls that write, and the bytes that they asked for.
     pub writes: u64,
     pub write_bytes: u64,
     /// Calls with RWF_DONTCACHE among them.
     pub dontcache: u64,
+    /// Mappings, and the bytes that were mapped.
+    pub mappings: u64,
+    pub mapped_bytes: u64,
     pub cause: &'static str,
     pub why: String,
     pub fix: String,
 }
 
-/// Calls and bytes of one process and file.
+impl UnaskedRow {
+    /// Calls and mappings.
+    #[must_use]
+    pub const fn uses(&self) -> u64 {
+        self.reads + self.writes + self.mappings
+    }
+}
+
+/// Sums of one process and file.
 #[derive(Clone, Copy, Default)]
 struct Sum {
-    /// Of reads and writes.
-    calls: [u64; 2],
-    bytes: [u64; 2],
+    reads: UnaskedSum,
+    writes: UnaskedSum,
+    mappings: UnaskedSum,
     dontcache: u64,
 }
 
 impl Sum {
-    fn add(&mut self, how: u32, amount: u64) {
-        let op = usize::from(how & UNASKED_WRITE != 0);
-        if how & UNASKED_CALLS == 0 {
-            self.bytes[op] = self.bytes[op].saturating_add(amount);
-            return;
-        }
-        self.calls[op] = self.calls[op].saturating_add(amount);
+    /// Adds a row. Sums saturate, because a recording may contain any number.
+    fn add(&mut self, how: u32, row: &UnaskedSum) {
+        let sum = match how {
+            _ if how & UNASKED_MMAP != 0 => &mut self.mappings,
+            _ if how & UNASKED_WRITE != 0 => &mut self.writes,
+            _ => &mut self.reads,
+        };
+        sum.calls = sum.calls.saturating_add(row.calls);
+        sum.bytes = sum.bytes.saturating_add(row.bytes);
         if how & UNASKED_DONTCACHE != 0 {
-            self.dontcache = self.dontcache.saturating_add(amount);
+            self.dontcache = self.dontcache.saturating_add(row.calls);
         }
     }
+}
+
+/// The operation of a use; a mapping may be either.
+pub(crate) fn is_of(how: u32, ops: u32) -> bool {
+    let op = if how & UNASKED_WRITE != 0 { OP_WRITE } else { OP_READ };
+    how & UNASKED_MMAP != 0 || ops >> op & 1 != 0
 }
 
 /// Patterns of files that are expected to be used directly.
@@ -60,15 +82,18 @@ impl Sum {
 pub struct Expected(pub Vec<Pattern>);
 
 impl Expected {
-    /// True if the file of a use is expected to be used directly.
-    pub fn takes(&self, unasked: &BufferedUse, enricher: &mut Enricher) -> bool {
-        let path = &enricher.file(unasked.file, unasked.tgid).path;
+    /// True if a file is expected to be used directly. A path of a deleted file ends with
+    /// " (deleted)", which is left aside.
+    #[must_use]
+    pub fn fits(&self, path: &str) -> bool {
+        let path = path.strip_suffix(" (deleted)").unwrap_or(path);
         self.0.iter().any(|pattern| pattern.matches(path))
     }
 
-    /// Removes the uses of other files, which the probes counted before they were ruled out.
-    pub fn retain(&self, totals: &mut Totals, enricher: &mut Enricher) {
-        totals.unasked.retain(|(unasked, _)| self.takes(unasked, enricher));
+    /// True if the file of a use is expected to be used directly; `None` if its path is not known.
+    #[must_use]
+    pub fn takes(&self, unasked: &BufferedUse, enricher: &Enricher) -> Option<bool> {
+        enricher.path(unasked.file).map(|path| self.fits(path))
     }
 }
 
@@ -79,19 +104,21 @@ pub(crate) fn rows(
     enricher: &mut Enricher,
     mut wanted: impl FnMut(&BufferedUse, &mut Enricher) -> bool,
 ) -> Vec<UnaskedRow> {
-    let mut sums: BTreeMap<(u32, [u64; 2]), (FileId, Sum)> = BTreeMap::new();
-    for (unasked, amount) in &totals.unasked {
+    let mut sums: HashMap<(u32, FileId), Sum> = HashMap::new();
+    for (unasked, sum) in &totals.unasked {
         if wanted(unasked, enricher) {
-            let BufferedUse { file, tgid, how } = *unasked;
-            let key = (tgid, [file.inode, file.ino]);
-            sums.entry(key).or_insert((file, Sum::default())).1.add(how, *amount);
+            sums.entry((unasked.tgid, unasked.file)).or_default().add(unasked.how, sum);
         }
     }
-    let mut rows: Vec<UnaskedRow> = sums
-        .into_iter()
-        .map(|((tgid, _), (file, sum))| row(tgid, file, sum, side, enricher))
-        .collect();
-    rows.sort_by_key(|row| Reverse(row.read_bytes.saturating_add(row.write_bytes)));
+    let mut rows: Vec<UnaskedRow> =
+        sums.into_iter().map(|((tgid, file), sum)| row(tgid, file, sum, side, enricher)).collect();
+    rows.sort_by(|a, b| {
+        let key = |row: &UnaskedRow| {
+            (Reverse(row.read_bytes.saturating_add(row.write_bytes)), Reverse(row.mapped_bytes))
+        };
+        let name = |row: &UnaskedRow| (row.user.path.clone(), row.user.pid);
+        key(a).cmp(&key(b)).then_with(|| name(a).cmp(&name(b)))
+    });
     rows
 }
 
@@ -102,17 +129,35 @@ fn row(
     side: &SideEvents,
     enricher: &mut Enricher,
 ) -> UnaskedRow {
+    let how = Unasked {
+        dontcache: sum.dontcache != 0,
+        mapped: sum.mappings.calls != 0 && sum.reads.calls + sum.writes.calls == 0,
+    };
     let flags = side.unasked_flags(tgid, file);
-    let Explanation { id, why, fix, .. } = explain_unasked(flags, sum.dontcache != 0);
+    let Explanation { id, why, fix, .. } = explain_unasked(flags, how);
     UnaskedRow {
         user: FileUser::new(tgid, None, file, enricher),
-        reads: sum.calls[0],
-        read_bytes: sum.bytes[0],
-        writes: sum.calls[1],
-        write_bytes: sum.bytes[1],
+        reads: sum.reads.calls,
+        read_bytes: sum.reads.bytes,
+        writes: sum.writes.calls,
+        write_bytes: sum.writes.bytes,
         dontcache: sum.dontcache,
+        mappings: sum.mappings.calls,
+        mapped_bytes: sum.mappings.bytes,
         cause: id,
         why,
         fix,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deleted_file_fits_by_its_name() {
+        let expected = Expected(vec![Pattern::new("*.sst").unwrap()]);
+        assert!(expected.fits("/data/1.sst") && expected.fits("/data/1.sst (deleted)"));
+        assert!(!expected.fits("/data/1.sst.tmp"));
     }
 }

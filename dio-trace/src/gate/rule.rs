@@ -129,9 +129,13 @@ impl Rule {
             What::NotAsked => {
                 let offender = |row: &crate::flow::unasked::UnaskedRow| Offender {
                     what: self.word,
-                    count: row.reads + row.writes,
+                    count: row.uses(),
                     comm: row.user.comm.clone(),
-                    op: if row.reads == 0 { "write" } else { "read" },
+                    op: match row {
+                        _ if row.reads != 0 => "read",
+                        _ if row.writes != 0 => "write",
+                        _ => "mmap",
+                    },
                     path: row.user.path.clone(),
                     cause: Some(row.cause.to_owned()),
                     why: Some(row.why.clone()),

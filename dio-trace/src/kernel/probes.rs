@@ -341,7 +341,12 @@ pub const PROBES: &[Probe] = &[
         &["fe_unasked_splice_read"],
         &["kp_unasked_splice_read"],
     ),
+    unasked(&["vm_mmap_pgoff"], &["fe_unasked_mmap"], &["kp_unasked_mmap"]),
     unasked(&["io_write"], &["fe_unasked_io_write"], &["kp_unasked_io_write"]),
+    Probe {
+        only_with: Some(Switch::ExpectDirect),
+        ..exit(&["io_read"], Duty::Optional, 2, &["fx_unasked_io_read"], &[])
+    },
     unasked(&["io_read"], &["fe_unasked_io_read"], &["kp_unasked_io_read"]),
     unasked(&["aio_write"], &["fe_unasked_aio_write"], &["kp_unasked_aio_write"]),
     unasked(&["aio_read"], &["fe_unasked_aio_read"], &["kp_unasked_aio_read"]),

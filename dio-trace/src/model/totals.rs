@@ -1,6 +1,6 @@
 //! Counters and statistics of a trace, and the probes that are missing or silent.
 
-use dio_trace_common::abi::{BufferedUse, Counter, CounterKey, STATS, Stat};
+use dio_trace_common::abi::{BufferedUse, Counter, CounterKey, STATS, Stat, UnaskedSum};
 use serde::Serialize;
 
 /// How the probes are attached.
@@ -75,8 +75,8 @@ pub struct Totals {
     pub counters: Vec<(CounterKey, Counter)>,
     /// Pages that processes cached or dirtied of files that are used directly, see [`BufferedUse`].
     pub buffered_uses: Vec<(BufferedUse, u64)>,
-    /// Calls without O_DIRECT on files of `--expect-direct`, and the bytes they asked for.
-    pub unasked: Vec<(BufferedUse, u64)>,
+    /// Uses of files of `--expect-direct` that did not ask for direct I/O.
+    pub unasked: Vec<(BufferedUse, UnaskedSum)>,
 }
 
 impl Totals {
@@ -84,11 +84,6 @@ impl Totals {
     #[must_use]
     pub const fn stat(&self, stat: Stat) -> u64 {
         self.stats[stat as usize]
-    }
-
-    /// All uses through the page cache.
-    pub(crate) fn uses(&self) -> impl Iterator<Item = &(BufferedUse, u64)> {
-        self.buffered_uses.iter().chain(&self.unasked)
     }
 
     /// Requests issued whose completion was not seen by the time the tracer stopped.

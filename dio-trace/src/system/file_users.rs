@@ -1,13 +1,14 @@
 //! The processes that have a file open or mapped, from /proc.
 
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     fs::{self, Metadata},
     os::unix::{
         ffi::OsStrExt as _,
         fs::{FileTypeExt as _, MetadataExt as _},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::Serialize;
@@ -19,9 +20,6 @@ use crate::{
     },
     util::escape::escape,
 };
-
-/// Most users that are listed.
-const MAX_USERS: usize = 64;
 
 /// A process that has a file open or mapped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,78 +35,120 @@ pub struct OpenUser {
     pub direct: bool,
 }
 
-/// The processes that have this file or block device open or mapped, as far as /proc may be read. A
-/// file is also compared by its name, so that no descriptor on another file system is touched (a
-/// server may be gone); one that a process has open by another hard link is not found.
-#[must_use]
-pub fn users(path: &Path, of: &Metadata) -> Vec<OpenUser> {
-    let wanted = Wanted { name: path.file_name(), of };
-    let found = processes::ids().flat_map(|pid| wanted.by(pid));
-    found.take(MAX_USERS).collect()
+/// What processes have open and mapped, as far as /proc may be read.
+pub struct OpenFiles {
+    /// Process, descriptor, and the target of its link.
+    descriptors: Vec<(u32, String, PathBuf)>,
+    /// Process, range of addresses, inode number and path, once for each process and file.
+    mappings: Vec<(u32, String, u64, PathBuf)>,
+}
+
+impl OpenFiles {
+    /// Looks through all processes but this one.
+    #[must_use]
+    pub fn now() -> Self {
+        let (mut descriptors, mut mappings) = (Vec::new(), Vec::new());
+        for pid in processes::ids().filter(|pid| *pid != std::process::id()) {
+            descriptors.extend(numbers(pid).filter_map(|fd| {
+                let target = fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
+                Some((pid, fd, target))
+            }));
+            let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+            let mut seen = HashSet::new();
+            for (range, ino, path) in maps.split(|byte| *byte == b'\n').filter_map(mapping) {
+                if seen.insert((ino, path.clone())) {
+                    mappings.push((pid, range, ino, path));
+                }
+            }
+        }
+        Self { descriptors, mappings }
+    }
+
+    /// The processes that have this file or block device open or mapped, those without O_DIRECT first.
+    ///
+    /// Only links with the same file name are followed, so that no other file is touched (its server
+    /// may be gone); what a process has open by another hard link is not found.
+    #[must_use]
+    pub fn users(&self, path: &Path, of: &Metadata) -> Vec<OpenUser> {
+        let wanted = Wanted { path, of };
+        let open = self.descriptors.iter().filter_map(|(pid, fd, target)| {
+            let is = wanted.may_be(target) && wanted.is(Path::new(&format!("/proc/{pid}/fd/{fd}")));
+            if is { descriptor(*pid, fd) } else { None }
+        });
+        let mapped = self.mappings.iter().filter(|(pid, range, ino, target)| {
+            *ino == of.ino() && wanted.may_be(target) && wanted.is_mapped(*pid, range, target)
+        });
+        let mapped = mapped.map(|(pid, ..)| OpenUser {
+            pid: *pid,
+            comm: comm(*pid),
+            fd: None,
+            flags: "mmap".to_owned(),
+            direct: false,
+        });
+        let mut users: Vec<OpenUser> = open.chain(mapped).collect();
+        users.sort_by_key(|user| (user.direct, user.pid, user.fd));
+        users
+    }
 }
 
 /// A file that is looked for.
 struct Wanted<'a> {
-    name: Option<&'a OsStr>,
+    path: &'a Path,
     of: &'a Metadata,
 }
 
 impl Wanted<'_> {
-    /// What a process has of it.
-    fn by(&self, pid: u32) -> Vec<OpenUser> {
-        let mut users: Vec<OpenUser> =
-            numbers(pid).filter_map(|fd| self.descriptor(pid, &fd)).collect();
-        users.sort_by_key(|user| user.fd);
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-        if maps.lines().any(|line| self.is_mapped(line)) {
-            let flags = "mmap".to_owned();
-            users.push(OpenUser { pid, comm: comm(pid), fd: None, flags, direct: false });
-        }
-        users
-    }
-
-    fn descriptor(&self, pid: u32, fd: &str) -> Option<OpenUser> {
-        let link = format!("/proc/{pid}/fd/{fd}");
-        let target = fs::read_link(&link).ok()?;
-        if !self.may_be(&target) || !self.is(&fs::metadata(&link).ok()?) {
-            return None;
-        }
-        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
-        let flags = flags_of(&info)?;
-        Some(OpenUser {
-            pid,
-            comm: comm(pid),
-            fd: fd.parse().ok(),
-            flags: flag_words(flags),
-            direct: flags & libc::O_DIRECT as u32 != 0,
-        })
-    }
-
-    /// True if the target of a link in /proc/PID/fd may be the file, by its name.
+    /// True if a path in /proc may be the file's, by its name.
     fn may_be(&self, target: &Path) -> bool {
         if self.of.file_type().is_block_device() {
             return target.starts_with("/dev");
         }
         let name = target.file_name().map_or(&[][..], OsStr::as_bytes);
         let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
-        self.name.is_some_and(|own| own.as_bytes() == name)
+        self.path.file_name().is_some_and(|own| own.as_bytes() == name)
     }
 
-    fn is(&self, other: &Metadata) -> bool {
+    /// True if this leads to the file.
+    fn is(&self, link: &Path) -> bool {
+        let Ok(other) = fs::metadata(link) else { return false };
         if self.of.file_type().is_block_device() {
             return other.file_type().is_block_device() && other.rdev() == self.of.rdev();
         }
         (other.dev(), other.ino()) == (self.of.dev(), self.of.ino())
     }
 
-    /// True if a line of /proc/PID/maps is a mapping of the file: "range mode offset dev inode path"
-    /// (proc(5)). The device there is the superblock's, and not compared.
-    fn is_mapped(&self, line: &str) -> bool {
-        let mut fields = line.split_ascii_whitespace().skip(4);
-        let ino = fields.next().and_then(|ino| ino.parse::<u64>().ok());
-        let path = line.split_once('/').map(|(_, path)| Path::new(path));
-        ino == Some(self.of.ino()) && path.is_some_and(|path| self.may_be(path))
+    /// True if a mapping at this range is of the file: by its link, or, where links of mappings may
+    /// not be read (they need CAP_CHECKPOINT_RESTORE), by its path.
+    fn is_mapped(&self, pid: u32, range: &str, target: &Path) -> bool {
+        let link = format!("/proc/{pid}/map_files/{range}");
+        match fs::symlink_metadata(&link) {
+            Ok(_) => self.is(Path::new(&link)),
+            Err(_) => target == self.path,
+        }
     }
+}
+
+fn descriptor(pid: u32, fd: &str) -> Option<OpenUser> {
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
+    let flags = flags_of(&info)?;
+    Some(OpenUser {
+        pid,
+        comm: comm(pid),
+        fd: fd.parse().ok(),
+        flags: flag_words(flags),
+        direct: flags & libc::O_DIRECT as u32 != 0,
+    })
+}
+
+/// Range, inode number and path of a line of /proc/PID/maps, "range mode offset dev inode path"
+/// (proc(5)), if it is of a file.
+fn mapping(line: &[u8]) -> Option<(String, u64, PathBuf)> {
+    let slash = line.iter().position(|byte| *byte == b'/')?;
+    let head = std::str::from_utf8(line.get(..slash)?).ok()?;
+    let mut fields = head.split_ascii_whitespace();
+    let range = fields.next()?.to_owned();
+    let ino = fields.nth(3)?.parse().ok()?;
+    Some((range, ino, PathBuf::from(OsStr::from_bytes(&line[slash..]))))
 }
 
 fn comm(pid: u32) -> String {
@@ -118,45 +158,44 @@ fn comm(pid: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, io::Write as _};
+    use std::{fs::File, process::Command};
 
     use super::*;
 
     #[test]
-    fn open_descriptors_and_mappings_of_this_process_are_found() {
+    fn open_descriptors_of_another_process_are_found() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("used.db");
-        let mut file = File::options().create_new(true).append(true).open(&path).unwrap();
-        file.write_all(&[0; 4096]).unwrap();
-        let reader = File::open(&path).unwrap();
-        let mine = |path: &Path| -> Vec<(Option<u32>, String)> {
-            let found = users(path, &fs::metadata(path).unwrap());
-            let own = found.into_iter().filter(|user| user.pid == std::process::id());
-            own.map(|user| (user.fd, user.flags)).collect()
-        };
-        let flags: Vec<String> = mine(&path).into_iter().map(|(_, flags)| flags).collect();
-        assert_eq!(flags, ["O_WRONLY|O_APPEND", "O_RDONLY"]);
+        fs::write(&path, "x").unwrap();
+        let input = File::open(&path).unwrap();
+        let output = File::options().append(true).open(&path).unwrap();
+        let mut child =
+            Command::new("sleep").arg("60").stdin(input).stdout(output).spawn().unwrap();
         // A file of the same name elsewhere is another one.
         fs::create_dir(folder.path().join("other")).unwrap();
         let other = folder.path().join("other/used.db");
         fs::write(&other, "").unwrap();
-        assert_eq!(mine(&other), []);
-        drop(reader);
-        assert_eq!(mine(&path).len(), 1);
+        let open = OpenFiles::now();
+        let of = |path: &Path| -> Vec<(u32, Option<u32>, String)> {
+            let users = open.users(path, &fs::metadata(path).unwrap()).into_iter();
+            users.map(|user| (user.pid, user.fd, user.flags)).collect()
+        };
+        let (found, none) = (of(&path), of(&other));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let pid = child.id();
+        let wanted =
+            [(pid, Some(0), "O_RDONLY".to_owned()), (pid, Some(1), "O_WRONLY|O_APPEND".to_owned())];
+        assert_eq!(found, wanted);
+        assert_eq!(none, []);
     }
 
     #[test]
-    fn a_line_of_maps_is_compared_by_inode_and_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("my file");
-        fs::write(&path, "x").unwrap();
-        let of = fs::metadata(&path).unwrap();
-        let wanted = Wanted { name: path.file_name(), of: &of };
-        let line = |ino: u64, path: &str| format!("7f0-7f1 r--s 0 fe:00 {ino}    {path}");
-        assert!(wanted.is_mapped(&line(of.ino(), "/data/my file")));
-        assert!(wanted.is_mapped(&line(of.ino(), "/data/my file (deleted)")));
-        assert!(!wanted.is_mapped(&line(of.ino() + 1, "/data/my file")));
-        assert!(!wanted.is_mapped(&line(of.ino(), "/data/file")));
-        assert!(!wanted.is_mapped("7f0-7f1 rw-p 0 00:00 0 "));
+    fn a_line_of_maps_is_read() {
+        let line = b"7f0-7f1 r--s 00000000 fe:00 4711    /data/my file (deleted)";
+        let path = PathBuf::from("/data/my file (deleted)");
+        assert_eq!(mapping(line), Some(("7f0-7f1".to_owned(), 4711, path)));
+        assert_eq!(mapping(b"7f0-7f1 rw-p 00000000 00:00 0"), None);
+        assert_eq!(mapping(b"7f0-7f1 rw-p 00000000 00:00 0   [stack]"), None);
     }
 }

@@ -158,6 +158,9 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     if !options.stacks {
         loader.map_max_entries("STACK_TRACES", 1);
     }
+    if !options.expect_direct {
+        loader.map_max_entries("RULED_OUT", 1).map_max_entries("UNASKED_USES", 1);
+    }
     let counters = counters()?;
     loader.override_global("COUNTER_PLACES", &counters, true);
     for map in ["COUNTERS", "COUNTED", "TAKEN", "KEYS"] {

@@ -8,7 +8,7 @@ use aya::{
     maps::{MapData, RingBuf, StackTraceMap},
 };
 use aya_log::EbpfLogger;
-use dio_trace_common::abi::{BufferedUse, Stat};
+use dio_trace_common::abi::{BufferedUse, FileId, Stat, UnaskedSum};
 use tokio::{
     io::unix::AsyncFd,
     task::coop::consume_budget,
@@ -37,9 +37,6 @@ const FETCH_EVERY: Duration = Duration::from_millis(20);
 /// the process has exited.
 const FETCH_STACKS_EVERY: Duration = Duration::from_millis(2);
 
-/// Uses of files through the page cache, with what is counted of each.
-type Uses = Vec<(BufferedUse, u64)>;
-
 /// Probes attached to the running kernel; dropping it detaches them.
 pub struct Tracer {
     bpf: Ebpf,
@@ -53,6 +50,8 @@ pub struct Tracer {
     /// When all probes were attached (CLOCK_MONOTONIC in ns). Before and after, a direct request whose
     /// issue is not probed looks like buffered access.
     complete: Range<u64>,
+    /// See [`Options::expect_direct`].
+    expects_direct: bool,
 }
 
 /// The probes' messages, as lines on stderr.
@@ -106,7 +105,8 @@ impl Tracer {
             None
         };
         let dark = Vec::new();
-        let mut tracer = Self { bpf, ring, tick, coverage, dark, log, complete: 0..u64::MAX };
+        let (complete, expects_direct) = (0..u64::MAX, options.expect_direct);
+        let mut tracer = Self { bpf, ring, tick, coverage, dark, log, complete, expects_direct };
         tracer.self_test(options.is_filtered())?;
         totals::forget_buffered_uses(&mut tracer.bpf)?;
         tracer.complete.start = Clock::monotonic();
@@ -228,7 +228,7 @@ impl Tracer {
     pub fn stop(mut self, sink: &mut dyn FnMut(Event)) -> Result<Totals> {
         let skipped = self.skipped();
         self.complete.end = Clock::monotonic();
-        let (buffered_uses, unasked) = self.buffered_uses()?;
+        let (buffered_uses, unasked) = (self.buffered_uses()?, self.unasked()?);
         // Issue probes were attached last and are detached first, so that open requests can
         // complete.
         for name in self.coverage.programs.iter().rev() {
@@ -268,7 +268,6 @@ impl Tracer {
         for stat in [Stat::Begun, Stat::Ended] {
             stats[stat as usize] = stats[stat as usize].saturating_sub(own);
         }
-        let (buffered_uses, unasked) = self.buffered_uses()?;
         Ok(Totals {
             kernel: release(),
             attach: self.coverage.attach,
@@ -278,25 +277,31 @@ impl Tracer {
             stats,
             skipped,
             counters,
-            buffered_uses,
-            unasked,
+            buffered_uses: self.buffered_uses()?,
+            unasked: self.unasked()?,
         })
     }
 
-    /// Pages that others than the tracer brought into the cache or made dirty, and their uses of
-    /// files without O_DIRECT.
-    fn buffered_uses(&self) -> Result<(Uses, Uses)> {
+    /// Pages that others than the tracer brought into the cache or made dirty.
+    fn buffered_uses(&self) -> Result<Vec<(BufferedUse, u64)>> {
         let mut uses = totals::buffered_uses(&self.bpf)?;
         uses.retain(|(buffered_use, _)| buffered_use.tgid != process::id());
-        Ok(uses.into_iter().partition(|(buffered_use, _)| !buffered_use.is_unasked()))
+        Ok(uses)
     }
 
-    /// Leaves a file out whose use without O_DIRECT does not count.
-    ///
-    /// # Errors
-    /// If the maps cannot be written.
-    pub fn rule_out(&mut self, unasked: &BufferedUse) -> Result<()> {
-        unasked::rule_out(&mut self.bpf, unasked)
+    /// See [`Totals::unasked`].
+    fn unasked(&self) -> Result<Vec<(BufferedUse, UnaskedSum)>> {
+        if self.expects_direct { unasked::uses(&self.bpf) } else { Ok(Vec::new()) }
+    }
+
+    /// Leaves a file out that need not be used directly. If that fails, its next first use is sent.
+    pub fn rule_out(&mut self, file: FileId) {
+        let _ = unasked::rule_out(&mut self.bpf, file);
+    }
+
+    /// Forgets a use of a file whose name is not known: its next use is sent again, with the name.
+    pub fn forget(&mut self, unasked: &BufferedUse) {
+        let _ = unasked::forget(&mut self.bpf, unasked);
     }
 
     fn flush_log(&mut self) {
@@ -348,7 +353,8 @@ fn is_reported(event: &Event, complete: &Range<u64>) -> bool {
         Event::File(_) => true,
         Event::RejectedOpen(rejected_open) => rejected_open.task.tgid != process::id(),
         Event::BufferedUse(event) => {
-            event.buffered_use.tgid != process::id() && complete.contains(&event.time_ns)
+            event.buffered_use.is_unasked()
+                || event.buffered_use.tgid != process::id() && complete.contains(&event.time_ns)
         }
     }
 }

@@ -1,21 +1,41 @@
-//! `--expect-direct`: the files that the probes leave out, because no pattern fits their path.
+//! `--expect-direct`: the sums of the probes, and the files that they leave out.
 
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
     maps::{HashMap, PerCpuHashMap},
 };
-use dio_trace_common::abi::{BufferedUse, FileId, UNASKED_CALLS};
+use dio_trace_common::abi::{BufferedUse, FileId, UnaskedSum};
 
-/// Leaves the file of this use out from here on, and forgets the use.
-pub(super) fn rule_out(bpf: &mut Ebpf, unasked: &BufferedUse) -> Result<()> {
+const USES: &str = "UNASKED_USES";
+
+/// The sums over all CPUs.
+pub(super) fn uses(bpf: &Ebpf) -> Result<Vec<(BufferedUse, UnaskedSum)>> {
+    let map = bpf.map(USES).context("the object has no map UNASKED_USES")?;
+    let map = PerCpuHashMap::<_, BufferedUse, UnaskedSum>::try_from(map)?;
+    map.iter()
+        .map(|row| {
+            let (unasked, by_cpu) = row?;
+            let sum = by_cpu.iter().fold(UnaskedSum::default(), |sum, cpu| UnaskedSum {
+                calls: sum.calls + cpu.calls,
+                bytes: sum.bytes + cpu.bytes,
+            });
+            Ok((unasked, sum))
+        })
+        .collect()
+}
+
+/// Leaves a file out from here on.
+pub(super) fn rule_out(bpf: &mut Ebpf, file: FileId) -> Result<()> {
     let map = bpf.map_mut("RULED_OUT").context("the object has no map RULED_OUT")?;
-    HashMap::<_, FileId, u32>::try_from(map)?.insert(unasked.file, 1, 0)?;
-    let map = bpf.map_mut("BUFFERED_USES").context("the object has no map BUFFERED_USES")?;
-    let mut map = PerCpuHashMap::<_, BufferedUse, u64>::try_from(map)?;
-    for how in [unasked.how, unasked.how | UNASKED_CALLS] {
-        // Gone already is fine.
-        let _ = map.remove(&BufferedUse { how, ..*unasked });
-    }
+    Ok(HashMap::<_, FileId, u32>::try_from(map)?.insert(file, 1, 0)?)
+}
+
+/// Forgets a use: if there is another one, it is sent as the first.
+pub(super) fn forget(bpf: &mut Ebpf, unasked: &BufferedUse) -> Result<()> {
+    let map = bpf.map_mut(USES).context("the object has no map UNASKED_USES")?;
+    let mut map = PerCpuHashMap::<_, BufferedUse, UnaskedSum>::try_from(map)?;
+    // Gone already is fine.
+    let _ = map.remove(unasked);
     Ok(())
 }

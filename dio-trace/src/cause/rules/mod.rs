@@ -144,6 +144,7 @@ pub const RULES: &[Rule] = &[
     side_events::OPEN_REFUSED,
     side_events::MIXED_ACCESS,
     side_events::NOT_ASKED,
+    side_events::NOT_ASKED_MMAP,
     side_events::MIXED_SELF,
     unknown::NOT_EXPLAINED,
 ];

@@ -69,6 +69,18 @@ pub(in crate::cause) const NOT_ASKED: Rule = Rule {
     test: no_request,
 };
 
+pub(in crate::cause) const NOT_ASKED_MMAP: Rule = Rule {
+    id: "not-asked-mmap",
+    title: "the file is mapped",
+    means: "A file that --expect-direct names is mapped (mmap). What a program reads and writes through \
+            a mapping goes through the page cache, even if the descriptor is open with O_DIRECT.",
+    proof: "The process mapped the file (mm/util.c:vm_mmap_pgoff).",
+    fix: "read and write it by calls on a descriptor with O_DIRECT, without a mapping",
+    on: "any but DAX",
+    scenario: Scenario::In(&["ext4-512"]),
+    test: no_request,
+};
+
 const fn no_request(_: &Case<'_>) -> Option<Reason> {
     None
 }

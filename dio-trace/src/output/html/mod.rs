@@ -28,7 +28,7 @@ const SCRIPT: &str = concat!(include_str!("format.js"), include_str!("page.js"))
 /// Hashes of [`STYLE`] and [`SCRIPT`] for the Content-Security-Policy: a browser runs nothing else,
 /// whatever the data contains. A test compares them.
 const STYLE_HASH: &str = "sha256-cIGDwrjMczvTGXN31hqvsXZ/gBOfkKKXe+KQz/4pvhs=";
-const SCRIPT_HASH: &str = "sha256-RDEuKeuCfiank+3H69QeevgD4W9yuZw/HbZ3nRo4Iqs=";
+const SCRIPT_HASH: &str = "sha256-hvbWGa4z16Nep0xDGZpB9rGlQbK55sF54Xme4b1mGYY=";
 /// Maximum number of rows of a table. The page says how many are left out.
 const MAX_ROWS: usize = 1_000;
 const SLICES: usize = 128;

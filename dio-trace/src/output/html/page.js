@@ -642,7 +642,7 @@ function mixed() {
 function notAsked() {
   const rows = summary.not_asked;
   return rows.length ? section("Not asked",
-    "Files that are expected to be used directly (--expect-direct), and were used without O_DIRECT.", table({
+    "Files that are expected to be used directly (--expect-direct), and uses of them that did not ask for direct I/O.", table({
     id: "not-asked", caption: "By process and file", rows, sort: 2,
     columns: [
       FILE,
@@ -651,6 +651,7 @@ function notAsked() {
       { title: "Bytes read", number: true, key: row => row.read_bytes, text: row => bytes(row.read_bytes) },
       { title: "Writes", number: true, key: row => row.writes },
       { title: "Bytes written", number: true, key: row => row.write_bytes, text: row => bytes(row.write_bytes) },
+      { title: "Mappings", number: true, key: row => row.mappings },
     ],
     more: row => [pairs([["why", row.why], ["fix", row.fix, "fix"]])] })) : null;
 }

@@ -44,12 +44,10 @@ pub fn check_page(report: &Report, width: usize) -> String {
     wrap("", &format!("{}: {}", report.path, headline(report)), width) + "\n" + &out
 }
 
-/// Who has the file open: those without O_DIRECT first, because their requests are not direct.
+/// Who has the file open, those without O_DIRECT first, because their requests are not direct.
 fn open_by(users: &[OpenUser]) -> String {
     const SHOWN: usize = 6;
-    let mut users: Vec<&OpenUser> = users.iter().collect();
-    users.sort_by_key(|user| user.direct);
-    let user = |user: &&OpenUser| match user.fd {
+    let user = |user: &OpenUser| match user.fd {
         Some(fd) => format!("{}/{} fd {fd} {}", user.comm, user.pid, user.flags),
         None => format!("{}/{} by a mapping", user.comm, user.pid),
     };
@@ -59,11 +57,7 @@ fn open_by(users: &[OpenUser]) -> String {
         0 => String::new(),
         n => format!(" and {n} more (--json)"),
     };
-    let without = match plain {
-        0 => "all with O_DIRECT".to_owned(),
-        n => format!("{n} without O_DIRECT"),
-    };
-    format!("{without}: {}{more}", shown.join(", "))
+    format!("{} times, {plain} without O_DIRECT: {}{more}", users.len(), shown.join(", "))
 }
 
 /// The overall answer, and whether it is proven.

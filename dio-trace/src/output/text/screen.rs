@@ -486,7 +486,8 @@ fn unasked(row: &UnaskedRow) -> String {
     };
     let reads = did(row.reads, "read", row.read_bytes);
     let writes = did(row.writes, "write", row.write_bytes);
-    let calls: Vec<String> = [reads, writes].into_iter().flatten().collect();
+    let mappings = did(row.mappings, "mapping", row.mapped_bytes);
+    let calls: Vec<String> = [reads, writes, mappings].into_iter().flatten().collect();
     let user = &row.user;
     format!("{}: {} by {}/{}; {}", user.path, calls.join(", "), user.comm, user.pid, row.why)
 }

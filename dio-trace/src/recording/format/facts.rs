@@ -197,6 +197,9 @@ impl TaskFact {
     }
 }
 
+/// In a recording, of `how` of a use that did not ask for direct I/O: the row has the calls.
+pub const UNASKED_CALLS: u32 = 1 << 4;
+
 /// Counts since recording began. Rows that did not change since the previous totals are left out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TotalsFact {
@@ -207,7 +210,8 @@ pub struct TotalsFact {
     /// (program, runs that BPF skipped).
     pub skipped: Vec<(String, u64)>,
     pub counters: Vec<CounterFact>,
-    /// (file, process, how, pages) of mixed access.
+    /// (file, process, how, pages) of mixed access; (file, process, how, bytes) of a use that did not
+    /// ask for direct I/O, whose calls are a row with [`UNASKED_CALLS`].
     #[serde(rename = "mixers")]
     pub buffered_uses: Vec<(u64, u32, u32, u64)>,
     /// Requests that the recorder dropped because the disk was too slow.

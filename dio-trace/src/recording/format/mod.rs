@@ -21,7 +21,7 @@ pub use block::{BlockInfo, Damage};
 pub use columns::{Columns, Recorded};
 pub use facts::{
     BufferedUseFact, CounterFact, End, Fact, FileFact, Header, ProcessFact, RejectedOpenFact,
-    Scope, TaskFact, TotalsFact,
+    Scope, TaskFact, TotalsFact, UNASKED_CALLS,
 };
 #[cfg(any(test, fuzzing))]
 pub(crate) use framing::framed;

@@ -45,6 +45,7 @@ use crate::{
     model::{Event, Totals},
     recording::format::{
         BufferedUseFact, CounterFact, End, Fact, Header, Recorded, RejectedOpenFact, TotalsFact,
+        UNASKED_CALLS,
     },
     util::clock::Clock,
 };
@@ -356,7 +357,7 @@ impl Recorder {
         }
         self.base = Base {
             counters: totals.counters.iter().copied().collect(),
-            buffered_uses: totals.uses().copied().collect(),
+            buffered_uses: uses(totals).collect(),
             stats: totals.stats,
             skipped: totals.skipped.iter().cloned().collect(),
             dropped: self.dropped,
@@ -506,7 +507,7 @@ impl Recorder {
             let added = base.map_or(*counter, |base| counter.since(base));
             counters.push(CounterFact::new(file, key, &added));
         }
-        for (buffered_use, pages) in totals.uses() {
+        for (buffered_use, pages) in &uses(totals).collect::<Vec<_>>() {
             let base = self.base.buffered_uses.get(buffered_use);
             if self.sent_buffered_uses.get(buffered_use).or(base) == Some(pages) {
                 continue;
@@ -537,6 +538,15 @@ impl Recorder {
     fn remember(&mut self, totals: &Totals) {
         let requests = |(key, counter): &(CounterKey, Counter)| (*key, counter.requests);
         self.sent = totals.counters.iter().map(requests).collect();
-        self.sent_buffered_uses = totals.uses().copied().collect();
+        self.sent_buffered_uses = uses(totals).collect();
     }
+}
+
+/// The rows of all uses through the page cache, as a recording has them.
+fn uses(totals: &Totals) -> impl Iterator<Item = (BufferedUse, u64)> {
+    let unasked = totals.unasked.iter().flat_map(|(unasked, sum)| {
+        let calls = BufferedUse { how: unasked.how | UNASKED_CALLS, ..*unasked };
+        [(*unasked, sum.bytes), (calls, sum.calls)]
+    });
+    totals.buffered_uses.iter().copied().chain(unasked)
 }

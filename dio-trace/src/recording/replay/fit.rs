@@ -23,12 +23,11 @@ pub(super) fn fit(totals: &mut Totals, enricher: &mut Enricher) -> u64 {
         SHOWN_ROW + 3 * (file.path.len() + file.fs.len() + file.dev.len())
     };
     let mut fits = |key: FileId, tgid: u32| budget.take(cost(key, tgid));
-    let mut left = 0;
-    for uses in [&mut totals.buffered_uses, &mut totals.unasked] {
-        let before = uses.len();
-        uses.retain(|(buffered_use, _)| fits(buffered_use.file, buffered_use.tgid));
-        left += before - uses.len();
-    }
+    let uses = |totals: &Totals| totals.buffered_uses.len() + totals.unasked.len();
+    let before = uses(totals);
+    totals.buffered_uses.retain(|(buffered_use, _)| fits(buffered_use.file, buffered_use.tgid));
+    totals.unasked.retain(|(unasked, _)| fits(unasked.file, unasked.tgid));
+    let left = before - uses(totals);
     let mut order: Vec<u32> = (0..totals.counters.len() as u32).collect();
     let weight = |(key, counter): &(CounterKey, Counter)| (key.finding != 0, counter.requests);
     order.sort_by_key(|at| Reverse(weight(&totals.counters[*at as usize])));

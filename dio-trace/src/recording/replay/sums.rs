@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use dio_trace_common::abi::{
     BufferedUse, Counter, CounterKey, FileId, MIXED_CACHED, MIXED_DIRTIED, MIXED_FILLED, STATS,
-    Stat, UNASKED, UNASKED_CALLS, UNASKED_DONTCACHE, UNASKED_WRITE,
+    Stat, UNASKED, UNASKED_DONTCACHE, UNASKED_MMAP, UNASKED_WRITE, UnaskedSum,
 };
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     },
     model::{AttachMode, Gap, MissingProbe, SELF_TEST, Totals},
     recording::{
-        format::{Header, TotalsFact},
+        format::{Header, TotalsFact, UNASKED_CALLS},
         replay::{
             Replay, Selection, budget,
             fit::fit,
@@ -220,9 +220,9 @@ impl Walk<'_> {
             let file = self.key(file);
             (BufferedUse { file, tgid, how }, pages)
         };
-        let uses = buffered_uses.into_iter().map(row);
-        let (unasked, buffered_uses) =
-            uses.partition(|(buffered_use, _)| buffered_use.is_unasked());
+        let uses: Vec<(BufferedUse, u64)> = buffered_uses.into_iter().map(row).collect();
+        let (unasked, buffered_uses): (Vec<_>, Vec<_>) =
+            uses.into_iter().partition(|(buffered_use, _)| buffered_use.is_unasked());
         Totals {
             kernel: header.kernel.clone(),
             attach: AttachMode::recorded(&header.attach),
@@ -233,14 +233,30 @@ impl Walk<'_> {
             skipped: self.totals.skipped.iter().map(|(p, n)| (escape(p.as_bytes()), *n)).collect(),
             counters,
             buffered_uses,
-            unasked,
+            unasked: merged(unasked),
         }
     }
 }
 
+/// Bytes and calls of each use, which are rows of their own in a recording.
+fn merged(rows: Vec<(BufferedUse, u64)>) -> Vec<(BufferedUse, UnaskedSum)> {
+    let mut sums: HashMap<BufferedUse, UnaskedSum> = HashMap::new();
+    for (unasked, amount) in rows {
+        let key = BufferedUse { how: unasked.how & !UNASKED_CALLS, ..unasked };
+        let sum = sums.entry(key).or_default();
+        if unasked.how & UNASKED_CALLS != 0 {
+            sum.calls = amount;
+        } else {
+            sum.bytes = amount;
+        }
+    }
+    sums.into_iter().collect()
+}
+
 /// True if this version knows what [`BufferedUse::how`] says.
 const fn is_known_use(how: u32) -> bool {
-    const UNASKED_BITS: u32 = UNASKED | UNASKED_WRITE | UNASKED_DONTCACHE | UNASKED_CALLS;
+    const UNASKED_BITS: u32 =
+        UNASKED | UNASKED_WRITE | UNASKED_DONTCACHE | UNASKED_MMAP | UNASKED_CALLS;
     let unasked = how & UNASKED != 0 && how & !UNASKED_BITS == 0;
     unasked || matches!(how, MIXED_CACHED | MIXED_DIRTIED | MIXED_FILLED)
 }

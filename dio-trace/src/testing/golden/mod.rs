@@ -8,7 +8,7 @@ use dio_trace_common::{
     abi::{
         API_IO_URING, API_LIBAIO, API_READV, BY_OPEN, BufferedUse, BufferedUseEvent, Counter,
         CounterKey, EVENT_BUFFERED_USE, EVENT_REJECTED_OPEN, FileId, MIXED_CACHED, MIXED_DIRTIED,
-        OP_WRITE, RejectedOpen, Request, STATS, Stat, Task, UNASKED, UNASKED_CALLS, UNASKED_WRITE,
+        OP_WRITE, RejectedOpen, Request, STATS, Stat, Task, UNASKED, UNASKED_WRITE, UnaskedSum,
         ring, rwf, would_block,
     },
     evidence::seen,
@@ -299,10 +299,8 @@ pub(crate) fn totals() -> Totals {
         counters,
         buffered_uses: vec![(buffered_use(MIXED_CACHED), 3), (buffered_use(MIXED_DIRTIED), 2)],
         unasked: vec![
-            (buffered_use(UNASKED), 8192),
-            (buffered_use(UNASKED | UNASKED_CALLS), 2),
-            (buffered_use(UNASKED | UNASKED_WRITE), 4096),
-            (buffered_use(UNASKED | UNASKED_WRITE | UNASKED_CALLS), 1),
+            (buffered_use(UNASKED), UnaskedSum { calls: 2, bytes: 8192 }),
+            (buffered_use(UNASKED | UNASKED_WRITE), UnaskedSum { calls: 1, bytes: 4096 }),
         ],
     }
 }
