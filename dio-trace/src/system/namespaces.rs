@@ -265,11 +265,11 @@ mod tests {
         thread_local! {
             static READS: Cell<u32> = const { Cell::new(0) };
         }
-        let mut namespaces = Namespaces::default();
-        namespaces.read = |_| {
+        let read = |_| {
             READS.set(READS.get() + 1);
             HashMap::from([(41, mount("/data"))])
         };
+        let mut namespaces = Namespaces { read, ..Namespaces::default() };
         let wanted = |id, dev| MountQuery { tgid: std::process::id(), id, dev: Some(dev) };
         for _ in 0..3 {
             assert!(namespaces.mount(wanted(41, DEV)).is_some());
