@@ -205,7 +205,7 @@ pub fn at(number: u32, kiocb: u64) -> Option<*mut Open> {
 
 /// [`get`], as it lies in the map.
 #[inline(always)]
-pub fn record(kiocb: u64) -> Option<*mut Open> {
+fn record(kiocb: u64) -> Option<*mut Open> {
     let home = REQUESTS.get_ptr_mut(home_slot(kiocb))?;
     // SAFETY: slot rule.
     unsafe {

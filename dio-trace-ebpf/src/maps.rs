@@ -1,9 +1,12 @@
 //! Maps that several modules use, and what maps have in common. (Requests in flight are in
 //! in_flight.rs, threads in thread_table.rs, sums in counters.rs.)
 
-use core::borrow::Borrow;
+use core::{borrow::Borrow, ptr::from_ref};
 
-use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::{
+    btf_maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    helpers::bpf_map_update_elem,
+};
 use dio_trace_common::abi::{BufferedUse, FileId, Request, STATS, Stat};
 
 use crate::record::Field;
@@ -47,11 +50,33 @@ pub static STATS_BY_CPU: PerCpuArray<u64, { STATS }> = PerCpuArray::new();
 #[aya_ebpf::macros::btf_map]
 pub static EVENTS: RingBuf<Request, { 1 << 22 }> = RingBuf::new();
 
+/// Of [`insert_per_cpu`]: only under a new key.
+pub const BPF_NOEXIST: u64 = 1;
+
 /// Inserts under a new key: of several programs that try, one gets true.
 #[inline(always)]
 pub fn insert_new<K, V, const N: usize>(map: &HashMap<K, V, N>, key: &K, value: &V) -> bool {
-    const BPF_NOEXIST: u64 = 1;
     map.insert(key, value, BPF_NOEXIST).is_ok()
+}
+
+/// Inserts into a per-CPU map, for which aya has no method; false if that failed. `flags` are those of
+/// the helper.
+#[inline(always)]
+pub fn insert_per_cpu<K, V, const N: usize>(
+    map: &PerCpuHashMap<K, V, N>,
+    key: &K,
+    value: &V,
+    flags: u64,
+) -> bool {
+    // SAFETY: key and value are of the map's sizes.
+    unsafe {
+        bpf_map_update_elem(
+            from_ref(map).cast_mut().cast(),
+            from_ref(key).cast_mut().cast(),
+            from_ref(value).cast_mut().cast(),
+            flags,
+        ) == 0
+    }
 }
 
 /// A map whose values are read as a whole.

@@ -8,9 +8,7 @@
 //! data=journal ext4 makes pages dirty again in the midst of write-back
 //! (fs/ext4/inode.c:mpage_prepare_extent_to_map), and jbd2 does when it commits.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_map_update_elem, generated::bpf_ktime_get_ns,
-};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_ns};
 use dio_trace_common::{
     abi::{BufferedUse, BufferedUseEvent, EVENT_BUFFERED_USE, MIXED_CACHED, MIXED_FILLED, Stat},
     offsets::ABSENT,
@@ -23,7 +21,10 @@ use crate::{
         ADDRESS_SPACE_HOST, Args, INODE_I_GENERATION, INODE_I_INO, INODE_I_NLINK, INODE_I_RWSEM,
         RW_SEMAPHORE_OWNER, TASK_COMM, TASK_FLAGS, read,
     },
-    maps::{BUFFERED_USES, DIRECT_FILES, DirectFile, EVENTS, SEVERAL, WRITING_BACK, count},
+    maps::{
+        BUFFERED_USES, DIRECT_FILES, DirectFile, EVENTS, SEVERAL, WRITING_BACK, count,
+        insert_per_cpu,
+    },
     record::Field,
     ring::wakeup,
     task,
@@ -166,25 +167,20 @@ pub fn pages(mapping: u64, how: u32, pages: u64) {
 
 #[inline(never)]
 fn first(key: &BufferedUse, pages: u64, direct_user: u32) -> i32 {
-    // SAFETY: key and value are of the map's sizes.
-    let failed = unsafe {
-        bpf_map_update_elem(
-            (&raw const BUFFERED_USES).cast_mut().cast(),
-            core::ptr::from_ref(key).cast_mut().cast(),
-            (&raw const pages).cast_mut().cast(),
-            0,
-        )
-    };
-    if failed != 0 {
+    if !insert_per_cpu(&BUFFERED_USES, key, &pages, 0) {
         count(Stat::LostBufferedUse);
         return 0;
     }
-    if key.how == MIXED_FILLED {
-        return 0;
+    if key.how != MIXED_FILLED {
+        send(key, direct_user);
     }
-    let Some(mut entry) = EVENTS.reserve_untyped::<BufferedUseEvent>(0) else {
-        return 0; // it is in the map, and in the summary
-    };
+    0
+}
+
+/// Sends a use. If there is no room, the sums say it.
+#[inline(always)]
+pub fn send(key: &BufferedUse, direct_user: u32) {
+    let Some(mut entry) = EVENTS.reserve_untyped::<BufferedUseEvent>(0) else { return };
     let event = entry.as_mut_ptr();
     // SAFETY: reserved above with this very size; every member is written.
     unsafe {
@@ -195,5 +191,4 @@ fn first(key: &BufferedUse, pages: u64, direct_user: u32) -> i32 {
         (*event).task = task::identify();
     }
     entry.submit(wakeup());
-    0
 }

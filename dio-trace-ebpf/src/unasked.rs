@@ -5,11 +5,11 @@
 
 use aya_ebpf::{
     btf_maps::{LruHashMap, PerCpuHashMap},
-    helpers::{bpf_get_current_pid_tgid, bpf_map_update_elem, generated::bpf_ktime_get_ns},
+    helpers::bpf_get_current_pid_tgid,
 };
 use dio_trace_common::abi::{
-    BufferedUse, BufferedUseEvent, EVENT_BUFFERED_USE, FILE_UNASKED, FileId, OP_WRITE, Stat,
-    UNASKED, UNASKED_DONTCACHE, UNASKED_MMAP, UNASKED_WRITE, UnaskedSum, rwf,
+    BufferedUse, FILE_UNASKED, FileId, OP_WRITE, Stat, UNASKED, UNASKED_DONTCACHE, UNASKED_MMAP,
+    UNASKED_WRITE, UnaskedSum, rwf,
 };
 
 use crate::{
@@ -21,9 +21,9 @@ use crate::{
         INODE_I_GENERATION, INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, INODE_I_SIZE,
         SUPER_BLOCK_S_DEV, read, read_fast,
     },
-    maps::{EVENTS, count as count_stat},
+    maps::{BPF_NOEXIST, count as count_stat, insert_per_cpu},
+    mixed_access::send,
     record::Field,
-    ring::wakeup,
     task,
 };
 
@@ -93,22 +93,12 @@ fn add(key: &BufferedUse, bytes: u64) -> bool {
 /// The first use of its kind: its file is named, then it is sent.
 #[inline(always)]
 fn first(file: u64, key: &BufferedUse, bytes: u64) {
-    const BPF_NOEXIST: u64 = 1;
     let named = Named::open(file);
     if named.is_internal() {
         return; // of a stacked file system, whose own file was counted
     }
     let sum = UnaskedSum { calls: 1, bytes };
-    // SAFETY: key and value are of the map's sizes.
-    let failed = unsafe {
-        bpf_map_update_elem(
-            (&raw const UNASKED_USES).cast_mut().cast(),
-            core::ptr::from_ref(key).cast_mut().cast(),
-            (&raw const sum).cast_mut().cast(),
-            BPF_NOEXIST,
-        )
-    };
-    if failed != 0 {
+    if !insert_per_cpu(&UNASKED_USES, key, &sum, BPF_NOEXIST) {
         // Another thread was first, or there is no room.
         if !add(key, bytes) {
             count_stat(Stat::LostUnasked);
@@ -117,23 +107,6 @@ fn first(file: u64, key: &BufferedUse, bytes: u64) {
     }
     file_names::emit(&named, &task::identify(), FILE_UNASKED);
     send(key, read(file, &FILE_F_FLAGS));
-}
-
-/// Sends a use. If there is no room, the sums say it, and user space asks for the name when it reads
-/// them.
-#[inline(always)]
-fn send(key: &BufferedUse, flags: u32) {
-    let Some(mut entry) = EVENTS.reserve_untyped::<BufferedUseEvent>(0) else { return };
-    let event = entry.as_mut_ptr();
-    // SAFETY: reserved above with this very size; every member is written.
-    unsafe {
-        (*event).kind = EVENT_BUFFERED_USE;
-        (*event).direct_user = flags;
-        (*event).time_ns = bpf_ktime_get_ns();
-        (*event).buffered_use = *key;
-        (*event).task = task::identify();
-    }
-    entry.submit(wakeup());
 }
 
 /// How many of these bytes are inside the file.

@@ -1,12 +1,11 @@
 //! Calls on files that are open without O_DIRECT, for `--expect-direct`: programs of their own,
 //! which are not loaded without it.
 
+use aya_ebpf::btf_maps::LruHashMap;
 use dio_trace_common::{
     abi::{OP_READ, OP_WRITE, UNASKED, UNASKED_MMAP, rwf},
     offsets::ABSENT,
 };
-
-use aya_ebpf::btf_maps::LruHashMap;
 
 use super::{Asked, aio::is_vectored as aio_is_vectored, io_uring::is_vectored, position};
 use crate::{
