@@ -28,7 +28,7 @@ const SCRIPT: &str = concat!(include_str!("format.js"), include_str!("page.js"))
 /// Hashes of [`STYLE`] and [`SCRIPT`] for the Content-Security-Policy: a browser runs nothing else,
 /// whatever the data contains. A test compares them.
 const STYLE_HASH: &str = "sha256-cIGDwrjMczvTGXN31hqvsXZ/gBOfkKKXe+KQz/4pvhs=";
-const SCRIPT_HASH: &str = "sha256-hvbWGa4z16Nep0xDGZpB9rGlQbK55sF54Xme4b1mGYY=";
+const SCRIPT_HASH: &str = "sha256-WB8KN5RYqLoBdAG6IPioBknbv/5kgthrwe6vTITqw9k=";
 /// Maximum number of rows of a table. The page says how many are left out.
 const MAX_ROWS: usize = 1_000;
 const SLICES: usize = 128;

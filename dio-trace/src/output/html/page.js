@@ -607,6 +607,11 @@ function shorts() {
     ] })) : null;
 }
 
+/** The details of a row that has a cause. */
+function whyAndFix(row) {
+  return [pairs([["why", row.why], ["fix", row.fix, "fix"]])];
+}
+
 function refusals() {
   const rows = summary.refusals;
   return rows.length ? section("O_DIRECT refused",
@@ -619,7 +624,7 @@ function refusals() {
       { title: "FS", key: row => row.fs },
       { title: "Times", number: true, key: row => row.count },
     ],
-    more: row => [pairs([["why", row.why], ["fix", row.fix, "fix"]])] })) : null;
+    more: whyAndFix })) : null;
 }
 
 function mixed() {
@@ -648,12 +653,12 @@ function notAsked() {
       FILE,
       PROCESS,
       { title: "Reads", number: true, key: row => row.reads },
-      { title: "Bytes read", number: true, key: row => row.read_bytes, text: row => bytes(row.read_bytes) },
+      { title: "Bytes read", number: true, key: row => row.read_bytes, show: row => bytes(row.read_bytes), text: () => "" },
       { title: "Writes", number: true, key: row => row.writes },
-      { title: "Bytes written", number: true, key: row => row.write_bytes, text: row => bytes(row.write_bytes) },
+      { title: "Bytes written", number: true, key: row => row.write_bytes, show: row => bytes(row.write_bytes), text: () => "" },
       { title: "Mappings", number: true, key: row => row.mappings },
     ],
-    more: row => [pairs([["why", row.why], ["fix", row.fix, "fix"]])] })) : null;
+    more: whyAndFix })) : null;
 }
 
 function nowait() {
@@ -669,7 +674,7 @@ function nowait() {
       { title: "EAGAIN", number: true, key: row => row.eagain },
       { title: "By a worker", number: true, key: row => row.punted },
     ],
-    more: row => [pairs([["why", row.why], ["fix", row.fix, "fix"]])] })) : null;
+    more: whyAndFix })) : null;
 }
 
 function alignmentProbes() {
