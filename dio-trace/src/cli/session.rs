@@ -15,7 +15,6 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use caps::Capability;
-use dio_trace_common::abi::{FILE_UNASKED, FileId, Stat};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     process::{Child, Command},
@@ -437,7 +436,7 @@ impl Session {
 
     fn take(&mut self, event: Event) -> Result<()> {
         let Self { expected, pipeline, tracer, .. } = self;
-        match unasked_file(&event, expected, &mut pipeline.enricher) {
+        match expected.file_of(&event, &mut pipeline.enricher) {
             None | Some((_, Some(true))) => {}
             Some((file, fits)) => {
                 if fits == Some(false) {
@@ -581,11 +580,11 @@ impl Session {
         let Some(mut recorder) = recorder else { return Ok(()) };
         let enricher = &mut pipeline.enricher;
         let mut totals = tracer.stop(&mut |event| {
-            if is_expected(&event, &expected, enricher) {
+            if expected.takes_event(&event, enricher) {
                 recorder.take(event, enricher);
             }
         })?;
-        last_uses(&mut totals, &expected, enricher);
+        expected.conclude(&mut totals, enricher);
         RecordArgs::finished(&recorder.finish(&totals, enricher))
     }
 
@@ -622,7 +621,7 @@ impl Session {
         } = self;
         let mut result = Ok(());
         let mut totals = tracer.stop(&mut |event| {
-            if result.is_ok() && is_expected(&event, &expected, &mut pipeline.enricher) {
+            if result.is_ok() && expected.takes_event(&event, &mut pipeline.enricher) {
                 let mut sink = Gated {
                     gate: &mut gate,
                     table: &mut table,
@@ -633,7 +632,7 @@ impl Session {
             }
         })?;
         result?;
-        last_uses(&mut totals, &expected, &pipeline.enricher);
+        expected.conclude(&mut totals, &pipeline.enricher);
         let counters = totals.counters.iter().map(|(key, counter)| (key, counter));
         let mut sink = Gated {
             gate: &mut gate,
@@ -650,43 +649,6 @@ impl Session {
         output.sink().summary(&summary)?;
         gate.map_or(Ok(code.unwrap_or(0)), |gate| gate.end(&summary, code))
     }
-}
-
-/// Of an event that says that a file is used without asking for direct I/O: the file, and whether it
-/// is expected to be used directly (`None`: its path is not known). `None` for other events.
-fn unasked_file(
-    event: &Event,
-    expected: &Expected,
-    enricher: &mut Enricher,
-) -> Option<(FileId, Option<bool>)> {
-    match event {
-        Event::File(event) if event.flags & FILE_UNASKED != 0 => {
-            let known = enricher.path(event.file).map(|path| expected.fits(path));
-            let fits = known.or_else(|| enricher.path_of(event).map(|path| expected.fits(&path)));
-            Some((event.file, fits))
-        }
-        Event::BufferedUse(event) if event.buffered_use.is_unasked() => {
-            Some((event.buffered_use.file, expected.takes(&event.buffered_use, enricher)))
-        }
-        _ => None,
-    }
-}
-
-/// True unless the event is of a file that need not be used directly.
-fn is_expected(event: &Event, expected: &Expected, enricher: &mut Enricher) -> bool {
-    unasked_file(event, expected, enricher).is_none_or(|(_, fits)| fits == Some(true))
-}
-
-/// Removes the uses of other files from the last totals. Those of files whose path is not known count
-/// as lost.
-fn last_uses(totals: &mut Totals, expected: &Expected, enricher: &Enricher) {
-    let mut lost = 0;
-    totals.unasked.retain(|(unasked, sum)| {
-        let fits = expected.takes(unasked, enricher);
-        lost += if fits.is_none() { sum.calls } else { 0 };
-        fits == Some(true)
-    });
-    totals.stats[Stat::LostUnasked as usize] += lost;
 }
 
 /// A sink that also passes requests to the gate, if there is one, and to the closing table.

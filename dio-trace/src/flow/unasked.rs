@@ -3,8 +3,8 @@
 use std::{cmp::Reverse, collections::HashMap};
 
 use dio_trace_common::abi::{
-    BufferedUse, FileId, OP_READ, OP_WRITE, UNASKED_DONTCACHE, UNASKED_MMAP, UNASKED_WRITE,
-    UnaskedSum,
+    BufferedUse, FILE_UNASKED, FileId, OP_READ, OP_WRITE, Stat, UNASKED_DONTCACHE, UNASKED_MMAP,
+    UNASKED_WRITE, UnaskedSum,
 };
 use glob::Pattern;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::{
     cause::{Explanation, Unasked, explain_unasked},
     enrich::Enricher,
     flow::{file_user::FileUser, side_events::SideEvents},
-    model::Totals,
+    model::{Event, Totals},
 };
 
 /// A process that uses a file of `--expect-direct` without asking for direct I/O (docs/json.md).
@@ -94,6 +94,43 @@ impl Expected {
     #[must_use]
     pub fn takes(&self, unasked: &BufferedUse, enricher: &Enricher) -> Option<bool> {
         enricher.path(unasked.file).map(|path| self.fits(path))
+    }
+
+    /// Of an event that says that a file is used without asking for direct I/O: the file, and whether
+    /// it is expected to be used directly (`None`: its path is not known). `None` for other events.
+    pub fn file_of(
+        &self,
+        event: &Event,
+        enricher: &mut Enricher,
+    ) -> Option<(FileId, Option<bool>)> {
+        match event {
+            Event::File(event) if event.flags & FILE_UNASKED != 0 => {
+                let known = enricher.path(event.file).map(|path| self.fits(path));
+                let fits = known.or_else(|| enricher.path_of(event).map(|path| self.fits(&path)));
+                Some((event.file, fits))
+            }
+            Event::BufferedUse(event) if event.buffered_use.is_unasked() => {
+                Some((event.buffered_use.file, self.takes(&event.buffered_use, enricher)))
+            }
+            _ => None,
+        }
+    }
+
+    /// True unless the event is of a file that need not be used directly.
+    pub fn takes_event(&self, event: &Event, enricher: &mut Enricher) -> bool {
+        self.file_of(event, enricher).is_none_or(|(_, fits)| fits == Some(true))
+    }
+
+    /// Removes the uses of other files from the last totals. Those of files whose path is not known
+    /// count as lost.
+    pub fn conclude(&self, totals: &mut Totals, enricher: &Enricher) {
+        let mut lost = 0;
+        totals.unasked.retain(|(unasked, sum)| {
+            let fits = self.takes(unasked, enricher);
+            lost += if fits.is_none() { sum.calls } else { 0 };
+            fits == Some(true)
+        });
+        totals.stats[Stat::LostUnasked as usize] += lost;
     }
 }
 

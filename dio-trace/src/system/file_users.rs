@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::{
     system::{
-        open_files::{flag_words, flags_of, numbers},
+        open_files::{flag_words, flags, is_direct, numbers},
         processes,
     },
     util::escape::escape,
@@ -129,14 +129,13 @@ impl Wanted<'_> {
 }
 
 fn descriptor(pid: u32, fd: &str) -> Option<OpenUser> {
-    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
-    let flags = flags_of(&info)?;
+    let flags = flags(pid, fd)?;
     Some(OpenUser {
         pid,
         comm: comm(pid),
         fd: fd.parse().ok(),
         flags: flag_words(flags),
-        direct: flags & libc::O_DIRECT as u32 != 0,
+        direct: is_direct(flags),
     })
 }
 

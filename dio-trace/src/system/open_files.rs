@@ -20,9 +20,7 @@ pub struct DirectFd {
 #[must_use]
 pub fn direct_fds(pid: u32) -> Vec<DirectFd> {
     let mut found: Vec<_> = numbers(pid)
-        .filter(|fd| {
-            is_direct(&fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default())
-        })
+        .filter(|fd| flags(pid, fd).is_some_and(is_direct))
         .filter_map(|fd| {
             let path = fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
             Some(DirectFd { fd, path: escape(path.as_os_str().as_bytes()) })
@@ -49,14 +47,18 @@ pub(crate) fn numbers(pid: u32) -> impl Iterator<Item = String> {
     dir.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok())
 }
 
-/// True if the flags (octal) in /proc/PID/fdinfo/FD contain O_DIRECT. A pipe in packet mode has it,
-/// too.
-fn is_direct(fdinfo: &str) -> bool {
-    flags_of(fdinfo).is_some_and(|flags| flags & libc::O_DIRECT as u32 != 0)
+/// True if the flags of a descriptor contain O_DIRECT. A pipe in packet mode has it, too.
+pub(crate) const fn is_direct(flags: u32) -> bool {
+    flags & libc::O_DIRECT as u32 != 0
+}
+
+/// The flags of a descriptor.
+pub(crate) fn flags(pid: u32, fd: &str) -> Option<u32> {
+    flags_of(&fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?)
 }
 
 /// The flags in /proc/PID/fdinfo/FD, which has them in octal.
-pub(crate) fn flags_of(fdinfo: &str) -> Option<u32> {
+fn flags_of(fdinfo: &str) -> Option<u32> {
     let flags = fdinfo.lines().find_map(|line| line.strip_prefix("flags:"))?;
     u32::from_str_radix(flags.trim(), 8).ok()
 }
@@ -87,9 +89,10 @@ mod tests {
 
     #[test]
     fn flags_are_octal() {
-        assert!(is_direct("pos:\t0\nflags:\t0140000\nmnt_id:\t29\n"));
-        assert!(!is_direct("pos:\t0\nflags:\t0100002\n"));
-        assert!(!is_direct("garbage"));
+        let direct = |fdinfo| flags_of(fdinfo).is_some_and(is_direct);
+        assert!(direct("pos:\t0\nflags:\t0140000\nmnt_id:\t29\n"));
+        assert!(!direct("pos:\t0\nflags:\t0100002\n"));
+        assert!(!direct("garbage"));
     }
 
     #[test]
