@@ -2,7 +2,7 @@
 
 use dio_trace_common::verdict::{Decision, Verdict};
 
-use crate::cause::{Case, Certainty, RULES, Reason, ReasonKind, Rule};
+use crate::cause::{Case, Certainty, RULES, Reason, Rule};
 
 /// The text of a rule that fits a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,8 +11,6 @@ pub struct Explanation {
     pub id: &'static str,
     /// Whether `why` is proven for this request.
     pub certainty: Certainty,
-    /// The kind of the reason, without its numbers.
-    pub kind: ReasonKind,
     /// The reason, in one sentence.
     pub why: String,
     pub fix: String,
@@ -24,7 +22,6 @@ impl Explanation {
         Self {
             id: rule.id,
             certainty: reason.certainty(),
-            kind: reason.kind(),
             why: reason.to_string(),
             fix: reason.fix().unwrap_or(rule.fix).to_owned(),
         }

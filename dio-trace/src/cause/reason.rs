@@ -1,9 +1,8 @@
 //! [`Reason`]: why a rule fits a request, in one sentence, and whether that is proven.
 
-use std::{
-    fmt,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-};
+use std::fmt;
+
+use ahash::HashMap;
 
 /// Whether a reason is proven for the request at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,17 +21,51 @@ pub struct ReasonKind(u64);
 impl ReasonKind {
     /// The kind of a sentence: its words, without those that have a digit or depend on a number.
     pub(crate) fn of(sentence: &str) -> Self {
-        const OF_NUMBER: &[&str] = &["has", "have", "is", "are", "was", "were"];
-        let mut hasher = DefaultHasher::new();
-        for word in sentence.split(|c: char| !c.is_alphanumeric()) {
-            let varies = word.contains(|c: char| c.is_ascii_digit()) || OF_NUMBER.contains(&word);
-            // "1 page" and "2 pages" are alike.
-            let word = word.trim_end_matches('s');
-            if !varies && !word.is_empty() {
-                word.hash(&mut hasher);
+        // FNV-1a: a collision would only hide a sentence.
+        const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+        const PRIME: u64 = 0x0100_0000_01b3;
+        let text = sentence.as_bytes();
+        // The hashes of all words, of this word, and of this word without its last letter.
+        let (mut all, mut word, mut shorter) = (BASIS, BASIS, BASIS);
+        let (mut start, mut has_digit) = (0, false);
+        for end in 0..=text.len() {
+            let byte = text.get(end).copied().unwrap_or(b' ');
+            if byte.is_ascii_alphabetic() || !byte.is_ascii() {
+                shorter = word;
+                word = (word ^ u64::from(byte)).wrapping_mul(PRIME);
+            } else if byte.is_ascii_digit() {
+                has_digit = true;
+            } else {
+                let letters = &text[start..end];
+                let of_number =
+                    matches!(letters, b"has" | b"have" | b"is" | b"are" | b"was" | b"were");
+                if !has_digit && !of_number && !letters.is_empty() {
+                    // "1 page" and "2 pages" are alike.
+                    let hash = if letters.ends_with(b"s") { shorter } else { word };
+                    all = (all ^ hash).wrapping_mul(PRIME);
+                }
+                (word, start, has_digit) = (BASIS, end + 1, false);
             }
         }
-        Self(hasher.finish())
+        Self(all)
+    }
+}
+
+/// The kind of the sentence seen last, by rule: most findings of a rule have the same sentence.
+#[derive(Debug, Default)]
+pub(crate) struct RecentKinds(HashMap<&'static str, (String, ReasonKind)>);
+
+impl RecentKinds {
+    /// [`ReasonKind::of`] a sentence of a rule.
+    pub(crate) fn of(&mut self, rule: &'static str, sentence: &str) -> ReasonKind {
+        if let Some((known, kind)) = self.0.get(rule)
+            && known == sentence
+        {
+            return *kind;
+        }
+        let kind = ReasonKind::of(sentence);
+        self.0.insert(rule, (sentence.to_owned(), kind));
+        kind
     }
 }
 
@@ -74,12 +107,6 @@ impl Reason {
         self.fix.as_deref()
     }
 
-    /// The kind of the reason, by which outputs tell whether they have shown it.
-    #[must_use]
-    pub fn kind(&self) -> ReasonKind {
-        ReasonKind::of(&self.sentence)
-    }
-
     /// Whether the reason is proven.
     #[must_use]
     pub const fn certainty(&self) -> Certainty {
@@ -114,7 +141,7 @@ mod tests {
 
     #[test]
     fn reasons_that_differ_in_numbers_are_of_one_kind() {
-        let kind = |sentence: &str| Reason::proven(sentence).kind();
+        let kind = ReasonKind::of;
         for (one, other) in [
             ("offset 100 is not a multiple of 512", "offset 7 is not a multiple of 4096"),
             ("1 cached page of this file was dropped", "3 cached pages of this file were dropped"),
@@ -129,6 +156,6 @@ mod tests {
         ] {
             assert_ne!(kind(one), kind(other), "{one}");
         }
-        assert_ne!(Reason::likely("it is full").kind(), kind("it is full"));
+        assert_ne!(kind("likely it is full"), kind("it is full"));
     }
 }

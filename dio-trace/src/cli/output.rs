@@ -26,9 +26,12 @@ use crate::{
     },
 };
 
+/// Flushed whenever no event is waiting.
+type Buffered = BufWriter<Box<dyn Write>>;
+
 pub(super) enum Output {
-    Screen(Box<Screen<Box<dyn Write>>>),
-    Json(JsonLines<BufWriter<Box<dyn Write>>>),
+    Screen(Box<Screen<Buffered>>),
+    Json(JsonLines<Buffered>),
     /// One of these without its requests.
     Sums(SumsOnly),
     Nothing(Nothing),
@@ -78,8 +81,9 @@ impl Output {
             }
             None => (Box::new(Stdout::new()), io::stdout().is_terminal()),
         };
+        let out = BufWriter::new(out);
         if common.json {
-            return Ok(Self::Json(JsonLines::new(BufWriter::new(out))));
+            return Ok(Self::Json(JsonLines::new(out)));
         }
         let style = style(terminal, common.all, common.verbose > 0);
         Ok(Self::Screen(Box::new(Screen::new(out, style, Shown::here(common.utc)))))

@@ -60,6 +60,8 @@ use crate::{
 
 /// Time limit without `-d`: a year.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Number of events that are handled before timers and signals are looked at.
+const BATCH: usize = 256;
 /// Maximum time that a line waits in the output buffer.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
 /// Longest time that events are taken before the totals are shown.
@@ -397,6 +399,7 @@ impl Session {
             tokio::select! {
                 event = self.tracer.next() => {
                     self.take(event?)?;
+                    self.take_waiting()?;
                     continue;
                 }
                 wake = self.output.wake() => {
@@ -432,6 +435,15 @@ impl Session {
             }
         }
         Ok(status.map(exit_code))
+    }
+
+    /// Handles the events that are waiting, but not so many that timers and signals have to wait.
+    fn take_waiting(&mut self) -> Result<()> {
+        for _ in 0..BATCH {
+            let Some(event) = self.tracer.waiting() else { return self.output.sink().flush() };
+            self.take(event)?;
+        }
+        Ok(())
     }
 
     fn take(&mut self, event: Event) -> Result<()> {

@@ -1,9 +1,10 @@
 //! A bounded cache of file descriptions.
 
 use dio_trace_common::abi::FileId;
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::hash_map::Entry;
 
 use crate::model::FileInfo;
+use ahash::HashMap;
 
 /// Number of files that are never evicted: the first ones.
 ///
@@ -31,7 +32,7 @@ impl Default for Files {
 
 impl Files {
     fn of(most: (usize, usize)) -> Self {
-        Self { kept: HashMap::new(), passing: HashMap::new(), most }
+        Self { kept: HashMap::default(), passing: HashMap::default(), most }
     }
 
     /// Creates the cache for a recording, which may name more files.

@@ -2,7 +2,6 @@
 //! in its command line.
 
 use std::{
-    collections::HashMap,
     fs::File,
     io::Read as _,
     sync::Arc,
@@ -13,6 +12,7 @@ use crate::{
     system::container::{Container, Containers},
     util::escape::{escape, escape_c, is_escaped_c},
 };
+use ahash::HashMap;
 
 /// Most processes whose names are kept, and longest name in bytes (title: in characters).
 const MAX_NAMES: usize = 1 << 16;

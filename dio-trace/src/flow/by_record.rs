@@ -1,6 +1,6 @@
 //! [`ByRecord`]: sums of requests by what counters do not have: cause, thread, stack or time.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::borrow::Cow;
 
 use crate::{
     flow::{
@@ -10,6 +10,7 @@ use crate::{
     },
     util::clock::Zone,
 };
+use ahash::HashMap;
 
 /// Most groups, and most bytes of their names; further ones are summed under [`OTHERS`].
 const MAX_GROUPS: usize = 65_536;

@@ -3,12 +3,9 @@
 //! Counters have no cause, so these sums are made from the events. They miss the findings whose
 //! events were lost, which the counters still have.
 
-use std::{
-    cmp::Reverse,
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{cmp::Reverse, sync::Arc};
 
+use ahash::{HashMap, HashSet};
 use dio_trace_common::abi::FileId;
 use serde::Serialize;
 

@@ -193,10 +193,9 @@ impl ExplainedRequest {
             buffered_users: &file.buffered_users,
         });
         let cause = explanation.as_ref().map(|explanation| explanation.id);
-        let reason = explanation.as_ref().map(|explanation| explanation.kind);
         let certainty = explanation.as_ref().map(|explanation| explanation.certainty);
         let (why, fix) = explanation.map(|Explanation { why, fix, .. }| (why, fix)).unzip();
-        Self {
+        let mut record = Self {
             v: SCHEMA,
             kind: "request",
             time: clock.wall(request.end_ns),
@@ -237,9 +236,13 @@ impl ExplainedRequest {
             finding: decision.finding,
             stack,
             file: key,
-            reason,
+            reason: None,
             certainty,
+        };
+        if let (Some(rule), Some(why)) = (cause, &record.why) {
+            record.reason = Some(enricher.reason_kind(rule, why));
         }
+        record
     }
 }
 

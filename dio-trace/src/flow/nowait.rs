@@ -4,8 +4,9 @@
 //! each of them is made twice: once in vain, and once more by a thread that may wait. io_uring does
 //! both by itself: it hands such requests to a worker thread.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::cmp::Reverse;
 
+use ahash::HashMap;
 use dio_trace_common::abi::{Counter, CounterKey, FileId, Op, Request, ring};
 use serde::Serialize;
 

@@ -4,8 +4,7 @@
 //! requests that are already decided and filtered, and with the extents and the stack that were
 //! recorded.
 
-use std::collections::HashMap;
-
+use ahash::HashMap;
 use anyhow::Result;
 use dio_trace_common::{
     abi::{BufferedUseEvent, Counter, CounterKey, RejectedOpen, Request},
@@ -69,7 +68,7 @@ impl Pipeline {
             side: SideEvents::default(),
             probes: AlignmentProbes::default(),
             causes: Causes::default(),
-            counted: HashMap::new(),
+            counted: HashMap::default(),
             uncounted: 0,
         }
     }

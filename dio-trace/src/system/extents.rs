@@ -6,13 +6,13 @@
 
 use dio_trace_common::abi::FileId;
 use std::{
-    collections::HashMap,
     fs::File,
     ops::Range,
     os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
 
+use ahash::HashMap;
 /// How long an answer is reused for other requests. Short, because file systems move blocks.
 const RECENT: Duration = Duration::from_millis(100);
 /// Number of files whose last answer is kept.

@@ -1,7 +1,8 @@
 //! Resolves the addresses of a stack to functions.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+use ahash::HashMap;
 use blazesym::{
     Pid,
     symbolize::{
@@ -36,7 +37,7 @@ impl Stacks {
     /// `addresses` reads the map that the probes store stacks in.
     #[must_use]
     pub fn new(addresses: Addresses) -> Self {
-        Self { addresses, known: HashMap::new(), next: 0 }
+        Self { addresses, known: HashMap::default(), next: 0 }
     }
 
     /// The stack with the id `number` of the process `tgid`; `None` if the map does not have it.

@@ -129,7 +129,23 @@ impl Zone {
     #[must_use]
     pub fn time_of_day(&self, wall_ns: u64) -> String {
         let at = self.civil(wall_ns);
-        format!("{:02}:{:02}:{:02}", at.hour(), at.minute(), at.second())
+        let mut text = String::with_capacity("HH:MM:SS".len());
+        for part in [at.hour(), at.minute(), at.second()] {
+            if !text.is_empty() {
+                text.push(':');
+            }
+            let digits = part.unsigned_abs();
+            text.push(char::from(b'0' + digits / 10));
+            text.push(char::from(b'0' + digits % 10));
+        }
+        text
+    }
+
+    /// The day of a time, in days since the epoch.
+    #[must_use]
+    pub fn day(&self, wall_ns: u64) -> i64 {
+        let seconds = i64::try_from(wall_ns / 1_000_000_000).unwrap_or(i64::MAX);
+        seconds.saturating_add(self.offset.into()).div_euclid(86_400)
     }
 
     /// Formats ns since the epoch as `YYYY-MM-DD`.

@@ -3,7 +3,7 @@
 use dio_trace_common::abi::{Counter, CounterKey, FileId};
 
 use crate::{
-    cause::{ALIGNMENT_PROBE, Reason},
+    cause::{ALIGNMENT_PROBE, ReasonKind},
     flow::{alignment_probe::step::Step, decided::Decided, explained::ExplainedRequest},
 };
 
@@ -72,7 +72,7 @@ impl Held {
             cause: Some(ALIGNMENT_PROBE),
             why: Some(why.to_owned()),
             fix: None,
-            reason: Some(Reason::proven(why).kind()),
+            reason: Some(ReasonKind::of(why)),
             ..*self.record
         };
         Settled { end_ns: self.end_ns, counted, record, is_shown }

@@ -17,8 +17,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-
+use ahash::HashMap;
 use dio_trace_common::{
     abi::{Counter, CounterKey, OP_READ, Request},
     verdict::Verdict,

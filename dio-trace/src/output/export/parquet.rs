@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
     fmt::Write as _,
     io::{self, Write},
     mem,
@@ -13,6 +12,7 @@ use std::{
     thread::{Builder, JoinHandle},
 };
 
+use ahash::HashMap;
 use anyhow::{Context as _, Error, Result, anyhow};
 use dio_trace_common::verdict::Outcome;
 use parquet::{

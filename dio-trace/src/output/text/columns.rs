@@ -8,10 +8,11 @@ pub(crate) fn tail(text: &str, width: usize) -> String {
     if len <= width || width == 0 {
         return text.to_owned();
     }
-    let kept: String = text.chars().skip(len - (width - 1)).collect();
-    let whole = kept.find('/').map_or(&kept[..], |at| &kept[at..]);
+    let cut = text.char_indices().nth(len - (width - 1)).map_or(text.len(), |(at, _)| at);
+    let kept = &text[cut..];
+    let whole = kept.find('/').map_or(kept, |at| &kept[at..]);
     // Not "…/" for a name that only just does not fit.
-    let kept = if whole.len() > 1 { whole } else { &kept };
+    let kept = if whole.len() > 1 { whole } else { kept };
     format!("…{kept}")
 }
 
@@ -20,12 +21,35 @@ const LEAST: usize = 16;
 
 /// `path` after the columns `fixed`, in lines of at most `width` characters.
 #[must_use]
-pub(crate) fn with_path(fixed: &str, used: usize, path: &str, width: usize) -> String {
+pub(crate) fn with_path(mut fixed: String, used: usize, path: &str, width: usize) -> String {
     let room = width.saturating_sub(used);
-    if path.chars().count() > room && room < LEAST {
-        return format!("{}\n  {}", fixed.trim_end(), tail(path, width.saturating_sub(2)));
+    let len = path.chars().count();
+    if len <= room {
+        fixed.push_str(path);
+    } else if room < LEAST {
+        fixed.truncate(fixed.trim_end().len());
+        fixed.push_str("\n  ");
+        fixed.push_str(&tail(path, width.saturating_sub(2)));
+    } else {
+        fixed.push_str(&tail(path, room));
     }
-    format!("{fixed}{}", tail(path, room))
+    fixed
+}
+
+/// Appends `text` and at least enough blanks for `width` characters.
+pub(crate) fn left(line: &mut String, text: &str, width: usize) {
+    line.push_str(text);
+    blanks(line, text, width);
+}
+
+/// Appends `text` after enough blanks for `width` characters.
+pub(crate) fn right(line: &mut String, text: &str, width: usize) {
+    blanks(line, text, width);
+    line.push_str(text);
+}
+
+fn blanks(line: &mut String, text: &str, width: usize) {
+    line.extend(std::iter::repeat_n(' ', width.saturating_sub(text.chars().count())));
 }
 
 /// `text` in at most `width` characters. A longer text loses its end.
@@ -43,7 +67,8 @@ pub(crate) fn head(text: &str, width: usize) -> String {
 pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
     let fits = UNITS.iter().find(|(unit, _)| n != 0 && n.is_multiple_of(*unit));
-    fits.map_or_else(|| n.to_string(), |(unit, name)| format!("{}{name}", n / unit))
+    let (number, name) = fits.map_or((n, ""), |(unit, name)| (n / unit, *name));
+    number.to_string() + name
 }
 
 /// `text` wrapped into lines of at most `width` characters. The first line begins with `label`; the
@@ -89,11 +114,11 @@ mod tests {
     #[test]
     fn a_path_without_room_has_its_own_line() {
         let path = "/var/lib/postgresql/base/16384/2619";
-        assert_eq!(with_path("12 R ", 5, path, 60), format!("12 R {path}"));
-        assert_eq!(with_path("12 R ", 5, path, 30), "12 R …/base/16384/2619");
+        assert_eq!(with_path("12 R ".into(), 5, path, 60), format!("12 R {path}"));
+        assert_eq!(with_path("12 R ".into(), 5, path, 30), "12 R …/base/16384/2619");
         let fixed = format!("{:50}", "12 R");
-        assert_eq!(with_path(&fixed, 50, path, 60), format!("12 R\n  {path}"));
-        assert_eq!(with_path(&fixed, 50, "/short", 60), format!("{fixed}/short"));
+        assert_eq!(with_path(fixed.clone(), 50, path, 60), format!("12 R\n  {path}"));
+        assert_eq!(with_path(fixed.clone(), 50, "/short", 60), format!("{fixed}/short"));
     }
 
     #[test]

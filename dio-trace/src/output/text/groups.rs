@@ -73,7 +73,10 @@ fn line(row: &Group, by: By, style: Style, lasted_ns: Option<u64>) -> String {
             let name = head(row.name.rsplit(';').next().unwrap_or_default(), room);
             format!("{fixed}{name}\n{}", frames(&row.name, style))
         }
-        _ if style.cut => with_path(&fixed, fixed.len(), &row.name, style.width) + "\n",
+        _ if style.cut => {
+            let used = fixed.len();
+            with_path(fixed, used, &row.name, style.width) + "\n"
+        }
         _ => format!("{fixed}{}\n", row.name),
     }
 }

@@ -1,8 +1,7 @@
 //! [`Said`]: what the lines of findings have said. A reason is shown once for its cause, and the
 //! lines of a kind and of a cause are bounded.
 
-use std::collections::HashMap;
-
+use ahash::HashMap;
 use dio_trace_common::verdict::Outcome;
 
 use crate::{

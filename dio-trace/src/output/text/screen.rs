@@ -1,11 +1,9 @@
 //! The text output of tracing and `report`: a line per finding with its cause and remedy, then the
 //! closing summary.
 
-use std::{
-    collections::HashSet,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
+use ahash::HashSet;
 use anyhow::Result;
 use dio_trace_common::{
     abi::Op,
@@ -25,7 +23,7 @@ use crate::{
     },
     output::text::{
         cause_blocks::cause_blocks,
-        columns::{bytes, head, with_path, wrap},
+        columns::{bytes, head, left, right, with_path, wrap},
         groups::{CLOSING_ROWS, MAX_ROWS, groups, per_second},
         said::{Bounds, End, Said, Why},
     },
@@ -66,8 +64,8 @@ pub struct Screen<W> {
     headed: bool,
     /// The zone of all times.
     shown: Shown,
-    /// The date of the lines, once it was printed.
-    day: Option<String>,
+    /// The day of the lines, once its date was printed.
+    day: Option<i64>,
 }
 
 impl<W: Write> Screen<W> {
@@ -76,7 +74,7 @@ impl<W: Write> Screen<W> {
             out,
             style,
             said: Said::default(),
-            named: HashSet::new(),
+            named: HashSet::default(),
             causes: Vec::new(),
             headed: false,
             shown,
@@ -86,7 +84,7 @@ impl<W: Write> Screen<W> {
 
     /// Call this if the zone and the date of `time` are already printed.
     pub fn begin(&mut self, time: u64) {
-        self.day = Some(self.shown.zone.date(time));
+        self.day = Some(self.shown.zone.day(time));
     }
 
     /// The writer.
@@ -106,38 +104,53 @@ impl<W: Write> Screen<W> {
     ) -> io::Result<()> {
         self.heading(time)?;
         let fixed = no_request(&self.shown.zone, time, (comm, pid), op);
-        let used = fixed.chars().count() + word.len().max(8) + 1;
-        self.with_path(&format!("{fixed}{} ", self.paint(decided, word)), used, path)
+        self.verdict_and_path(fixed, decided, word, path)
     }
 
     /// Writes the heading before the first line, and the date when it changes: lines have only the
     /// time of day.
     fn heading(&mut self, time: u64) -> io::Result<()> {
-        let day = self.shown.zone.date(time);
-        let is_new = self.day.as_deref() != Some(&day);
-        if is_new && self.day.is_none() {
-            let text = format!("{day}, {}", self.shown.text());
+        let day = self.shown.zone.day(time);
+        if self.headed && self.day == Some(day) {
+            return Ok(());
+        }
+        let is_first = self.day.is_none();
+        let is_new = self.day != Some(day);
+        let date = self.shown.zone.date(time);
+        if is_first {
+            let text = format!("{date}, {}", self.shown.text());
             writeln!(self.out, "{}", wrap("times:  ", &text, self.style.width))?;
         }
         if !self.headed {
             self.headed = true;
             let line = heading();
             let (fixed, last) = line.split_at(line.len() - "FILE".len());
-            self.with_path(fixed, fixed.len(), last)?;
+            self.with_path(fixed.to_owned(), fixed.len(), last)?;
         }
-        if is_new && self.day.is_some() {
-            writeln!(self.out, "date:   {day}")?;
+        if is_new && !is_first {
+            writeln!(self.out, "date:   {date}")?;
         }
         self.day = Some(day);
         Ok(())
     }
 
     fn line(&mut self, r: &ExplainedRequest) -> io::Result<()> {
-        let word = verdict_word(r);
         let fixed = request(&self.shown.zone, r);
-        let used = fixed.chars().count() + word.len().max(8) + 1;
-        let fixed = format!("{fixed}{} ", self.paint((r.verdict, r.outcome), &word));
-        self.with_path(&fixed, used, &r.path)
+        self.verdict_and_path(fixed, (r.verdict, r.outcome), verdict_word(r), &r.path)
+    }
+
+    /// Writes the end of a line: the word of the verdict, and the path.
+    fn verdict_and_path(
+        &mut self,
+        mut line: String,
+        decided: (Verdict, Option<Outcome>),
+        word: &str,
+        path: &str,
+    ) -> io::Result<()> {
+        let used = line.chars().count() + word.len().max(8) + 1;
+        self.paint(&mut line, decided, word);
+        line.push(' ');
+        self.with_path(line, used, path)
     }
 
     /// Remembers a cause for the last line, which names `dio-trace explain`.
@@ -213,24 +226,26 @@ impl<W: Write> Screen<W> {
 
     /// Writes the columns of a line and its path. The first `used` characters of the line are taken;
     /// `fixed` has colours as well.
-    fn with_path(&mut self, fixed: &str, used: usize, path: &str) -> io::Result<()> {
+    fn with_path(&mut self, fixed: String, used: usize, path: &str) -> io::Result<()> {
         let width = if self.style.cut { self.style.width } else { usize::MAX };
-        writeln!(self.out, "{}", with_path(fixed, used, path, width))
+        let mut line = with_path(fixed, used, path, width);
+        line.push('\n');
+        self.out.write_all(line.as_bytes())
     }
 
-    /// The padded word, coloured by severity.
-    fn paint(&self, (verdict, outcome): (Verdict, Option<Outcome>), word: &str) -> String {
-        let padded = format!("{word:<8}");
-        if !self.style.colour {
-            return padded;
-        }
+    /// Appends the padded word, coloured by severity.
+    fn paint(&self, line: &mut String, decided: (Verdict, Option<Outcome>), word: &str) {
+        let (verdict, outcome) = decided;
         let colour = match verdict {
-            Verdict::Fallback | Verdict::Partial | Verdict::Failed => 31,
-            Verdict::Refused | Verdict::Unknown => 33,
-            _ if outcome.is_some_and(Outcome::is_short) => 36,
-            _ => 32,
+            _ if !self.style.colour => return left(line, word, 8),
+            Verdict::Fallback | Verdict::Partial | Verdict::Failed => "\x1b[31m",
+            Verdict::Refused | Verdict::Unknown => "\x1b[33m",
+            _ if outcome.is_some_and(Outcome::is_short) => "\x1b[36m",
+            _ => "\x1b[32m",
         };
-        format!("\x1b[{colour}m{padded}\x1b[0m")
+        line.push_str(colour);
+        left(line, word, 8);
+        line.push_str("\x1b[0m");
     }
 
     /// Writes the end of a run whose rows were already shown (`top`).
@@ -436,7 +451,10 @@ impl<W: Write> Sink for Screen<W> {
         if let (true, Some(stack)) = (lines.is_first, &record.stack) {
             self.stack(stack)?;
         }
-        self.end(lines.end, record.cause)?;
+        Ok(self.end(lines.end, record.cause)?)
+    }
+
+    fn flush(&mut self) -> Result<()> {
         Ok(self.out.flush()?)
     }
 
@@ -515,43 +533,55 @@ pub(crate) const fn letter(op: Op) -> &'static str {
 
 /// The columns of a request's line before its verdict.
 pub(crate) fn request(zone: &Zone, r: &ExplainedRequest) -> String {
-    format!(
-        "{} {:<15} {:<2} {:>8} {:>5} {:>6} ",
-        zone.time_of_day(r.time),
-        process(&r.comm, r.pid),
-        letter(r.op),
-        bytes(r.offset.max(0).unsigned_abs()),
-        bytes(r.len),
-        r.errno.clone().unwrap_or_else(|| bytes(r.ret.unsigned_abs())),
-    )
+    let mut line = begun(zone, r.time, &r.comm, r.pid);
+    left(&mut line, letter(r.op), 2);
+    let got = r.errno.as_ref().map_or_else(|| bytes(r.ret.unsigned_abs()), String::clone);
+    let offset = bytes(r.offset.max(0).unsigned_abs());
+    for (text, width) in [(offset, 8), (bytes(r.len), 5), (got, 6)] {
+        line.push(' ');
+        right(&mut line, &text, width);
+    }
+    line.push(' ');
+    line
 }
 
 /// The columns of a side event's line before its word.
 pub(crate) fn no_request(zone: &Zone, time: u64, (comm, pid): (&str, u32), op: &str) -> String {
-    format!("{} {:<15} {op:<24} ", zone.time_of_day(time), process(comm, pid))
+    let mut line = begun(zone, time, comm, pid);
+    left(&mut line, op, 24);
+    line.push(' ');
+    line
 }
 
-/// `comm/pid`, the name truncated to fit the column.
-fn process(comm: &str, pid: u32) -> String {
-    let pid = pid.to_string();
-    format!("{}/{pid}", head(comm, 14_usize.saturating_sub(pid.len())))
+/// The first columns of a line: the time, and `comm/pid`, the name truncated to fit.
+fn begun(zone: &Zone, time: u64, comm: &str, pid: u32) -> String {
+    // For the whole line, in most cases.
+    let mut line = String::with_capacity(160);
+    line.push_str(&zone.time_of_day(time));
+    line.push(' ');
+    let mut pid = pid.to_string();
+    pid.insert(0, '/');
+    let name = head(comm, 15_usize.saturating_sub(pid.len()));
+    left(&mut line, &(name + &pid), 15);
+    line.push(' ');
+    line
 }
 
 /// The word in the verdict column: the verdict, or the outcome of a healthy request that was short.
-pub(crate) fn verdict_word(record: &ExplainedRequest) -> String {
+pub(crate) fn verdict_word(record: &ExplainedRequest) -> &'static str {
     let ExplainedRequest { verdict, outcome, .. } = record;
     let healthy =
         matches!(verdict, Verdict::Direct | Verdict::Client | Verdict::Dax | Verdict::Memory);
     match outcome {
-        Some(outcome) if healthy && outcome.is_short() => outcome.to_string(),
-        _ => verdict.to_string(),
+        Some(outcome) if healthy && outcome.is_short() => outcome.as_str(),
+        _ => verdict.as_str(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cause::Reason, output::text::said::REASONS, testing::golden::run};
+    use crate::{cause::ReasonKind, output::text::said::REASONS, testing::golden::run};
 
     const STYLE: Style = Style { width: 80, colour: false, cut: true, all: true, verbose: false };
 
@@ -599,7 +629,7 @@ mod tests {
         let mut screen = Screen::new(Vec::new(), style, Shown::ASKED);
         let mut record = run().0.swap_remove(4);
         for reason in reasons {
-            record.reason = Some(Reason::proven(reason).kind());
+            record.reason = Some(ReasonKind::of(reason));
             record.why = Some(reason.clone());
             screen.request(&record).unwrap();
         }

@@ -1,7 +1,8 @@
 //! The findings of the live screen, folded by kind: the latest of each kind and its count.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+use ahash::HashMap;
 use dio_trace_common::verdict::Verdict;
 
 use crate::{

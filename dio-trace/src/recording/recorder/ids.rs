@@ -1,11 +1,9 @@
 //! Assigns ids to files, tasks and stacks. The fact that describes an id is emitted before the id
 //! is first used.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
+use ahash::{HashMap, HashSet};
 use dio_trace_common::abi::FileId;
 
 use crate::{

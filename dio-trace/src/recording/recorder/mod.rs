@@ -17,7 +17,6 @@ mod tests;
 mod writer_thread;
 
 use std::{
-    collections::HashMap,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -28,6 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ahash::HashMap;
 use anyhow::Result;
 use dio_trace_common::{
     abi::{
@@ -219,8 +219,8 @@ impl Recorder {
             queue,
             shared,
             thread,
-            sent: HashMap::new(),
-            sent_buffered_uses: HashMap::new(),
+            sent: HashMap::default(),
+            sent_buffered_uses: HashMap::default(),
             counted: Instant::now(),
             keep: options.keep.clone(),
             segments: 0,

@@ -1,7 +1,8 @@
 //! Reduces the rows of a report to those whose names fit in memory.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::cmp::Reverse;
 
+use ahash::HashMap;
 use dio_trace_common::abi::{Counter, CounterKey, FileId};
 
 use crate::{
@@ -44,7 +45,7 @@ fn sum_up(
     shown: &[bool],
     enricher: &mut Enricher,
 ) -> u64 {
-    let mut sums: HashMap<CounterKey, Counter> = HashMap::new();
+    let mut sums: HashMap<CounterKey, Counter> = HashMap::default();
     let (mut rows, mut shown) = (0, shown.iter());
     counters.retain(|(key, counter)| {
         let keep = shown.next().is_none_or(|shown| *shown);

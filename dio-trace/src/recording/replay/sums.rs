@@ -1,8 +1,7 @@
 //! Counts of a replay: from the totals of the recording, and, if these do not suffice, from its
 //! individual requests.
 
-use std::collections::{HashMap, HashSet};
-
+use ahash::{HashMap, HashSet};
 use dio_trace_common::abi::{
     BufferedUse, Counter, CounterKey, FileId, MIXED_CACHED, MIXED_DIRTIED, MIXED_FILLED, STATS,
     Stat, UNASKED, UNASKED_DONTCACHE, UNASKED_MMAP, UNASKED_WRITE, UnaskedSum,
@@ -111,13 +110,13 @@ impl Walk<'_> {
         let by_requests = uncounted || !self.selection.filter.causes.is_empty();
         let counters: Vec<_> =
             if uncounted { self.counted.take() } else { self.counters.drain().collect() };
-        (self.counters, self.counted) = (HashMap::new(), Counted::default());
+        (self.counters, self.counted) = (HashMap::default(), Counted::default());
         if !uncounted {
             self.left_out.requests = 0; // they are in the totals
         }
         let mut totals = self.as_live(&header, counters, by_requests);
         self.pipeline.change_counters(&mut totals.counters);
-        (self.named_right, self.used) = (HashMap::new(), HashSet::new());
+        (self.named_right, self.used) = (HashMap::default(), HashSet::default());
         self.left_out.rows =
             self.pipeline.left_out() + fit(&mut totals, &mut self.pipeline.enricher);
         self.left_out.rows += self.pipeline.fit_counted(&mut totals, fit);
@@ -240,7 +239,7 @@ impl Walk<'_> {
 
 /// Bytes and calls of each use, which are rows of their own in a recording.
 fn merged(rows: Vec<(BufferedUse, u64)>) -> Vec<(BufferedUse, UnaskedSum)> {
-    let mut sums: HashMap<BufferedUse, UnaskedSum> = HashMap::new();
+    let mut sums: HashMap<BufferedUse, UnaskedSum> = HashMap::default();
     for (unasked, amount) in rows {
         let key = BufferedUse { how: unasked.how & !UNASKED_CALLS, ..unasked };
         let sum = sums.entry(key).or_default();

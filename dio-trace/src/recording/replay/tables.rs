@@ -1,7 +1,8 @@
 //! The tables that a replay uses for every request: by id, and of counters. All are bounded.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+use ahash::HashMap;
 use dio_trace_common::abi::{Counter, CounterKey, FileId};
 
 use crate::{
@@ -24,7 +25,7 @@ pub(super) struct Numbered<T> {
 
 impl<T> Default for Numbered<T> {
     fn default() -> Self {
-        Self { things: Vec::new(), far: HashMap::new() }
+        Self { things: Vec::new(), far: HashMap::default() }
     }
 }
 
@@ -60,7 +61,7 @@ pub(super) struct Stacks {
 
 impl Default for Stacks {
     fn default() -> Self {
-        Self { stacks: HashMap::new(), budget: Budget::stacks() }
+        Self { stacks: HashMap::default(), budget: Budget::stacks() }
     }
 }
 
@@ -118,7 +119,7 @@ pub(super) struct Counted {
 impl Default for Counted {
     fn default() -> Self {
         let recent = vec![usize::MAX; SLOTS];
-        Self { rows: Vec::new(), len: 0, others: 0, index: HashMap::new(), recent }
+        Self { rows: Vec::new(), len: 0, others: 0, index: HashMap::default(), recent }
     }
 }
 
@@ -168,7 +169,7 @@ impl Counted {
     }
 
     pub(super) fn take(&mut self) -> Vec<(CounterKey, Counter)> {
-        self.index = HashMap::new();
+        self.index = HashMap::default();
         let mut all = Vec::with_capacity(self.len);
         for piece in std::mem::take(&mut self.rows) {
             all.extend(piece.into_iter().map(|(_, key, counter)| (key, counter)));

@@ -1,8 +1,7 @@
 //! Processes the items of a recording one by one: collects facts in tables, and passes selected
 //! requests and events to the sink.
 
-use std::collections::{HashMap, HashSet};
-
+use ahash::{HashMap, HashSet};
 use anyhow::Result;
 use dio_trace_common::{
     abi::{Counter, CounterKey, FileId, Request, Task},
@@ -100,11 +99,11 @@ impl<'a> Walk<'a> {
             left_out: LeftOut::default(),
             tasks: Numbered::default(),
             stacks: Stacks::default(),
-            named_right: HashMap::new(),
-            used: HashSet::new(),
+            named_right: HashMap::default(),
+            used: HashSet::default(),
             timeline: Timeline::default(),
-            counters: HashMap::new(),
-            buffered_uses: HashMap::new(),
+            counters: HashMap::default(),
+            buffered_uses: HashMap::default(),
             counted: Counted::default(),
             totals: TotalsFact::default(),
             integrity: Integrity::default(),

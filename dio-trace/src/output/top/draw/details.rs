@@ -132,13 +132,13 @@ fn times(finding: &Finding) -> String {
     }
 }
 
-fn word(finding: &Finding, theme: Theme) -> (String, Style) {
+fn word(finding: &Finding, theme: Theme) -> (&'static str, Style) {
     match &finding.what {
         // A short count or a side effect is less severe than a fallback or an error.
         What::Request(r) if r.ret >= 0 && r.cached_bytes == 0 => (verdict_word(r), theme.odd()),
         What::Request(r) => (verdict_word(r), theme.bad()),
-        What::RejectedOpen(r) => (r.errno.to_owned(), theme.odd()),
-        What::MixedAccess(m) => (m.word.to_owned(), theme.odd()),
+        What::RejectedOpen(r) => (r.errno, theme.odd()),
+        What::MixedAccess(m) => (m.word, theme.odd()),
     }
 }
 
