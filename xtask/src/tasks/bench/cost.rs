@@ -43,6 +43,7 @@ pub(crate) fn main(args: &CostArgs) -> Result<()> {
     packages::ensure(&[packages::VM, packages::SCENARIOS, packages::PEERS])?;
     let costs = measure(&args.kernel, &args.tracer)?;
     println!("\n{}", page::table(&costs));
+    println!("\nWith the tracer's own process:\n\n{}", page::means(&costs));
     println!("{}", page::programs(&costs));
     if args.write {
         let workspace = paths::workspace()?;

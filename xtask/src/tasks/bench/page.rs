@@ -37,6 +37,11 @@ pub(super) fn table(costs: &Costs) -> String {
     grid(costs, |(least, _)| least)
 }
 
+/// The same with the tracer's own process.
+pub(super) fn means(costs: &Costs) -> String {
+    grid(costs, |(_, mean)| mean)
+}
+
 fn grid(costs: &Costs, which: fn((f64, f64)) -> f64) -> String {
     let mut text = String::from("|");
     let mut rule = String::from("\n|---|");
@@ -126,7 +131,7 @@ pub(super) fn whole(costs: &Costs) -> String {
          helped and what did not.\n",
         costs.kernel,
         table(costs),
-        grid(costs, |(_, mean)| mean),
+        means(costs),
         targets(costs),
         programs(costs),
     )
