@@ -25,7 +25,7 @@ use crate::{
         fixtures::{self, Setup},
         harness::Tried,
         matrix::cells,
-        scenarios::{live, released, reports, unprivileged},
+        scenarios::{compat, live, released, reports, unprivileged},
     },
     host::cmd::say,
 };
@@ -85,6 +85,7 @@ pub(crate) fn main(args: &SuiteArgs) -> Result<u8> {
     scenarios::mixed_access(tried, out, &mut judge)?;
     for (scenarios, setups) in [
         (scenarios::WITH_JOURNAL, live::SETUPS),
+        (scenarios::COMPAT, compat::SETUPS),
         (scenarios::PLAIN, unprivileged::SETUPS),
         (scenarios::REPORTS, reports::SETUPS),
         (scenarios::LET_GO, released::SETUPS),

@@ -58,9 +58,6 @@ pub(super) const WITH_JOURNAL: &[Scenario] = &[
     scenario(Scope::Commands, "fail-on", "run --fail-on", gate::RUNS, gate::check),
     scenario(Scope::Commands, "top", "top", live::RUNS, live::check),
     scenario(Scope::Kernel, "rings", "io_uring's rarer features", rings::RUNS, rings::check),
-    // Other architectures have no 32-bit system calls for 64-bit programs.
-    #[cfg(target_arch = "x86_64")]
-    scenario(Scope::Kernel, "compat", "32-bit programs", compat::RUNS, compat::check),
     scenario(
         Scope::Kernel,
         "innocents",
@@ -70,6 +67,13 @@ pub(super) const WITH_JOURNAL: &[Scenario] = &[
     ),
     scenario(Scope::Commands, "stack", "run --stack", stacks::RUNS, stacks::check),
 ];
+
+/// Scenarios that need 32-bit system calls, which only x86-64 has for 64-bit programs.
+pub(super) const COMPAT: &[Scenario] = if cfg!(target_arch = "x86_64") {
+    &[scenario(Scope::Kernel, "compat", "32-bit programs", compat::RUNS, compat::check)]
+} else {
+    &[]
+};
 
 /// Scenarios that need only a folder where reads are direct.
 pub(super) const PLAIN: &[Scenario] = &[
