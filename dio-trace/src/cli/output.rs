@@ -98,6 +98,11 @@ impl Output {
         }
     }
 
+    /// True if requests have lines.
+    pub(super) const fn has_lines(&self) -> bool {
+        matches!(self, Self::Screen(_) | Self::Json(_))
+    }
+
     /// The sink that receives the events.
     pub(super) fn sink(&mut self) -> &mut dyn Sink {
         match self {

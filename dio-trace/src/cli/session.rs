@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use caps::Capability;
+use dio_trace_common::abi::Stat;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     process::{Child, Command},
@@ -40,6 +41,7 @@ use crate::{
         answer::{Basis, Included, conclude},
         explained::{ExplainedRequest, WatchedEffects},
         group::By,
+        lost::{LostRequests, LostRow, with_events},
         pipeline::Pipeline,
         side_events::{MixedAccess, RejectedOpenRow},
         sink::Sink,
@@ -132,8 +134,13 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     enricher.look_around(&family.all());
     give_up_privilege(&tracer);
     let watched = WatchedEffects::by(tracer.coverage().0, page_size());
-    let pipeline = Pipeline::new(enricher, Clock::now(), watched, common.filter())
+    let mut pipeline = Pipeline::new(enricher, Clock::now(), watched, common.filter())
         .with_sight(Sight { sees_all: all, shows_all: all });
+    // Counters know neither the cause of a request nor its latency.
+    let is_countable = common.filter().causes.is_empty() && options.wanted.min_latency_ns == 0;
+    if recorder.is_none() && output.has_lines() && is_countable {
+        pipeline.lost = Some(LostRequests::default());
+    }
     let scope = family.scope(text.clone());
     let family = (common.verbose > 0).then_some(family);
     let table = LiveTable::new(common);
@@ -148,6 +155,8 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         family,
         scope,
         expected: Expected(common.expect_direct.clone()),
+        all,
+        is_idle: true,
         selected,
         started,
     };
@@ -375,6 +384,10 @@ struct Session {
     scope: Scope,
     /// The files of `--expect-direct`.
     expected: Expected,
+    /// Every request has an event, not only findings.
+    all: bool,
+    /// True if no event was waiting when the last ones were taken.
+    is_idle: bool,
     /// True if filters select requests.
     selected: bool,
     /// When tracing began.
@@ -437,12 +450,30 @@ impl Session {
         Ok(status.map(exit_code))
     }
 
+    /// Tells of requests whose own lines were lost, once their number is known.
+    fn tell_lost(&mut self) -> Result<()> {
+        let Self { tracer, pipeline, output, gate, table, exporter, all, is_idle, .. } = self;
+        let Some(lost) = &mut pipeline.lost else { return Ok(()) };
+        let rows = lost.found(*is_idle);
+        let count = tracer.lost_events()?;
+        if lost.wants_counters(count) {
+            let at = Clock::monotonic();
+            lost.compare_with((count, at), with_events(&tracer.counters()?, *all));
+        }
+        let mut sink = Gated { gate, table, exporter, sink: output.sink() };
+        pipeline.lost_requests(rows, &mut sink)
+    }
+
     /// Handles the events that are waiting, but not so many that timers and signals have to wait.
     fn take_waiting(&mut self) -> Result<()> {
         for _ in 0..BATCH {
-            let Some(event) = self.tracer.waiting() else { return self.output.sink().flush() };
+            let Some(event) = self.tracer.waiting() else {
+                self.is_idle = true;
+                return self.output.sink().flush();
+            };
             self.take(event)?;
         }
+        self.is_idle = false;
         Ok(())
     }
 
@@ -553,6 +584,7 @@ impl Session {
     /// Flushes buffered output; returns true if the recorder stopped early.
     fn flush(&mut self) -> Result<bool> {
         self.settle_probes()?;
+        self.tell_lost()?;
         self.output.sink().flush()?;
         if self.recorder.as_mut().is_some_and(Recorder::wants_totals) {
             let totals = self.all_totals()?;
@@ -629,6 +661,7 @@ impl Session {
             mut exporter,
             scope,
             expected,
+            all,
             ..
         } = self;
         let mut result = Ok(());
@@ -653,6 +686,11 @@ impl Session {
             sink: output.sink(),
         };
         pipeline.finish_probes(counters, &mut sink)?;
+        if let Some(lost) = &mut pipeline.lost {
+            let rows = lost
+                .rest(totals.stats[Stat::LostEvent as usize], with_events(&totals.counters, all));
+            pipeline.lost_requests(rows, &mut sink)?;
+        }
         pipeline.change_counters(&mut totals.counters);
         let mut summary = pipeline.summary(&mut totals, &[], u32::MAX);
         summary.scope = scope;
@@ -692,6 +730,10 @@ impl Sink for Gated<'_> {
 
     fn mixed_access(&mut self, mixing: &MixedAccess) -> Result<()> {
         self.sink.mixed_access(mixing)
+    }
+
+    fn lost_requests(&mut self, row: &LostRow) -> Result<()> {
+        self.sink.lost_requests(row)
     }
 }
 

@@ -130,6 +130,12 @@ impl Filter {
             && (self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path)))
     }
 
+    /// True if the filter takes the requests of a counter. It is not asked about their cause.
+    pub(crate) fn takes_counter(&self, key: &CounterKey, enricher: &mut Enricher) -> bool {
+        let by = TotalsFilter::by(self);
+        by.takes_use(key, enricher) && by.takes_process(key.tgid, enricher)
+    }
+
     /// Removes the counters that the filter does not take.
     pub fn retain(&self, totals: &mut Totals, enricher: &mut Enricher) {
         TotalsFilter::by(self).retain(totals, enricher);

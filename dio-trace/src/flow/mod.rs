@@ -11,6 +11,7 @@ pub mod explained;
 pub mod file_user;
 pub mod filter;
 pub mod group;
+pub mod lost;
 pub(crate) mod nothing;
 pub mod nowait;
 pub mod pipeline;

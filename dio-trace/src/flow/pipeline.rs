@@ -19,6 +19,7 @@ use crate::{
         decided::{Decided, LookedUp},
         explained::{ExplainedRequest, WatchedEffects},
         filter::{Filter, TotalsFilter},
+        lost::{LostRequests, LostRow},
         side_events::{MixedAccess, SideEvents},
         sink::Sink,
         summary::Summary,
@@ -51,6 +52,8 @@ pub struct Pipeline {
     probes: AlignmentProbes,
     /// The findings by cause.
     pub causes: Causes,
+    /// The requests whose own events were lost; `None` if no line tells of them.
+    pub lost: Option<LostRequests>,
     /// Requests with a cause that is taken, and how many are left out of it, because there were too
     /// many keys; counted only if the filter is by cause.
     counted: HashMap<CounterKey, Counter>,
@@ -68,6 +71,7 @@ impl Pipeline {
             side: SideEvents::default(),
             probes: AlignmentProbes::default(),
             causes: Causes::default(),
+            lost: None,
             counted: HashMap::default(),
             uncounted: 0,
         }
@@ -92,6 +96,9 @@ impl Pipeline {
             }
             Event::Request(request) => {
                 let decided = Decided::of(request);
+                if let Some(lost) = &mut self.lost {
+                    lost.take(&decided);
+                }
                 if !self.takes_names(request) {
                     return Ok(());
                 }
@@ -296,6 +303,24 @@ impl Pipeline {
             sink.request(&record)?;
         }
         Ok(true)
+    }
+
+    /// Passes on requests whose own lines were lost, as far as the filter takes them.
+    ///
+    /// # Errors
+    /// Errors of the sink.
+    pub fn lost_requests(
+        &mut self,
+        rows: Vec<(CounterKey, u64)>,
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
+        let time = self.clock.wall(Clock::monotonic());
+        for row in rows {
+            if self.filter.takes_counter(&row.0, &mut self.enricher) {
+                sink.lost_requests(&LostRow::new(row, time, &mut self.enricher))?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes a rejected open.

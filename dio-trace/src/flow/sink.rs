@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::flow::{
     explained::ExplainedRequest,
+    lost::LostRow,
     side_events::{MixedAccess, RejectedOpenRow},
     summary::Summary,
 };
@@ -43,6 +44,14 @@ pub trait Sink {
     /// # Errors
     /// The output can take no more.
     fn mixed_access(&mut self, _: &MixedAccess) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes a number of requests whose own lines were lost. Only live tracing calls this.
+    ///
+    /// # Errors
+    /// The output can take no more.
+    fn lost_requests(&mut self, _: &LostRow) -> Result<()> {
         Ok(())
     }
 

@@ -1,11 +1,12 @@
-//! JSON lines (docs/json.md): one line per request, and the summary as the last line.
+//! JSON lines (docs/json.md): one line per request or number of lost ones, and the summary as the
+//! last line.
 
 use std::io::Write;
 
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::flow::{explained::ExplainedRequest, sink::Sink, summary::Summary};
+use crate::flow::{explained::ExplainedRequest, lost::LostRow, sink::Sink, summary::Summary};
 
 /// Writes JSON lines. Rejected opens and mixed access are only in the summary.
 pub struct JsonLines<W> {
@@ -30,6 +31,10 @@ impl<W: Write> Sink for JsonLines<W> {
 
     fn request(&mut self, record: &ExplainedRequest) -> Result<()> {
         self.line(record)
+    }
+
+    fn lost_requests(&mut self, row: &LostRow) -> Result<()> {
+        self.line(row)
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     check, cli, doctor,
-    flow::{explained::ExplainedRequest, summary::Summary},
+    flow::{explained::ExplainedRequest, lost::LostRow, summary::Summary},
     gate,
     output::document::Document,
     testing::golden::{compare, lines},
@@ -22,6 +22,7 @@ fn schema() -> Value {
         any.push(schema);
     };
     kind("request", generator.subschema_for::<ExplainedRequest>());
+    kind("lost_requests", generator.subschema_for::<LostRow>());
     kind("summary", generator.subschema_for::<Summary>());
     kind("report", generator.subschema_for::<Document<'_>>());
     kind("check", generator.subschema_for::<check::Report>());

@@ -8,7 +8,7 @@ use aya::{
     maps::{MapData, RingBuf, StackTraceMap},
 };
 use aya_log::EbpfLogger;
-use dio_trace_common::abi::{BufferedUse, FileId, Stat, UnaskedSum};
+use dio_trace_common::abi::{BufferedUse, Counter, CounterKey, FileId, Stat, UnaskedSum};
 use tokio::{
     io::unix::AsyncFd,
     task::coop::consume_budget,
@@ -256,6 +256,24 @@ impl Tracer {
     /// If the maps cannot be read.
     pub fn totals(&self) -> Result<Totals> {
         self.counted(self.skipped())
+    }
+
+    /// Number of events for which the ring buffer had no room.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn lost_events(&self) -> Result<u64> {
+        totals::stat(&self.bpf, Stat::LostEvent)
+    }
+
+    /// The counters so far, those of the tracer's own requests left out.
+    ///
+    /// # Errors
+    /// If the maps cannot be read.
+    pub fn counters(&self) -> Result<Vec<(CounterKey, Counter)>> {
+        let mut counters = totals::counters(&self.bpf)?;
+        counters.retain(|(key, _)| key.tgid != process::id());
+        Ok(counters)
     }
 
     fn counted(&self, skipped: Vec<(String, u64)>) -> Result<Totals> {

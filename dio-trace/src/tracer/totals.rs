@@ -5,7 +5,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, PerCpuArray, PerCpuHashMap},
 };
-use dio_trace_common::abi::{BufferedUse, Counter, CounterKey, STATS};
+use dio_trace_common::abi::{BufferedUse, Counter, CounterKey, STATS, Stat};
 
 /// Sums the per-CPU statistics.
 pub(super) fn stats(bpf: &Ebpf) -> Result<[u64; STATS]> {
@@ -16,6 +16,13 @@ pub(super) fn stats(bpf: &Ebpf) -> Result<[u64; STATS]> {
         *sum = map.get(&(index as u32), 0)?.iter().sum();
     }
     Ok(sums)
+}
+
+/// Sums one of the per-CPU statistics.
+pub(super) fn stat(bpf: &Ebpf, which: Stat) -> Result<u64> {
+    let map = bpf.map("STATS_BY_CPU").context("the object has no map STATS_BY_CPU")?;
+    let map = PerCpuArray::<_, u64>::try_from(map)?;
+    Ok(map.get(&(which as u32), 0)?.iter().sum())
 }
 
 /// Sums the per-CPU counters of each key.

@@ -15,6 +15,7 @@ use crate::{
         alignment_probe::AlignmentProbeRow,
         explained::ExplainedRequest,
         group::Groups,
+        lost::LostRow,
         nowait::NowaitRow,
         side_events::{MixedAccess, MixedRow, RejectedOpenRow},
         sink::Sink,
@@ -452,6 +453,18 @@ impl<W: Write> Sink for Screen<W> {
             self.stack(stack)?;
         }
         Ok(self.end(lines.end, record.cause)?)
+    }
+
+    /// Writes a number of requests whose lines were lost, unless lines are left out anyway.
+    fn lost_requests(&mut self, row: &LostRow) -> Result<()> {
+        if self.bounds() == Bounds::Few {
+            return Ok(());
+        }
+        let user = &row.user;
+        let op = format!("{}  {} lost", letter(row.op), counted(row.requests, "line"));
+        let decided = (row.verdict, row.outcome);
+        let by = (&user.comm[..], user.pid);
+        Ok(self.side_event(row.time, by, &op, row.verdict.as_str(), decided, &user.path)?)
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -28,6 +28,7 @@ use crate::{
         explained::{ExplainedRequest, WatchedEffects},
         file_user::FileUser,
         group::{By, Groups, groups},
+        lost::LostRow,
         side_events::{MixedAccess, SideEvents},
         sink::Sink,
         summary::{Scope, Summary},
@@ -402,6 +403,7 @@ pub(crate) fn compare(name: &str, text: &str) {
 pub(crate) fn lines() -> Vec<String> {
     let mut lines: Vec<String> =
         records().iter().map(|record| serde_json::to_string(record).unwrap()).collect();
+    lines.push(serde_json::to_string(&lost_requests()).unwrap());
     lines.push(serde_json::to_string(&summary()).unwrap());
     lines
 }
@@ -532,6 +534,12 @@ fn golden_kernels_are_documented() {
     compare("../../../../docs/kernels.md", &crate::output::text::kernel_document());
 }
 
+/// A row of requests whose own lines were lost.
+fn lost_requests() -> LostRow {
+    let (totals, mut enricher) = named();
+    LostRow::new((totals.counters[0].0, 12), Clock::fixed(START).wall(0), &mut enricher)
+}
+
 fn keys(value: &Value) -> BTreeSet<String> {
     value.as_object().unwrap().keys().cloned().collect()
 }
@@ -545,6 +553,10 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
     let stack = &record["stack"];
     assert_eq!(documented("\n`stack`:\n"), keys(stack));
     assert_eq!(documented("\nEach of `frames`:\n"), keys(&stack["frames"][0]));
+    assert_eq!(
+        documented("\n## lost_requests\n"),
+        keys(&serde_json::to_value(lost_requests()).unwrap())
+    );
     assert_eq!(documented("\n## summary\n"), keys(&summary));
     assert_eq!(documented("\nEach of `files`:\n"), keys(&summary["files"][0]));
     assert_eq!(documented("\nEach of `causes`."), keys(&summary["causes"][0]));

@@ -2,7 +2,7 @@
 //! events, the cost of tracing, and whether an output that is not read stops the program.
 use std::{
     fs::{self, File},
-    io::{BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command},
     thread,
@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::{
     guest::{
         bench::{
-            stage::{BLOCK, BLOCKS, FOLDER, attach, make, read_block},
+            stage::{BLOCK, BLOCKS, FOLDER, attach, make, read_block, start},
             usage::{cpu_seconds, seconds, wait},
         },
         contract::{
@@ -26,7 +26,7 @@ use crate::{
         direct_io::{files::open_direct, memory::Buffer},
         harness::{Program, wait_for_go},
     },
-    host::cmd::{say, text},
+    host::cmd::{self, say, text},
 };
 
 const THREADS: u64 = 4;
@@ -58,9 +58,9 @@ pub(crate) struct RateLoadArgs {
 pub(crate) fn main(args: &RateArgs) -> Result<()> {
     make(Path::new(FOLDER))?;
     let mut rows = File::options().append(true).create(true).open(&args.out)?;
-    for output in [Output::None, Output::Read, Output::Stuck] {
+    for output in Output::ALL {
         for pace in PACES {
-            let row = measure(args, output, *pace)?;
+            let row = measure(args, *output, *pace)?;
             say(format!("{row:?}"));
             writeln!(rows, "{}", serde_json::to_string(&row)?)?;
             rows.sync_all()?;
@@ -73,51 +73,55 @@ fn measure(args: &RateArgs, output: Output, pace: u64) -> Result<Rate> {
     let result = Path::new("/tmp/rate.json");
     let mut load = Command::new(std::env::current_exe().context("xtask cannot find itself")?);
     load.args(["guest", "rate-load", "--pace", &pace.to_string(), "--out", text(result)?]);
-    load.args(["--file", &format!("{FOLDER}/journaled")]);
+    // Reads of the journaled file are findings.
+    let name = if output.base() == Output::None { "journaled" } else { "plain" };
+    load.args(["--file", &format!("{FOLDER}/{name}")]);
     let mut load = Program::start(&mut load)?;
-    let watch = match output {
-        Output::None => None,
-        _ => Some(Watch::start(args, output, load.child.id())?),
-    };
+    let traced = output != output.base();
+    let watch = traced.then(|| Watch::start(args, output, load.child.id())).transpose()?;
     load.go()?;
     let load = serde_json::from_slice(&fs::read(result)?)?;
     Ok(Rate { pace, output, load, seen: watch.map(Watch::end).transpose()? })
 }
 
-/// The number of request lines, and the summary.
-type Lines = (u64, Value);
+/// What dio-trace told.
+struct Told {
+    /// Requests with a line of their own.
+    lines: u64,
+    /// Requests in lines with others; `None` for a recording.
+    summed: Option<u64>,
+    summary: Value,
+}
 
 /// dio-trace, attached to the program.
 struct Watch {
     tool: Child,
     /// CPU seconds that attaching took.
     before: f64,
-    /// Reads the rest of dio-trace's output.
-    lines: Box<dyn FnOnce() -> Result<Lines>>,
+    /// Reads the rest of dio-trace's output once it has exited, or before.
+    told: Box<dyn FnOnce() -> Result<Told>>,
 }
 
 impl Watch {
     fn start(args: &RateArgs, output: Output, pid: u32) -> Result<Self> {
-        let (tool, pipe) = attach(&args.tool, pid, &[])?;
-        let lines: Box<dyn FnOnce() -> Result<Lines>> = if output == Output::Stuck {
-            Box::new(|| read(pipe))
-        } else {
-            let thread = thread::spawn(|| read(pipe));
-            Box::new(|| thread.join().unwrap_or_else(|_| bail!("the reader died")))
+        let (tool, told) = match output {
+            Output::Findings | Output::Every => record(&args.tool, pid, output)?,
+            _ => lines(&args.tool, pid, output)?,
         };
-        Ok(Self { before: cpu_seconds(tool.id())?, tool, lines })
+        Ok(Self { before: cpu_seconds(tool.id())?, tool, told })
     }
 
     /// Waits until dio-trace exits, which it does when the program has exited.
     fn end(self) -> Result<Seen> {
-        let (emitted, summary) = (self.lines)()?;
+        let Told { lines, summed, summary } = (self.told)()?;
         let (status, usage) = wait(self.tool.id())?;
         if !status.success() {
             bail!("dio-trace failed ({status})");
         }
         Ok(Seen {
             counted: counted(&summary),
-            told: emitted,
+            told: lines,
+            summed,
             lost: summary["lost"]["ring buffer full"].as_u64().unwrap_or(0),
             cpu_seconds: seconds(&usage) - self.before,
             kib: usage.ru_maxrss as u64,
@@ -125,13 +129,48 @@ impl Watch {
     }
 }
 
-fn read(pipe: ChildStdout) -> Result<Lines> {
-    let (mut emitted, mut last) = (0, String::new());
+/// dio-trace, and what gives its output.
+type Started = (Child, Box<dyn FnOnce() -> Result<Told>>);
+
+/// Attaches dio-trace with JSON lines.
+fn lines(tool: &Path, pid: u32, output: Output) -> Result<Started> {
+    let (child, pipe) = attach(tool, pid, &[])?;
+    if output == Output::Stuck {
+        return Ok((child, Box::new(|| read(pipe))));
+    }
+    let thread = thread::spawn(|| read(pipe));
+    Ok((child, Box::new(|| thread.join().unwrap_or_else(|_| bail!("the reader died")))))
+}
+
+fn read(pipe: ChildStdout) -> Result<Told> {
+    let (mut lines, mut summed, mut last) = (0, 0, String::new());
     for line in BufReader::new(pipe).lines() {
         last = line?;
-        emitted += u64::from(last.contains("\"kind\":\"request\""));
+        lines += u64::from(last.contains("\"kind\":\"request\""));
+        if last.contains("\"kind\":\"lost_requests\"") {
+            summed += serde_json::from_str::<Value>(&last)?["requests"].as_u64().unwrap_or(0);
+        }
     }
-    Ok((emitted, serde_json::from_str(&last).context("the last line is not a summary")?))
+    let summary = serde_json::from_str(&last).context("the last line is not a summary")?;
+    Ok(Told { lines, summed: Some(summed), summary })
+}
+
+/// Records the program.
+fn record(tool: &Path, pid: u32, output: Output) -> Result<Started> {
+    const FILE: &str = "/tmp/rate.dio";
+    let more: &[&str] = if output == Output::Every { &["--all"] } else { &[] };
+    let words = ["record", "-p", &pid.to_string(), "--force", "-o", FILE];
+    let (child, pipe) = start(tool, &[&words, more].concat())?;
+    let reader = tool.to_owned();
+    let told = move || {
+        // Until it exits.
+        io::copy(&mut BufReader::new(pipe), &mut io::sink())?;
+        let report = cmd::output(Command::new(reader).args(["report", "--json", FILE]))?;
+        let report: Value = serde_json::from_str(&report)?;
+        let lines = report["requests_recorded"].as_u64().unwrap_or(0);
+        Ok(Told { lines, summed: None, summary: report["summary"].clone() })
+    };
+    Ok((child, Box::new(told)))
 }
 
 /// The program: its threads read the file's blocks in turn.

@@ -55,10 +55,15 @@ pub(super) fn mount(folder: &Path, options: &[&str]) -> Result<()> {
 /// Attaches dio-trace to a program with the additional arguments `more`, and waits until it traces;
 /// returns the process and its stdout.
 pub(super) fn attach(tool: &Path, pid: u32, more: &[&str]) -> Result<(Child, ChildStdout)> {
+    start(tool, &[&["attach", "-p", &pid.to_string(), "--json"], more].concat())
+}
+
+/// Starts dio-trace with these arguments, and waits until it traces; returns the process and its
+/// stdout.
+pub(super) fn start(tool: &Path, words: &[&str]) -> Result<(Child, ChildStdout)> {
     let traces = Traces::new(Path::new("/tmp"), "bench");
     let mut child = Command::new(tool)
-        .args(["attach", "-p", &pid.to_string(), "--json"])
-        .args(more)
+        .args(words)
         .stdout(Stdio::piped())
         .stderr(File::create(&traces.talk)?)
         .spawn()

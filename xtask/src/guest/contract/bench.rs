@@ -35,10 +35,30 @@ pub(crate) struct Program {
 pub(crate) enum Output {
     /// dio-trace does not run.
     None,
+    /// dio-trace does not run, and the reads would be no findings.
+    NoneDirect,
     /// A program that reads all output.
     Read,
     /// A pipe that nothing reads until the program has exited.
     Stuck,
+    /// A recording of findings.
+    Findings,
+    /// A recording of every request; the reads are direct.
+    Every,
+}
+
+impl Output {
+    /// In the order in which they are measured.
+    pub(crate) const ALL: &[Self] =
+        &[Self::None, Self::Read, Self::Stuck, Self::Findings, Self::NoneDirect, Self::Every];
+
+    /// The one without dio-trace that this is compared with.
+    pub(crate) const fn base(self) -> Self {
+        match self {
+            Self::None | Self::Read | Self::Stuck | Self::Findings => Self::None,
+            Self::NoneDirect | Self::Every => Self::NoneDirect,
+        }
+    }
 }
 
 /// What the load program did.
@@ -65,8 +85,10 @@ pub(crate) struct Rate {
 pub(crate) struct Seen {
     /// Reads in the summary's counters.
     pub(crate) counted: u64,
-    /// Reads that were emitted as events.
+    /// Reads that have a line, or a place in the recording, of their own.
     pub(crate) told: u64,
+    /// Reads that are in a line with others; `None` for a recording, which has none.
+    pub(crate) summed: Option<u64>,
     /// Events that dio-trace reports as lost.
     pub(crate) lost: u64,
     /// dio-trace's CPU time since it attached, in seconds.
