@@ -10,7 +10,7 @@ use crate::{
     cli::{
         subject::Subject,
         trace::{Common, Trace},
-        values::verdict,
+        values::{size, verdict},
         version,
     },
     kernel::{line, page_size, release},
@@ -241,26 +241,12 @@ fn rotation(text: &str) -> Result<(u64, Option<u64>), String> {
     Ok((room(bytes)?, Some(keep.ok_or("KEEP is a number of files, at least 1")?)))
 }
 
-/// Parses "500K", "100M" or "2G" to bytes.
-fn size(text: &str) -> Result<u64, String> {
-    let (number, shift) = match text.trim_end_matches(['B', 'i']).as_bytes().last() {
-        Some(b'K' | b'k') => (text.trim_end_matches(|c: char| c.is_ascii_alphabetic()), 10),
-        Some(b'M' | b'm') => (text.trim_end_matches(|c: char| c.is_ascii_alphabetic()), 20),
-        Some(b'G' | b'g') => (text.trim_end_matches(|c: char| c.is_ascii_alphabetic()), 30),
-        _ => (text, 0),
-    };
-    let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
-    bytes.filter(|n| *n > 0).ok_or_else(|| format!("`{text}` is not a size: 500K, 100M, 2G"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_samples_are_parsed() {
-        assert_eq!((size("500K"), size("2GiB"), size("7")), (Ok(500 << 10), Ok(2 << 30), Ok(7)));
-        assert!(["", "K", "0", "1T", "99999999999G"].iter().all(|bad| size(bad).is_err()));
+    fn rotations_and_samples_are_parsed() {
         assert_eq!(rotation("1M:5"), Ok((1 << 20, Some(5))));
         assert_eq!((rotation("1M"), room("2M")), (Ok((1 << 20, None)), Ok(2 << 20)));
         assert!(["1023K", "1M:", "1M:0", "1M:x", ":5"].iter().all(|bad| rotation(bad).is_err()));

@@ -114,6 +114,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         expect_direct: !common.expect_direct.is_empty(),
         verify_stable: common.verify_stable,
         stacks: common.stack || common.by == Some(By::Stack),
+        ring: common.ring,
         log: common.verbose > 1,
         wanted,
     };

@@ -9,7 +9,7 @@ use crate::{
     cli::{
         filters::{CauseFilter, Filters},
         metrics::MetricsArgs,
-        values::{Mode, ReportFile, SHOW, Suggested, TO, duration, report_file},
+        values::{Mode, ReportFile, SHOW, Suggested, TO, duration, report_file, ring},
     },
     flow::{filter::Filter, group::By},
     gate::Rule,
@@ -89,6 +89,14 @@ pub(super) struct Common {
     /// as most of libaio and io_uring do, are not compared.
     #[arg(long, help_heading = SHOW)]
     pub(super) verify_stable: bool,
+    /// Size of the buffer through which events come from the kernel: 64M; a power of two [default: by
+    /// the number of CPUs]
+    ///
+    /// Events that find no room are lost and counted. Without this option: 1M for each CPU, but 4M at
+    /// least and 64M at most; where every request is wanted 4M for each CPU, 16M at least and 256M at
+    /// most; never more than 1/64 of the memory if that is 4M or more.
+    #[arg(long, value_name = "SIZE", value_parser = ring, help_heading = SHOW)]
+    pub(super) ring: Option<u32>,
     /// Show times in UTC instead of this machine's zone
     #[arg(long, help_heading = SHOW)]
     pub(super) utc: bool,
@@ -125,6 +133,7 @@ impl Common {
             why_eagain: false,
             expect_direct: Vec::new(),
             verify_stable: false,
+            ring: None,
             utc: false,
             verbose: 0,
             json: false,

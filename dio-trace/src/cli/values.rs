@@ -143,9 +143,39 @@ where
     }
 }
 
+/// Parses "500K", "100M" or "2G" to bytes.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let (number, shift) = match text.trim_end_matches(['B', 'i']).as_bytes().last() {
+        Some(b'K' | b'k') => (text.trim_end_matches(|c: char| c.is_ascii_alphabetic()), 10),
+        Some(b'M' | b'm') => (text.trim_end_matches(|c: char| c.is_ascii_alphabetic()), 20),
+        Some(b'G' | b'g') => (text.trim_end_matches(|c: char| c.is_ascii_alphabetic()), 30),
+        _ => (text, 0),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
+    bytes.filter(|n| *n > 0).ok_or_else(|| format!("`{text}` is not a size: 500K, 100M, 2G"))
+}
+
+/// Parses the size of the ring buffer.
+pub(super) fn ring(text: &str) -> Result<u32, String> {
+    const MOST: u64 = 1 << 30;
+    let bytes = size(text)?;
+    let fits = u32::try_from(bytes).ok().filter(|bytes| u64::from(*bytes) <= MOST);
+    fits.ok_or_else(|| "the largest ring buffer is 1G".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_parsed() {
+        assert_eq!((size("500K"), size("2GiB"), size("7")), (Ok(500 << 10), Ok(2 << 30), Ok(7)));
+        assert!(["", "K", "0", "1T", "99999999999G"].iter().all(|bad| size(bad).is_err()));
+        assert_eq!(
+            (ring("1G"), ring("2G").is_err(), ring("9G").is_err()),
+            (Ok(1 << 30), true, true)
+        );
+    }
 
     #[test]
     fn durations_are_parsed() {

@@ -81,6 +81,7 @@ pub fn examine(attach: Option<AttachMode>) -> Report {
             expect_direct: false,
             verify_stable: false,
             stacks: false,
+            ring: None,
             log: false,
             wanted,
         };

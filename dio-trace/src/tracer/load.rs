@@ -27,9 +27,12 @@ static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("DIO_TRACE_OBJECT
 /// depend (build.rs finds it). `cargo xtask bpf --check` verifies that it matches its source.
 pub static OBJECT: &[u8] = &ALIGNED.0;
 
-/// Bytes of the ring buffer if only findings are emitted, which are rare, and if all requests are.
-const RING_FINDINGS: u32 = 4 << 20;
-const RING_ALL: u32 = 16 << 20;
+/// Bytes of the ring buffer: for each CPU, and in all at least and at most. If only findings are
+/// emitted, which are rare; and if all requests are.
+const RING_FINDINGS: (u32, u32, u32) = (1 << 20, 4 << 20, 64 << 20);
+const RING_ALL: (u32, u32, u32) = (4 << 20, 16 << 20, 256 << 20);
+/// The part of the memory that the ring buffer takes at most, if that is more than the least.
+const RING_SHARE: u64 = 64;
 
 /// Most bytes that the counters of all CPUs may take together, and the fewest and most counters
 /// (dio-trace-ebpf/src/counters.rs:COUNTERS_MAX).
@@ -154,7 +157,7 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
         .override_global("WANTED_DEV", &wanted.dev, true)
         .override_global("MIN_LATENCY", &wanted.min_latency_ns, true)
         .override_global("PG_HEAD", &pg_head, true)
-        .map_max_entries("EVENTS", if options.all { RING_ALL } else { RING_FINDINGS });
+        .map_max_entries("EVENTS", ring(options)?);
     if !options.stacks {
         loader.map_max_entries("STACK_TRACES", 1);
     }
@@ -192,11 +195,32 @@ fn is_eperm(error: &Error) -> bool {
     error.chain().any(|cause| code(cause) == Some(libc::EPERM))
 }
 
+/// Bytes of the ring buffer, a power of two.
+fn ring(options: &Options) -> Result<u32> {
+    if let Some(bytes) = options.ring {
+        return Ok(bytes.next_power_of_two().max(page_size() as u32));
+    }
+    // SAFETY: passes no pointers; a negative result is an error.
+    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+    let memory = u64::try_from(pages).unwrap_or(0) * page_size();
+    Ok(ring_of(options.all, cpus()?, memory))
+}
+
+fn ring_of(all: bool, cpus: usize, memory: u64) -> u32 {
+    let (each, least, most) = if all { RING_ALL } else { RING_FINDINGS };
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+    let share = u32::try_from(memory / RING_SHARE).unwrap_or(u32::MAX).max(RING_FINDINGS.1);
+    1 << cpus.saturating_mul(each).clamp(least, most).min(share).ilog2()
+}
+
+fn cpus() -> Result<usize> {
+    aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot count CPUs")
+}
+
 /// The number of counters on this machine. The kernel allocates each one for every possible CPU.
 fn counters() -> Result<u32> {
-    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot count CPUs")?;
     let (least, most) = COUNTERS;
-    let fit = COUNTER_BYTES / (cpus * size_of::<Counter>());
+    let fit = COUNTER_BYTES / (cpus()? * size_of::<Counter>());
     Ok(fit.clamp(least, most) as u32)
 }
 
@@ -224,4 +248,26 @@ fn resolve_members(types: &Types) -> Result<Vec<(&'static str, u32)>> {
             )),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_buffer_grows_with_cpus_and_memory() {
+        const GIB: u64 = 1 << 30;
+        for (all, cpus, memory, mib) in [
+            (false, 1, 2 * GIB, 4),
+            (false, 48, 64 * GIB, 32),
+            (false, 1_000, 64 * GIB, 64),
+            (true, 1, 2 * GIB, 16),
+            (true, 6, 64 * GIB, 16),
+            (true, 64, 1_024 * GIB, 256),
+            (true, 64, 2 * GIB, 32),
+            (true, 64, GIB / 8, 4),
+        ] {
+            assert_eq!(ring_of(all, cpus, memory), mib << 20, "{all} {cpus} {memory}");
+        }
+    }
 }

@@ -48,6 +48,8 @@ pub struct Options {
     pub expect_direct: bool,
     /// Capture the user stack when a request is issued.
     pub stacks: bool,
+    /// Bytes of the ring buffer, at least; `None`: by the numbers of CPUs and pages.
+    pub ring: Option<u32>,
     /// Print the probes' own messages to stderr.
     pub log: bool,
     pub wanted: RequestFilter,

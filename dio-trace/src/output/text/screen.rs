@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use ahash::HashSet;
 use anyhow::Result;
 use dio_trace_common::{
-    abi::Op,
+    abi::{Op, Stat},
     verdict::{Outcome, Verdict},
 };
 
@@ -424,6 +424,11 @@ impl<W: Write> Screen<W> {
             seen.push_str(&format!("; buffers compared {}", count(s.buffers_compared)));
         }
         writeln!(self.out, "{}", wrap("seen:   ", &seen, self.style.width))?;
+        if s.lost.get(Stat::LostEvent.as_str()).is_some_and(|n| *n != 0) {
+            let text = "--ring SIZE holds longer bursts of events, filters make fewer of them \
+                        (--op, --min-latency, --container); the sums have every request";
+            writeln!(self.out, "{}", wrap("lost:   ", text, self.style.width))?;
+        }
         let probes =
             format!("{} attached by {}, kernel {}", s.probes.attached.len(), s.attach, s.kernel);
         writeln!(self.out, "{}", wrap("probes: ", &probes, self.style.width))?;
