@@ -116,7 +116,8 @@ pub(super) fn whole(costs: &Costs) -> String {
          `libaio-32` and `io_uring-32` keep 32 in flight. The journaled file of `fallback-read` is\n\
          read through the page cache, and each of its reads is a finding with an event.\n\
          Peers run xtask/bench/*.bt: a latency histogram of O_DIRECT requests and whether the page\n\
-         cache served them, by file descriptor flags, no more; perf trace and strace show `pread64`.\n\n\
+         cache served them, by file descriptor flags, and a latency histogram of libaio and io_uring from\n\
+         the submission to the completion, no more; perf trace and strace show `pread64`.\n\n\
          ## In the program's own way\n\n\
          What a request takes with no tracer, and what each tracer adds to it.\n\n{}\n\n\
          ## With the tracer's own process\n\n\
