@@ -16,8 +16,7 @@ use strsim::levenshtein;
 pub use case::Case;
 pub use explain::{Explanation, explain, wants_extents};
 pub use forecast::forecast;
-pub(crate) use reason::RecentKinds;
-pub use reason::{Certainty, Reason, ReasonKind};
+pub use reason::{Certainty, Reason, ReasonKind, RecentKinds};
 pub use rules::{
     ALIGNMENT_PROBE, BUFFER_CHANGED, IO_ERRORS, LOOP_BUFFERED, Limits, NOT_EXPLAINED, PUNTED,
     RULES, WAITS, WOULD_BLOCK, limits_of,

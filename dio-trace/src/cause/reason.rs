@@ -53,7 +53,7 @@ impl ReasonKind {
 
 /// The kind of the sentence seen last, by rule: most findings of a rule have the same sentence.
 #[derive(Debug, Default)]
-pub(crate) struct RecentKinds(HashMap<&'static str, (String, ReasonKind)>);
+pub struct RecentKinds(HashMap<&'static str, (String, ReasonKind)>);
 
 impl RecentKinds {
     /// [`ReasonKind::of`] a sentence of a rule.

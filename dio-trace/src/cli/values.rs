@@ -1,6 +1,9 @@
 //! Parsers for the values of command-line options, and the headings of their groups.
 
-use std::{ffi::OsStr, fmt, marker::PhantomData, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    ffi::OsStr, fmt, marker::PhantomData, ops::RangeInclusive, path::PathBuf, str::FromStr,
+    time::Duration,
+};
 
 use clap::{
     ValueEnum,
@@ -157,10 +160,11 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 
 /// Parses the size of the ring buffer.
 pub(super) fn ring(text: &str) -> Result<u32, String> {
-    const MOST: u64 = 1 << 30;
-    let bytes = size(text)?;
-    let fits = u32::try_from(bytes).ok().filter(|bytes| u64::from(*bytes) <= MOST);
-    fits.ok_or_else(|| "the largest ring buffer is 1G".to_owned())
+    // The probes wake the reader when 64 KiB are waiting.
+    const FITS: RangeInclusive<u64> = 256 << 10..=1 << 30;
+    let bytes = Some(size(text)?).filter(|bytes| FITS.contains(bytes));
+    let fits = bytes.and_then(|bytes| u32::try_from(bytes).ok());
+    fits.ok_or_else(|| "a ring buffer has from 256K to 1G".to_owned())
 }
 
 #[cfg(test)]
@@ -171,10 +175,8 @@ mod tests {
     fn sizes_are_parsed() {
         assert_eq!((size("500K"), size("2GiB"), size("7")), (Ok(500 << 10), Ok(2 << 30), Ok(7)));
         assert!(["", "K", "0", "1T", "99999999999G"].iter().all(|bad| size(bad).is_err()));
-        assert_eq!(
-            (ring("1G"), ring("2G").is_err(), ring("9G").is_err()),
-            (Ok(1 << 30), true, true)
-        );
+        assert_eq!((ring("256K"), ring("1G")), (Ok(256 << 10), Ok(1 << 30)));
+        assert!(["255K", "2G", "9G"].iter().all(|bad| ring(bad).is_err()));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! A bounded cache of file descriptions.
 
-use dio_trace_common::abi::FileId;
 use std::collections::hash_map::Entry;
 
-use crate::model::FileInfo;
 use ahash::HashMap;
+use dio_trace_common::abi::FileId;
+
+use crate::model::FileInfo;
 
 /// Number of files that are never evicted: the first ones.
 ///

@@ -20,7 +20,6 @@ use dio_trace_common::abi::{
 };
 
 use crate::{
-    cause::{ReasonKind, RecentKinds},
     model::{BufferedUser, BufferedUsers, FileInfo},
     system::{
         container::Container,
@@ -52,7 +51,6 @@ pub struct Enricher {
     extents: extents::RecentExtents,
     memory: RecentMemory,
     names: Names,
-    reasons: RecentKinds,
     /// `None` if stacks are not captured.
     stacks: Option<Stacks>,
     /// The data comes from a recording, so nothing is looked up on this machine.
@@ -201,11 +199,6 @@ impl Enricher {
             Op::Write => Need::Readable,
         };
         self.memory.look(request.task.tgid, request.user, request.len, need)
-    }
-
-    /// The kind of the reason why a rule fits.
-    pub(crate) fn reason_kind(&mut self, rule: &'static str, why: &str) -> ReasonKind {
-        self.reasons.of(rule, why)
     }
 
     /// Adds a process that uses a file through the page cache. Returns the name of the process.

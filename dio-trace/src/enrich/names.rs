@@ -8,11 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ahash::HashMap;
+
 use crate::{
     system::container::{Container, Containers},
     util::escape::{escape, escape_c, is_escaped_c},
 };
-use ahash::HashMap;
 
 /// Most processes whose names are kept, and longest name in bytes (title: in characters).
 const MAX_NAMES: usize = 1 << 16;

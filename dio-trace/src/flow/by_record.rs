@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use ahash::HashMap;
+
 use crate::{
     flow::{
         explained::ExplainedRequest,
@@ -10,7 +12,6 @@ use crate::{
     },
     util::clock::Zone,
 };
-use ahash::HashMap;
 
 /// Most groups, and most bytes of their names; further ones are summed under [`OTHERS`].
 const MAX_GROUPS: usize = 65_536;

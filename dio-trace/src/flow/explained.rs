@@ -10,7 +10,7 @@ use dio_trace_common::{
 use serde::Serialize;
 
 use crate::{
-    cause::{Case, Certainty, Explanation, ReasonKind, explain},
+    cause::{Case, Certainty, Explanation, ReasonKind, RecentKinds, explain},
     enrich::{Enricher, thread},
     flow::decided::{Decided, LookedUp},
     kernel::probes::Effect,
@@ -162,6 +162,7 @@ impl ExplainedRequest {
         decided: &Decided<'_>,
         looked_up: LookedUp,
         enricher: &mut Enricher,
+        kinds: &mut RecentKinds,
         clock: &Clock,
         watched: WatchedEffects,
     ) -> Self {
@@ -240,7 +241,7 @@ impl ExplainedRequest {
             certainty,
         };
         if let (Some(rule), Some(why)) = (cause, &record.why) {
-            record.reason = Some(enricher.reason_kind(rule, why));
+            record.reason = Some(kinds.of(rule, why));
         }
         record
     }

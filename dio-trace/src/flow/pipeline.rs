@@ -12,6 +12,7 @@ use dio_trace_common::{
 };
 
 use crate::{
+    cause::RecentKinds,
     enrich::Enricher,
     flow::{
         alignment_probe::{AlignmentProbes, Released, Settled, Sight},
@@ -47,6 +48,7 @@ pub struct Pipeline {
     pub enricher: Enricher,
     pub clock: Clock,
     watched: WatchedEffects,
+    kinds: RecentKinds,
     pub filter: Filter,
     side: SideEvents,
     probes: AlignmentProbes,
@@ -67,6 +69,7 @@ impl Pipeline {
             enricher,
             clock,
             watched,
+            kinds: RecentKinds::default(),
             filter,
             side: SideEvents::default(),
             probes: AlignmentProbes::default(),
@@ -276,7 +279,8 @@ impl Pipeline {
 
     /// Explains a request.
     fn explain(&mut self, decided: &Decided<'_>, looked_up: LookedUp) -> ExplainedRequest {
-        ExplainedRequest::new(decided, looked_up, &mut self.enricher, &self.clock, self.watched)
+        let Self { enricher, kinds, clock, watched, .. } = self;
+        ExplainedRequest::new(decided, looked_up, enricher, kinds, clock, *watched)
     }
 
     /// Takes a request that is not passed to the sink: only what it would have had to wait for.

@@ -8,6 +8,7 @@ use dio_trace_common::{
 };
 
 use crate::{
+    cause::RecentKinds,
     enrich::Enricher,
     flow::{
         answer::{Basis, conclude},
@@ -102,10 +103,17 @@ fn run(verbose: bool) -> (String, Summary) {
     let style = Style { width: 80, colour: false, cut: true, all: false, verbose };
     let mut screen = Screen::new(Vec::new(), style, Shown::ASKED);
     let mut causes = Causes::default();
+    let mut kinds = RecentKinds::default();
     for request in &requests {
         let decided = Decided::of(request);
-        let record =
-            ExplainedRequest::new(&decided, LookedUp::default(), &mut enricher, &clock, watched);
+        let record = ExplainedRequest::new(
+            &decided,
+            LookedUp::default(),
+            &mut enricher,
+            &mut kinds,
+            &clock,
+            watched,
+        );
         causes.count(&record);
         screen.request(&record).unwrap();
     }

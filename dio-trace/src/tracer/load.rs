@@ -157,7 +157,7 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
         .override_global("WANTED_DEV", &wanted.dev, true)
         .override_global("MIN_LATENCY", &wanted.min_latency_ns, true)
         .override_global("PG_HEAD", &pg_head, true)
-        .map_max_entries("EVENTS", ring(options)?);
+        .map_max_entries("EVENTS", ring(options));
     if !options.stacks {
         loader.map_max_entries("STACK_TRACES", 1);
     }
@@ -196,31 +196,33 @@ fn is_eperm(error: &Error) -> bool {
 }
 
 /// Bytes of the ring buffer, a power of two.
-fn ring(options: &Options) -> Result<u32> {
+fn ring(options: &Options) -> u32 {
     if let Some(bytes) = options.ring {
-        return Ok(bytes.next_power_of_two().max(page_size() as u32));
+        return bytes.next_power_of_two().max(page_size() as u32);
     }
     // SAFETY: passes no pointers; a negative result is an error.
-    let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
-    let memory = u64::try_from(pages).unwrap_or(0) * page_size();
-    Ok(ring_of(options.all, cpus()?, memory))
+    let of = |name| u64::try_from(unsafe { libc::sysconf(name) }).unwrap_or(0);
+    // Possible CPUs may be many more than there are.
+    let (cpus, memory) = (of(libc::_SC_NPROCESSORS_ONLN), of(libc::_SC_PHYS_PAGES) * page_size());
+    // The ring buffer counts to the memory of this process's cgroup. In a container the file is that
+    // of its own cgroup.
+    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let limit = limit.and_then(|limit| limit.trim().parse().ok()).unwrap_or(u64::MAX);
+    ring_of(options.all, cpus, memory.min(limit))
 }
 
-fn ring_of(all: bool, cpus: usize, memory: u64) -> u32 {
+fn ring_of(all: bool, cpus: u64, memory: u64) -> u32 {
     let (each, least, most) = if all { RING_ALL } else { RING_FINDINGS };
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
     let share = u32::try_from(memory / RING_SHARE).unwrap_or(u32::MAX).max(RING_FINDINGS.1);
     1 << cpus.saturating_mul(each).clamp(least, most).min(share).ilog2()
 }
 
-fn cpus() -> Result<usize> {
-    aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot count CPUs")
-}
-
 /// The number of counters on this machine. The kernel allocates each one for every possible CPU.
 fn counters() -> Result<u32> {
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| error).context("cannot count CPUs")?;
     let (least, most) = COUNTERS;
-    let fit = COUNTER_BYTES / (cpus()? * size_of::<Counter>());
+    let fit = COUNTER_BYTES / (cpus * size_of::<Counter>());
     Ok(fit.clamp(least, most) as u32)
 }
 

@@ -18,7 +18,7 @@ use dio_trace_common::{
 use serde_json::Value;
 
 use crate::{
-    cause::history::Kernels,
+    cause::{RecentKinds, history::Kernels},
     enrich::Enricher,
     flow::{
         alignment_probe::AlignmentProbeRow,
@@ -189,6 +189,7 @@ fn records() -> Vec<ExplainedRequest> {
                 &Decided::of(request),
                 LookedUp::default(),
                 &mut enricher,
+                &mut RecentKinds::default(),
                 &clock,
                 ALL_WATCHED,
             )

@@ -144,6 +144,8 @@ pub(crate) fn report(text: &str) -> Result<Report> {
                 report.summary = serde_json::from_value(value).with_context(at)?;
                 closed = true;
             }
+            // Requests whose events were lost, which the summary counts.
+            Some("lost_requests") => {}
             kind => bail!("{}: kind {kind:?}", at()),
         }
     }
