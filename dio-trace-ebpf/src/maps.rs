@@ -4,7 +4,7 @@
 use core::{borrow::Borrow, ptr::from_ref};
 
 use aya_ebpf::{
-    btf_maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
     helpers::bpf_map_update_elem,
 };
 use dio_trace_common::abi::{BufferedUse, FileId, Request, STATS, Stat};
@@ -49,6 +49,18 @@ pub static STATS_BY_CPU: PerCpuArray<u64, { STATS }> = PerCpuArray::new();
 /// The size is set by the loader.
 #[aya_ebpf::macros::btf_map]
 pub static EVENTS: RingBuf<Request, { 1 << 22 }> = RingBuf::new();
+
+/// Not 0: tracing has ended, and no request is begun any more. Detaching takes seconds, because the
+/// kernel waits for each probe until no task can be in it (kernel/trace/ftrace.c:ftrace_shutdown).
+#[aya_ebpf::macros::btf_map]
+pub static ENDED: Array<u32, 1> = Array::new();
+
+/// True if tracing has ended.
+#[inline(always)]
+pub fn has_ended() -> bool {
+    // SAFETY: a word that user space sets once.
+    ENDED.get_ptr(0).is_some_and(|ended| unsafe { *ended } != 0)
+}
 
 /// Of [`insert_per_cpu`]: only under a new key.
 pub const BPF_NOEXIST: u64 = 1;

@@ -16,7 +16,7 @@ use dio_trace_common::abi::{REQ_COMPAT, REQ_VECTORED, Stat};
 use crate::{
     filter::{Direct, direct, process_wanted},
     kernel_memory::{Args, read_at},
-    maps::count,
+    maps::{count, has_ended},
     preempt::PreemptGuard,
     task::is_compat,
     thread_table::{ThreadRef, get_or_claim},
@@ -35,7 +35,7 @@ struct Admitted {
 fn admitted<A: Args>(ctx: &A, file: u64) -> Option<Admitted> {
     let direct = direct(ctx, file)?;
     let id = bpf_get_current_pid_tgid();
-    if !process_wanted(id) {
+    if !process_wanted(id) || has_ended() {
         return None;
     }
     let guard = PreemptGuard::new();

@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// Flushed whenever no event is waiting.
+/// Flushed whenever no event is waiting, or every 200 ms.
 type Buffered = BufWriter<Box<dyn Write>>;
 
 pub(super) enum Output {
@@ -98,9 +98,13 @@ impl Output {
         }
     }
 
-    /// True if requests have lines.
-    pub(super) const fn has_lines(&self) -> bool {
-        matches!(self, Self::Screen(_) | Self::Json(_))
+    /// True if every request that has an event has a line.
+    pub(super) const fn has_every_line(&self) -> bool {
+        match self {
+            Self::Screen(screen) => screen.has_every_line(),
+            Self::Json(_) => true,
+            Self::Sums(_) | Self::Nothing(_) | Self::Top(_) => false,
+        }
     }
 
     /// The sink that receives the events.

@@ -20,7 +20,7 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     process::{Child, Command},
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, interval, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
 use crate::{
@@ -66,6 +66,8 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 const BATCH: usize = 256;
 /// Maximum time that a line waits in the output buffer.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
+/// How often counters are compared with events, while events are lost.
+const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// Longest time that events are taken before the totals are shown.
 const CATCH_UP: Duration = Duration::from_millis(200);
 /// Time for a command to exit after Ctrl-C before tracing ends without it.
@@ -137,9 +139,8 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let watched = WatchedEffects::by(tracer.coverage().0, page_size());
     let mut pipeline = Pipeline::new(enricher, Clock::now(), watched, common.filter())
         .with_sight(Sight { sees_all: all, shows_all: all });
-    // Counters know neither the cause of a request nor its latency.
-    let is_countable = common.filter().causes.is_empty() && options.wanted.min_latency_ns == 0;
-    if recorder.is_none() && output.has_lines() && is_countable {
+    // Counters do not know the cause of a request.
+    if recorder.is_none() && output.has_every_line() && common.filter().causes.is_empty() {
         pipeline.lost = Some(LostRequests::default());
     }
     let scope = family.scope(text.clone());
@@ -157,7 +158,8 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         scope,
         expected: Expected(common.expect_direct.clone()),
         all,
-        is_idle: true,
+        idle_at: 0,
+        compared: started,
         selected,
         started,
     };
@@ -168,8 +170,8 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let dump_signal = dump_signal.map(signal).transpose()?;
     let code = session.run(watch, limit, ends, dump_signal).await?;
     session.output.stop();
+    session.output.sink().flush()?;
     interactive::quit_at_next_signal();
-    interactive::say_to_person("detaching…");
     match record {
         Some(_) => session.finish_recording().map(|()| code.unwrap_or(0)),
         None => session.finish(code),
@@ -387,8 +389,10 @@ struct Session {
     expected: Expected,
     /// Every request has an event, not only findings.
     all: bool,
-    /// True if no event was waiting when the last ones were taken.
-    is_idle: bool,
+    /// When the ring buffer was last seen empty, CLOCK_MONOTONIC in ns.
+    idle_at: u64,
+    /// When the counters were last compared with the events.
+    compared: Instant,
     /// True if filters select requests.
     selected: bool,
     /// When tracing began.
@@ -407,6 +411,7 @@ impl Session {
     ) -> Result<Option<u8>> {
         let mut end = Instant::now() + limit;
         let mut flush = interval(FLUSH_EVERY);
+        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut interrupted = false;
         let mut status = None;
         loop {
@@ -453,13 +458,14 @@ impl Session {
 
     /// Tells of requests whose own lines were lost, once their number is known.
     fn tell_lost(&mut self) -> Result<()> {
-        let Self { tracer, pipeline, output, gate, table, exporter, all, is_idle, .. } = self;
+        let Self { tracer, pipeline, output, gate, table, exporter, all, idle_at, .. } = self;
         let Some(lost) = &mut pipeline.lost else { return Ok(()) };
-        let rows = lost.found(*is_idle);
+        let rows = lost.found(*idle_at);
         let count = tracer.lost_events()?;
-        if lost.wants_counters(count) {
-            let at = Clock::monotonic();
-            lost.compare_with((count, at), with_events(&tracer.counters()?, *all));
+        if self.compared.elapsed() >= COMPARE_EVERY && lost.wants_counters(count) {
+            let counters = tracer.counters()?;
+            lost.compare_with((count, Clock::monotonic()), with_events(&counters, *all));
+            self.compared = Instant::now();
         }
         let mut sink = Gated { gate, table, exporter, sink: output.sink() };
         pipeline.lost_requests(rows, &mut sink)
@@ -469,12 +475,11 @@ impl Session {
     fn take_waiting(&mut self) -> Result<()> {
         for _ in 0..BATCH {
             let Some(event) = self.tracer.waiting() else {
-                self.is_idle = true;
+                self.idle_at = Clock::monotonic();
                 return self.output.sink().flush();
             };
             self.take(event)?;
         }
-        self.is_idle = false;
         Ok(())
     }
 
@@ -619,9 +624,9 @@ impl Session {
         Ok(())
     }
 
-    /// Stops tracing and ends the recording with the final totals.
+    /// Stops tracing, ends the recording with the final totals, and detaches the probes.
     fn finish_recording(self) -> Result<()> {
-        let Self { tracer, mut pipeline, recorder, expected, .. } = self;
+        let Self { mut tracer, mut pipeline, recorder, expected, .. } = self;
         let Some(mut recorder) = recorder else { return Ok(()) };
         let enricher = &mut pipeline.enricher;
         let mut totals = tracer.stop(&mut |event| {
@@ -630,7 +635,9 @@ impl Session {
             }
         })?;
         expected.conclude(&mut totals, enricher);
-        RecordArgs::finished(&recorder.finish(&totals, enricher))
+        let result = RecordArgs::finished(&recorder.finish(&totals, enricher));
+        detach(tracer);
+        result
     }
 
     /// What the figures of the summary stand for.
@@ -649,12 +656,12 @@ impl Session {
         }
     }
 
-    /// Stops tracing, writes the summary and returns the exit code. `code` is the command's exit
+    /// Stops tracing, writes the summary, detaches the probes, and returns the exit code. `code` is the command's exit
     /// code; `None` if there is none or it has not ended.
     fn finish(self, code: Option<u8>) -> Result<u8> {
         let basis = self.basis();
         let Self {
-            tracer,
+            mut tracer,
             mut pipeline,
             mut output,
             mut gate,
@@ -698,7 +705,9 @@ impl Session {
         conclude(&mut summary, &pipeline.causes, &basis);
         summary.groups = table.groups(&totals, &mut pipeline.enricher);
         output.sink().summary(&summary)?;
-        gate.map_or(Ok(code.unwrap_or(0)), |gate| gate.end(&summary, code))
+        let code = gate.map_or(Ok(code.unwrap_or(0)), |gate| gate.end(&summary, code));
+        detach(tracer);
+        code
     }
 }
 
@@ -736,6 +745,12 @@ impl Sink for Gated<'_> {
     fn lost_requests(&mut self, row: &LostRow) -> Result<()> {
         self.sink.lost_requests(row)
     }
+}
+
+/// Detaches the probes, once everything is said.
+fn detach(tracer: Tracer) {
+    interactive::say_to_person("detaching…");
+    drop(tracer);
 }
 
 /// Waits for the signal; without one, waits for ever.

@@ -4,7 +4,7 @@
 
 use ahash::HashMap;
 use dio_trace_common::{
-    abi::{Counter, CounterKey, OP_WRITE, Op},
+    abi::{Counter, CounterKey, OP_WRITE, Op, Request},
     verdict::{Outcome, Verdict},
 };
 use serde::Serialize;
@@ -15,8 +15,8 @@ use crate::{
     util::errno,
 };
 
-/// Most counters whose events are counted: as many as there can be counters, and some that have lost
-/// their place to others.
+/// Most keys whose events are counted: as many as there can be counters, and keys that found no place
+/// among them.
 const MAX_KEYS: usize = 32_768;
 /// How long an event may take from its counter to the ring buffer, on a CPU that does other work
 /// meanwhile, in ns.
@@ -66,13 +66,15 @@ impl LostRow {
 #[derive(Clone, Copy, Default)]
 struct Known {
     events: u64,
+    /// Events of requests that completed after the snapshot.
+    later: u64,
     /// Requests that rows have said to be lost.
     told: u64,
 }
 
 /// Counters as they were at a time.
 struct Snapshot {
-    /// CLOCK_MONOTONIC in ns.
+    /// When they had been read, CLOCK_MONOTONIC in ns.
     at: u64,
     requests: Vec<(CounterKey, u64)>,
 }
@@ -91,13 +93,15 @@ pub struct LostRequests {
 impl LostRequests {
     /// Takes an event.
     pub fn take(&mut self, decided: &Decided<'_>) {
-        let key = CounterKey::of(decided.request, &decided.decision);
-        self.latest = self.latest.max(decided.request.end_ns);
-        if let Some(known) = self.known.get_mut(&key) {
-            known.events += 1;
-        } else if self.known.len() < MAX_KEYS {
-            self.known.insert(key, Known { events: 1, told: 0 });
+        let (request, key) = (decided.request, key(decided));
+        self.latest = self.latest.max(request.end_ns);
+        if self.known.len() >= MAX_KEYS && !self.known.contains_key(&key) {
+            return;
         }
+        let known = self.known.entry(key).or_default();
+        let is_later = self.snapshot.as_ref().is_some_and(|snapshot| request.end_ns > snapshot.at);
+        let count = if is_later { &mut known.later } else { &mut known.events };
+        *count += 1;
     }
 
     /// True if [`Self::compare_with`] is to be called, after `lost` events were lost.
@@ -106,7 +110,8 @@ impl LostRequests {
         lost > self.lost && self.snapshot.is_none()
     }
 
-    /// Takes the counters of this moment, of requests that have events.
+    /// Takes counters of requests that have events, which had been read at the time `at`
+    /// (CLOCK_MONOTONIC in ns).
     pub fn compare_with(
         &mut self,
         (lost, at): (u64, u64),
@@ -116,13 +121,23 @@ impl LostRequests {
         self.snapshot = Some(Snapshot { at, requests: counters.collect() });
     }
 
-    /// What was lost until the last [`Self::compare_with`], once all events of that time were taken:
-    /// `is_idle` if none is waiting. Each request is in one answer.
-    pub fn found(&mut self, is_idle: bool) -> Vec<(CounterKey, u64)> {
-        let latest = self.latest;
-        let all_taken = |snapshot: &mut Snapshot| is_idle || latest > snapshot.at + SLACK;
-        let snapshot = self.snapshot.take_if(all_taken);
-        snapshot.map_or_else(Vec::new, |snapshot| self.missing(snapshot.requests.into_iter()))
+    /// What was lost until the last [`Self::compare_with`], once all events of that time were taken.
+    /// `idle_at` is when the ring buffer was last seen empty. Each request is in one answer.
+    pub fn found(&mut self, idle_at: u64) -> Vec<(CounterKey, u64)> {
+        let seen = self.latest.max(idle_at);
+        let Some(snapshot) = self.snapshot.take_if(|snapshot| seen > snapshot.at + SLACK) else {
+            return Vec::new();
+        };
+        let rows = self.missing(snapshot.requests.into_iter());
+        self.end_snapshot();
+        rows
+    }
+
+    fn end_snapshot(&mut self) {
+        self.snapshot = None;
+        for known in self.known.values_mut() {
+            known.events += std::mem::take(&mut known.later);
+        }
     }
 
     /// What is not yet told, by the last counters, if `lost` events were lost.
@@ -131,6 +146,7 @@ impl LostRequests {
         lost: u64,
         counters: impl Iterator<Item = (CounterKey, u64)>,
     ) -> Vec<(CounterKey, u64)> {
+        self.end_snapshot();
         if lost == 0 { Vec::new() } else { self.missing(counters) }
     }
 
@@ -152,6 +168,13 @@ impl LostRequests {
     }
 }
 
+/// The key under which the probes have counted the request, even if the evidence changed before its
+/// event was sent.
+fn key(Decided { request, decision }: &Decided<'_>) -> CounterKey {
+    let Request { verdict, outcome, finding, .. } = **request;
+    CounterKey { verdict, outcome, finding, ..CounterKey::of(request, decision) }
+}
+
 /// Keys and numbers of the counters of requests that have events: of findings, or of all requests.
 pub fn with_events(
     counters: &[(CounterKey, Counter)],
@@ -163,8 +186,6 @@ pub fn with_events(
 
 #[cfg(test)]
 mod tests {
-    use dio_trace_common::abi::Request;
-
     use super::*;
 
     /// Takes `count` events, the last at `end_ns`; returns their counter's key.
@@ -174,7 +195,7 @@ mod tests {
         for _ in 0..count {
             lost.take(&decided);
         }
-        CounterKey::of(&request, &decided.decision)
+        key(&decided)
     }
 
     #[test]
@@ -184,15 +205,24 @@ mod tests {
         assert!(!lost.wants_counters(0) && lost.wants_counters(5));
         lost.compare_with((5, 2), [(key, 15)].into_iter());
         assert!(!lost.wants_counters(9), "one comparison at a time");
-        // Events of that time may be waiting.
-        assert_eq!(lost.found(false), []);
-        take(&mut lost, 1, 2 + SLACK);
-        assert_eq!(lost.found(false), []);
-        take(&mut lost, 1, 3 + SLACK);
-        assert_eq!(lost.found(false), [(key, 3)]);
-        assert_eq!(lost.found(true), []);
-        assert_eq!(lost.rest(6, [(key, 17)].into_iter()), [(key, 2)]);
-        assert_eq!(lost.rest(6, [(key, 17)].into_iter()), []);
+        // Events of that time may be waiting, one of which comes.
+        take(&mut lost, 1, 2);
+        assert_eq!(lost.found(2 + SLACK), []);
+        take(&mut lost, 7, 3 + SLACK);
+        assert_eq!(lost.found(0), [(key, 4)]);
+        assert_eq!(lost.found(u64::MAX), []);
+        // 18 events, and 4 that were told.
+        assert_eq!(lost.rest(6, [(key, 24)].into_iter()), [(key, 2)]);
+        assert_eq!(lost.rest(6, [(key, 24)].into_iter()), []);
+    }
+
+    #[test]
+    fn an_empty_ring_buffer_says_that_all_events_were_taken() {
+        let mut lost = LostRequests::default();
+        let key = take(&mut lost, 1, 1);
+        lost.compare_with((1, 5), [(key, 2)].into_iter());
+        assert_eq!(lost.found(5 + SLACK), [], "seen empty before an event could arrive");
+        assert_eq!(lost.found(6 + SLACK), [(key, 1)]);
     }
 
     #[test]

@@ -9,4 +9,4 @@ mod totals;
 pub use event::Event;
 pub use file_info::{BufferedUser, BufferedUsers, FileInfo};
 pub use request_filter::RequestFilter;
-pub use totals::{AttachMode, Gap, MissingProbe, SELF_TEST, Totals};
+pub use totals::{AttachMode, Gap, MissingProbe, SELF_TEST, Totals, in_flight};

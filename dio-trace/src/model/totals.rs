@@ -89,8 +89,14 @@ impl Totals {
     /// Requests issued whose completion was not seen by the time the tracer stopped.
     #[must_use]
     pub const fn in_flight(&self) -> u64 {
-        self.stat(Stat::Begun)
-            .saturating_sub(self.stat(Stat::Ended))
-            .saturating_sub(self.stat(Stat::Unmatched))
+        in_flight(&self.stats)
     }
+}
+
+/// Requests issued whose completion was not seen.
+#[must_use]
+pub const fn in_flight(stats: &[u64; STATS]) -> u64 {
+    stats[Stat::Begun as usize]
+        .saturating_sub(stats[Stat::Ended as usize])
+        .saturating_sub(stats[Stat::Unmatched as usize])
 }

@@ -285,7 +285,7 @@ fn attach_tracepoint(bpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()>
 }
 
 /// Detaches and unloads a program of any type.
-pub(super) fn unload(program: &mut Program) -> Result<(), ProgramError> {
+fn unload(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::FEntry(p) => p.unload(),
         Program::FExit(p) => p.unload(),

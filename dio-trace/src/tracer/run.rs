@@ -1,6 +1,10 @@
 //! The running tracer: start it, read its events and totals, stop it.
 
-use std::{ops::Range, process, time::Duration};
+use std::{
+    ops::Range,
+    process, thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Error, Result, anyhow};
 use aya::{
@@ -17,11 +21,11 @@ use tokio::{
 
 use crate::{
     kernel::{preflight, release},
-    model::{AttachMode, Event, Gap, MissingProbe, Totals},
+    model::{AttachMode, Event, Gap, MissingProbe, Totals, in_flight},
     system::symbols::Stacks,
     tracer::{
         Options, Scope,
-        attach::{Coverage, Progress, attach_all, unload},
+        attach::{Coverage, Progress, attach_all},
         decode::decode,
         info::skipped_runs,
         load::{self, Kernel},
@@ -33,6 +37,8 @@ use crate::{
 /// How long an event may wait in the ring buffer before it is read. The probes wake the reader only
 /// when 64 KiB are waiting.
 const FETCH_EVERY: Duration = Duration::from_millis(20);
+/// How long requests in flight may take to complete once tracing ends.
+const IN_FLIGHT: Duration = Duration::from_millis(500);
 /// How long an event may wait if it has a stack. Shorter, because addresses cannot be resolved once
 /// the process has exited.
 const FETCH_STACKS_EVERY: Duration = Duration::from_millis(2);
@@ -221,26 +227,39 @@ impl Tracer {
         }
     }
 
-    /// Detaches the probes, passes the rest of the ring buffer to `sink`, and reads the totals.
+    /// Lets no more requests begin, waits a moment for those in flight, passes the rest of the ring
+    /// buffer to `sink`, and reads the totals. The probes stay attached until the tracer is dropped,
+    /// which takes seconds.
     ///
     /// # Errors
     /// If the maps cannot be read.
-    pub fn stop(mut self, sink: &mut dyn FnMut(Event)) -> Result<Totals> {
+    pub fn stop(&mut self, sink: &mut dyn FnMut(Event)) -> Result<Totals> {
         let skipped = self.skipped();
         self.complete.end = Clock::monotonic();
         let (buffered_uses, unasked) = (self.buffered_uses()?, self.unasked()?);
-        // Issue probes were attached last and are detached first, so that open requests can
-        // complete.
-        for name in self.coverage.programs.iter().rev() {
-            if let Some(program) = self.bpf.program_mut(name) {
-                let _ = unload(program);
-            }
-        }
+        totals::end(&mut self.bpf)?;
+        self.settle(sink)?;
         while let Some(event) = self.waiting() {
             sink(event);
         }
         self.flush_log();
         Ok(Totals { buffered_uses, unasked, ..self.counted(skipped)? })
+    }
+
+    /// Waits until no request is in flight, but not for long. Passes events to `sink` meanwhile.
+    fn settle(&mut self, sink: &mut dyn FnMut(Event)) -> Result<()> {
+        let end = Instant::now() + IN_FLIGHT;
+        loop {
+            while let Some(event) = self.waiting() {
+                sink(event);
+            }
+            let done = in_flight(&totals::stats(&self.bpf)?) == 0 || Instant::now() >= end;
+            // The last ones have ended, but are perhaps not yet counted and sent.
+            thread::sleep(IN_FLIGHT / 50);
+            if done {
+                return Ok(());
+            }
+        }
     }
 
     /// True if the maps can be read with the current capabilities.

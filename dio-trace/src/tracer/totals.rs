@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
-    maps::{HashMap, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
 use dio_trace_common::abi::{BufferedUse, Counter, CounterKey, STATS, Stat};
 
@@ -16,6 +16,12 @@ pub(super) fn stats(bpf: &Ebpf) -> Result<[u64; STATS]> {
         *sum = map.get(&(index as u32), 0)?.iter().sum();
     }
     Ok(sums)
+}
+
+/// Lets no more requests begin.
+pub(super) fn end(bpf: &mut Ebpf) -> Result<()> {
+    let map = bpf.map_mut("ENDED").context("the object has no map ENDED")?;
+    Ok(Array::<_, u32>::try_from(map)?.set(0, 1, 0)?)
 }
 
 /// Sums one of the per-CPU statistics.

@@ -161,6 +161,11 @@ impl<W: Write> Screen<W> {
         }
     }
 
+    /// True if no line is left out.
+    pub const fn has_every_line(&self) -> bool {
+        self.style.all
+    }
+
     /// Which lines are left out.
     const fn bounds(&self) -> Bounds {
         match self.style {
@@ -462,14 +467,15 @@ impl<W: Write> Sink for Screen<W> {
 
     /// Writes a number of requests whose lines were lost, unless lines are left out anyway.
     fn lost_requests(&mut self, row: &LostRow) -> Result<()> {
-        if self.bounds() == Bounds::Few {
+        if !self.has_every_line() {
             return Ok(());
         }
         let user = &row.user;
         let op = format!("{}  {} lost", letter(row.op), counted(row.requests, "line"));
         let decided = (row.verdict, row.outcome);
         let by = (&user.comm[..], user.pid);
-        Ok(self.side_event(row.time, by, &op, row.verdict.as_str(), decided, &user.path)?)
+        let word = word_of(row.verdict, row.outcome);
+        Ok(self.side_event(row.time, by, &op, word, decided, &user.path)?)
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -587,7 +593,10 @@ fn begun(zone: &Zone, time: u64, comm: &str, pid: u32) -> String {
 
 /// The word in the verdict column: the verdict, or the outcome of a healthy request that was short.
 pub(crate) fn verdict_word(record: &ExplainedRequest) -> &'static str {
-    let ExplainedRequest { verdict, outcome, .. } = record;
+    word_of(record.verdict, record.outcome)
+}
+
+fn word_of(verdict: Verdict, outcome: Option<Outcome>) -> &'static str {
     let healthy =
         matches!(verdict, Verdict::Direct | Verdict::Client | Verdict::Dax | Verdict::Memory);
     match outcome {
