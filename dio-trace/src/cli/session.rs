@@ -66,7 +66,7 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 const BATCH: usize = 256;
 /// Maximum time that a line waits in the output buffer.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
-/// How often counters are compared with events, while events are lost.
+/// How often lost events are looked for.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// Longest time that events are taken before the totals are shown.
 const CATCH_UP: Duration = Duration::from_millis(200);
@@ -391,7 +391,7 @@ struct Session {
     all: bool,
     /// When the ring buffer was last seen empty, CLOCK_MONOTONIC in ns.
     idle_at: u64,
-    /// When the counters were last compared with the events.
+    /// When lost events were last looked for.
     compared: Instant,
     /// True if filters select requests.
     selected: bool,
@@ -461,11 +461,13 @@ impl Session {
         let Self { tracer, pipeline, output, gate, table, exporter, all, idle_at, .. } = self;
         let Some(lost) = &mut pipeline.lost else { return Ok(()) };
         let rows = lost.found(*idle_at);
-        let count = tracer.lost_events()?;
-        if self.compared.elapsed() >= COMPARE_EVERY && lost.wants_counters(count) {
-            let counters = tracer.counters()?;
-            lost.compare_with((count, Clock::monotonic()), with_events(&counters, *all));
+        if self.compared.elapsed() >= COMPARE_EVERY {
             self.compared = Instant::now();
+            let count = tracer.lost_events()?;
+            if lost.wants_counters(count) {
+                let counters = tracer.counters()?;
+                lost.compare_with((count, Clock::monotonic()), with_events(&counters, *all));
+            }
         }
         let mut sink = Gated { gate, table, exporter, sink: output.sink() };
         pipeline.lost_requests(rows, &mut sink)
@@ -656,8 +658,8 @@ impl Session {
         }
     }
 
-    /// Stops tracing, writes the summary, detaches the probes, and returns the exit code. `code` is the command's exit
-    /// code; `None` if there is none or it has not ended.
+    /// Stops tracing, writes the summary, detaches the probes, and returns the exit code. `code` is the
+    /// command's exit code; `None` if there is none or it has not ended.
     fn finish(self, code: Option<u8>) -> Result<u8> {
         let basis = self.basis();
         let Self {

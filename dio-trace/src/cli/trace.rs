@@ -94,8 +94,7 @@ pub(super) struct Common {
     ///
     /// Events that find no room are lost and counted. Without this option: 1M for each CPU, but 4M at
     /// least and 64M at most; where every request is wanted 4M for each CPU, 16M at least and 256M at
-    /// most; never more than 1/64 of the
-    /// memory, or of the container's limit, if that is 4M or more.
+    /// most; never more than 1/64 of the memory, or of the container's limit, if that is 4M or more.
     #[arg(long, value_name = "SIZE", value_parser = ring, help_heading = SHOW)]
     pub(super) ring: Option<u32>,
     /// Show times in UTC instead of this machine's zone

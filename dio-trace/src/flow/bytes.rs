@@ -2,7 +2,7 @@
 
 use dio_trace_common::{
     abi::{Counter, CounterKey},
-    verdict::Verdict,
+    verdict::{Outcome, Verdict},
 };
 use serde::Serialize;
 
@@ -42,6 +42,11 @@ impl Bytes {
         self.direct += other.direct;
         self.cached += other.cached;
     }
+}
+
+/// The outcome of this number; `None` if there is none.
+pub(crate) fn outcome(number: u8) -> Option<Outcome> {
+    Outcome::from_u8(number).filter(|outcome| *outcome != Outcome::None)
 }
 
 /// A counter's verdict; `Unknown` if a recording has a number that this version does not know.

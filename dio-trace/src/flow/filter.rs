@@ -132,8 +132,7 @@ impl Filter {
 
     /// True if the filter takes the requests of a counter. It is not asked about their cause.
     pub(crate) fn takes_counter(&self, key: &CounterKey, enricher: &mut Enricher) -> bool {
-        let by = TotalsFilter::by(self);
-        by.takes_use(key, enricher) && by.takes_process(key.tgid, enricher)
+        TotalsFilter::by(self).takes_counter(key, enricher)
     }
 
     /// Removes the counters that the filter does not take.
@@ -236,9 +235,11 @@ impl<'a> TotalsFilter<'a> {
         if self.filter.is_open() && self.pids.is_empty() && self.ops == u32::MAX {
             return;
         }
-        totals.counters.retain(|(key, _)| {
-            self.takes_use(key, enricher) && self.takes_process(key.tgid, enricher)
-        });
+        totals.counters.retain(|(key, _)| self.takes_counter(key, enricher));
+    }
+
+    fn takes_counter(&self, key: &CounterKey, enricher: &mut Enricher) -> bool {
+        self.takes_use(key, enricher) && self.takes_process(key.tgid, enricher)
     }
 
     /// True if the counter is taken, leaving its process aside.

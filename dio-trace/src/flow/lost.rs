@@ -4,14 +4,19 @@
 
 use ahash::HashMap;
 use dio_trace_common::{
-    abi::{Counter, CounterKey, OP_WRITE, Op, Request},
+    abi::{Counter, CounterKey, Op, Request},
     verdict::{Outcome, Verdict},
 };
 use serde::Serialize;
 
 use crate::{
     enrich::Enricher,
-    flow::{decided::Decided, explained::SCHEMA, file_user::FileUser},
+    flow::{
+        bytes::{outcome, verdict},
+        decided::Decided,
+        explained::SCHEMA,
+        file_user::FileUser,
+    },
     util::errno,
 };
 
@@ -46,15 +51,14 @@ impl LostRow {
     /// Looks the names up.
     #[must_use]
     pub fn new((key, requests): (CounterKey, u64), time: u64, enricher: &mut Enricher) -> Self {
-        let outcome = Outcome::from_u8(key.outcome).filter(|outcome| *outcome != Outcome::None);
         Self {
             v: SCHEMA,
             kind: "lost_requests",
             time,
             user: FileUser::new(key.tgid, None, key.file, enricher),
-            op: if key.op == OP_WRITE { Op::Write } else { Op::Read },
-            verdict: Verdict::from_u8(key.verdict).unwrap_or(Verdict::Unknown),
-            outcome,
+            op: Op::from_u8(key.op).unwrap_or(Op::Read),
+            verdict: verdict(&key),
+            outcome: outcome(key.outcome),
             errno: (key.errno != 0).then(|| errno::name(key.errno.into())),
             finding: key.finding != 0,
             requests,

@@ -14,7 +14,7 @@ use crate::{
     enrich::Enricher,
     flow::{
         alignment_probe::AlignmentProbeRow,
-        bytes::{Bytes, verdict},
+        bytes::{Bytes, outcome as outcome_of, verdict},
         causes::CauseRow,
         explained::SCHEMA,
         group::Groups,
@@ -351,7 +351,6 @@ fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) 
     let comm = enricher.process(tgid, None);
     let cmdline = enricher.title(tgid);
     let file = enricher.file(file_key, tgid);
-    let outcome = Outcome::from_u8(outcome).filter(|outcome| *outcome != Outcome::None);
     let mut bytes = Bytes::default();
     bytes.add(counter);
     let direct = verdict == Verdict::Direct as u8;
@@ -366,7 +365,7 @@ fn row(key: &RowKey, (counter, findings): &RowCounter, enricher: &mut Enricher) 
         fs: file.fs.clone(),
         op: Op::from_u8(op).unwrap_or(Op::Read),
         verdict: Verdict::from_u8(verdict).unwrap_or(Verdict::Unknown),
-        outcome,
+        outcome: outcome_of(outcome),
         requests: counter.requests,
         findings: *findings,
         bytes,

@@ -239,20 +239,23 @@ impl Tracer {
         let (buffered_uses, unasked) = (self.buffered_uses()?, self.unasked()?);
         totals::end(&mut self.bpf)?;
         self.settle(sink)?;
+        self.drain(sink);
+        self.flush_log();
+        Ok(Totals { buffered_uses, unasked, ..self.counted(skipped)? })
+    }
+
+    /// Passes the events that are waiting to `sink`.
+    fn drain(&mut self, sink: &mut dyn FnMut(Event)) {
         while let Some(event) = self.waiting() {
             sink(event);
         }
-        self.flush_log();
-        Ok(Totals { buffered_uses, unasked, ..self.counted(skipped)? })
     }
 
     /// Waits until no request is in flight, but not for long. Passes events to `sink` meanwhile.
     fn settle(&mut self, sink: &mut dyn FnMut(Event)) -> Result<()> {
         let end = Instant::now() + IN_FLIGHT;
         loop {
-            while let Some(event) = self.waiting() {
-                sink(event);
-            }
+            self.drain(sink);
             let done = in_flight(&totals::stats(&self.bpf)?) == 0 || Instant::now() >= end;
             // The last ones have ended, but are perhaps not yet counted and sent.
             thread::sleep(IN_FLIGHT / 50);

@@ -3,14 +3,13 @@
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap},
 };
 use dio_trace_common::abi::{BufferedUse, Counter, CounterKey, STATS, Stat};
 
 /// Sums the per-CPU statistics.
 pub(super) fn stats(bpf: &Ebpf) -> Result<[u64; STATS]> {
-    let map = bpf.map("STATS_BY_CPU").context("the object has no map STATS_BY_CPU")?;
-    let map = PerCpuArray::<_, u64>::try_from(map)?;
+    let map = stats_by_cpu(bpf)?;
     let mut sums = [0; STATS];
     for (index, sum) in sums.iter_mut().enumerate() {
         *sum = map.get(&(index as u32), 0)?.iter().sum();
@@ -26,9 +25,12 @@ pub(super) fn end(bpf: &mut Ebpf) -> Result<()> {
 
 /// Sums one of the per-CPU statistics.
 pub(super) fn stat(bpf: &Ebpf, which: Stat) -> Result<u64> {
+    Ok(stats_by_cpu(bpf)?.get(&(which as u32), 0)?.iter().sum())
+}
+
+fn stats_by_cpu(bpf: &Ebpf) -> Result<PerCpuArray<&MapData, u64>> {
     let map = bpf.map("STATS_BY_CPU").context("the object has no map STATS_BY_CPU")?;
-    let map = PerCpuArray::<_, u64>::try_from(map)?;
-    Ok(map.get(&(which as u32), 0)?.iter().sum())
+    Ok(PerCpuArray::try_from(map)?)
 }
 
 /// Sums the per-CPU counters of each key.

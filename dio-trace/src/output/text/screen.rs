@@ -465,11 +465,8 @@ impl<W: Write> Sink for Screen<W> {
         Ok(self.end(lines.end, record.cause)?)
     }
 
-    /// Writes a number of requests whose lines were lost, unless lines are left out anyway.
+    /// Writes a number of requests whose lines were lost. Called only if [`Self::has_every_line`].
     fn lost_requests(&mut self, row: &LostRow) -> Result<()> {
-        if !self.has_every_line() {
-            return Ok(());
-        }
         let user = &row.user;
         let op = format!("{}  {} lost", letter(row.op), counted(row.requests, "line"));
         let decided = (row.verdict, row.outcome);
