@@ -28,6 +28,8 @@ macro_rules! kernel_offsets {
             DENTRY_D_NAME "dentry" "d_name" must;
             DENTRY_D_PARENT "dentry" "d_parent" must;
             DENTRY_D_HASH "dentry" "d_hash" must;
+            DENTRY_D_U "dentry" "d_u" may;
+            DENTRY_D_ALIAS "dentry" "d_alias" may;
             HLIST_BL_NODE_PPREV "hlist_bl_node" "pprev" must;
             QSTR_NAME "qstr" "name" must;
             INODE_I_MODE "inode" "i_mode" must;
@@ -38,6 +40,7 @@ macro_rules! kernel_offsets {
             INODE_I_RDEV "inode" "i_rdev" must;
             INODE_I_GENERATION "inode" "i_generation" must;
             INODE_I_NLINK "inode" "i_nlink" must;
+            INODE_I_DENTRY "inode" "i_dentry" may;
             INODE_I_RWSEM "inode" "i_rwsem" must;
             RW_SEMAPHORE_OWNER "rw_semaphore" "owner" may;
             SUPER_BLOCK_S_DEV "super_block" "s_dev" must;
@@ -45,6 +48,7 @@ macro_rules! kernel_offsets {
             SUPER_BLOCK_S_TYPE "super_block" "s_type" must;
             FILE_SYSTEM_TYPE_NAME "file_system_type" "name" must;
             ADDRESS_SPACE_HOST "address_space" "host" must;
+            ADDRESS_SPACE_I_MMAP "address_space" "i_mmap" may;
             ADDRESS_SPACE_NRPAGES "address_space" "nrpages" must;
             KIOCB_KI_FILP "kiocb" "ki_filp" must;
             KIOCB_KI_POS "kiocb" "ki_pos" must;
@@ -81,8 +85,18 @@ macro_rules! kernel_offsets {
             TASK_PID "task_struct" "pid" must;
             TASK_FLAGS "task_struct" "flags" must;
             TASK_PENDING "task_struct" "pending" must;
+            TASK_CGROUPS "task_struct" "cgroups" may;
+            CSS_SET_DFL_CGRP "css_set" "dfl_cgrp" may;
+            CGROUP_KN "cgroup" "kn" may;
+            KERNFS_NODE_ID "kernfs_node" "id" may;
+            IOV_ITER_COUNT "iov_iter" "count" may;
+            VM_FAULT_VMA "vm_fault" "vma" may;
+            VM_FAULT_PGOFF "vm_fault" "pgoff" may;
+            VMA_VM_FILE "vm_area_struct" "vm_file" may;
             SIGPENDING_SIGNAL "sigpending" "signal" must;
             FOLIO_MAPPING "page" "mapping" must;
+            FOLIO_INDEX "folio" "index" may;
+            FOLIO_INDEX_OLD "page" "index" may;
             FOLIO_FLAGS "page" "flags" must;
             FOLIO_NR_PAGES "folio" "_nr_pages" may;
             FOLIO_NR_PAGES_OLD "folio" "_folio_nr_pages" may;

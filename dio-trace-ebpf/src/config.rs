@@ -71,3 +71,9 @@ pub static VERIFY_STABLE: Global<u32> = Global::new(0);
 /// Not 0: each request has its stack taken.
 #[unsafe(no_mangle)]
 pub static STACKS: Global<u32> = Global::new(0);
+/// Not 0: the first argument of `generic_perform_write` is a kiocb (since 5.12), else a file.
+#[unsafe(no_mangle)]
+pub static PERFORM_WRITE_BY_KIOCB: Global<u32> = Global::new(0);
+/// Binary logarithm of the bytes of a page.
+#[unsafe(no_mangle)]
+pub static PAGE_SHIFT: Global<u32> = Global::new(0);

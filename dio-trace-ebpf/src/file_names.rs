@@ -4,18 +4,22 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap},
     helpers::generated::{bpf_get_smp_processor_id, bpf_probe_read_kernel_str},
 };
-use dio_trace_common::abi::{
-    EVENT_FILE, FILE_TRUNCATED, FILE_UNHASHED, FileEvent, NAME_BYTES, PATH_BYTES, PATH_DEPTH, Stat,
-    Task,
+use dio_trace_common::{
+    abi::{
+        EVENT_FILE, FILE_TRUNCATED, FILE_UNHASHED, FileEvent, NAME_BYTES, PATH_BYTES, PATH_DEPTH,
+        Stat, Task,
+    },
+    offsets::ABSENT,
 };
 
 use crate::{
     kernel_memory::{
-        ADDRESS_SPACE_HOST, DENTRY_D_HASH, DENTRY_D_INODE, DENTRY_D_NAME, DENTRY_D_PARENT,
-        FILE_F_INODE, FILE_F_MAPPING, FILE_F_PATH, FILE_SYSTEM_TYPE_NAME, HLIST_BL_NODE_PPREV,
-        INODE_I_GENERATION, INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, MOUNT_MNT,
-        MOUNT_MNT_ID, MOUNT_MNT_NS, PATH_DENTRY, PATH_MNT, QSTR_NAME, SUPER_BLOCK_S_DEV,
-        SUPER_BLOCK_S_TYPE, VFSMOUNT_MNT_ROOT, by_helper, read,
+        ADDRESS_SPACE_HOST, DENTRY_D_ALIAS, DENTRY_D_HASH, DENTRY_D_INODE, DENTRY_D_NAME,
+        DENTRY_D_PARENT, DENTRY_D_U, FILE_F_INODE, FILE_F_MAPPING, FILE_F_PATH,
+        FILE_SYSTEM_TYPE_NAME, HLIST_BL_NODE_PPREV, INODE_I_DENTRY, INODE_I_GENERATION,
+        INODE_I_INO, INODE_I_MODE, INODE_I_RDEV, INODE_I_SB, MOUNT_MNT, MOUNT_MNT_ID, MOUNT_MNT_NS,
+        PATH_DENTRY, PATH_MNT, QSTR_NAME, SUPER_BLOCK_S_DEV, SUPER_BLOCK_S_TYPE, VFSMOUNT_MNT_ROOT,
+        by_helper, read,
     },
     maps::{count, insert_new},
     ring,
@@ -23,7 +27,9 @@ use crate::{
 
 /// A file as it is to be named.
 pub struct Named {
+    /// 0: not known.
     pub mnt: u64,
+    /// 0: it has no name.
     pub dentry: u64,
     pub inode: u64,
     /// `address_space` of its data, or 0: that of its inode.
@@ -53,6 +59,17 @@ impl Named {
     #[inline(always)]
     pub fn of(mnt: u64, dentry: u64) -> Self {
         Self { mnt, dentry, inode: read(dentry, &DENTRY_D_INODE), mapping: 0 }
+    }
+
+    /// The file of an `address_space`, by one of its names (`inode.i_dentry`).
+    #[inline(always)]
+    pub fn of_mapping(mapping: u64) -> Self {
+        let inode: u64 = read(mapping, &ADDRESS_SPACE_HOST);
+        let alias: u64 = read(inode, &INODE_I_DENTRY);
+        let member =
+            if DENTRY_D_U.load() == ABSENT { DENTRY_D_ALIAS.load() } else { DENTRY_D_U.load() };
+        let dentry = if alias == 0 { 0 } else { alias - u64::from(member) };
+        Self { mnt: 0, dentry, inode, mapping }
     }
 
     /// True if it is reached through a mount of the kernel's own, which no process sees
@@ -97,7 +114,7 @@ fn claim() -> Option<u32> {
 }
 
 /// Sends the names of a file, and the thread in which it was seen. At most once per counter, so
-/// that its cost does not matter. `flags` are 0 or FILE_UNASKED.
+/// that its cost does not matter. `flags` are 0 or those that say why it is named.
 #[inline(never)]
 pub fn emit(file: &Named, task: &Task, flags: u32) -> i32 {
     let Some(place) = claim() else {

@@ -17,6 +17,7 @@
 //! - [`issue`], [`request`]: a request is opened, retried, finished
 //! - [`api`]: its issue and completion, by kernel file; [`sched`]: processes and threads come and
 //!   go
+//! - [`cache`]: pages that come into the page cache and leave it, for `dio-trace cache`
 #![no_std]
 #![no_main]
 // An atomic addition: the target's atomic types have none.
@@ -26,12 +27,14 @@
 mod aio_reap;
 mod alignment;
 mod api;
+mod cache;
 mod config;
 mod counters;
 mod errno;
 mod evidence;
 mod file_names;
 mod filter;
+mod folio;
 mod in_flight;
 mod issue;
 mod kernel_memory;
@@ -63,6 +66,7 @@ use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
+use cache::{ahead, flow, recent};
 use dio_trace_common::abi::would_block as reason;
 use evidence::{
     direct, page_cache, stacked,
@@ -420,6 +424,59 @@ entry!(fe_unasked_io_write, kp_unasked_io_write, plain::io_write);
 entry!(fe_unasked_mmap, kp_unasked_mmap, plain::mmap);
 entry!(fe_unasked_splice_read, kp_unasked_splice_read, plain::splice_read);
 entry!(fe_unasked_splice_write, kp_unasked_splice_write, plain::splice_write);
+
+// ---- who fills the page cache: `dio-trace cache`
+// Each twice: see `preempt`.
+/// A tracepoint and its redundant attachment.
+macro_rules! cache_tracepoint {
+    ($($tp:ident)*, $body:expr) => {$(
+        #[raw_tracepoint]
+        pub fn $tp(ctx: RawTracePointContext) -> i32 {
+            $body(&ctx);
+            0
+        }
+    )*};
+}
+cache_tracepoint!(tp_cache_added tp_cache_added_2, flow::added);
+cache_tracepoint!(tp_cache_removed tp_cache_removed_2, flow::removed);
+/// An entry probe and its redundant attachment.
+macro_rules! cache_entry {
+    ($fe:ident, $fe_2:ident, $kp:ident, $body:expr) => {
+        entry!($fe, $kp, $body);
+        redundant_entry!($fe_2, $body);
+    };
+}
+cache_entry!(fe_cache_read, fe_cache_read_2, kp_cache_read, recent::filemap_read);
+cache_entry!(
+    fe_cache_splice_read,
+    fe_cache_splice_read_2,
+    kp_cache_splice_read,
+    recent::splice_read
+);
+cache_entry!(fe_cache_fault, fe_cache_fault_2, kp_cache_fault, recent::filemap_fault);
+cache_entry!(fe_cache_fadvise, fe_cache_fadvise_2, kp_cache_fadvise, recent::fadvise);
+cache_entry!(
+    fe_cache_iomap_write,
+    fe_cache_iomap_write_2,
+    kp_cache_iomap_write,
+    recent::iomap_write
+);
+cache_entry!(
+    fe_cache_perform_write,
+    fe_cache_perform_write_2,
+    kp_cache_perform_write,
+    recent::perform_write
+);
+cache_entry!(fe_cache_truncate, fe_cache_truncate_2, kp_cache_truncate, recent::truncated);
+cache_entry!(fe_cache_invalidate, fe_cache_invalidate_2, kp_cache_invalidate, recent::invalidated);
+cache_entry!(
+    fe_cache_drop_clean,
+    fe_cache_drop_clean_2,
+    kp_cache_drop_clean,
+    recent::dropped_clean
+);
+cache_entry!(fe_cache_accessed, fe_cache_accessed_2, kp_cache_accessed, ahead::accessed);
+cache_entry!(fe_cache_refault, fe_cache_refault_2, kp_cache_refault, flow::refault);
 
 // ---- children
 #[raw_tracepoint]

@@ -117,6 +117,14 @@ pub fn count(stat: Stat) {
     count_up(stat);
 }
 
+/// Adds to a statistic of this CPU.
+#[inline(always)]
+pub fn count_by(stat: Stat, more: u64) {
+    let Some(n) = STATS_BY_CPU.get_ptr_mut(stat as u32) else { return };
+    // SAFETY: a value of this CPU.
+    unsafe { Field::new(n) }.add_atomic(more);
+}
+
 /// [`count`]; what it is then, or nearly (an interrupt may count too).
 #[inline(always)]
 pub fn count_up(stat: Stat) -> u64 {

@@ -124,7 +124,7 @@ fn is_user(task: u64, mapping: u64) -> bool {
 /// page faults do not (Documentation/filesystems/locking.rst). Always false where the kernel's
 /// semaphores have no owner (PREEMPT_RT), and for block devices.
 #[inline(always)]
-fn is_writing(task: u64, host: u64) -> bool {
+pub fn is_writing(task: u64, host: u64) -> bool {
     // The low bits of the owner are flags; the lowest: held for reading
     // (kernel/locking/rwsem.c).
     const FLAGS: u64 = 7;

@@ -17,10 +17,13 @@ pub const PATH_DEPTH: u32 = 40;
 
 /// [`FileEvent::flags`]: the dentry is unhashed: the file was deleted, or never had a name.
 pub const FILE_UNHASHED: u32 = 1;
-/// [`FileEvent::flags`]: the walk stopped before the root of the mount.
+/// [`FileEvent::flags`]: the walk stopped before the root.
 pub const FILE_TRUNCATED: u32 = 2;
 /// [`FileEvent::flags`]: named because of `--expect-direct`.
 pub const FILE_UNASKED: u32 = 4;
+/// [`FileEvent::flags`]: found by its pages and not by an open file: its mount is not known, and the
+/// names lead up to the root of the file system.
+pub const FILE_WITHOUT_MOUNT: u32 = 8;
 
 /// A file that is seen for the first time: its path components from the leaf up to the mount root.
 #[repr(C)]

@@ -4,6 +4,7 @@
 //! - [`Request`]: one read or write
 //! - [`FileEvent`], [`RejectedOpen`], [`BufferedUseEvent`]: the other events
 //! - [`CounterKey`], [`Counter`]: sums of requests
+//! - [`PageUse`], [`PageSum`]: pages that come into the page cache and leave it
 //! - [`Stat`]: what the tracer itself did and lost
 //!
 //! No struct has padding (asserted with each): the verifier rejects sending uninitialised bytes,
@@ -12,18 +13,22 @@
 mod counters;
 mod events;
 mod identity;
+mod page_cache;
 mod request;
 mod stats;
 
 pub use counters::*;
 pub use events::*;
 pub use identity::*;
+pub use page_cache::*;
 pub use request::*;
 pub use stats::*;
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{BufferedUse, Counter, CounterKey, FileId, UnaskedSum};
+    use super::{
+        BufferedUse, CacheUser, Counter, CounterKey, FileId, PageSum, PageUse, UnaskedSum,
+    };
     // SAFETY: repr(C), integers only, no padding (asserted with each): any bytes are a value.
     unsafe impl aya::Pod for CounterKey {}
     // SAFETY: as above.
@@ -34,4 +39,10 @@ mod user {
     unsafe impl aya::Pod for FileId {}
     // SAFETY: as above.
     unsafe impl aya::Pod for UnaskedSum {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PageUse {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PageSum {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for CacheUser {}
 }

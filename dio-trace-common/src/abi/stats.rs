@@ -53,6 +53,11 @@ stats! {
     LostCounter = "counter map full",
     /// Writes whose buffer was compared (`--verify-stable`).
     BuffersCompared = "buffers compared",
+    /// Pages of the page cache that are counted by process alone, because there was no room for their
+    /// file (`cache`).
+    PagesWithoutFile = "pages without their file",
+    /// Pages of the page cache that are not counted, because all sums were in use (`cache`).
+    LostPages = "pages not counted",
     /// Requests whose stack was lost: another stack with the same hash was stored.
     LostStack = "stack: hash taken",
 }

@@ -3,17 +3,14 @@
 use dio_trace_common::{
     abi::{MIXED_CACHED, MIXED_DIRTIED, OP_WRITE},
     evidence::seen,
-    offsets::ABSENT,
 };
 
 use super::{EvidenceRef, is_duplicate, request_on};
 use crate::{
     filter::is_direct,
+    folio::pages_of,
     in_flight::RequestRef,
-    kernel_memory::{
-        Args, FOLIO_FLAGS, FOLIO_MAPPING, FOLIO_NR_PAGES, FOLIO_NR_PAGES_OLD, KIOCB_KI_FILP,
-        PG_HEAD, Return, read,
-    },
+    kernel_memory::{Args, FOLIO_MAPPING, KIOCB_KI_FILP, Return, read},
     mixed_access,
     preempt::PreemptGuard,
     thread_table::{self, ThreadRef, current_request},
@@ -130,23 +127,4 @@ pub fn dirtied<A: Args>(ctx: &A) {
     if request_on(mapping).is_none() {
         mixed_access::pages(mapping, MIXED_DIRTIED, u64::from(pages_of(ctx.arg(0))));
     }
-}
-
-/// Pages of a folio: 1, or its own count if it is a large one.
-#[inline(always)]
-fn pages_of(folio: u64) -> u32 {
-    // PG_head marks a large folio (include/linux/page-flags.h).
-    let head = 1u64 << (PG_HEAD.load() & 63);
-    let flags: u64 = read(folio, &FOLIO_FLAGS);
-    if flags & head == 0 {
-        return 1;
-    }
-    let pages: u32 = if FOLIO_NR_PAGES.load() != ABSENT {
-        read(folio, &FOLIO_NR_PAGES)
-    } else if FOLIO_NR_PAGES_OLD.load() != ABSENT {
-        read(folio, &FOLIO_NR_PAGES_OLD)
-    } else {
-        1
-    };
-    if pages == 0 { 1 } else { pages }
 }

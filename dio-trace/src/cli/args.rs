@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use crate::{
     cause::RULES,
     cli::{
+        cache::CacheArgs,
         check::CheckArgs,
         doctor::DoctorArgs,
         export::ExportArgs,
@@ -49,6 +50,12 @@ pub(super) enum Verb {
     /// Needs a terminal of 80x24 or more to show everything; a smaller one shows less. ? lists the
     /// keys.
     Top(Box<TopArgs>),
+    /// Show who fills the page cache: which processes bring in pages of which files, how, and what
+    /// makes them leave
+    ///
+    /// Counts every page that comes in or leaves while it runs. On a terminal the screen follows along.
+    /// docs/cache.md explains the columns.
+    Cache(Box<CacheArgs>),
     /// Check whether O_DIRECT will be direct on files, directories and devices; no root, no eBPF
     ///
     /// Makes a forecast from the attributes of each path, then proves it: by small reads, and for

@@ -27,11 +27,22 @@ use crate::{
 };
 
 /// Filters for live tracing.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Filters")]
 pub(super) struct Filters {
     #[command(flatten)]
     recorded: RecordedFilters,
+    #[command(flatten)]
+    place: Place,
+    /// Only files on this device: a block device, or any file on its file system
+    #[arg(long, value_name = "PATH")]
+    dev: Option<PathBuf>,
+}
+
+/// Selects the processes of a cgroup.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Filters")]
+pub(super) struct Place {
     /// Only processes in this cgroup and its descendants
     #[arg(long, value_name = "PATH")]
     cgroup: Option<PathBuf>,
@@ -41,9 +52,6 @@ pub(super) struct Filters {
     /// Only this systemd unit: postgresql@18-main.service, user.slice; .service may be left out
     #[arg(long, value_name = "UNIT", conflicts_with_all = ["cgroup", "container"])]
     unit: Option<String>,
-    /// Only files on this device: a block device, or any file on its file system
-    #[arg(long, value_name = "PATH")]
-    dev: Option<PathBuf>,
 }
 
 /// The filter by cause. `top` does not have it, because its figures are counters.
@@ -82,7 +90,7 @@ impl FromStr for CauseId {
 
 /// Filters that also apply to recordings. A request must match every filter that is set; it matches
 /// a filter with several values if it matches any of them.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Filters")]
 pub(super) struct RecordedFilters {
     /// Only requests submitted by this thread
@@ -157,6 +165,11 @@ impl Api {
 }
 
 impl Filters {
+    /// Those that select a cgroup alone.
+    pub(super) fn of(place: Place) -> Self {
+        Self { place, ..Self::default() }
+    }
+
     /// The filter for the probes: by numbers that the kernel side can compare.
     ///
     /// # Errors
@@ -173,7 +186,8 @@ impl Filters {
     /// If there is no such cgroup.
     pub(super) fn cgroup(&self) -> Result<Option<(String, PathBuf)>> {
         let named = |what: &str, name: &str| format!("{what} {}", escape::escape(name.as_bytes()));
-        Ok(match (&self.cgroup, &self.container, &self.unit) {
+        let Place { cgroup, container, unit } = &self.place;
+        Ok(match (cgroup, container, unit) {
             (Some(path), ..) => {
                 Some((named("cgroup", &path.to_string_lossy()), cgroup::folder_of_path(path)?))
             }

@@ -42,6 +42,7 @@ const MANUALS: &[Manual] = &[
             ("sudo dio-trace run -- fio job.fio", "a command, from its first request"),
             ("sudo dio-trace audit --json | jq .", "for programs"),
             ("sudo dio-trace top", "the whole system, live"),
+            ("sudo dio-trace cache", "who fills the page cache"),
             ("dio-trace check /var/lib/db", "will it be direct there? no root"),
             ("dio-trace explain data-journal", "what a cause means; no root"),
             ("sudo dio-trace doctor", "what works here"),
@@ -89,6 +90,18 @@ const MANUALS: &[Manual] = &[
         examples: &[
             ("sudo dio-trace top", "the whole system"),
             ("sudo dio-trace top -p 1234 --by file", "the files of a process tree"),
+        ],
+        exit: None,
+        traces: true,
+    },
+    Manual {
+        verb: "cache",
+        examples: &[
+            ("sudo dio-trace cache", "the whole system, live"),
+            ("sudo dio-trace cache -d 30 --by process", "thirty seconds, by process"),
+            ("sudo dio-trace cache attach -p 1234", "a process and its descendants"),
+            ("sudo dio-trace cache run -- ./backup.sh", "what a command leaves behind"),
+            ("sudo dio-trace cache --json -d 10 | jq .", "for programs"),
         ],
         exit: None,
         traces: true,

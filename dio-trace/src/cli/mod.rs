@@ -2,6 +2,7 @@
 //! as `audit` or `report`; most have a module here.
 
 mod args;
+mod cache;
 mod check;
 mod doctor;
 mod explain;
@@ -31,6 +32,7 @@ mod trace;
 mod tty;
 mod values;
 mod version;
+mod watch;
 mod when;
 
 use std::{
@@ -64,6 +66,7 @@ pub fn main() -> ExitCode {
             let (trace, options) = args.split();
             with_runtime(tracing(&trace, if once { To::Sums } else { To::Top(&options) }))
         }
+        args::Verb::Cache(args) => with_runtime(async { coded(cache::run(*args).await) }),
         args::Verb::Serve(args) => with_runtime(tracing(&args.trace(), To::Nothing)),
         args::Verb::Record { options, trace } => {
             with_runtime(tracing(&trace, To::Recording(&options)))
@@ -80,7 +83,11 @@ pub fn main() -> ExitCode {
 }
 
 async fn tracing(verb: &Trace, to: To<'_>) -> ExitCode {
-    match session::run(verb, to).await {
+    coded(session::run(verb, to).await)
+}
+
+fn coded(result: anyhow::Result<u8>) -> ExitCode {
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => match error.downcast::<clap::Error>() {
             Ok(usage) => no_verb(&usage.format(&mut args::command())),

@@ -149,7 +149,7 @@ impl Common {
 }
 
 /// Findings that fail a build.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Gate")]
 pub(super) struct GateArgs {
     /// Exit with 3 on these findings

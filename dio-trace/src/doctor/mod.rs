@@ -12,7 +12,7 @@ use crate::{
         release,
     },
     model::{AttachMode, RequestFilter},
-    tracer::{Options, Scope, Tracer},
+    tracer::{Options, Purpose, Scope, Tracer},
 };
 
 /// The state of one requirement. Worse states compare greater.
@@ -74,6 +74,7 @@ pub fn examine(attach: Option<AttachMode>) -> Report {
     if able {
         let wanted = RequestFilter::default();
         let options = Options {
+            purpose: Purpose::DirectIo,
             scope: Scope::System,
             attach,
             all: false,

@@ -15,8 +15,8 @@ use std::{
 };
 
 use dio_trace_common::abi::{
-    BufferedUseEvent, FILE_TRUNCATED, FILE_UNHASHED, FileEvent, FileId, MIXED_DIRTIED, Op,
-    REQ_BLOCK_DEVICE, REQ_VECTORED, Request,
+    BufferedUseEvent, FILE_TRUNCATED, FILE_UNHASHED, FILE_WITHOUT_MOUNT, FileEvent, FileId,
+    MIXED_DIRTIED, Op, REQ_BLOCK_DEVICE, REQ_VECTORED, Request,
 };
 
 use crate::{
@@ -136,9 +136,15 @@ impl Enricher {
     /// The path in a file's event, without anything else of the file; `None` if its mount is not
     /// known.
     pub fn path_of(&mut self, event: &FileEvent) -> Option<String> {
-        let mount = self.mount(event)?;
         let len = (event.names_len as usize).min(event.names.len());
-        Some(escape(&join(&event.names[..len], Some(&mount))))
+        let names = &event.names[..len];
+        if event.flags & FILE_WITHOUT_MOUNT != 0 {
+            let path = join(names, Some(b"/"));
+            let path = self.namespaces.path(event.task.tgid, event.file.dev, &path)?;
+            return Some(escape(&path));
+        }
+        let mount = self.mount(event)?;
+        Some(escape(&join(names, Some(&mount.point))))
     }
 
     /// Adds a file with the given attributes, for tests.
@@ -240,6 +246,11 @@ impl Enricher {
         self.names.container(tgid)
     }
 
+    /// The container of the processes in a cgroup, which is given by its path.
+    pub fn container_of(&mut self, cgroup: &str) -> Option<Container> {
+        self.names.container_of(cgroup)
+    }
+
     /// Sets the container of a process from a recording.
     pub fn contain(&mut self, tgid: u32, container: Container) {
         self.names.contain(tgid, container);
@@ -258,8 +269,8 @@ impl Enricher {
 }
 
 /// Joins the names of path components (leaf first) and the mount point to a path.
-fn join(names: &[u8], mount: Option<&Mount>) -> Vec<u8> {
-    let mut path = mount.map_or_else(|| b"<mount?>".to_vec(), |m| m.point.clone());
+fn join(names: &[u8], point: Option<&[u8]>) -> Vec<u8> {
+    let mut path = point.unwrap_or(b"<mount?>").to_vec();
     if path == b"/" {
         path.clear();
     }
@@ -273,7 +284,7 @@ fn join(names: &[u8], mount: Option<&Mount>) -> Vec<u8> {
 
 fn describe(event: &FileEvent, mount: Option<&Mount>) -> FileInfo {
     let len = (event.names_len as usize).min(event.names.len());
-    let path = join(&event.names[..len], mount);
+    let path = join(&event.names[..len], mount.map(|mount| &*mount.point));
     let mut shown = escape(&path);
     if event.flags & FILE_TRUNCATED != 0 {
         shown.insert(0, '…');
@@ -383,13 +394,12 @@ fn device(stat: Option<(u32, u32)>, kernel: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::mounts::tests::mount;
 
     #[test]
     fn names_are_joined_from_the_root() {
-        assert_eq!(join(b"f\0dir\0", Some(&mount("/mnt/t"))), b"/mnt/t/dir/f");
-        assert_eq!(join(b"f\0", Some(&mount("/"))), b"/f");
-        assert_eq!(join(b"", Some(&mount("/"))), b"/");
+        assert_eq!(join(b"f\0dir\0", Some(b"/mnt/t")), b"/mnt/t/dir/f");
+        assert_eq!(join(b"f\0", Some(b"/")), b"/f");
+        assert_eq!(join(b"", Some(b"/")), b"/");
         assert_eq!(join(b"f\0", None), b"<mount?>/f");
     }
 

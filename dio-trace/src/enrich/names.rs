@@ -107,6 +107,11 @@ impl Names {
         self.known.get(&tgid)?.container.as_ref()
     }
 
+    /// The container of the processes in a cgroup, which is given by its path.
+    pub(super) fn container_of(&mut self, cgroup: &str) -> Option<Container> {
+        if self.recorded { None } else { self.containers.of_cgroup(cgroup) }
+    }
+
     /// Sets the container of a process from a recording.
     pub(super) fn contain(&mut self, tgid: u32, mut container: Container) {
         container.clean();

@@ -14,6 +14,7 @@ pub mod group;
 pub mod lost;
 pub(crate) mod nothing;
 pub mod nowait;
+pub mod page_cache;
 pub mod pipeline;
 pub mod problem;
 pub mod side_events;

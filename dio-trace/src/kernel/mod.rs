@@ -1,6 +1,7 @@
 //! Capabilities of the running kernel: its BTF, the table of probes, preemption, preflight checks.
 
 pub mod btf;
+pub mod cache_probes;
 pub mod preempt;
 pub mod preflight;
 pub mod probes;

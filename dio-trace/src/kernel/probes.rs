@@ -40,6 +40,12 @@ pub enum Effect {
     WouldBlock,
     /// Calls without O_DIRECT on files of `--expect-direct`.
     Unasked,
+    /// Why pages come into the page cache and leave it, for `cache`.
+    CacheReason,
+    /// Whether pages that were read ahead are read later, for `cache`.
+    AheadUsed,
+    /// Pages that come in again after they were reclaimed, for `cache`.
+    Refaults,
 }
 
 impl Effect {
@@ -56,6 +62,9 @@ impl Effect {
             Self::Below => "pages flushed or invalidated below overlayfs",
             Self::WouldBlock => "one of the reasons of EAGAIN",
             Self::Unasked => "some of the calls without O_DIRECT",
+            Self::CacheReason => "why some of the pages come into the page cache or leave it",
+            Self::AheadUsed => "whether pages that were read ahead are read later",
+            Self::Refaults => "pages that come in again after they were reclaimed",
         }
     }
 
@@ -112,7 +121,7 @@ pub enum Switch {
 }
 
 impl Probe {
-    const fn copies(self) -> Self {
+    pub(super) const fn copies(self) -> Self {
         Self { copies: true, ..self }
     }
 
@@ -121,7 +130,7 @@ impl Probe {
     }
 }
 
-const fn entry(
+pub(super) const fn entry(
     functions: &'static [&'static str],
     duty: Duty,
     fentry: &'static [&'static str],
@@ -408,7 +417,7 @@ pub struct Tracepoint {
     pub when: When,
 }
 
-fn any(_: &[Param]) -> bool {
+pub(super) fn any(_: &[Param]) -> bool {
     true
 }
 
@@ -483,11 +492,32 @@ pub const TRACEPOINTS: &[Tracepoint] = &[
     },
 ];
 
-/// The functions and tracepoints of the tables, by their names in BTF.
+/// The probes for one purpose.
+#[derive(Clone, Copy)]
+pub struct Table {
+    pub probes: &'static [Probe],
+    pub tracepoints: &'static [Tracepoint],
+    /// Attached after all others: what they count is explained by the others.
+    pub last: &'static [Tracepoint],
+    /// A program and its function, which are in the table and on every kernel: if it can be attached by
+    /// fentry, all are.
+    pub trial: (&'static str, &'static str),
+}
+
+/// The probes that follow direct requests.
+pub const DIRECT_IO: Table = Table {
+    probes: PROBES,
+    tracepoints: TRACEPOINTS,
+    last: &[],
+    trial: ("fe_iomap_dio_complete", "iomap_dio_complete"),
+};
+
+/// The functions and tracepoints of a table, by their names in BTF.
 #[must_use]
-pub fn names() -> HashSet<Cow<'static, str>> {
-    let functions = PROBES.iter().flat_map(|probe| probe.functions);
-    let tracepoints = TRACEPOINTS.iter().flat_map(|tracepoint| tracepoint.names);
+pub fn names(table: Table) -> HashSet<Cow<'static, str>> {
+    let functions = table.probes.iter().flat_map(|probe| probe.functions);
+    let tracepoints =
+        table.tracepoints.iter().chain(table.last).flat_map(|tracepoint| tracepoint.names);
     functions
         .map(|&name| Cow::Borrowed(name))
         .chain(tracepoints.map(|name| Cow::Owned(format!("btf_trace_{name}"))))

@@ -1,9 +1,12 @@
 //! Finds cgroups (v2) by path, by container id and by systemd unit.
 
 use std::{
+    collections::HashMap,
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -116,6 +119,52 @@ pub fn is_populated(folder: &Path) -> bool {
     events.map_or_else(|_| folder.exists(), |text| text.lines().any(|line| line == "populated 1"))
 }
 
+/// The paths of cgroups by their ids. One that has been seen keeps its path after its end.
+#[derive(Debug, Default)]
+pub(crate) struct CgroupPaths {
+    known: HashMap<u64, Arc<str>>,
+    /// When the hierarchy was last walked.
+    walked: Option<Instant>,
+}
+
+impl CgroupPaths {
+    /// Shortest time between two walks.
+    const AGAIN: Duration = Duration::from_secs(1);
+    /// Most cgroups that are kept.
+    const MAX: usize = 1 << 16;
+
+    /// The path of a cgroup below the root of the hierarchy, escaped.
+    pub(crate) fn path(&mut self, id: u64) -> Option<Arc<str>> {
+        if let Some(path) = self.known.get(&id) {
+            return Some(path.clone());
+        }
+        if id == 0 || self.walked.is_some_and(|at| at.elapsed() < Self::AGAIN) {
+            return None;
+        }
+        self.walked = Some(Instant::now());
+        if let Ok(root) = root() {
+            self.walk(root, root);
+        }
+        self.known.get(&id).cloned()
+    }
+
+    fn walk(&mut self, root: &Path, folder: &Path) {
+        if self.known.len() >= Self::MAX {
+            self.known.clear();
+        }
+        if let Ok(found) = fs::metadata(folder) {
+            let below = folder.strip_prefix(root).unwrap_or(folder);
+            let path = format!("/{}", escape::path(below));
+            self.known.insert(found.ino(), path.into());
+        }
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                self.walk(root, &entry.path());
+            }
+        }
+    }
+}
+
 fn root() -> Result<&'static Path> {
     let root = Path::new(ROOT);
     if !root.join("cgroup.controllers").exists() {
@@ -166,6 +215,20 @@ mod tests {
         }
         assert!(!is_container("docker-13f4a9c.scope", "3f4a"));
         assert!(!is_container("system.slice", "3f4a"));
+    }
+
+    #[test]
+    fn cgroups_are_known_by_the_numbers_of_their_directories() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = root.path().join("system.slice/db.service");
+        fs::create_dir_all(&inner).unwrap();
+        let mut paths = CgroupPaths::default();
+        paths.walk(root.path(), root.path());
+        paths.walked = Some(Instant::now());
+        let id = fs::metadata(&inner).unwrap().ino();
+        fs::remove_dir_all(&inner).unwrap();
+        assert_eq!(paths.path(id).as_deref(), Some("/system.slice/db.service"));
+        assert_eq!(paths.path(u64::MAX), None);
     }
 
     #[test]

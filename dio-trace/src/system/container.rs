@@ -156,11 +156,15 @@ impl Containers {
         self.in_cgroup(&escape_lines(&text))
     }
 
+    /// The container of the processes in the cgroup at this path, or else the cgroup.
+    pub(crate) fn of_cgroup(&mut self, path: &str) -> Option<Container> {
+        self.in_cgroup(&format!("0::{path}"))
+    }
+
     /// Looks again for names that were not found.
     pub(crate) fn complete(&mut self, container: &mut Container) {
         if !container.is_whole() {
-            let path = format!("0::{}", container.cgroup);
-            *container = self.in_cgroup(&path).unwrap_or_else(|| container.clone());
+            *container = self.of_cgroup(&container.cgroup).unwrap_or_else(|| container.clone());
         }
     }
 

@@ -102,6 +102,14 @@ pub(crate) fn ask(number: (u32, u32)) -> Device {
     folder(number).map(|folder| describe(&folder)).unwrap_or_default()
 }
 
+/// The node of a block device by its kernel `dev_t`, escaped: `/dev/sda1`.
+pub(crate) fn path(dev: u32) -> Option<String> {
+    let folder = folder((dev >> 20, dev & 0xf_ffff))?;
+    let event = fs::read_to_string(folder.join("uevent")).ok()?;
+    let name = event.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+    Some(format!("/dev/{}", escape(name.as_bytes())))
+}
+
 /// The folder of a device in sysfs.
 fn folder((major, minor): (u32, u32)) -> Option<PathBuf> {
     Path::new(&format!("/sys/dev/block/{major}:{minor}")).canonicalize().ok()

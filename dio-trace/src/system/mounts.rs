@@ -21,6 +21,13 @@ pub(crate) struct Mount {
     pub line: usize,
 }
 
+impl Mount {
+    /// True if it is of the file system with this kernel `dev_t`.
+    pub(crate) fn is_of(&self, dev: u32) -> bool {
+        self.dev == format!("{}:{}", dev >> 20, dev & 0xf_ffff)
+    }
+}
+
 /// The mounts of one process by mount id.
 pub(crate) type Mounts = HashMap<i32, Mount>;
 
@@ -87,6 +94,19 @@ pub(crate) fn of_path<'a>(mounts: &'a Mounts, path: &Path) -> Option<&'a Mount> 
     over.max_by_key(|mount| (mount.point.len(), mount.line))
 }
 
+/// Where a path within a file system is seen, by the mount that shows the most of it; `dev` is the
+/// kernel's `dev_t` of the file system.
+pub(crate) fn mounted(mounts: &Mounts, dev: u32, path: &[u8]) -> Option<Vec<u8>> {
+    let path = Path::new(OsStr::from_bytes(path));
+    let root = |mount: &'_ Mount| OsStr::from_bytes(&mount.root).to_owned();
+    let over = mounts.values().filter(|mount| mount.is_of(dev) && path.starts_with(root(mount)));
+    let mount = over.min_by_key(|mount| (mount.root.len(), mount.point.len(), mount.line))?;
+    let below = path.strip_prefix(root(mount)).ok()?;
+    let at = Path::new(OsStr::from_bytes(&mount.point));
+    let found = if below.as_os_str().is_empty() { at.to_owned() } else { at.join(below) };
+    Some(found.into_os_string().into_encoded_bytes())
+}
+
 /// Decodes octal escapes such as `\040`.
 fn unescape(word: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(word.len());
@@ -110,6 +130,24 @@ fn unescape(word: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_within_a_file_system_is_found_where_it_is_mounted() {
+        let at = |root: &str, point: &str, line| Mount { root: root.into(), line, ..mount(point) };
+        let mounts =
+            |list: &[Mount]| list.iter().cloned().zip(0..).map(|(m, id)| (id, m)).collect();
+        let found = |list: &[Mount], path: &str| {
+            mounted(&mounts(list), 8 << 20 | 1, path.as_bytes())
+                .map(|path| String::from_utf8(path).expect("UTF-8"))
+        };
+        let both = [at("/data", "/srv", 1), at("/", "/mnt/t", 0)];
+        assert_eq!(found(&both, "/data/a/f").as_deref(), Some("/mnt/t/data/a/f"));
+        assert_eq!(found(&both[..1], "/data/a/f").as_deref(), Some("/srv/a/f"));
+        assert_eq!(found(&both[..1], "/data").as_deref(), Some("/srv"));
+        assert_eq!(found(&both[..1], "/database/f"), None, "another directory");
+        assert_eq!(found(&[at("/", "/", 0)], "/f").as_deref(), Some("/f"));
+        assert_eq!(mounted(&mounts(&both), 8 << 20 | 2, b"/data/f"), None, "another file system");
+    }
 
     pub(crate) fn mount(point: &str) -> Mount {
         Mount {

@@ -26,6 +26,8 @@ const MAX_MOUNTS: usize = 1 << 16;
 const FRESH: Duration = Duration::from_secs(1);
 /// Shortest interval between two scans of all processes for namespaces.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// The host's first process.
+const FIRST: u32 = 1;
 /// Most processes visited by one scan.
 const MAX_PROCESSES: usize = 1 << 16;
 
@@ -62,7 +64,7 @@ pub(crate) struct MountQuery {
 
 impl MountQuery {
     fn is(&self, mount: &Mount) -> bool {
-        self.dev.is_none_or(|dev| mount.dev == format!("{}:{}", dev >> 20, dev & 0xf_ffff))
+        self.dev.is_none_or(|dev| mount.is_of(dev))
     }
 
     fn among<'a>(&self, mounts: &'a Mounts) -> Option<&'a Mount> {
@@ -157,9 +159,24 @@ impl Namespaces {
         })
     }
 
+    /// Where a path within a file system is mounted: as the process sees it, or else as this one or the
+    /// first process does. `dev` is the kernel's `dev_t` of the file system.
+    pub(crate) fn path(&mut self, tgid: u32, dev: u32, path: &[u8]) -> Option<Vec<u8>> {
+        for tgid in [tgid, std::process::id(), FIRST] {
+            let namespace = Namespace::of(tgid);
+            if !self.tables.get(&namespace).is_some_and(Table::is_fresh) {
+                self.refresh(namespace, tgid);
+            }
+            let mounts = self.tables.get(&namespace).map(|table| &table.mounts);
+            if let Some(found) = mounts.and_then(|mounts| mounts::mounted(mounts, dev, path)) {
+                return Some(found);
+            }
+        }
+        None
+    }
+
     /// The mount table of the host: that of its first process, or else the tracer's own.
     pub(crate) fn host(&mut self) -> Option<&Mounts> {
-        const FIRST: u32 = 1;
         let (namespace, tgid) = match Namespace::of(FIRST) {
             first @ Namespace::Mounts { .. } => (first, FIRST),
             Namespace::Process(_) => (self.own, std::process::id()),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     check, cli, doctor,
-    flow::{explained::ExplainedRequest, lost::LostRow, summary::Summary},
+    flow::{explained::ExplainedRequest, lost::LostRow, page_cache::CacheReport, summary::Summary},
     gate,
     output::document::Document,
     testing::golden::{compare, lines},
@@ -28,6 +28,7 @@ fn schema() -> Value {
     kind("check", generator.subschema_for::<check::Report>());
     kind("check", generator.subschema_for::<check::Failure>());
     kind("cause", generator.subschema_for::<cli::Cause>());
+    kind("page_cache", generator.subschema_for::<CacheReport>());
     kind("gate", generator.subschema_for::<gate::Outcome>());
     kind("doctor", generator.subschema_for::<doctor::Report>());
     json!({

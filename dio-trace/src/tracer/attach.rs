@@ -10,7 +10,7 @@ use aya::{
 use crate::{
     kernel::{
         preflight::{NO_KPROBES, has_kprobes, lacks_perf_events},
-        probes::{Duty, PROBES, Probe, TRACEPOINTS, Tracepoint, When},
+        probes::{Duty, Probe, Tracepoint, When},
     },
     model::{AttachMode, Gap, MissingProbe},
     tracer::{Options, load::Kernel},
@@ -41,7 +41,7 @@ pub(super) fn attach_all(
     progress: &mut Progress<'_>,
     forks_are_seen: impl FnOnce(&mut Ebpf) -> Result<()>,
 ) -> Result<Coverage> {
-    let attach = choose(bpf, kernel, options.attach)?;
+    let attach = choose(bpf, kernel, options)?;
     let mut coverage =
         Coverage { attach, attached: Vec::new(), missing: Vec::new(), programs: Vec::new() };
     let wanted = |when| match when {
@@ -55,9 +55,10 @@ pub(super) fn attach_all(
             && (attach == AttachMode::Kprobe || !probe.kprobe_only)
             && probe.only_with.is_none_or(|switch| options.has(switch))
     };
-    let tracepoints: Vec<_> = TRACEPOINTS.iter().filter(|t| wanted(t.when)).collect();
-    let probes: Vec<_> = PROBES.iter().filter(of_mode).collect();
-    let all = tracepoints.len() + probes.len();
+    let table = options.table();
+    let tracepoints: Vec<_> = table.tracepoints.iter().filter(|t| wanted(t.when)).collect();
+    let probes: Vec<_> = table.probes.iter().filter(of_mode).collect();
+    let all = tracepoints.len() + probes.len() + table.last.len();
     for (done, tracepoint) in tracepoints.iter().enumerate() {
         progress(done, all);
         coverage.tracepoint(bpf, kernel, tracepoint)?;
@@ -67,20 +68,24 @@ pub(super) fn attach_all(
         progress(tracepoints.len() + done, all);
         coverage.probe(bpf, kernel, probe)?;
     }
+    for tracepoint in table.last {
+        coverage.tracepoint(bpf, kernel, tracepoint)?;
+    }
     Ok(coverage)
 }
 
 /// Chooses fentry if the kernel supports it, else kprobe. Tests this by attaching one program.
-fn choose(bpf: &mut Ebpf, kernel: &Kernel, wish: Option<AttachMode>) -> Result<AttachMode> {
+fn choose(bpf: &mut Ebpf, kernel: &Kernel, options: &Options) -> Result<AttachMode> {
+    let wish = options.attach;
     if wish == Some(AttachMode::Kprobe) && !has_kprobes() {
         return Err(anyhow!("--attach kprobe: {NO_KPROBES}; try --attach fentry"));
     }
     if let Some(attach) = wish {
         return Ok(attach);
     }
-    const TRIAL: (&str, &str) = ("fe_iomap_dio_complete", "iomap_dio_complete");
-    let fentry = attach_fentry(bpf, kernel, TRIAL.0, TRIAL.1);
-    if let Some(program) = bpf.program_mut(TRIAL.0) {
+    let (trial, function) = options.table().trial;
+    let fentry = attach_fentry(bpf, kernel, trial, function);
+    if let Some(program) = bpf.program_mut(trial) {
         let _ = unload(program);
     }
     match fentry {

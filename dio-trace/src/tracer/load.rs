@@ -13,8 +13,15 @@ use dio_trace_common::{
 };
 
 use crate::{
-    kernel::{btf::Types, page_size, preempt::preemptible, preflight::lacks_locked_memory, probes},
-    tracer::{Options, Scope, kfunc},
+    kernel::{
+        btf::Types,
+        cache_probes::PERFORM_WRITE,
+        page_size,
+        preempt::preemptible,
+        preflight::lacks_locked_memory,
+        probes::{self, Table},
+    },
+    tracer::{Options, Purpose, Scope, kfunc},
 };
 
 /// Aligns the embedded object: an ELF file must start on an 8-byte boundary.
@@ -38,6 +45,10 @@ const RING_SHARE: u64 = 64;
 /// (dio-trace-ebpf/src/counters.rs:COUNTERS_MAX).
 const COUNTER_BYTES: usize = 128 << 20;
 const COUNTERS: (usize, usize) = (1024, 16_384);
+
+/// The maps of `dio-trace cache`.
+const CACHE_MAPS: [&str; 6] =
+    ["PAGE_USES", "PAGE_USES_REST", "CACHE_FILES", "CACHE_USERS", "RECENT", "AHEAD"];
 
 /// A struct member whose offset is set as a constant of the object.
 struct Offset {
@@ -73,10 +84,10 @@ pub(super) struct Kernel {
 
 impl Kernel {
     /// Reads and indexes /sys/kernel/btf/vmlinux.
-    pub(super) fn read() -> Result<Self> {
+    pub(super) fn read(table: Table) -> Result<Self> {
         const PATH: &str = "/sys/kernel/btf/vmlinux";
         let data = fs::read(PATH).with_context(|| format!("cannot read {PATH}"))?;
-        let mut names = probes::names();
+        let mut names = probes::names(table);
         names.extend(OFFSETS.iter().map(|offset| Cow::Borrowed(offset.strukt)));
         names.extend(PREEMPTION.iter().chain(CAST).map(|(_, name)| Cow::Borrowed(*name)));
         names.extend([Cow::Borrowed(WORD.0), Cow::Borrowed("thread_info")]);
@@ -116,7 +127,7 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let follow = u32::from(matches!(options.scope, Scope::Processes { children: true, .. }));
     let o_direct = libc::O_DIRECT as u32;
     let o_append = libc::O_APPEND as u32;
-    let most = max_rw_count(page_size());
+    let (most, page_shift) = (max_rw_count(page_size()), page_size().ilog2());
     let thread_info = kernel.types.offset("task_struct", "thread_info")?;
     let compat = thread_info + kernel.types.offset("thread_info", COMPAT.0)?;
     let all = u32::from(options.all);
@@ -137,6 +148,7 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
         .override_global("O_DIRECT", &o_direct, true)
         .override_global("O_APPEND", &o_append, true)
         .override_global("MAX_RW_COUNT", &most, true)
+        .override_global("PAGE_SHIFT", &page_shift, true)
         .override_global("COMPAT_WORD", &compat, true)
         .override_global("COMPAT_BIT", &COMPAT.1, true)
         .override_global("FILTER_THREADS", &filters, true)
@@ -164,6 +176,14 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     if !options.expect_direct {
         loader.map_max_entries("RULED_OUT", 1).map_max_entries("UNASKED_USES", 1);
     }
+    if options.purpose != Purpose::PageCache {
+        for map in CACHE_MAPS {
+            loader.map_max_entries(map, 1);
+        }
+    }
+    let perform_write = kernel.types.func_params(PERFORM_WRITE);
+    let by_kiocb = u32::from(perform_write.is_some_and(|params| params.len() == 2));
+    loader.override_global("PERFORM_WRITE_BY_KIOCB", &by_kiocb, true);
     let counters = counters()?;
     loader.override_global("COUNTER_PLACES", &counters, true);
     for map in ["COUNTERS", "COUNTED", "TAKEN", "KEYS"] {

@@ -2,6 +2,7 @@
 //! reads events from the ring buffer, and sums up counters, losses and coverage.
 
 mod attach;
+mod cache;
 mod decode;
 mod info;
 mod kfunc;
@@ -18,7 +19,10 @@ pub use load::OBJECT;
 pub use run::Tracer;
 
 use crate::{
-    kernel::probes::Switch,
+    kernel::{
+        cache_probes::PAGE_CACHE,
+        probes::{DIRECT_IO, Switch, Table},
+    },
     model::{AttachMode, RequestFilter},
 };
 
@@ -32,9 +36,19 @@ pub enum Scope {
     Processes { pids: Vec<u32>, children: bool },
 }
 
+/// What is found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// What became of direct requests.
+    DirectIo,
+    /// Who fills the page cache.
+    PageCache,
+}
+
 /// What to trace and how.
 #[derive(Clone, Debug)]
 pub struct Options {
+    pub purpose: Purpose,
     pub scope: Scope,
     /// `None`: fentry if the kernel supports it, else kprobe.
     pub attach: Option<AttachMode>,
@@ -56,6 +70,36 @@ pub struct Options {
 }
 
 impl Options {
+    /// Those of `dio-trace cache`.
+    #[must_use]
+    pub const fn of_page_cache(
+        scope: Scope,
+        attach: Option<AttachMode>,
+        wanted: RequestFilter,
+    ) -> Self {
+        Self {
+            purpose: Purpose::PageCache,
+            scope,
+            attach,
+            all: false,
+            why_eagain: false,
+            verify_stable: false,
+            expect_direct: false,
+            stacks: false,
+            ring: None,
+            log: false,
+            wanted,
+        }
+    }
+
+    /// The probes to attach.
+    const fn table(&self) -> Table {
+        match self.purpose {
+            Purpose::DirectIo => DIRECT_IO,
+            Purpose::PageCache => PAGE_CACHE,
+        }
+    }
+
     /// True if the option is given.
     const fn has(&self, switch: Switch) -> bool {
         match switch {

@@ -21,11 +21,12 @@ use tokio::{
 
 use crate::{
     kernel::{preflight, release},
-    model::{AttachMode, Event, Gap, MissingProbe, Totals, in_flight},
+    model::{AttachMode, CacheTotals, Event, Gap, MissingProbe, Totals, in_flight},
     system::symbols::Stacks,
     tracer::{
-        Options, Scope,
+        Options, Purpose, Scope,
         attach::{Coverage, Progress, attach_all},
+        cache,
         decode::decode,
         info::skipped_runs,
         load::{self, Kernel},
@@ -83,7 +84,10 @@ impl Tracer {
     /// If a requirement is missing; the error says which, and what to do. Nothing stays attached.
     pub fn start(options: &Options, progress: &mut Progress<'_>) -> Result<Self> {
         preflight::check()?;
-        let kernel = Kernel::read()?;
+        let kernel = Kernel::read(options.table())?;
+        if options.purpose == Purpose::PageCache {
+            cache::check(&kernel)?;
+        }
         let mut bpf = load::load(&kernel, options)?;
         if let Scope::Processes { pids, .. } = &options.scope {
             for pid in pids {
@@ -113,7 +117,9 @@ impl Tracer {
         let dark = Vec::new();
         let (complete, expects_direct) = (0..u64::MAX, options.expect_direct);
         let mut tracer = Self { bpf, ring, tick, coverage, dark, log, complete, expects_direct };
-        tracer.self_test(options.is_filtered())?;
+        if options.purpose == Purpose::DirectIo {
+            tracer.self_test(options.is_filtered())?;
+        }
         totals::forget_buffered_uses(&mut tracer.bpf)?;
         tracer.complete.start = Clock::monotonic();
         Ok(tracer)
@@ -332,6 +338,16 @@ impl Tracer {
     /// See [`Totals::unasked`].
     fn unasked(&self) -> Result<Vec<(BufferedUse, UnaskedSum)>> {
         if self.expects_direct { unasked::uses(&self.bpf) } else { Ok(Vec::new()) }
+    }
+
+    /// What came into the page cache and left it so far, see [`Purpose::PageCache`].
+    ///
+    /// # Errors
+    /// If the maps cannot be read.
+    pub fn page_cache(&self) -> Result<CacheTotals> {
+        // A redundant attachment has counted what another was skipped for.
+        let doubled = self.coverage.programs.contains(&"tp_cache_added_2");
+        cache::totals(&self.bpf, if doubled { Vec::new() } else { self.skipped() })
     }
 
     /// Leaves a file out that need not be used directly. If that fails, its next first use is sent.

@@ -17,7 +17,7 @@ use crate::{
         fixtures::mount,
         harness::{Traces, stop, verified_instructions, wait_until_tracing},
     },
-    host::cmd::{self, text},
+    host::cmd,
 };
 
 /// Where the self-test finds a file system with direct I/O.
@@ -47,14 +47,45 @@ pub(crate) fn main(args: &LoadArgs) -> Result<()> {
     Ok(())
 }
 
-/// Traces the whole system for a moment, with everything that can be asked for.
+/// The ways of tracing that have probes of their own, with everything that can be asked for; and where
+/// their JSON has the gaps.
+const WAYS: &[(&[&str], &str)] = &[
+    (
+        &[
+            "audit",
+            "--force-blind",
+            "--why-eagain",
+            "--verify-stable",
+            "--stack",
+            "--expect-direct",
+            "/nothing/*",
+        ],
+        "/probes/missing",
+    ),
+    (&["cache"], "/missing"),
+];
+
+/// Traces the whole system for a moment, in each way.
 fn load(tool: &Path, attach: &str) -> Result<Loaded> {
+    let mut all = Loaded { attach: attach.to_owned(), ..Loaded::default() };
+    for (words, gaps) in WAYS {
+        let loaded = load_way(tool, attach, words, gaps)?;
+        all.programs.extend(loaded.programs);
+        all.gaps.extend(loaded.gaps);
+        all.count += loaded.count;
+        all.refused = all.refused.or(loaded.refused);
+    }
+    Ok(all)
+}
+
+/// Traces the whole system for a moment, in one way.
+fn load_way(tool: &Path, attach: &str, words: &[&str], gaps_at: &str) -> Result<Loaded> {
     let traces = Traces::new(Path::new("/tmp"), attach);
     let attach = attach.to_owned();
     let mut tool = Command::new(tool)
-        .args(["audit", "--json", "--force-blind", "--why-eagain", "--verify-stable", "--stack"])
-        .args(["--expect-direct", "/nothing/*"])
-        .args(["--attach", &attach, "-o", text(&traces.json)?])
+        .args(words)
+        .args(["--json", "--attach", &attach])
+        .stdout(File::create(&traces.json)?)
         .stderr(File::create(&traces.talk)?)
         .spawn()
         .context("cannot start dio-trace")?;
@@ -63,20 +94,20 @@ fn load(tool: &Path, attach: &str) -> Result<Loaded> {
         let _ = tool.kill();
         tool.wait().context("cannot wait for dio-trace")?;
         let refused = Some(format!("{error:#}"));
-        return Ok(Loaded { attach, count: 0, programs: Vec::new(), gaps: Vec::new(), refused });
+        return Ok(Loaded { attach, refused, ..Loaded::default() });
     }
     let programs = verified_instructions()?.into_iter().collect();
     let count = loaded_programs().count();
     stop(tool, &traces)?;
     let json = fs::read_to_string(&traces.json).context("dio-trace wrote no JSON")?;
-    Ok(Loaded { attach, count, programs, gaps: gaps(&json)?, refused: None })
+    Ok(Loaded { attach, count, programs, gaps: gaps(&json, gaps_at)?, refused: None })
 }
 
-/// The gaps in a summary.
-fn gaps(json: &str) -> Result<Vec<(String, String)>> {
+/// The gaps in the last line, at this place in its JSON.
+fn gaps(json: &str, at: &str) -> Result<Vec<(String, String)>> {
     let summary: Value = serde_json::from_str(json.lines().last().unwrap_or_default())
         .with_context(|| format!("no summary: {json}"))?;
     let word = |gap: &Value, name: &str| gap[name].as_str().unwrap_or_default().to_owned();
-    let gaps = summary["probes"]["missing"].as_array().into_iter().flatten();
+    let gaps = summary.pointer(at).and_then(Value::as_array).into_iter().flatten();
     Ok(gaps.map(|gap| (word(gap, "probe"), word(gap, "why"))).collect())
 }

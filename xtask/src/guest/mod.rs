@@ -40,8 +40,8 @@ use clap::Subcommand;
 
 use fixtures::fuse;
 use scenarios::{
-    blind, compat, cut, family, innocents, live, mixed, named, released, reports, rings, shorts,
-    stacks, unasked, unprivileged,
+    blind, compat, cut, family, innocents, live, mixed, named, page_cache, released, reports,
+    rings, shorts, stacks, unasked, unprivileged,
 };
 use suite::by_hand;
 use tally::plain::UserArgs;
@@ -90,6 +90,10 @@ pub(crate) enum Guest {
     Unasked(by_hand::AloneArgs),
     /// The program of the `unasked` scenario
     UnaskedUser(unasked::UnaskedUserArgs),
+    /// Run only the scenario of `dio-trace cache`
+    PageCache(by_hand::AloneArgs),
+    /// The program of the `page-cache` scenario
+    PageCacheUser(page_cache::PageCacheUserArgs),
     /// Run only the scenario of 32-bit programs
     Compat(by_hand::AloneArgs),
     /// The program of the `compat` scenario
@@ -183,6 +187,8 @@ pub(crate) fn main(guest: &Guest) -> Result<u8> {
         Guest::Rings(args) => by_hand::alone(args, rings::SETUPS, rings::check),
         Guest::Unasked(args) => by_hand::alone(args, unasked::SETUPS, unasked::check),
         Guest::UnaskedUser(args) => unasked::user(args).map(|()| 0),
+        Guest::PageCache(args) => by_hand::alone(args, page_cache::SETUPS, page_cache::check),
+        Guest::PageCacheUser(args) => page_cache::user(args).map(|()| 0),
         Guest::Compat(args) => by_hand::alone(args, compat::SETUPS, compat::check),
         Guest::CompatUser(args) => compat::user(args).map(|()| 0),
         Guest::RingsUser(args) => rings::user(args).map(|()| 0),

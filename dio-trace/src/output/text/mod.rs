@@ -9,6 +9,7 @@ mod doctor;
 mod gate;
 pub(crate) mod groups;
 mod kernels;
+mod page_cache;
 pub(crate) mod report;
 mod said;
 pub(crate) mod screen;
@@ -20,6 +21,7 @@ pub use gate::gate_page;
 pub use groups::{MAX_ROWS, groups};
 pub(crate) use kernels::history;
 pub use kernels::kernel_changes;
+pub use page_cache::{CachePage, Lately, page_cache};
 pub use report::{labelled, recording, times};
 pub use screen::{Screen, Style, answer};
 

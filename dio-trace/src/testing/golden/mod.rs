@@ -29,6 +29,7 @@ use crate::{
         file_user::FileUser,
         group::{By, Groups, groups},
         lost::LostRow,
+        page_cache,
         side_events::{MixedAccess, SideEvents},
         sink::Sink,
         summary::{Scope, Summary},
@@ -558,6 +559,11 @@ fn every_field_is_documented_and_every_documented_field_is_there() {
         documented("\n## lost_requests\n"),
         keys(&serde_json::to_value(lost_requests()).unwrap())
     );
+    let cache = serde_json::to_value(page_cache::tests::report()).unwrap();
+    let file = &cache["files"][0];
+    assert_eq!(documented("\n## page_cache\n"), keys(&cache));
+    assert_eq!(documented("\nEach of `files` of a page cache:\n"), keys(file));
+    assert_eq!(documented("\nEach of `uses`:\n"), keys(&file["uses"][0]));
     assert_eq!(documented("\n## summary\n"), keys(&summary));
     assert_eq!(documented("\nEach of `files`:\n"), keys(&summary["files"][0]));
     assert_eq!(documented("\nEach of `causes`."), keys(&summary["causes"][0]));

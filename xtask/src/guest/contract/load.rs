@@ -1,7 +1,7 @@
 //! What came of loading the eBPF programs on a kernel.
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Loaded {
     /// fentry or kprobe.
     pub(crate) attach: String,

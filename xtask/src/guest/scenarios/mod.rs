@@ -12,6 +12,7 @@
 //! - [`stacks`]: the function of the program that made a request
 //! - [`filters`]: requests that filters leave out; [`gate`]: `run --fail-on`
 //! - [`unasked`]: files that are used without O_DIRECT, and expected to be used directly
+//! - [`page_cache`]: how pages come into the page cache and leave it
 //! - [`unprivileged`]: dio-trace for an unprivileged user
 //! - [`forecasts`]: what `check` predicts
 //! - [`reports`]: causes and fixes that public reports taught
@@ -27,6 +28,7 @@ pub(crate) mod innocents;
 pub(crate) mod live;
 pub(crate) mod mixed;
 pub(crate) mod named;
+pub(crate) mod page_cache;
 pub(crate) mod recordings;
 pub(crate) mod released;
 pub(crate) mod reports;

@@ -12,7 +12,8 @@ use crate::{
         scenarios::{
             Check, blind, compat, family, filters, gate, innocents, live,
             mixed::{self, DirectUser},
-            named, recordings, released, reports, rings, shorts, stacks, unasked, unprivileged,
+            named, page_cache, recordings, released, reports, rings, shorts, stacks, unasked,
+            unprivileged,
         },
         suite::run::Run,
     },
@@ -79,6 +80,7 @@ pub(super) const COMPAT: &[Scenario] = if cfg!(target_arch = "x86_64") {
 pub(super) const PLAIN: &[Scenario] = &[
     scenario(Scope::Kernel, "family", "descendants at attach", family::RUNS, family::check),
     scenario(Scope::Kernel, "unasked", "--expect-direct", unasked::RUNS, unasked::check),
+    scenario(Scope::Kernel, "page-cache", "cache", page_cache::RUNS, page_cache::check),
     scenario(Scope::Commands, "filters", "filters", filters::RUNS, filters::check),
     scenario(Scope::Commands, "recording", "recording", 1, recordings::check),
     scenario(Scope::Commands, "blind", "a blind tracer", blind::RUNS, blind::check),

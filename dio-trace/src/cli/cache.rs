@@ -1,0 +1,346 @@
+//! `dio-trace cache`: who fills the page cache.
+
+use std::{
+    ffi::OsString,
+    io::{IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+use ratatui::{
+    crossterm::event::{Event as Key, KeyCode, KeyModifiers},
+    widgets::Paragraph,
+};
+use tokio::{
+    sync::mpsc::Receiver,
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
+};
+
+use crate::{
+    cli::{
+        filters::{Filters, Place},
+        interactive,
+        metrics::MetricsArgs,
+        subject::Subject,
+        terminal::{self, Terminal},
+        trace::{Common, GateArgs, Named, Processes, Trace},
+        tty,
+        values::{Mode, duration},
+        watch::{EndSignals, Family, Watch, cannot_run, ended, exit_code, forward, watch},
+    },
+    enrich::Enricher,
+    flow::page_cache::{CacheBy, CacheNames, CacheReport},
+    kernel::{line, page_size},
+    model::Event,
+    output::text::{CachePage, Lately, page_cache},
+    system::processes,
+    tracer::{Options, Tracer},
+    util::stdio::{Stdout, note, or_end},
+};
+
+/// Time limit without `-d`: a year.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Time for a command to exit after Ctrl-C before tracing ends without it.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Options of `dio-trace cache`, which stand before its verb.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = false, subcommand_negates_reqs = true)]
+pub(super) struct CacheArgs {
+    /// Stop after this time: 10, 10s, 500ms, 2m, 1h
+    #[arg(short, long, global = true, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+    /// Time between two refreshes of the screen
+    #[arg(short, long, global = true, value_name = "TIME", default_value = "2s", value_parser = duration)]
+    interval: Duration,
+    /// What a row of the report is
+    #[arg(long, global = true, value_enum, value_name = "WHAT", default_value_t = CacheBy::File)]
+    by: CacheBy,
+    /// Rows of the report
+    #[arg(short = 'n', long, global = true, value_name = "N", default_value_t = 10)]
+    rows: usize,
+    /// Only the report at the end, also on a terminal
+    #[arg(long, global = true)]
+    no_screen: bool,
+    /// Write the report as one line of JSON, with all files (docs/json.md)
+    #[arg(long, global = true)]
+    json: bool,
+    /// How to attach the probes
+    #[arg(long, global = true, value_enum, value_name = "HOW", default_value_t = Mode::Auto)]
+    attach: Mode,
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    verb: Option<CacheVerb>,
+}
+
+/// Whose pages are counted.
+#[derive(Debug, Subcommand)]
+enum CacheVerb {
+    /// A command and its descendants
+    Run {
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// Running processes with their descendants
+    Attach {
+        #[command(flatten)]
+        subject: Named,
+    },
+    /// The whole system, as without a verb
+    Audit,
+}
+
+impl CacheArgs {
+    /// The verb as those that trace requests have it.
+    fn trace(&mut self) -> Trace {
+        let common = Common::without_requests(
+            self.attach,
+            false,
+            Filters::of(std::mem::take(&mut self.place)),
+            MetricsArgs::default(),
+        );
+        match self.verb.take() {
+            Some(CacheVerb::Run { command }) => {
+                Trace::Run { command, common, gate: GateArgs::default() }
+            }
+            Some(CacheVerb::Attach { subject }) => Trace::Attach { subject, common },
+            Some(CacheVerb::Audit) | None => {
+                Trace::Audit { processes: Processes::default(), common }
+            }
+        }
+    }
+}
+
+/// Counts until the end, then writes the report. Returns the exit code.
+pub(super) async fn run(mut args: CacheArgs) -> Result<u8> {
+    let verb = args.trace();
+    if let Trace::Run { command, .. } = &verb
+        && let Some(code) = cannot_run(&command[0])
+    {
+        return Ok(code);
+    }
+    let subject = Subject::of(&verb)?;
+    // The screen of a command is its own.
+    let live = !args.json
+        && !args.no_screen
+        && !matches!(verb, Trace::Run { .. })
+        && std::io::stdout().is_terminal()
+        && terminal::check().is_ok();
+    let wanted = verb.common().filters.wanted()?;
+    let options = Options::of_page_cache(subject.scope(), args.attach.wish(), wanted);
+    let mut tracer = interactive::with_progress(|progress| Tracer::start(&options, progress))?;
+    let family = Family::of(&subject, &tracer)?;
+    let started = Instant::now();
+    let (watch, text) = watch(&verb, &subject, &family, &mut tracer)?;
+    let ends = EndSignals::new()?;
+    if !live {
+        let until = if args.duration.is_some() { "" } else { "; Ctrl-C to stop" };
+        note!(
+            "tracing the page cache of {text} with {} probes by {}{until}",
+            tracer.coverage().0.len(),
+            tracer.attach().as_str()
+        );
+    }
+    let mut enricher = Enricher::default();
+    enricher.look_around(&family.all());
+    let limit = args.duration.unwrap_or(FOREVER);
+    let screen = if live { Some(Screen::take()?) } else { None };
+    let mut session = Session {
+        tracer,
+        enricher,
+        names: CacheNames::default(),
+        subject: text,
+        started,
+        previous: None,
+        screen,
+        args,
+    };
+    let code = session.run(watch, limit, ends).await?;
+    session.finish(code)
+}
+
+/// The live screen and its keyboard.
+struct Screen {
+    terminal: Terminal,
+    keys: Receiver<Key>,
+}
+
+impl Screen {
+    fn take() -> Result<Self> {
+        Ok(Self { terminal: Terminal::take()?, keys: terminal::keyboard()? })
+    }
+
+    /// True if a key ends the screen: q, Esc and Ctrl-C.
+    fn ends(key: Option<&Key>) -> bool {
+        let Some(key) = key else { return true }; // the terminal is gone
+        key.as_key_event().is_some_and(|key| match key.code {
+            KeyCode::Char('q') | KeyCode::Esc => true,
+            KeyCode::Char('c') => key.modifiers.contains(KeyModifiers::CONTROL),
+            _ => false,
+        })
+    }
+}
+
+struct Session {
+    tracer: Tracer,
+    enricher: Enricher,
+    names: CacheNames,
+    subject: String,
+    started: Instant,
+    /// The report of the screen's last refresh, and when that was.
+    previous: Option<(CacheReport, Instant)>,
+    screen: Option<Screen>,
+    args: CacheArgs,
+}
+
+impl Session {
+    /// Takes the names of files until the run ends. Returns the exit code of the command.
+    async fn run(
+        &mut self,
+        mut watch: Watch,
+        limit: Duration,
+        mut ends: EndSignals,
+    ) -> Result<Option<u8>> {
+        let mut end = Instant::now() + limit;
+        let mut looks: Interval = interval(self.args.interval);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut interrupted = false;
+        loop {
+            tokio::select! {
+                event = self.tracer.next() => self.take(&event?),
+                key = key(&mut self.screen) => {
+                    if Screen::ends(key.as_ref()) {
+                        return Ok(None);
+                    }
+                }
+                _ = looks.tick() => {
+                    self.look()?;
+                    if matches!(watch, Watch::Descendants) && !self.runs()? {
+                        return Ok(None);
+                    }
+                }
+                () = sleep_until(end) => return Ok(None),
+                exited = ended(&mut watch) => {
+                    let status = exited?;
+                    if !matches!(watch, Watch::Processes { children: true, .. }) {
+                        return Ok(status.map(exit_code));
+                    }
+                    watch = Watch::Descendants;
+                }
+                signal = ends.next() => {
+                    let Watch::Child(child) = &watch else { return Ok(None) };
+                    if interrupted {
+                        return Ok(None);
+                    }
+                    forward(signal, child);
+                    interrupted = true;
+                    end = end.min(Instant::now() + GRACE);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, event: &Event) {
+        if let Event::File(file) = event {
+            self.names.add(file, &mut self.enricher);
+        }
+    }
+
+    /// True if one of the traced processes runs.
+    fn runs(&self) -> Result<bool> {
+        let runs = |pid: &u32| processes::one(*pid).is_some_and(|process| !process.ended);
+        Ok(self.tracer.processes()?.iter().any(runs))
+    }
+
+    fn report(&mut self) -> Result<CacheReport> {
+        while let Some(event) = self.tracer.waiting() {
+            self.take(&event);
+        }
+        let totals = self.tracer.page_cache()?;
+        let report = self.names.report(&totals, page_size(), &mut self.enricher);
+        let (memory, cached) = memory();
+        Ok(CacheReport {
+            subject: self.subject.clone(),
+            seconds: self.started.elapsed().as_secs_f64(),
+            memory,
+            cached,
+            missing: self.tracer.coverage().1.to_vec(),
+            ..report
+        })
+    }
+
+    /// Refreshes the screen.
+    fn look(&mut self) -> Result<()> {
+        if self.screen.is_none() {
+            return Ok(());
+        }
+        let report = self.report()?;
+        let lately = lately(&report, self.args.by, self.previous.as_ref());
+        let (by, rows) = (self.args.by, self.args.rows);
+        let Some(screen) = &mut self.screen else { return Ok(()) };
+        screen.terminal.draw(|frame| {
+            let area = frame.area();
+            let width = area.width.into();
+            let text = page_cache(&report, &CachePage { by, lately: Some(&lately), rows, width });
+            frame.render_widget(Paragraph::new(text), area);
+        })?;
+        self.previous = Some((report, Instant::now()));
+        Ok(())
+    }
+
+    /// Writes the report, then detaches the probes.
+    fn finish(mut self, code: Option<u8>) -> Result<u8> {
+        self.screen = None;
+        let report = self.report()?;
+        let mut out = Stdout::new();
+        let written = if self.args.json {
+            serde_json::to_writer(&mut out, &report)
+                .map_err(std::io::Error::from)
+                .and_then(|()| out.write_all(b"\n"))
+        } else {
+            let CacheArgs { by, rows, .. } = self.args;
+            let width = tty::page_width(&std::io::stdout());
+            let page = CachePage { by, lately: None, rows, width };
+            out.write_all(page_cache(&report, &page).as_bytes())
+        };
+        written.and_then(|()| out.flush()).map_err(or_end).context("cannot write the report")?;
+        interactive::quit_at_next_signal();
+        interactive::say_to_person("detaching…");
+        Ok(code.unwrap_or(0))
+    }
+}
+
+/// Waits for a key; without a screen for ever.
+async fn key(screen: &mut Option<Screen>) -> Option<Key> {
+    match screen {
+        Some(screen) => screen.keys.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What came in of each row since the previous report.
+fn lately(report: &CacheReport, by: CacheBy, previous: Option<&(CacheReport, Instant)>) -> Lately {
+    let Some((previous, at)) = previous else { return Lately::default() };
+    let rows = report.rows(by).into_iter();
+    let mut bytes: ahash::HashMap<String, u64> =
+        rows.map(|row| (row.name, row.bytes.came_in())).collect();
+    for row in previous.rows(by) {
+        if let Some(now) = bytes.get_mut(&row.name) {
+            *now = now.saturating_sub(row.bytes.came_in());
+        }
+    }
+    Lately { seconds: at.elapsed().as_secs_f64(), bytes }
+}
+
+/// Bytes of memory, and of file pages in it (/proc/meminfo).
+fn memory() -> (u64, u64) {
+    let text = line("/proc/meminfo");
+    let of = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    (of("MemTotal:").unwrap_or(0) << 10, of("Cached:").unwrap_or(0) << 10)
+}

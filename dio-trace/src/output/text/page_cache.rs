@@ -1,0 +1,366 @@
+//! The page of `dio-trace cache`: what came into the page cache and left it, by file.
+
+use ahash::HashMap;
+use dio_trace_common::abi::PageFlow;
+
+use crate::{
+    flow::page_cache::{CacheBy, CacheReport, CacheRow, CacheUse, CachedFile, Flows},
+    output::text::columns::{right, with_path, wrap},
+    util::figures::{about, percent},
+};
+
+/// Most processes of a file, or files of a process, that have a line.
+const MAX_PARTS: usize = 3;
+/// Columns of each figure, and of what stands before a process.
+const FIGURE: usize = 9;
+const INDENT: &str = "      ";
+
+/// What came in of each row in the latest seconds, by the row's name.
+#[derive(Debug, Default)]
+pub struct Lately {
+    pub seconds: f64,
+    pub bytes: HashMap<String, u64>,
+}
+
+impl Lately {
+    /// Bytes per second of a row.
+    fn rate(&self, row: &CacheRow<'_>) -> u64 {
+        let bytes = self.bytes.get(&row.name).copied().unwrap_or(0);
+        if self.seconds > 0.0 { (bytes as f64 / self.seconds) as u64 } else { 0 }
+    }
+}
+
+/// How the page is laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct CachePage<'a> {
+    pub by: CacheBy,
+    /// `None`: without the column of what comes in now.
+    pub lately: Option<&'a Lately>,
+    /// Most rows.
+    pub rows: usize,
+    pub width: usize,
+}
+
+/// The page: the run in two sentences, then the rows.
+#[must_use]
+pub fn page_cache(report: &CacheReport, page: &CachePage<'_>) -> String {
+    let CachePage { by, lately, rows: most, width } = *page;
+    let mut out = wrap("page cache: ", &headline(report), width) + "\n";
+    if let Some(first) = report.files.first().filter(|file| file.bytes.came_in() != 0) {
+        out.push_str(&(wrap("mostly:     ", &mostly(report, first), width) + "\n"));
+        if let Some(again) = again(report) {
+            out.push_str(&(wrap("again:      ", &again, width) + "\n"));
+        }
+        if let Some(fix) = fix(first) {
+            out.push_str(&(wrap("fix:        ", &fix, width) + "\n"));
+        }
+    }
+    let rows = report.rows(by);
+    let shown = rows.iter().take(most).filter(|row| counts(report, row)).count();
+    if shown != 0 {
+        out.push('\n');
+        out.push_str(&heading(by, lately.is_some()));
+    }
+    for row in &rows[..shown] {
+        out.push_str(&of_row(row, page));
+    }
+    let rest: u64 = rows[shown..].iter().map(|row| row.bytes.came_in()).sum();
+    if rest != 0 {
+        let more = rows.len() - shown;
+        out.push_str(&format!("{INDENT}{more} more, of which {} came in\n", about(rest)));
+    }
+    out.push_str(&losses(report, width));
+    out
+}
+
+/// True if a row is at least a hundredth of what came in or left.
+fn counts(report: &CacheReport, row: &CacheRow<'_>) -> bool {
+    const PART: u64 = 100;
+    let moved = |bytes: &Flows| bytes.came_in().max(bytes.left());
+    let bytes = moved(&row.bytes);
+    bytes != 0 && bytes.saturating_mul(PART) >= moved(&report.bytes)
+}
+
+fn headline(report: &CacheReport) -> String {
+    let mut text = format!(
+        "{} came in and {} left in {:.0} s ({})",
+        about(report.bytes.came_in()),
+        about(report.bytes.left()),
+        report.seconds,
+        report.subject
+    );
+    let again = report.bytes.get(PageFlow::Refault);
+    if again != 0 {
+        text += &format!("; {} of it had been reclaimed before and was needed again", about(again));
+    }
+    if report.memory != 0 {
+        text += &format!(
+            "; file pages take {} of {} memory now",
+            about(report.cached),
+            about(report.memory)
+        );
+    }
+    text
+}
+
+/// The file that brought in the most: its share, who, and how.
+fn mostly(report: &CacheReport, file: &CachedFile) -> String {
+    let mut text = format!(
+        "{}: {} ({})",
+        named(file),
+        about(file.bytes.came_in()),
+        percent(file.bytes.came_in(), report.bytes.came_in())
+    );
+    if let Some(user) = file.uses.first() {
+        text += &format!(", by {}: {}", user.place(), ways(user));
+    }
+    text
+}
+
+/// The file of which the most was reclaimed and needed again, if that is at least a hundredth of what
+/// came in: in whose threads it was reclaimed, and what came in meanwhile.
+fn again(report: &CacheReport) -> Option<String> {
+    const PART: u64 = 100;
+    let of = |bytes: &Flows| bytes.get(PageFlow::Refault);
+    let file = report.files.iter().max_by_key(|file| of(&file.bytes))?;
+    let bytes = of(&file.bytes);
+    if bytes == 0 || bytes.saturating_mul(PART) < report.bytes.came_in() {
+        return None;
+    }
+    let most = |flow| file.uses.iter().max_by_key(|user| user.bytes.get(flow));
+    let mut text = format!("{}: {} was reclaimed", named(file), about(bytes));
+    if let Some(user) = most(PageFlow::Reclaimed).filter(|u| u.bytes.get(PageFlow::Reclaimed) != 0)
+    {
+        text += &format!(" by {}", user.process());
+    }
+    text += " and needed again";
+    if let Some(user) = most(PageFlow::Refault) {
+        text += &format!(" by {}", user.process());
+    }
+    let other = report.files.first().filter(|first| !std::ptr::eq(*first, file));
+    if let Some(other) = other {
+        text += &format!("; likely because of {}, of which the most came in", named(other));
+    }
+    Some(text)
+}
+
+fn named(file: &CachedFile) -> &str {
+    file.path.as_deref().unwrap_or("files that there was no room for")
+}
+
+/// What can be done about it, by how most of the pages came in.
+fn fix(file: &CachedFile) -> Option<String> {
+    let user = file.uses.first()?;
+    let (flow, _) = *user.bytes.most_first(PageFlow::is_in).first()?;
+    let text = match (flow, user.direct) {
+        (PageFlow::Read | PageFlow::ReadAhead | PageFlow::Write, Some(true)) => format!(
+            "it is open with O_DIRECT, and goes through the page cache all the same: `dio-trace attach \
+             -p {}` says why",
+            user.pid
+        ),
+        (PageFlow::Read | PageFlow::ReadAhead, Some(false)) => {
+            "open it with O_DIRECT (`dio-trace check FILE` tries whether that works there), or give \
+             up what was read: posix_fadvise(fd, offset, length, POSIX_FADV_DONTNEED)"
+                .to_owned()
+        }
+        (PageFlow::Write, Some(false)) => {
+            "open it with O_DIRECT (`dio-trace check FILE` tries whether that works there), or write \
+             back and give up what was written: fdatasync(fd), then posix_fadvise(fd, offset, length, \
+             POSIX_FADV_DONTNEED)"
+                .to_owned()
+        }
+        (PageFlow::Fault | PageFlow::FaultAhead, _) => {
+            "it is mapped (mmap), which always goes through the page cache: read it with O_DIRECT \
+             instead, or unmap it and give it up with POSIX_FADV_DONTNEED"
+                .to_owned()
+        }
+        (PageFlow::Prefetch, _) => {
+            "the program asks for these pages in advance (POSIX_FADV_WILLNEED, MADV_WILLNEED or \
+             readahead(2)): leave that out"
+                .to_owned()
+        }
+        _ => return None,
+    };
+    Some(text)
+}
+
+fn heading(by: CacheBy, now: bool) -> String {
+    let mut line = String::new();
+    let mut word = |word| right(&mut line, word, FIGURE);
+    if by == CacheBy::File {
+        word("in cache");
+    }
+    word("came in");
+    if now {
+        word("in/s now");
+    }
+    word("left");
+    word("again");
+    format!("{line}  {}\n", by.title())
+}
+
+fn of_row(row: &CacheRow<'_>, page: &CachePage<'_>) -> String {
+    let mut line = String::new();
+    let mut figure = |bytes: u64| {
+        let text = if bytes == 0 { "-".to_owned() } else { about(bytes) };
+        right(&mut line, &text, FIGURE);
+    };
+    if let Some(now) = row.now {
+        figure(now);
+    }
+    figure(row.bytes.came_in());
+    if let Some(lately) = page.lately {
+        figure(lately.rate(row));
+    }
+    figure(row.bytes.left());
+    figure(row.bytes.get(PageFlow::Refault));
+    line.push_str("  ");
+    let used = line.len();
+    let mut out = with_path(line, used, &row.name, page.width) + "\n";
+    let bring = || row.parts.iter().filter(|(_, user)| user.bytes.came_in() != 0);
+    for (name, user) in bring().take(MAX_PARTS) {
+        out.push_str(&(wrap(INDENT, &format!("{name}: {}", ways(user)), page.width) + "\n"));
+    }
+    let more = bring().count().saturating_sub(MAX_PARTS);
+    if more != 0 {
+        out.push_str(&format!("{INDENT}and {more} more\n"));
+    }
+    if let Some(left) = left(row) {
+        out.push_str(&(wrap(INDENT, &format!("left: {left}"), page.width) + "\n"));
+    }
+    out
+}
+
+/// How a process brought pages in, and how it has the file open.
+fn ways(user: &CacheUse) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for (flow, bytes) in user.bytes.most_first(PageFlow::is_in) {
+        let mut part = format!("{} {}", about(bytes), in_words(flow));
+        if flow == PageFlow::ReadAhead {
+            part += &of_ahead(user, bytes);
+        }
+        parts.push(part);
+    }
+    let mut text = parts.join(", ");
+    if let Some(open) = &user.open {
+        let without = if user.direct == Some(false) { ", without O_DIRECT" } else { "" };
+        text += &format!("; open {open}{without}");
+    }
+    text
+}
+
+/// What became of the pages that were read ahead.
+fn of_ahead(user: &CacheUse, ahead: u64) -> String {
+    let (used, unused) =
+        (user.bytes.get(PageFlow::AheadUsed), user.bytes.get(PageFlow::AheadUnused));
+    match (used, unused) {
+        (0, 0) => String::new(),
+        (_, 0) => format!(" ({} of it read since)", percent(used, ahead)),
+        _ => format!(
+            " ({} of it read since, {} left unread)",
+            percent(used, ahead),
+            percent(unused, ahead)
+        ),
+    }
+}
+
+const fn in_words(flow: PageFlow) -> &'static str {
+    match flow {
+        PageFlow::Read => "read",
+        PageFlow::ReadAhead => "read ahead",
+        PageFlow::Write => "written",
+        PageFlow::Fault => "through a mapping",
+        PageFlow::FaultAhead => "read ahead of a mapping",
+        PageFlow::Prefetch => "asked for in advance",
+        PageFlow::Reclaimed => "reclaimed",
+        PageFlow::Dontneed => "given up (POSIX_FADV_DONTNEED)",
+        PageFlow::Truncated => "truncated or deleted",
+        PageFlow::Invalidated => "invalidated by direct writes",
+        PageFlow::Dropbehind => "dropped behind reads (RWF_DONTCACHE)",
+        PageFlow::DroppedClean => "dropped while clean (drop_caches)",
+        PageFlow::OtherIn | PageFlow::OtherOut => "otherwise",
+        PageFlow::Refault => "needed again",
+        PageFlow::AheadUsed => "read since",
+        PageFlow::AheadUnused => "left unread",
+    }
+}
+
+/// What made the pages of a row leave, and in whose threads.
+fn left(row: &CacheRow<'_>) -> Option<String> {
+    let kinds = row.bytes.most_first(PageFlow::is_out);
+    let parts: Vec<String> = kinds
+        .into_iter()
+        .map(|(flow, bytes)| {
+            let by = row.parts.iter().max_by_key(|(_, user)| user.bytes.get(flow));
+            let by = by.map_or_else(String::new, |(_, user)| format!(" by {}", user.process()));
+            format!("{} {}{by}", about(bytes), in_words(flow))
+        })
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// What is not in the figures.
+fn losses(report: &CacheReport, width: usize) -> String {
+    let mut out = String::new();
+    let mut note = |text: &str| out.push_str(&(wrap("note:       ", text, width) + "\n"));
+    if report.lost != 0 {
+        note(&format!(
+            "{} came in or left that are in no figure: all sums are in use",
+            about(report.lost)
+        ));
+    }
+    for (program, runs) in &report.skipped {
+        note(&format!("{program}: the kernel skipped this probe {runs} times"));
+    }
+    for missing in &report.missing {
+        note(&format!("{}: {}", missing.probe, missing.why));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::page_cache::tests::report;
+
+    fn page(by: CacheBy, lately: Option<&Lately>) -> CachePage<'_> {
+        CachePage { by, lately, rows: 10, width: 80 }
+    }
+
+    #[test]
+    fn the_page_tells_file_process_and_reason() {
+        let report = report();
+        let text = page_cache(&report, &page(CacheBy::File, None));
+        for part in
+            ["/srv/a.sst", "reader/10", "400K read ahead", "without O_DIRECT", "[kswapd0]/12"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("fix:        open it with O_DIRECT"), "{text}");
+    }
+
+    #[test]
+    fn rows_are_files_or_processes() {
+        let report = report();
+        let lately =
+            Lately { seconds: 2.0, bytes: [("reader/10".into(), 8192)].into_iter().collect() };
+        let text = page_cache(&report, &page(CacheBy::Process, Some(&lately)));
+        let row = text.lines().find(|line| line.ends_with("  reader/10")).expect("a row");
+        assert_eq!(
+            row.split_whitespace().collect::<Vec<_>>(),
+            ["404K", "4.0K", "-", "-", "reader/10"]
+        );
+        assert!(text.contains("/srv/a.sst: 400K read ahead"), "{text}");
+        assert!(page_cache(&report, &page(CacheBy::Pod, None)).contains("(none)"));
+    }
+
+    #[test]
+    fn rows_that_are_left_out_are_counted() {
+        let mut report = report();
+        let more = report.files[0].clone();
+        report.files.extend([more.clone(), more]);
+        let text = page_cache(&report, &CachePage { rows: 1, ..page(CacheBy::File, None) });
+        assert!(text.contains("2 more, of which 840K came in"), "{text}");
+    }
+}
