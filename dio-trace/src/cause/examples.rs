@@ -10,7 +10,7 @@ use dio_trace_common::{
 use crate::{
     cause::{
         ALIGNMENT_PROBE, Case, Certainty, DirectBy, Explanation, RULES, Unasked, explain,
-        explain_mixed, explain_rejected_open, explain_unasked, forecast,
+        explain::first, explain_mixed, explain_rejected_open, explain_unasked, forecast,
     },
     model::{BufferedUser, BufferedUsers},
     system::{
@@ -636,7 +636,7 @@ const EXAMPLES: &[(&str, Change, Change)] = &[
     ("not-explained", |e| e.cached("xfs"), |_| ()),
 ];
 
-fn example(change: Change) -> Example {
+fn example(change: impl Fn(&mut Example)) -> Example {
     let mut example = healthy();
     change(&mut example);
     example
@@ -694,6 +694,18 @@ fn healthy_requests_have_no_cause() {
     assert_eq!(id(|_| ()), None);
     assert_eq!(id(|e| e.options = "rw,data=journal"), None);
     assert_eq!(id(|e| e.attrs.flags = Some(flag::ENCRYPTED | flag::VERITY)), None);
+}
+
+#[test]
+fn the_notes_explain_healthy_requests_as_the_whole_table_does() {
+    let changes = || EXAMPLES.iter().flat_map(|(_, fits, near)| [fits, near]);
+    for (one, other) in changes().flat_map(|one| changes().map(move |other| (one, other))) {
+        let example = example(|e| {
+            one(e);
+            other(e);
+        });
+        assert_eq!(example.explained(), example.by(|case| first(RULES, case)));
+    }
 }
 
 #[test]

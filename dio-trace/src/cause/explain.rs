@@ -1,8 +1,8 @@
 //! Explains a request by the first rule of the table that fits.
 
-use dio_trace_common::verdict::{Decision, Verdict};
+use dio_trace_common::verdict::{Decision, Outcome, Verdict};
 
-use crate::cause::{Case, Certainty, RULES, Reason, Rule};
+use crate::cause::{Case, Certainty, RULES, Reason, Rule, rules::NOTES};
 
 /// The text of a rule that fits a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,21 @@ impl Explanation {
 /// The first rule that fits. The last rule of the table takes every finding that no other takes.
 #[must_use]
 pub fn explain(case: &Case<'_>) -> Option<Explanation> {
-    RULES.iter().find_map(|rule| Explanation::by(rule, case))
+    first(if is_healthy(case.decision) { NOTES } else { RULES }, case)
+}
+
+/// The first of `rules` that fits.
+pub(super) fn first(rules: &[Rule], case: &Case<'_>) -> Option<Explanation> {
+    rules.iter().find_map(|rule| Explanation::by(rule, case))
+}
+
+/// True for a request that was served in full past the page cache and is not a finding: no rule but
+/// a note fits it. Most requests are healthy, and the whole table takes longer than all else about
+/// them.
+fn is_healthy(decision: &Decision) -> bool {
+    !decision.finding
+        && decision.outcome == Outcome::Full
+        && matches!(decision.verdict, Verdict::Direct | Verdict::Client)
 }
 
 /// True if explaining the request needs the extents of its file. Only file systems that answer from

@@ -64,6 +64,10 @@ pub(super) const LASTING: &[Rule] = &[
     blocks::ALLOCATING_WRITE,
 ];
 
+/// Notes on healthy requests, in the order of [`RULES`], which has them too.
+pub(super) const NOTES: &[Rule] =
+    &[notes::LOOP_BUFFERED, notes::BOUNCED, notes::SERVER_MAY_CACHE, would_block::PUNTED];
+
 /// The rule table, in the order in which rules are tried.
 pub const RULES: &[Rule] = &[
     // The request failed: it moved no bytes.

@@ -79,7 +79,7 @@ fn would_block(case: &Case<'_>) -> Option<Reason> {
 
 fn punted(case: &Case<'_>) -> Option<Reason> {
     let by_worker = case.request.ring & ring::WORKER != 0 && case.request.ret >= 0;
-    let reasons = reasons(case.request.would_block).filter(|_| by_worker)?;
+    let reasons = by_worker.then(|| reasons(case.request.would_block)).flatten()?;
     let reason = Reason::proven(format!(
         "an attempt without waiting failed, and a worker thread (io-wq) made the request: {reasons}"
     ));
