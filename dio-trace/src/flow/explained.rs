@@ -196,7 +196,8 @@ impl ExplainedRequest {
         let cause = explanation.as_ref().map(|explanation| explanation.id);
         let certainty = explanation.as_ref().map(|explanation| explanation.certainty);
         let (why, fix) = explanation.map(|Explanation { why, fix, .. }| (why, fix)).unzip();
-        let mut record = Self {
+        let reason = cause.zip(why.as_ref()).map(|(rule, why)| kinds.of(rule, why));
+        Self {
             v: SCHEMA,
             kind: "request",
             time: clock.wall(request.end_ns),
@@ -237,13 +238,9 @@ impl ExplainedRequest {
             finding: decision.finding,
             stack,
             file: key,
-            reason: None,
+            reason,
             certainty,
-        };
-        if let (Some(rule), Some(why)) = (cause, &record.why) {
-            record.reason = Some(kinds.of(rule, why));
         }
-        record
     }
 }
 
@@ -257,7 +254,9 @@ fn named<T>(bits: T, names: &'static [(T, &'static str)]) -> impl Iterator<Item 
 where
     T: Copy + BitAnd<Output = T> + Default + PartialEq,
 {
-    names.iter().filter(move |(bit, _)| bits & *bit != T::default()).map(|(_, name)| *name)
+    let none = T::default();
+    let names = if bits == none { &[] } else { names }; // as of most requests
+    names.iter().filter(move |(bit, _)| bits & *bit != none).map(|(_, name)| *name)
 }
 
 fn effects(request: &Request, cached: u64, direct: u64, watched: WatchedEffects) -> Effects {

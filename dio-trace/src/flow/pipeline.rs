@@ -15,7 +15,7 @@ use crate::{
     cause::RecentKinds,
     enrich::Enricher,
     flow::{
-        alignment_probe::{AlignmentProbes, Released, Settled, Sight},
+        alignment_probe::{AlignmentProbes, Released, Settled, Sight, counted},
         causes::Causes,
         decided::{Decided, LookedUp},
         explained::{ExplainedRequest, WatchedEffects},
@@ -151,6 +151,9 @@ impl Pipeline {
     /// Errors of the sink.
     pub fn observe(&mut self, request: &Request, sink: &mut dyn Sink) -> Result<Settlement> {
         let released = self.probes.observe(request);
+        if released.is_empty() {
+            return Ok(Settlement::default()); // as for most requests
+        }
         self.release(released, sink)
     }
 
@@ -197,11 +200,10 @@ impl Pipeline {
         let Released { records, steps } = released;
         let by_cause = !self.filter.causes.is_empty();
         let mut settlement = Settlement::default();
-        for settled in records {
-            let Settled { end_ns, ref record, .. } = settled;
-            let (latency, verdict, finding) = (record.latency_ns, record.verdict, record.finding);
-            if self.show(settled, sink)? && by_cause {
-                settlement.taken.push((end_ns, latency, verdict, finding));
+        for Settled { end_ns, counted, record, is_shown } in records {
+            let ExplainedRequest { latency_ns, verdict, finding, .. } = record;
+            if self.show(&record, || counted, is_shown, sink)? && by_cause {
+                settlement.taken.push((end_ns, latency_ns, verdict, finding));
             }
         }
         if !by_cause {
@@ -268,13 +270,11 @@ impl Pipeline {
         if is_shown {
             self.side.request(&record);
         }
-        match self.probes.hold(decided, record) {
-            Some(record) => {
-                let is_counted = !self.filter.causes.is_empty();
-                self.show(Settled::new(decided, record, is_counted, is_shown), sink)
-            }
-            None => Ok(false),
+        if let Some(run_step) = self.probes.run_step(decided.request) {
+            self.probes.hold(run_step, decided, record);
+            return Ok(false);
         }
+        self.show(&record, || counted(decided), is_shown, sink)
     }
 
     /// Explains a request.
@@ -289,13 +289,19 @@ impl Pipeline {
     }
 
     /// Counts a request, and passes it to the sink, if the filter takes its cause; returns whether it
-    /// does.
-    fn show(&mut self, settled: Settled, sink: &mut dyn Sink) -> Result<bool> {
-        let Settled { counted, record, is_shown, .. } = settled;
+    /// does. `counted` says where it is counted; asked only if the filter is by cause.
+    fn show(
+        &mut self,
+        record: &ExplainedRequest,
+        counted: impl FnOnce() -> (CounterKey, Counter),
+        is_shown: bool,
+        sink: &mut dyn Sink,
+    ) -> Result<bool> {
         if !self.filter.takes_cause(record.cause) {
             return Ok(false);
         }
-        if let Some((key, counter)) = counted.filter(|_| !self.filter.causes.is_empty()) {
+        if !self.filter.causes.is_empty() {
+            let (key, counter) = counted();
             if self.counted.len() < MAX_COUNTED || self.counted.contains_key(&key) {
                 self.counted.entry(key).or_insert(Counter::ZERO).merge(&counter);
             } else {
@@ -303,8 +309,8 @@ impl Pipeline {
             }
         }
         if is_shown {
-            self.causes.count(&record);
-            sink.request(&record)?;
+            self.causes.count(record);
+            sink.request(record)?;
         }
         Ok(true)
     }

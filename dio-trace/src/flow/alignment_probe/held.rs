@@ -10,6 +10,12 @@ use crate::{
 /// Process and file of a probe.
 pub(super) type Key = (u32, FileId);
 
+/// Where a request is held back: the run, and the step that it is.
+pub(in crate::flow) struct RunStep {
+    pub(super) key: Key,
+    pub(super) step: Step,
+}
+
 /// A request that is held back.
 pub(super) struct Held {
     pub(super) step: Step,
@@ -21,31 +27,21 @@ pub(super) struct Held {
     pub(super) record: Box<ExplainedRequest>,
 }
 
-/// A request of which it is known what it is.
+/// A request that was held back, and of which it is known now what it is.
 pub struct Settled {
     /// Completion, CLOCK_MONOTONIC in ns.
     pub end_ns: u64,
-    /// Where it is counted, and what it adds there; `None` if that is done elsewhere.
-    pub counted: Option<(CounterKey, Counter)>,
+    /// Where it is counted, and what it adds there.
+    pub counted: (CounterKey, Counter),
     pub record: ExplainedRequest,
     /// The sink takes it.
     pub is_shown: bool,
 }
 
-impl Settled {
-    /// A request that is not held back. It need not be counted if the filter is not by cause.
-    pub fn new(
-        decided: &Decided<'_>,
-        record: ExplainedRequest,
-        is_counted: bool,
-        is_shown: bool,
-    ) -> Self {
-        let end_ns = decided.request.end_ns;
-        Self { end_ns, counted: is_counted.then(|| counted(decided)), record, is_shown }
-    }
-}
-
-fn counted(Decided { request, decision }: &Decided<'_>) -> (CounterKey, Counter) {
+/// Where a request is counted, and what it adds there.
+pub(in crate::flow) fn counted(
+    Decided { request, decision }: &Decided<'_>,
+) -> (CounterKey, Counter) {
     let mut counter = Counter::ZERO;
     counter.count(request, decision);
     (CounterKey::of(request, decision), counter)
@@ -60,13 +56,13 @@ impl Held {
     /// The request as the finding that it is.
     pub(super) fn into_finding(self) -> Settled {
         let Self { end_ns, counted, record, .. } = self;
-        Settled { end_ns, counted: Some(counted), record: *record, is_shown: true }
+        Settled { end_ns, counted, record: *record, is_shown: true }
     }
 
     /// Turns a finding into a step of a probe, for which there is nothing to do.
     pub(super) fn into_step(self, why: &str, is_shown: bool) -> Settled {
         let (key, counter) = self.counted;
-        let counted = Some((CounterKey { finding: 0, ..key }, counter));
+        let counted = (CounterKey { finding: 0, ..key }, counter);
         let record = ExplainedRequest {
             finding: false,
             cause: Some(ALIGNMENT_PROBE),

@@ -24,13 +24,14 @@ use dio_trace_common::{
 };
 
 pub use held::Settled;
+pub(super) use held::counted;
 pub use notes::AlignmentProbeRow;
 
 use crate::{
     enrich::Enricher,
     flow::{
         alignment_probe::{
-            held::{Held, Key, Run},
+            held::{Held, Key, Run, RunStep},
             notes::{Note, Notes, Places},
             step::Step,
         },
@@ -58,6 +59,12 @@ pub struct Released {
     /// Completions, CLOCK_MONOTONIC in ns, of the requests that turned out to be steps of a probe
     /// and are no findings.
     pub steps: Vec<u64>,
+}
+
+impl Released {
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.steps.is_empty()
+    }
 }
 
 /// Which requests have events, and which the sink takes.
@@ -152,26 +159,31 @@ impl AlignmentProbes {
         !self.sight.sees_all && !run.given_up && run.is_clear()
     }
 
-    /// Holds a finding back if it may be a step; else gives it back. [`Self::observe`] was called
-    /// for it.
+    /// Where a finding is held back; `None` if it is passed on.
+    /// [`Self::observe`] was called for it.
+    pub(super) fn run_step(&self, request: &Request) -> Option<RunStep> {
+        let step = Some(request).filter(|r| is_refused(r)).and_then(Step::of)?;
+        let key = key(request)?;
+        let is_held = match self.runs.get(&key) {
+            Some(run) => !run.given_up && step.follows(run.last),
+            None => step.begins(),
+        };
+        is_held.then_some(RunStep { key, step })
+    }
+
+    /// Holds a finding back.
     pub(super) fn hold(
         &mut self,
+        RunStep { key, step }: RunStep,
         decided: &Decided<'_>,
         record: ExplainedRequest,
-    ) -> Option<ExplainedRequest> {
-        let request = decided.request;
-        let step = Step::of(request).filter(|_| is_refused(request));
-        let (Some(step), Some(key)) = (step, key(request)) else { return Some(record) };
-        match self.runs.get_mut(&key) {
-            Some(run) if !run.given_up && step.follows(run.last) => {
-                run.push(Held::new(step, decided, record));
-            }
-            None if step.begins() => {
-                self.runs.insert(key, Run::new(key, Held::new(step, decided, record)));
-            }
-            _ => return Some(record),
+    ) {
+        let held = Held::new(step, decided, record);
+        if let Some(run) = self.runs.get_mut(&key) {
+            run.push(held);
+        } else {
+            self.runs.insert(key, Run::new(key, held));
         }
-        None
     }
 
     /// Releases the oldest requests if there is no room for another one.
