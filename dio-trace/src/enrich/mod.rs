@@ -16,7 +16,7 @@ use std::{
 
 use dio_trace_common::abi::{
     BufferedUseEvent, FILE_TRUNCATED, FILE_UNHASHED, FILE_WITHOUT_MOUNT, FileEvent, FileId,
-    MIXED_DIRTIED, Op, REQ_BLOCK_DEVICE, REQ_VECTORED, Request,
+    MIXED_DIRTIED, Op, REQ_BLOCK_DEVICE, REQ_VECTORED, Request, Task,
 };
 
 use crate::{
@@ -38,7 +38,7 @@ use crate::{
 use files::Files;
 pub(crate) use inspect::PathInspector;
 use names::Names;
-pub(crate) use names::thread;
+pub(crate) use names::{ShownNames, thread};
 
 /// Most readers, and most writers, of one file through the page cache that are named.
 const MAX_NAMED: usize = 4;
@@ -249,6 +249,11 @@ impl Enricher {
     /// The container of the processes in a cgroup, which is given by its path.
     pub fn container_of(&mut self, cgroup: &str) -> Option<Container> {
         self.names.container_of(cgroup)
+    }
+
+    /// The names of a request's process that the request shows.
+    pub(crate) fn shown_names(&mut self, task: &Task) -> ShownNames {
+        self.names.shown(task.tgid, (task.tid, &task.comm))
     }
 
     /// Sets the container of a process from a recording.

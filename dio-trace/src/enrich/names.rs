@@ -23,6 +23,35 @@ const MAX_READ: u64 = 256;
 /// How long the title of a process is cached. The process may change it at any time.
 const TITLE_FRESH: Duration = Duration::from_secs(1);
 
+/// The names of a process that a request shows.
+pub(crate) struct ShownNames {
+    pub(crate) comm: Arc<str>,
+    /// The title, if it differs from the name.
+    pub(crate) title: Option<Arc<str>>,
+    pub(crate) container: ContainerNames,
+}
+
+/// The names of a container that a request shows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ContainerNames {
+    /// The container's name, or the first digits of its id.
+    pub(crate) name: Option<Arc<str>>,
+    /// The Kubernetes pod, and its namespace.
+    pub(crate) pod: Option<Arc<str>>,
+    pub(crate) namespace: Option<Arc<str>>,
+}
+
+impl ContainerNames {
+    fn of(container: &Container) -> Self {
+        let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
+        Self {
+            name: container.short_name().map(Arc::from),
+            pod: shared(&container.pod),
+            namespace: shared(&container.namespace),
+        }
+    }
+}
+
 /// The names of a process.
 #[derive(Default)]
 struct Name {
@@ -31,8 +60,21 @@ struct Name {
     /// See [`title`]; the last known one if the process has exited.
     title: Option<Arc<str>>,
     container: Option<Container>,
+    container_names: ContainerNames,
     /// When the title was last read.
     asked: Option<Instant>,
+}
+
+impl Name {
+    /// The title, if it differs from the name.
+    fn shown_title(&self) -> Option<Arc<str>> {
+        self.title.clone().filter(|title| self.comm.as_ref() != Some(title))
+    }
+
+    fn put_in(&mut self, container: Option<Container>) {
+        self.container_names = container.as_ref().map(ContainerNames::of).unwrap_or_default();
+        self.container = container;
+    }
 }
 
 /// The names of processes by process id.
@@ -93,11 +135,19 @@ impl Names {
         name.unwrap_or_default()
     }
 
+    /// The names of a process that a request of the thread `seen` shows.
+    pub(super) fn shown(&mut self, tgid: u32, seen: (u32, &[u8; 16])) -> ShownNames {
+        let comm = self.process(tgid, Some(seen));
+        let entry = self.known.get(&tgid);
+        let title = entry.and_then(Name::shown_title);
+        let container = entry.map(|entry| entry.container_names.clone()).unwrap_or_default();
+        ShownNames { comm, title, container }
+    }
+
     /// The title of a process, if it differs from its name.
     pub(super) fn title(&mut self, tgid: u32) -> Option<Arc<str>> {
         self.ask_title(tgid);
-        let entry = self.known.get(&tgid)?;
-        entry.title.clone().filter(|title| entry.comm.as_ref() != Some(title))
+        self.known.get(&tgid)?.shown_title()
     }
 
     /// The container of a process, as it was when the process was first seen; `None` if it is not
@@ -116,7 +166,7 @@ impl Names {
     pub(super) fn contain(&mut self, tgid: u32, mut container: Container) {
         container.clean();
         if let Some(entry) = self.entry(tgid) {
-            entry.container = Some(container);
+            entry.put_in(Some(container));
         }
     }
 
@@ -137,7 +187,7 @@ impl Names {
         };
         let Some(entry) = self.entry(tgid) else { return };
         entry.asked = Some(Instant::now());
-        entry.container = container;
+        entry.put_in(container);
         if let Some(title) = title_of(tgid) {
             entry.title = Some(title.into());
         }
@@ -259,6 +309,19 @@ mod tests {
         assert_eq!(thread(7, 8, comm, "clickhouse").as_deref(), Some("MergeMutate"));
         assert_eq!(thread(7, 7, comm, "clickhouse"), None);
         assert_eq!(thread(7, 8, comm, "MergeMutate"), None);
+    }
+
+    #[test]
+    fn a_request_shows_the_container_of_its_process() {
+        let mut names = Names::recorded();
+        let seen = (7, b"mysqld\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(names.shown(7, seen).container.name, None);
+        let pod = Some("db-\x1b0".to_owned());
+        names.contain(7, Container { id: Some("0a".repeat(32)), pod, ..Container::default() });
+        let ShownNames { comm, title, container } = names.shown(7, seen);
+        assert_eq!((&*comm, title), ("mysqld", None));
+        assert_eq!(container.name.as_deref(), Some("0a0a0a0a0a0a"));
+        assert_eq!((container.pod.as_deref(), container.namespace), (Some("db-\\x1b0"), None));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     cause::{Case, Certainty, Explanation, ReasonKind, RecentKinds, explain},
-    enrich::{Enricher, thread},
+    enrich::{Enricher, ShownNames, thread},
     flow::decided::{Decided, LookedUp},
     kernel::probes::Effect,
     system::stack::Stack,
@@ -169,17 +169,8 @@ impl ExplainedRequest {
         let Decided { request, decision } = *decided;
         let LookedUp { extents, memory, stack } = looked_up;
         let key = decided.file();
-        let comm =
-            enricher.process(request.task.tgid, Some((request.task.tid, &request.task.comm)));
-        let cmdline = enricher.title(request.task.tgid);
+        let ShownNames { comm, title, container } = enricher.shown_names(&request.task);
         let thread = thread(request.task.tgid, request.task.tid, &request.task.comm, &comm);
-        let (container, pod, namespace) = match enricher.container(request.task.tgid) {
-            Some(of) => {
-                let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
-                (of.short_name().map(Arc::from), shared(&of.pod), shared(&of.namespace))
-            }
-            None => (None, None, None),
-        };
         let file = enricher.file(key, request.task.tgid);
         let (fs, options) = file.deciding();
         let explanation = explain(&Case {
@@ -204,11 +195,11 @@ impl ExplainedRequest {
             pid: request.task.tgid,
             tid: request.task.tid,
             comm,
-            cmdline,
+            cmdline: title,
             thread,
-            container,
-            pod,
-            namespace,
+            container: container.name,
+            pod: container.pod,
+            namespace: container.namespace,
             volume: file.volume.clone(),
             op: request.op(),
             api: request.api(),
