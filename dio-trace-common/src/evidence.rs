@@ -55,6 +55,10 @@ pub mod seen {
     /// The request moved as many bytes as the kernel moves at most in one request: MAX_RW_COUNT
     /// (include/linux/fs.h), which depends on the size of a page.
     pub const AT_MOST: u32 = 1 << 19;
+    /// The file is open without O_DIRECT (`--cached`).
+    pub const NOT_ASKED: u32 = 1 << 20;
+    /// With [`NOT_ASKED`]: the call asked for pages to be dropped behind it (RWF_DONTCACHE).
+    pub const UNCACHED: u32 = 1 << 21;
     /// A direct path was entered for a kiocb, whatever its result.
     pub const DIRECT_TRIED: u32 = IOMAP_DIO | IOMAP_SIMPLE | LEGACY_DIO | DIRECT_ENTERED;
 }
@@ -80,7 +84,8 @@ pub struct Evidence {
     pub flushed_pages: u32,
     /// Pages removed from the cache. Approximate: a difference of `nrpages` may race.
     pub invalidated_pages: u32,
-    /// Pages that this thread added to the file's page cache for the request, with read-ahead.
+    /// Pages that this thread added to the file's page cache for the request, with read-ahead; of a
+    /// request that did not ask for direct I/O ([`seen::NOT_ASKED`]) only those of its own range.
     pub added_pages: u32,
     /// OR of all user buffer addresses, without file offsets (only the low bits matter); valid if
     /// [`Evidence::segments`] is not 0.

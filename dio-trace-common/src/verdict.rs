@@ -93,6 +93,10 @@ byte_enum! {
         Direct = "direct",
         /// The evidence is not sufficient.
         Unknown = "unknown",
+        /// Did not ask for direct I/O, and went through the page cache (`--cached`).
+        Cached = "cached",
+        /// As cached, and the call asked for its pages to be dropped behind it (RWF_DONTCACHE).
+        Uncached = "uncached",
     }
 }
 
@@ -235,6 +239,9 @@ pub fn is_finding(facts: &Facts, ev: &Evidence, verdict: u8, outcome: u8) -> boo
     if facts.ret != -errno::EAGAIN {
         findings |= UNLESS_EAGAIN;
     }
+    if ev.seen & seen::NOT_ASKED != 0 {
+        findings = 0;
+    }
     findings >> (verdict & 31) & 1 != 0
 }
 
@@ -287,6 +294,11 @@ pub fn path(facts: &Facts, ev: &Evidence) -> Path {
     }
     if ev.seen & seen::DAX != 0 {
         return Path::of(Verdict::Dax, 0, 0);
+    }
+    if ev.seen & seen::NOT_ASKED != 0 {
+        let uncached = ev.seen & seen::UNCACHED != 0;
+        let verdict = if uncached { Verdict::Uncached } else { Verdict::Cached };
+        return Path::of(verdict, 0, done);
     }
     if !facts.block_device && below(facts) == magic::TMPFS {
         return Path::of(Verdict::Memory, 0, done);
@@ -689,6 +701,19 @@ mod tests {
                 assert!(decision.verdict == Verdict::Unknown || sum == ret as u64);
             }
         }
+    }
+
+    #[test]
+    fn what_did_not_ask_to_be_direct_is_cached_and_no_finding() {
+        let of =
+            |bits| Evidence { seen: seen::BUFFERED_READ | seen::NOT_ASKED | bits, ..cached(4096) };
+        assert_eq!(verdict(&read(), &of(0)), (Verdict::Cached, Outcome::Full, false));
+        assert_eq!(verdict(&read(), &of(seen::UNCACHED)).0, Verdict::Uncached);
+        let failed = Facts { ret: -5, ..read() };
+        assert_eq!(verdict(&failed, &of(0)), (Verdict::Failed, Outcome::None, false));
+        let short = Facts { ret: 1000, size_begin: 9192, size_end: 9192, ..read() };
+        assert_eq!(verdict(&short, &of(0)), (Verdict::Cached, Outcome::Eof, false));
+        assert_eq!(decide(&read(), &of(0)).cached_bytes, 4096);
     }
 
     #[test]

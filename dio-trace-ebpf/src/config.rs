@@ -6,6 +6,10 @@ use aya_ebpf::Global;
 /// O_DIRECT of this architecture (it differs: x86 0o40000, arm64 0o200000, …).
 #[unsafe(no_mangle)]
 pub static O_DIRECT: Global<u32> = Global::new(0);
+/// The flag that an open file must have for its requests to be traced: [`O_DIRECT`]; 0: none
+/// (`--cached`).
+#[unsafe(no_mangle)]
+pub static WANTED_FLAG: Global<u32> = Global::new(0);
 /// O_APPEND of this architecture.
 #[unsafe(no_mangle)]
 pub static O_APPEND: Global<u32> = Global::new(0);

@@ -107,7 +107,9 @@ fn get_or_claim(request: RequestRef, file: u64, key: &KeyWords) -> u32 {
     // SAFETY: the task of a request that one CPU completes (one-completer rule).
     let task = unsafe { &*request.task().as_ptr() };
     file_names::emit(&Named::open(file), task, 0);
-    mixed_access::remember(request, request.mapping().get());
+    if !request.is_not_asked() {
+        mixed_access::remember(request, request.mapping().get());
+    }
     let Some(free) = claim() else { return COUNTERS_MAX as u32 };
     if let Some(there) = KEYS.get_ptr_mut(free) {
         // SAFETY: a value of KEYS; its slot was claimed above, so that no other program writes it.

@@ -8,3 +8,6 @@ pub const EOPNOTSUPP: i64 = -95;
 pub const EIOCBQUEUED: i64 = -529;
 /// IOU_REQUEUE, a kernel-internal result of io_uring (include/linux/io_uring_types.h, 6.15).
 pub const IOU_REQUEUE: i64 = -3072;
+/// These two and those between them never reach a program (include/linux/errno.h).
+pub const ERESTARTSYS: i64 = -512;
+pub const ERESTART_LAST: i64 = -516;

@@ -34,3 +34,12 @@ pub fn index_of(folio: u64) -> u64 {
         read(folio, &FOLIO_INDEX_OLD)
     }
 }
+
+/// How many of the `pages` pages from `index` on are in the range of pages from `first` to `last`.
+#[inline(always)]
+pub fn inside(first: u64, last: u64, index: u64, pages: u32) -> u32 {
+    let begin = if index > first { index } else { first };
+    let end = index + u64::from(pages);
+    let end = if end <= last { end } else { last + 1 };
+    if end > begin { (end - begin) as u32 } else { 0 }
+}

@@ -57,10 +57,11 @@
 use aya_ebpf::btf_maps::{Array, HashMap};
 use dio_trace_common::{
     abi::{FileId, KeyWords, Request, Task},
-    evidence::Evidence,
+    evidence::{Evidence, seen},
 };
 
 use crate::{
+    config::WANTED_FLAG,
     maps::Copied,
     record::{Field, fields},
 };
@@ -116,6 +117,15 @@ fields! { RequestRef:
     elsewhere: u64,
     /// Written by [`take`] only.
     pub slot: u32,
+}
+
+impl RequestRef {
+    /// True if its file is open without O_DIRECT (`--cached`).
+    #[inline(always)]
+    pub fn is_not_asked(self) -> bool {
+        // SAFETY: a request of a map; the bit is set at its issue.
+        WANTED_FLAG.load() == 0 && unsafe { (*self.record()).evidence.seen & seen::NOT_ASKED != 0 }
+    }
 }
 
 fields! { RequestRef in request.file:

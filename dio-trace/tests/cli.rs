@@ -111,7 +111,7 @@ fn values_are_in_help_and_completions() {
     for (verb, values) in [
         (
             "audit",
-            "refused, failed, eof, dax, memory, fallback, partial, client, direct, unknown, short",
+            "refused, failed, eof, dax, memory, fallback, partial, client, direct, unknown, cached, uncached, short",
         ),
         ("run", "fallback, partial, refused, failed, unknown, short, mixed"),
         ("audit", "read, write"),

@@ -26,6 +26,9 @@ stats! {
     Ended = "ended",
     /// Completed requests that a filter excluded.
     Filtered = "filtered",
+    /// Requests that a signal interrupted before anything was moved: the kernel restarts the call, or it
+    /// ends with EINTR.
+    Restarted = "restarted by a signal",
     /// Requests with a missed completion, detected when their thread or kiocb issued another.
     Unmatched = "unmatched",
     /// Requests not traced: no slot for per-thread state was available.

@@ -5,12 +5,12 @@ use dio_trace_common::abi::{FileId, PageFlow};
 
 use super::{
     ahead,
-    recent::{self, Act, DONTNEED, DROP_CLEAN, INVALIDATE, PREFETCH, READ, TRUNCATE, WRITE},
+    recent::{self, DONTNEED, DROP_CLEAN, INVALIDATE, PREFETCH, READ, TRUNCATE, WRITE},
     sums::{self, Pages},
 };
 use crate::{
     filter::{S_IFBLK, S_IFMT},
-    folio::{index_of, pages_of},
+    folio::{index_of, inside, pages_of},
     kernel_memory::{
         ADDRESS_SPACE_HOST, Args, FOLIO_MAPPING, INODE_I_GENERATION, INODE_I_INO, INODE_I_MODE,
         INODE_I_RDEV, INODE_I_SB, SUPER_BLOCK_S_DEV, TASK_FLAGS, read,
@@ -43,15 +43,6 @@ fn identify(host: u64) -> FileId {
 #[inline(always)]
 fn tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
-}
-
-/// The pages `first..first + pages` that are inside an act.
-#[inline(always)]
-fn inside(act: &Act, first: u64, pages: u32) -> u32 {
-    let begin = if first > act.first { first } else { act.first };
-    let end = first + u64::from(pages);
-    let end = if end <= act.last { end } else { act.last + 1 };
-    if end > begin { (end - begin) as u32 } else { 0 }
 }
 
 /// Tracepoint `mm_filemap_add_to_page_cache(struct folio *)` (5.10: `struct page *`).
@@ -99,13 +90,13 @@ fn why(mapping: u64, first: u64, pages: u32) -> Why {
     let other = Why { flow: PageFlow::OtherIn, ahead: PageFlow::OtherIn, asked: pages };
     let Some(recent) = recent::of_current() else { return other };
     if let Some(fault) = recent.faulted(mapping) {
-        let asked = inside(fault, first, pages);
+        let asked = inside(fault.first, fault.last, first, pages);
         return Why { flow: PageFlow::Fault, ahead: PageFlow::FaultAhead, asked };
     }
     let Some(call) = recent.called(mapping) else { return other };
     match call.kind {
         READ => {
-            let asked = inside(call, first, pages);
+            let asked = inside(call.first, call.last, first, pages);
             Why { flow: PageFlow::Read, ahead: PageFlow::ReadAhead, asked }
         }
         PREFETCH => Why { flow: PageFlow::Prefetch, ..other },

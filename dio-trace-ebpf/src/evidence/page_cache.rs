@@ -7,8 +7,9 @@ use dio_trace_common::{
 
 use super::{EvidenceRef, is_duplicate, request_on};
 use crate::{
+    config::PAGE_SHIFT,
     filter::is_direct,
-    folio::pages_of,
+    folio::{index_of, inside, pages_of},
     in_flight::RequestRef,
     kernel_memory::{Args, FOLIO_MAPPING, KIOCB_KI_FILP, Return, read},
     mixed_access,
@@ -84,11 +85,11 @@ pub fn buffered_err(request: RequestRef) -> i32 {
 }
 
 /// Forgets the pages that came in if nobody read through the cache: the user buffer is a mapping of
-/// the same file, and faulted.
+/// the same file, and faulted. (Since 6.5 a splice without O_DIRECT reads by filemap_splice_read.)
 #[inline(always)]
 pub fn discard_faulted(request: RequestRef) {
     let evidence = EvidenceRef::of(request);
-    if !evidence.has_seen(seen::BUFFERED_READ) {
+    if !evidence.has_seen(seen::BUFFERED_READ) && !request.is_not_asked() {
         evidence.added_pages().set(0);
     }
 }
@@ -112,10 +113,27 @@ pub fn added<A: Args>(ctx: &A) {
     let _guard = PreemptGuard::new();
     let folio = ctx.arg(0);
     let mapping = read(folio, &FOLIO_MAPPING);
+    let pages = pages_of(folio);
     match request_on(mapping) {
-        Some((_, request)) => EvidenceRef::of(request).added_pages().add(pages_of(folio)),
-        None => mixed_access::pages(mapping, MIXED_CACHED, u64::from(pages_of(folio))),
+        Some((_, request)) if !request.is_not_asked() => {
+            EvidenceRef::of(request).added_pages().add(pages);
+        }
+        other => {
+            if let Some((_, request)) = other {
+                EvidenceRef::of(request).added_pages().add(asked_for(request, folio, pages));
+            }
+            mixed_access::pages(mapping, MIXED_CACHED, u64::from(pages));
+        }
     }
+}
+
+/// How many pages of a folio are in the range of a request.
+#[inline(always)]
+fn asked_for(request: RequestRef, folio: u64, pages: u32) -> u32 {
+    let shift = PAGE_SHIFT.load() & 63;
+    let (pos, len) = (request.pos().get() as u64, request.len().get());
+    let (first, last) = (pos >> shift, pos.wrapping_add(len - 1) >> shift);
+    inside(first, last, index_of(folio), pages)
 }
 
 /// Tracepoint `writeback_dirty_folio(struct folio *, struct address_space *)` (before 5.18:
@@ -124,7 +142,7 @@ pub fn added<A: Args>(ctx: &A) {
 pub fn dirtied<A: Args>(ctx: &A) {
     let _guard = PreemptGuard::new();
     let mapping = ctx.arg(1);
-    if request_on(mapping).is_none() {
+    if request_on(mapping).is_none_or(|(_, request)| request.is_not_asked()) {
         mixed_access::pages(mapping, MIXED_DIRTIED, u64::from(pages_of(ctx.arg(0))));
     }
 }

@@ -4,7 +4,7 @@ use dio_trace_common::evidence::seen;
 
 use super::{EvidenceRef, of_magic};
 use crate::{
-    filter::is_direct,
+    filter::asks_direct,
     in_flight::RequestRef,
     kernel_memory::{Args, FILE_F_INODE, FILE_F_MAPPING, INODE_I_SB, SUPER_BLOCK_S_MAGIC},
     mixed_access,
@@ -33,10 +33,10 @@ pub fn forwarded_to<A: Args>(ctx: &A, thread: ThreadRef, file: u64) {
     let magic: u64 = ctx.load(sb, &SUPER_BLOCK_S_MAGIC);
     thread.lower_mapping().set(mapping);
     note_lower(request, magic as u32);
-    if !is_direct(ctx, file) {
+    if !asks_direct(ctx, file) {
         EvidenceRef::of(request).set_seen(seen::LOWER_BUFFERED);
     }
-    if mixed_access::is_new_user(mapping, request.tgid().get()) {
+    if !request.is_not_asked() && mixed_access::is_new_user(mapping, request.tgid().get()) {
         mixed_access::remember(request, mapping);
     }
 }

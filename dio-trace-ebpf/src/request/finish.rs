@@ -13,7 +13,7 @@ use crate::{
     alignment::{explain, wants_explaining},
     config::{EMIT_ALL, FILTER_REQUESTS, MAX_RW_COUNT, VERIFY_STABLE, WHY_EAGAIN},
     counters::count_request,
-    errno::EAGAIN,
+    errno::{EAGAIN, ERESTART_LAST, ERESTARTSYS},
     evidence::{
         EvidenceRef,
         page_cache::{discard_faulted, note_missed},
@@ -22,7 +22,8 @@ use crate::{
     filter::request_wanted,
     in_flight::{self, RequestRef},
     kernel_memory::{
-        ADDRESS_SPACE_HOST, INODE_I_SIZE, KIOCB_KI_FLAGS, KIOCB_KI_POS, read, read_fast,
+        ADDRESS_SPACE_HOST, ADDRESS_SPACE_NRPAGES, INODE_I_SIZE, KIOCB_KI_FLAGS, KIOCB_KI_POS,
+        read, read_fast,
     },
     maps::count,
     ring::emit,
@@ -106,6 +107,12 @@ pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
         count(Stat::Filtered);
         return;
     }
+    if (ERESTART_LAST..=ERESTARTSYS).contains(&ret) {
+        // A signal came before anything was moved. The program sees another call, or EINTR.
+        count(Stat::Ended);
+        count(Stat::Restarted);
+        return;
+    }
     // The switch first: the verifier follows `ret` by itself behind a comparison.
     if WHY_EAGAIN.load() != 0 && ret == EAGAIN {
         would_block::attempt_failed(request);
@@ -125,6 +132,11 @@ pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
         }
     }
     discard_faulted(request);
+    if request.is_not_asked() && !uses_page_cache(request) {
+        count(Stat::Ended);
+        count(Stat::Filtered);
+        return;
+    }
     if VERIFY_STABLE.load() != 0 && in_thread != 0 && ret > 0 {
         stable_buffer::completed(request);
     }
@@ -138,6 +150,15 @@ pub fn finish(request: RequestRef, ret: i64, file: u64, in_thread: u32) {
         uring_flags::add(request);
         emit(request);
     }
+}
+
+/// True if a request that did not ask for direct I/O went to a file with a page cache. (Those of procfs,
+/// sysfs and others have none.)
+#[inline(always)]
+fn uses_page_cache(request: RequestRef) -> bool {
+    let by = seen::BUFFERED_READ | seen::BUFFERED_WRITE | seen::DAX;
+    EvidenceRef::of(request).has_seen(by)
+        || read::<u64>(request.mapping().get(), &ADDRESS_SPACE_NRPAGES) != 0
 }
 
 /// Decides a request as [`verdict::decide`] does, and writes the decision into its record.

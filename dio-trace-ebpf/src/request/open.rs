@@ -2,12 +2,12 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use dio_trace_common::{
-    abi::{API_IO_URING, EVENT_REQUEST, OP_WRITE, REQ_ASYNC, REQ_BLOCK_DEVICE, Stat, ring},
+    abi::{API_IO_URING, EVENT_REQUEST, OP_WRITE, REQ_ASYNC, REQ_BLOCK_DEVICE, Stat, ring, rwf},
     evidence::seen,
 };
 
 use crate::{
-    config::O_APPEND,
+    config::{O_APPEND, O_DIRECT, WANTED_FLAG},
     evidence::{EvidenceRef, of_magic, would_block},
     filter::{Direct, is_block_device},
     in_flight::{self, RequestRef},
@@ -94,7 +94,7 @@ fn fill<A: Args, const ASYNC: bool>(
     file: u64,
     issue: &Issue,
 ) {
-    let Direct { inode, flags } = issue.direct;
+    let Direct { inode, flags: flags_of_file } = issue.direct;
     let sb: u64 = ctx.load(inode, &INODE_I_SB);
     let mapping: u64 = ctx.load(file, &FILE_F_MAPPING);
     // The size of a block device is its bdev inode's; f_inode is the node in devtmpfs.
@@ -115,7 +115,7 @@ fn fill<A: Args, const ASYNC: bool>(
         (*request).file.inode = inode;
         (*request).mapping = mapping;
         (*request).user = issue.user;
-        (*request).pos = if issue.op == OP_WRITE && flags & O_APPEND.load() != 0 {
+        (*request).pos = if issue.op == OP_WRITE && flags_of_file & O_APPEND.load() != 0 {
             size // where it will go; the completion corrects it
         } else {
             issue.pos
@@ -154,6 +154,10 @@ fn fill<A: Args, const ASYNC: bool>(
             (*request).file.dev = ctx.load(sb, &SUPER_BLOCK_S_DEV);
             (&raw mut (*request).flags).write_volatile(flags);
             (&raw mut (*request).evidence.seen).write_volatile(of_magic(magic as u32));
+        }
+        if WANTED_FLAG.load() == 0 && flags_of_file & O_DIRECT.load() == 0 {
+            let uncached = issue.rw_flags & rwf::DONTCACHE != 0;
+            (*request).evidence.seen |= seen::NOT_ASKED | if uncached { seen::UNCACHED } else { 0 };
         }
         if !ASYNC {
             let comm = (&raw mut (*request).task.comm).cast::<u64>();

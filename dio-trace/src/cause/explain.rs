@@ -1,6 +1,9 @@
 //! Explains a request by the first rule of the table that fits.
 
-use dio_trace_common::verdict::{Decision, Outcome, Verdict};
+use dio_trace_common::{
+    evidence::seen,
+    verdict::{Decision, Outcome, Verdict},
+};
 
 use crate::cause::{Case, Certainty, RULES, Reason, Rule, rules::NOTES};
 
@@ -36,6 +39,9 @@ impl Explanation {
 /// The first rule that fits. The last rule of the table takes every finding that no other takes.
 #[must_use]
 pub fn explain(case: &Case<'_>) -> Option<Explanation> {
+    if case.request.evidence.seen & seen::NOT_ASKED != 0 {
+        return None; // `--cached`: it went where it asked to go
+    }
     first(if is_healthy(case.decision) { NOTES } else { RULES }, case)
 }
 

@@ -102,6 +102,7 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
         scope: subject.scope(),
         attach: common.attach.wish(),
         all,
+        cached: common.cached,
         why_eagain: common.why_eagain,
         expect_direct: !common.expect_direct.is_empty(),
         verify_stable: common.verify_stable,

@@ -65,6 +65,13 @@ pub(super) struct Common {
     /// Show every O_DIRECT request, not only findings
     #[arg(long, help_heading = SHOW)]
     pub(super) all: bool,
+    /// Also trace requests on files that are open without O_DIRECT: verdict cached, or uncached with
+    /// RWF_DONTCACHE
+    ///
+    /// They are no findings: the summary counts them, and --all shows each. Every read and write of the
+    /// system is followed to its end then.
+    #[arg(long, help_heading = SHOW)]
+    pub(super) cached: bool,
     /// What a row of the closing table is; without this option, a file
     ///
     /// thread, cause, stack and time sum only findings, or every request with --all.
@@ -128,6 +135,7 @@ impl Common {
             filters,
             causes: CauseFilter::default(),
             all: false,
+            cached: false,
             by: None,
             stack: false,
             why_eagain: false,

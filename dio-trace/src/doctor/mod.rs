@@ -78,6 +78,7 @@ pub fn examine(attach: Option<AttachMode>) -> Report {
             scope: Scope::System,
             attach,
             all: false,
+            cached: false,
             why_eagain: false,
             expect_direct: false,
             verify_stable: false,

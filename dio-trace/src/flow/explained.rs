@@ -4,7 +4,7 @@ use std::{ops::BitAnd, sync::Arc};
 
 use dio_trace_common::{
     abi::{Api, FileId, OP_WRITE, Op, Request, ring, rwf, would_block},
-    evidence::seen,
+    evidence::{Evidence, seen},
     verdict::{Outcome, Verdict},
 };
 use serde::Serialize;
@@ -30,13 +30,46 @@ pub struct Effects {
     /// Pages dropped from the page cache; None if invalidation is not probed.
     pub invalidated_pages: Option<u32>,
     /// Pages added to the page cache of the file, read-ahead included; None if additions are not
-    /// probed.
+    /// probed, or the request did not ask for direct I/O.
     pub readahead_pages: Option<u32>,
     /// Dirty pages that a write left in the page cache; None for a read, or if write-back is not
     /// probed.
     pub dirty_left_pages: Option<u32>,
     /// True if one of the page counts is not exact.
     pub approximate: bool,
+}
+
+/// How the program asked for its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum Asked {
+    /// With O_DIRECT.
+    Direct,
+    /// Without O_DIRECT, by a call with RWF_DONTCACHE.
+    Dontcache,
+    /// Without either.
+    Cached,
+}
+
+impl Asked {
+    fn of(evidence: &Evidence) -> Self {
+        match (evidence.seen & seen::NOT_ASKED, evidence.seen & seen::UNCACHED) {
+            (0, _) => Self::Direct,
+            (_, 0) => Self::Cached,
+            _ => Self::Dontcache,
+        }
+    }
+
+    /// The word in every output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Dontcache => "dontcache",
+            Self::Cached => "cached",
+        }
+    }
 }
 
 /// One request, with the fields of its JSON object. docs/json.md gives the type, unit and null rule
@@ -71,9 +104,13 @@ pub struct ExplainedRequest {
     pub len: u64,
     pub ret: i64,
     pub latency_ns: u64,
+    pub asked: Asked,
     pub verdict: Verdict,
     pub direct_bytes: u64,
     pub cached_bytes: u64,
+    /// Bytes of a read that did not ask for direct I/O that had to be read in for it; None for other
+    /// requests, or if additions are not probed.
+    pub read_in_bytes: Option<u64>,
     pub outcome: Option<Outcome>,
     pub errno: Option<String>,
     pub cause: Option<&'static str>,
@@ -211,9 +248,11 @@ impl ExplainedRequest {
             len: request.len,
             ret: request.ret,
             latency_ns: decided.latency_ns(),
+            asked: Asked::of(&request.evidence),
             verdict: decision.verdict,
             direct_bytes: decision.direct_bytes,
             cached_bytes: decision.cached_bytes,
+            read_in_bytes: read_in(request, decision.cached_bytes, watched),
             outcome: (decision.outcome != Outcome::None).then_some(decision.outcome),
             errno: (request.ret < 0).then(|| errno::name(-request.ret)),
             cause,
@@ -235,6 +274,15 @@ impl ExplainedRequest {
     }
 }
 
+/// Bytes of a read without O_DIRECT whose pages came into the page cache for it. Those at its ends are
+/// counted as a whole, as far as it has as many bytes.
+fn read_in(request: &Request, cached: u64, watched: WatchedEffects) -> Option<u64> {
+    let evidence = &request.evidence;
+    let asked = evidence.seen & seen::NOT_ASKED != 0 && request.op != OP_WRITE;
+    let pages = (asked && watched.additions).then_some(evidence.added_pages)?;
+    Some(cached.min(u64::from(pages) * watched.page_size))
+}
+
 /// The flags of the call and of its io_uring, by name.
 fn flags(request: &Request) -> Vec<&'static str> {
     named(request.rw_flags, rwf::ALL).chain(named(request.ring, ring::ALL)).collect()
@@ -252,11 +300,12 @@ where
 
 fn effects(request: &Request, cached: u64, direct: u64, watched: WatchedEffects) -> Effects {
     let evidence = &request.evidence;
+    let not_asked = evidence.seen & seen::NOT_ASKED != 0;
     let seen = |watched: bool, pages: u32| watched.then_some(pages);
     Effects {
         flushed_pages: seen(watched.flushes, evidence.flushed_pages),
         invalidated_pages: seen(watched.invalidations, evidence.invalidated_pages),
-        readahead_pages: seen(watched.additions, evidence.added_pages),
+        readahead_pages: seen(watched.additions && !not_asked, evidence.added_pages),
         dirty_left_pages: dirty_left(request, cached, direct, watched),
         approximate: evidence.flushed_pages != 0 || evidence.invalidated_pages != 0,
     }

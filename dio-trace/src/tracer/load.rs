@@ -126,6 +126,7 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     let filter = u32::from(!matches!(options.scope, Scope::System));
     let follow = u32::from(matches!(options.scope, Scope::Processes { children: true, .. }));
     let o_direct = libc::O_DIRECT as u32;
+    let wanted_flag = if options.cached { 0 } else { o_direct };
     let o_append = libc::O_APPEND as u32;
     let (most, page_shift) = (max_rw_count(page_size()), page_size().ilog2());
     let thread_info = kernel.types.offset("task_struct", "thread_info")?;
@@ -146,6 +147,7 @@ pub(super) fn load(kernel: &Kernel, options: &Options) -> Result<Ebpf> {
     loader
         .override_global(aya_log::LEVEL, &log_level, true)
         .override_global("O_DIRECT", &o_direct, true)
+        .override_global("WANTED_FLAG", &wanted_flag, true)
         .override_global("O_APPEND", &o_append, true)
         .override_global("MAX_RW_COUNT", &most, true)
         .override_global("PAGE_SHIFT", &page_shift, true)

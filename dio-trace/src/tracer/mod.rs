@@ -54,6 +54,8 @@ pub struct Options {
     pub attach: Option<AttachMode>,
     /// Emit an event for every request instead of only for findings.
     pub all: bool,
+    /// Also trace requests on files that are open without O_DIRECT.
+    pub cached: bool,
     /// Probe why requests that must not wait end with EAGAIN.
     pub why_eagain: bool,
     /// Compare the buffer of a write at its completion with what it was at its issue.
@@ -82,6 +84,7 @@ impl Options {
             scope,
             attach,
             all: false,
+            cached: false,
             why_eagain: false,
             verify_stable: false,
             expect_direct: false,

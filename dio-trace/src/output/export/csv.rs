@@ -13,7 +13,7 @@ use crate::flow::{explained::ExplainedRequest, sink::Sink};
 const HEADING: &str = "time,pid,tid,comm,op,api,dev,ino,fs,path,offset,len,ret,latency_ns,verdict,\
 direct_bytes,cached_bytes,outcome,errno,cause,why,fix,flushed_pages,invalidated_pages,\
 readahead_pages,dirty_left_pages,approximate,attempts,finding,stack,flags,would_block,container,pod,\
-namespace,volume\r\n";
+namespace,volume,asked,read_in_bytes\r\n";
 
 /// Writes requests as CSV rows.
 pub struct Csv<W> {
@@ -86,11 +86,13 @@ impl<W: Write> Sink for Csv<W> {
         )?;
         write!(
             self.out,
-            "{},{},{},{}\r\n",
+            "{},{},{},{},{},{}\r\n",
             text(r.container.as_deref()),
             text(r.pod.as_deref()),
             text(r.namespace.as_deref()),
-            text(r.volume.as_deref())
+            text(r.volume.as_deref()),
+            r.asked.as_str(),
+            r.read_in_bytes.map_or_else(String::new, |n| n.to_string())
         )?;
         Ok(())
     }
@@ -124,7 +126,7 @@ mod tests {
     fn fields_are_quoted_when_needed() {
         assert_eq!(quoted("/data/a b"), "/data/a b");
         assert_eq!(quoted("/data/a,\"b\""), "\"/data/a,\"\"b\"\"\"");
-        assert_eq!(HEADING.trim_end().split(',').count(), 36);
+        assert_eq!(HEADING.trim_end().split(',').count(), 38);
     }
 
     #[test]

@@ -594,8 +594,8 @@ pub(crate) fn verdict_word(record: &ExplainedRequest) -> &'static str {
 }
 
 fn word_of(verdict: Verdict, outcome: Option<Outcome>) -> &'static str {
-    let healthy =
-        matches!(verdict, Verdict::Direct | Verdict::Client | Verdict::Dax | Verdict::Memory);
+    use Verdict::{Cached, Client, Dax, Direct, Memory, Uncached};
+    let healthy = matches!(verdict, Direct | Client | Dax | Memory | Cached | Uncached);
     match outcome {
         Some(outcome) if healthy && outcome.is_short() => outcome.as_str(),
         _ => verdict.as_str(),

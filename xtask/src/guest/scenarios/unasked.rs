@@ -1,4 +1,5 @@
-//! `--expect-direct`: calls without O_DIRECT, by every API, on a file that has to be used directly.
+//! `--expect-direct`: calls without O_DIRECT, by every API, on a file that has to be used directly;
+//! and `--cached`, which tells of each such request.
 //!
 //! The program's own results are the expectation. It then follows the fix (it sets O_DIRECT by
 //! fcntl), after which nothing is to be reported.
@@ -31,14 +32,16 @@ use crate::{
 /// The fixtures of the scenario.
 pub(crate) const SETUPS: &[&str] = &["ext4-512"];
 /// The number of runs of dio-trace.
-pub(crate) const RUNS: u64 = 2;
+pub(crate) const RUNS: u64 = 3;
 const BLOCK: usize = 4096;
 /// Bytes of each file. The end lies inside a block.
 const BYTES: usize = 4 * BLOCK + 1000;
 /// The interfaces by which each request is made, those of reads and those of writes.
 const READS: &[&str] =
     &["read", "pread", "preadv", "preadv2", "aio", "uring", "uring_sqpoll", "thread", "splice"];
-const WRITES: &[&str] = &["write", "pwrite", "pwritev", "pwritev2", "aio", "uring", "splice"];
+/// (Not splice after io_uring, whose completion may interrupt it before it begins: it is then restarted,
+/// and `--expect-direct` counts it twice.)
+const WRITES: &[&str] = &["write", "pwrite", "pwritev", "pwritev2", "splice", "aio", "uring"];
 
 /// Arguments of the program
 #[derive(Args, Clone, Debug)]
@@ -134,16 +137,13 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
     let tally = out.join("unasked.tally");
     let recording = out.join("unasked.dio");
     let me = std::env::current_exe().context("xtask cannot find itself")?;
-    let traced = |before: &[&str]| {
+    // Elsewhere a request of io_uring that waits for a page is counted twice (docs/expect-direct.md).
+    let cold = tried.attach == "fentry" && tried.series != "5.10";
+    let traced = |before: &[&str], options: &[&str], cold: bool| {
         let mut command = Command::new(&tried.tool);
-        command.args(before).args(["run", "--attach", &tried.attach]);
-        command.args(["--expect-direct", "*/expected.*"]);
-        if before.is_empty() {
-            command.args(["--json", "--fail-on", "not-asked"]);
-        }
+        command.args(before).args(["run", "--attach", &tried.attach]).args(options);
         command.arg("--").arg(&me).args(["guest", "unasked-user", "--tally", text(&tally)?]);
-        // Elsewhere a request of io_uring that waits for a page is counted twice (docs/expect-direct.md).
-        if tried.attach == "fentry" && tried.series != "5.10" {
+        if cold {
             command.arg("--cold");
         }
         for file in &files {
@@ -152,18 +152,61 @@ pub(crate) fn check(tried: &Tried, places: &[Place], out: &Path) -> Result<Vec<S
         command.output().context("cannot start dio-trace")
     };
     let mut wrong = Vec::new();
-    let live = traced(&[])?;
+    const EXPECT: [&str; 2] = ["--expect-direct", "*/expected.*"];
+    let live = traced(&[], &[&EXPECT[..], &["--json", "--fail-on", "not-asked"]].concat(), cold)?;
     wrong.extend(not_ended_with(&live, 3));
     let lines = String::from_utf8_lossy(&live.stdout);
     let summary = lines.lines().last().context("no summary")?;
     wrong.extend(compare("live", summary, &tally)?);
 
-    let recorded = traced(&["record", "--force", "-o", text(&recording)?])?;
+    let recorded = traced(&["record", "--force", "-o", text(&recording)?], &EXPECT, cold)?;
     wrong.extend(not_ended_with(&recorded, 0));
     let report =
         Command::new(&tried.tool).args(["report", "--json", text(&recording)?]).output()?;
     wrong.extend(not_ended_with(&report, 0));
     wrong.extend(compare("recorded", &String::from_utf8_lossy(&report.stdout), &tally)?);
+
+    let cached = traced(&[], &["--cached", "--all", "--json"], true)?;
+    fs::write(out.join("cached.json"), &cached.stdout)?;
+    wrong.extend(not_ended_with(&cached, 0));
+    wrong.extend(compare_lines(&String::from_utf8_lossy(&cached.stdout), &tally)?);
+    Ok(wrong)
+}
+
+/// The mismatches between the lines of `--cached` and what the program did with its files. Each read
+/// began with no page of the file in the page cache.
+fn compare_lines(lines: &str, tally: &Path) -> Result<Vec<String>> {
+    let wanted: Vec<Done> = serde_json::from_slice(&fs::read(tally)?)?;
+    let lines: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let mut wrong = Vec::new();
+    for mut done in wanted {
+        let mut found = Done { path: done.path.clone(), ..Done::default() };
+        let mut read_in = 0;
+        for line in lines.iter().filter(|line| line["path"] == done.path.as_str()) {
+            let words =
+                ["asked", "verdict", "cause"].map(|name| line[name].as_str().unwrap_or("-"));
+            if words == ["direct", "direct", "-"] {
+                continue; // after the fix
+            }
+            if words != ["cached", "cached", "-"] || line["finding"] != false {
+                wrong.push(format!("--cached: {line}"));
+            }
+            let bytes = line["cached_bytes"].as_u64().unwrap_or(0);
+            if line["op"] == "read" {
+                (found.reads, found.read_bytes) = (found.reads + 1, found.read_bytes + bytes);
+                read_in += line["read_in_bytes"].as_u64().unwrap_or(0);
+            } else {
+                (found.writes, found.write_bytes) = (found.writes + 1, found.write_bytes + bytes);
+            }
+        }
+        (done.mappings, done.mapped_bytes) = (0, 0);
+        if found != done {
+            wrong.push(format!("--cached: {found:?}, not {done:?}"));
+        }
+        if read_in != done.read_bytes {
+            wrong.push(format!("--cached: {read_in} bytes read in, not {}", done.read_bytes));
+        }
+    }
     Ok(wrong)
 }
 

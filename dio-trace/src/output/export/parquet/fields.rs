@@ -51,6 +51,8 @@ pub(super) fn fields() -> Vec<Field> {
         maybe_name("pod", |r| r.pod.as_ref()),
         maybe_name("namespace", |r| r.namespace.as_ref()),
         maybe_name("volume", |r| r.volume.as_ref()),
+        word("asked", |r| r.asked.as_str()),
+        maybe_unsigned("read_in_bytes", |r| r.read_in_bytes),
     ]
 }
 
@@ -177,6 +179,7 @@ where
 const LONG: &str = "required int64";
 const INT: (&str, &str) = ("required int32", " (INTEGER(32,false))");
 const MAYBE_INT: (&str, &str) = ("optional int32", " (INTEGER(32,false))");
+const MAYBE_LONG: (&str, &str) = ("optional int64", " (INTEGER(64,false))");
 const TEXT: (&str, &str) = ("required binary", " (STRING)");
 const MAYBE_TEXT: (&str, &str) = ("optional binary", " (STRING)");
 
@@ -200,6 +203,13 @@ fn int(name: &'static str, of: impl Fn(&ExplainedRequest) -> u32 + 'static) -> F
 
 fn maybe_int(name: &'static str, of: impl Fn(&ExplainedRequest) -> Option<u32> + 'static) -> Field {
     optional(name, (MAYBE_INT, Shape::Few), move |r, _| Some(of(r)? as i32))
+}
+
+fn maybe_unsigned(
+    name: &'static str,
+    of: impl Fn(&ExplainedRequest) -> Option<u64> + 'static,
+) -> Field {
+    optional(name, (MAYBE_LONG, Shape::Few), move |r, _| Some(of(r)? as i64))
 }
 
 fn flag(name: &'static str, of: impl Fn(&ExplainedRequest) -> bool + 'static) -> Field {
