@@ -24,13 +24,14 @@ byte_enum! {
         Reclaimed = "reclaimed",
         /// Left: the program gave them up (POSIX_FADV_DONTNEED).
         Dontneed = "dontneed",
-        /// Left: the file was truncated, punched or deleted, or its inode left memory.
+        /// Left: the file was truncated, punched or deleted, its inode left memory, or a block device was
+        /// closed for the last time.
         Truncated = "truncated",
-        /// Left: a direct write invalidated them.
+        /// Left: invalidated by a direct write, or by the file system (FUSE, NFS).
         Invalidated = "invalidated",
         /// Left: a read dropped them behind itself (RWF_DONTCACHE).
         Dropbehind = "dropbehind",
-        /// Left: clean pages were dropped (drop_caches).
+        /// Left: clean pages were dropped (drop_caches, BLKFLSBUF).
         DroppedClean = "dropped_clean",
         /// Left: for another reason.
         OtherOut = "other_out",

@@ -1,7 +1,10 @@
 //! Pages come into the page cache and leave it: how, and by whom.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use dio_trace_common::abi::{FileId, PageFlow};
+use dio_trace_common::{
+    abi::{FileId, PageFlow},
+    verdict::magic,
+};
 
 use super::{
     ahead,
@@ -13,7 +16,7 @@ use crate::{
     folio::{index_of, inside, pages_of},
     kernel_memory::{
         ADDRESS_SPACE_HOST, Args, FOLIO_MAPPING, INODE_I_GENERATION, INODE_I_INO, INODE_I_MODE,
-        INODE_I_RDEV, INODE_I_SB, SUPER_BLOCK_S_DEV, TASK_FLAGS, read,
+        INODE_I_RDEV, INODE_I_SB, SUPER_BLOCK_S_DEV, SUPER_BLOCK_S_MAGIC, TASK_FLAGS, read,
     },
     mixed_access::is_writing,
     preempt::PreemptGuard,
@@ -23,6 +26,14 @@ use crate::{
 /// Bits that no address of a folio has: that it leaves, that it was needed again.
 const LEFT: u64 = 1;
 const AGAIN: u64 = 2;
+
+/// True if the pages are the storage itself: tmpfs, with shared memory and memfd, and hugetlbfs.
+#[inline(always)]
+fn is_storage(host: u64) -> bool {
+    const HUGETLBFS: u32 = 0x9584_58f6; // include/uapi/linux/magic.h
+    let magic = read::<u64>(read(host, &INODE_I_SB), &SUPER_BLOCK_S_MAGIC) as u32;
+    matches!(magic, magic::TMPFS | HUGETLBFS)
+}
 
 /// The file of a mapping. Of a block device: its node in the pseudo file system "bdev".
 #[inline(always)]
@@ -55,6 +66,9 @@ pub fn added<A: Args>(ctx: &A) {
     }
     let mapping: u64 = read(folio, &FOLIO_MAPPING);
     let host: u64 = read(mapping, &ADDRESS_SPACE_HOST);
+    if is_storage(host) {
+        return;
+    }
     let file = identify(host);
     let (pages, first) = (pages_of(folio), index_of(folio));
     let why = if is_writing(task::current(), host) {
@@ -72,6 +86,7 @@ pub fn added<A: Args>(ctx: &A) {
             ahead::begin(ctx.number(folio), mapping, file, tgid);
         }
     }
+    sums::came_in(mapping, &file);
 }
 
 /// Why pages come in.
@@ -115,8 +130,12 @@ pub fn removed<A: Args>(ctx: &A) {
     }
     let mapping: u64 = read(folio, &FOLIO_MAPPING);
     let host: u64 = read(mapping, &ADDRESS_SPACE_HOST);
-    let pages = Pages::whole(pages_of(folio));
-    sums::count(mapping, identify(host), tgid(), left_by(mapping), pages);
+    if is_storage(host) {
+        return;
+    }
+    let (file, pages) = (identify(host), Pages::whole(pages_of(folio)));
+    sums::count(mapping, file, tgid(), left_by(mapping), pages);
+    sums::left(mapping, &file, pages);
     ahead::left(ctx.number(folio), mapping, pages);
 }
 
@@ -157,7 +176,7 @@ pub fn refault<A: Args>(ctx: &A) {
     }
     let mapping: u64 = read(folio, &FOLIO_MAPPING);
     let host: u64 = read(mapping, &ADDRESS_SPACE_HOST);
-    if host != 0 {
+    if host != 0 && !is_storage(host) {
         let pages = Pages::whole(pages_of(folio));
         sums::count(mapping, identify(host), tgid(), PageFlow::Refault, pages);
     }

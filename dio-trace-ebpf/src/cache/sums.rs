@@ -1,6 +1,9 @@
 //! Sums of pages by file, process and flow, and what is known of the files and processes.
 
-use aya_ebpf::{btf_maps::HashMap, helpers::bpf_get_current_pid_tgid};
+use aya_ebpf::{
+    btf_maps::{HashMap, LruHashMap},
+    helpers::bpf_get_current_pid_tgid,
+};
 use dio_trace_common::{
     abi::{CacheUser, FILE_WITHOUT_MOUNT, FileId, PageFlow, PageSum, PageUse, Stat},
     offsets::ABSENT,
@@ -28,13 +31,13 @@ static PAGE_USES: HashMap<PageUse, PageSum, 65536> = HashMap::new();
 #[aya_ebpf::macros::btf_map]
 static PAGE_USES_REST: HashMap<PageUse, PageSum, 8192> = HashMap::new();
 
-/// Pages that each file had in the page cache when it was first seen.
+/// Pages that each file has in the page cache.
 #[aya_ebpf::macros::btf_map]
 static CACHE_FILES: HashMap<FileId, u64, 65536> = HashMap::new();
 
 /// Processes, by tgid.
 #[aya_ebpf::macros::btf_map]
-static CACHE_USERS: HashMap<u32, CacheUser, 8192> = HashMap::new();
+static CACHE_USERS: LruHashMap<u32, CacheUser, 16384> = LruHashMap::new();
 
 /// The number of pages that are counted, and of those of the whole folio that they belong to. In one
 /// register: a function has five at most.
@@ -89,7 +92,7 @@ fn add<const N: usize>(map: &HashMap<PageUse, PageSum, N>, key: &PageUse, pages:
 /// happens to a file that such a process has used.
 #[inline(always)]
 fn is_wanted(key: &PageUse, flow: PageFlow) -> bool {
-    if key.tgid == OWN_TGID.load() && flow.is_in() {
+    if key.tgid == OWN_TGID.load() && (flow.is_in() || matches!(flow, PageFlow::Refault)) {
         return false;
     }
     FILTER_THREADS.load() == 0
@@ -137,12 +140,39 @@ fn know_file(mapping: u64, key: &PageUse, flow: PageFlow, folio: u64) {
     if CACHE_FILES.get_ptr(key.file).is_some() {
         return;
     }
-    // A page that comes in is counted before it is reported, one that leaves afterwards
-    // (mm/filemap.c:__filemap_add_folio, page_cache_delete).
-    let present: u64 = read(mapping, &ADDRESS_SPACE_NRPAGES);
-    let before = if flow.is_in() { present.saturating_sub(folio) } else { present };
+    let before = present_before(mapping, flow, folio);
     if insert_new(&CACHE_FILES, &key.file, &before) {
         file_names::emit(&Named::of_mapping(mapping), &task::identify(), FILE_WITHOUT_MOUNT);
+    }
+}
+
+/// Pages of a file before a folio came in or left. What comes in is counted by the kernel before it is
+/// reported, what leaves afterwards (mm/filemap.c:__filemap_add_folio, page_cache_delete).
+#[inline(always)]
+fn present_before(mapping: u64, flow: PageFlow, folio: u64) -> u64 {
+    let present: u64 = read(mapping, &ADDRESS_SPACE_NRPAGES);
+    if flow.is_in() { present.saturating_sub(folio) } else { present }
+}
+
+/// Keeps how many pages a file has after a folio has come in.
+#[inline(always)]
+pub fn came_in(mapping: u64, file: &FileId) {
+    if let Some(resident) = CACHE_FILES.get_ptr_mut(file) {
+        // SAFETY: a value of the map. Two CPUs may write at once: the later one's number stays.
+        unsafe { Field::new(resident) }.set(read(mapping, &ADDRESS_SPACE_NRPAGES));
+    }
+}
+
+/// Keeps how many pages a file has when a folio has left. The kernel takes folios that leave together
+/// off its number at once, after all of them are reported.
+#[inline(always)]
+pub fn left(mapping: u64, file: &FileId, pages: Pages) {
+    if let Some(resident) = CACHE_FILES.get_ptr_mut(file) {
+        let present: u64 = read(mapping, &ADDRESS_SPACE_NRPAGES);
+        // SAFETY: as in `came_in`.
+        let now = unsafe { Field::new(resident) };
+        let most = if now.get() < present { now.get() } else { present };
+        now.set(most.saturating_sub(pages.folio()));
     }
 }
 

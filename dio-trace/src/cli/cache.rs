@@ -272,8 +272,9 @@ impl Session {
         })
     }
 
-    /// Refreshes the screen.
+    /// Looks at who the processes are, and refreshes the screen.
     fn look(&mut self) -> Result<()> {
+        self.names.look(&self.tracer.cache_users()?);
         if self.screen.is_none() {
             return Ok(());
         }
@@ -283,8 +284,8 @@ impl Session {
         let Some(screen) = &mut self.screen else { return Ok(()) };
         screen.terminal.draw(|frame| {
             let area = frame.area();
-            let width = area.width.into();
-            let text = page_cache(&report, &CachePage { by, lately: Some(&lately), rows, width });
+            let page = CachePage { by, lately: Some(&lately), rows, width: area.width.into() };
+            let text = fitting(&report, page, area.height.into());
             frame.render_widget(Paragraph::new(text), area);
         })?;
         self.previous = Some((report, Instant::now()));
@@ -311,6 +312,19 @@ impl Session {
         interactive::say_to_person("detaching…");
         Ok(code.unwrap_or(0))
     }
+}
+
+/// The page in at most this many lines, if fewer rows make it so.
+fn fitting(report: &CacheReport, page: CachePage<'_>, height: usize) -> String {
+    let texts = (1..=page.rows).rev().map(|rows| page_cache(report, &CachePage { rows, ..page }));
+    let mut last = String::new();
+    for text in texts {
+        if text.lines().count() <= height {
+            return text;
+        }
+        last = text;
+    }
+    last
 }
 
 /// Waits for a key; without a screen for ever.
@@ -342,5 +356,8 @@ fn memory() -> (u64, u64) {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
-    (of("MemTotal:").unwrap_or(0) << 10, of("Cached:").unwrap_or(0) << 10)
+    let of = |name| of(name).unwrap_or(0) << 10;
+    // Cached has tmpfs and lacks the pages of block devices (fs/proc/meminfo.c:meminfo_proc_show).
+    let cached = (of("Cached:") + of("Buffers:")).saturating_sub(of("Shmem:"));
+    (of("MemTotal:"), cached)
 }

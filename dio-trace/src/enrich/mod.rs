@@ -140,6 +140,9 @@ impl Enricher {
         let names = &event.names[..len];
         if event.flags & FILE_WITHOUT_MOUNT != 0 {
             let path = join(names, Some(b"/"));
+            if event.flags & FILE_TRUNCATED != 0 {
+                return Some(format!("…{}", escape(&path)));
+            }
             let path = self.namespaces.path(event.task.tgid, event.file.dev, &path)?;
             return Some(escape(&path));
         }

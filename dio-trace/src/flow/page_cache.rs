@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ahash::HashMap;
 use clap::ValueEnum;
-use dio_trace_common::abi::{CacheUser, FileEvent, FileId, PageFlow, PageSum, PageUse};
+use dio_trace_common::abi::{
+    CacheUser, FILE_UNHASHED, FileEvent, FileId, PageFlow, PageSum, PageUse,
+};
 use serde::Serialize;
 
 use crate::{
@@ -94,6 +96,8 @@ pub struct CacheUse {
     /// The process's name; in brackets that of a thread of the kernel.
     pub comm: Arc<str>,
     pub pid: u32,
+    /// True for a thread of the kernel.
+    pub kernel: bool,
     /// Path of the process's cgroup, which the kernel charges.
     pub cgroup: Option<Arc<str>>,
     /// The container, or else the cgroup, in words.
@@ -152,6 +156,8 @@ pub struct CacheReport {
     pub files: Vec<CachedFile>,
     /// Bytes that are in no figure, because all sums were in use.
     pub lost: u64,
+    /// Files whose names were lost.
+    pub lost_names: u64,
     /// Runs of a probe that the kernel itself skipped, by the probe's program: pages are in no figure, or
     /// in that of another reason.
     pub skipped: BTreeMap<String, u64>,
@@ -196,22 +202,27 @@ pub struct CacheRow<'a> {
 }
 
 impl CacheReport {
-    /// The rows, of which the one that brought in the most comes first.
+    /// The rows, of which the one with the most that came in or left comes first.
     #[must_use]
     pub fn rows(&self, by: CacheBy) -> Vec<CacheRow<'_>> {
         let mut rows: Vec<CacheRow<'_>> = Vec::new();
         let mut known: HashMap<String, usize> = HashMap::default();
-        for (number, file) in self.files.iter().enumerate() {
+        for file in &self.files {
+            let mut first = true;
             for user in &file.uses {
-                let (key, name) = match by {
-                    CacheBy::File => (number.to_string(), file.name()),
-                    _ => (user.name(by), user.name(by)),
-                };
+                let name = if by == CacheBy::File { file.name() } else { user.name(by) };
+                // An inode that leaves memory and comes back is another one to the probes.
+                let key =
+                    if by == CacheBy::File { format!("{} {name}", file.dev) } else { name.clone() };
                 let at = *known.entry(key).or_insert_with(|| {
-                    let now = (by == CacheBy::File).then_some(file.now);
+                    let now = (by == CacheBy::File).then_some(0);
                     rows.push(CacheRow { name, now, bytes: Flows::default(), parts: Vec::new() });
                     rows.len() - 1
                 });
+                if let Some(now) = rows[at].now.as_mut().filter(|_| first) {
+                    *now += file.now;
+                }
+                first = false;
                 let part = match by {
                     CacheBy::File => user.place(),
                     CacheBy::Process => file.name(),
@@ -226,8 +237,16 @@ impl CacheReport {
         for row in &mut rows {
             row.parts.sort_by_key(|(_, user)| std::cmp::Reverse(user.bytes.came_in()));
         }
-        rows.sort_by_key(|row| std::cmp::Reverse((row.bytes.came_in(), row.bytes.left())));
+        rows.sort_by(|a, b| b.moved().cmp(&a.moved()).then_with(|| a.name.cmp(&b.name)));
         rows
+    }
+}
+
+impl CacheRow<'_> {
+    /// Bytes that came in, or left if that is more.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.bytes.came_in().max(self.bytes.left())
     }
 }
 
@@ -247,6 +266,7 @@ struct Name {
 #[derive(Default)]
 pub struct CacheNames {
     files: HashMap<FileId, Name>,
+    users: HashMap<u32, CacheUser>,
     cgroups: CgroupPaths,
 }
 
@@ -263,9 +283,21 @@ impl CacheNames {
         let path = if &*fs == "bdev" {
             device::path(event.file.dev).map(|path| format!("{path} (the device itself)"))
         } else {
-            enricher.path_of(event)
+            let deleted = event.flags & FILE_UNHASHED != 0;
+            let path = enricher.path_of(event);
+            path.map(|path| if deleted { path + " (deleted)" } else { path })
         };
         self.files.insert(event.file, Name { path: path.map(Arc::from), fs });
+    }
+
+    /// Keeps who the processes are, and where: a cgroup may be gone when the report is made.
+    pub fn look(&mut self, users: &[(u32, CacheUser)]) {
+        for (pid, user) in users {
+            if self.users.len() < Self::MAX {
+                self.users.insert(*pid, *user);
+            }
+            let _ = self.cgroups.path(user.cgroup);
+        }
     }
 
     /// Puts names to what was counted. `page_size` is in bytes.
@@ -287,11 +319,12 @@ impl CacheNames {
             all.add_all(&row.bytes);
             files.entry(file).or_default().push(row);
         }
-        let before: HashMap<FileId, u64> = totals.before.iter().copied().collect();
+        let resident: HashMap<FileId, u64> = totals.resident.iter().copied().collect();
         let mut files: Vec<CachedFile> = files
             .into_iter()
             .map(|(id, uses)| {
-                self.file(id, before.get(&id).copied().unwrap_or(0) * page_size, uses)
+                let now = resident.get(&id).copied().unwrap_or(0);
+                self.file(id, now * page_size, uses)
             })
             .collect();
         files.sort_by(|a, b| {
@@ -309,12 +342,13 @@ impl CacheNames {
             bytes: all,
             files,
             lost: totals.lost_pages * page_size,
+            lost_names: totals.lost_names,
             skipped: totals.skipped.iter().cloned().collect(),
             missing: Vec::new(),
         }
     }
 
-    fn file(&self, id: FileId, before: u64, mut uses: Vec<CacheUse>) -> CachedFile {
+    fn file(&self, id: FileId, now: u64, mut uses: Vec<CacheUse>) -> CachedFile {
         uses.sort_by_key(|row| (std::cmp::Reverse(row.bytes.came_in()), row.pid));
         let mut bytes = Flows::default();
         uses.iter().for_each(|row| bytes.add_all(&row.bytes));
@@ -327,15 +361,16 @@ impl CacheNames {
             fs: name.map(|name| name.fs.clone()).unwrap_or_default(),
             dev: format!("{}:{}", id.dev >> 20, id.dev & 0xf_ffff),
             ino: id.ino,
-            before,
-            now: (before + bytes.came_in()).saturating_sub(bytes.left()),
+            before: (now + bytes.left()).saturating_sub(bytes.came_in()),
+            now,
             bytes,
             uses,
         }
     }
 
     fn user(&mut self, pid: u32, known: Option<&CacheUser>, enricher: &mut Enricher) -> CacheUse {
-        let comm = known.map_or_else(String::new, |user| escape_c(&user.comm));
+        let known = known.or_else(|| self.users.get(&pid)).copied();
+        let comm = known.map_or_else(|| "?".to_owned(), |user| escape_c(&user.comm));
         let kernel = known.is_some_and(|user| user.kernel != 0);
         let comm = if kernel { format!("[{comm}]") } else { comm };
         let cgroup = known.filter(|_| !kernel).and_then(|user| self.cgroups.path(user.cgroup));
@@ -343,6 +378,7 @@ impl CacheNames {
         CacheUse {
             comm: comm.into(),
             pid,
+            kernel,
             container: container.as_ref().map(|container| container.shown().into()),
             pod: container.and_then(|container| container.pod_shown()).map(Arc::from),
             cgroup,
@@ -428,7 +464,7 @@ pub(crate) mod tests {
                 sum(PageFlow::Reclaimed, 12, 30, None),
                 sum(PageFlow::AheadUsed, 10, 50, None),
             ],
-            before: vec![(FILE, 5)],
+            resident: vec![(FILE, 80)],
             users: vec![
                 (10, user(b"reader")),
                 (11, user(b"writer")),
@@ -438,9 +474,10 @@ pub(crate) mod tests {
         }
     }
 
-    /// A report on one file.
+    /// A report on one file, with pages of 64 KiB.
     pub(crate) fn report() -> CacheReport {
-        let mut report = CacheNames::default().report(&totals(), 4096, &mut Enricher::recorded());
+        let mut report =
+            CacheNames::default().report(&totals(), 1 << 16, &mut Enricher::recorded());
         report.files[0].path = Some("/srv/a.sst".into());
         report
     }

@@ -8,8 +8,8 @@ pub struct CacheTotals {
     /// Pages by file, process and flow. Those of [`FileId::NONE`] are of the files that there was no room
     /// for.
     pub uses: Vec<(PageUse, PageSum)>,
-    /// Pages that each file had in the page cache before the first of its uses.
-    pub before: Vec<(FileId, u64)>,
+    /// Pages that each file has in the page cache.
+    pub resident: Vec<(FileId, u64)>,
     /// Processes by thread-group id.
     pub users: Vec<(u32, CacheUser)>,
     /// Pages that are in no sum.

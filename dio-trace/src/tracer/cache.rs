@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use aya::{Ebpf, Pod, maps::HashMap};
-use dio_trace_common::abi::Stat;
+use dio_trace_common::abi::{CacheUser, Stat};
 
 use crate::{
     model::CacheTotals,
@@ -36,12 +36,17 @@ pub(super) fn totals(bpf: &Ebpf, skipped: Vec<(String, u64)>) -> Result<CacheTot
     uses.extend(rows(bpf, "PAGE_USES_REST")?);
     Ok(CacheTotals {
         uses,
-        before: rows(bpf, "CACHE_FILES")?,
-        users: rows(bpf, "CACHE_USERS")?,
+        resident: rows(bpf, "CACHE_FILES")?,
+        users: users(bpf)?,
         lost_pages: stat(bpf, Stat::LostPages)?,
         lost_names: stat(bpf, Stat::LostFile)?,
         skipped,
     })
+}
+
+/// The processes that are known.
+pub(super) fn users(bpf: &Ebpf) -> Result<Vec<(u32, CacheUser)>> {
+    rows(bpf, "CACHE_USERS")
 }
 
 /// The rows of a map. One that is inserted meanwhile may be missing.

@@ -12,7 +12,9 @@ use aya::{
     maps::{MapData, RingBuf, StackTraceMap},
 };
 use aya_log::EbpfLogger;
-use dio_trace_common::abi::{BufferedUse, Counter, CounterKey, FileId, Stat, UnaskedSum};
+use dio_trace_common::abi::{
+    BufferedUse, CacheUser, Counter, CounterKey, FileId, Stat, UnaskedSum,
+};
 use tokio::{
     io::unix::AsyncFd,
     task::coop::consume_budget,
@@ -348,6 +350,14 @@ impl Tracer {
         // A redundant attachment has counted what another was skipped for.
         let doubled = self.coverage.programs.contains(&"tp_cache_added_2");
         cache::totals(&self.bpf, if doubled { Vec::new() } else { self.skipped() })
+    }
+
+    /// The processes that [`Self::page_cache`] knows.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn cache_users(&self) -> Result<Vec<(u32, CacheUser)>> {
+        cache::users(&self.bpf)
     }
 
     /// Leaves a file out that need not be used directly. If that fails, its next first use is sent.

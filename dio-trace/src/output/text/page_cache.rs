@@ -1,5 +1,7 @@
 //! The page of `dio-trace cache`: what came into the page cache and left it, by file.
 
+use std::collections::BTreeSet;
+
 use ahash::HashMap;
 use dio_trace_common::abi::PageFlow;
 
@@ -47,7 +49,9 @@ pub fn page_cache(report: &CacheReport, page: &CachePage<'_>) -> String {
     let CachePage { by, lately, rows: most, width } = *page;
     let mut out = wrap("page cache: ", &headline(report), width) + "\n";
     if let Some(first) = report.files.first().filter(|file| file.bytes.came_in() != 0) {
-        out.push_str(&(wrap("mostly:     ", &mostly(report, first), width) + "\n"));
+        let most = first.bytes.came_in() * 2 > report.bytes.came_in();
+        let label = if most { "mostly:     " } else { "the most:   " };
+        out.push_str(&(wrap(label, &mostly(report, first), width) + "\n"));
         if let Some(again) = again(report) {
             out.push_str(&(wrap("again:      ", &again, width) + "\n"));
         }
@@ -56,18 +60,20 @@ pub fn page_cache(report: &CacheReport, page: &CachePage<'_>) -> String {
         }
     }
     let rows = report.rows(by);
-    let shown = rows.iter().take(most).filter(|row| counts(report, row)).count();
-    if shown != 0 {
+    let (shown, rest): (Vec<_>, Vec<_>) =
+        rows.iter().enumerate().partition(|(n, row)| *n < most && counts(report, row));
+    if !shown.is_empty() {
         out.push('\n');
         out.push_str(&heading(by, lately.is_some()));
     }
-    for row in &rows[..shown] {
+    for (_, row) in shown {
         out.push_str(&of_row(row, page));
     }
-    let rest: u64 = rows[shown..].iter().map(|row| row.bytes.came_in()).sum();
-    if rest != 0 {
-        let more = rows.len() - shown;
-        out.push_str(&format!("{INDENT}{more} more, of which {} came in\n", about(rest)));
+    let sum = |of: fn(&Flows) -> u64| rest.iter().map(|(_, row)| of(&row.bytes)).sum::<u64>();
+    let (came_in, left) = (sum(Flows::came_in), sum(Flows::left));
+    if came_in + left != 0 {
+        let (more, came_in, left) = (rest.len(), about(came_in), about(left));
+        out.push_str(&format!("{INDENT}{more} more, of which {came_in} came in and {left} left\n"));
     }
     out.push_str(&losses(report, width));
     out
@@ -77,7 +83,7 @@ pub fn page_cache(report: &CacheReport, page: &CachePage<'_>) -> String {
 fn counts(report: &CacheReport, row: &CacheRow<'_>) -> bool {
     const PART: u64 = 100;
     let moved = |bytes: &Flows| bytes.came_in().max(bytes.left());
-    let bytes = moved(&row.bytes);
+    let bytes = row.moved();
     bytes != 0 && bytes.saturating_mul(PART) >= moved(&report.bytes)
 }
 
@@ -137,7 +143,14 @@ fn again(report: &CacheReport) -> Option<String> {
     if let Some(user) = most(PageFlow::Refault) {
         text += &format!(" by {}", user.process());
     }
-    let other = report.files.first().filter(|first| !std::ptr::eq(*first, file));
+    // It made room for itself, or kswapd did for all.
+    let reclaimer = most(PageFlow::Reclaimed);
+    let other = report.files.first().filter(|first| {
+        let made_room =
+            |user: &CacheUse| reclaimer.is_some_and(|by| by.kernel || by.pid == user.pid);
+        !std::ptr::eq(*first, file)
+            && first.uses.iter().any(|user| user.bytes.came_in() != 0 && made_room(user))
+    });
     if let Some(other) = other {
         text += &format!("; likely because of {}, of which the most came in", named(other));
     }
@@ -148,37 +161,47 @@ fn named(file: &CachedFile) -> &str {
     file.path.as_deref().unwrap_or("files that there was no room for")
 }
 
-/// What can be done about it, by how most of the pages came in.
+/// What can be done about it, by how most of the pages came in. `None` for little, for what a thread of
+/// the kernel brought in, and where the program already gives its pages up.
 fn fix(file: &CachedFile) -> Option<String> {
-    let user = file.uses.first()?;
+    const LITTLE: u64 = 1 << 20;
+    use PageFlow::{
+        Dontneed, Dropbehind, Fault, FaultAhead, Prefetch, Read, ReadAhead, Truncated, Write,
+    };
+    let came_in = file.bytes.came_in();
+    let given_up: u64 =
+        [Dontneed, Dropbehind, Truncated].map(|flow| file.bytes.get(flow)).iter().sum();
+    let user = file.uses.first().filter(|user| !user.kernel)?;
+    if came_in < LITTLE || given_up * 2 > came_in {
+        return None;
+    }
     let (flow, _) = *user.bytes.most_first(PageFlow::is_in).first()?;
+    const DIRECT: &str =
+        "open it with O_DIRECT (`dio-trace check FILE` tries whether that works there)";
     let text = match (flow, user.direct) {
-        (PageFlow::Read | PageFlow::ReadAhead | PageFlow::Write, Some(true)) => format!(
+        (Read | ReadAhead | Write, Some(true)) => format!(
             "it is open with O_DIRECT, and goes through the page cache all the same: `dio-trace attach \
-             -p {}` says why",
+             -p {}` says why while it runs, `dio-trace run` of its command otherwise",
             user.pid
         ),
-        (PageFlow::Read | PageFlow::ReadAhead, Some(false)) => {
-            "open it with O_DIRECT (`dio-trace check FILE` tries whether that works there), or give \
-             up what was read: posix_fadvise(fd, offset, length, POSIX_FADV_DONTNEED)"
-                .to_owned()
-        }
-        (PageFlow::Write, Some(false)) => {
-            "open it with O_DIRECT (`dio-trace check FILE` tries whether that works there), or write \
-             back and give up what was written: fdatasync(fd), then posix_fadvise(fd, offset, length, \
+        (Read | ReadAhead, _) => format!(
+            "{DIRECT}, or give up what was read: posix_fadvise(fd, offset, length, \
              POSIX_FADV_DONTNEED)"
+        ),
+        (Write, _) => format!(
+            "{DIRECT}, or write back and give up what was written: fdatasync(fd), then \
+             posix_fadvise(fd, offset, length, POSIX_FADV_DONTNEED)"
+        ),
+        (Fault | FaultAhead, _) => {
+            "it is mapped (mmap), which always goes through the page cache: if \
+             it is data and no program, read it with O_DIRECT instead, or unmap it and give it up \
+             with POSIX_FADV_DONTNEED"
                 .to_owned()
         }
-        (PageFlow::Fault | PageFlow::FaultAhead, _) => {
-            "it is mapped (mmap), which always goes through the page cache: read it with O_DIRECT \
-             instead, or unmap it and give it up with POSIX_FADV_DONTNEED"
-                .to_owned()
-        }
-        (PageFlow::Prefetch, _) => {
+        (Prefetch, _) => format!(
             "the program asks for these pages in advance (POSIX_FADV_WILLNEED, MADV_WILLNEED or \
-             readahead(2)): leave that out"
-                .to_owned()
-        }
+             readahead(2)): leave that out if it does not read them; else {DIRECT}"
+        ),
         _ => return None,
     };
     Some(text)
@@ -194,7 +217,8 @@ fn heading(by: CacheBy, now: bool) -> String {
     if now {
         word("in/s now");
     }
-    word("left");
+    // Pages leave a file; a process drops those of any file.
+    word(if by == CacheBy::File { "left" } else { "dropped" });
     word("again");
     format!("{line}  {}\n", by.title())
 }
@@ -226,7 +250,8 @@ fn of_row(row: &CacheRow<'_>, page: &CachePage<'_>) -> String {
         out.push_str(&format!("{INDENT}and {more} more\n"));
     }
     if let Some(left) = left(row) {
-        out.push_str(&(wrap(INDENT, &format!("left: {left}"), page.width) + "\n"));
+        let word = if page.by == CacheBy::File { "left" } else { "dropped" };
+        out.push_str(&(wrap(INDENT, &format!("{word}: {left}"), page.width) + "\n"));
     }
     out
 }
@@ -274,10 +299,10 @@ const fn in_words(flow: PageFlow) -> &'static str {
         PageFlow::Prefetch => "asked for in advance",
         PageFlow::Reclaimed => "reclaimed",
         PageFlow::Dontneed => "given up (POSIX_FADV_DONTNEED)",
-        PageFlow::Truncated => "truncated or deleted",
-        PageFlow::Invalidated => "invalidated by direct writes",
+        PageFlow::Truncated => "truncated, deleted, or closed (a device)",
+        PageFlow::Invalidated => "invalidated (direct write, or the file system)",
         PageFlow::Dropbehind => "dropped behind reads (RWF_DONTCACHE)",
-        PageFlow::DroppedClean => "dropped while clean (drop_caches)",
+        PageFlow::DroppedClean => "dropped while clean",
         PageFlow::OtherIn | PageFlow::OtherOut => "otherwise",
         PageFlow::Refault => "needed again",
         PageFlow::AheadUsed => "read since",
@@ -291,8 +316,15 @@ fn left(row: &CacheRow<'_>) -> Option<String> {
     let parts: Vec<String> = kinds
         .into_iter()
         .map(|(flow, bytes)| {
-            let by = row.parts.iter().max_by_key(|(_, user)| user.bytes.get(flow));
-            let by = by.map_or_else(String::new, |(_, user)| format!(" by {}", user.process()));
+            let by = row.parts.iter().filter(|(_, user)| user.bytes.get(flow) != 0);
+            let processes: BTreeSet<u32> = by.clone().map(|(_, user)| user.pid).collect();
+            let more = match processes.len() {
+                0 | 1 => String::new(),
+                n => format!(" and {} more", n - 1),
+            };
+            let by = by.max_by_key(|(_, user)| user.bytes.get(flow));
+            let by =
+                by.map_or_else(String::new, |(_, user)| format!(" by {}{more}", user.process()));
             format!("{} {}{by}", about(bytes), in_words(flow))
         })
         .collect();
@@ -308,6 +340,18 @@ fn losses(report: &CacheReport, width: usize) -> String {
             "{} came in or left that are in no figure: all sums are in use",
             about(report.lost)
         ));
+    }
+    let without: u64 =
+        report.files.iter().filter(|f| f.path.is_none()).map(|f| f.bytes.came_in()).sum();
+    if without != 0 {
+        note(&format!(
+            "{} came in of files that have no row: there are more files than sums; a shorter run, \
+             or attach -p, tells them apart",
+            about(without)
+        ));
+    }
+    if report.lost_names != 0 {
+        note(&format!("{} files have no name: they came too fast", report.lost_names));
     }
     for (program, runs) in &report.skipped {
         note(&format!("{program}: the kernel skipped this probe {runs} times"));
@@ -332,7 +376,7 @@ mod tests {
         let report = report();
         let text = page_cache(&report, &page(CacheBy::File, None));
         for part in
-            ["/srv/a.sst", "reader/10", "400K read ahead", "without O_DIRECT", "[kswapd0]/12"]
+            ["/srv/a.sst", "reader/10", "6.3M read ahead", "without O_DIRECT", "[kswapd0]/12"]
         {
             assert!(text.contains(part), "{part}: {text}");
         }
@@ -349,18 +393,43 @@ mod tests {
         let row = text.lines().find(|line| line.ends_with("  reader/10")).expect("a row");
         assert_eq!(
             row.split_whitespace().collect::<Vec<_>>(),
-            ["404K", "4.0K", "-", "-", "reader/10"]
+            ["6.3M", "4.0K", "-", "-", "reader/10"]
         );
-        assert!(text.contains("/srv/a.sst: 400K read ahead"), "{text}");
+        assert!(text.contains("/srv/a.sst: 6.3M read ahead"), "{text}");
         assert!(page_cache(&report, &page(CacheBy::Pod, None)).contains("(none)"));
     }
 
     #[test]
     fn rows_that_are_left_out_are_counted() {
         let mut report = report();
-        let more = report.files[0].clone();
-        report.files.extend([more.clone(), more]);
+        for path in ["/srv/b", "/srv/c"] {
+            report.files.push(CachedFile { path: Some(path.into()), ..report.files[0].clone() });
+        }
         let text = page_cache(&report, &CachePage { rows: 1, ..page(CacheBy::File, None) });
-        assert!(text.contains("2 more, of which 840K came in"), "{text}");
+        assert!(text.contains("2 more, of which 13M came in and 3.8M left"), "{text}");
+        assert!(text.contains("  /srv/a.sst\n") && !text.contains("/srv/b"), "{text}");
+    }
+
+    #[test]
+    fn files_with_the_same_name_are_one_row() {
+        let mut report = report();
+        report.files.push(CachedFile { ino: 8, ..report.files[0].clone() });
+        let text = page_cache(&report, &page(CacheBy::File, None));
+        assert_eq!(text.matches("  /srv/a.sst\n").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn no_fix_is_given_for_what_is_given_up_or_the_kernel_s() {
+        let fix_of = |change: fn(&mut CachedFile)| {
+            let mut file = report().files.swap_remove(0);
+            change(&mut file);
+            fix(&file)
+        };
+        assert!(fix_of(|_| ()).is_some());
+        assert_eq!(fix_of(|file| file.uses[0].kernel = true), None);
+        assert_eq!(fix_of(|file| file.bytes = Flows::default()), None, "little");
+        assert!(
+            fix_of(|file| file.uses[0].direct = Some(true)).is_some_and(|f| f.contains("attach"))
+        );
     }
 }
