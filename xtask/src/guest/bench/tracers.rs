@@ -81,6 +81,7 @@ pub(crate) const TRACERS: &[Tracer] = &[
         &["TOOL", "audit", "--expect-direct", "/nothing", "--attach", "fentry"],
         TRACING,
     ),
+    tracer("dio-trace cached", &["TOOL", "audit", "--cached", "--attach", "fentry"], TRACING),
     tracer("dio-trace cache", &["TOOL", "cache", "--attach", "fentry"], TRACING),
     tracer("dio-trace kprobe", &["TOOL", "audit", "--attach", "kprobe"], TRACING),
     tracer("bpftrace fentry", &["bpftrace", "-q", "-B", "line", "xtask/bench/fentry.bt"], READY),
