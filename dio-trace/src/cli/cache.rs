@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use ahash::HashMap;
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use ratatui::{
@@ -14,7 +15,7 @@ use ratatui::{
 };
 use tokio::{
     sync::mpsc::Receiver,
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, Interval, MissedTickBehavior, interval},
 };
 
 use crate::{
@@ -22,31 +23,25 @@ use crate::{
         filters::{Filters, Place},
         interactive,
         metrics::MetricsArgs,
+        session::{give_up_privilege, say_what},
         subject::Subject,
         terminal::{self, Terminal},
         trace::{Common, GateArgs, Named, Processes, Trace},
         tty,
         values::{Mode, duration},
-        watch::{EndSignals, Family, Watch, cannot_run, ended, exit_code, forward, watch},
+        watch::{EndSignals, Ending, Family, Watch, any_runs, cannot_run, watch},
     },
     enrich::Enricher,
     flow::page_cache::{CacheBy, CacheNames, CacheReport},
     kernel::{line, page_size},
     model::Event,
     output::text::{CachePage, Lately, page_cache},
-    system::processes,
     tracer::{Options, Tracer},
-    util::stdio::{Stdout, note, or_end},
+    util::stdio::{Stdout, or_end},
 };
-
-/// Time limit without `-d`: a year.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Time for a command to exit after Ctrl-C before tracing ends without it.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// Options of `dio-trace cache`, which stand before its verb.
 #[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = false, subcommand_negates_reqs = true)]
 pub(super) struct CacheArgs {
     /// Stop after this time: 10, 10s, 500ms, 2m, 1h
     #[arg(short, long, global = true, value_name = "TIME", value_parser = duration)]
@@ -137,16 +132,12 @@ pub(super) async fn run(mut args: CacheArgs) -> Result<u8> {
     let (watch, text) = watch(&verb, &subject, &family, &mut tracer)?;
     let ends = EndSignals::new()?;
     if !live {
-        let until = if args.duration.is_some() { "" } else { "; Ctrl-C to stop" };
-        note!(
-            "tracing the page cache of {text} with {} probes by {}{until}",
-            tracer.coverage().0.len(),
-            tracer.attach().as_str()
-        );
+        say_what(&tracer, &format!("the page cache of {text}"), args.duration.is_some());
     }
     let mut enricher = Enricher::default();
     enricher.look_around(&family.all());
-    let limit = args.duration.unwrap_or(FOREVER);
+    give_up_privilege(&tracer);
+    let ending = Ending::new(watch, args.duration, ends);
     let screen = if live { Some(Screen::take()?) } else { None };
     let mut session = Session {
         tracer,
@@ -158,7 +149,7 @@ pub(super) async fn run(mut args: CacheArgs) -> Result<u8> {
         screen,
         args,
     };
-    let code = session.run(watch, limit, ends).await?;
+    let code = session.run(ending).await?;
     session.finish(code)
 }
 
@@ -190,24 +181,17 @@ struct Session {
     names: CacheNames,
     subject: String,
     started: Instant,
-    /// The report of the screen's last refresh, and when that was.
-    previous: Option<(CacheReport, Instant)>,
+    /// What had come in of each row at the screen's last refresh, and when that was.
+    previous: Option<(HashMap<String, u64>, Instant)>,
     screen: Option<Screen>,
     args: CacheArgs,
 }
 
 impl Session {
     /// Takes the names of files until the run ends. Returns the exit code of the command.
-    async fn run(
-        &mut self,
-        mut watch: Watch,
-        limit: Duration,
-        mut ends: EndSignals,
-    ) -> Result<Option<u8>> {
-        let mut end = Instant::now() + limit;
+    async fn run(&mut self, mut ending: Ending) -> Result<Option<u8>> {
         let mut looks: Interval = interval(self.args.interval);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut interrupted = false;
         loop {
             tokio::select! {
                 event = self.tracer.next() => self.take(&event?),
@@ -218,27 +202,13 @@ impl Session {
                 }
                 _ = looks.tick() => {
                     self.look()?;
-                    if matches!(watch, Watch::Descendants) && !self.runs()? {
+                    if matches!(ending.watch, Watch::Descendants)
+                        && !any_runs(&self.tracer.processes()?)
+                    {
                         return Ok(None);
                     }
                 }
-                () = sleep_until(end) => return Ok(None),
-                exited = ended(&mut watch) => {
-                    let status = exited?;
-                    if !matches!(watch, Watch::Processes { children: true, .. }) {
-                        return Ok(status.map(exit_code));
-                    }
-                    watch = Watch::Descendants;
-                }
-                signal = ends.next() => {
-                    let Watch::Child(child) = &watch else { return Ok(None) };
-                    if interrupted {
-                        return Ok(None);
-                    }
-                    forward(signal, child);
-                    interrupted = true;
-                    end = end.min(Instant::now() + GRACE);
-                }
+                code = ending.reached() => return code,
             }
         }
     }
@@ -247,12 +217,6 @@ impl Session {
         if let Event::File(file) = event {
             self.names.add(file, &mut self.enricher);
         }
-    }
-
-    /// True if one of the traced processes runs.
-    fn runs(&self) -> Result<bool> {
-        let runs = |pid: &u32| processes::one(*pid).is_some_and(|process| !process.ended);
-        Ok(self.tracer.processes()?.iter().any(runs))
     }
 
     fn report(&mut self) -> Result<CacheReport> {
@@ -279,16 +243,19 @@ impl Session {
             return Ok(());
         }
         let report = self.report()?;
-        let lately = lately(&report, self.args.by, self.previous.as_ref());
-        let (by, rows) = (self.args.by, self.args.rows);
+        let (by, most) = (self.args.by, self.args.rows);
+        let rows = report.rows(by);
+        let now = rows.iter().map(|row| (row.name.clone(), row.bytes.came_in())).collect();
+        let lately = lately(&now, self.previous.as_ref());
         let Some(screen) = &mut self.screen else { return Ok(()) };
         screen.terminal.draw(|frame| {
             let area = frame.area();
-            let page = CachePage { by, lately: Some(&lately), rows, width: area.width.into() };
+            let width = area.width.into();
+            let page = CachePage { by, lately: Some(&lately), rows: &rows, most, width };
             let text = fitting(&report, page, area.height.into());
             frame.render_widget(Paragraph::new(text), area);
         })?;
-        self.previous = Some((report, Instant::now()));
+        self.previous = Some((now, Instant::now()));
         Ok(())
     }
 
@@ -302,9 +269,9 @@ impl Session {
                 .map_err(std::io::Error::from)
                 .and_then(|()| out.write_all(b"\n"))
         } else {
-            let CacheArgs { by, rows, .. } = self.args;
+            let CacheArgs { by, rows: most, .. } = self.args;
             let width = tty::page_width(&std::io::stdout());
-            let page = CachePage { by, lately: None, rows, width };
+            let page = CachePage { by, lately: None, rows: &report.rows(by), most, width };
             out.write_all(page_cache(&report, &page).as_bytes())
         };
         written.and_then(|()| out.flush()).map_err(or_end).context("cannot write the report")?;
@@ -316,7 +283,7 @@ impl Session {
 
 /// The page in at most this many lines, if fewer rows make it so.
 fn fitting(report: &CacheReport, page: CachePage<'_>, height: usize) -> String {
-    let texts = (1..=page.rows).rev().map(|rows| page_cache(report, &CachePage { rows, ..page }));
+    let texts = (1..=page.most).rev().map(|most| page_cache(report, &CachePage { most, ..page }));
     let mut last = String::new();
     for text in texts {
         if text.lines().count() <= height {
@@ -335,17 +302,15 @@ async fn key(screen: &mut Option<Screen>) -> Option<Key> {
     }
 }
 
-/// What came in of each row since the previous report.
-fn lately(report: &CacheReport, by: CacheBy, previous: Option<&(CacheReport, Instant)>) -> Lately {
-    let Some((previous, at)) = previous else { return Lately::default() };
-    let rows = report.rows(by).into_iter();
-    let mut bytes: ahash::HashMap<String, u64> =
-        rows.map(|row| (row.name, row.bytes.came_in())).collect();
-    for row in previous.rows(by) {
-        if let Some(now) = bytes.get_mut(&row.name) {
-            *now = now.saturating_sub(row.bytes.came_in());
-        }
-    }
+/// What came in of each row since the previous refresh.
+fn lately(
+    now: &HashMap<String, u64>,
+    previous: Option<&(HashMap<String, u64>, Instant)>,
+) -> Lately {
+    let Some((before, at)) = previous else { return Lately::default() };
+    let since =
+        |name: &str, bytes: u64| bytes.saturating_sub(before.get(name).copied().unwrap_or(0));
+    let bytes = now.iter().map(|(name, bytes)| (name.clone(), since(name, *bytes))).collect();
     Lately { seconds: at.elapsed().as_secs_f64(), bytes }
 }
 

@@ -8,7 +8,7 @@ use caps::Capability;
 use dio_trace_common::abi::Stat;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         subject::Subject,
         top::{TopOptions, Wake},
         trace::{Common, Trace},
-        watch::{EndSignals, Family, Watch, cannot_run, ended, exit_code, forward, watch},
+        watch::{EndSignals, Ending, Family, Watch, any_runs, cannot_run, watch},
     },
     enrich::Enricher,
     flow::{
@@ -40,7 +40,7 @@ use crate::{
     kernel::{page_size, release},
     model::{AttachMode, Event, RequestFilter, Totals},
     recording::recorder::Recorder,
-    system::{cgroup::is_populated, open_files::direct_fds, processes},
+    system::{cgroup::is_populated, open_files::direct_fds},
     tracer::{Options, Purpose, Tracer},
     util::{
         clock::Clock,
@@ -49,8 +49,6 @@ use crate::{
     },
 };
 
-/// Time limit without `-d`: a year.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Number of events that are handled before timers and signals are looked at.
 const BATCH: usize = 256;
 /// Maximum time that a line waits in the output buffer.
@@ -59,8 +57,6 @@ const FLUSH_EVERY: Duration = Duration::from_millis(200);
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// Longest time that events are taken before the totals are shown.
 const CATCH_UP: Duration = Duration::from_millis(200);
-/// Time for a command to exit after Ctrl-C before tracing ends without it.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// The destination of a trace.
 #[derive(Clone, Copy)]
@@ -157,9 +153,8 @@ pub(super) async fn run(verb: &Trace, to: To<'_>) -> Result<u8> {
     let dump_signal =
         record.filter(|args| args.is_flight_recorder()).map(|_| SignalKind::user_defined1());
     session.output.start(&session.tracer, &text)?;
-    let limit = common.duration.unwrap_or(FOREVER);
     let dump_signal = dump_signal.map(signal).transpose()?;
-    let code = session.run(watch, limit, ends, dump_signal).await?;
+    let code = session.run(Ending::new(watch, common.duration, ends), dump_signal).await?;
     session.output.stop();
     session.output.sink().flush()?;
     interactive::quit_at_next_signal();
@@ -191,7 +186,7 @@ fn refuse_if_blind(tracer: &Tracer) -> Result<()> {
 
 /// Drops the capabilities that are not needed to read maps, /proc and files. The attached probes
 /// are not affected.
-fn give_up_privilege(tracer: &Tracer) {
+pub(super) fn give_up_privilege(tracer: &Tracer) {
     const EITHER: &[Capability] = &[READING_MAPS, Capability::CAP_SYS_ADMIN];
     let result = works_without(EITHER, || tracer.is_readable()).and_then(|readable| {
         let maps = if readable { &[][..] } else { &[READING_MAPS] };
@@ -202,15 +197,20 @@ fn give_up_privilege(tracer: &Tracer) {
     }
 }
 
-/// Notes on stderr what is traced, with which probes, and which probes are missing.
-fn announce(tracer: &Tracer, subject: &str, common: &Common) {
-    let until = if common.duration.is_some() { "" } else { "; Ctrl-C to stop" };
-    let (attached, missing) = tracer.coverage();
+/// Notes on stderr what is traced, and with how many probes.
+pub(super) fn say_what(tracer: &Tracer, subject: &str, is_limited: bool) {
+    let until = if is_limited { "" } else { "; Ctrl-C to stop" };
     note!(
         "tracing {subject} with {} probes by {}{until}",
-        attached.len(),
+        tracer.coverage().0.len(),
         tracer.attach().as_str()
     );
+}
+
+/// Notes on stderr what is traced, with which probes, and which probes are missing.
+fn announce(tracer: &Tracer, subject: &str, common: &Common) {
+    say_what(tracer, subject, common.duration.is_some());
+    let (attached, missing) = tracer.coverage();
     for gap in missing.iter().chain(tracer.dark()) {
         note!("note: {}: {}", gap.probe, gap.why);
     }
@@ -251,16 +251,11 @@ impl Session {
     /// Returns the exit code of the command; `None` if there is none or it has not ended.
     async fn run(
         &mut self,
-        mut watch: Watch,
-        limit: Duration,
-        mut ends: EndSignals,
+        mut ending: Ending,
         mut dump_signal: Option<Signal>,
     ) -> Result<Option<u8>> {
-        let mut end = Instant::now() + limit;
         let mut flush = interval(FLUSH_EVERY);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut interrupted = false;
-        let mut status = None;
         loop {
             tokio::select! {
                 event = self.tracer.next() => {
@@ -270,37 +265,19 @@ impl Session {
                 }
                 wake = self.output.wake() => {
                     if self.woken(wake)? {
-                        break;
+                        return Ok(None);
                     }
                 }
                 asked = Exporter::asked(&mut self.exporter) => self.export(asked)?,
                 _ = flush.tick() => {
-                    if self.flush()? || self.is_left(&watch)? {
-                        break;
+                    if self.flush()? || self.is_left(&ending.watch)? {
+                        return Ok(None);
                     }
                 }
                 () = received(&mut dump_signal) => self.dump("SIGUSR1 asked for it")?,
-                () = sleep_until(end) => break,
-                exited = ended(&mut watch) => {
-                    status = exited?;
-                    if !matches!(watch, Watch::Processes { children: true, .. }) {
-                        break;
-                    }
-                    watch = Watch::Descendants;
-                }
-                signal = ends.next() => {
-                    let Watch::Child(child) = &watch else { break };
-                    if interrupted {
-                        break;
-                    }
-                    // Let the command exit cleanly.
-                    forward(signal, child);
-                    interrupted = true;
-                    end = end.min(Instant::now() + GRACE);
-                }
+                code = ending.reached() => return code,
             }
         }
-        Ok(status.map(exit_code))
     }
 
     /// Tells of requests whose own lines were lost, once their number is known.
@@ -432,8 +409,7 @@ impl Session {
         if let Some(family) = &mut self.family {
             family.update(&now);
         }
-        let runs = |pid: &u32| processes::one(*pid).is_some_and(|process| !process.ended);
-        Ok(descendants && !now.iter().any(runs))
+        Ok(descendants && !any_runs(&now))
     }
 
     /// Flushes buffered output; returns true if the recorder stopped early.

@@ -10,6 +10,7 @@ use std::{
     },
     path::PathBuf,
     process::ExitStatus,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -17,6 +18,7 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     process::{Child, Command},
     signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
@@ -26,6 +28,55 @@ use crate::{
     tracer::Tracer,
     util::{escape::escape, stdio::note},
 };
+
+/// Time limit without `-d`: a year.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Time for a command to exit after Ctrl-C before tracing ends without it.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Everything that ends a run.
+pub(super) struct Ending {
+    pub(super) watch: Watch,
+    ends: EndSignals,
+    end: Instant,
+    interrupted: bool,
+}
+
+impl Ending {
+    /// The time limit, if there is one, begins now.
+    pub(super) fn new(watch: Watch, limit: Option<Duration>, ends: EndSignals) -> Self {
+        let end = Instant::now() + limit.unwrap_or(FOREVER);
+        Self { watch, ends, end, interrupted: false }
+    }
+
+    /// Waits until the run has to end: at the time limit, at a signal, or because what is watched has
+    /// ended. Returns the exit code of the command; `None` if there is none or it has not ended. Cancel
+    /// safe.
+    pub(super) async fn reached(&mut self) -> Result<Option<u8>> {
+        loop {
+            tokio::select! {
+                () = sleep_until(self.end) => return Ok(None),
+                exited = ended(&mut self.watch) => {
+                    let status = exited?;
+                    if !matches!(self.watch, Watch::Processes { children: true, .. }) {
+                        return Ok(status.map(exit_code));
+                    }
+                    self.watch = Watch::Descendants;
+                }
+                signal = self.ends.next() => {
+                    let Watch::Child(child) = &self.watch else { return Ok(None) };
+                    if self.interrupted {
+                        return Ok(None);
+                    }
+                    // Let the command exit cleanly.
+                    forward(signal, child);
+                    self.interrupted = true;
+                    self.end = self.end.min(Instant::now() + GRACE);
+                }
+            }
+        }
+    }
+}
 
 /// What ends the run, in addition to the time limit and signals.
 pub(super) enum Watch {
@@ -41,6 +92,11 @@ pub(super) enum Watch {
     Descendants,
     /// No process is left in the cgroup of this directory.
     Cgroup(PathBuf),
+}
+
+/// True if one of these processes runs.
+pub(super) fn any_runs(pids: &[u32]) -> bool {
+    pids.iter().any(|pid| processes::one(*pid).is_some_and(|process| !process.ended))
 }
 
 /// The processes that are traced by id: the named ones and their descendants.
@@ -186,7 +242,7 @@ impl EndSignals {
     }
 
     /// Waits for either signal and returns its number.
-    pub(super) async fn next(&mut self) -> libc::c_int {
+    async fn next(&mut self) -> libc::c_int {
         tokio::select! {
             _ = self.interrupt.recv() => libc::SIGINT,
             _ = self.terminate.recv() => libc::SIGTERM,
@@ -196,7 +252,7 @@ impl EndSignals {
 
 /// Forwards SIGTERM to the command. SIGINT is not forwarded: at Ctrl-C the terminal sends it to the
 /// command as well.
-pub(super) fn forward(signal: libc::c_int, child: &Child) {
+fn forward(signal: libc::c_int, child: &Child) {
     let Some(pid) = child.id().filter(|_| signal == libc::SIGTERM) else { return };
     // The result is ignored: a child that changed its user may not be signalled.
     // SAFETY: passes no pointers; the child was not waited for, so the pid is still its own.
@@ -204,7 +260,7 @@ pub(super) fn forward(signal: libc::c_int, child: &Child) {
 }
 
 /// Waits until the watched processes have ended; returns the exit status of a command.
-pub(super) async fn ended(watch: &mut Watch) -> Result<Option<ExitStatus>> {
+async fn ended(watch: &mut Watch) -> Result<Option<ExitStatus>> {
     match watch {
         Watch::Nothing | Watch::Descendants | Watch::Cgroup(_) => std::future::pending().await,
         Watch::Child(child) => Ok(Some(child.wait().await?)),
@@ -219,7 +275,7 @@ pub(super) async fn ended(watch: &mut Watch) -> Result<Option<ExitStatus>> {
 }
 
 /// The exit code as a shell reports it: the command's code, or 128 + signal.
-pub(super) fn exit_code(status: ExitStatus) -> u8 {
+fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }

@@ -1,6 +1,6 @@
 //! The probes of `dio-trace cache`: pages that come into the page cache and leave it.
 
-use crate::kernel::probes::{Duty, Effect, Probe, Table, Tracepoint, When, any, entry};
+use crate::kernel::probes::{Duty, Effect, FORK, Probe, Table, Tracepoint, When, any, entry, free};
 
 const REASON: Duty = Duty::Effect(Effect::CacheReason);
 
@@ -42,22 +42,7 @@ const PROBES: &[Probe] = entries! {
 /// Its first argument is a file before 5.12, and a kiocb since.
 pub const PERFORM_WRITE: &str = "generic_perform_write";
 
-const PROCESSES: &[Tracepoint] = &[
-    Tracepoint {
-        names: &["sched_process_fork"],
-        duty: Duty::Must,
-        programs: &[("tp_sched_process_fork", any)],
-        copies: &[],
-        when: When::Filtered,
-    },
-    Tracepoint {
-        names: &["sched_process_free"],
-        duty: Duty::Must,
-        programs: &[("tp_sched_process_free", any)],
-        copies: &[],
-        when: When::Filtered,
-    },
-];
+const PROCESSES: &[Tracepoint] = &[FORK, free(When::Filtered)];
 
 const PAGES: &[Tracepoint] = &[
     Tracepoint {

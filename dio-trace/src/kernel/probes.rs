@@ -433,22 +433,30 @@ fn has_req_and_res(params: &[Param]) -> bool {
         && params.get(3) == Some(&Param::Value)
 }
 
-/// The tracepoints, attached in this order.
-pub const TRACEPOINTS: &[Tracepoint] = &[
-    Tracepoint {
-        names: &["sched_process_fork"],
-        duty: Duty::Must,
-        programs: &[("tp_sched_process_fork", any)],
-        copies: &[],
-        when: When::Filtered,
-    },
+/// Children of traced processes are traced too.
+pub(super) const FORK: Tracepoint = Tracepoint {
+    names: &["sched_process_fork"],
+    duty: Duty::Must,
+    programs: &[("tp_sched_process_fork", any)],
+    copies: &[],
+    when: When::Filtered,
+};
+
+/// The end of a process or thread.
+pub(super) const fn free(when: When) -> Tracepoint {
     Tracepoint {
         names: &["sched_process_free"],
         duty: Duty::Must,
         programs: &[("tp_sched_process_free", any)],
         copies: &[],
-        when: When::Always,
-    },
+        when,
+    }
+}
+
+/// The tracepoints, attached in this order.
+pub const TRACEPOINTS: &[Tracepoint] = &[
+    FORK,
+    free(When::Always),
     Tracepoint {
         names: &["sys_exit"],
         duty: Duty::Must,

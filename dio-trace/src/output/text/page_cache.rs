@@ -38,15 +38,16 @@ pub struct CachePage<'a> {
     pub by: CacheBy,
     /// `None`: without the column of what comes in now.
     pub lately: Option<&'a Lately>,
-    /// Most rows.
-    pub rows: usize,
+    /// The rows of [`CacheReport::rows`], and how many of them are shown at most.
+    pub rows: &'a [CacheRow<'a>],
+    pub most: usize,
     pub width: usize,
 }
 
 /// The page: the run in two sentences, then the rows.
 #[must_use]
 pub fn page_cache(report: &CacheReport, page: &CachePage<'_>) -> String {
-    let CachePage { by, lately, rows: most, width } = *page;
+    let CachePage { by, lately, rows, most, width } = *page;
     let mut out = wrap("page cache: ", &headline(report), width) + "\n";
     if let Some(first) = report.files.first().filter(|file| file.bytes.came_in() != 0) {
         let most = first.bytes.came_in() * 2 > report.bytes.came_in();
@@ -59,7 +60,6 @@ pub fn page_cache(report: &CacheReport, page: &CachePage<'_>) -> String {
             out.push_str(&(wrap("fix:        ", &fix, width) + "\n"));
         }
     }
-    let rows = report.rows(by);
     let (shown, rest): (Vec<_>, Vec<_>) =
         rows.iter().enumerate().partition(|(n, row)| *n < most && counts(report, row));
     if !shown.is_empty() {
@@ -367,14 +367,14 @@ mod tests {
     use super::*;
     use crate::flow::page_cache::tests::report;
 
-    fn page(by: CacheBy, lately: Option<&Lately>) -> CachePage<'_> {
-        CachePage { by, lately, rows: 10, width: 80 }
+    fn page(report: &CacheReport, by: CacheBy, lately: Option<&Lately>, most: usize) -> String {
+        page_cache(report, &CachePage { by, lately, rows: &report.rows(by), most, width: 80 })
     }
 
     #[test]
     fn the_page_tells_file_process_and_reason() {
         let report = report();
-        let text = page_cache(&report, &page(CacheBy::File, None));
+        let text = page(&report, CacheBy::File, None, 10);
         for part in
             ["/srv/a.sst", "reader/10", "6.3M read ahead", "without O_DIRECT", "[kswapd0]/12"]
         {
@@ -389,14 +389,14 @@ mod tests {
         let report = report();
         let lately =
             Lately { seconds: 2.0, bytes: [("reader/10".into(), 8192)].into_iter().collect() };
-        let text = page_cache(&report, &page(CacheBy::Process, Some(&lately)));
+        let text = page(&report, CacheBy::Process, Some(&lately), 10);
         let row = text.lines().find(|line| line.ends_with("  reader/10")).expect("a row");
         assert_eq!(
             row.split_whitespace().collect::<Vec<_>>(),
             ["6.3M", "4.0K", "-", "-", "reader/10"]
         );
         assert!(text.contains("/srv/a.sst: 6.3M read ahead"), "{text}");
-        assert!(page_cache(&report, &page(CacheBy::Pod, None)).contains("(none)"));
+        assert!(page(&report, CacheBy::Pod, None, 10).contains("(none)"));
     }
 
     #[test]
@@ -405,7 +405,7 @@ mod tests {
         for path in ["/srv/b", "/srv/c"] {
             report.files.push(CachedFile { path: Some(path.into()), ..report.files[0].clone() });
         }
-        let text = page_cache(&report, &CachePage { rows: 1, ..page(CacheBy::File, None) });
+        let text = page(&report, CacheBy::File, None, 1);
         assert!(text.contains("2 more, of which 13M came in and 3.8M left"), "{text}");
         assert!(text.contains("  /srv/a.sst\n") && !text.contains("/srv/b"), "{text}");
     }
@@ -414,7 +414,7 @@ mod tests {
     fn files_with_the_same_name_are_one_row() {
         let mut report = report();
         report.files.push(CachedFile { ino: 8, ..report.files[0].clone() });
-        let text = page_cache(&report, &page(CacheBy::File, None));
+        let text = page(&report, CacheBy::File, None, 10);
         assert_eq!(text.matches("  /srv/a.sst\n").count(), 1, "{text}");
     }
 
